@@ -1,0 +1,54 @@
+# Each target makes .venv when it is missing and installs what the target needs. An installation is
+# repeated only when the metadata or the tested versions change; otherwise pip is not called at all.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= auto
+
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test test-slow lint docs bench clean
+
+help:
+	@echo "make demo       fit the four models to simulated mice: a table and a figure in demo_output/"
+	@echo "make test       the test suite, one process per core"
+	@echo "make test-slow  the tests that take minutes"
+	@echo "make lint       ruff, import layers, docstrings"
+	@echo "make docs       the site, in docs/_build/html"
+	@echo "make bench      speed, as ratios against plain implementations"
+
+demo: $(VENV)/.installed-plot
+	$(BIN)/python examples/demo.py
+
+# One thread per worker: the workers fill the cores.
+test: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 4
+
+test-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q -m "slow and not gpu"
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/numpydoc lint $$(git ls-files 'v1tlearn/*.py')
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+bench: $(VENV)/.installed-plot
+	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf docs/_build docs/auto_examples docs/generated demo_output
+
+$(VENV)/.installed-%: setup.py pyproject.toml constraints.txt | $(BIN)/pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$*]"
+	@touch $@
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "v1tlearn needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." \
+	       "Name another interpreter: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

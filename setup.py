@@ -1,0 +1,61 @@
+"""Packaging metadata; tool configuration stands in pyproject.toml, tested versions in constraints.txt."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+plot = ["matplotlib>=3.8"]
+search = ["optuna>=4"]
+test = [
+    "hypothesis>=6.100",
+    "import-linter>=2.3",
+    "numpydoc>=1.8",
+    "pytest>=8.2",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
+    "ruff>=0.9",
+    *plot,
+]
+docs = [
+    "numpydoc>=1.8",
+    "pydata-sphinx-theme>=0.16",
+    "sphinx>=8",
+    "sphinx-gallery>=0.18",
+    *plot,
+]
+
+setup(
+    name="v1tlearn",
+    version="0.1.0",
+    description="Models of visual cortex responses to images and behaviour, as scikit-learn estimators",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="v1tlearn developers",
+    license="BSD-3-Clause",
+    license_files=["LICENSE"],
+    keywords="neuroscience visual cortex system identification vision transformer scikit-learn",
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: Scientific/Engineering",
+    ],
+    packages=find_packages(include=["v1tlearn", "v1tlearn.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "joblib>=1.4",
+        "netCDF4>=1.7",
+        "numpy>=2.0",
+        "pandas>=2.2.2",
+        "pooch>=1.8",
+        "safetensors>=0.4.4",
+        "scikit-learn>=1.6",
+        "scipy>=1.14",
+        "torch>=2.5",
+        "tqdm>=4.66",
+        "xarray>=2024.11",
+    ],
+    extras_require={"test": test, "docs": docs, "search": search, "plot": plot},
+)
