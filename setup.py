@@ -1,8 +1,13 @@
-"""Packaging metadata; tool configuration stands in pyproject.toml, tested versions in constraints.txt."""
+"""Packaging metadata.
+
+Tool configuration stands in pyproject.toml, the tested versions in constraints.txt.
+"""
 
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+readme = Path(__file__).with_name("README.md")
 
 plot = ["matplotlib>=3.8"]
 search = ["optuna>=4"]
@@ -28,7 +33,7 @@ setup(
     name="v1tlearn",
     version="0.1.0",
     description="Models of visual cortex responses to images and behaviour, as scikit-learn estimators",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=readme.read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="v1tlearn developers",
     license="BSD-3-Clause",
