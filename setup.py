@@ -32,7 +32,7 @@ docs = [
 setup(
     name="v1tlearn",
     version="0.1.0",
-    description="Models of visual cortex responses to images and behaviour, as scikit-learn estimators",
+    description="Models of visual cortex responses to images, as scikit-learn estimators",
     long_description=readme.read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="v1tlearn developers",
