@@ -1,0 +1,332 @@
+"""Names, dimensions, tiers and units of a recording, and the check that it follows them.
+
+A recording is one mouse, an `xarray.Dataset`; recordings are several mice, an `xarray.DataTree`
+with one child per mouse, or a mapping {mouse: dataset}. No reading or writing of files here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import xarray as xr
+
+TIERS = ("train", "validation", "test", "final_test")
+
+BEHAVIOR_NAMES = (
+    "pupil_dilation",
+    "pupil_dilation_derivative",
+    "running_speed",
+    "pupil_x",
+    "pupil_y",
+)
+BEHAVIOR_UNITS = {
+    "pupil_dilation": "a.u.",
+    "pupil_dilation_derivative": "a.u./s",
+    "running_speed": "cm/s",
+    "pupil_x": "px",
+    "pupil_y": "px",
+}
+
+# Dimensions of the variables of a recording. Statistics drop `trial`; those of stimuli are scalars.
+DIMS = {
+    "stimuli": ("trial", "channel", "height", "width"),
+    "behaviors": ("trial", "behavior"),
+    "responses": ("trial", "neuron"),
+    "expected_responses": ("trial", "neuron"),
+}
+TRIAL_LABELS = ("image_id", "tier", "trial_id")
+NEURON_LABELS = ("area", "layer", "animal_id", "session", "scan")
+AXES = ("x", "y", "z")
+STATISTICS = ("mean", "std", "min", "max", "median")
+
+STIMULI_ATTRS = {"long_name": "grey level, 0 to 255", "units": "1"}
+RESPONSES_ATTRS = {"long_name": "response", "units": "a.u."}
+POSITION_ATTRS = {"long_name": "cortical position", "units": "um"}
+
+_BLOCK_BYTES = 32 * 2**20
+
+
+def default_behavior_names(n_columns: int) -> list[str]:
+    """Return the names of behaviour columns that come without names.
+
+    Parameters
+    ----------
+    n_columns : int
+        3 (pupil dilation, its derivative, running speed) or 5 (those and pupil x, y).
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ValueError
+        For any other number of columns.
+    """
+    if n_columns not in (3, 5):
+        raise ValueError(
+            f"behaviors have {n_columns} columns without names; only 3 "
+            f"({', '.join(BEHAVIOR_NAMES[:3])}) or 5 (those, pupil_x and pupil_y) have default "
+            f"names: pass behavior_names with {n_columns} names"
+        )
+    return list(BEHAVIOR_NAMES[:n_columns])
+
+
+def behavior_attrs(names: list[str] | tuple[str, ...]) -> dict[str, str]:
+    """Return the attributes of `behaviors`: the unit of each column in `names` that has one."""
+    units = [f"{name}: {BEHAVIOR_UNITS[name]}" for name in names if name in BEHAVIOR_UNITS]
+    return {"long_name": "behaviour during the trial", "units": "; ".join(units)}
+
+
+def statistic_dims(variable: str) -> tuple[str, ...]:
+    """Return the dims of the statistics of `variable`: its own without trial, none for stimuli."""
+    return () if variable == "stimuli" else DIMS[variable][1:]
+
+
+def blocks(
+    array: xr.DataArray, block_bytes: int = _BLOCK_BYTES
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Read an array along its first dimension in blocks of about `block_bytes`.
+
+    Yields
+    ------
+    start : int
+        Position of the block's first trial.
+    block : ndarray
+        The values, in memory; at least one trial.
+    """
+    n_trials = array.shape[0]
+    per_trial = max(1, array.dtype.itemsize * int(np.prod(array.shape[1:])))
+    step = max(1, block_bytes // per_trial)
+    for start in range(0, n_trials, step):
+        yield start, array[start : start + step].values
+
+
+def recordings_to_dict(recordings: xr.DataTree | Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+    """Return recordings as a plain dict {mouse: dataset}, whichever form they came in.
+
+    Parameters
+    ----------
+    recordings : DataTree or mapping {mouse: Dataset}
+        One child, or dataset, per mouse.
+
+    Returns
+    -------
+    dict of str to Dataset
+        In the order they came in; nothing is copied or read.
+
+    Raises
+    ------
+    TypeError
+        If `recordings` is neither a DataTree nor a mapping to datasets.
+    ValueError
+        If there is no mouse, a mouse has a name that files cannot hold, or the tree is nested.
+    """
+    if isinstance(recordings, xr.DataTree):
+        if recordings.data_vars:
+            found = ", ".join(map(str, recordings.data_vars))
+            raise ValueError(
+                f"the root of the DataTree holds variables ({found}); expected one child per "
+                'mouse: build it with xr.DataTree.from_dict({"mouse": dataset, ...})'
+            )
+        for mouse, node in recordings.children.items():
+            if node.children:
+                raise ValueError(
+                    f"mouse {mouse!r}: has groups below it ({', '.join(node.children)}); "
+                    "expected one child per mouse and nothing deeper"
+                )
+        datasets = {mouse: node.to_dataset() for mouse, node in recordings.children.items()}
+    elif isinstance(recordings, Mapping) and not isinstance(recordings, xr.Dataset):
+        datasets = dict(recordings)
+    else:
+        raise TypeError(
+            f"recordings must be an xarray.DataTree or a mapping {{mouse: xarray.Dataset}}, "
+            f"got {type(recordings).__name__}; wrap one dataset as {{'mouse': dataset}}"
+        )
+    if not datasets:
+        raise ValueError("recordings hold no mouse; expected at least one")
+    for mouse, dataset in datasets.items():
+        _check_mouse_name(mouse)
+        if not isinstance(dataset, xr.Dataset):
+            raise TypeError(
+                f"mouse {mouse!r}: expected an xarray.Dataset, got {type(dataset).__name__}"
+            )
+    return datasets
+
+
+def validate_recordings(
+    recordings: xr.DataTree | Mapping[str, xr.Dataset], *, check_values: bool = True
+) -> None:
+    """Check that recordings follow the schema.
+
+    NaN in responses means "not recorded" and is allowed; everything else must be finite. Variables
+    and coordinates beyond the schema are left alone.
+
+    Parameters
+    ----------
+    recordings : DataTree or mapping {mouse: Dataset}
+        One child, or dataset, per mouse.
+    check_values : bool, default=True
+        Also read stimuli, behaviors and responses, block by block, and look for values that are
+        not finite. False checks names, dimensions, dtypes and labels only, and reads no trial.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the mouse, the variable, what came, what was expected and what to do.
+    """
+    for mouse, dataset in recordings_to_dict(recordings).items():
+        _check_variables(mouse, dataset)
+        _check_trial_labels(mouse, dataset)
+        _check_behavior_names(mouse, dataset)
+        _check_neurons(mouse, dataset)
+        _check_statistics(mouse, dataset)
+        if check_values:
+            for name in DIMS:
+                if name in dataset:
+                    _check_finite(mouse, name, dataset[name])
+
+
+def _check_mouse_name(mouse: object) -> None:
+    if not isinstance(mouse, str):
+        raise TypeError(
+            f"mouse ids must be strings, got {mouse!r} of type {type(mouse).__name__}; use str(id)"
+        )
+    if not mouse or mouse != mouse.strip() or "/" in mouse or "\0" in mouse or mouse in (".", ".."):
+        raise ValueError(
+            f"mouse id {mouse!r} cannot name a group of a file; expected a non-empty string, "
+            "other than '.' and '..', without '/' and without blanks at either end: rename the mouse"
+        )
+
+
+def _check_variables(mouse: str, dataset: xr.Dataset) -> None:
+    if "stimuli" not in dataset:
+        found = ", ".join(map(str, dataset.data_vars)) or "none"
+        raise ValueError(
+            f"mouse {mouse!r}: stimuli are missing (variables found: {found}); expected a variable "
+            f"'stimuli' with dims {DIMS['stimuli']}"
+        )
+    for name, dims in DIMS.items():
+        if name not in dataset:
+            continue
+        array = dataset[name]
+        if array.dims != dims:
+            raise ValueError(
+                f"mouse {mouse!r}, {name}: dims are {array.dims} with shape {array.shape}, "
+                f"expected {dims}; rename or transpose them. All variables share one dimension "
+                "'trial', so they must have the same number of trials"
+            )
+        if array.dtype.kind not in "uif":
+            raise ValueError(
+                f"mouse {mouse!r}, {name}: dtype is {array.dtype}, expected uint8 or float; "
+                'convert it with .astype("float32")'
+            )
+        empty = [dim for dim, size in array.sizes.items() if size == 0]
+        if empty:
+            raise ValueError(
+                f"mouse {mouse!r}, {name}: is empty, shape {dict(array.sizes)}; expected at least "
+                f"one {empty[0]}: drop the mouse or the variable"
+            )
+
+
+def _check_trial_labels(mouse: str, dataset: xr.Dataset) -> None:
+    for name in TRIAL_LABELS:
+        if name in dataset and dataset[name].dims != ("trial",):
+            raise ValueError(
+                f"mouse {mouse!r}, {name}: dims are {dataset[name].dims} with shape "
+                f"{dataset[name].shape}, expected ('trial',) with {dataset.sizes['trial']} values, "
+                "one label per trial"
+            )
+    if "tier" in dataset:
+        unknown = sorted({str(tier) for tier in np.unique(dataset["tier"].values)} - set(TIERS))
+        if unknown:
+            raise ValueError(
+                f"mouse {mouse!r}, tier: unknown {', '.join(map(repr, unknown))}; expected only "
+                f"{', '.join(TIERS)}: rename or drop these trials"
+            )
+
+
+def _check_behavior_names(mouse: str, dataset: xr.Dataset) -> None:
+    if "behaviors" not in dataset:
+        return
+    if "behavior" not in dataset.coords:
+        raise ValueError(
+            f"mouse {mouse!r}, behaviors: the {dataset.sizes['behavior']} columns have no names; "
+            "expected a coordinate 'behavior': dataset.assign_coords(behavior=[...])"
+        )
+    names = dataset["behavior"].values
+    if not all(isinstance(name, str) for name in names.tolist()):
+        raise ValueError(
+            f"mouse {mouse!r}, behavior: names are {names.tolist()}, expected strings such as "
+            f"{', '.join(BEHAVIOR_NAMES)}"
+        )
+    _check_unique(mouse, "behavior", names)
+
+
+def _check_neurons(mouse: str, dataset: xr.Dataset) -> None:
+    if "neuron" in dataset.coords:
+        _check_unique(mouse, "neuron", dataset["neuron"].values)
+    for name in NEURON_LABELS:
+        if name in dataset and dataset[name].dims != ("neuron",):
+            raise ValueError(
+                f"mouse {mouse!r}, {name}: dims are {dataset[name].dims}, expected ('neuron',), "
+                "one label per neuron"
+            )
+    if "position" not in dataset:
+        return
+    position = dataset["position"]
+    if position.dims != ("neuron", "axis") or position.sizes["axis"] not in (2, 3):
+        raise ValueError(
+            f"mouse {mouse!r}, position: dims are {position.dims} with shape {position.shape}, "
+            "expected ('neuron', 'axis') with 2 or 3 axes (x, y, z), in micrometres"
+        )
+    if position.dtype.kind not in "uif" or not np.isfinite(position.values).all():
+        raise ValueError(
+            f"mouse {mouse!r}, position: expected finite numbers in micrometres, got dtype "
+            f"{position.dtype} or NaN; drop those neurons, or the position of this mouse"
+        )
+
+
+def _check_statistics(mouse: str, dataset: xr.Dataset) -> None:
+    for variable in ("stimuli", "behaviors", "responses"):
+        for statistic in STATISTICS:
+            name = f"{variable}_{statistic}"
+            if name not in dataset:
+                continue
+            array, dims = dataset[name], statistic_dims(variable)
+            if array.dims != dims:
+                raise ValueError(
+                    f"mouse {mouse!r}, {name}: dims are {array.dims} with shape {array.shape}, "
+                    f"expected {dims}: the statistics of the training tier"
+                )
+            if array.dtype.kind not in "uif":
+                raise ValueError(
+                    f"mouse {mouse!r}, {name}: dtype is {array.dtype}, expected numbers"
+                )
+
+
+def _check_unique(mouse: str, name: str, values: np.ndarray) -> None:
+    unique, counts = np.unique(values, return_counts=True)
+    if (counts > 1).any():
+        repeated = unique[counts > 1]
+        raise ValueError(
+            f"mouse {mouse!r}, {name}: {len(repeated)} names occur more than once, the first is "
+            f"{repeated[0].item()!r}; expected unique names: drop or rename the duplicates"
+        )
+
+
+def _check_finite(mouse: str, name: str, array: xr.DataArray) -> None:
+    if array.dtype.kind != "f":
+        return
+    nan_allowed = name == "responses"
+    for start, block in blocks(array):
+        bad = np.isinf(block) if nan_allowed else ~np.isfinite(block)
+        if bad.any():
+            trial = int(np.argmax(bad.reshape(len(block), -1).any(axis=1)))
+            value = block[trial][bad[trial]][0]
+            raise ValueError(
+                f"mouse {mouse!r}, {name}: {value} in trial {start + trial}; expected finite values"
+                + (" or NaN for 'not recorded'" if nan_allowed else "")
+                + ": repair the value or drop the trial"
+            )
