@@ -1,0 +1,52 @@
+"""Every public name says what goes in, what comes out, and what each of them means."""
+
+import importlib
+import inspect
+
+import pytest
+from numpydoc.validate import validate
+
+import v1tlearn
+
+MODULES = ["v1tlearn"] + [
+    f"v1tlearn.{name}"
+    for name, module in vars(v1tlearn).items()
+    if inspect.ismodule(module) and hasattr(module, "__all__")
+]
+
+# Beyond the form that `make lint` checks: parameters complete and described, returns described.
+CHECKS = {"GL08", "PR01", "PR02", "PR07", "RT01", "RT03", "YD01"}
+
+
+def _public_objects():
+    names = set()
+    for module_name in MODULES:
+        module = importlib.import_module(module_name)
+        for name in module.__all__:
+            found = getattr(module, name)
+            if not (inspect.isclass(found) or inspect.isfunction(found)):
+                continue
+            names.add(f"{found.__module__}.{found.__qualname__}")
+            if inspect.isclass(found):
+                names.update(_members(found))
+    return sorted(names)
+
+
+def _members(cls):
+    """Public methods and properties of a class that this package wrote."""
+    for base in cls.__mro__:
+        if not base.__module__.startswith("v1tlearn"):
+            continue
+        for name, member in vars(base).items():
+            if not name.startswith("_") and (callable(member) or isinstance(member, property)):
+                yield f"{base.__module__}.{base.__qualname__}.{name}"
+
+
+def test_there_is_a_public_interface():
+    assert len(_public_objects()) > 20
+
+
+@pytest.mark.parametrize("name", _public_objects())
+def test_docstring_is_complete(name):
+    errors = [(code, text) for code, text in validate(name)["errors"] if code in CHECKS]
+    assert not errors, f"{name}: {errors}"
