@@ -1,0 +1,320 @@
+"""Turns what the metrics accept into plain arrays, one mouse at a time.
+
+No statistics here: forms of the arguments, labels, and the trials that each neuron has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_BLOCK_VALUES = 2**19  # values treated at once: 4 MiB in float64, which stay in the cache
+
+
+@dataclass(frozen=True)
+class MouseArrays:
+    """Trials of one mouse: responses, predictions and labels in one order."""
+
+    mouse: str
+    true: np.ndarray  # (n, neurons), NaN where not recorded
+    pred: np.ndarray | None  # (n, neurons)
+    image_ids: np.ndarray | None  # (n,)
+    weights: np.ndarray | None  # (n,)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One argument, `y_true` or `y_pred`."""
+
+    name: str
+    n_trials: int
+    matrix: Callable[[str, np.ndarray], np.ndarray]  # (mouse, flat positions) -> (n, neurons)
+    mouse_ids: np.ndarray | None = None  # (n_trials,)
+    image_ids: np.ndarray | None = None  # (n_trials,)
+    mice: list[str] | None = None
+    per_mouse: bool = False  # a dict or list of matrices: addressed by mouse, not by position
+    lengths: np.ndarray | None = None  # (n_trials,) neurons per trial of a ragged argument
+    dense: bool = False  # one matrix, whose columns at the right end may be padding
+
+
+def arrays_by_mouse(
+    y_true: Any,
+    y_pred: Any = None,
+    *,
+    image_ids: Any = None,
+    mouse_ids: Any = None,
+    sample_weight: Any = None,
+    needs_images: bool = False,
+) -> Iterator[MouseArrays]:
+    """Yield the arrays of each mouse; the forms are those of `v1tlearn.metrics`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of no known form, the arguments disagree, or image ids are missing.
+    """
+    keys = None
+    if _is_list_of_matrices(y_true):
+        keys, mouse_ids = _list_keys(y_true, mouse_ids), None
+    true = _source("y_true", getattr(y_true, "responses", y_true), keys)
+    sources = [true]
+    if y_pred is not None:
+        sources.append(_source("y_pred", y_pred, keys))
+    labels, mice = _mouse_labels(sources, mouse_ids)
+    images = _image_labels(sources, image_ids, labels, mice)
+    if needs_images and images is None:
+        raise ValueError(
+            "image_ids is missing: this metric averages over the repeats of an image. Pass "
+            "image_ids=, one id per trial, or `trials.responses`, which brings its own."
+        )
+    weights = None
+    if sample_weight is not None:
+        weights = _flat("sample_weight", sample_weight, labels, mice).astype(np.float64)
+        if not np.isfinite(weights).all() or (weights < 0).any():
+            raise ValueError("sample_weight must be finite and not negative.")
+    for mouse in mice:
+        at = np.flatnonzero(labels == mouse)
+        matrices = [_numeric(s, mouse, s.matrix(mouse, at)) for s in sources]
+        if len(mice) > 1:
+            matrices = _without_padding(sources, matrices)
+        for source, matrix in zip(sources, matrices, strict=True):
+            if matrix.shape != (len(at), matrices[0].shape[1]):
+                raise ValueError(
+                    f"mouse {mouse!r}: {source.name} has shape {matrix.shape}, expected "
+                    f"{(len(at), matrices[0].shape[1])} (trials, neurons) as in y_true."
+                )
+        yield MouseArrays(
+            mouse,
+            matrices[0],
+            matrices[1] if y_pred is not None else None,
+            None if images is None else images[at],
+            None if weights is None else weights[at],
+        )
+
+
+def blocks_of_neurons(true: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (trials, neurons) such that these neurons were recorded in exactly these trials.
+
+    Statistics of a block need no mask: a response that was not recorded is a dropped trial.
+    """
+    missing = np.isnan(true)
+    partial = missing.any(axis=0)
+    groups = [np.flatnonzero(~partial)]
+    if partial.any():
+        columns = np.flatnonzero(partial)
+        patterns = np.ascontiguousarray(np.packbits(missing[:, columns], axis=0).T)
+        codes = np.unique(patterns, axis=0, return_inverse=True)[1].ravel()
+        order = np.argsort(codes, kind="stable")
+        groups += np.split(columns[order], np.flatnonzero(np.diff(codes[order])) + 1)
+    size = max(1, _BLOCK_VALUES // max(1, len(true)))
+    for group in groups:
+        for start in range(0, len(group), size):
+            neurons = group[start : start + size]
+            yield np.flatnonzero(~missing[:, neurons[0]]), neurons
+
+
+def _source(name: str, y: Any, keys: list[str] | None) -> _Source:
+    if all(hasattr(y, attribute) for attribute in ("mouse_ids", "image_ids", "mice", "get")):
+        if hasattr(y, "responses"):
+            raise TypeError(f"{name} is a Trials; pass the Responses that predict gave.")
+        return _Source(
+            name,
+            len(y),
+            lambda mouse, at: np.asarray(y.get(mouse)),
+            np.asarray(y.mouse_ids).astype(str),
+            None if y.image_ids is None else np.asarray(y.image_ids),
+            [str(mouse) for mouse in y.mice],
+        )
+    if _is_list_of_matrices(y):
+        if keys is None or len(keys) != len(y):
+            raise ValueError(
+                f"{name} is a list of {len(y)} recordings, y_true "
+                + ("is not a list" if keys is None else f"is a list of {len(keys)}")
+                + ": give both as lists of the same mice."
+            )
+        y = dict(zip(keys, y, strict=True))
+    if isinstance(y, Mapping):
+        matrices = {str(mouse): np.asarray(matrix) for mouse, matrix in y.items()}
+        for mouse, matrix in matrices.items():
+            if matrix.ndim != 2:
+                raise ValueError(
+                    f"mouse {mouse!r}: {name} has shape {matrix.shape}, expected (trials, neurons)."
+                )
+        lengths = [len(matrix) for matrix in matrices.values()]
+        return _Source(
+            name,
+            sum(lengths),
+            lambda mouse, at: matrices[mouse],
+            np.repeat(np.array(list(matrices), dtype=str), lengths),
+            mice=list(matrices),
+            per_mouse=True,
+        )
+    return _flat_source(name, y)
+
+
+def _flat_source(name: str, y: Any) -> _Source:
+    if isinstance(y, (list, tuple)):
+        y = _ragged(y)
+    array = np.asarray(y)
+    if array.ndim == 2 and array.dtype != object:
+        return _Source(name, len(array), lambda mouse, at: array[at], dense=True)
+    if array.ndim == 1 and array.dtype == object:
+        vectors = [np.asarray(vector) for vector in array]
+        wrong = [i for i, vector in enumerate(vectors) if vector.ndim != 1]
+        if wrong:
+            raise ValueError(
+                f"{name}[{wrong[0]}] has shape {vectors[wrong[0]].shape}; a ragged {name} holds "
+                "one vector (neurons,) per trial."
+            )
+        lengths = np.array([len(vector) for vector in vectors], dtype=np.int64)
+
+        def matrix(mouse: str, at: np.ndarray) -> np.ndarray:
+            if len(np.unique(lengths[at])) > 1:
+                raise ValueError(
+                    f"mouse {mouse!r}: trials of {name} have {lengths[at].min()} to "
+                    f"{lengths[at].max()} neurons; all trials of a mouse must have the same."
+                )
+            return np.stack([vectors[i] for i in at])
+
+        return _Source(name, len(array), matrix, lengths=lengths)
+    raise ValueError(
+        f"{name} has shape {array.shape} and dtype {array.dtype}; expected (trials, neurons), a "
+        "1-D object array of one vector per trial, a Responses, or a dict or list of (trials, "
+        "neurons) per mouse. For one neuron reshape to (-1, 1)."
+    )
+
+
+def _ragged(vectors: list | tuple) -> np.ndarray:
+    """Array of a list of vectors: 2-D if all are equally long, else 1-D of objects."""
+    if len({np.shape(vector) for vector in vectors}) == 1:
+        return np.asarray(vectors)
+    out = np.empty(len(vectors), dtype=object)
+    out[:] = vectors
+    return out
+
+
+def _is_list_of_matrices(y: Any) -> bool:
+    return isinstance(y, (list, tuple)) and len(y) > 0 and np.ndim(y[0]) == 2
+
+
+def _list_keys(y_true: list | tuple, mouse_ids: Any) -> list[str]:
+    if mouse_ids is None:
+        return [str(number) for number in range(len(y_true))]
+    keys = [str(mouse) for mouse in mouse_ids]
+    if len(keys) != len(y_true) or len(set(keys)) != len(keys):
+        raise ValueError(
+            f"y_true is a list of {len(y_true)} recordings but mouse_ids is {keys}: give one "
+            "different id per recording."
+        )
+    return keys
+
+
+def _mouse_labels(sources: list[_Source], mouse_ids: Any) -> tuple[np.ndarray, list[str]]:
+    """Mouse of each trial, and the mice in order, after checking that the arguments agree."""
+    true = sources[0]
+    if true.n_trials == 0:
+        raise ValueError("y_true has no trials.")
+    for source in sources[1:]:
+        if source.n_trials != true.n_trials:
+            raise ValueError(f"y_true has {true.n_trials} trials, y_pred has {source.n_trials}.")
+    labelled = [s for s in sources if s.mouse_ids is not None and not s.per_mouse]
+    labelled += [s for s in sources if s.per_mouse]
+    if mouse_ids is not None:
+        given = np.asarray(mouse_ids)
+        if given.shape != (true.n_trials,):
+            raise ValueError(
+                f"mouse_ids has shape {given.shape}, expected one id for each of the "
+                f"{true.n_trials} trials."
+            )
+        labels = given.astype(str)
+        mice = labelled[0].mice if labelled else _in_order(labels)
+    elif labelled:
+        labels, mice = labelled[0].mouse_ids, labelled[0].mice
+    else:
+        ragged = [s for s in sources if s.lengths is not None]
+        if not ragged:
+            return np.full(true.n_trials, "0"), ["0"]
+        labels = np.array([f"{n} neurons" for n in ragged[0].lengths])
+        mice = _in_order(labels)
+    for source in labelled:
+        if source.per_mouse:
+            agree = np.array_equal(np.sort(source.mouse_ids), np.sort(labels))
+        else:
+            agree = np.array_equal(source.mouse_ids, labels)
+        if not agree:
+            raise ValueError(
+                f"{source.name} holds other trials than the rest: its mice are {source.mice}, "
+                f"expected the trials of {mice} in one order."
+            )
+    return labels, mice
+
+
+def _image_labels(
+    sources: list[_Source], image_ids: Any, labels: np.ndarray, mice: list[str]
+) -> np.ndarray | None:
+    own = [s.image_ids for s in sources if s.image_ids is not None]
+    if len(own) == 2 and not np.array_equal(own[0], own[1]):
+        raise ValueError(
+            "y_true and y_pred carry different image ids: they are not the same trials in the "
+            "same order."
+        )
+    if image_ids is None:
+        return own[0] if own else None
+    images = _flat("image_ids", image_ids, labels, mice)
+    if images.dtype.kind == "f" and np.isnan(images).any():
+        raise ValueError("image_ids holds NaN; every trial needs an image id.")
+    return images
+
+
+def _flat(name: str, values: Any, labels: np.ndarray, mice: list[str]) -> np.ndarray:
+    """One value per trial, from a flat array or from a dict or list per mouse."""
+    if isinstance(values, (list, tuple)) and len(values) == len(mice) and np.ndim(values[0]) == 1:
+        values = dict(zip(mice, values, strict=True))
+    if isinstance(values, Mapping):
+        parts = {str(mouse): np.asarray(part) for mouse, part in values.items()}
+        flat = np.empty(len(labels), dtype=np.result_type(*parts.values()))
+        for mouse in mice:
+            at = np.flatnonzero(labels == mouse)
+            if mouse not in parts or parts[mouse].shape != at.shape:
+                raise ValueError(
+                    f"mouse {mouse!r}: {name} has "
+                    + ("no entry" if mouse not in parts else f"shape {parts[mouse].shape}")
+                    + f", expected one value for each of {len(at)} trials."
+                )
+            flat[at] = parts[mouse]
+        return flat
+    array = np.asarray(values)
+    if array.shape != labels.shape:
+        raise ValueError(
+            f"{name} has shape {array.shape}, expected one value for each of {len(labels)} trials."
+        )
+    return array
+
+
+def _numeric(source: _Source, mouse: str, matrix: np.ndarray) -> np.ndarray:
+    if matrix.dtype.kind not in "fiub":
+        raise TypeError(
+            f"mouse {mouse!r}: {source.name} has dtype {matrix.dtype}, expected real numbers."
+        )
+    return matrix
+
+
+def _without_padding(sources: list[_Source], matrices: list[np.ndarray]) -> list[np.ndarray]:
+    """Cut the all-NaN columns at the right end that make the mice of one array equally wide."""
+    exact = [m.shape[1] for s, m in zip(sources, matrices, strict=True) if not s.dense]
+    if not exact:
+        filled = [np.flatnonzero(~np.isnan(m).all(axis=0)) for m in matrices]
+        exact = [max(columns[-1] + 1 if len(columns) else 0 for columns in filled)]
+    return [
+        m[:, : exact[0]] if s.dense and np.isnan(m[:, exact[0] :]).all() else m
+        for s, m in zip(sources, matrices, strict=True)
+    ]
+
+
+def _in_order(labels: np.ndarray) -> list[str]:
+    """Distinct labels in order of first appearance."""
+    distinct, first = np.unique(labels, return_index=True)
+    return [str(label) for label in distinct[np.argsort(first)]]

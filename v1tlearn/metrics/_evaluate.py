@@ -1,0 +1,187 @@
+"""Runs a statistic of one block of neurons over neurons, mice and missing responses, and averages.
+
+The statistics themselves are in `correlation.py` and `variance.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from sklearn.exceptions import UndefinedMetricWarning
+
+from v1tlearn.metrics._arrays import MouseArrays, arrays_by_mouse, blocks_of_neurons
+
+logger = logging.getLogger(__name__)
+
+Multioutput = Literal["uniform_average", "raw_values"]
+
+
+class Repeats(NamedTuple):
+    """Trials sorted by image: image i owns `counts[i]` trials from `starts[i]` on."""
+
+    starts: np.ndarray  # (images,)
+    counts: np.ndarray  # (images,)
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """Sum of (trials, neurons) over the repeats of each image -> (images, neurons)."""
+        return np.add.reduceat(values, self.starts, axis=0)
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """Mean of (trials, neurons) over the repeats of each image -> (images, neurons)."""
+        return self.sum(values) / self.counts[:, None]
+
+    def spread(self, means: np.ndarray) -> np.ndarray:
+        """(images, neurons) -> (trials, neurons), the same value for all repeats."""
+        return np.repeat(means, self.counts, axis=0)
+
+
+class Block(NamedTuple):
+    """Neurons that were recorded in all of these trials. float64, the first trial subtracted."""
+
+    true: np.ndarray  # (n, neurons)
+    pred: np.ndarray | None  # (n, neurons)
+    error: np.ndarray | None  # (n, neurons) true - pred, in the units of the data
+    repeats: Repeats | None
+    weights: np.ndarray | None  # (n, 1)
+
+
+def evaluate(
+    statistic: Callable[[Block], np.ndarray],
+    y_true: Any,
+    y_pred: Any = None,
+    *,
+    image_ids: Any,
+    mouse_ids: Any,
+    multioutput: Multioutput,
+    sample_weight: Any = None,
+    trials: Literal["all", "by_image", "repeated"] = "all",
+    average: Callable[[np.ndarray], float] | None = None,
+    n_rows: int = 1,
+) -> float | np.ndarray:
+    """Mean over neurons, then over mice, of a statistic; or its value for each neuron.
+
+    Parameters
+    ----------
+    statistic : callable
+        Block -> (neurons,), or (n_rows, neurons) if `n_rows` > 1; NaN where undefined.
+    trials : {"all", "by_image", "repeated"}
+        Trials in their own order; sorted by image; sorted and without images shown once.
+    average : callable, optional
+        (neurons,) or (n_rows, neurons) of one mouse -> float; by default the mean of the neurons
+        that have a value. `n_rows` > 1 needs it, and `raw_values` is row 0 over row 1.
+    """
+    if multioutput not in ("uniform_average", "raw_values"):
+        raise ValueError(
+            f"multioutput is {multioutput!r}, expected 'uniform_average' or 'raw_values'."
+        )
+    per_mouse = {}
+    for arrays in arrays_by_mouse(
+        y_true,
+        y_pred,
+        image_ids=image_ids,
+        mouse_ids=mouse_ids,
+        sample_weight=sample_weight,
+        needs_images=trials != "all",
+    ):
+        problem = _too_few(*_arrange(arrays, np.arange(len(arrays.true)), trials), trials)
+        if problem:
+            raise ValueError(f"mouse {arrays.mouse!r}: {problem}")
+        per_mouse[arrays.mouse] = _neuron_values(statistic, arrays, trials, n_rows)
+    if multioutput == "raw_values":
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = [v[0] if n_rows == 1 else _ratio(*v) for v in per_mouse.values()]
+        return np.concatenate(values)
+    return _mean_over_mice({m: (average or _mean)(v) for m, v in per_mouse.items()})
+
+
+def _neuron_values(
+    statistic: Callable[[Block], np.ndarray], arrays: MouseArrays, trials: str, n_rows: int
+) -> np.ndarray:
+    true, pred = arrays.true, arrays.pred
+    if np.isinf(true).any():
+        raise ValueError(
+            f"mouse {arrays.mouse!r}: y_true holds Inf; a response that was not recorded is NaN."
+        )
+    values = np.full((n_rows, true.shape[1]), np.nan)
+    for recorded, neurons in blocks_of_neurons(true):
+        rows, repeats = _arrange(arrays, recorded, trials)
+        if _too_few(rows, repeats, trials):
+            continue
+        cells = np.ix_(rows, neurons)
+        true_block = true[cells].astype(np.float64, copy=False)
+        pred_block = error = None
+        if pred is not None:
+            pred_block = pred[cells].astype(np.float64, copy=False)
+            if not np.isfinite(pred_block).all():
+                raise ValueError(
+                    f"mouse {arrays.mouse!r}: y_pred holds NaN or Inf where a response was "
+                    "recorded. Did the training diverge?"
+                )
+            error = true_block - pred_block
+            pred_block = pred_block - pred_block[:1]
+        weights = None if arrays.weights is None else arrays.weights[rows, None]
+        # Subtracting a trial makes a constant neuron exactly zero, whatever the rounding of means.
+        block = Block(true_block - true_block[:1], pred_block, error, repeats, weights)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values[:, neurons] = statistic(block)
+    undefined = int(np.isnan(values).any(axis=0).sum())
+    if undefined:
+        logger.info("mouse %s: %d of %d neurons undefined", arrays.mouse, undefined, true.shape[1])
+    return values
+
+
+def _arrange(
+    arrays: MouseArrays, recorded: np.ndarray, trials: str
+) -> tuple[np.ndarray, Repeats | None]:
+    """Rows in the order and selection the statistic needs."""
+    if arrays.weights is not None:
+        recorded = recorded[arrays.weights[recorded] > 0]
+    if trials == "all":
+        return recorded, None
+    _, codes, counts = np.unique(
+        arrays.image_ids[recorded], return_inverse=True, return_counts=True
+    )
+    rows = np.argsort(codes, kind="stable")
+    if trials == "repeated":
+        rows = rows[counts[codes[rows]] > 1]
+        counts = counts[counts > 1]
+    return recorded[rows], Repeats(np.cumsum(counts) - counts, counts)
+
+
+def _too_few(rows: np.ndarray, repeats: Repeats | None, trials: str) -> str | None:
+    """Why the statistic cannot be computed from these trials."""
+    if trials == "all" and len(rows) < 2:
+        return f"a correlation over trials needs at least 2 trials, got {len(rows)}."
+    if trials == "by_image" and len(repeats.counts) < 2:
+        return f"a correlation over images needs at least 2 images, got {len(repeats.counts)}."
+    if trials == "repeated" and len(repeats.counts) < 1:
+        return (
+            "no image is repeated, so the variability between repeats is unknown. Pass trials "
+            "with repeated images, such as the test tier, and their image_ids."
+        )
+    return None
+
+
+def _mean(values: np.ndarray) -> float:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else np.nan
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    return np.where(denominator != 0, numerator / denominator, np.nan)
+
+
+def _mean_over_mice(scores: dict[str, float]) -> float:
+    undefined = [mouse for mouse, score in scores.items() if np.isnan(score)]
+    if undefined:
+        warnings.warn(
+            f"no neuron of mice {undefined} has a value (not recorded, silent, or below the "
+            "threshold); they are left out of the mean over mice.",
+            UndefinedMetricWarning,
+            stacklevel=4,
+        )
+    return _mean(np.array(list(scores.values())))
