@@ -1,0 +1,127 @@
+"""The convolutional core of the Sensorium baseline, and the LN core as its linear form."""
+
+from torch import Tensor, nn
+
+from .geometry import patch_grid
+from .losses import laplace_penalty
+
+
+class Stacked2dCore(nn.Module):
+    """Stacked convolutional core (Lurz et al. 2021; Sensorium 2022 configuration).
+
+    A first convolution without padding, then size-preserving ones; batch normalisation and ELU
+    after each. Weights start Xavier-normal, biases at zero.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        Channels, height and width of the images.
+    n_layers : int, default=4
+        Number of convolutional layers.
+    hidden_channels : int, default=64
+        Channels of each layer.
+    input_kernel : int, default=9
+        Side of the filters of the first layer, in pixels.
+    hidden_kernel : int, default=7
+        Side of the filters of the other layers, odd.
+    depth_separable : bool, default=True
+        Build later layers of pointwise, depthwise and pointwise convolutions.
+    linear : bool, default=False
+        Leave out every ELU: the core of the LN model. Batch normalisation stays.
+    batch_norm_momentum : float, default=0.1
+        Weight of the newest batch in the running statistics; 0.9 as published.
+    laplace : float, default=6.3831
+        Weight of the roughness of the first filters in `penalty`.
+    bias : bool, default=True
+        Biases of the depth-separable convolutions. Other convolutions have none, since batch
+        normalisation follows them.
+
+    Attributes
+    ----------
+    output_shape : tuple of int
+        Channels, height and width of the feature map.
+
+    Raises
+    ------
+    ValueError
+        If the first filters are larger than the images, the later ones have an even side, or a
+        number is out of its range.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        *,
+        n_layers: int = 4,
+        hidden_channels: int = 64,
+        input_kernel: int = 9,
+        hidden_kernel: int = 7,
+        depth_separable: bool = True,
+        linear: bool = False,
+        batch_norm_momentum: float = 0.1,
+        laplace: float = 6.3831,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if n_layers < 1 or hidden_channels < 1:
+            raise ValueError(
+                f"n_layers and hidden_channels must be at least 1, got {n_layers} and "
+                f"{hidden_channels}."
+            )
+        if hidden_kernel < 1 or hidden_kernel % 2 == 0:
+            raise ValueError(
+                f"hidden_kernel must be odd, so that layers keep the size of the map, got "
+                f"{hidden_kernel}."
+            )
+        self.input_shape = tuple(input_shape)
+        self.output_shape = (hidden_channels, *patch_grid(input_shape[1:], input_kernel))
+        self.laplace = laplace
+
+        def hidden_convolution() -> nn.Module:
+            c, k = hidden_channels, hidden_kernel
+            if not depth_separable:
+                return nn.Conv2d(c, c, k, padding=k // 2, bias=False)
+            return nn.Sequential(
+                nn.Conv2d(c, c, 1, bias=bias),
+                nn.Conv2d(c, c, k, padding=k // 2, groups=c, bias=bias),
+                nn.Conv2d(c, c, 1, bias=bias),
+            )
+
+        first = nn.Conv2d(input_shape[0], hidden_channels, input_kernel, bias=False)
+        convolutions = [first, *(hidden_convolution() for _ in range(n_layers - 1))]
+        self.layers = nn.Sequential(
+            *(
+                nn.Sequential(
+                    convolution,
+                    nn.BatchNorm2d(hidden_channels, momentum=batch_norm_momentum),
+                    nn.Identity() if linear else nn.ELU(),
+                )
+                for convolution in convolutions
+            )
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_normal_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def penalty(self) -> Tensor:
+        """Weighted roughness of the filters of the first layer.
+
+        Returns
+        -------
+        Tensor
+            Scalar.
+        """
+        return self.laplace * laplace_penalty(self.layers[0][0].weight)
+
+    def forward(
+        self, images: Tensor, behaviors: Tensor | None = None, sizes: object = ()
+    ) -> Tensor:
+        """Feature maps (B, C, h', w') of images (B, c, h, w); the other arguments are not used."""
+        if tuple(images.shape[1:]) != self.input_shape:
+            raise ValueError(
+                f"the core is made for images of shape {self.input_shape}, got "
+                f"{tuple(images.shape[1:])}."
+            )
+        return self.layers(images)

@@ -1,0 +1,48 @@
+"""The grid of positions that a sliding window visits on an image.
+
+Every module that turns pixels into a feature map takes its output shape from here.
+"""
+
+
+def patch_grid(
+    image_size: tuple[int, int], patch_size: int, stride: int = 1, padding: int = 0
+) -> tuple[int, int]:
+    """Number of window positions along each side of an image.
+
+    Parameters
+    ----------
+    image_size : tuple of int
+        Height and width of the image, in pixels.
+    patch_size : int
+        Side of the square window, in pixels.
+    stride : int, default=1
+        Step between neighbouring windows, in pixels.
+    padding : int, default=0
+        Pixels added on each of the four sides.
+
+    Returns
+    -------
+    tuple of int
+        Rows and columns of the grid. Windows that would reach over the lower or right edge are
+        left out.
+
+    Raises
+    ------
+    ValueError
+        If a size or step is not positive, or the window is larger than the padded image.
+    """
+    if patch_size < 1 or stride < 1 or padding < 0:
+        raise ValueError(
+            f"patch size and stride must be at least 1 and padding at least 0, got patch size "
+            f"{patch_size}, stride {stride}, padding {padding}."
+        )
+    height, width = image_size
+    if patch_size > min(height, width) + 2 * padding:
+        padded = f" with {padding} pixels of padding" if padding else ""
+        raise ValueError(
+            f"a patch of {patch_size} x {patch_size} pixels does not fit into images of "
+            f"{height} x {width} pixels{padded}; choose a smaller patch or kernel, or larger "
+            f"images."
+        )
+    rows, columns = ((side + 2 * padding - patch_size) // stride + 1 for side in (height, width))
+    return rows, columns

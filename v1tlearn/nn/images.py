@@ -1,0 +1,243 @@
+"""Cropping and resizing of images, inside the model and outside it.
+
+The preprocessing transformers call the same functions, so that both ways give the same pixels.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .shifter import StimulusShifter
+
+
+def crop_size(image_size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Size of an image after a centre crop.
+
+    Parameters
+    ----------
+    image_size : tuple of int
+        Height and width before the crop, in pixels.
+    scale : float
+        Share of either side that is kept, above 0 and at most 1.
+
+    Returns
+    -------
+    tuple of int
+        Height and width after the crop, in pixels, rounded down.
+
+    Raises
+    ------
+    ValueError
+        If the scale is outside (0, 1] or leaves no pixel.
+    """
+    if not 0 < scale <= 1:
+        raise ValueError(f"the crop scale must be above 0 and at most 1, got {scale}.")
+    height, width = (int(side * scale) for side in image_size)
+    if min(height, width) < 1:
+        raise ValueError(
+            f"a crop scale of {scale} leaves no pixel of images of {image_size[0]} x "
+            f"{image_size[1]} pixels; choose a larger one."
+        )
+    return height, width
+
+
+@cache
+def _nearest_pixels(side: int, scale: float) -> list[int]:
+    """Indices of the pixels that a centre crop keeps along one side.
+
+    `grid_sample` itself looks them up on a ramp: the centre often falls between two pixels, where
+    only the same arithmetic rounds the same way.
+    """
+    ramp = torch.arange(side, dtype=torch.float32, device="cpu").view(1, 1, side, 1)
+    steps = torch.linspace(-scale, scale, int(side * scale), dtype=torch.float32, device="cpu")
+    grid = torch.stack((torch.zeros_like(steps), steps), -1).view(1, -1, 1, 2)
+    return F.grid_sample(ramp, grid, mode="nearest", align_corners=True).flatten().int().tolist()
+
+
+def _shifted_crop(images: Tensor, scale: float, shift: Tensor, interpolation: str) -> Tensor:
+    height, width = crop_size(images.shape[-2:], scale)
+    options = {"device": images.device, "dtype": images.dtype}
+    y, x = torch.meshgrid(
+        torch.linspace(-scale, scale, height, **options),
+        torch.linspace(-scale, scale, width, **options),
+        indexing="ij",
+    )
+    grid = torch.stack((x, y), -1) + shift.to(images.dtype)[:, None, None]  # (B, h, w, 2)
+    return F.grid_sample(images, grid, mode=interpolation, align_corners=True)
+
+
+def center_crop(
+    images: Tensor, scale: float, shift: Tensor | None = None, interpolation: str = "nearest"
+) -> Tensor:
+    """Keep the central part of images, optionally moved.
+
+    A regular grid from ``-scale`` to ``scale``, in units of half the image between the centres of
+    its outermost pixels, is read from the image as in the published V1T code (Li et al. 2023).
+
+    Parameters
+    ----------
+    images : Tensor of shape (n_images, n_channels, height, width)
+        Any dtype; floating point where `shift` is given.
+    scale : float
+        Share of either side that is kept, above 0 and at most 1; 1 leaves the image as it is.
+    shift : Tensor of shape (n_images, 2), optional
+        Displacement of the crop to the right and down, in half image sides. Zeros lie outside.
+    interpolation : {"nearest", "bilinear"}, default="nearest"
+        How a shifted crop reads the image. "nearest" is the published way; it passes no gradient
+        to the shift.
+
+    Returns
+    -------
+    Tensor of shape (n_images, n_channels, int(scale * height), int(scale * width))
+        The crops, in the dtype of the images.
+
+    Raises
+    ------
+    ValueError
+        If the scale is outside (0, 1] or leaves no pixel.
+    """
+    height, width = images.shape[-2:]
+    crop_size((height, width), scale)
+    if shift is not None:
+        return _shifted_crop(images, scale, shift, interpolation)
+    if scale == 1:
+        return images
+    rows = torch.tensor(_nearest_pixels(height, scale), device=images.device)
+    columns = torch.tensor(_nearest_pixels(width, scale), device=images.device)
+    return images[..., rows[:, None], columns]
+
+
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize without antialiasing, as both published pipelines do it.
+
+    At a quarter of the size each new pixel is the mean of the central 2 x 2 of 4 x 4 pixels.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n_images, n_channels, height, width)
+        Images of any dtype.
+    size : tuple of int
+        New height and width, in pixels.
+
+    Returns
+    -------
+    Tensor of shape (n_images, n_channels, new height, new width)
+        Floating point (float32 where the images were integers), or the images themselves where
+        they have this size already.
+
+    Raises
+    ------
+    ValueError
+        If a side of the new size is not positive.
+    """
+    if min(size) < 1:
+        raise ValueError(f"the new image size must be positive, got {size[0]} x {size[1]} pixels.")
+    if tuple(images.shape[-2:]) == tuple(size):
+        return images
+    if not images.is_floating_point():
+        images = images.float()
+    return F.interpolate(images, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+class ImageCropper(nn.Module):
+    """Centre crop, moved per trial where the model has stimulus shifters, then resize.
+
+    Parameters
+    ----------
+    input_size : tuple of int
+        Height and width of the images that come in, in pixels.
+    crop_scale : float, default=1.0
+        Share of either side that is kept.
+    image_size : tuple of int, optional
+        Height and width of the images that go out; by default those of the crop.
+    shifters : mapping of str to StimulusShifter, optional
+        One per mouse whose crops move with the eye.
+    interpolation : {"nearest", "bilinear"}, default="nearest"
+        How moved crops read the image. "nearest", as published, passes no gradient to the
+        shifters, which therefore keep their initial weights; "bilinear" lets them learn.
+
+    Attributes
+    ----------
+    output_size : tuple of int
+        Height and width of the images that go out.
+
+    Raises
+    ------
+    ValueError
+        If the crop leaves no pixel, a size is not positive or the interpolation is unknown.
+    """
+
+    def __init__(
+        self,
+        input_size: tuple[int, int],
+        *,
+        crop_scale: float = 1.0,
+        image_size: tuple[int, int] | None = None,
+        shifters: Mapping[str, StimulusShifter] | None = None,
+        interpolation: str = "nearest",
+    ) -> None:
+        super().__init__()
+        if interpolation not in ("nearest", "bilinear"):
+            raise ValueError(
+                f"interpolation must be 'nearest' or 'bilinear', got {interpolation!r}."
+            )
+        self.input_size = tuple(input_size)
+        self.crop_scale = crop_scale
+        self.interpolation = interpolation
+        cropped = crop_size(self.input_size, crop_scale)
+        self.output_size = cropped if image_size is None else tuple(image_size)
+        if min(self.output_size) < 1:
+            raise ValueError(f"image_size must be positive, got {self.output_size}.")
+        shifters = shifters or {}
+        self._shifter_index = {mouse: i for i, mouse in enumerate(shifters)}
+        self.shifters = nn.ModuleList(shifters.values())
+        # Copies of the indices on the device of the module: forward never waits for a transfer.
+        for name, side in zip(("_rows", "_columns"), self.input_size, strict=True):
+            indices = torch.tensor(_nearest_pixels(side, crop_scale))
+            self.register_buffer(name, indices, persistent=False)
+
+    def shifter(self, mouse: str) -> StimulusShifter | None:
+        """Stimulus shifter of a mouse.
+
+        Parameters
+        ----------
+        mouse : str
+            Mouse id.
+
+        Returns
+        -------
+        StimulusShifter or None
+            None where the crops of this mouse do not move.
+        """
+        index = self._shifter_index.get(mouse)
+        return None if index is None else self.shifters[index]
+
+    def forward(
+        self, images: Tensor, mouse: str | None = None, shifter_inputs: Tensor | None = None
+    ) -> Tensor:
+        """Crop and resize the images of one mouse: (B, c, H, W) to (B, c, *output_size).
+
+        `shifter_inputs` (B, k), the standardised pupil centre or behaviour and pupil centre, moves
+        the crops of a mouse that has a stimulus shifter.
+        """
+        if tuple(images.shape[-2:]) != self.input_size:
+            raise ValueError(
+                f"mouse {mouse!r}: stimuli of {images.shape[-2]} x {images.shape[-1]} pixels came "
+                f"to a model for {self.input_size[0]} x {self.input_size[1]}; bring all stimuli "
+                f"to one size first."
+            )
+        shifter = self.shifter(mouse) if mouse is not None else None
+        if shifter is not None:
+            if shifter_inputs is None:
+                raise ValueError(
+                    f"mouse {mouse!r}: the stimulus shifter needs the pupil centre of each trial, "
+                    f"and none came; pass it, or build the model without stimulus shift."
+                )
+            shift = shifter(shifter_inputs)
+            images = center_crop(images, self.crop_scale, shift, self.interpolation)
+        elif self.crop_scale < 1:
+            images = images[..., self._rows[:, None], self._columns]
+        return resize(images, self.output_size)

@@ -1,0 +1,127 @@
+"""Output non-linearity, Poisson loss and penalties: plain functions of tensors."""
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_FLOAT32_EPS = torch.finfo(torch.float32).eps
+
+
+def elu_plus_one(inputs: Tensor) -> Tensor:
+    """Map real numbers to positive rates: ``x + 1`` above zero, ``exp(x)`` below.
+
+    Parameters
+    ----------
+    inputs : Tensor
+        Output of a readout.
+
+    Returns
+    -------
+    Tensor
+        Rates, at least in float32.
+    """
+    return F.elu(inputs.float() if inputs.dtype.itemsize < 4 else inputs) + 1
+
+
+def inverse_elu_plus_one(rates: Tensor, floor: float = 1e-3) -> Tensor:
+    """Value that `elu_plus_one` maps to a rate.
+
+    Parameters
+    ----------
+    rates : Tensor
+        Non-negative rates, such as mean responses.
+    floor : float, default=1e-3
+        Rates below count as this one; a silent neuron would otherwise get minus infinity.
+
+    Returns
+    -------
+    Tensor
+        ``rates - 1`` where the rate is at least 1, its logarithm elsewhere.
+    """
+    rates = rates.clamp(min=floor)
+    return torch.where(rates >= 1, rates - 1, rates.log())
+
+
+def poisson_loss(
+    prediction: Tensor, target: Tensor, mask: Tensor | None = None, eps: float = _FLOAT32_EPS
+) -> Tensor:
+    """Sum over trials and neurons of ``(p + eps) - (r + eps) log(p + eps)``.
+
+    The negative Poisson log-likelihood up to a constant, as in the published V1T code; the scale
+    ``sqrt(n_trials / batch_size)`` is the caller's.
+
+    Parameters
+    ----------
+    prediction : Tensor of shape (n_trials, n_neurons)
+        Predicted rates, positive.
+    target : Tensor of shape (n_trials, n_neurons)
+        Recorded responses.
+    mask : Tensor of bool of shape (n_trials, n_neurons), optional
+        True where a response was recorded. What `target` holds elsewhere, NaN too, reaches
+        neither loss nor gradient.
+    eps : float, default=1.19e-7
+        Keeps the logarithm finite.
+
+    Returns
+    -------
+    Tensor
+        Scalar.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ; they are never broadcast.
+    """
+    if prediction.shape != target.shape or (mask is not None and mask.shape != target.shape):
+        raise ValueError(
+            f"prediction, target and mask must have one shape, got {tuple(prediction.shape)}, "
+            f"{tuple(target.shape)} and {None if mask is None else tuple(mask.shape)}."
+        )
+    rate = prediction + eps
+    if mask is None:
+        return (rate - (target + eps) * rate.log()).sum()
+    target = torch.where(mask, target, 0)
+    return torch.where(mask, rate - (target + eps) * rate.log(), 0).sum()
+
+
+def l1_penalty(parameters: Iterable[Tensor]) -> Tensor:
+    """Sum of absolute values of all parameters.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor
+        At least one tensor.
+
+    Returns
+    -------
+    Tensor
+        Scalar.
+    """
+    # One long vector: three operations, however many parameters there are.
+    return torch.cat([parameter.reshape(-1) for parameter in parameters]).abs().sum()
+
+
+def laplace_penalty(weight: Tensor) -> Tensor:
+    """Roughness of convolution filters: the energy of their Laplacian over their own energy.
+
+    ``sum((L * w)^2) / sum(w^2)`` with the 4-neighbour Laplacian and zeros around the filters, both
+    sums over all planes (Sinz et al. 2018, as in the Stacked2d core of Lurz et al. 2021).
+
+    Parameters
+    ----------
+    weight : Tensor of shape (n_out, n_in, height, width)
+        Convolution filters.
+
+    Returns
+    -------
+    Tensor
+        Scalar; unchanged when all filters are scaled together.
+    """
+    planes = weight.reshape(-1, *weight.shape[-2:])  # (n_out * n_in, h, w)
+    padded = F.pad(planes, (1, 1, 1, 1))
+    rough = 4 * planes - (
+        padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1] + padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:]
+    )
+    return rough.square().sum() / planes.square().sum()

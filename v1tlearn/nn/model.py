@@ -1,0 +1,231 @@
+"""A whole encoding model: cropper, core, and per mouse a readout and perhaps a shifter."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .images import ImageCropper
+from .losses import elu_plus_one
+from .readout import GaussianReadout
+from .shifter import Shifter
+
+
+class MouseBatch(NamedTuple):
+    """What a model sees of some trials of one mouse; all values standardised.
+
+    Attributes
+    ----------
+    images : Tensor of shape (n_trials, n_channels, height, width)
+        Stimuli.
+    behaviors : Tensor of shape (n_trials, n_behaviors), optional
+        The behaviour that enters the core.
+    pupil : Tensor of shape (n_trials, 2), optional
+        Pupil centre, for the readout shifter and, unless the next entry is given, for the stimulus
+        shifter.
+    shifter_inputs : Tensor of shape (n_trials, k), optional
+        What the stimulus shifter sees, where that is more than the pupil centre.
+    """
+
+    images: Tensor
+    behaviors: Tensor | None = None
+    pupil: Tensor | None = None
+    shifter_inputs: Tensor | None = None
+
+
+class EncodingModel(nn.Module):
+    """Predict the responses of several mice through one shared core.
+
+    Parameters
+    ----------
+    core : Module
+        Called as ``core(images, behaviors, sizes)``; has `output_shape` and `penalty()`.
+    readouts : mapping of str to GaussianReadout
+        One per mouse, in order.
+    cropper : ImageCropper
+        Brings stimuli to the size that the core takes.
+    shifters : mapping of str to Shifter, optional
+        Readout shifters of the mice whose receptive fields move with the eye.
+    behavior_channels : bool, default=False
+        Append behaviour to the image as constant planes instead of passing it to the core.
+
+    Attributes
+    ----------
+    mice : tuple of str
+        Mouse ids, in the order of the readouts.
+
+    Raises
+    ------
+    ValueError
+        If there is no readout, or a shifter of a mouse without one.
+    """
+
+    def __init__(
+        self,
+        core: nn.Module,
+        readouts: Mapping[str, GaussianReadout],
+        *,
+        cropper: ImageCropper,
+        shifters: Mapping[str, Shifter] | None = None,
+        behavior_channels: bool = False,
+    ) -> None:
+        super().__init__()
+        shifters = shifters or {}
+        if not readouts:
+            raise ValueError("a model needs the readout of at least one mouse, got none.")
+        if strangers := [mouse for mouse in shifters if mouse not in readouts]:
+            raise ValueError(
+                f"shifters came for mice without readout: {strangers}; mice with readout are "
+                f"{list(readouts)}."
+            )
+        self.mice = tuple(readouts)
+        self.core = core
+        self.cropper = cropper
+        self.behavior_channels = behavior_channels
+        # Lists, not ModuleDicts: a mouse id may hold a dot or be the name of a method.
+        self.readouts = nn.ModuleList(readouts.values())
+        self.shifters = nn.ModuleList(shifters.values())
+        self._readout_index = {mouse: i for i, mouse in enumerate(readouts)}
+        self._shifter_index = {mouse: i for i, mouse in enumerate(shifters)}
+
+    def readout(self, mouse: str) -> GaussianReadout:
+        """Readout of a mouse.
+
+        Parameters
+        ----------
+        mouse : str
+            Mouse id.
+
+        Returns
+        -------
+        GaussianReadout
+            The module.
+
+        Raises
+        ------
+        ValueError
+            If the model does not know the mouse.
+        """
+        if mouse not in self._readout_index:
+            raise ValueError(f"mouse {mouse!r} is unknown; this model has {list(self.mice)}.")
+        return self.readouts[self._readout_index[mouse]]
+
+    def shifter(self, mouse: str) -> Shifter | None:
+        """Readout shifter of a mouse.
+
+        Parameters
+        ----------
+        mouse : str
+            Mouse id.
+
+        Returns
+        -------
+        Shifter or None
+            None where the receptive fields of this mouse do not move.
+        """
+        index = self._shifter_index.get(mouse)
+        return None if index is None else self.shifters[index]
+
+    def core_penalty(self) -> Tensor:
+        """Penalty on the weights of the core.
+
+        Returns
+        -------
+        Tensor
+            Scalar.
+        """
+        return self.core.penalty()
+
+    def readout_penalty(self, mouse: str) -> Tensor:
+        """Penalty on the weights of the readout of one mouse.
+
+        Parameters
+        ----------
+        mouse : str
+            Mouse id.
+
+        Returns
+        -------
+        Tensor
+            Scalar.
+        """
+        return self.readout(mouse).penalty()
+
+    def core_input(self, mouse: str, batch: MouseBatch) -> Tensor:
+        """Images of one mouse as the core sees them.
+
+        Parameters
+        ----------
+        mouse : str
+            Mouse id.
+        batch : MouseBatch
+            Trials of this mouse.
+
+        Returns
+        -------
+        Tensor of shape (n_trials, n_channels, height, width)
+            Cropped and resized; planes of behaviour follow where the model uses them.
+
+        Raises
+        ------
+        ValueError
+            If behaviour or pupil centre is missing, or the stimuli have another size.
+        """
+        inputs = batch.pupil if batch.shifter_inputs is None else batch.shifter_inputs
+        images = self.cropper(batch.images, mouse, inputs)
+        if not self.behavior_channels:
+            return images
+        if batch.behaviors is None:
+            raise ValueError(
+                f"mouse {mouse!r}: the model takes behaviour as image channels, and no behaviour "
+                f"came; pass it for every trial."
+            )
+        planes = batch.behaviors.to(images.dtype)[:, :, None, None]
+        return torch.cat((images, planes.expand(-1, -1, *images.shape[-2:])), dim=1)
+
+    def _respond(self, mouse: str, batch: MouseBatch, features: Tensor) -> Tensor:
+        """Rates (B, n) of one mouse from its feature maps (B, C, h, w)."""
+        shift, shifter = None, self.shifter(mouse)
+        if shifter is not None:
+            if batch.pupil is None:
+                raise ValueError(
+                    f"mouse {mouse!r}: the readout shifter needs the pupil centre of each trial, "
+                    f"and none came; pass it, or build the model without shift."
+                )
+            shift = shifter(batch.pupil)
+        return elu_plus_one(self.readout(mouse)(features, shift))
+
+    def forward(
+        self, batches: Mapping[str, MouseBatch], *, joint: bool = True
+    ) -> dict[str, Tensor]:
+        """Predicted rates (B_m, n_m) of each mouse in `batches`, in the units of training.
+
+        `joint` sends the images of all mice through the core at once; otherwise the core, batch
+        statistics included, sees one mouse after the other.
+        """
+        for mouse in batches:
+            self.readout(mouse)  # an unknown mouse is named before any work
+        if not joint and len(batches) > 1:
+            return {
+                mouse: rates
+                for name, batch in batches.items()
+                for mouse, rates in self({name: batch}).items()
+            }
+        sizes = [(mouse, batch.images.shape[0]) for mouse, batch in batches.items()]
+        images = torch.cat([self.core_input(mouse, batch) for mouse, batch in batches.items()])
+        behaviors = None
+        if not self.behavior_channels:
+            given = [batch.behaviors for batch in batches.values()]
+            missing = [m for m, values in zip(batches, given, strict=True) if values is None]
+            if missing and len(missing) < len(given):
+                raise ValueError(
+                    f"behaviour came for some mice but not for {missing}; pass it for all or none."
+                )
+            behaviors = None if missing else torch.cat(given)
+        features = self.core(images, behaviors, sizes)  # (sum of B_m, C, h', w')
+        parts = features.split([n for _, n in sizes])
+        return {
+            mouse: self._respond(mouse, batch, part)
+            for (mouse, batch), part in zip(batches.items(), parts, strict=True)
+        }

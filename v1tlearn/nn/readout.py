@@ -1,0 +1,228 @@
+"""The Gaussian readout: one position on the feature map and one weight vector per neuron."""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .losses import l1_penalty
+
+_SPREAD_SHAPES = {"full": (2, 2), "uncorrelated": (2,), "isotropic": (1,)}
+
+
+def sample_features(features: Tensor, positions: Tensor) -> Tensor:
+    """Read feature maps at points between their cells, bilinearly, with zeros outside.
+
+    The values of ``grid_sample(align_corners=True)``: -1 and 1 are the centres of the outermost
+    cells. On channels-last maps each point costs four contiguous reads, and the backward pass is
+    deterministic on every device.
+
+    Parameters
+    ----------
+    features : Tensor of shape (n_images, n_channels, height, width)
+        Feature maps, float32 or float64.
+    positions : Tensor of shape (n_images, n_points, 2)
+        Points as (x, y), of the same dtype.
+
+    Returns
+    -------
+    Tensor of shape (n_images, n_points, n_channels)
+        Interpolated feature vectors.
+    """
+    n_images, n_channels, height, width = features.shape
+    n_points = positions.shape[1]
+    x = (positions[..., 0] + 1) * ((width - 1) / 2)  # (B, n), in cells
+    y = (positions[..., 1] + 1) * ((height - 1) / 2)
+    left, top = x.floor(), y.floor()
+    columns = torch.stack((left, left + 1), -1)[..., None, :]  # (B, n, 1, 2)
+    rows = torch.stack((top, top + 1), -1)[..., :, None]  # (B, n, 2, 1)
+    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+    weights = (1 - (x[..., None, None] - columns).abs()) * (1 - (y[..., None, None] - rows).abs())
+    # Clamped as integers: a position that is NaN then gives NaN, not an index out of bounds.
+    cells = rows.int().clamp(0, height - 1) * width + columns.int().clamp(0, width - 1)
+    first = torch.arange(n_images, dtype=torch.int32, device=cells.device) * (height * width)
+    table = features.permute(0, 2, 3, 1).reshape(-1, n_channels)  # (B h w, C)
+    sampled = F.embedding_bag(
+        (cells + first[:, None, None, None]).view(-1, 4),
+        table,
+        per_sample_weights=(weights * inside).view(-1, 4),
+        mode="sum",
+    )
+    return sampled.view(n_images, n_points, n_channels)
+
+
+def _centred(positions: object, n_neurons: int) -> Tensor:
+    """Cortical positions around zero, divided by their largest absolute coordinate."""
+    positions = torch.as_tensor(positions, dtype=torch.float64)
+    if positions.ndim != 2 or positions.shape[0] != n_neurons or positions.shape[1] < 1:
+        raise ValueError(
+            f"positions must be an array of shape (n_neurons, n_axes) with {n_neurons} neurons, "
+            f"got shape {tuple(positions.shape)}."
+        )
+    if not positions.isfinite().all():
+        raise ValueError(
+            "positions hold NaN or infinite values; leave those neurons out, or give no positions "
+            "to learn free ones."
+        )
+    positions = positions - positions.mean(0)
+    extent = positions.abs().max()
+    return (positions / extent if extent > 0 else positions).float()
+
+
+class GaussianReadout(nn.Module):
+    """Gaussian readout of one mouse (Lurz et al. 2021).
+
+    In training each neuron reads the map at a new random point per image, drawn around its
+    position; in evaluation at the position itself.
+
+    Parameters
+    ----------
+    core_shape : tuple of int
+        Channels, height and width of the feature map.
+    n_neurons : int
+        Number of neurons.
+    positions : array of shape (n_neurons, n_axes), optional
+        Cortical positions in any unit, usually micrometres. A network shared by the neurons maps
+        them, centred and divided by their largest absolute coordinate, to the feature map. Without
+        them every neuron learns its own position.
+    gaussian : {"full", "uncorrelated", "isotropic"}, default="full"
+        Shape of the spread around a position: a 2 x 2 factor A of its covariance (positions are
+        drawn as ``mu + A e``), one width per axis, or one width.
+    init_sigma : float, default=0.1
+        Initial spread, in half map sides; the elements of a full factor are uniform within it.
+    init_mu_range : float, default=0.3
+        Free positions start uniformly within this distance of the centre.
+    hidden_layers : int, default=1
+        Hidden layers of the position network.
+    hidden_units : int, default=30
+        Units of each.
+    l1 : float, default=0.0076
+        Weight of the absolute feature weights in `penalty`.
+    bias_init : array of shape (n_neurons,), optional
+        Initial biases; zeros by default.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, positions are not finite, or an option is out of its range.
+    """
+
+    def __init__(
+        self,
+        core_shape: tuple[int, int, int],
+        n_neurons: int,
+        *,
+        positions: object | None = None,
+        gaussian: str = "full",
+        init_sigma: float = 0.1,
+        init_mu_range: float = 0.3,
+        hidden_layers: int = 1,
+        hidden_units: int = 30,
+        l1: float = 0.0076,
+        bias_init: object | None = None,
+    ) -> None:
+        super().__init__()
+        if n_neurons < 1:
+            raise ValueError(f"a readout needs at least one neuron, got n_neurons={n_neurons}.")
+        if gaussian not in _SPREAD_SHAPES:
+            raise ValueError(
+                f"gaussian must be one of {', '.join(map(repr, _SPREAD_SHAPES))}, got {gaussian!r}."
+            )
+        if not init_sigma > 0:
+            raise ValueError(f"init_sigma must be positive, got {init_sigma}.")
+        if not 0 < init_mu_range <= 1:
+            raise ValueError(f"init_mu_range must be above 0 and at most 1, got {init_mu_range}.")
+        if hidden_layers < 0 or hidden_units < 1:
+            raise ValueError(
+                f"the position network needs hidden_layers >= 0 and hidden_units >= 1, got "
+                f"{hidden_layers} and {hidden_units}."
+            )
+        n_channels = core_shape[0]
+        self.core_shape = tuple(core_shape)
+        self.n_neurons = n_neurons
+        self.gaussian = gaussian
+        self.l1 = l1
+
+        if positions is None:
+            initial = torch.empty(n_neurons, 2).uniform_(-init_mu_range, init_mu_range)
+            self.free_mu = nn.Parameter(initial)
+            self.position_network = None
+        else:
+            self.register_buffer("positions", _centred(positions, n_neurons))
+            widths = [self.positions.shape[1], *[hidden_units] * hidden_layers, 2]
+            layers: list[nn.Module] = []
+            for n_in, n_out in pairwise(widths):
+                layers += [nn.Linear(n_in, n_out), nn.ELU()]
+            self.position_network = nn.Sequential(*layers[:-1], nn.Tanh())
+
+        spread = torch.full((n_neurons, *_SPREAD_SHAPES[gaussian]), float(init_sigma))
+        if gaussian == "full":
+            spread.uniform_(-init_sigma, init_sigma)
+        self.sigma = nn.Parameter(spread)
+        self.features = nn.Parameter(torch.full((n_neurons, n_channels), 1 / n_channels))
+        bias = torch.zeros(n_neurons)
+        if bias_init is not None:
+            bias = torch.as_tensor(bias_init, dtype=torch.float32).clone()
+            if bias.shape != (n_neurons,) or not bias.isfinite().all():
+                raise ValueError(
+                    f"bias_init must hold one finite value for each of {n_neurons} neurons, got "
+                    f"shape {tuple(bias.shape)}, {int((~bias.isfinite()).sum())} not finite."
+                )
+        self.bias = nn.Parameter(bias)
+
+    def mu(self) -> Tensor:
+        """Positions of the neurons on the feature map.
+
+        Returns
+        -------
+        Tensor of shape (n_neurons, 2)
+            (x, y); -1 and 1 are the centres of the outermost cells of the map.
+        """
+        if self.position_network is None:
+            return self.free_mu.clamp(-1, 1)
+        with torch.autocast(self.positions.device.type, enabled=False):
+            return self.position_network(self.positions)
+
+    def penalty(self) -> Tensor:
+        """Weighted sum of the absolute feature weights.
+
+        Returns
+        -------
+        Tensor
+            Scalar.
+        """
+        return self.l1 * l1_penalty([self.features])
+
+    def _draw(self, n_images: int) -> Tensor:
+        """Random positions of one training batch, (B, n, 2)."""
+        mu = self.mu()
+        noise = torch.randn(n_images, *mu.shape, dtype=mu.dtype, device=mu.device)
+        if self.gaussian == "full":
+            offset = (self.sigma * noise[:, :, None, :]).sum(-1)  # A e
+        else:
+            offset = self.sigma * noise
+        return (mu + offset).clamp(-1, 1)
+
+    def forward(self, features: Tensor, shift: Tensor | None = None) -> Tensor:
+        """Responses (B, n) before the output non-linearity, of feature maps (B, C, h, w).
+
+        `shift` (B, 2) moves all receptive fields of an image, right and down, in half map sides;
+        beyond the map they read zeros.
+        """
+        if tuple(features.shape[1:]) != self.core_shape:
+            raise ValueError(
+                f"the readout is made for feature maps of shape {self.core_shape}, got "
+                f"{tuple(features.shape[1:])}."
+            )
+        n_images = features.shape[0]
+        if self.training and self.position_network is None:
+            with torch.no_grad():  # else a position that left the map would get no gradient again
+                self.free_mu.clamp_(-1, 1)
+        with torch.autocast(features.device.type, enabled=False):
+            # (B, n, 2)
+            points = self._draw(n_images) if self.training else self.mu().expand(n_images, -1, -1)
+            if shift is not None:
+                points = points + shift[:, None].to(points.dtype)
+            sampled = sample_features(features.to(points.dtype), points)  # (B, n, C)
+            return (sampled * self.features).sum(-1) + self.bias
