@@ -1,0 +1,109 @@
+"""
+Which of the four models predicts best?
+=======================================
+
+LN, CNN, ViT and V1T are fitted to the same simulated mice and scored on held-out, repeated images.
+Because the recordings are simulated, the true rate behind every response is known, and with it the
+best score that any model could reach.
+
+If ``make demo`` has run, its models, which train longer on more trials, are loaded instead.
+"""
+
+# %%
+# Recordings
+# ----------
+# Two mice saw natural-like images; some of them repeatedly, and those are the test tier.
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import v1tlearn as v1
+from v1tlearn.metrics import average_correlation, single_trial_correlation
+
+demo = Path(__file__).resolve().parent.parent / "demo_output"
+fitted_by_demo = (demo / "recordings.nc").exists()
+
+if fitted_by_demo:
+    recordings = v1.open_recordings(demo / "recordings.nc")
+else:
+    recordings = v1.make_v1_recordings(
+        n_mice=2, n_neurons=60, n_trials=600, n_test_images=20, n_repeats=10, random_state=0
+    )
+trials = v1.Trials(recordings)
+train, test = trials.sel(tier=["train", "validation"]), trials.sel(tier="test")
+print(f"{len(train)} trials to fit, {len(test)} to score; neurons per mouse: {trials.n_neurons}")
+
+# %%
+# Models
+# ------
+# The published sizes are made for thousands of images. These are smaller, and trained briefly.
+
+convolutional = {"hidden_channels": 16, "batch_size": 64, "max_epochs": 20, "random_state": 0}
+transformer = {
+    "patch_stride": 4,
+    "n_blocks": 2,
+    "embed_dim": 48,
+    "mlp_dim": 96,
+    "core_l1": 0.0,
+    "batch_size": 32,
+    "max_epochs": 15,
+    "random_state": 0,
+}
+models = {
+    "LN": v1.LNRegressor(**convolutional),
+    "CNN": v1.CNNRegressor(**convolutional),
+    "ViT": v1.ViTRegressor(**transformer),
+    "V1T": v1.V1TRegressor(**transformer),
+}
+for name, model in models.items():
+    if fitted_by_demo:
+        models[name] = type(model).load(demo / "models" / name, device="cpu")
+    else:
+        model.fit(trials.sel(tier="train"), validation=trials.sel(tier="validation"))
+
+# %%
+# Scores
+# ------
+# The share of the oracle is the single-trial correlation divided by that of the true rates.
+
+ceiling = single_trial_correlation(test.responses, test.expected_responses)
+predictions = {name: model.predict(test) for name, model in models.items()}
+print("       single trial   to average   share of oracle")
+for name, predicted in predictions.items():
+    reached = single_trial_correlation(test.responses, predicted)
+    average = average_correlation(test.responses, predicted)
+    print(f"{name:>4}   {reached:12.3f} {average:12.3f} {reached / ceiling:16.0%}")
+
+# %%
+# Training curves
+# ---------------
+# ``history_`` holds one record per epoch.
+
+fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+for name, model in models.items():
+    epochs = [record["epoch"] for record in model.history_]
+    left.plot(epochs, [record["validation_correlation"] for record in model.history_], label=name)
+left.set(xlabel="epoch", ylabel="validation correlation", title="Training")
+left.legend(frameon=False)
+
+# %%
+# Neuron by neuron
+# ----------------
+# Every point is a neuron. Below the diagonal: predicted worse than the truth would be.
+
+mouse = trials.mice[0]
+of_mouse = test.sel(mouse_id=mouse)
+oracle = single_trial_correlation(
+    of_mouse.responses, of_mouse.expected_responses, multioutput="raw_values"
+)
+for name in ("LN", "V1T"):
+    per_neuron = single_trial_correlation(
+        of_mouse.responses, models[name].predict(of_mouse), multioutput="raw_values"
+    )
+    right.plot(np.ravel(oracle), np.ravel(per_neuron), ".", label=name)
+right.axline((0, 0), slope=1, color="0.7", lw=1, zorder=0)
+right.set(xlabel="oracle", ylabel="model", title=f"Single-trial correlation, mouse {mouse}")
+right.legend(frameon=False)
+plt.show()

@@ -1,0 +1,100 @@
+"""
+How do I fit my own arrays?
+===========================
+
+A lab has arrays, not labelled recordings. Four forms are understood, and predictions come back in
+the form in which the question was put: a dict per mouse, a list per recording, flat arrays with one
+mouse id per trial, or the plain arrays of one mouse.
+"""
+
+# %%
+# Arrays
+# ------
+# Two mice with different numbers of neurons: images ``(trials, channels, height, width)``, responses
+# ``(trials, neurons)``, and three columns of behaviour, which without names are taken as pupil
+# dilation, its derivative and running speed. Here the numbers come from the simulator.
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import v1tlearn as v1
+
+recordings = v1.make_v1_recordings(
+    n_mice=2, n_neurons=[30, 50], n_trials=400, n_test_images=20, n_repeats=5, random_state=0
+)
+stimuli, behaviors, responses = {}, {}, {}
+for mouse, recording in recordings.children.items():
+    stimuli[mouse] = recording["stimuli"].values
+    behaviors[mouse] = recording["behaviors"].values[:, :3]
+    responses[mouse] = recording["responses"].values
+    print(mouse, stimuli[mouse].shape, behaviors[mouse].shape, responses[mouse].shape)
+
+settings = {"hidden_channels": 8, "batch_size": 64, "max_epochs": 8, "random_state": 0}
+
+# %%
+# Dicts
+# -----
+
+model = v1.CNNRegressor(**settings).fit(stimuli, behaviors, responses)
+answer = model.predict(
+    {"A": stimuli["A"][:5], "B": stimuli["B"][:3]},
+    {"A": behaviors["A"][:5], "B": behaviors["B"][:3]},
+)
+print({mouse: values.shape for mouse, values in answer.items()})
+
+# %%
+# Lists
+# -----
+# One entry per recording, and one id for each.
+
+model = v1.CNNRegressor(**settings).fit(
+    list(stimuli.values()), list(behaviors.values()), list(responses.values()), ["A", "B"]
+)
+answer = model.predict([stimuli["B"][:3]], [behaviors["B"][:3]], ["B"])
+print([values.shape for values in answer])
+
+# %%
+# Flat arrays
+# -----------
+# The trials of all mice in any order, one mouse id per trial. Responses are vectors of different
+# lengths, or a matrix whose missing columns are NaN.
+
+images = np.concatenate(list(stimuli.values()))
+behavior = np.concatenate(list(behaviors.values()))
+mouse_ids = np.repeat(list(stimuli), [len(values) for values in stimuli.values()])
+vectors = [row for values in responses.values() for row in values]
+
+order = np.random.default_rng(0).permutation(len(images))
+model = v1.CNNRegressor(**settings).fit(
+    images[order], behavior[order], [vectors[i] for i in order], mouse_ids[order]
+)
+answer = model.predict(images[order][:4], behavior[order][:4], mouse_ids[order][:4])
+print([(mouse, row.shape) for mouse, row in zip(mouse_ids[order][:4], answer, strict=True)])
+
+# %%
+# One mouse
+# ---------
+
+model = v1.CNNRegressor(**settings).fit(stimuli["A"], behaviors["A"], responses["A"])
+predicted = model.predict(stimuli["A"], behaviors["A"])
+print(
+    predicted.shape, f"correlation {model.score(stimuli['A'], behaviors['A'], responses['A']):.3f}"
+)
+
+# %%
+# From arrays to labels
+# ---------------------
+# :meth:`~v1tlearn.Trials.from_arrays` takes the same forms. With labels, trials can be selected,
+# searched and stored. Without image ids, equal images are recognised by their content.
+
+trials = v1.Trials.from_arrays(stimuli, behaviors, responses)
+images, counts = np.unique(trials.image_ids, return_counts=True)
+print(f"{len(trials)} trials of {len(images)} images, the most frequent shown {counts.max()} times")
+
+neuron = int(np.argmax(responses["A"].mean(axis=0)))
+fig, ax = plt.subplots(figsize=(8, 3), layout="constrained")
+ax.plot(responses["A"][:80, neuron], color="0.6", label="recorded")
+ax.plot(predicted[:80, neuron], color="C0", label="predicted")
+ax.set(xlabel="trial", ylabel="response", title=f"Mouse A, neuron {neuron}, on trials of the fit")
+ax.legend(frameon=False)
+plt.show()

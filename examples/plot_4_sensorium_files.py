@@ -1,0 +1,80 @@
+"""
+From a Sensorium directory to a fitted model
+============================================
+
+The Sensorium 2022 and Franke 2022 recordings come as one folder, or zip, per mouse with four small
+files per trial. They are read once, checked, and kept as one netCDF file, from which models are
+fitted without loading everything into memory.
+
+Here the folders are written from simulated recordings. For the real ones, replace them by::
+
+    paths = v1.fetch_sensorium2022(mice=["A", "B"])
+"""
+
+# %%
+# The files as they are published
+# -------------------------------
+
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import v1tlearn as v1
+from v1tlearn.metrics import average_correlation
+
+folder = Path(tempfile.mkdtemp())
+simulated = v1.make_v1_recordings(
+    n_mice=2, n_neurons=40, n_trials=400, n_test_images=20, n_repeats=5, random_state=0
+)
+v1.write_sensorium(simulated, folder / "sensorium")
+for path in sorted((folder / "sensorium").glob("*/*"))[:6]:
+    print(path.relative_to(folder))
+
+# %%
+# Read, check, store
+# ------------------
+# ``read_sensorium`` takes one mouse, a list of them, or the folder that holds them, as folders or
+# zips. The trials stay in the order of the files; ``trial_id`` has their order in time.
+
+recordings = v1.read_sensorium(folder / "sensorium")
+v1.validate_recordings(recordings)
+v1.save_recordings(recordings, folder / "recordings.nc")
+print(recordings[next(iter(recordings.children))])
+
+# %%
+# Fit from the file
+# -----------------
+# The trials are views into the file: nothing is read until it is used.
+
+trials = v1.Trials.open(folder / "recordings.nc")
+model = v1.CNNRegressor(hidden_channels=8, batch_size=64, max_epochs=10, random_state=0).fit(
+    trials.sel(tier="train"), validation=trials.sel(tier="validation")
+)
+test = trials.sel(tier="test")
+print(f"single-trial correlation on the test tier: {model.score(test):.3f}")
+
+# %%
+# Neuron by neuron
+# ----------------
+# The labels are still there: cortical position, image and tier come back with the responses.
+
+mouse = trials.mice[0]
+of_mouse = test.sel(mouse_id=mouse)
+recorded, predicted = of_mouse.responses, model.predict(of_mouse)
+per_neuron = np.ravel(average_correlation(recorded, predicted, multioutput="raw_values"))
+best = int(np.argmax(per_neuron))
+position = recordings[mouse]["position"].values
+
+fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+points = left.scatter(*position[:, :2].T, c=per_neuron, s=25)
+left.set(xlabel="cortex x (µm)", ylabel="cortex y (µm)", title=f"Mouse {mouse}")
+fig.colorbar(points, ax=left, label="correlation to average")
+
+images = [of_mouse.image_ids == image for image in np.unique(of_mouse.image_ids)]
+means = [[r[mouse].values[i, best].mean() for i in images] for r in (recorded, predicted)]
+right.plot(*means, "o")
+right.axline((0, 0), slope=1, color="0.7", lw=1, zorder=0)
+right.set(xlabel="recorded", ylabel="predicted", title=f"Neuron {best}: mean over repeats")
+plt.show()
