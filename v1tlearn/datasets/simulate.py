@@ -1,0 +1,375 @@
+"""Simulated recordings of mouse V1 with known truth: `make_v1_recordings`.
+
+Who sees which image when, the rates, and the noise. Images, cells and behaviour are drawn in
+`_dead_leaves`, `_cells` and `_behavior`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+import numpy as np
+import xarray as xr
+
+from v1tlearn.datasets._behavior import (
+    TRIAL_INTERVAL,
+    apply_gain,
+    arousal_gain,
+    behavior_in_time,
+    draw_eye,
+    eye_shift,
+)
+from v1tlearn.datasets._cells import Cells, Evoked, draw_cells
+from v1tlearn.datasets._dead_leaves import dead_leaves
+from v1tlearn.datasets.schema import (
+    AXES,
+    BEHAVIOR_NAMES,
+    DIMS,
+    POSITION_ATTRS,
+    RESPONSES_ATTRS,
+    STIMULI_ATTRS,
+    behavior_attrs,
+)
+
+_N_PILOT = 300  # images that set the scale of each cell; never shown in the recording
+_PILOT_STATES = 4  # states of the animal in which each of them is evaluated
+_MIN_SIDE = 8  # pixels
+_NOISE_BLOCK = 2**21  # responses drawn at once
+_TRIAL_TO_TRIAL = 0.1  # squared coefficient of variation of the multiplicative noise
+
+
+def make_v1_recordings(
+    n_mice: int = 3,
+    n_neurons: int | Sequence[int] = 200,
+    n_trials: int = 2000,
+    n_test_images: int = 50,
+    n_repeats: int = 10,
+    image_shape: tuple[int, int] = (36, 64),
+    n_channels: int = 1,
+    behavior: bool = True,
+    random_state: int | np.random.RandomState | np.random.Generator | None = None,
+    *,
+    validation_fraction: float = 0.1,
+    shared_fraction: float = 0.2,
+    complex_fraction: float = 0.5,
+    explainable_variance: float = 0.23,
+) -> xr.DataTree:
+    """Simulate two-photon recordings of mouse V1 whose true rates are known.
+
+    Mice see dead-leaves images. Simple and complex Gabor cells with divisive normalisation respond
+    to them; their receptive fields follow cortical position with scatter and move with the eye,
+    and arousal multiplies each cell's rate by a gain of its own. Responses are gamma distributed
+    around the rate, with a variance above the mean, on the scale of deconvolved calcium signals.
+    By default they are about as reliable as recorded ones: a mean correlation of the rate with
+    single trials between 0.40 and 0.55, a mean split-half correlation of ten repeats between 0.5
+    and 0.65, a median fraction of explainable variance between 0.15 and 0.3.
+
+    Parameters
+    ----------
+    n_mice : int, default=3
+        Number of mice, named "A", "B", ...; at most 26.
+    n_neurons : int or sequence of int, default=200
+        Neurons per mouse, one number for all or one for each.
+    n_trials : int, default=2000
+        Train and validation trials per mouse, each with an image of its own; at least 2.
+    n_test_images, n_repeats : int, default=50, 10
+        Images of the test tier and how often each is shown. Repeats are spread over the session.
+    image_shape : tuple of int, default=(36, 64)
+        Height and width in pixels, 8 at least. Receptive fields and eye movements scale with it.
+    n_channels : int, default=1
+        Colour channels of the images; every cell weighs them in its own way.
+    behavior : bool, default=True
+        Whether mice have behaviour, with its gain and eye movements. False gives recordings
+        without `behaviors`, in which only image and noise make responses vary.
+    random_state : int, RandomState, Generator or None, default=None
+        Drives everything; global generators are not touched. Equal seeds give equal recordings,
+        and the first mice do not depend on how many follow. None draws a fresh seed.
+    validation_fraction : float, default=0.1
+        Share of `n_trials`, rounded, that forms the validation tier; in [0, 1).
+    shared_fraction : float, default=0.2
+        Share of the train and of the validation images that all mice see, in the same tier and
+        under the same `image_id`; in [0, 1]. The test images are always common to all mice.
+    complex_fraction : float, default=0.5
+        Expected share of complex cells; in [0, 1].
+    explainable_variance : float, default=0.23
+        Median over neurons of the share of response variance that the image explains; in (0, 1).
+        Lower it for noisier recordings.
+
+    Returns
+    -------
+    xarray.DataTree
+        One child per mouse, with
+
+        * `stimuli` (trial, channel, height, width), uint8, grey levels 0 to 255;
+        * `behaviors` (trial, behavior), float32, if `behavior`: the five columns of
+          `BEHAVIOR_NAMES`, the derivative being that of dilation in the order of `trial_id`;
+        * `responses` and `expected_responses`, the true rate, (trial, neuron), float32;
+        * `image_id`, `tier` and `trial_id` on trials. Trials are not in time order:
+          `sortby("trial_id")` gives it, one trial each 2.5 seconds;
+        * `neuron`, `area`, `layer`, `animal_id`, `session`, `scan`, and `position` in micrometres;
+        * the truth about each neuron: `receptive_field_x`, `receptive_field_y` (pixels from the
+          centre of the upper left one), `cell_type` ("simple", "complex"), `orientation` (radians,
+          of the grating's wave vector) and `spatial_frequency` (cycles per pixel).
+
+    Raises
+    ------
+    TypeError
+        If a number is not of the kind expected.
+    ValueError
+        If a parameter is out of range, or `n_neurons` does not hold one number per mouse.
+
+    Examples
+    --------
+    >>> from v1tlearn.datasets import make_v1_recordings
+    >>> recordings = make_v1_recordings(2, [5, 8], 20, n_test_images=3, random_state=0)
+    >>> recordings["B"].sizes["trial"], recordings["B"].sizes["neuron"]
+    (50, 8)
+    >>> recordings["A"]["tier"].to_series().value_counts().to_dict()
+    {'test': 30, 'train': 18, 'validation': 2}
+    """
+    _check_count("n_mice", n_mice, 1, 26)
+    n_neurons = _neurons_per_mouse(n_neurons, n_mice)
+    _check_count("n_trials", n_trials, 2)
+    _check_count("n_test_images", n_test_images, 1)
+    _check_count("n_repeats", n_repeats, 1)
+    image_shape = _check_image_shape(image_shape)
+    _check_count("n_channels", n_channels, 1)
+    if not isinstance(behavior, bool | np.bool_):
+        raise TypeError(f"behavior must be True or False, got {behavior!r}")
+    _check_share("validation_fraction", validation_fraction, "[0, 1)")
+    _check_share("shared_fraction", shared_fraction, "[0, 1]")
+    _check_share("complex_fraction", complex_fraction, "[0, 1]")
+    _check_share("explainable_variance", explainable_variance, "(0, 1)")
+    n_validation = round(n_trials * validation_fraction)
+    if n_validation == n_trials:
+        raise ValueError(
+            f"validation_fraction={validation_fraction} leaves none of {n_trials} trials for the "
+            "train tier; lower it or raise n_trials"
+        )
+
+    seeds = _seed_sequence(random_state).spawn(n_mice + 1)
+    n_images = {
+        "train": n_trials - n_validation,
+        "validation": n_validation,
+        "test": n_test_images,
+    }
+    n_shared = {tier: round(shared_fraction * n) for tier, n in n_images.items()}
+    n_shared["test"] = n_test_images
+
+    rng = np.random.default_rng(seeds[0])
+    shared = {tier: dead_leaves(rng, n, image_shape, n_channels) for tier, n in n_shared.items()}
+    datasets = {}
+    for number, (seed, n) in enumerate(zip(seeds[1:], n_neurons, strict=True)):
+        image_seed, cell_seed, time_seed, noise_seed = seed.spawn(4)
+        stimuli, labels = _show_images(
+            np.random.default_rng(image_seed), number, shared, n_images, n_repeats
+        )
+        rng = np.random.default_rng(cell_seed)
+        cells = draw_cells(rng, n, image_shape, n_channels, complex_fraction)
+        behaviors = None
+        if behavior:
+            # Behaviour is drawn in time, then brought into the order of the trials.
+            in_time = behavior_in_time(np.random.default_rng(time_seed), len(stimuli))
+            behaviors = in_time[labels["trial_id"]]
+        rates, noise = _rates(rng, cells, stimuli, behaviors, explainable_variance)
+        responses = _draw_responses(noise_seed, rates, noise)
+        datasets[chr(ord("A") + number)] = _dataset(
+            number, stimuli, labels, behaviors, responses, rates, cells
+        )
+    return xr.DataTree.from_dict(datasets)
+
+
+def _show_images(rng, number, shared, n_images, n_repeats):
+    """Images of one mouse, one per trial, and the labels of its trials.
+
+    Image ids count the shared images first, tier by tier, then the images of each mouse.
+    """
+    channels_and_shape = shared["test"].shape[1:]
+    n_own = {tier: n - len(shared[tier]) for tier, n in n_images.items()}
+    next_shared = 0
+    next_own = sum(map(len, shared.values())) + number * sum(n_own.values())
+    images, ids, tiers = [], [], []
+    for tier, n in n_images.items():
+        own = dead_leaves(rng, n_own[tier], channels_and_shape[1:], channels_and_shape[0])
+        images += [shared[tier], own]
+        ids += [
+            np.arange(next_shared, next_shared + len(shared[tier])),
+            np.arange(next_own, next_own + len(own)),
+        ]
+        next_shared += len(shared[tier])
+        next_own += len(own)
+        tiers += [tier] * n
+    images, ids, tiers = np.concatenate(images), np.concatenate(ids), np.array(tiers)
+
+    shown = np.arange(len(images))
+    test = shown[tiers == "test"]
+    shown = np.concatenate([shown[tiers != "test"], np.tile(test, n_repeats)])
+    # Each repeat has a stretch of the session of its own, so that repeats sample all its states.
+    moment = rng.random(len(shown))
+    repeat = np.repeat(np.arange(n_repeats), len(test))
+    moment[len(shown) - len(repeat) :] += repeat
+    moment[len(shown) - len(repeat) :] /= n_repeats
+    trial_id = np.argsort(np.argsort(moment))
+    order = rng.permutation(len(shown))  # files are not in time order either
+    shown, trial_id = shown[order], trial_id[order]
+    return images[shown], {"image_id": ids[shown], "tier": tiers[shown], "trial_id": trial_id}
+
+
+def _rates(rng, cells: Cells, stimuli, behaviors, explainable_variance):
+    """True rates (trials, neurons), and the two terms of the noise of each neuron.
+
+    The noise of a neuron with rate m has the variance `linear` m + `quadratic` m^2. It is set on
+    pilot images, which the mouse never sees, so that the image explains a share of the neuron's
+    variance which is drawn around `explainable_variance`.
+    """
+    n_neurons = len(cells)
+    scale = 5.0 * np.exp(0.5 * rng.standard_normal(n_neurons)).astype(np.float32)
+    spontaneous = rng.uniform(0.05, 0.35, n_neurons).astype(np.float32)
+    odds = explainable_variance / (1.0 - explainable_variance)
+    odds = odds * np.exp(0.6 * rng.standard_normal(n_neurons))
+    eye, weights = draw_eye(rng), arousal_gain(rng, n_neurons)
+    pilot_images = dead_leaves(rng, _N_PILOT, cells.image_shape, stimuli.shape[1])
+    pilot_images = np.tile(pilot_images, (_PILOT_STATES, 1, 1, 1))
+    # Every tenth trial: states that are nearly independent of one another.
+    pilot_behaviors = behavior_in_time(rng, 10 * len(pilot_images))[::10]
+    shift = pilot_shift = None
+    pilot_gain = np.ones(1, np.float32)
+    if behaviors is not None:
+        shift = eye_shift(behaviors, eye, cells.pixel)
+        pilot_shift = eye_shift(pilot_behaviors, eye, cells.pixel)
+        pilot_gain = apply_gain(pilot_behaviors, weights)
+    evoked = Evoked(cells, pilot_images, pilot_shift)
+
+    pilot = scale * (spontaneous + (1.0 - spontaneous) * evoked.pilot)
+    pilot *= pilot_gain
+    states = pilot.reshape(_PILOT_STATES, _N_PILOT, n_neurons)
+    by_behavior = states.var(axis=0, ddof=1).mean(axis=0)
+    by_image = np.maximum(pilot.var(axis=0, ddof=1) - by_behavior, 0.0)
+    # A noise floor, because a neuron may be so modulated that behaviour alone exceeds the target.
+    variance = np.maximum(by_image / odds - by_behavior, 0.3 * by_image)
+    mean, mean_square = pilot.mean(axis=0), (pilot**2).mean(axis=0)
+    quadratic = np.minimum(_TRIAL_TO_TRIAL, 0.5 * variance / mean_square)
+    linear = np.maximum((variance - quadratic * mean_square) / mean, 1.0)
+
+    rates = evoked(stimuli, shift)
+    rates *= scale * (1.0 - spontaneous)
+    rates += scale * spontaneous
+    if behaviors is not None:
+        rates *= apply_gain(behaviors, weights)
+    return rates, (linear, quadratic)
+
+
+def _draw_responses(seed, rates, noise):
+    """Gamma noise of mean `rates` and variance linear * rate + quadratic * rate^2, in blocks."""
+    linear, quadratic = noise
+    responses = np.empty_like(rates)
+    step = max(1, _NOISE_BLOCK // rates.shape[1])
+    starts = range(0, len(rates), step)
+    # A generator per block: a draw that takes one number more does not change the blocks after it.
+    for start, block_seed in zip(starts, seed.spawn(len(starts)), strict=True):
+        rate = rates[start : start + step].astype(np.float64)
+        spread = linear + quadratic * rate  # variance over mean
+        gamma = np.random.default_rng(block_seed).standard_gamma(rate / spread)
+        responses[start : start + step] = gamma * spread
+    return responses
+
+
+def _dataset(number, stimuli, labels, behaviors, responses, rates, cells: Cells) -> xr.Dataset:
+    """One mouse in the schema of a recording."""
+    n_neurons = len(cells)
+    variables = {
+        "stimuli": (DIMS["stimuli"], stimuli, STIMULI_ATTRS),
+        "responses": (DIMS["responses"], responses, RESPONSES_ATTRS),
+        "expected_responses": (
+            DIMS["expected_responses"],
+            rates,
+            {"long_name": "true rate", "units": RESPONSES_ATTRS["units"]},
+        ),
+    }
+    coords = {name: ("trial", values) for name, values in labels.items()}
+    if behaviors is not None:
+        variables["behaviors"] = (DIMS["behaviors"], behaviors, behavior_attrs(BEHAVIOR_NAMES))
+        coords["behavior"] = ("behavior", list(BEHAVIOR_NAMES))
+    coords["neuron"] = ("neuron", np.arange(1, n_neurons + 1))
+    coords["area"] = ("neuron", np.full(n_neurons, "V1"))
+    coords["layer"] = ("neuron", np.full(n_neurons, "L2/3"))
+    for name, value in {"animal_id": number + 1, "session": 1, "scan": 1}.items():
+        coords[name] = ("neuron", np.full(n_neurons, value))
+    coords["axis"] = ("axis", list(AXES))
+    coords["position"] = (("neuron", "axis"), cells.position, POSITION_ATTRS)
+    cell_type = np.where(cells.is_complex, "complex", "simple")
+    coords["receptive_field_x"] = ("neuron", cells.x, {"units": "px"})
+    coords["receptive_field_y"] = ("neuron", cells.y, {"units": "px"})
+    coords["cell_type"] = ("neuron", cell_type)
+    coords["orientation"] = ("neuron", cells.orientation, {"units": "rad"})
+    coords["spatial_frequency"] = ("neuron", cells.frequency, {"units": "px-1"})
+    attrs = {"description": "simulated recording of mouse V1", "trial_interval": TRIAL_INTERVAL}
+    return xr.Dataset(variables, coords, attrs)
+
+
+def _seed_sequence(random_state) -> np.random.SeedSequence:
+    """Root of all randomness; a generator is advanced, so two calls in a row differ."""
+    if random_state is None:
+        return np.random.SeedSequence()
+    if isinstance(random_state, np.random.Generator):
+        return np.random.SeedSequence(random_state.integers(0, 2**32, 4).tolist())
+    if isinstance(random_state, np.random.RandomState):
+        words = random_state.randint(0, 2**32, 4, dtype=np.uint64)
+        return np.random.SeedSequence(words.tolist())
+    if isinstance(random_state, Integral) and not isinstance(random_state, bool):
+        if random_state < 0:
+            raise ValueError(f"random_state must not be negative, got {random_state}")
+        return np.random.SeedSequence(int(random_state))
+    raise TypeError(
+        "random_state must be an integer, numpy.random.RandomState, numpy.random.Generator or "
+        f"None, got {random_state!r} of type {type(random_state).__name__}"
+    )
+
+
+def _check_count(name, value, minimum, maximum=None):
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}")
+    if value < minimum or (maximum is not None and value > maximum):
+        most = "" if maximum is None else f" and at most {maximum}"
+        raise ValueError(f"{name} must be at least {minimum}{most}, got {value}")
+
+
+def _check_share(name, value, interval):
+    """`interval` is written as in mathematics, "[0, 1)"."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
+    above = value >= 0 if interval[0] == "[" else value > 0
+    below = value <= 1 if interval[-1] == "]" else value < 1
+    if not (above and below):
+        raise ValueError(f"{name} must lie in {interval}, got {value}")
+
+
+def _check_image_shape(image_shape) -> tuple[int, int]:
+    try:
+        height, width = image_shape
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"image_shape must be (height, width), got {image_shape!r}; colour is n_channels"
+        ) from None
+    _check_count("image_shape: height", height, _MIN_SIDE)
+    _check_count("image_shape: width", width, _MIN_SIDE)
+    return int(height), int(width)
+
+
+def _neurons_per_mouse(n_neurons, n_mice) -> list[int]:
+    if isinstance(n_neurons, Integral):
+        n_neurons = [n_neurons] * n_mice
+    elif isinstance(n_neurons, str) or not isinstance(n_neurons, Sequence | np.ndarray):
+        raise TypeError(
+            f"n_neurons must be an integer or one integer per mouse, got {n_neurons!r} of type "
+            f"{type(n_neurons).__name__}"
+        )
+    if len(n_neurons) != n_mice:
+        raise ValueError(
+            f"n_neurons holds {len(n_neurons)} numbers for {n_mice} mice; give one number for all "
+            "mice or one for each"
+        )
+    for mouse, n in enumerate(n_neurons):
+        _check_count(f"n_neurons of mouse {chr(ord('A') + mouse)!r}", n, 1)
+    return [int(n) for n in n_neurons]
