@@ -23,6 +23,7 @@ test = [
 ]
 docs = [
     "numpydoc>=1.8",
+    "myst-parser>=4",
     "pydata-sphinx-theme>=0.16",
     "sphinx>=8",
     "sphinx-gallery>=0.18",

@@ -17,7 +17,6 @@ If ``make demo`` has run, its models, which train longer on more trials, are loa
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 
 import v1tlearn as v1
 from v1tlearn.metrics import average_correlation, single_trial_correlation
@@ -102,7 +101,7 @@ for name in ("LN", "V1T"):
     per_neuron = single_trial_correlation(
         of_mouse.responses, models[name].predict(of_mouse), multioutput="raw_values"
     )
-    right.plot(np.ravel(oracle), np.ravel(per_neuron), ".", label=name)
+    right.plot(oracle, per_neuron, ".", label=name)
 right.axline((0, 0), slope=1, color="0.7", lw=1, zorder=0)
 right.set(xlabel="oracle", ylabel="model", title=f"Single-trial correlation, mouse {mouse}")
 right.legend(frameon=False)

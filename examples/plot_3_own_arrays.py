@@ -10,7 +10,7 @@ mouse id per trial, or the plain arrays of one mouse.
 # %%
 # Arrays
 # ------
-# Two mice with different numbers of neurons: images ``(trials, channels, height, width)``, responses
+# Two mice, different numbers of neurons: images ``(trials, channels, height, width)``, responses
 # ``(trials, neurons)``, and three columns of behaviour, which without names are taken as pupil
 # dilation, its derivative and running speed. Here the numbers come from the simulator.
 

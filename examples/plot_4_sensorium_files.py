@@ -63,7 +63,7 @@ print(f"single-trial correlation on the test tier: {model.score(test):.3f}")
 mouse = trials.mice[0]
 of_mouse = test.sel(mouse_id=mouse)
 recorded, predicted = of_mouse.responses, model.predict(of_mouse)
-per_neuron = np.ravel(average_correlation(recorded, predicted, multioutput="raw_values"))
+per_neuron = average_correlation(recorded, predicted, multioutput="raw_values")
 best = int(np.argmax(per_neuron))
 position = recordings[mouse]["position"].values
 
