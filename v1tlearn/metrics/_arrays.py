@@ -33,7 +33,7 @@ class _Source:
     n_trials: int
     matrix: Callable[[str, np.ndarray], np.ndarray]  # (mouse, flat positions) -> (n, neurons)
     mouse_ids: np.ndarray | None = None  # (n_trials,)
-    image_ids: np.ndarray | None = None  # (n_trials,)
+    responses: Any = None  # the Responses itself; its image ids can cost a pass over the stimuli
     mice: list[str] | None = None
     per_mouse: bool = False  # a dict or list of matrices: addressed by mouse, not by position
     lengths: np.ndarray | None = None  # (n_trials,) neurons per trial of a ragged argument
@@ -64,12 +64,8 @@ def arrays_by_mouse(
     if y_pred is not None:
         sources.append(_source("y_pred", y_pred, keys))
     labels, mice = _mouse_labels(sources, mouse_ids)
-    images = _image_labels(sources, image_ids, labels, mice)
-    if needs_images and images is None:
-        raise ValueError(
-            "image_ids is missing: this metric averages over the repeats of an image. Pass "
-            "image_ids=, one id per trial, or `trials.responses`, which brings its own."
-        )
+    _check_same_trials(sources)
+    images = _image_labels(sources, image_ids, labels, mice) if needs_images else None
     weights = None
     if sample_weight is not None:
         weights = _flat("sample_weight", sample_weight, labels, mice).astype(np.float64)
@@ -117,15 +113,15 @@ def blocks_of_neurons(true: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray
 
 
 def _source(name: str, y: Any, keys: list[str] | None) -> _Source:
-    if all(hasattr(y, attribute) for attribute in ("mouse_ids", "image_ids", "mice", "get")):
-        if hasattr(y, "responses"):
+    if all(hasattr(y, attribute) for attribute in ("mouse_ids", "mice", "rows", "get")):
+        if hasattr(type(y), "responses"):
             raise TypeError(f"{name} is a Trials; pass the Responses that predict gave.")
         return _Source(
             name,
             len(y),
             lambda mouse, at: np.asarray(y.get(mouse)),
             np.asarray(y.mouse_ids).astype(str),
-            None if y.image_ids is None else np.asarray(y.image_ids),
+            y,
             [str(mouse) for mouse in y.mice],
         )
     if _is_list_of_matrices(y):
@@ -252,17 +248,32 @@ def _mouse_labels(sources: list[_Source], mouse_ids: Any) -> tuple[np.ndarray, l
     return labels, mice
 
 
-def _image_labels(
-    sources: list[_Source], image_ids: Any, labels: np.ndarray, mice: list[str]
-) -> np.ndarray | None:
-    own = [s.image_ids for s in sources if s.image_ids is not None]
-    if len(own) == 2 and not np.array_equal(own[0], own[1]):
+def _check_same_trials(sources: list[_Source]) -> None:
+    """Refuse two Responses that hold other trials, or the same in another order."""
+    responses = [s.responses for s in sources if s.responses is not None]
+    if len(responses) < 2:
+        return
+    true, pred = responses
+    if all(np.array_equal(true.rows(mouse)[1], pred.rows(mouse)[1]) for mouse in true.mice):
+        return
+    if not np.array_equal(true.image_ids, pred.image_ids):  # views of different recordings
         raise ValueError(
             "y_true and y_pred carry different image ids: they are not the same trials in the "
             "same order."
         )
+
+
+def _image_labels(
+    sources: list[_Source], image_ids: Any, labels: np.ndarray, mice: list[str]
+) -> np.ndarray:
     if image_ids is None:
-        return own[0] if own else None
+        responses = [s.responses for s in sources if s.responses is not None]
+        if responses:
+            return np.asarray(responses[0].image_ids)
+        raise ValueError(
+            "image_ids is missing: this metric averages over the repeats of an image. Pass "
+            "image_ids=, one id per trial, or `trials.responses`, which brings its own."
+        )
     images = _flat("image_ids", image_ids, labels, mice)
     if images.dtype.kind == "f" and np.isnan(images).any():
         raise ValueError("image_ids holds NaN; every trial needs an image id.")

@@ -33,10 +33,10 @@ def single_trial_correlation(
     ----------
     y_true : array (n, neurons), object array (n,), Responses, or dict or list per mouse
         Recorded responses in any unit; NaN where not recorded.
-    y_pred : same forms
+    y_pred : same forms as `y_true`
         Predicted responses; finite wherever a response was recorded.
     image_ids : ignored
-        Taken so that all metrics are called alike.
+        Accepted so that all metrics are called alike.
     mouse_ids : array (n,), optional
         Mouse of each trial.
     sample_weight : array (n,), optional
@@ -58,7 +58,8 @@ def single_trial_correlation(
     Examples
     --------
     >>> from v1tlearn.metrics import single_trial_correlation
-    >>> single_trial_correlation([[1.0], [2.0], [3.0]], [[10.0], [30.0], [20.0]])
+    >>> responses, predictions = [[1.0], [2.0], [3.0]], [[10.0], [30.0], [20.0]]
+    >>> round(single_trial_correlation(responses, predictions), 3)
     0.5
     """
     return evaluate(
@@ -89,10 +90,16 @@ def average_correlation(
 
     Parameters
     ----------
-    y_true, y_pred, mouse_ids, multioutput
-        As in `single_trial_correlation`.
-    image_ids : array (n,)
+    y_true : array (n, neurons), object array (n,), Responses, or dict or list per mouse
+        Recorded responses in any unit; NaN where not recorded.
+    y_pred : same forms as `y_true`
+        Predicted responses; finite wherever a response was recorded.
+    image_ids : array (n,), optional
         Image of each trial; needed unless an argument is a `Responses`.
+    mouse_ids : array (n,), optional
+        Mouse of each trial.
+    multioutput : {"uniform_average", "raw_values"}
+        Mean over neurons, then mice; or one value per neuron, mice one after another.
 
     Returns
     -------
@@ -135,13 +142,17 @@ def oracle_correlation(
 
     Parameters
     ----------
-    y_true, mouse_ids, multioutput
-        As in `single_trial_correlation`.
-    image_ids : array (n,)
+    y_true : array (n, neurons), object array (n,), Responses, or dict or list per mouse
+        Recorded responses in any unit; NaN where not recorded.
+    image_ids : array (n,), optional
         Image of each trial; needed unless `y_true` is a `Responses`. Images shown once (to this
-        neuron) are left out.
+        neuron) are left out: they say nothing about noise.
+    mouse_ids : array (n,), optional
+        Mouse of each trial.
     kind : {"jackknife", "conservative"}
         Estimator, see above.
+    multioutput : {"uniform_average", "raw_values"}
+        Mean over neurons, then mice; or one value per neuron, mice one after another.
 
     Returns
     -------
@@ -181,10 +192,15 @@ def fraction_oracle(
 
     Parameters
     ----------
-    y_true, y_pred, mouse_ids
-        As in `single_trial_correlation`.
-    image_ids : array (n,)
-        Image of each trial; needed unless an argument is a `Responses`.
+    y_true : array (n, neurons), object array (n,), Responses, or dict or list per mouse
+        Recorded responses in any unit; NaN where not recorded.
+    y_pred : same forms as `y_true`
+        Predicted responses; finite wherever a response was recorded.
+    image_ids : array (n,), optional
+        Image of each trial; needed unless an argument is a `Responses`. Images shown once (to this
+        neuron) are left out: they say nothing about noise.
+    mouse_ids : array (n,), optional
+        Mouse of each trial.
     kind : {"jackknife", "conservative"}
         Estimator of the oracle correlation.
     multioutput : {"uniform_average", "raw_values"}
@@ -194,6 +210,7 @@ def fraction_oracle(
     Returns
     -------
     float or array (neurons,)
+        NaN for a mouse whose neurons all have an oracle correlation of 0.
 
     Raises
     ------

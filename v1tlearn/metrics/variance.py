@@ -5,6 +5,7 @@ Every function takes the argument forms described in `v1tlearn.metrics`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ def fev(
     ----------
     y_true : array (n, neurons), object array (n,), Responses, or dict or list per mouse
         Recorded responses in any unit; NaN where not recorded.
-    image_ids : array (n,)
+    image_ids : array (n,), optional
         Image of each trial; needed unless `y_true` is a `Responses`. Images shown once (to this
         neuron) are left out: they say nothing about noise.
     mouse_ids : array (n,), optional
@@ -70,35 +71,36 @@ def feve(
 
     Per neuron :math:`1 - (E - V_\epsilon) / (V - V_\epsilon)` with :math:`E` the mean squared
     error over single trials and :math:`V`, :math:`V_\epsilon` as in `fev` (Cadena et al. 2019;
-    Franke et al. 2022). Predictions must be in the unit of the responses.
+    Franke et al. 2022).
 
     Parameters
     ----------
-    y_true, image_ids, mouse_ids, multioutput
-        As in `fev`.
+    y_true : array (n, neurons), object array (n,), Responses, or dict or list per mouse
+        Recorded responses in any unit; NaN where not recorded.
     y_pred : same forms as `y_true`
-        Predicted responses; finite wherever a response was recorded.
+        Predicted responses in the unit of the responses; finite wherever one was recorded.
+    image_ids : array (n,), optional
+        Image of each trial; needed unless an argument is a `Responses`. Images shown once (to this
+        neuron) are left out: they say nothing about noise.
+    mouse_ids : array (n,), optional
+        Mouse of each trial.
     threshold : float
         Neurons with `fev` below it are NaN and left out of means; ``-numpy.inf`` keeps all.
+    multioutput : {"uniform_average", "raw_values"}
+        Mean over neurons, then mice; or one value per neuron, mice one after another.
 
     Returns
     -------
     float or array (neurons,)
+        A silent neuron, one below the threshold, or one recorded for no repeated image is NaN.
 
     Raises
     ------
     ValueError
         If arguments disagree, image ids are missing, or a mouse saw no image twice.
     """
-
-    def statistic(block: Block) -> np.ndarray:
-        total, noise = _total_and_noise(block)
-        explained = 1.0 - (np.mean(block.error**2, axis=0) - noise) / (total - noise)
-        kept = (total > 0) & (total != noise) & ((total - noise) / total >= threshold)
-        return np.where(kept, explained, np.nan)
-
     return evaluate(
-        statistic,
+        partial(_feve, threshold=threshold),
         y_true,
         y_pred,
         image_ids=image_ids,
@@ -126,11 +128,17 @@ def normalized_correlation(
 
     Parameters
     ----------
-    y_true, y_pred, mouse_ids, multioutput
-        As in `feve`.
-    image_ids : array (n,)
-        Image of each trial; needed unless an argument is a `Responses`. Images shown once (to
-        this neuron) are left out.
+    y_true : array (n, neurons), object array (n,), Responses, or dict or list per mouse
+        Recorded responses in any unit; NaN where not recorded.
+    y_pred : same forms as `y_true`
+        Predicted responses; finite wherever a response was recorded.
+    image_ids : array (n,), optional
+        Image of each trial; needed unless an argument is a `Responses`. Images shown once (to this
+        neuron) are left out: they say nothing about noise.
+    mouse_ids : array (n,), optional
+        Mouse of each trial.
+    multioutput : {"uniform_average", "raw_values"}
+        Mean over neurons, then mice; or one value per neuron, mice one after another.
 
     Returns
     -------
@@ -177,6 +185,13 @@ def _total_and_noise(block: Block) -> tuple[np.ndarray, np.ndarray]:
 def _fev(block: Block) -> np.ndarray:
     total, noise = _total_and_noise(block)
     return np.where(total > 0, (total - noise) / total, np.nan)
+
+
+def _feve(block: Block, threshold: float) -> np.ndarray:
+    total, noise = _total_and_noise(block)
+    explained = 1.0 - (np.mean(block.error**2, axis=0) - noise) / (total - noise)
+    kept = (total > 0) & (total != noise) & ((total - noise) / total >= threshold)
+    return np.where(kept, explained, np.nan)
 
 
 def _signal_power(block: Block) -> np.ndarray:
