@@ -1,5 +1,6 @@
 """Modules of the encoding models, in torch alone."""
 
+from .attention import Attention
 from .cnn import Stacked2dCore
 from .geometry import patch_grid
 from .images import ImageCropper, center_crop, crop_size, resize
@@ -13,11 +14,18 @@ from .losses import (
 from .model import EncodingModel, MouseBatch
 from .readout import GaussianReadout, sample_features
 from .shifter import Shifter, StimulusShifter
+from .tokenizers import make_tokenizer, sinusoidal_positions
+from .vit import BehaviorMLP, ViTCore
 
 __all__ = [
     "EncodingModel",
     "MouseBatch",
     "Stacked2dCore",
+    "ViTCore",
+    "Attention",
+    "BehaviorMLP",
+    "make_tokenizer",
+    "sinusoidal_positions",
     "GaussianReadout",
     "sample_features",
     "Shifter",

@@ -103,16 +103,19 @@ def l1_penalty(parameters: Iterable[Tensor]) -> Tensor:
     return torch.cat([parameter.reshape(-1) for parameter in parameters]).abs().sum()
 
 
-def laplace_penalty(weight: Tensor) -> Tensor:
+def laplace_penalty(weight: Tensor, padding: int = 1) -> Tensor:
     """Roughness of convolution filters: the energy of their Laplacian over their own energy.
 
-    ``sum((L * w)^2) / sum(w^2)`` with the 4-neighbour Laplacian and zeros around the filters, both
-    sums over all planes (Sinz et al. 2018, as in the Stacked2d core of Lurz et al. 2021).
+    ``sum((L * w)^2) / sum(w^2)`` with the 4-neighbour Laplacian L, both sums over all planes, as
+    in the Stacked2d core of Lurz et al. (2021).
 
     Parameters
     ----------
     weight : Tensor of shape (n_out, n_in, height, width)
         Convolution filters.
+    padding : int, default=1
+        Zeros around each filter. With 1, as in the Sensorium 2022 and V1T models, filters are also
+        drawn to zero at their edges; with 0 only their interior counts.
 
     Returns
     -------
@@ -120,8 +123,6 @@ def laplace_penalty(weight: Tensor) -> Tensor:
         Scalar; unchanged when all filters are scaled together.
     """
     planes = weight.reshape(-1, *weight.shape[-2:])  # (n_out * n_in, h, w)
-    padded = F.pad(planes, (1, 1, 1, 1))
-    rough = 4 * planes - (
-        padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1] + padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:]
-    )
-    return rough.square().sum() / planes.square().sum()
+    p = F.pad(planes, (padding,) * 4)
+    neighbours = p[:, :-2, 1:-1] + p[:, 2:, 1:-1] + p[:, 1:-1, :-2] + p[:, 1:-1, 2:]
+    return (4 * p[:, 1:-1, 1:-1] - neighbours).square().sum() / planes.square().sum()

@@ -1,0 +1,100 @@
+"""Multi-head self-attention over tokens."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Attention(nn.Module):
+    """Layer norm, multi-head self-attention and projection back to the token length.
+
+    Parameters
+    ----------
+    embed_dim : int
+        Length of a token.
+    n_heads : int
+        Number of heads.
+    n_tokens : int
+        Number of tokens.
+    head_dim : int
+        Length of queries, keys and values of one head.
+    scale : float
+        Factor of the products of queries and keys; the initial one where it is learned.
+    local : bool, default=False
+        Locality self-attention (Lee et al. 2021): no token attends to itself, and each head learns
+        its own factor.
+    dropout : float, default=0.0
+        Probability for attention weights and, once more, for the outputs.
+    bias : bool, default=True
+        Bias of the output projection; queries, keys and values have none.
+
+    Raises
+    ------
+    ValueError
+        If locality self-attention would leave a token nothing to attend to.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        n_heads: int,
+        n_tokens: int,
+        *,
+        head_dim: int,
+        scale: float,
+        local: bool = False,
+        dropout: float = 0.0,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.head_dim = head_dim
+        self.norm = nn.LayerNorm(embed_dim)
+        self.to_qkv = nn.Linear(embed_dim, 3 * n_heads * head_dim, bias=False)
+        self.projection = nn.Linear(n_heads * head_dim, embed_dim, bias=bias)
+        self.attention_dropout = dropout
+        self.dropout = nn.Dropout(dropout)
+        self.local = local
+        if not local:
+            self.scale = scale
+            return
+        if n_tokens < 2:
+            raise ValueError(
+                "locality self-attention (attention='lsa') needs at least two tokens; choose a "
+                "smaller patch or stride, or attention='standard'."
+            )
+        self.scale = nn.Parameter(torch.full((n_heads,), scale))
+        others = ~torch.eye(n_tokens, dtype=torch.bool)
+        self.register_buffer("others", others, persistent=False)
+
+    def queries_keys_values(self, tokens: Tensor) -> Tensor:
+        """Project normalised tokens.
+
+        Parameters
+        ----------
+        tokens : Tensor of shape (n_images, n_tokens, embed_dim)
+            Tokens.
+
+        Returns
+        -------
+        Tensor of shape (3, n_images, n_heads, n_tokens, head_dim)
+            Queries, times their factor, keys and values: the attention weights are the softmax of
+            the products of the first two.
+        """
+        qkv = self.to_qkv(self.norm(tokens)).unflatten(-1, (3, self.n_heads, self.head_dim))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, N, D) each
+        scale = self.scale[:, None, None].to(q.dtype) if self.local else self.scale
+        return q * scale, k, v
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Attention output (B, N, d) of tokens (B, N, d)."""
+        q, k, v = self.queries_keys_values(tokens)
+        mixed = F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=self.others if self.local else None,
+            dropout_p=self.attention_dropout if self.training else 0.0,
+            scale=1.0,
+        )  # (B, H, N, D)
+        return self.dropout(self.projection(mixed.transpose(1, 2).flatten(2)))
