@@ -3,8 +3,6 @@
 import warnings
 from importlib.metadata import version as installed_version
 
-from sphinx_gallery.sorting import FileNameSortKey
-
 warnings.filterwarnings("ignore", message=".*is non-interactive, and thus cannot be shown")
 
 project = "v1tlearn"
@@ -33,7 +31,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"/plot_",
     "ignore_pattern": r"demo\.py",
-    "within_subsection_order": FileNameSortKey,
+    "within_subsection_order": "FileNameSortKey",
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("v1tlearn",),
     "abort_on_example_error": True,
