@@ -195,8 +195,8 @@ def _check_mouse_name(mouse: object) -> None:
         )
     if not mouse or mouse != mouse.strip() or "/" in mouse or "\0" in mouse or mouse in (".", ".."):
         raise ValueError(
-            f"mouse id {mouse!r} cannot name a group of a file; expected a non-empty string, "
-            "other than '.' and '..', without '/' and without blanks at either end: rename the mouse"
+            f"mouse id {mouse!r} cannot name a group of a file; expected a non-empty string other "
+            "than '.' and '..', without '/' and without blanks at either end: rename the mouse"
         )
 
 
