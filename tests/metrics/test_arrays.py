@@ -1,0 +1,271 @@
+"""All forms of the arguments, and what is wrong with them."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from v1tlearn.metrics import average_correlation, fev, single_trial_correlation
+from v1tlearn.trials import Responses, Trials
+
+NEURONS = {"B": 3, "A": 5}
+N = 20
+
+
+def matrices(seed):
+    rng = np.random.default_rng(seed)
+    return {mouse: rng.standard_normal((N, n)).astype(np.float32) for mouse, n in NEURONS.items()}
+
+
+IDS = {mouse: np.random.default_rng(n).integers(0, 6, N) for mouse, n in NEURONS.items()}
+TRUE, PRED = matrices(0), matrices(1)
+
+
+def interleaved(by_mouse):
+    """Per-mouse arrays as a list of trials, B and A in turn."""
+    return [by_mouse[mouse][trial] for trial in range(N) for mouse in NEURONS]
+
+
+def objects(vectors):
+    out = np.empty(len(vectors), dtype=object)
+    out[:] = vectors
+    return out
+
+
+def padded(vectors):
+    out = np.full((len(vectors), 7), np.nan)
+    for row, vector in zip(out, vectors, strict=True):
+        row[: len(vector)] = vector
+    return out
+
+
+def make_trials():
+    recordings = {
+        mouse: xr.Dataset(
+            {
+                "stimuli": (("trial", "channel", "height", "width"), np.zeros((N, 1, 2, 2), "u1")),
+                "responses": (("trial", "neuron"), TRUE[mouse]),
+            },
+            {"image_id": ("trial", IDS[mouse])},
+        )
+        for mouse in NEURONS
+    }
+    return Trials(recordings)
+
+
+MICE = np.array(list(NEURONS) * N)
+TRIALS = make_trials()
+ORDER = np.arange(2 * N).reshape(2, N).T.ravel()  # the interleaved order
+FORMS = {
+    "object": (objects(interleaved(TRUE)), objects(interleaved(PRED))),
+    "list": (interleaved(TRUE), interleaved(PRED)),
+    "padded": (padded(interleaved(TRUE)), padded(interleaved(PRED))),
+    "responses": (
+        TRIALS[ORDER].responses,
+        Responses.from_arrays(PRED, like=TRIALS)[ORDER],
+    ),
+}
+FLAT_IDS = np.array(interleaved({m: IDS[m][:, None] for m in NEURONS})).ravel()
+
+
+@pytest.fixture(params=[single_trial_correlation, average_correlation])
+def expected(request):
+    per_mouse = [
+        request.param(TRUE[m], PRED[m], image_ids=IDS[m], multioutput="raw_values") for m in NEURONS
+    ]
+    return request.param, np.concatenate(per_mouse)
+
+
+@pytest.mark.parametrize("true", FORMS)
+@pytest.mark.parametrize("pred", FORMS)
+def test_flat_forms_mix(expected, true, pred):
+    metric, values = expected
+    labels = {"image_ids": FLAT_IDS, "mouse_ids": MICE}
+    got = metric(FORMS[true][0], FORMS[pred][1], multioutput="raw_values", **labels)
+    np.testing.assert_allclose(got, values)
+
+
+def test_responses_bring_their_labels(expected):
+    metric, values = expected
+    true, pred = FORMS["responses"]
+    np.testing.assert_allclose(metric(true, pred, multioutput="raw_values"), values)
+    for other in ("object", "padded"):
+        got = metric(true, FORMS[other][1], multioutput="raw_values")
+        np.testing.assert_allclose(got, values)
+        got = metric(FORMS[other][0], pred, multioutput="raw_values")
+        np.testing.assert_allclose(got, values)
+    assert metric(TRIALS[ORDER], pred) == pytest.approx(metric(true, pred))
+
+
+def test_dicts_per_mouse(expected):
+    metric, values = expected
+    backwards = {mouse: PRED[mouse] for mouse in reversed(NEURONS)}
+    for ids in (IDS, np.concatenate(list(IDS.values()))):
+        got = metric(TRUE, backwards, image_ids=ids, multioutput="raw_values")
+        np.testing.assert_allclose(got, values)
+
+
+def test_dict_of_predictions_against_responses(expected):
+    metric, values = expected
+    got = metric(FORMS["responses"][0], PRED, multioutput="raw_values")
+    np.testing.assert_allclose(got, values)
+
+
+@pytest.mark.parametrize("mouse_ids", [None, ["x", "y"]])
+def test_lists_per_mouse(expected, mouse_ids):
+    metric, values = expected
+    true, pred, ids = (list(d.values()) for d in (TRUE, PRED, IDS))
+    got = metric(true, pred, image_ids=ids, mouse_ids=mouse_ids, multioutput="raw_values")
+    np.testing.assert_allclose(got, values)
+
+
+def test_without_mouse_ids_equally_long_vectors_are_one_mouse(expected):
+    metric, values = expected
+    got = metric(*FORMS["object"], image_ids=FLAT_IDS, multioutput="raw_values")
+    np.testing.assert_allclose(got, values)
+
+
+def test_labelled_arrays_and_integers():
+    true = xr.DataArray(np.arange(12).reshape(4, 3), dims=("trial", "neuron"))
+    pred = np.arange(12).reshape(4, 3) * 2
+    assert single_trial_correlation(true, pred) == pytest.approx(1)
+
+
+def test_padding_is_not_a_neuron():
+    got = fev(padded(interleaved(TRUE)), image_ids=FLAT_IDS, mouse_ids=MICE)
+    assert got == pytest.approx(fev(TRUE, image_ids=IDS))
+    one = np.full((N, 4), np.nan)
+    one[:, :3] = TRUE["B"]
+    values = fev(one, image_ids=IDS["B"], multioutput="raw_values")
+    assert np.isnan(values[3])  # one mouse has no padding: a neuron that was not recorded
+    assert len(values) == 4
+
+
+def test_an_unrecorded_last_neuron_in_padded_arrays_is_kept():
+    true, pred = padded(interleaved(TRUE)), padded(interleaved(PRED))
+    true[MICE == "B", 2] = np.nan
+    got = single_trial_correlation(true, pred, mouse_ids=MICE, multioutput="raw_values")
+    assert len(got) == 8
+    np.testing.assert_array_equal(np.isnan(got), np.arange(8) == 2)
+
+
+def test_image_ids_come_before_those_of_responses():
+    ids = np.roll(FLAT_IDS, 2)
+    got = average_correlation(*FORMS["responses"], image_ids=ids)
+    want = average_correlation(*FORMS["object"], image_ids=ids, mouse_ids=MICE)
+    assert got == pytest.approx(want)
+    assert got != pytest.approx(average_correlation(*FORMS["responses"]))
+
+
+class CountingResponses:
+    """Labels of responses, where image ids have to be computed from the images."""
+
+    mice = ("A",)
+    mouse_ids = np.array(["A"] * N)
+
+    def __len__(self):
+        return N
+
+    def rows(self, mouse):
+        return np.arange(N), np.arange(N)
+
+    def get(self, mouse):
+        return TRUE["A"]
+
+    @property
+    def image_ids(self):
+        raise AssertionError("read although not needed")
+
+
+def test_image_ids_are_read_only_where_needed():
+    both = CountingResponses(), CountingResponses()
+    assert single_trial_correlation(*both) == pytest.approx(1)
+    assert average_correlation(*both, image_ids=IDS["A"]) == pytest.approx(1)
+    with pytest.raises(AssertionError):
+        average_correlation(*both)
+
+
+class TestErrors:
+    def test_responses_in_another_order(self):
+        true, pred = FORMS["responses"]
+        shuffled = np.random.default_rng(0).permutation(2 * N)
+        with pytest.raises(ValueError, match="y_pred holds other trials"):
+            single_trial_correlation(true, pred[shuffled])
+        one = TRIALS.sel(mouse_id="A")
+        with pytest.raises(ValueError, match="different image ids"):
+            single_trial_correlation(one.responses, one[np.arange(N)[::-1]].responses)
+
+    def test_equal_labels_from_other_recordings_are_fine(self):
+        view = TRIALS[ORDER][7:]
+        copy = Trials(view.recordings)
+        order = np.concatenate([copy.rows(m)[0] for m in NEURONS])
+        mouse_major = view[np.concatenate([view.rows(m)[0] for m in NEURONS])]
+        got = single_trial_correlation(mouse_major.responses, copy[order].responses)
+        assert got == pytest.approx(1)
+
+    def test_image_ids_are_missing(self):
+        with pytest.raises(ValueError, match="image_ids is missing"):
+            average_correlation(TRUE, PRED)
+
+    def test_numbers_of_trials(self):
+        with pytest.raises(ValueError, match="y_true has 20 trials, y_pred has 19"):
+            single_trial_correlation(TRUE["A"], PRED["A"][1:])
+        with pytest.raises(ValueError, match=r"image_ids has shape \(3,\)"):
+            average_correlation(TRUE["A"], PRED["A"], image_ids=[1, 2, 3])
+        with pytest.raises(ValueError, match=r"mouse_ids has shape \(3,\)"):
+            single_trial_correlation(TRUE["A"], PRED["A"], mouse_ids=[1, 2, 3])
+        with pytest.raises(ValueError, match="no trials"):
+            single_trial_correlation(np.empty((0, 3)), np.empty((0, 3)))
+
+    def test_numbers_of_neurons(self):
+        with pytest.raises(ValueError, match=r"mouse 'A': y_pred has shape \(20, 4\)"):
+            single_trial_correlation({"A": TRUE["A"]}, {"A": PRED["A"][:, :4]})
+        wrong = objects(interleaved(PRED))
+        wrong[3] = wrong[3][:4]
+        with pytest.raises(ValueError, match="mouse 'A': trials of y_pred have 4 to 5 neurons"):
+            single_trial_correlation(FORMS["object"][0], wrong, mouse_ids=MICE)
+
+    def test_dicts_of_other_mice(self):
+        with pytest.raises(ValueError, match="y_pred holds other trials"):
+            single_trial_correlation(TRUE, {"A": PRED["A"], "C": PRED["B"]})
+        with pytest.raises(ValueError, match="mouse 'A': image_ids has no entry"):
+            average_correlation(TRUE, PRED, image_ids={"B": IDS["B"]})
+        with pytest.raises(ValueError, match=r"mouse 'A': image_ids has shape \(4,\)"):
+            average_correlation(TRUE, PRED, image_ids={"B": IDS["B"], "A": [1, 2, 3, 4]})
+
+    def test_lists_of_recordings(self):
+        true, pred = list(TRUE.values()), list(PRED.values())
+        with pytest.raises(ValueError, match="y_pred is a list of 1 recordings"):
+            single_trial_correlation(true, pred[:1])
+        with pytest.raises(ValueError, match="y_true is not a list"):
+            single_trial_correlation(FORMS["responses"][0], pred)
+        with pytest.raises(ValueError, match="one different id per recording"):
+            single_trial_correlation(true, pred, mouse_ids=["A", "A"])
+
+    def test_other_mouse_ids_than_those_of_the_responses(self):
+        with pytest.raises(ValueError, match="y_true holds other trials"):
+            single_trial_correlation(*FORMS["responses"], mouse_ids=np.roll(MICE, 1))
+
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            (np.zeros(20), r"shape \(20,\).*reshape to \(-1, 1\)"),
+            (np.zeros((20, 1, 5)), r"shape \(20, 1, 5\)"),
+            (objects([np.zeros((2, 2))] * 20), r"y_pred\[0\] has shape \(2, 2\)"),
+            ({"0": np.zeros(20)}, r"mouse '0': y_pred has shape \(20,\)"),
+        ],
+    )
+    def test_shapes(self, wrong, message):
+        with pytest.raises(ValueError, match=message):
+            single_trial_correlation(TRUE["A"], wrong)
+
+    def test_types(self):
+        with pytest.raises(TypeError, match="mouse '0': y_pred has dtype"):
+            single_trial_correlation(TRUE["A"], PRED["A"].astype(str))
+        with pytest.raises(TypeError, match="y_pred is a Trials"):
+            single_trial_correlation(TRIALS.responses, TRIALS)
+
+    def test_nan_as_image_id(self):
+        ids = IDS["A"].astype(float)
+        ids[3] = np.nan
+        with pytest.raises(ValueError, match="image_ids holds NaN"):
+            average_correlation(TRUE["A"], PRED["A"], image_ids=ids)
