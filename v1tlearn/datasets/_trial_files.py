@@ -149,7 +149,9 @@ class ZipFiles:
                     f"{info.compress_type}; expected stored or deflated members: unpack the zip "
                     "and read the folder"
                 )
-        table = [(i.header_offset, i.compress_size, i.compress_type, i.CRC) for i in infos]
+        table = [
+            (i.header_offset, i.compress_size, i.file_size, i.compress_type, i.CRC) for i in infos
+        ]
         return ZipMembers(str(self.path), inside, tuple(names), np.array(table, np.int64))
 
 
@@ -158,7 +160,7 @@ class ZipMembers:
     """Members of a zip, read by their number in `names`.
 
     The central directory is read once, by whoever makes the object, and kept as a table of offset,
-    size, method and checksum; so each read is one seek, and threads and processes share nothing.
+    sizes, method and checksum; so each read is one seek, and threads and processes share nothing.
     """
 
     path: str
@@ -170,7 +172,7 @@ class ZipMembers:
         """Yield the content of members, in the order of `numbers`."""
         with open(self.path, "rb", buffering=0) as file:
             for number in numbers:
-                offset, size, method, crc = self.table[number].tolist()
+                offset, size, full_size, method, crc = self.table[number].tolist()
                 name_bytes = len(self.folder) + len(self.names[number])
                 file.seek(offset)
                 raw = _read_exactly(file, 30 + name_bytes + _EXTRA_GUESS + size)
@@ -184,7 +186,7 @@ class ZipMembers:
                     raw += _read_exactly(file, start + size - len(raw))
                 content = raw[start : start + size]
                 try:
-                    data = zlib.decompress(content, -15) if method else content
+                    data = zlib.decompress(content, -15, full_size or 1) if method else content
                 except zlib.error as error:
                     raise self._damaged(number, str(error)) from error
                 if zlib.crc32(data) != crc:
