@@ -1,0 +1,227 @@
+import hashlib
+import io
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pooch
+import pytest
+
+from v1tlearn.datasets import fetch
+from v1tlearn.datasets.fetch import fetch_franke2022, fetch_sensorium2022
+
+NAME = "static21067-10-18-GrayImageNet-94c6ff995dac583098847cfecd43e7b6.zip"
+
+
+def make_zip(seed=0, n_bytes=300_000):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("a.npy", np.random.default_rng(seed).bytes(n_bytes))
+    return buffer.getvalue()
+
+
+CONTENT = make_zip()
+
+
+class Server:
+    """A local server of one content under any name, with the faults of real ones.
+
+    `break_after` lists, for the first requests, after how many bytes to close the connection.
+    """
+
+    def __init__(self):
+        self.content, self.break_after, self.status, self.ranges = CONTENT, [], [], True
+        self.requests = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                asked = self.headers.get("Range")
+                server.requests.append((self.path, asked))
+                if server.status:
+                    self.send_error(server.status.pop(0))
+                    return
+                start = int(asked[6:-1]) if asked and server.ranges else 0
+                body = server.content[start:]
+                if start and not body:
+                    self.send_response(416)
+                    self.send_header("Content-Range", f"bytes */{len(server.content)}")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                self.send_response(206 if start else 200)
+                if start:
+                    total = len(server.content)
+                    self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                cut = server.break_after.pop(0) if server.break_after else None
+                self.wfile.write(body[:cut])
+                self.close_connection = True
+
+            def log_message(self, *args):
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._http.server_port}/data"
+        self._thread = threading.Thread(
+            target=self._http.serve_forever, kwargs={"poll_interval": 0.01}
+        )
+        self._thread.start()
+
+    def close(self):
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(fetch, "_RETRY_PAUSE_S", 0.0)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = Server()
+    yield server
+    server.close()
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_mouse_comes_whole_and_is_not_downloaded_twice(server, tmp_path):
+    for _ in range(2):
+        paths = fetch_sensorium2022("A", tmp_path, base_url=server.url)
+    assert paths == [tmp_path / "sensorium2022" / NAME]
+    assert paths[0].read_bytes() == CONTENT
+    assert server.requests == [(f"/data/{NAME}", None)]
+
+
+def test_a_download_that_breaks_off_goes_on_from_there(server, tmp_path):
+    server.break_after = [2 * 2**16, 2**16]
+    (path,) = fetch_sensorium2022(["21067-10-18"], tmp_path, base_url=server.url)
+    assert path.read_bytes() == CONTENT
+    assert [asked for _, asked in server.requests] == [None, "bytes=131072-", "bytes=196608-"]
+    assert names(path.parent) == [NAME]
+
+
+def test_a_later_call_goes_on_where_an_earlier_one_gave_up(server, tmp_path):
+    server.break_after = [2**16, 0, 0]
+    with pytest.raises(
+        OSError, match=r"mouse '21067-10-18'.*2 times in a row.*65536 bytes are kept"
+    ):
+        fetch_sensorium2022("A", tmp_path, base_url=server.url, retries=1)
+    (path,) = fetch_sensorium2022("A", tmp_path, base_url=server.url)
+    assert path.read_bytes() == CONTENT
+    assert server.requests[-1][1] == "bytes=65536-"
+
+
+def test_a_server_without_ranges_starts_over(server, tmp_path):
+    server.break_after, server.ranges = [100_000], False
+    (path,) = fetch_sensorium2022("A", tmp_path, base_url=server.url)
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_part_that_is_already_whole_is_kept(server, tmp_path):
+    folder = tmp_path / "sensorium2022"
+    folder.mkdir()
+    (folder / f"{NAME}.part").write_bytes(CONTENT)
+    (path,) = fetch_sensorium2022("A", tmp_path, base_url=server.url)
+    assert path.read_bytes() == CONTENT
+    assert names(folder) == [NAME]
+
+
+@pytest.mark.parametrize("n_bytes", [50_000, 2 * len(CONTENT)])
+def test_a_part_of_another_file_is_thrown_away(server, tmp_path, n_bytes):
+    folder = tmp_path / "sensorium2022"
+    folder.mkdir()
+    (folder / f"{NAME}.part").write_bytes(make_zip(seed=1, n_bytes=10**6)[:n_bytes])
+    (path,) = fetch_sensorium2022("A", tmp_path, base_url=server.url)
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_passing_failure_of_the_server_is_tried_again(server, tmp_path):
+    server.status = [503, 500]
+    (path,) = fetch_sensorium2022("A", tmp_path, base_url=server.url)
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_missing_file_fails_at_once_and_says_what_to_do(server, tmp_path):
+    server.status = [404] * 9
+    with pytest.raises(OSError, match=rf"mouse '21067-10-18'.*{NAME} answered 404.*by hand to"):
+        fetch_sensorium2022("A", tmp_path, base_url=server.url)
+    assert len(server.requests) == 1
+
+
+def test_no_server_fails_after_the_retries(server, tmp_path):
+    url = server.url.replace("/data", "")
+    server.break_after = [0] * 9
+    with pytest.raises(OSError, match="failed 3 times in a row"):
+        fetch_sensorium2022("A", tmp_path, base_url=url, retries=2)
+
+
+def test_a_right_checksum_passes_and_a_wrong_one_keeps_nothing(server, tmp_path):
+    right = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
+    (path,) = fetch_sensorium2022("A", tmp_path / "a", base_url=server.url, checksums={NAME: right})
+    assert path.read_bytes() == CONTENT
+    registry = tmp_path / "registry.txt"
+    registry.write_text(f"{NAME} md5:{'0' * 32}\n")
+    with pytest.raises(ValueError, match=r"has the checksum .*expected md5:0000.*nothing was kept"):
+        fetch_sensorium2022("A", tmp_path / "b", base_url=server.url, checksums=registry)
+    assert names(tmp_path / "b" / "sensorium2022") == []
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"<html>please log in</html>", "is not a zip"),
+        (CONTENT[:1000] + b"\xff" * 8 + CONTENT[1008:], "damaged member"),
+    ],
+)
+def test_without_a_checksum_only_a_whole_zip_passes(server, tmp_path, content, problem):
+    server.content = content
+    with pytest.raises(ValueError, match=problem):
+        fetch_sensorium2022("A", tmp_path, base_url=server.url)
+    assert names(tmp_path / "sensorium2022") == []
+
+
+def test_all_mice_come_in_order(server, tmp_path):
+    gray = fetch_sensorium2022(cache_dir=tmp_path, base_url=server.url)
+    color = fetch_franke2022("all", tmp_path, base_url=server.url)
+    assert len(gray) == 7
+    assert gray[0].name == NAME
+    assert len(color) == 10
+    assert color[0].parent == tmp_path / "franke2022"
+    assert all("ColorImageNet" in path.name for path in color)
+
+
+def test_address_and_cache_come_from_the_environment(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("V1TLEARN_FRANKE2022_URL", f"{server.url}/imagenet%20scans/")
+    monkeypatch.setenv("V1TLEARN_DATA", str(tmp_path))
+    (path,) = fetch_franke2022(["K"])
+    assert path.parent == tmp_path / "franke2022"
+    assert server.requests[0][0].startswith("/data/imagenet%20scans/static26142-2-11-ColorImageNet")
+
+
+def test_the_cache_of_the_system_is_the_default(server, tmp_path, monkeypatch):
+    monkeypatch.delenv("V1TLEARN_DATA", raising=False)
+    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / project)
+    (path,) = fetch_sensorium2022("A", base_url=server.url)
+    assert path.parent == tmp_path / "v1tlearn" / "sensorium2022"
+
+
+def test_other_names_and_addresses_of_zips(server, tmp_path):
+    files = {"25311-10-26": "renamed.zip", "1-2-3": f"{server.url}/else/my%20mouse.zip?v=1"}
+    paths = fetch_franke2022(["F", "1-2-3"], tmp_path, base_url=server.url, files=files)
+    assert [path.name for path in paths] == ["renamed.zip", "my mouse.zip"]
+
+
+@pytest.mark.parametrize("mice", ["Z", ["A", "9-9-9"], []])
+def test_unknown_mice_are_refused_with_the_list_of_known_ones(tmp_path, mice):
+    with pytest.raises(ValueError, match=r"expected 'all' or any of A \(21067-10-18\)"):
+        fetch_sensorium2022(mice, tmp_path)
+
+
+def test_a_progress_bar_on_request(server, tmp_path, capsys):
+    fetch_sensorium2022("A", tmp_path, base_url=server.url, progressbar=True)
+    assert "21067-10-18: 100%" in capsys.readouterr().err
