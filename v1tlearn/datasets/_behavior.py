@@ -13,6 +13,8 @@ from scipy.signal import lfilter
 
 TRIAL_INTERVAL = 2.5  # seconds from one image to the next
 
+MAX_SHIFT = 3.0  # of receptive fields by the eye, in 1/36 of the image height
+
 # Typical value and spread of each column; gain and shift measure behaviour on these scales, so
 # that a trial means the same in a short and in a long recording.
 _DILATION = (32.0, 7.0)
@@ -73,8 +75,8 @@ def arousal_gain(rng: np.random.Generator, n_neurons: int):
         Log gain per unit of pupil dilation (in standard deviations) and of running (0 at rest, 1
         at full speed). Most are positive.
     """
-    dilation = rng.normal(0.14, 0.10, n_neurons)
-    running = rng.normal(0.40, 0.30, n_neurons)
+    dilation = rng.normal(0.12, 0.10, n_neurons)
+    running = rng.normal(0.35, 0.25, n_neurons)
     return np.stack([dilation, running]).astype(np.float32)
 
 
@@ -118,11 +120,11 @@ def draw_eye(rng: np.random.Generator) -> np.ndarray:
     """
     turn = rng.uniform(-0.3, 0.3)
     rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
-    return rotation * rng.uniform([1.2, 0.8], [1.8, 1.2]) * rng.choice([-1.0, 1.0])
+    return rotation * rng.uniform([0.8, 0.5], [1.3, 0.9]) * rng.choice([-1.0, 1.0])
 
 
 def eye_shift(behaviors: np.ndarray, eye: np.ndarray, pixel: float) -> np.ndarray:
-    """Shift of the receptive fields in each trial, never more than 3.5 `pixel` along an axis.
+    """Shift of the receptive fields in each trial, never more than 3.0 `pixel` along an axis.
 
     Parameters
     ----------
@@ -141,9 +143,6 @@ def eye_shift(behaviors: np.ndarray, eye: np.ndarray, pixel: float) -> np.ndarra
     centre, spread = np.array([_PUPIL_X, _PUPIL_Y]).T
     turned = (behaviors[:, 3:5] - centre) / spread @ eye.T
     return (pixel * MAX_SHIFT * np.tanh(turned / MAX_SHIFT)).astype(np.float32)
-
-
-MAX_SHIFT = 3.5  # in 1/36 of the image height
 
 
 def _slow(rng, n_trials, tau):

@@ -59,9 +59,9 @@ def draw_cells(
     """Draw the cells of one mouse, all from continuous distributions.
 
     Receptive fields follow the cortical position (a plane turned by up to 30 degrees, as the
-    recording window lies in V1) with a scatter of about 3 pixels at 36 x 64. One such pixel is
+    recording window lies in V1) with a scatter of 2.5 pixels at 36 x 64. One such pixel is
     about 2 degrees of visual angle: frequencies around 0.035 cycles per degree, envelopes of 4 to
-    12 degrees s.d., as in mouse V1 (Niell & Stryker, 2008, J. Neurosci. 28, 7520-7536).
+    13 degrees s.d., as in mouse V1 (Niell & Stryker, 2008, J. Neurosci. 28, 7520-7536).
 
     Parameters
     ----------
@@ -125,7 +125,11 @@ def draw_cells(
 
 
 class Evoked:
-    """What images evoke in cells: normalised drive, scaled to mean 1 over a set of pilot images.
+    """What images evoke in cells: the normalised drive, scaled to mean 1 over pilot images.
+
+    Each cell divides its rectified drive by the local energy of the image around its receptive
+    field, both raised to a power: drive^n / (half^n + pool^n) (Carandini & Heeger, 2012, Nat. Rev.
+    Neurosci. 13, 51-62).
 
     Scales (s.d. of each linear drive, mean of each pool, mean of the normalised drive) are taken
     once from `pilot`, so that an image evokes the same rate whatever else is shown with it.
@@ -161,7 +165,7 @@ class Evoked:
         return response
 
     def _normalise(self, cell, even, odd, pool):
-        """Rectified drive over the pool, both to a power (Carandini & Heeger, 2012, eq. 10)."""
+        """Divisive normalisation of some cells' drives; all arrays (images, cells)."""
         names = ("complexity", "threshold", "exponent", "semi_saturation")
         share, threshold, power, half = (
             getattr(self.cells, name)[cell].astype(np.float32) for name in names
@@ -225,7 +229,8 @@ class _Bank:
     """Local energy of an image in a few orientations and frequencies: the normalisation pool.
 
     Filters are one-sided log-Gabors, so the modulus of their output is the energy of both
-    quadrature phases. They are band limited: output is kept at half of 36 x 64 and no finer.
+    quadrature phases. They are cut off where their output, sampled at 18 x 32 places of the image,
+    would alias; nothing finer is ever computed.
     """
 
     def __init__(self, image_shape, pixel):

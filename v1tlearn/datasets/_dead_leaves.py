@@ -119,7 +119,8 @@ def _top_leaf(tile, x, y, radius, aspect, angle, present):
     image = np.broadcast_to(np.arange(n_images, dtype=np.int64)[:, None], x.shape)
     size_class = np.ceil(np.log(radius / _MIN_RADIUS) / math.log(_CLASS_RATIO)).astype(int)
     for k in np.unique(size_class[present]):
-        chosen = np.nonzero(present & (size_class == k))  # in C order: ascending number within an image
+        # C order, so numbers ascend within an image.
+        chosen = np.nonzero(present & (size_class == k))
         reach = math.ceil(_MIN_RADIUS * _CLASS_RATIO ** float(k)) + 1
         offset = np.arange(-reach, reach + 1)
         chunk = max(1, _BLOCK_ELEMENTS // offset.size**2)
@@ -149,4 +150,3 @@ def _stamp(tile, offset, x, y, radius, aspect, angle, image, number):
     columns = (centre_x[:, None] + offset) % tile[1]
     index = (rows[:, :, None] + columns[:, None, :])[inside]
     return index, np.repeat(number, inside.sum(axis=(1, 2)))
-

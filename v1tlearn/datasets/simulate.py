@@ -53,7 +53,7 @@ def make_v1_recordings(
     validation_fraction: float = 0.1,
     shared_fraction: float = 0.2,
     complex_fraction: float = 0.5,
-    explainable_variance: float = 0.23,
+    explainable_variance: float = 0.2,
 ) -> xr.DataTree:
     """Simulate two-photon recordings of mouse V1 whose true rates are known.
 
@@ -92,7 +92,7 @@ def make_v1_recordings(
         under the same `image_id`; in [0, 1]. The test images are always common to all mice.
     complex_fraction : float, default=0.5
         Expected share of complex cells; in [0, 1].
-    explainable_variance : float, default=0.23
+    explainable_variance : float, default=0.2
         Median over neurons of the share of response variance that the image explains; in (0, 1).
         Lower it for noisier recordings.
 
