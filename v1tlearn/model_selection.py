@@ -13,6 +13,8 @@ from sklearn.model_selection import PredefinedSplit
 
 from v1tlearn.training.seeds import RandomState, draw_seed
 
+__all__ = ["image_train_test_split", "split_by_image", "tier_split"]
+
 _ATTEMPTS = 20  # orders of the images tried before a split is given up
 
 

@@ -1,0 +1,158 @@
+"""Mean and standard deviation of the stimuli and behaviour of one mouse, in one pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from v1tlearn.trials import Trials
+
+PUPIL_POSITION = ("pupil_x", "pupil_y")  # z-scored; other behaviour keeps its zero
+
+
+@dataclass(frozen=True)
+class TrialStatistics:
+    """Statistics of one mouse over trials; standard deviations are of the population (ddof 0).
+
+    Attributes
+    ----------
+    stimuli_mean, stimuli_std : float
+        Over all pixels, channels and trials, in grey levels.
+    behaviors_mean, behaviors_std : array (columns,) or None
+        In the units of the behaviour; None for a mouse without it. NaN where a column holds NaN
+        or Inf.
+    """
+
+    stimuli_mean: float
+    stimuli_std: float
+    behaviors_mean: np.ndarray | None = None
+    behaviors_std: np.ndarray | None = None
+
+    def scaling(self, names: list[str] | None) -> dict[str, float | np.ndarray]:
+        """What to subtract and divide by, as the published systems do.
+
+        Images and pupil position are z-scored; other behaviour is divided by its standard
+        deviation only (Sensorium 2022; V1T 2023). What does not vary is divided by 1.
+
+        Parameters
+        ----------
+        names : list of str or None
+            Names of the behaviour columns.
+
+        Returns
+        -------
+        dict
+            ``image_mean``, ``image_std`` (floats) and, with behaviour, ``behavior_shift``,
+            ``behavior_scale`` (arrays, one value per column).
+        """
+        out: dict[str, float | np.ndarray] = {
+            "image_mean": self.stimuli_mean,
+            "image_std": self.stimuli_std if self.stimuli_std != 0 else 1.0,
+        }
+        if self.behaviors_mean is not None:
+            z_scored = np.isin(names, PUPIL_POSITION)
+            std = self.behaviors_std
+            out["behavior_shift"] = np.where(z_scored, self.behaviors_mean, 0.0)
+            out["behavior_scale"] = np.where(std == 0, 1.0, std)
+        return out
+
+
+def trial_statistics(trials: Trials, mouse: str) -> TrialStatistics:
+    """Statistics of a mouse's trials, with the preprocessing recorded on them.
+
+    Data are read in blocks. Sums of uint8 stimuli are exact; others are accumulated in float64.
+
+    Parameters
+    ----------
+    trials : Trials
+        Training trials.
+    mouse : str
+        Mouse id.
+
+    Returns
+    -------
+    TrialStatistics
+
+    Raises
+    ------
+    ValueError
+        If the mouse has no trial, or stimuli hold NaN or Inf.
+    """
+    if len(trials.rows(mouse)[0]) == 0:
+        raise ValueError(f"mouse {mouse!r} has no trials to learn statistics from.")
+    blocks = (block.get("stimuli", mouse) for block in trials.blocks(mouse))
+    stimuli = stimuli_moments(blocks, f"mouse {mouse!r}")
+    behaviors = trials.get("behaviors", mouse)
+    return TrialStatistics(
+        *stimuli, *((None, None) if behaviors is None else behavior_moments(behaviors))
+    )
+
+
+def stimuli_moments(blocks: Iterable[np.ndarray], whose: str) -> tuple[float, float]:
+    """Mean and population standard deviation of all pixels of several blocks of images.
+
+    Parameters
+    ----------
+    blocks : iterable of arrays (trials, channels, height, width)
+        Images, all of one dtype.
+    whose : str
+        Begins the error.
+
+    Returns
+    -------
+    mean, std : float
+        In grey levels.
+
+    Raises
+    ------
+    ValueError
+        If images hold NaN or Inf.
+    """
+    levels = np.zeros(256, dtype=np.int64)  # how often each grey level of uint8 images occurs
+    count, origin, mean, squares = 0, None, 0.0, 0.0
+    for block in blocks:
+        if block.dtype == np.uint8:
+            for image in block:  # bincount needs 8 bytes per pixel
+                levels += np.bincount(image.ravel(), minlength=256)
+            continue
+        values = np.asarray(block, dtype=np.float64)
+        origin = values.flat[0] if origin is None else origin
+        values = values - origin  # a constant becomes exactly 0
+        n, block_mean = values.size, values.mean()
+        if not math.isfinite(block_mean):
+            raise ValueError(
+                f"{whose}: stimuli hold NaN or infinite values: leave these trials out."
+            )
+        values -= block_mean
+        delta = block_mean - mean
+        squares += np.vdot(values, values) + delta**2 * count * n / (count + n)
+        mean += delta * n / (count + n)
+        count += n
+    if count:
+        return float(origin + mean), math.sqrt(squares / count)
+    grey = [(level, int(n)) for level, n in enumerate(levels)]
+    n = sum(n for _, n in grey)
+    total, power = (sum(level**k * n for level, n in grey) for k in (1, 2))
+    return total / n, math.sqrt(n * power - total**2) / n
+
+
+def behavior_moments(behaviors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population standard deviation of each column.
+
+    Parameters
+    ----------
+    behaviors : array (trials, columns)
+        Behaviour in any units.
+
+    Returns
+    -------
+    mean, std : array (columns,)
+        float64; NaN where a column holds NaN or Inf.
+    """
+    values = np.asarray(behaviors, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        relative = values - values[:1]  # a constant becomes exactly 0
+        return values[0] + relative.mean(axis=0), relative.std(axis=0)

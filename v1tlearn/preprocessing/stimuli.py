@@ -1,0 +1,224 @@
+"""Transformers of stimuli that learn nothing: centre crop, resize, grayscale.
+
+The pixels are those that the models make inside (`v1tlearn.nn.images`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import Tags
+
+from v1tlearn.nn.images import center_crop, resize
+from v1tlearn.trials import Trials
+
+
+@dataclass(frozen=True)
+class StimuliStep:
+    """A function of images that a view of trials applies when stimuli are read.
+
+    Attributes
+    ----------
+    function : callable
+        Images (n, channels, height, width) -> images; picklable.
+    """
+
+    function: Callable[[np.ndarray], np.ndarray]
+
+    def stimuli(self, mouse_id: str, images: np.ndarray) -> np.ndarray:
+        """Apply the function to the images of one mouse."""
+        return self.function(images)
+
+    def behaviors(self, mouse_id: str, values: np.ndarray, names: list[str]) -> np.ndarray:
+        """Leave behaviour as it is."""
+        return values
+
+
+class _StimuliTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+    """A transformer that applies one function to images and needs no fit."""
+
+    def _function(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Check the parameters and return the function they make."""
+        raise NotImplementedError
+
+    def fit(self, X: Trials | np.ndarray, y: Any = None) -> Any:
+        """Check parameters and data; nothing is learned.
+
+        Parameters
+        ----------
+        X : Trials or array (n, channels, height, width)
+            Trials, or stimuli.
+        y : ignored
+            Accepted so that it works in a Pipeline.
+
+        Returns
+        -------
+        self
+        """
+        self._function()
+        if not isinstance(X, Trials):
+            check_stimuli(X, type(self).__name__)
+        return self
+
+    def transform(self, X: Trials | np.ndarray) -> Trials | np.ndarray:
+        """Transform stimuli; those of `Trials` when they are read.
+
+        Parameters
+        ----------
+        X : Trials or array (n, channels, height, width)
+            Trials, or stimuli.
+
+        Returns
+        -------
+        Trials or array (n, channels, height, width)
+            In the form of `X`; behaviour and responses of trials stay as they are.
+        """
+        function = self._function()
+        if isinstance(X, Trials):
+            return X.with_step(StimuliStep(function))
+        return function(check_stimuli(X, type(self).__name__))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.requires_fit = False
+        return tags
+
+
+class CenterCrop(_StimuliTransformer):
+    """Keep the central part of each image.
+
+    The pixels are those of `crop_scale` of the estimators, which crop after standardising.
+
+    Parameters
+    ----------
+    scale : float
+        Share of height and width to keep, above 0 and at most 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from v1tlearn.preprocessing import CenterCrop
+    >>> CenterCrop(scale=0.5).fit_transform(np.zeros((10, 1, 36, 64))).shape
+    (10, 1, 18, 32)
+    """
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+
+    def _function(self) -> Callable[[np.ndarray], np.ndarray]:
+        if not 0 < self.scale <= 1:
+            raise ValueError(f"CenterCrop: scale is {self.scale}, expected above 0 and at most 1.")
+        return partial(_crop, scale=self.scale)
+
+
+class ResizeStimuli(_StimuliTransformer):
+    """Bilinear resize without antialiasing, as published; float32 comes out of integers.
+
+    Parameters
+    ----------
+    image_size : tuple of int
+        New height and width, in pixels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from v1tlearn.preprocessing import ResizeStimuli
+    >>> ResizeStimuli((36, 64)).fit_transform(np.zeros((10, 1, 144, 256))).shape
+    (10, 1, 36, 64)
+    """
+
+    def __init__(self, image_size: tuple[int, int] = (36, 64)) -> None:
+        self.image_size = image_size
+
+    def _function(self) -> Callable[[np.ndarray], np.ndarray]:
+        size = np.asarray(self.image_size)
+        if size.shape != (2,) or size.dtype.kind not in "iu" or size.min() < 1:
+            raise ValueError(
+                f"ResizeStimuli: image_size is {self.image_size}, expected (height, width) in "
+                "pixels."
+            )
+        return partial(_resize, size=(int(size[0]), int(size[1])))
+
+
+class Grayscale(_StimuliTransformer):
+    """Colour images to one channel: the mean over channels, whatever these are.
+
+    Images of one channel stay as they are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from v1tlearn.preprocessing import Grayscale
+    >>> Grayscale().fit_transform(np.zeros((10, 3, 36, 64))).shape
+    (10, 1, 36, 64)
+    """
+
+    def _function(self) -> Callable[[np.ndarray], np.ndarray]:
+        return _grayscale
+
+
+def check_stimuli(X: Any, who: str) -> np.ndarray:
+    """Return stimuli as an array, or say what is wrong with them.
+
+    Parameters
+    ----------
+    X : array-like (n, channels, height, width)
+        Stimuli.
+    who : str
+        Name of the transformer, for the error.
+
+    Returns
+    -------
+    array (n, channels, height, width)
+        In their own dtype.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another one or the dtype is no real number.
+    """
+    images = np.asarray(X)
+    if images.ndim != 4 or images.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{who} takes Trials or stimuli of shape (trials, channels, height, width), got "
+            f"{images.dtype} of shape {images.shape}."
+        )
+    return images
+
+
+def float_dtype(dtype: np.dtype) -> np.dtype:
+    """Type that images of this type become: float32, or float64 where that would lose digits."""
+    return np.result_type(dtype, np.float32)
+
+
+def _crop(images: np.ndarray, scale: float) -> np.ndarray:
+    return center_crop(_tensor(images), scale).numpy()
+
+
+def _resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if images.shape[-2:] == size:
+        return images
+    return resize(_tensor(images.astype(float_dtype(images.dtype), copy=False)), size).numpy()
+
+
+def _grayscale(images: np.ndarray) -> np.ndarray:
+    if images.shape[1] == 1:
+        return images
+    return images.mean(axis=1, keepdims=True, dtype=float_dtype(images.dtype))
+
+
+def _tensor(images: np.ndarray) -> torch.Tensor:
+    """Share memory with the array, or copy where torch could write into read-only memory."""
+    if not images.flags.writeable or not images.dtype.isnative:
+        images = np.array(images, dtype=images.dtype.newbyteorder("="))
+    return torch.from_numpy(np.ascontiguousarray(images))
