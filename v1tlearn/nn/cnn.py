@@ -1,5 +1,6 @@
 """The convolutional core of the Sensorium baseline, and the LN core as its linear form."""
 
+import torch
 from torch import Tensor, nn
 
 from .geometry import patch_grid
@@ -124,4 +125,6 @@ class Stacked2dCore(nn.Module):
                 f"the core is made for images of shape {self.input_shape}, got "
                 f"{tuple(images.shape[1:])}."
             )
-        return self.layers(images)
+        # Channels last, some 1.6 times as fast on a CPU. A clone, since to `contiguous` an image of
+        # one channel is in either layout.
+        return self.layers(images.clone(memory_format=torch.channels_last))
