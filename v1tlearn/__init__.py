@@ -1,0 +1,42 @@
+"""Models that predict the responses of visual cortex neurons, in several animals at once."""
+
+from v1tlearn import metrics, model_selection, preprocessing
+from v1tlearn.datasets import (
+    fetch_franke2022,
+    fetch_sensorium2022,
+    make_v1_recordings,
+    open_recordings,
+    read_sensorium,
+    save_recordings,
+    validate_recordings,
+    write_sensorium,
+)
+from v1tlearn.estimators import CNNRegressor, LNRegressor, V1TRegressor, ViTRegressor
+from v1tlearn.preprocessing import CenterCrop, Grayscale, ResizeStimuli, TrialStandardizer
+from v1tlearn.trials import Responses, Trials
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CNNRegressor",
+    "CenterCrop",
+    "Grayscale",
+    "LNRegressor",
+    "ResizeStimuli",
+    "Responses",
+    "TrialStandardizer",
+    "Trials",
+    "V1TRegressor",
+    "ViTRegressor",
+    "fetch_franke2022",
+    "fetch_sensorium2022",
+    "make_v1_recordings",
+    "metrics",
+    "model_selection",
+    "open_recordings",
+    "preprocessing",
+    "read_sensorium",
+    "save_recordings",
+    "validate_recordings",
+    "write_sensorium",
+]

@@ -1,0 +1,19 @@
+"""Readers, store, downloads and simulated recordings."""
+
+from v1tlearn.datasets._sensorium_write import write_sensorium
+from v1tlearn.datasets.fetch import fetch_franke2022, fetch_sensorium2022
+from v1tlearn.datasets.schema import validate_recordings
+from v1tlearn.datasets.sensorium import read_sensorium
+from v1tlearn.datasets.simulate import make_v1_recordings
+from v1tlearn.datasets.store import open_recordings, save_recordings
+
+__all__ = [
+    "fetch_franke2022",
+    "fetch_sensorium2022",
+    "make_v1_recordings",
+    "open_recordings",
+    "read_sensorium",
+    "save_recordings",
+    "validate_recordings",
+    "write_sensorium",
+]

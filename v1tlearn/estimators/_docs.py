@@ -1,0 +1,140 @@
+"""The documentation of the parameters that all models share, written once."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+T = TypeVar("T", bound=type)
+
+_COMMON = """\
+behavior_columns : "all", "non_pupil" or sequence of str, default={behavior_columns}
+    Behaviour that enters the core; "non_pupil" is all but ``pupil_x`` and ``pupil_y``.
+shift : {{"readout", "none", "stimulus", "both", "both_behavior"}}, default="readout"
+    What the eye moves, by a small network per mouse on ``pupil_x`` and ``pupil_y``: the readout
+    positions, the centre of the crop (with ``crop_scale`` below 1), or both; "both_behavior" lets
+    all behaviour move the crop. Mice without these columns have no readout shifter.
+crop_scale : float, default=1.0
+    Share of either image side that a centre crop keeps.
+image_size : "auto" or (int, int), default="auto"
+    Height and width in pixels after cropping; "auto" makes 144 x 256 into 36 x 64 and leaves
+    other sizes alone.
+position_network : bool, default=True
+    Predict readout positions from cortical positions, for mice that have them; otherwise every
+    neuron learns its own.
+position_dims : int, default=2
+    Cortical axes used, 2 or 3.
+position_hidden_layers, position_hidden_units : int, default=1, 30
+    Size of the position network.
+gaussian : {{"full", "uncorrelated", "isotropic"}}, default="full"
+    Spread of the readout position while training.
+init_sigma, init_mu_range : float, default=0.1, 0.3
+    Initial spread, and range of free initial positions, in half map sides.
+readout_bias : {{"zero", "mean", "published_mean", "published_mean_over_std"}}, default="zero"
+    Initial bias: "mean" starts the prediction at the mean response; the published variants put
+    the mean itself, raw or scaled, in its place.
+readout_l1 : float, default=0.0076
+    Weight of the L1 penalty on readout features.
+optimizer : {{"adam", "adamw"}}, default={optimizer}
+lr : float, default={lr}
+    Learning rate.
+core_lr : float, optional
+    Learning rate of the core, where it differs.
+betas : (float, float), default={betas}
+    Decay of the optimiser's moments.
+weight_decay : float, default=0.0
+batch_size : int, default={batch_size}
+    Trials per mouse and step; one step takes one batch of every mouse.
+max_epochs : int, default={max_epochs}
+    An epoch lasts until the mouse with most trials was seen once.
+loss_scale : "sqrt", "sqrt_recording" or float, default="sqrt"
+    Factor on the summed Poisson loss of a batch, which weighs it against the penalties:
+    ``sqrt(training trials / batch)``, the same with all trials of the recording (Sensorium
+    2022), or a constant.
+core_pass : {{"joint", "per_mouse"}}, default="joint"
+    The core sees the images of all mice at once and is penalised once per step, or one mouse
+    after the other, penalised (and batch statistics taken) for each, as published.
+schedule : {{"plateau", "rounds", "constant"}}, default="plateau"
+    On the validation correlation: "plateau" multiplies the learning rate by `lr_factor` and goes
+    back to the best weights after `lr_patience` + 1 epochs without improvement, and stops after
+    `max_lr_drops` drops in vain (Li et al. 2023); "rounds" are those of Sensorium 2022.
+    All keep the weights of the best epoch.
+lr_patience, lr_factor, max_lr_drops : int, float, int, default=10, 0.3, 2
+    See `schedule`.
+validation_fraction : float, default=0.1
+    Share of the images that `fit` sets aside where it is given no `validation`; 0 trains on
+    everything for `max_epochs`.
+standardize : bool, default=True
+    Learn, per mouse, mean and standard deviation of the images and of the pupil position, and the
+    standard deviation of other behaviour, over the training trials. False if a
+    `TrialStandardizer` did so before.
+device : str, default="auto"
+    "auto" takes cuda, mps or cpu, whichever is there first.
+precision : {{"auto", "float32", "tf32", "bfloat16"}}, default="auto"
+    "auto" is bfloat16 for training on CUDA devices that have it, float32 otherwise.
+deterministic : bool, default=False
+    Deterministic algorithms on GPUs, too.
+random_state : int, RandomState, Generator or None, default=None
+    Drives the validation split, initial weights, batches, dropout and readout sampling.
+warm_start : bool, default=False
+    `fit` goes on from the fitted state, exactly as if it had not stopped.
+verbose : int, default=0
+    1 shows a progress bar."""
+
+_ATTRIBUTES = """
+Attributes
+----------
+mice_ : list of str
+    The mice, in the order of the recordings.
+n_neurons_ : dict of str to int
+    Neurons per mouse.
+image_shape_ : (int, int, int)
+    Channels, height and width of the stimuli at `fit`.
+behavior_mode_ : str
+    How behaviour enters; what "auto" became.
+behavior_names_ : dict of str to list of str
+    Behaviour columns per mouse at `fit`.
+core_columns_ : list of str
+    Those that enter the core; also `feature_names_in_`, where there are any.
+statistics_ : dict of str to dict
+    Per mouse what inputs and responses are scaled with.
+history_ : list of dict
+    One record per epoch: ``loss`` and ``validation_loss`` (Poisson loss per response),
+    ``penalty``, ``validation_correlation``, ``lr``, ``seconds``.
+module_ : torch.nn.Module
+    The fitted model, `v1tlearn.nn.EncodingModel`.
+device_ : torch.device
+    Where it is; never saved.
+"""
+
+
+def document(kind: T) -> T:
+    """Complete the docstring of a model class with the parameters it shares with the others.
+
+    The docstring holds ``{common}`` after its own parameters and ``{attributes}`` after that.
+
+    Parameters
+    ----------
+    kind : type
+        A dataclass.
+
+    Returns
+    -------
+    type
+        The same class.
+    """
+    defaults = {
+        name: repr(getattr(kind, name)).replace("'", '"')
+        for name in (
+            "behavior_columns",
+            "optimizer",
+            "lr",
+            "betas",
+            "batch_size",
+            "max_epochs",
+        )
+    }
+    indent = "    "
+    common = _COMMON.format(**defaults).replace("\n", f"\n{indent}")
+    attributes = _ATTRIBUTES.strip().replace("\n", f"\n{indent}")
+    kind.__doc__ = kind.__doc__.replace("{common}", common).replace("{attributes}", attributes)
+    return kind

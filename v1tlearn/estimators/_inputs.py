@@ -1,0 +1,239 @@
+"""What callers hand to fit, predict and score, brought to `Trials`; and answers in their form."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from v1tlearn._call_forms import CallForm
+from v1tlearn.trials import Responses, Trials
+
+if TYPE_CHECKING:
+    from v1tlearn.estimators.base import EncodingRegressor
+
+
+@dataclass(frozen=True)
+class Call:
+    """Trials and, in the same order, their responses."""
+
+    trials: Trials
+    target: Responses
+
+
+def read_fit(
+    stimuli: Any,
+    behaviors: Any,
+    responses: Any,
+    mouse_ids: Any,
+    **labels: Any,
+) -> Call:
+    """Read the arguments of `fit`: `Trials` mean ``(X, y)``, anything else four arrays."""
+    if isinstance(stimuli, Trials):
+        given = [name for name, value in labels.items() if value is not None]
+        return _read_trials(stimuli, behaviors, responses, mouse_ids, given)
+    _refuse_bare_responses(stimuli, responses)
+    trials = Trials.from_arrays(stimuli, behaviors, responses, mouse_ids, **labels)
+    return Call(trials, trials.responses)
+
+
+def read_score(
+    estimator: EncodingRegressor, stimuli: Any, behaviors: Any, responses: Any, mouse_ids: Any
+) -> Call:
+    """Read the arguments of `score`."""
+    if isinstance(stimuli, Trials):
+        return _read_trials(stimuli, behaviors, responses, mouse_ids, [])
+    _refuse_bare_responses(stimuli, responses)
+    mouse_ids = _only_mouse(estimator, stimuli, mouse_ids)
+    trials, _ = Trials._from_call(
+        stimuli, behaviors, responses, mouse_ids, unnamed=_names_at_fit(estimator)
+    )
+    return Call(trials, trials.responses)
+
+
+def read_predict(
+    estimator: EncodingRegressor,
+    stimuli: Any,
+    behaviors: Any,
+    mouse_ids: Any,
+    behavior_names: Sequence[str] | None,
+) -> tuple[Trials, CallForm | None]:
+    """Read the arguments of `predict`; without `CallForm` they were `Trials`."""
+    if isinstance(stimuli, Trials):
+        if any(a is not None for a in (behaviors, mouse_ids, behavior_names)):
+            raise TypeError("Trials bring behaviour, names and mouse ids: call predict(trials).")
+        trials, form = stimuli, None
+    else:
+        mouse_ids = _only_mouse(estimator, stimuli, mouse_ids)
+        trials, form = Trials._from_call(
+            stimuli,
+            behaviors,
+            None,
+            mouse_ids,
+            behavior_names=behavior_names,
+            unnamed=_names_at_fit(estimator),
+        )
+    check_like_fit(estimator, trials)
+    return trials, form
+
+
+def answer(predictions: Responses, form: CallForm | None, *, one_mouse: bool) -> Any:
+    """Give predictions in the form in which the trials came."""
+    if form is None:
+        return predictions
+    if form.kind == "dict":
+        return {key: predictions.get(mouse) for mouse, key in form.keys.items()}
+    if form.kind == "list":
+        return [predictions.get(mouse) for mouse in form.keys]
+    if form.kind == "single" or one_mouse:
+        return predictions.get(next(iter(form.keys)))
+    return np.asarray(predictions)
+
+
+def warn_about_tiers(trials: Trials) -> None:
+    """Warn where trials that are meant for judging a model are used to fit it."""
+    found = sorted(set(trials.tiers.tolist()) & {"validation", "test", "final_test"})
+    if found:
+        warnings.warn(
+            f"fit was given trials of the tiers {found} and trains on them too: select with "
+            'trials.sel(tier="train") if they are meant for judging the model.',
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def check_like_fit(
+    estimator: EncodingRegressor, trials: Trials, *, same_mice: bool = False
+) -> None:
+    """Check that trials are of the mice, sizes and columns of those at `fit`.
+
+    Raises
+    ------
+    ValueError
+        Naming the mouse and the variable.
+    """
+    if not len(trials):
+        raise ValueError("there are no trials: expected at least one.")
+    known = estimator.mice_
+    for mouse in trials.mice:
+        if mouse not in known:
+            raise ValueError(
+                f"unknown mouse {mouse!r}: this model was fitted on {known}. A new animal needs a "
+                "readout of its own: fit again with its recording."
+            )
+        _check_sizes(estimator, trials, mouse)
+        _check_columns(estimator, trials, mouse)
+    if same_mice and set(trials.mice) != set(known):
+        raise ValueError(
+            f"the model was fitted on the mice {known}, the trials to go on with are of "
+            f"{trials.mice}: give the same mice, or fit anew with warm_start=False."
+        )
+
+
+def _check_sizes(estimator: EncodingRegressor, trials: Trials, mouse: str) -> None:
+    n_neurons = trials.n_neurons[mouse]
+    if n_neurons and n_neurons != estimator.n_neurons_[mouse]:
+        raise ValueError(
+            f"mouse {mouse!r}: the trials have {n_neurons} neurons, the model was fitted on "
+            f"{estimator.n_neurons_[mouse]}: give the same neurons in the same order."
+        )
+    shape = trials[trials.rows(mouse)[0][:1]].get("stimuli", mouse).shape[1:]
+    if tuple(shape) != tuple(estimator.image_shape_):
+        raise ValueError(
+            f"mouse {mouse!r}: stimuli have the shape {tuple(shape)} (channels, height, width), "
+            f"the model was fitted on {tuple(estimator.image_shape_)}."
+        )
+
+
+def _check_columns(estimator: EncodingRegressor, trials: Trials, mouse: str) -> None:
+    used = list(estimator.used_columns_[mouse])
+    fitted, names = estimator.behavior_names_[mouse], trials.behavior_names(mouse)
+    if used and names is None:
+        raise ValueError(
+            f"mouse {mouse!r}: behaviors are missing, but the model was fitted with {used}: give "
+            "behaviors for every trial."
+        )
+    if used and names != fitted:
+        raise ValueError(
+            f"mouse {mouse!r}: the columns of behaviors are {names}, at fit they were {fitted}: "
+            "give the same columns in the same order."
+        )
+
+
+def _read_trials(trials: Trials, y: Any, responses: Any, mouse_ids: Any, labels: list[str]) -> Call:
+    if responses is not None or mouse_ids is not None or labels:
+        raise TypeError(
+            "Trials bring behaviour, responses, mouse ids and labels"
+            + (f" (so {', '.join(labels)} cannot be given beside them)" if labels else "")
+            + ": call fit(trials) or fit(trials, y)."
+        )
+    if not len(trials):
+        raise ValueError("there are no trials: expected at least one.")
+    if y is None:
+        return Call(trials, trials.responses)
+    return Call(trials, _as_responses(trials, y))
+
+
+def _as_responses(trials: Trials, y: Any) -> Responses:
+    if isinstance(y, Responses):
+        if not np.array_equal(y.mouse_ids, trials.mouse_ids):
+            raise ValueError(
+                "y must be trials.responses, trial by trial of the same mice: "
+                f"{len(trials)} trials of {trials.mice} came with {len(y)} responses of {y.mice}. "
+                "Was y permuted or split differently from the trials?"
+            )
+        return y
+    if len(y) != len(trials):
+        raise ValueError(f"y has {len(y)} entries for {len(trials)} trials.")
+    values = {}
+    for mouse in trials.mice:
+        rows = [np.asarray(y[i]) for i in trials.rows(mouse)[0]]
+        if len({r.shape for r in rows}) != 1 or rows[0].ndim != 1:
+            raise ValueError(
+                f"mouse {mouse!r}: y has vectors of the shapes {sorted({r.shape for r in rows})}: "
+                "expected one vector per trial, as long as the mouse has neurons."
+            )
+        values[mouse] = np.stack(rows)
+    return Responses.from_arrays(values, like=trials)
+
+
+def _refuse_bare_responses(stimuli: Any, responses: Any) -> None:
+    if responses is None:
+        raise ValueError(
+            "responses are missing. Without Trials the call is fit(stimuli, behaviors, responses, "
+            "mouse_ids). Inside GridSearchCV, cross_val_score and the like wrap the recordings in "
+            f"Trials(...) first: a {type(stimuli).__name__} of recordings would be split over "
+            "mice, not over trials."
+        )
+
+
+def _only_mouse(estimator: EncodingRegressor, stimuli: Any, mouse_ids: Any) -> Any:
+    """One array without id means the mouse of a model that has but one."""
+    if mouse_ids is not None or not hasattr(stimuli, "shape"):
+        return mouse_ids
+    if len(estimator.mice_) > 1:
+        raise ValueError(
+            f"mouse_ids are missing: this model has the mice {estimator.mice_}. Give one id per "
+            "trial, or one id for all of them."
+        )
+    return estimator.mice_[0]
+
+
+def _names_at_fit(estimator: EncodingRegressor) -> Any:
+    """Columns without names are taken to be those of `fit`, if there are as many."""
+
+    def unnamed(mouse: str, n_columns: int) -> list[str]:
+        names = estimator.behavior_names_.get(mouse)
+        if names is None:
+            names = [f"column_{i}" for i in range(n_columns)]
+        if len(names) != n_columns:
+            raise ValueError(
+                f"mouse {mouse!r}: behaviors has {n_columns} columns, at fit there were "
+                f"{len(names)}: {names}."
+            )
+        return names
+
+    return unnamed

@@ -1,0 +1,126 @@
+"""The convolutional model of Sensorium 2022."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+from sklearn.utils._param_validation import Interval
+
+from v1tlearn.estimators._docs import document
+from v1tlearn.estimators.base import EncodingRegressor
+from v1tlearn.nn import Stacked2dCore
+
+_COUNT = Interval(Integral, 1, None, closed="left")
+
+SENSORIUM_2022: dict[str, Any] = {
+    "batch_norm_momentum": 0.9,
+    "core_pass": "per_mouse",
+    "loss_scale": "sqrt_recording",
+    "schedule": "rounds",
+    "lr_patience": 5,
+    "lr_factor": 0.3,
+    "max_lr_drops": 3,
+    "max_epochs": 200,
+}
+V1T_2023: dict[str, Any] = {
+    "batch_norm_momentum": 0.9,
+    "core_pass": "per_mouse",
+    "optimizer": "adamw",
+    "betas": (0.9, 0.9999),
+    "batch_size": 16,
+    "max_epochs": 400,
+}
+
+
+@document
+@dataclass(eq=False, repr=False, kw_only=True)
+class CNNRegressor(EncodingRegressor):
+    """Stacked convolutional core with a Gaussian readout per mouse.
+
+    Parameters
+    ----------
+    n_layers : int, default=4
+        Convolutional layers.
+    hidden_channels : int, default=64
+        Channels of each.
+    input_kernel, hidden_kernel : int, default=9, 7
+        Side of the filters of the first layer, which has no padding, and of the others; in pixels.
+    depth_separable : bool, default=True
+        Build the layers after the first of pointwise and depthwise convolutions.
+    batch_norm_momentum : float, default=0.1
+        Weight of the newest batch in the running statistics of batch normalisation; 0.9 in the
+        published recipes, where the statistics are nearly those of the last batch.
+    laplace : float, default=6.3831
+        Weight of the penalty on rough first filters.
+    behavior_mode : {"auto", "none", "channels"}, default="auto"
+        "channels" appends behaviour to the image as constant planes; "auto" does so when all mice
+        have behaviour, and leaves it out when none has.
+    {common}
+
+    {attributes}
+
+    See Also
+    --------
+    V1TRegressor, ViTRegressor, LNRegressor
+
+    References
+    ----------
+    Lurz et al., "Generalization in data-driven models of primary visual cortex", ICLR, 2021.
+    Willeke et al., "The Sensorium competition on predicting large-scale mouse primary visual
+    cortex activity", arXiv:2206.08666, 2022.
+
+    Examples
+    --------
+    >>> import v1tlearn as v1
+    >>> trials = v1.Trials(v1.make_v1_recordings(
+    ...     n_mice=2, n_neurons=5, n_trials=40, n_test_images=4, n_repeats=3,
+    ...     image_shape=(16, 24), random_state=0))
+    >>> est = v1.CNNRegressor(n_layers=2, hidden_channels=4, max_epochs=2, random_state=0)
+    >>> est.fit(trials.sel(tier="train")).predict(trials.sel(tier="test"))["B"].shape
+    (12, 5)
+    """
+
+    n_layers: int = 4
+    hidden_channels: int = 64
+    input_kernel: int = 9
+    hidden_kernel: int = 7
+    depth_separable: bool = True
+    batch_norm_momentum: float = 0.1
+    laplace: float = 6.3831
+    optimizer: str = "adam"
+    lr: float = 0.009
+    batch_size: int = 128
+    max_epochs: int = 200
+
+    _linear: ClassVar[bool] = False
+    _presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "sensorium2022": SENSORIUM_2022,
+        "v1t2023": V1T_2023,
+    }
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **EncodingRegressor._parameter_constraints,
+        "n_layers": [_COUNT],
+        "hidden_channels": [_COUNT],
+        "input_kernel": [_COUNT],
+        "hidden_kernel": [_COUNT],
+        "depth_separable": ["boolean"],
+        "batch_norm_momentum": [Interval(Real, 0, 1, closed="right")],
+        "laplace": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def _make_core(
+        self, input_shape: tuple[int, int, int], n_behaviors: int, behavior_mode: str
+    ) -> Stacked2dCore:
+        return Stacked2dCore(
+            input_shape,
+            n_layers=self.n_layers,
+            hidden_channels=self.hidden_channels,
+            input_kernel=self.input_kernel,
+            hidden_kernel=self.hidden_kernel,
+            depth_separable=self.depth_separable,
+            linear=self._linear,
+            batch_norm_momentum=self.batch_norm_momentum,
+            laplace=self.laplace,
+        )

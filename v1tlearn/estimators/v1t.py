@@ -1,0 +1,199 @@
+"""Vision-transformer models: V1T, and the ViT it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from v1tlearn.estimators._docs import document
+from v1tlearn.estimators.base import EncodingRegressor
+from v1tlearn.nn import ViTCore
+
+_COUNT = Interval(Integral, 1, None, closed="left")
+_RATE = Interval(Real, 0, 1, closed="left")
+_PUBLISHED = {"core_pass": "per_mouse"}
+
+
+@document
+@dataclass(eq=False, repr=False, kw_only=True)
+class ViTRegressor(EncodingRegressor):
+    """Vision transformer core with a Gaussian readout per mouse; behaviour as image channels.
+
+    Parameters
+    ----------
+    patch_size, patch_stride : int, default=8, 1
+        Side and distance of the patches that become tokens, in pixels.
+    tokenizer : {"unfold", "conv", "spt", "cct", "dual_norm"}, default="unfold"
+        How patches become tokens: linear projection, convolution, shifted patches, convolution
+        with pooling, or projection between two normalisations.
+    patch_dropout : float, default=0.0229
+        Dropout of single elements of the token embeddings.
+    n_blocks, n_heads, embed_dim, mlp_dim : int, default=4, 4, 155, 488
+        Size of the transformer; every head has the full embedding width.
+    attention : {"standard", "lsa"}, default="standard"
+        "lsa": tokens do not attend to themselves, and the temperature is learned.
+    attention_dropout, mlp_dropout : float, default=0.2544, 0.2544
+    drop_path : float, default=0.0
+        Rate at which a block's branches are left out while training.
+    bias : bool, default=True
+        Biases of the attention output and the MLPs.
+    core_l1 : float, default=0.5379
+        Weight of the L1 penalty on all parameters of the core.
+    behavior_mode : {"auto", "none", "channels"}, default="auto"
+        "channels" appends behaviour to the image as constant planes; "auto" does so when all mice
+        have behaviour, and leaves it out when none has.
+    {common}
+
+    {attributes}
+
+    See Also
+    --------
+    V1TRegressor : With behaviour in every block.
+
+    References
+    ----------
+    Li, Cornacchia, Rochefort and Onken, "V1T: large-scale mouse V1 response prediction using a
+    Vision Transformer", TMLR, 2023.
+    """
+
+    patch_size: int = 8
+    patch_stride: int = 1
+    tokenizer: str = "unfold"
+    patch_dropout: float = 0.0229
+    n_blocks: int = 4
+    n_heads: int = 4
+    embed_dim: int = 155
+    mlp_dim: int = 488
+    attention: str = "standard"
+    attention_dropout: float = 0.2544
+    mlp_dropout: float = 0.2544
+    drop_path: float = 0.0
+    bias: bool = True
+    core_l1: float = 0.5379
+    betas: tuple[float, float] = (0.9, 0.9999)
+
+    _presets: ClassVar[dict[str, dict[str, Any]]] = {"v1t2023": _PUBLISHED}
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **EncodingRegressor._parameter_constraints,
+        "patch_size": [_COUNT],
+        "patch_stride": [_COUNT],
+        "tokenizer": [StrOptions({"unfold", "conv", "spt", "cct", "dual_norm"})],
+        "patch_dropout": [_RATE],
+        "n_blocks": [_COUNT],
+        "n_heads": [_COUNT],
+        "embed_dim": [_COUNT],
+        "mlp_dim": [_COUNT],
+        "attention": [StrOptions({"standard", "lsa"})],
+        "attention_dropout": [_RATE],
+        "mlp_dropout": [_RATE],
+        "drop_path": [_RATE],
+        "bias": ["boolean"],
+        "core_l1": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def _make_core(
+        self, input_shape: tuple[int, int, int], n_behaviors: int, behavior_mode: str
+    ) -> ViTCore:
+        return ViTCore(
+            input_shape,
+            patch_size=self.patch_size,
+            patch_stride=self.patch_stride,
+            tokenizer=self.tokenizer,
+            n_blocks=self.n_blocks,
+            n_heads=self.n_heads,
+            embed_dim=self.embed_dim,
+            mlp_dim=self.mlp_dim,
+            behavior_mode=behavior_mode if behavior_mode.startswith("b_mlp") else "none",
+            n_behaviors=n_behaviors,
+            mice=tuple(self.mice_),
+            attention=self.attention,
+            patch_dropout=self.patch_dropout,
+            attention_dropout=self.attention_dropout,
+            mlp_dropout=self.mlp_dropout,
+            drop_path=self.drop_path,
+            bias=self.bias,
+            l1=self.core_l1,
+        )
+
+
+@document
+@dataclass(eq=False, repr=False, kw_only=True)
+class V1TRegressor(ViTRegressor):
+    """V1T: vision transformer core with behaviour in every block, Gaussian readout per mouse.
+
+    Parameters
+    ----------
+    patch_size, patch_stride : int, default=8, 1
+        Side and distance of the patches that become tokens, in pixels.
+    tokenizer : {"unfold", "conv", "spt", "cct", "dual_norm"}, default="unfold"
+        How patches become tokens: linear projection, convolution, shifted patches, convolution
+        with pooling, or projection between two normalisations.
+    patch_dropout : float, default=0.0229
+        Dropout of single elements of the token embeddings.
+    n_blocks, n_heads, embed_dim, mlp_dim : int, default=4, 4, 155, 488
+        Size of the transformer; every head has the full embedding width.
+    attention : {"standard", "lsa"}, default="standard"
+        "lsa": tokens do not attend to themselves, and the temperature is learned.
+    attention_dropout, mlp_dropout : float, default=0.2544, 0.2544
+    drop_path : float, default=0.0
+        Rate at which a block's branches are left out while training.
+    bias : bool, default=True
+        Biases of the attention output, the MLPs and the behaviour MLPs.
+    core_l1 : float, default=0.5379
+        Weight of the L1 penalty on all parameters of the core.
+    behavior_mode : {"auto", "b_mlp", "b_mlp_first_block", "b_mlp_shared", "b_mlp_per_mouse", \
+"channels", "none"}, default="auto"
+        Where a small network adds behaviour to all tokens: in every block ("b_mlp", what "auto"
+        means when all mice have behaviour; it means "none" when none has), in the first only,
+        with one network shared by the blocks, or with networks of each mouse; "channels" is the
+        way of `ViTRegressor`.
+    {common}
+
+    {attributes}
+
+    See Also
+    --------
+    ViTRegressor, CNNRegressor, LNRegressor
+
+    References
+    ----------
+    Li, Cornacchia, Rochefort and Onken, "V1T: large-scale mouse V1 response prediction using a
+    Vision Transformer", TMLR, 2023.
+
+    Examples
+    --------
+    >>> import v1tlearn as v1
+    >>> trials = v1.Trials(v1.make_v1_recordings(
+    ...     n_mice=2, n_neurons=5, n_trials=40, n_test_images=4, n_repeats=3,
+    ...     image_shape=(16, 24), random_state=0))
+    >>> est = v1.V1TRegressor(patch_stride=4, n_blocks=1, embed_dim=8, mlp_dim=16, max_epochs=2,
+    ...                       random_state=0).fit(trials.sel(tier="train"))
+    >>> predictions = est.predict(trials.sel(tier="test"))
+    >>> predictions["A"].shape
+    (12, 5)
+    """
+
+    behavior_columns: str | Sequence[str] = "all"
+
+    _published_behavior_mode: ClassVar[str] = "b_mlp"
+    _presets: ClassVar[dict[str, dict[str, Any]]] = {"v1t2023": _PUBLISHED}
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **ViTRegressor._parameter_constraints,
+        "behavior_mode": [
+            StrOptions(
+                {
+                    "auto",
+                    "none",
+                    "channels",
+                    "b_mlp",
+                    "b_mlp_first_block",
+                    "b_mlp_shared",
+                    "b_mlp_per_mouse",
+                }
+            )
+        ],
+    }

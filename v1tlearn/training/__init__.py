@@ -1,0 +1,35 @@
+"""Training of encoding models: tensors and mice in, trained module and its state out."""
+
+from v1tlearn.training.data import MouseData
+from v1tlearn.training.devices import autocast, numerics, resolve_device, resolve_precision
+from v1tlearn.training.loop import (
+    NonFiniteLossError,
+    TrainingSettings,
+    evaluate,
+    predict_mouse,
+    train,
+)
+from v1tlearn.training.rng import initial_rng, isolated_rng
+from v1tlearn.training.schedule import ConstantSchedule, PlateauSchedule, RoundsSchedule
+from v1tlearn.training.seeds import draw_seed
+from v1tlearn.training.state import new_state
+
+__all__ = [
+    "ConstantSchedule",
+    "MouseData",
+    "NonFiniteLossError",
+    "PlateauSchedule",
+    "RoundsSchedule",
+    "TrainingSettings",
+    "autocast",
+    "draw_seed",
+    "evaluate",
+    "initial_rng",
+    "isolated_rng",
+    "new_state",
+    "numerics",
+    "predict_mouse",
+    "resolve_device",
+    "resolve_precision",
+    "train",
+]

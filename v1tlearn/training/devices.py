@@ -1,0 +1,133 @@
+"""The one place that decides on devices, number formats and determinism.
+
+Global torch settings are changed only inside `numerics` and put back when it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+
+PRECISIONS = ("float32", "tf32", "bfloat16")
+
+
+def resolve_device(device: str | torch.device = "auto") -> torch.device:
+    """Turn a device parameter into a device.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        "auto" takes the first that is there of cuda, mps, cpu.
+
+    Returns
+    -------
+    torch.device
+
+    Raises
+    ------
+    ValueError
+        If the device is unknown or not present on this machine.
+    """
+    if isinstance(device, str) and device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"device={device!r} is no device: expected 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
+        ) from error
+    present = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not present.get(resolved.type, False):
+        raise ValueError(
+            f"device={device!r} is not present on this machine: set device='auto' or 'cpu'."
+        )
+    return resolved
+
+
+def resolve_precision(precision: str, device: torch.device, *, training: bool) -> str:
+    """Turn a precision parameter into a number format.
+
+    Parameters
+    ----------
+    precision : {"auto", "float32", "tf32", "bfloat16"}
+        "auto" is bfloat16 for training on CUDA devices that have it, float32 otherwise.
+    device : torch.device
+    training : bool
+        Whether this is for training or for prediction.
+
+    Returns
+    -------
+    {"float32", "tf32", "bfloat16"}
+
+    Raises
+    ------
+    ValueError
+        If the format is unknown, or tf32 is asked for where there is no CUDA device.
+    """
+    if precision == "auto":
+        fast = training and device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return "bfloat16" if fast else "float32"
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r}: expected 'auto' or one of {PRECISIONS}.")
+    if precision == "tf32" and device.type != "cuda":
+        raise ValueError(
+            f"precision='tf32' needs a CUDA device, not {device.type}: set precision='float32'."
+        )
+    return precision
+
+
+@contextmanager
+def numerics(
+    precision: str, device: torch.device, *, deterministic: bool = False
+) -> Iterator[None]:
+    """Set torch's global switches for a run, and put them back as found.
+
+    Parameters
+    ----------
+    precision : {"float32", "tf32", "bfloat16"}
+    device : torch.device
+    deterministic : bool, default=False
+        Use deterministic algorithms only (needed on GPUs; the CPU is deterministic anyway).
+    """
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    tf32_before = [backend.allow_tf32 for backend in backends]
+    deterministic_before = torch.are_deterministic_algorithms_enabled()
+    warn_only_before = torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        if device.type == "cuda":
+            for backend in backends:
+                backend.allow_tf32 = precision == "tf32"
+        if deterministic:
+            torch.use_deterministic_algorithms(True)
+        yield
+    finally:
+        if device.type == "cuda":
+            for backend, allowed in zip(backends, tf32_before, strict=True):
+                backend.allow_tf32 = allowed
+        if deterministic:
+            torch.use_deterministic_algorithms(deterministic_before, warn_only=warn_only_before)
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager:
+    """Compute matrix products in bfloat16 if so decided; weights, sums and losses stay float32.
+
+    Parameters
+    ----------
+    precision : {"float32", "tf32", "bfloat16"}
+    device : torch.device
+
+    Returns
+    -------
+    context manager
+    """
+    if precision == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return nullcontext()

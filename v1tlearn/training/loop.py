@@ -1,0 +1,335 @@
+"""The training loop: one batch of every mouse per step, one host synchronisation per epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from v1tlearn.nn.losses import poisson_loss
+from v1tlearn.nn.model import EncodingModel
+from v1tlearn.training.data import MouseData, epoch_batches
+from v1tlearn.training.devices import autocast, numerics
+from v1tlearn.training.rng import isolated_rng
+from v1tlearn.training.state import copy_weights
+
+Score = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+Record = dict[str, float]
+
+
+class NonFiniteLossError(FloatingPointError):
+    """The loss became NaN or infinite; the model holds the best weights so far.
+
+    Attributes
+    ----------
+    mouse : str
+        The mouse whose loss was the first.
+    epoch : int
+        The epoch, from 1.
+    """
+
+    def __init__(self, mouse: str, epoch: int, step: int) -> None:
+        super().__init__(
+            f"the loss of mouse {mouse!r} is not finite at step {step} of epoch {epoch}. Lower lr "
+            "(a tenth is a good start), use precision='float32', or look for extreme values in "
+            f"the responses and behaviour of mouse {mouse!r}. The best model so far is kept."
+        )
+        self.mouse, self.epoch = mouse, epoch
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What a training run needs to know beside model, data and schedule.
+
+    Attributes
+    ----------
+    batch_size : int
+        Trials per mouse and step.
+    max_epochs : int
+        Epochs at most, in this run.
+    loss_scale : {"sqrt", "sqrt_recording"} or float
+        Factor on the summed Poisson loss of a batch: square root of the mouse's number of
+        trials over the batch's, or a constant.
+    joint : bool
+        All mice in one pass through the core, its penalty once per step; otherwise one pass and
+        one penalty per mouse.
+    precision : {"float32", "tf32", "bfloat16"}
+    deterministic : bool
+    """
+
+    batch_size: int
+    max_epochs: int
+    loss_scale: str | float = "sqrt"
+    joint: bool = True
+    precision: str = "float32"
+    deterministic: bool = False
+
+    def scale(self, mouse: MouseData, n: int) -> float:
+        """Loss scale of a batch of `n` trials."""
+        if isinstance(self.loss_scale, str):
+            return (mouse.scale_trials / n) ** 0.5
+        return float(self.loss_scale)
+
+
+def train(
+    model: EncodingModel,
+    data: Mapping[str, MouseData],
+    settings: TrainingSettings,
+    optimizer: torch.optim.Optimizer,
+    schedule: Any,
+    state: dict[str, Any],
+    *,
+    validation: Mapping[str, MouseData] | None = None,
+    score: Score | None = None,
+    on_epoch: Callable[[Record], None] | None = None,
+) -> dict[str, Any]:
+    """Train until the schedule ends it or the epochs are used up.
+
+    Afterwards `model` holds the best weights, `state` everything to go on.
+
+    Parameters
+    ----------
+    model : EncodingModel
+        On its device.
+    data : dict of str to MouseData
+        Training trials per mouse, on the model's device.
+    settings : TrainingSettings
+    optimizer : torch.optim.Optimizer
+        Over the parameters of `model`.
+    schedule : ConstantSchedule, PlateauSchedule or RoundsSchedule
+    state : dict
+        From `v1tlearn.training.state.new_state`, or returned by an earlier run; changed in place.
+    validation : dict of str to MouseData, optional
+    score : callable, optional
+        ``score(predictions, responses, recorded)`` of one mouse on the device, a scalar tensor;
+        the schedule sees the mean over mice. Needed with `validation`.
+    on_epoch : callable, optional
+        Told the record of every epoch.
+
+    Returns
+    -------
+    dict
+        `state`.
+
+    Raises
+    ------
+    NonFiniteLossError
+        If a loss is NaN or infinite. `model` and `state` are in order all the same.
+    """
+    device = next(iter(data.values())).images.device
+    _resume(model, optimizer, schedule, state)
+    try:
+        with (
+            isolated_rng(state["rng"], device),
+            numerics(settings.precision, device, deterministic=settings.deterministic),
+        ):
+            if state["epoch"] == 0:
+                state["best"] = copy_weights(model)
+                if schedule.scores_initial_weights and validation is not None:
+                    initial = evaluate(model, validation, settings, score)
+                    schedule.start(initial["validation_correlation"])
+            for _ in range(settings.max_epochs):
+                verdict = _epoch(
+                    model, data, settings, optimizer, schedule, state, validation, score, on_epoch
+                )
+                if verdict.stop:
+                    state["finished"] = True
+                    break
+    except NonFiniteLossError:
+        model.load_state_dict(state["best"])
+        optimizer.state.clear()
+        raise
+    finally:
+        state["model"] = copy_weights(model)
+        state["optimizer"] = optimizer.state_dict()
+        state["schedule"] = schedule.state_dict()
+        model.load_state_dict(state["best"])
+        model.eval()
+    return state
+
+
+def _resume(
+    model: EncodingModel, optimizer: torch.optim.Optimizer, schedule: Any, state: dict[str, Any]
+) -> None:
+    if state["model"] is not None:
+        model.load_state_dict(state["model"])
+    if state["optimizer"] is not None:
+        optimizer.load_state_dict(state["optimizer"])
+    if state["schedule"] is not None:
+        schedule.load_state_dict(state["schedule"])
+
+
+def _epoch(
+    model: EncodingModel,
+    data: Mapping[str, MouseData],
+    settings: TrainingSettings,
+    optimizer: torch.optim.Optimizer,
+    schedule: Any,
+    state: dict[str, Any],
+    validation: Mapping[str, MouseData] | None,
+    score: Score | None,
+    on_epoch: Callable[[Record], None] | None,
+) -> Any:
+    start = time.perf_counter()
+    lr = optimizer.param_groups[-1]["lr"]
+    record: Record = {"epoch": state["epoch"] + 1}
+    record |= _train_epoch(model, data, settings, optimizer, state["epoch"] + 1)
+    if validation is not None:
+        record |= evaluate(model, validation, settings, score)
+    verdict = schedule.step(record.get("validation_correlation"))
+    state["epoch"] += 1
+    if verdict.improved:
+        state["best"] = copy_weights(model)
+    if verdict.restore:
+        model.load_state_dict(state["best"])
+    for group in optimizer.param_groups:
+        group["lr"] = max(group["lr"] * verdict.lr_factor, min(schedule.min_lr, group["lr"]))
+    record |= {"lr": lr, "seconds": time.perf_counter() - start}
+    state["history"].append(record)
+    if on_epoch is not None:
+        on_epoch(record)
+    return verdict
+
+
+def _train_epoch(
+    model: EncodingModel,
+    data: Mapping[str, MouseData],
+    settings: TrainingSettings,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+) -> Record:
+    model.train()
+    mice = list(data)
+    device = next(iter(data.values())).images.device
+    lengths = {mouse: len(trials) for mouse, trials in data.items()}
+    groups = [mice] if settings.joint else [[mouse] for mouse in mice]
+    losses, counts, penalties = [], [], []
+    for rows in epoch_batches(lengths, settings.batch_size, device):
+        step = [backward({m: data[m] for m in group}, rows, model, settings) for group in groups]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(torch.cat([s[0] for s in step]))
+        counts.append(sum(s[1] for s in step))
+        penalties.append(sum(s[2] for s in step))
+    table = torch.stack(losses)
+    # the only synchronisation of the epoch
+    total, count, penalty, finite = torch.stack(
+        [
+            table.sum(),
+            torch.as_tensor(sum(counts), dtype=table.dtype, device=device),
+            torch.stack(penalties).mean(),
+            torch.isfinite(table).all(),
+        ]
+    ).tolist()
+    if not finite:
+        step, column = torch.nonzero(~torch.isfinite(table))[0].tolist()
+        raise NonFiniteLossError(mice[column], epoch, step + 1)
+    return {"loss": total / max(count, 1.0), "penalty": penalty}
+
+
+def backward(
+    data: Mapping[str, MouseData],
+    rows: Mapping[str, Tensor],
+    model: EncodingModel,
+    settings: TrainingSettings,
+) -> tuple[Tensor, Tensor | int, Tensor]:
+    """Forward and backward pass of some mice through the core at once.
+
+    Parameters
+    ----------
+    data : dict of str to MouseData
+    rows : dict of str to Tensor
+        The batch: rows per mouse.
+    model : EncodingModel
+    settings : TrainingSettings
+
+    Returns
+    -------
+    losses : Tensor of shape (n_mice,)
+        Summed Poisson loss per mouse, unscaled.
+    count : int or scalar Tensor
+        Number of recorded responses.
+    penalty : Tensor, scalar
+    """
+    batches = {mouse: trials.batch(rows[mouse]) for mouse, trials in data.items()}
+    with autocast(settings.precision, rows[next(iter(data))].device):
+        predictions = model(batches)
+    total = penalty = model.core_penalty() + sum(model.readout_penalty(m) for m in data)
+    losses, count = [], 0
+    for mouse, trials in data.items():
+        target, recorded = trials.targets(rows[mouse])
+        loss = poisson_loss(predictions[mouse].float(), target, recorded)
+        total = total + settings.scale(trials, len(target)) * loss
+        losses.append(loss.detach())
+        count = count + (target.numel() if recorded is None else recorded.sum())
+    total.backward()
+    return torch.stack(losses), count, penalty.detach()
+
+
+@torch.no_grad()
+def evaluate(
+    model: EncodingModel,
+    data: Mapping[str, MouseData],
+    settings: TrainingSettings,
+    score: Score,
+) -> Record:
+    """Validation loss and score of all mice, in evaluation mode.
+
+    Parameters
+    ----------
+    model : EncodingModel
+    data : dict of str to MouseData
+    settings : TrainingSettings
+    score : callable
+        See `train`.
+
+    Returns
+    -------
+    dict
+        ``validation_loss``, mean over responses, and ``validation_correlation``, mean over mice.
+    """
+    model.eval()
+    losses, count, scores = [], 0, []
+    for mouse, trials in data.items():
+        predictions = predict_mouse(model, mouse, trials, settings.batch_size, settings.precision)
+        target, recorded = trials.targets(slice(None))
+        losses.append(poisson_loss(predictions, target, recorded))
+        count = count + (target.numel() if recorded is None else recorded.sum())
+        scores.append(score(predictions, target, recorded).to(predictions.dtype))
+    loss, mean = torch.stack(
+        [torch.stack(losses).sum() / count, torch.stack(scores).mean()]
+    ).tolist()
+    return {"validation_loss": loss, "validation_correlation": mean}
+
+
+@torch.no_grad()
+def predict_mouse(
+    model: EncodingModel, mouse: str, trials: MouseData, batch_size: int, precision: str
+) -> Tensor:
+    """Predict all trials of one mouse, batch by batch.
+
+    Parameters
+    ----------
+    model : EncodingModel
+        In evaluation mode.
+    mouse : str
+    trials : MouseData
+    batch_size : int
+    precision : {"float32", "tf32", "bfloat16"}
+
+    Returns
+    -------
+    Tensor of shape (n_trials, n_neurons)
+        Standardised responses, float32.
+    """
+    with autocast(precision, trials.images.device):
+        return torch.cat(
+            [
+                model({mouse: trials.batch(slice(i, i + batch_size))})[mouse].float()
+                for i in range(0, len(trials), batch_size)
+            ]
+        )

@@ -1,0 +1,53 @@
+"""The training state: one plain dict of tensors, numbers and lists, enough to go on exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+Schedule = Any
+
+
+def new_state(rng: dict[str, Any]) -> dict[str, Any]:
+    """State before the first epoch.
+
+    Parameters
+    ----------
+    rng : dict
+        Random number states, see `v1tlearn.training.rng`.
+
+    Returns
+    -------
+    dict
+        ``epoch`` (int), ``history`` (list of records), ``model``, ``best``, ``optimizer``,
+        ``schedule`` (None before training) and ``rng``. ``model`` holds the weights after the
+        last epoch, ``best`` those with the highest validation score.
+    """
+    return {
+        "epoch": 0,
+        "history": [],
+        "model": None,
+        "best": None,
+        "optimizer": None,
+        "schedule": None,
+        "finished": False,
+        "rng": rng,
+    }
+
+
+def copy_weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Weights and buffers, detached from the module that goes on changing."""
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def map_tensors(tree: Any, function: Any) -> Any:
+    """Apply a function to every tensor in nested dicts, lists and tuples."""
+    if isinstance(tree, torch.Tensor):
+        return function(tree)
+    if isinstance(tree, dict):
+        return {key: map_tensors(value, function) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return type(tree)(map_tensors(value, function) for value in tree)
+    return tree

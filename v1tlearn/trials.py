@@ -1,0 +1,656 @@
+"""`Trials` and `Responses`: labelled, sliceable views of the recordings of several mice.
+
+Both put the trials of all mice on one flat axis, which is what scikit-learn slices; slicing copies
+an index, never data. Reading, and the preprocessing recorded on a view, happen on demand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import xarray as xr
+
+from v1tlearn._call_forms import CallForm, recordings_from_arrays
+from v1tlearn.datasets.schema import default_behavior_names
+from v1tlearn.datasets.store import open_recordings, save_recordings
+
+BLOCK = 256  # trials that are read at once where a whole recording is passed through
+
+_DATA = ("stimuli", "behaviors", "responses", "expected_responses")
+
+
+class Step(Protocol):
+    """One fitted preprocessing step that a view remembers and applies to what it reads."""
+
+    def stimuli(self, mouse_id: str, images: np.ndarray) -> np.ndarray:
+        """Process images of shape (trials, channels, height, width)."""
+
+    def behaviors(self, mouse_id: str, values: np.ndarray, names: list[str]) -> np.ndarray:
+        """Process behaviour of shape (trials, columns)."""
+
+
+class _View:
+    """What `Trials` and `Responses` share: one axis, labels, and indexing that copies an index."""
+
+    ndim = 1
+    _recordings: dict[str, xr.Dataset]
+    _index: np.ndarray
+    _hashes: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @property
+    def shape(self) -> tuple[int]:
+        """Number of trials, as a one-element tuple."""
+        return (len(self._index),)
+
+    def _key(self, key: Any) -> Any:
+        """Check an index of the trial axis; scikit-learn writes ``x[indices, ...]``."""
+        if isinstance(key, tuple):
+            key = tuple(k for k in key if k is not Ellipsis)
+            if len(key) != 1:
+                raise IndexError(
+                    f"{type(self).__name__} has one axis (trials), but {len(key)} indices came."
+                )
+            key = key[0]
+        if isinstance(key, slice):
+            return key
+        key = np.asarray(key)
+        if key.dtype == bool and key.shape != self.shape:
+            raise IndexError(
+                f"a mask of shape {key.shape} came for {len(self)} trials: expected one truth "
+                "value per trial."
+            )
+        if key.size == 0:
+            key = key.astype(np.int64)
+        if key.dtype.kind not in "biu" or key.ndim > 1:
+            raise IndexError(
+                f"trials are selected by a slice, a mask or integers, not by {key.dtype} of shape "
+                f"{key.shape}; by label: sel(tier=..., mouse_id=...)."
+            )
+        if key.dtype.kind != "b" and key.size:
+            low, high = int(key.min()), int(key.max())
+            if low < -len(self) or high >= len(self):
+                raise IndexError(f"trial {high if high >= len(self) else low} of {len(self)}.")
+        return np.atleast_1d(key)
+
+    @property
+    def mouse_ids(self) -> np.ndarray:
+        """Mouse of every trial, shape (n_trials,), as text."""
+        return np.asarray(list(self._recordings))[self._index[:, 0]]
+
+    @property
+    def mice(self) -> list[str]:
+        """The mice with at least one trial here, in the order of the recordings."""
+        names = list(self._recordings)
+        return [names[k] for k in np.unique(self._index[:, 0])]
+
+    def rows(self, mouse_id: str) -> tuple[np.ndarray, np.ndarray]:
+        """Where the trials of one mouse stand.
+
+        Parameters
+        ----------
+        mouse_id : str
+
+        Returns
+        -------
+        positions : ndarray of int
+            Places of this mouse's trials on the flat axis.
+        rows : ndarray of int
+            The same trials' places in the recording.
+        """
+        positions = np.flatnonzero(self._index[:, 0] == self._number(mouse_id))
+        return positions, self._index[positions, 1]
+
+    def _number(self, mouse_id: Hashable) -> int:
+        names = list(self._recordings)
+        if str(mouse_id) not in names:
+            raise ValueError(f"unknown mouse {str(mouse_id)!r}: the recordings are of {names}.")
+        return names.index(str(mouse_id))
+
+    @property
+    def image_ids(self) -> np.ndarray:
+        """Image of every trial, shape (n_trials,); a hash of its content where none was given."""
+        return self._labels(self._mouse_image_ids)
+
+    def _mouse_image_ids(self, mouse: str) -> np.ndarray:
+        recording = self._recordings[mouse]
+        if "image_id" in recording.coords:
+            return recording["image_id"].values
+        if mouse not in self._hashes:
+            self._hashes[mouse] = _content_hashes(recording)
+        return self._hashes[mouse]
+
+    @property
+    def tiers(self) -> np.ndarray:
+        """Tier of every trial, shape (n_trials,); empty text where the recording has none."""
+        return self._labels(
+            lambda mouse: (
+                self._recordings[mouse]["tier"].values
+                if "tier" in self._recordings[mouse].coords
+                else np.full(self._recordings[mouse].sizes["trial"], "")
+            )
+        )
+
+    def _labels(self, of_mouse: Any) -> np.ndarray:
+        parts, positions = [], []
+        for mouse in self.mice:
+            where, rows = self.rows(mouse)
+            parts.append(np.asarray(of_mouse(mouse))[rows])
+            positions.append(where)
+        if not parts:
+            return np.empty(0, dtype=str)
+        kinds = {p.dtype.kind for p in parts}
+        if kinds - set("iu") and len(kinds) > 1:
+            parts = [p.astype(str) for p in parts]
+        joined = np.concatenate(parts)
+        out = np.empty_like(joined)
+        out[np.concatenate(positions)] = joined
+        return out
+
+    def _summary(self, what: str) -> str:
+        mice = ", ".join(f"{m} ({len(self.rows(m)[0])} trials)" for m in self.mice)
+        return f"<{what}: {len(self)} trials of {len(self.mice)} mice: {mice}>"
+
+
+class Trials(_View):
+    """Trials of one or several mice on one axis: what estimators fit, score and predict.
+
+    A view: slicing and preprocessing copy no data, and files are read when numbers are needed.
+
+    Parameters
+    ----------
+    recordings : DataTree, dict of str to Dataset, or Dataset
+        One recording per mouse, see `v1tlearn.validate_recordings` for its form.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If this is no recording, or a recording lacks stimuli.
+
+    See Also
+    --------
+    Trials.from_arrays : From dicts, lists or flat arrays.
+    Trials.open : From a netCDF file, lazily.
+
+    Examples
+    --------
+    >>> import v1tlearn as v1
+    >>> recordings = v1.make_v1_recordings(n_mice=2, n_neurons=5, n_trials=20, random_state=0,
+    ...                                    n_test_images=2, n_repeats=3, image_shape=(12, 16))
+    >>> trials = v1.Trials(recordings)
+    >>> test = trials.sel(tier="test")
+    >>> len(test), test.mice, test.n_neurons
+    (12, ['A', 'B'], {'A': 5, 'B': 5})
+    """
+
+    def __init__(self, recordings: xr.DataTree | Mapping[str, xr.Dataset] | xr.Dataset) -> None:
+        self._recordings = _as_datasets(recordings)
+        counts = [ds.sizes["trial"] for ds in self._recordings.values()]
+        self._index = np.concatenate(
+            [np.column_stack([np.full(n, k), np.arange(n)]) for k, n in enumerate(counts)]
+        ).astype(np.int64)
+        self._steps: tuple[Step, ...] = ()
+        self._hashes = {}
+
+    @classmethod
+    def from_arrays(
+        cls,
+        stimuli: Any,
+        behaviors: Any = None,
+        responses: Any = None,
+        mouse_ids: Any = None,
+        *,
+        image_ids: Any = None,
+        tiers: Any = None,
+        positions: Any = None,
+        behavior_names: Sequence[str] | None = None,
+    ) -> Trials:
+        """Label plain arrays.
+
+        Parameters
+        ----------
+        stimuli : dict, list or ndarray
+            Grey levels, (trials, channels, height, width) per mouse: (a) a dict per mouse; (b) a
+            list with one entry per recording; (c) one array of the trials of all mice, with one id
+            per trial in `mouse_ids`; (d) one array of one mouse, ``mouse_ids=None``.
+        behaviors : dict, list, ndarray or DataFrame, optional
+            In the form of `stimuli`, (trials, columns) per mouse. The columns of a DataFrame
+            bring their names.
+        responses : dict, list or ndarray, optional
+            In the form of `stimuli`, (trials, neurons) per mouse; NaN where not recorded. For (c)
+            a list or object array of vectors, or a (trials, max_neurons) array whose all-NaN
+            columns at the right end are, per mouse, padding.
+        mouse_ids : sequence, optional
+            (b) one id per recording, (c) one id per trial.
+        image_ids, tiers : dict, list or ndarray, optional
+            In the form of `stimuli`, one label per trial. Without `image_ids` an image's id is a
+            hash of its content.
+        positions : dict, list or ndarray, optional
+            Cortical positions in micrometres, (neurons, 2 or 3) per mouse.
+        behavior_names : sequence of str, optional
+            Names of the behaviour columns. Without names three columns are pupil dilation, its
+            derivative and running speed; five are those and pupil x and y.
+
+        Returns
+        -------
+        Trials
+            In the order of the arrays (c), or mouse after mouse.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the forms are mixed or shapes do not fit; the mouse and the variable are named.
+        """
+        return cls._from_call(
+            stimuli,
+            behaviors,
+            responses,
+            mouse_ids,
+            image_ids=image_ids,
+            tiers=tiers,
+            positions=positions,
+            behavior_names=behavior_names,
+        )[0]
+
+    @classmethod
+    def _from_call(cls, *args: Any, **kwargs: Any) -> tuple[Trials, CallForm]:
+        """Like `from_arrays`, and tell the form in which the arrays came."""
+        recordings, form = recordings_from_arrays(*args, **kwargs)
+        trials = cls(recordings)
+        if form.order is not None:
+            trials = trials[np.argsort(form.order, kind="stable")]
+        return trials, form
+
+    @classmethod
+    def open(cls, path: str | Path) -> Trials:
+        """Open recordings in a netCDF file; data are read when they are used.
+
+        Parameters
+        ----------
+        path : str or Path
+            Written by `to_netcdf` or `v1tlearn.save_recordings`.
+
+        Returns
+        -------
+        Trials
+        """
+        return cls(open_recordings(path))
+
+    def to_netcdf(self, path: str | Path) -> None:
+        """Write the trials of this view, unprocessed, with their labels.
+
+        Parameters
+        ----------
+        path : str or Path
+            A netCDF4 file with one group per mouse; replaced only when fully written.
+        """
+        save_recordings(self.recordings, path)
+
+    def _view(self, index: np.ndarray, steps: tuple[Step, ...]) -> Trials:
+        view = object.__new__(type(self))
+        view._recordings, view._hashes = self._recordings, self._hashes
+        view._index, view._steps = index, steps
+        return view
+
+    def __getitem__(self, key: Any) -> Trials:
+        return self._view(self._index[self._key(key)], self._steps)
+
+    def sel(self, *, tier: Any = None, mouse_id: Any = None) -> Trials:
+        """Select by label.
+
+        Parameters
+        ----------
+        tier : str or sequence of str, optional
+            "train", "validation", "test", "final_test".
+        mouse_id : str or sequence, optional
+            Mouse or mice.
+
+        Returns
+        -------
+        Trials
+
+        Raises
+        ------
+        ValueError
+            If no trial bears such a label.
+        """
+        keep = np.ones(len(self), dtype=bool)
+        for name, wanted, labels in (
+            ("tier", tier, lambda: self.tiers),
+            ("mouse_id", mouse_id, lambda: self.mouse_ids),
+        ):
+            if wanted is None:
+                continue
+            wanted = [str(w) for w in np.atleast_1d(np.asarray(wanted, dtype=object))]
+            have = labels()
+            missing = [w for w in wanted if w not in have]
+            if missing:
+                present = sorted(set(have.tolist()) - {""})
+                raise ValueError(
+                    f"no trial with {name} {', '.join(map(repr, missing))}: "
+                    + (f"these trials have {present}." if present else f"there is no {name} here.")
+                )
+            keep &= np.isin(have, wanted)
+        return self[keep]
+
+    def with_step(self, step: Step) -> Trials:
+        """Record one more preprocessing step; it is applied when data are read.
+
+        Parameters
+        ----------
+        step : object
+            With methods ``stimuli(mouse_id, images)`` and ``behaviors(mouse_id, values, names)``.
+
+        Returns
+        -------
+        Trials
+        """
+        return self._view(self._index, (*self._steps, step))
+
+    def blocks(self, mouse_id: str, size: int = BLOCK) -> Iterator[Trials]:
+        """Pass through the trials of one mouse in views of at most `size` trials.
+
+        Parameters
+        ----------
+        mouse_id : str
+        size : int
+
+        Yields
+        ------
+        Trials
+        """
+        positions, _ = self.rows(mouse_id)
+        for start in range(0, len(positions), size):
+            yield self[positions[start : start + size]]
+
+    def get(self, name: str, mouse_id: str) -> np.ndarray | None:
+        """Read one variable of one mouse, in the order of this view, preprocessed.
+
+        Parameters
+        ----------
+        name : {"stimuli", "behaviors", "responses", "expected_responses"}
+        mouse_id : str
+
+        Returns
+        -------
+        ndarray or None
+            First axis: trials. None if the recording lacks the variable.
+        """
+        if name not in _DATA:
+            raise ValueError(f"no variable {name!r}: expected one of {list(_DATA)}.")
+        self._number(mouse_id)
+        mouse_id = str(mouse_id)
+        recording = self._recordings[mouse_id]
+        if name not in recording:
+            return None
+        values = _read(recording.variables[name], self.rows(mouse_id)[1])
+        for step in self._steps:
+            if name == "stimuli":
+                values = step.stimuli(mouse_id, values)
+            elif name == "behaviors":
+                values = step.behaviors(mouse_id, values, self.behavior_names(mouse_id))
+        return values
+
+    def has(self, name: str, mouse_id: str) -> bool:
+        """Tell whether a mouse's recording has a variable, without reading it."""
+        return name in self._recordings[str(mouse_id)]
+
+    def behavior_names(self, mouse_id: str) -> list[str] | None:
+        """Names of a mouse's behaviour columns, or None without behaviour."""
+        recording = self._recordings[str(mouse_id)]
+        if "behaviors" not in recording:
+            return None
+        if "behavior" in recording.coords:
+            return [str(name) for name in recording["behavior"].values]
+        return default_behavior_names(recording.sizes["behavior"])
+
+    def positions(self, mouse_id: str) -> np.ndarray | None:
+        """Cortical positions of a mouse's neurons in micrometres, (neurons, axes), or None."""
+        recording = self._recordings[str(mouse_id)]
+        return np.asarray(recording["position"].values) if "position" in recording else None
+
+    def recorded_trials(self, mouse_id: str) -> int:
+        """Trials in the whole recording of a mouse, whatever this view shows of them."""
+        return self._recordings[str(mouse_id)].sizes["trial"]
+
+    @property
+    def n_neurons(self) -> dict[str, int]:
+        """Number of neurons per mouse; 0 where nothing tells it."""
+        return {m: int(self._recordings[m].sizes.get("neuron", 0)) for m in self.mice}
+
+    @property
+    def responses(self) -> Responses:
+        """The recorded responses of these trials.
+
+        Raises
+        ------
+        ValueError
+            If a mouse has none.
+        """
+        for mouse in self.mice:
+            if "responses" not in self._recordings[mouse]:
+                raise ValueError(
+                    f"mouse {mouse!r} has no responses: give them to Trials.from_arrays, or use "
+                    "predict, which needs none."
+                )
+        sources = {m: self._recordings[m].variables["responses"] for m in self.mice}
+        return Responses(self, sources, self._index[:, 1])
+
+    @property
+    def expected_responses(self) -> Responses:
+        """The true rates of simulated recordings, in the units of the responses.
+
+        Raises
+        ------
+        ValueError
+            If a recording is not a simulated one.
+        """
+        for mouse in self.mice:
+            if "expected_responses" not in self._recordings[mouse]:
+                raise ValueError(
+                    f"mouse {mouse!r} has no expected_responses: only simulated recordings "
+                    "(make_v1_recordings) know the true rate."
+                )
+        sources = {m: self._recordings[m].variables["expected_responses"] for m in self.mice}
+        return Responses(self, sources, self._index[:, 1])
+
+    @property
+    def recordings(self) -> xr.DataTree:
+        """The trials of this view as labelled recordings, unprocessed, one child per mouse."""
+        return xr.DataTree.from_dict(
+            {m: self._recordings[m].isel(trial=_compact(self.rows(m)[1])) for m in self.mice}
+        )
+
+    def __repr__(self) -> str:
+        return self._summary("Trials")
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for mouse, n_neurons in self.n_neurons.items():
+            sizes = self._recordings[mouse].sizes
+            shape = " × ".join(str(sizes[dim]) for dim in ("channel", "height", "width"))
+            behavior = ", ".join(self.behavior_names(mouse) or ["–"])
+            cells = (mouse, len(self.rows(mouse)[0]), n_neurons or "–", shape, behavior)
+            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+        head = "".join(
+            f"<th>{name}</th>" for name in ("mouse", "trials", "neurons", "stimuli", "behaviour")
+        )
+        return (
+            f"<div><strong>Trials</strong>: {len(self)} trials of {len(self.mice)} mice<table>"
+            f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        )
+
+
+class Responses(_View):
+    """One response vector per trial, as long as that trial's mouse has neurons.
+
+    The target that belongs to `Trials`, and what predictions come back as. ``r["A"]`` gives the
+    labelled matrix of one mouse, ``numpy.asarray(r)`` a 1-D object array of vectors.
+
+    Parameters
+    ----------
+    trials : Trials
+        The trials, which bring the labels.
+    sources : dict of str to array
+        Matrix (trials of the recording, neurons) per mouse, in the units of the responses.
+    rows : ndarray of shape (n_trials,)
+        For every trial its row in the matrix of its mouse.
+    """
+
+    def __init__(self, trials: Trials, sources: Mapping[str, Any], rows: np.ndarray) -> None:
+        self._recordings, self._hashes = trials._recordings, trials._hashes
+        self._index = trials._index
+        self._sources, self._rows = dict(sources), np.asarray(rows)
+
+    @classmethod
+    def from_arrays(cls, values: Mapping[str, np.ndarray], like: Trials) -> Responses:
+        """Label matrices that hold the trials of a view in its order.
+
+        Parameters
+        ----------
+        values : dict of str to ndarray of shape (n_trials, n_neurons)
+            Per mouse of `like`.
+        like : Trials
+
+        Returns
+        -------
+        Responses
+        """
+        rows = np.empty(len(like), dtype=np.int64)
+        for mouse in like.mice:
+            positions, _ = like.rows(mouse)
+            if len(values[mouse]) != len(positions):
+                raise ValueError(
+                    f"mouse {mouse!r}: {len(values[mouse])} response vectors came for "
+                    f"{len(positions)} trials."
+                )
+            rows[positions] = np.arange(len(positions))
+        return cls(like, values, rows)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            return self._array(key)
+        key = self._key(key)
+        view = object.__new__(type(self))
+        view._recordings, view._hashes = self._recordings, self._hashes
+        view._sources, view._index, view._rows = self._sources, self._index[key], self._rows[key]
+        return view
+
+    def get(self, mouse_id: str) -> np.ndarray:
+        """Read the responses of one mouse, shape (n_trials, n_neurons), in the view's order."""
+        positions, _ = self.rows(mouse_id)
+        return _read(self._sources[str(mouse_id)], self._rows[positions])
+
+    def _array(self, mouse_id: str) -> xr.DataArray:
+        recording = self._recordings[list(self._recordings)[self._number(mouse_id)]]
+        rows = self.rows(mouse_id)[1]
+        labels = {
+            name: label.isel(trial=rows) if "trial" in label.dims else label
+            for name, label in recording.coords.items()
+            if set(label.dims) <= {"trial", "neuron"}
+        }
+        return xr.DataArray(
+            self.get(mouse_id),
+            dims=("trial", "neuron"),
+            coords=labels,
+            name="responses",
+            attrs=recording["responses"].attrs if "responses" in recording else {},
+        )
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("responses of several mice cannot become an array without a copy.")
+        out = np.empty(len(self), dtype=object)
+        for mouse in self.mice:
+            positions, _ = self.rows(mouse)
+            for position, vector in zip(positions, self.get(mouse), strict=True):
+                out[position] = vector
+        return out if dtype is None else out.astype(dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle labels and responses, not the stimuli they belong to."""
+        for mouse in self.mice:
+            self._mouse_image_ids(mouse)
+        state = self.__dict__.copy()
+        state["_recordings"] = {
+            m: ds.drop_vars([v for v in _DATA if v in ds]) for m, ds in self._recordings.items()
+        }
+        state["_sources"] = {m: s for m, s in self._sources.items() if m in self.mice}
+        return state
+
+    def __repr__(self) -> str:
+        return self._summary("Responses")
+
+
+def _as_datasets(recordings: Any) -> dict[str, xr.Dataset]:
+    if isinstance(recordings, xr.Dataset):
+        recordings = {str(recordings.attrs.get("mouse_id", "mouse")): recordings}
+    elif isinstance(recordings, xr.DataTree):
+        if not recordings.children:
+            raise ValueError(
+                "this DataTree has no child: expected one child per mouse. One recording alone is "
+                "given as its Dataset."
+            )
+        recordings = {name: node.to_dataset() for name, node in recordings.children.items()}
+    if not isinstance(recordings, Mapping):
+        raise TypeError(
+            f"Trials takes a DataTree, a dict of Datasets per mouse or one Dataset, not a "
+            f"{type(recordings).__name__}. Plain arrays go through Trials.from_arrays."
+        )
+    if not recordings:
+        raise ValueError("there is no recording: expected at least one mouse.")
+    out: dict[str, xr.Dataset] = {}
+    for name, recording in recordings.items():
+        mouse = str(name)
+        if mouse in out:
+            raise ValueError(f"duplicate mouse ids: {mouse!r} names two recordings.")
+        if not isinstance(recording, xr.Dataset):
+            raise TypeError(
+                f"mouse {mouse!r} is a {type(recording).__name__}: expected an xarray Dataset. "
+                "Plain arrays go through Trials.from_arrays."
+            )
+        dims = ("trial", "channel", "height", "width")
+        if "stimuli" not in recording or recording["stimuli"].dims != dims:
+            have = recording["stimuli"].dims if "stimuli" in recording else "no stimuli"
+            raise ValueError(
+                f"mouse {mouse!r}: expected stimuli with the dimensions {dims}, found {have}."
+            )
+        if not recording.sizes["trial"]:
+            raise ValueError(f"mouse {mouse!r}: the recording is empty: it has no trial.")
+        out[mouse] = recording
+    return out
+
+
+def _compact(rows: np.ndarray) -> np.ndarray | slice:
+    """A slice where rows follow each other: files read those much faster."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
+
+
+def _read(source: Any, rows: np.ndarray) -> np.ndarray:
+    """Read rows in any order, each row once and in file order."""
+    if isinstance(source, np.ndarray):
+        return source[rows]
+    key = _compact(rows)
+    if isinstance(key, slice):
+        return np.asarray(source[key])
+    unique, inverse = np.unique(rows, return_inverse=True)
+    values = np.asarray(source[_compact(unique)])
+    return values if np.array_equal(unique, rows) else values[inverse]
+
+
+def _content_hashes(recording: xr.Dataset) -> np.ndarray:
+    stimuli = recording.variables["stimuli"]
+    n = recording.sizes["trial"]
+    hashes = []
+    for start in range(0, n, BLOCK):
+        for image in np.ascontiguousarray(np.asarray(stimuli[start : start + BLOCK])):
+            hashes.append(hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest())
+    return np.asarray(hashes, dtype=str)
