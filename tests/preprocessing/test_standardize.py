@@ -55,6 +55,13 @@ class TestTrials:
             )
             np.testing.assert_array_equal(view.responses.get(mouse), trials.responses.get(mouse))
 
+    def test_behaviour_is_rounded_once(self, trials):
+        raw = trials.get("behaviors", "A").astype("float64")
+        shift, scale = raw.mean(axis=0) * [0, 0, 0, 1, 1], raw.std(axis=0)
+        got = TrialStandardizer().fit_transform(trials).get("behaviors", "A")
+        assert got.dtype == np.float32
+        np.testing.assert_allclose(got, ((raw - shift) / scale).astype("float32"), rtol=6e-8)
+
     def test_statistics_are_those_of_the_training_fold(self, trials):
         train, test = trials.sel(tier="train"), trials.sel(tier="test")
         standardizer = TrialStandardizer().fit(train)

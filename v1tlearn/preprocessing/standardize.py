@@ -50,7 +50,9 @@ class StandardizeStep:
         scaling = self.scaling[mouse_id]
         if "behavior_shift" not in scaling:
             return values
-        return self._apply(values, scaling["behavior_shift"], scaling["behavior_scale"])
+        exact = values.astype(np.float64)  # as the estimators do, to the last bit
+        scaled = self._apply(exact, scaling["behavior_shift"], scaling["behavior_scale"])
+        return scaled.astype(float_dtype(values.dtype), copy=False)
 
     def _apply(self, values: np.ndarray, shift: Any, scale: Any) -> np.ndarray:
         dtype = float_dtype(values.dtype)
