@@ -61,8 +61,8 @@ def write_sensorium(
     `read_sensorium` gives back the same values and labels: it reads uint8 stimuli as uint8, and
     all other values as float32. What the layout has no place for goes where other readers do not
     look: `expected_responses` in a folder of their own, attributes and names of extra
-    coordinates in `config.json`. Each mouse is written beside its place and then renamed, so an
-    interrupted call leaves no half of a mouse.
+    coordinates in `config.json`. Responses that were not recorded are written as NaN. Each mouse
+    is written beside its place and then renamed, so an interrupted call leaves no half of one.
     """
     folder = Path(folder)
     datasets = recordings_to_dict(recordings)

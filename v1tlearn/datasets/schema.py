@@ -44,7 +44,7 @@ STIMULI_ATTRS = {"long_name": "grey level, 0 to 255", "units": "1"}
 RESPONSES_ATTRS = {"long_name": "response", "units": "a.u."}
 POSITION_ATTRS = {"long_name": "cortical position", "units": "um"}
 
-_BLOCK_BYTES = 32 * 2**20
+_BLOCK_BYTES = 8 * 2**20
 
 
 def default_behavior_names(n_columns: int) -> list[str]:
@@ -74,20 +74,49 @@ def default_behavior_names(n_columns: int) -> list[str]:
 
 
 def behavior_attrs(names: list[str] | tuple[str, ...]) -> dict[str, str]:
-    """Return the attributes of `behaviors`: the unit of each column in `names` that has one."""
+    """Return the attributes of `behaviors`, which list the units of the columns that have one.
+
+    Parameters
+    ----------
+    names : list or tuple of str
+        The columns.
+
+    Returns
+    -------
+    dict of str to str
+        `long_name` and `units`, "pupil_dilation: a.u.; running_speed: cm/s".
+    """
     units = [f"{name}: {BEHAVIOR_UNITS[name]}" for name in names if name in BEHAVIOR_UNITS]
     return {"long_name": "behaviour during the trial", "units": "; ".join(units)}
 
 
 def statistic_dims(variable: str) -> tuple[str, ...]:
-    """Return the dims of the statistics of `variable`: its own without trial, none for stimuli."""
+    """Return the dimensions of the statistics of a variable.
+
+    Parameters
+    ----------
+    variable : {"stimuli", "behaviors", "responses"}
+        The variable.
+
+    Returns
+    -------
+    tuple of str
+        Those of the variable without trial; none for stimuli, whose statistics are scalars.
+    """
     return () if variable == "stimuli" else DIMS[variable][1:]
 
 
 def blocks(
     array: xr.DataArray, block_bytes: int = _BLOCK_BYTES
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Read an array along its first dimension in blocks of about `block_bytes`.
+    """Read an array along its first dimension in blocks, so that it is never whole in memory.
+
+    Parameters
+    ----------
+    array : DataArray (trial, ...)
+        Lazy or not.
+    block_bytes : int, default=8 MiB
+        About how large a block is.
 
     Yields
     ------
