@@ -258,6 +258,26 @@ def test_dropout_acts_in_training_only():
     assert torch.equal(core(images), core(images))
 
 
+@pytest.mark.parametrize("attention", ["standard", "lsa"])
+def test_recomputed_attention_has_the_gradient_of_its_own_dropout(monkeypatch, attention):
+    core = small_core(n_blocks=1, attention=attention)
+    core.blocks[0].attention.attention_dropout = 0.4
+    n_tokens = core.positions.shape[0]
+    tokens = torch.randn(3, n_tokens, 8, dtype=torch.float64, requires_grad=True)
+
+    def attend(tokens):
+        torch.manual_seed(1)
+        return core.blocks[0].attention(tokens)[:, :2]
+
+    at_once = attend(tokens)
+    monkeypatch.setattr("v1tlearn.nn.attention._MAX_KEPT_WEIGHTS", 2 * n_tokens**2)
+    in_parts = attend(tokens)
+    assert in_parts.shape == at_once.shape
+    assert not torch.equal(attend(tokens.detach()), core.eval().blocks[0].attention(tokens)[:, :2])
+    core.train()
+    assert torch.autograd.gradcheck(attend, tokens, fast_mode=True)
+
+
 def test_maps_are_channels_last_in_memory():
     core = small_core().eval()
     maps = core(torch.randn(2, 2, 9, 11, dtype=torch.float64))

@@ -1,8 +1,24 @@
 """Multi-head self-attention over tokens."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+# Attention weights that may be kept for the backward pass where no fused kernel avoids it: 64 MB.
+_MAX_KEPT_WEIGHTS = 2**24
+
+
+def _in_parts(attend: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend a few images at a time, computing their attention weights again when going back."""
+    n_images = max(1, _MAX_KEPT_WEIGHTS // (q.shape[1] * q.shape[2] ** 2))
+    if n_images >= q.shape[0]:
+        return attend(q, k, v)
+    parts = zip(*(tensor.split(n_images) for tensor in (q, k, v)), strict=True)
+    return torch.cat([checkpoint(attend, *part, use_reentrant=False) for part in parts])
 
 
 class Attention(nn.Module):
@@ -89,12 +105,15 @@ class Attention(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Attention output (B, N, d) of tokens (B, N, d)."""
         q, k, v = self.queries_keys_values(tokens)
-        mixed = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
+        dropout = self.attention_dropout if self.training else 0.0
+        attend = partial(
+            F.scaled_dot_product_attention,
             attn_mask=self.others if self.local else None,
-            dropout_p=self.attention_dropout if self.training else 0.0,
+            dropout_p=dropout,
             scale=1.0,
-        )  # (B, H, N, D)
+        )
+        # The fused kernel of the CPU has no dropout, and without it every weight would be kept:
+        # half a gigabyte per image at the published size.
+        on_parts = dropout > 0 and q.device.type == "cpu"
+        mixed = _in_parts(attend, q, k, v) if on_parts else attend(q, k, v)  # (B, H, N, D)
         return self.dropout(self.projection(mixed.transpose(1, 2).flatten(2)))
