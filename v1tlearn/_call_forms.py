@@ -215,7 +215,8 @@ def _split_flat(
                 "flat arrays need one entry per trial."
             )
         for mouse, take in zip(keys, rows, strict=True):
-            parts[mouse][name] = _take(field, take)
+            part = _take(field, take)
+            parts[mouse][name] = _without_padding(part) if name == "responses" else part
     return parts, CallForm("flat", keys, np.concatenate(rows))
 
 
@@ -267,11 +268,18 @@ def _matrix(mouse: str, responses: Any) -> np.ndarray:
         raise ValueError(
             f"mouse {mouse!r}: responses has shape {matrix.shape}: expected (trials, neurons)."
         )
-    if matrix.dtype.kind == "f" and len(matrix):
-        recorded = ~np.isnan(matrix).all(axis=0)
-        n = int(np.flatnonzero(recorded)[-1]) + 1 if recorded.any() else 0
-        return matrix[:, :n] if n else matrix
     return matrix
+
+
+def _without_padding(responses: Any) -> Any:
+    """Cut the all-NaN columns at the right end, which pad this mouse to the largest."""
+    if isinstance(responses, list | tuple):
+        return responses
+    matrix = np.asarray(responses)
+    if matrix.ndim != 2 or matrix.dtype.kind != "f":
+        return responses
+    recorded = np.flatnonzero(~np.isnan(matrix).all(axis=0))
+    return matrix[:, : recorded[-1] + 1] if len(recorded) else matrix
 
 
 def _by_number(mouse: str, n_columns: int) -> list[str]:

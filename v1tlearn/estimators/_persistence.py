@@ -4,16 +4,15 @@ Always saved: parameters, fitted attributes, weights, and the training state (we
 epoch, optimiser, schedule, random numbers, history), so that ``warm_start`` goes on exactly.
 Never saved: the device, because the next machine may not have it, and the training data.
 
-`save` writes ``model.json`` and ``tensors.safetensors`` into a directory; no pickle is involved in
-either direction. Pickling holds the same content, tensors on the CPU.
+`save` writes ``model.json`` and, beside it, the safetensors file that it names; no pickle is
+involved in either direction. Pickling holds the same content, tensors on the CPU.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from v1tlearn.estimators.base import EncodingRegressor
 
 FORMAT = 1
-MODEL_FILE, TENSOR_FILE = "model.json", "tensors.safetensors"
+MODEL_FILE = "model.json"
 
 
 def to_state(state: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +74,9 @@ def restore_module(estimator: EncodingRegressor) -> None:
 
 
 def save(estimator: EncodingRegressor, path: Path) -> None:
-    """Write a fitted estimator into a directory, beside it first, then in one move.
+    """Write a fitted estimator into a directory; it counts from one rename on.
+
+    An earlier model stays whole until then, whenever the process ends; other files stay.
 
     Parameters
     ----------
@@ -89,26 +90,32 @@ def save(estimator: EncodingRegressor, path: Path) -> None:
     FileExistsError
         If something that is no saved model is in the way.
     """
-    empty = path.is_dir() and not any(path.iterdir())
-    if path.exists() and not (path / MODEL_FILE).is_file() and not empty:
+    if path.exists() and not _is_free(path):
         raise FileExistsError(
             f"{path} exists and is no saved model: choose another path, or remove it first."
         )
     tensors: dict[str, torch.Tensor] = {}
+    attributes = _encode(to_state(estimator.__dict__), tensors, "")
+    mark = secrets.token_hex(8)
+    tensor_file, beside = path / f"tensors-{mark}.safetensors", path / f".{MODEL_FILE}-{mark}"
     content = {
         "format": FORMAT,
         "class": type(estimator).__name__,
-        "attributes": _encode(to_state(estimator.__dict__), tensors, ""),
+        "tensors": tensor_file.name,
+        "attributes": attributes,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    path.mkdir(parents=True, exist_ok=True)
     try:
-        save_file(tensors, beside / TENSOR_FILE)
-        (beside / MODEL_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
-        beside.chmod(0o755)
-        _replace(beside, path)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        save_file(tensors, tensor_file)
+        beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        os.replace(beside, path / MODEL_FILE)
+    except BaseException:
+        tensor_file.unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
+        raise
+    for file in path.iterdir():
+        if _is_remains(file) and file != tensor_file:
+            file.unlink(missing_ok=True)
 
 
 def load(kind: type[EncodingRegressor], path: Path, device: str) -> EncodingRegressor:
@@ -129,33 +136,58 @@ def load(kind: type[EncodingRegressor], path: Path, device: str) -> EncodingRegr
         raise ValueError(f"{path} holds no saved model: it has no {MODEL_FILE}.")
     try:
         content = json.loads((path / MODEL_FILE).read_text(encoding="utf-8"))
-        tensors = load_file(path / TENSOR_FILE)
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise ValueError(f"the model in {path} is damaged or incomplete: {error}") from error
-    if content.get("format") != FORMAT:
+        saved_format, saved_class = content["format"], content["class"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from error
+    if saved_format != FORMAT:
         raise ValueError(
-            f"{path} has format {content.get('format')!r}, this version reads {FORMAT}: update "
-            "v1tlearn."
+            f"{path} has format {saved_format!r}, this version reads {FORMAT}: update v1tlearn."
         )
-    if content["class"] != kind.__name__:
-        raise ValueError(
-            f"{path} holds a {content['class']}: load it with {content['class']}.load(...)."
-        )
+    if saved_class != kind.__name__:
+        raise ValueError(f"{path} holds a {saved_class}: load it with {saved_class}.load(...).")
     estimator = kind.__new__(kind)
-    estimator.__dict__.update(_decode(content["attributes"], tensors))
-    estimator.device = device
-    restore_module(estimator)
+    try:
+        tensors = load_file(path / Path(content["tensors"]).name)
+        estimator.__dict__.update(_decode(content["attributes"], tensors))
+        estimator.device = device
+        restore_module(estimator)
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        safetensors.SafetensorError,
+    ) as error:
+        raise _damaged(path, error) from error
     return estimator
 
 
-def _replace(new: Path, path: Path) -> None:
-    if path.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{path.name}-old-", dir=path.parent))
-        os.replace(path, old / path.name)
-        os.replace(new, path)
-        shutil.rmtree(old)
-    else:
-        os.replace(new, path)
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f"the model in {path} is damaged or incomplete ({type(error).__name__}: {error}): save it "
+        "anew."
+    )
+
+
+def _is_free(path: Path) -> bool:
+    """Whether a model may be written there: over an earlier one, or where nothing else is."""
+    if not path.is_dir():
+        return False
+    if not (path / MODEL_FILE).exists():
+        return all(_is_remains(file) for file in path.iterdir())
+    try:
+        content = json.loads((path / MODEL_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"format", "class", "attributes"} <= set(content)
+
+
+def _is_remains(file: Path) -> bool:
+    """Whether a file is of an earlier `save`, finished or not, beside ``model.json``."""
+    weights = file.name.startswith("tensors-") and file.suffix == ".safetensors"
+    return weights or file.name.startswith(f".{MODEL_FILE}-")
 
 
 def _encode(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:

@@ -234,8 +234,7 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             rows, held_rows = _split(trials, self.validation_fraction, seed)
             held_out = (trials[held_rows], target[held_rows])
             trials, target = trials[rows], target[rows]
-        self._start_or_go_on(trials, target, seed, go_on=go_on)
-        return self._train(trials, target, held_out, self.max_epochs)
+        return self._train(trials, target, held_out, self.max_epochs, seed=seed, go_on=go_on)
 
     def partial_fit(
         self,
@@ -279,10 +278,9 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         )
         go_on = hasattr(self, "module_")
         seed = self.seed_ if go_on else draw_seed(self.random_state)
-        self._start_or_go_on(call.trials, call.target, seed, go_on=go_on)
         if go_on:
             self.state_["model"] = self.state_["best"]
-        return self._train(call.trials, call.target, None, 1)
+        return self._train(call.trials, call.target, None, 1, seed=seed, go_on=go_on)
 
     def predict(
         self,
@@ -414,8 +412,9 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             _inputs.check_like_fit(self, trials, same_mice=True)
             _tensors.check_targets(target)
             return
-        fitted = _tensors.describe(self, trials, target)
-        self.__dict__.update(fitted)
+        self.__dict__.pop("feature_names_in_", None)
+        self.__dict__.pop("device_", None)
+        self.__dict__.update(_tensors.describe(self, trials, target))
         self.seed_ = seed
         self.parameters_ = self.get_params(deep=False)
         rng = initial_rng(seed)
@@ -423,17 +422,33 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             self.module_ = make_model(self)
         self.state_ = new_state(rng)
 
-    def _train(self, trials: Trials, target: Responses, held_out: Any, max_epochs: int) -> Self:
-        self._to_device()
-        self.precision_ = resolve_precision(self.precision, self.device_, training=True)
-        data = _tensors.to_device(self, trials, target)
-        validation = None if held_out is None else _tensors.to_device(self, *held_out)
-        if validation is not None:
-            _inputs.check_like_fit(self, held_out[0])
-        schedule = make_schedule(self) if validation is not None else ConstantSchedule()
+    def _train(
+        self,
+        trials: Trials,
+        target: Responses,
+        held_out: Any,
+        max_epochs: int,
+        *,
+        seed: int,
+        go_on: bool,
+    ) -> Self:
+        found = self.__dict__.copy()
+        try:
+            self._start_or_go_on(trials, target, seed, go_on=go_on)
+            self._to_device()
+            self.precision_ = resolve_precision(self.precision, self.device_, training=True)
+            data = _tensors.to_device(self, trials, target)
+            validation = None
+            if held_out is not None:
+                _inputs.check_like_fit(self, held_out[0])
+                validation = _tensors.to_device(self, *held_out)
+            schedule = make_schedule(self) if validation is not None else ConstantSchedule()
+            optimizer = make_optimizer(self, self.module_)
+        except Exception:
+            self.__dict__ = found  # what cannot be fitted leaves an earlier fit as it was
+            raise
         if self.state_["finished"]:
             self.state_ |= {"model": self.state_["best"], "schedule": None, "finished": False}
-        optimizer = make_optimizer(self, self.module_)
         settings = TrainingSettings(
             batch_size=self.batch_size,
             max_epochs=max_epochs,
