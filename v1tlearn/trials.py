@@ -7,7 +7,8 @@ an index, never data. Reading, and the preprocessing recorded on a view, happen 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+import html
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -116,7 +117,7 @@ class _View:
     @property
     def image_ids(self) -> np.ndarray:
         """Image of every trial, shape (n_trials,); a hash of its content where none was given."""
-        return self._labels(self._mouse_image_ids)
+        return self._labels(lambda mouse, rows: self._mouse_image_ids(mouse)[rows])
 
     def _mouse_image_ids(self, mouse: str) -> np.ndarray:
         recording = self._recordings[mouse]
@@ -130,24 +131,24 @@ class _View:
     def tiers(self) -> np.ndarray:
         """Tier of every trial, shape (n_trials,); empty text where the recording has none."""
         return self._labels(
-            lambda mouse: (
-                self._recordings[mouse]["tier"].values
+            lambda mouse, rows: (
+                self._recordings[mouse]["tier"].values[rows]
                 if "tier" in self._recordings[mouse].coords
-                else np.full(self._recordings[mouse].sizes["trial"], "")
+                else np.full(len(rows), "")
             )
         )
 
-    def _labels(self, of_mouse: Any) -> np.ndarray:
+    def _labels(self, of_rows: Callable[[str, np.ndarray], np.ndarray]) -> np.ndarray:
         parts, positions = [], []
         for mouse in self.mice:
             where, rows = self.rows(mouse)
-            parts.append(np.asarray(of_mouse(mouse))[rows])
+            parts.append(np.asarray(of_rows(mouse, rows)))
             positions.append(where)
         if not parts:
             return np.empty(0, dtype=str)
         kinds = {p.dtype.kind for p in parts}
-        if kinds - set("iu") and len(kinds) > 1:
-            parts = [p.astype(str) for p in parts]
+        if len(kinds) > 1 and np.result_type(*parts).kind not in "iu":
+            parts = [p.astype(str) for p in parts]  # numbers and text are compared as text
         joined = np.concatenate(parts)
         out = np.empty_like(joined)
         out[np.concatenate(positions)] = joined
@@ -327,7 +328,8 @@ class Trials(_View):
         ):
             if wanted is None:
                 continue
-            wanted = [str(w) for w in np.atleast_1d(np.asarray(wanted, dtype=object))]
+            several = isinstance(wanted, Iterable) and not isinstance(wanted, str)
+            wanted = [str(w) for w in (wanted if several else [wanted])]
             have = labels()
             missing = [w for w in wanted if w not in have]
             if missing:
@@ -336,7 +338,7 @@ class Trials(_View):
                     f"no trial with {name} {', '.join(map(repr, missing))}: "
                     + (f"these trials have {present}." if present else f"there is no {name} here.")
                 )
-            keep &= np.isin(have, wanted)
+            keep &= np.isin(have, np.asarray(wanted, dtype=str))
         return self[keep]
 
     def with_step(self, step: Step) -> Trials:
@@ -477,7 +479,8 @@ class Trials(_View):
             shape = " × ".join(str(sizes[dim]) for dim in ("channel", "height", "width"))
             behavior = ", ".join(self.behavior_names(mouse) or ["–"])
             cells = (mouse, len(self.rows(mouse)[0]), n_neurons or "–", shape, behavior)
-            rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+            row = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
+            rows.append(f"<tr>{row}</tr>")
         head = "".join(
             f"<th>{name}</th>" for name in ("mouse", "trials", "neurons", "stimuli", "behaviour")
         )
@@ -507,6 +510,11 @@ class Responses(_View):
         self._recordings, self._hashes = trials._recordings, trials._hashes
         self._index = trials._index
         self._sources, self._rows = dict(sources), np.asarray(rows)
+        self._attrs = {
+            mouse: recording["responses"].attrs
+            for mouse, recording in self._recordings.items()
+            if "responses" in recording
+        }
 
     @classmethod
     def from_arrays(cls, values: Mapping[str, np.ndarray], like: Trials) -> Responses:
@@ -539,20 +547,25 @@ class Responses(_View):
         key = self._key(key)
         view = object.__new__(type(self))
         view._recordings, view._hashes = self._recordings, self._hashes
-        view._sources, view._index, view._rows = self._sources, self._index[key], self._rows[key]
+        view._sources, view._attrs = self._sources, self._attrs
+        view._index, view._rows = self._index[key], self._rows[key]
         return view
 
     def get(self, mouse_id: str) -> np.ndarray:
         """Read the responses of one mouse, shape (n_trials, n_neurons), in the view's order."""
         positions, _ = self.rows(mouse_id)
+        if str(mouse_id) not in self._sources:
+            raise ValueError(
+                f"there are no responses of mouse {str(mouse_id)!r} here, only of "
+                f"{list(self._sources)}."
+            )
         return _read(self._sources[str(mouse_id)], self._rows[positions])
 
     def _array(self, mouse_id: str) -> xr.DataArray:
-        recording = self._recordings[list(self._recordings)[self._number(mouse_id)]]
         rows = self.rows(mouse_id)[1]
         labels = {
             name: label.isel(trial=rows) if "trial" in label.dims else label
-            for name, label in recording.coords.items()
+            for name, label in self._recordings[mouse_id].coords.items()
             if set(label.dims) <= {"trial", "neuron"}
         }
         return xr.DataArray(
@@ -560,7 +573,7 @@ class Responses(_View):
             dims=("trial", "neuron"),
             coords=labels,
             name="responses",
-            attrs=recording["responses"].attrs if "responses" in recording else {},
+            attrs=self._attrs.get(str(mouse_id), {}),
         )
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -651,6 +664,7 @@ def _content_hashes(recording: xr.Dataset) -> np.ndarray:
     n = recording.sizes["trial"]
     hashes = []
     for start in range(0, n, BLOCK):
-        for image in np.ascontiguousarray(np.asarray(stimuli[start : start + BLOCK])):
+        # in one dtype: an image is the same whether a mouse's file holds integers or floats
+        for image in np.asarray(stimuli[start : start + BLOCK]).astype(np.float32):
             hashes.append(hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest())
     return np.asarray(hashes, dtype=str)
