@@ -19,7 +19,12 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn.estimators import _inputs, _persistence, _tensors
-from v1tlearn.estimators._modules import make_model, make_optimizer, make_schedule
+from v1tlearn.estimators._modules import (
+    make_model,
+    make_optimizer,
+    make_schedule,
+    update_groups,
+)
 from v1tlearn.estimators._progress import progress
 from v1tlearn.metrics import single_trial_correlation
 from v1tlearn.metrics.tensors import correlation
@@ -449,6 +454,8 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             raise
         if self.state_["finished"]:
             self.state_ |= {"model": self.state_["best"], "schedule": None, "finished": False}
+        if self.state_["optimizer"] is not None:
+            self.state_["optimizer"] = update_groups(self.state_["optimizer"], optimizer)
         settings = TrainingSettings(
             batch_size=self.batch_size,
             max_epochs=max_epochs,

@@ -1,0 +1,89 @@
+"""Small simulated mice, and models that fit them in a tenth of a second."""
+
+import numpy as np
+import pytest
+import torch
+
+import v1tlearn as v1
+
+SMALL = {
+    v1.CNNRegressor: {"n_layers": 2, "hidden_channels": 4, "input_kernel": 5, "hidden_kernel": 3},
+    v1.LNRegressor: {"n_layers": 2, "hidden_channels": 4, "input_kernel": 5, "hidden_kernel": 3},
+    v1.ViTRegressor: {"patch_size": 4, "patch_stride": 4, "n_blocks": 2, "n_heads": 2}
+    | {"embed_dim": 8, "mlp_dim": 8},
+    v1.V1TRegressor: {"patch_size": 4, "patch_stride": 4, "n_blocks": 2, "n_heads": 2}
+    | {"embed_dim": 8, "mlp_dim": 8},
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def recordings():
+    """Mice A (5 neurons) and B (7), 40 trials of 12 x 16 pixels and 4 test images x 4."""
+    return v1.make_v1_recordings(
+        n_mice=2,
+        n_neurons=[5, 7],
+        n_trials=45,
+        n_test_images=4,
+        n_repeats=4,
+        image_shape=(12, 16),
+        random_state=0,
+    )
+
+
+@pytest.fixture(scope="session")
+def trials(recordings):
+    """The training tier of both mice."""
+    return v1.Trials(recordings).sel(tier="train")
+
+
+@pytest.fixture(scope="session")
+def test_trials(recordings):
+    return v1.Trials(recordings).sel(tier="test")
+
+
+@pytest.fixture(scope="session")
+def small():
+    """Make an unfitted model of a class, tiny and seeded, with some parameters replaced."""
+
+    def make(kind=v1.CNNRegressor, **params):
+        common = {"batch_size": 16, "max_epochs": 2, "random_state": 0, "device": "cpu"}
+        common |= {"lr": 2e-3}  # so few trials and pixels need care
+        return kind(**{**common, **SMALL[kind], **params})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def arrays(trials):
+    """Plain dicts per mouse: stimuli, behaviors, responses, image_ids, positions."""
+    mice = trials.mice
+    names = ("stimuli", "behaviors", "responses")
+    out = {name: {m: trials.get(name, m) for m in mice} for name in names}
+    out["image_ids"] = {m: trials.image_ids[trials.rows(m)[0]] for m in mice}
+    out["positions"] = {m: trials.positions(m) for m in mice}
+    return out
+
+
+@pytest.fixture(scope="session")
+def equal():
+    """Whether two sets of predictions are equal to the last bit."""
+
+    def compare(first, second):
+        first, second = (list(np.asarray(p, dtype=object)) for p in (first, second))
+        return len(first) == len(second) and all(map(np.array_equal, first, second))
+
+    return compare
+
+
+@pytest.fixture(scope="session")
+def fitted(small, trials):
+    """A CNN fitted to both mice; not to be changed."""
+    return small().fit(trials)
