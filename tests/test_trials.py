@@ -1,0 +1,552 @@
+"""Views of recordings: labels, slicing, laziness, and the ragged responses beside them."""
+
+import pickle
+from collections import Counter
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+import v1tlearn as v1
+from v1tlearn.trials import Responses
+
+SIZES = {"A": (7, 3), "B": (4, 5), "C": (1, 2)}  # trials, neurons
+NAMES = ["pupil_dilation", "pupil_dilation_derivative", "running_speed"]
+
+
+def recording(mouse, **labels):
+    """Stimuli, behaviour and responses whose values tell mouse, trial and column."""
+    n, neurons = SIZES[mouse]
+    base = 100 * list(SIZES).index(mouse)
+    trial = np.arange(n)
+    return xr.Dataset(
+        {
+            "stimuli": (
+                ("trial", "channel", "height", "width"),
+                np.broadcast_to((base + trial)[:, None, None, None], (n, 1, 4, 6)).astype("u1"),
+            ),
+            "behaviors": (("trial", "behavior"), base + trial[:, None] + np.arange(3) / 10),
+            "responses": (
+                ("trial", "neuron"),
+                (base + trial[:, None] + np.arange(neurons) / 10).astype("f4"),
+                {"units": "Hz"},
+            ),
+        },
+        coords={
+            "behavior": NAMES,
+            "neuron": 1000 + np.arange(neurons),
+            "image_id": ("trial", trial % 3),
+            "tier": ("trial", np.where(trial % 2, "test", "train")),
+            "trial_id": ("trial", trial[::-1]),
+            "position": (("neuron", "axis"), np.arange(2.0 * neurons).reshape(-1, 2)),
+        }
+        | labels,
+    )
+
+
+@pytest.fixture
+def recordings():
+    return {mouse: recording(mouse) for mouse in SIZES}
+
+
+@pytest.fixture
+def trials(recordings):
+    return v1.Trials(recordings)
+
+
+@pytest.fixture
+def opened(trials, tmp_path):
+    trials.to_netcdf(tmp_path / "r.nc")
+    return v1.Trials.open(tmp_path / "r.nc")
+
+
+FLAT_MICE = np.repeat(list(SIZES), [n for n, _ in SIZES.values()])
+FLAT_ROWS = np.concatenate([np.arange(n) for n, _ in SIZES.values()])
+
+
+def vectors(view):
+    """Response vectors of a view, from the values that `recording` writes."""
+    out = []
+    for mouse, row in zip(*flat(view), strict=True):
+        base = 100 * list(SIZES).index(mouse)
+        out.append((base + row + np.arange(SIZES[mouse][1]) / 10).astype("f4"))
+    return out
+
+
+def flat(view):
+    """Mouse and row of each trial, told by the responses."""
+    firsts = [int(v[0]) for v in np.asarray(view.responses)]
+    mice = [list(SIZES)[value // 100] for value in firsts]
+    return mice, [value % 100 for value in firsts]
+
+
+def same(view, mice, rows):
+    """Every way to ask a view gives these trials in this order."""
+    mice, rows = np.asarray(mice), np.asarray(rows, dtype=int)
+    assert len(view) == len(rows)
+    assert view.shape == (len(rows),)
+    np.testing.assert_array_equal(view.mouse_ids, mice)
+    present = [m for m in SIZES if m in mice]
+    assert view.mice == present
+    assert view.n_neurons == {m: SIZES[m][1] for m in present}
+    np.testing.assert_array_equal(view.image_ids, rows % 3)
+    np.testing.assert_array_equal(view.tiers, np.where(rows % 2, "test", "train"))
+    answer = np.asarray(view.responses)
+    assert answer.shape == (len(rows),)
+    assert answer.dtype == object
+    for vector, expected in zip(answer, vectors(view), strict=True):
+        np.testing.assert_array_equal(vector, expected)
+    for m in present:
+        of_mouse = rows[mice == m]
+        source = recording(m)
+        for name in ("stimuli", "behaviors", "responses"):
+            np.testing.assert_array_equal(view.get(name, m), source[name].values[of_mouse])
+        np.testing.assert_array_equal(view.rows(m)[0], np.flatnonzero(mice == m))
+    tree = view.recordings
+    assert isinstance(tree, xr.DataTree)
+    assert list(tree.children) == present
+    for m in present:
+        expected = recording(m).isel(trial=rows[mice == m])
+        xr.testing.assert_identical(tree[m].to_dataset(), expected)
+
+
+# ------------------------------------------------------------------------------------- making
+
+
+def test_the_three_forms_of_recordings(recordings):
+    same(v1.Trials(recordings), FLAT_MICE, FLAT_ROWS)
+    same(v1.Trials(xr.DataTree.from_dict(recordings)), FLAT_MICE, FLAT_ROWS)
+    alone = v1.Trials(recordings["A"])
+    assert alone.mice == ["mouse"]
+    np.testing.assert_array_equal(alone.get("responses", "mouse"), recordings["A"]["responses"])
+    assert v1.Trials(recordings["A"].assign_attrs(mouse_id="B7")).mice == ["B7"]
+
+
+def test_mouse_ids_become_text(recordings):
+    trials = v1.Trials({7: recordings["A"], 8: recordings["B"]})
+    assert trials.mice == ["7", "8"]
+    assert set(trials.mouse_ids) == {"7", "8"}
+    assert len(trials.sel(mouse_id=7)) == 7
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "match"),
+    [
+        (lambda r: np.zeros((3, 1, 4, 6)), TypeError, "from_arrays"),
+        (lambda r: {"A": np.zeros(3)}, TypeError, "mouse 'A' is a ndarray"),
+        (lambda r: {}, ValueError, "no recording"),
+        (lambda r: xr.DataTree(), ValueError, "no child"),
+        (lambda r: {"A": r["A"].drop_vars("stimuli")}, ValueError, "mouse 'A'.*no stimuli"),
+        (
+            lambda r: {"A": r["A"].transpose("height", ...)},
+            ValueError,
+            "mouse 'A'.*dimensions.*found",
+        ),
+        (lambda r: {"A": r["A"].isel(trial=slice(0))}, ValueError, "mouse 'A'.*no trial"),
+        (lambda r: {1: r["A"], "1": r["B"]}, ValueError, "duplicate mouse ids.*'1'"),
+    ],
+)
+def test_what_is_no_recording(recordings, wrong, error, match):
+    with pytest.raises(error, match=match):
+        v1.Trials(wrong(recordings))
+
+
+def test_flat_arrays_keep_the_callers_order(recordings):
+    order = np.random.default_rng(0).permutation(len(FLAT_ROWS))
+    mice, rows = FLAT_MICE[order], FLAT_ROWS[order]
+    parts = [recordings[m].isel(trial=r) for m, r in zip(mice, rows, strict=True)]
+    view = v1.Trials.from_arrays(
+        np.stack([p["stimuli"].values for p in parts]),
+        np.stack([p["behaviors"].values for p in parts]),
+        [p["responses"].values for p in parts],
+        mice,
+        image_ids=rows % 3,
+        tiers=np.where(rows % 2, "test", "train"),
+    )
+    np.testing.assert_array_equal(view.mouse_ids, mice)
+    np.testing.assert_array_equal(view.image_ids, rows % 3)
+    np.testing.assert_array_equal(view.tiers, np.where(rows % 2, "test", "train"))
+    for vector, part in zip(np.asarray(view.responses), parts, strict=True):
+        np.testing.assert_array_equal(vector, part["responses"])
+    for m in SIZES:
+        expected = recordings[m].isel(trial=rows[mice == m])
+        for name in ("stimuli", "behaviors", "responses"):
+            np.testing.assert_array_equal(view.get(name, m), expected[name])
+
+
+# ----------------------------------------------------------------------------------- indexing
+
+N = len(FLAT_ROWS)
+MASK = np.arange(N) % 3 == 1
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        0,
+        -1,
+        np.int64(5),
+        slice(None),
+        slice(2, 9, 3),
+        slice(None, None, -1),
+        slice(5, 5),
+        [3, 3, 0, -2],
+        [],
+        np.array([], dtype=int),
+        np.array([10, 1, 7], dtype=np.uint8),
+        MASK,
+        list(MASK),
+        np.zeros(N, dtype=bool),
+        (np.array([2, 8]), Ellipsis),
+        (slice(3), Ellipsis),
+        xr.DataArray([4, 1]),
+    ],
+    ids=repr,
+)
+def test_indices_select_what_numpy_selects(trials, key):
+    numpy_key = key[0] if isinstance(key, tuple) else key
+    if isinstance(numpy_key, list) and not numpy_key:
+        numpy_key = slice(0)
+    mice, rows = np.atleast_1d(FLAT_MICE[numpy_key]), np.atleast_1d(FLAT_ROWS[numpy_key])
+    view = trials[key]
+    same(view, mice, rows)
+    part = trials.responses[key]
+    np.testing.assert_array_equal(part.mouse_ids, mice)
+    np.testing.assert_array_equal(part.image_ids, view.image_ids)
+    for vector, expected in zip(np.asarray(part), np.asarray(view.responses), strict=True):
+        np.testing.assert_array_equal(vector, expected)
+
+
+@pytest.mark.parametrize(
+    ("key", "match"),
+    [
+        (N, f"trial {N} of {N}"),
+        (-N - 1, f"trial {-N - 1} of {N}"),
+        ([0, 99], "trial 99"),
+        (np.zeros(3, dtype=bool), r"mask of shape \(3,\) came for 12"),
+        (True, "mask of shape"),
+        (1.0, "not by float64"),
+        (np.zeros((2, 2), dtype=int), r"shape \(2, 2\)"),
+        ((0, 0), "2 indices"),
+    ],
+)
+def test_indices_that_do_not_fit(trials, key, match):
+    for view in (trials, trials.responses):
+        with pytest.raises(IndexError, match=match):
+            view[key]
+
+
+def test_a_mouse_is_no_index_of_trials(trials):
+    with pytest.raises(IndexError, match="sel"):
+        trials["A"]
+
+
+def test_iteration_ends(trials):
+    assert [t.mouse_ids[0] for t in trials] == FLAT_MICE.tolist()
+
+
+INDICES = st.one_of(
+    st.lists(st.integers(-100, 100), max_size=8),
+    st.slices(12),
+    st.integers(0, 2**12 - 1),  # bits of a mask
+)
+
+
+@given(keys=st.lists(INDICES, max_size=4))
+def test_any_sequence_of_slicings_is_that_of_numpy(keys):
+    view = v1.Trials({mouse: recording(mouse) for mouse in SIZES})
+    responses = view.responses
+    places = np.arange(N)
+    for key in keys:
+        if isinstance(key, list):
+            key = [k % (2 * len(places)) - len(places) for k in key] if len(places) else []
+            key = np.asarray(key, dtype=int)
+        elif isinstance(key, int):
+            key = (key >> np.arange(len(places))) % 2 == 1
+        view, responses, places = view[key], responses[key], places[key]
+    same(view, FLAT_MICE[places], FLAT_ROWS[places])
+    for vector, expected in zip(np.asarray(responses), np.asarray(view.responses), strict=True):
+        np.testing.assert_array_equal(vector, expected)
+
+
+def test_slicing_copies_only_an_index(trials):
+    view = trials[np.arange(N)[::2]][1:]
+    assert view._recordings is trials._recordings
+    np.testing.assert_array_equal(view.rows("A")[1], [2, 4, 6])
+    np.testing.assert_array_equal(view.rows("B")[1], [1, 3])
+    stimuli = trials._recordings["A"]["stimuli"].values
+    assert np.shares_memory(trials[1:4].get("stimuli", "A"), stimuli)
+    size = len(pickle.dumps(view._index)) + len(pickle.dumps(view._steps))
+    assert size < 1000
+
+
+# --------------------------------------------------------------------------------------- labels
+
+
+def test_sel_takes_one_label_or_several(trials):
+    same(trials.sel(tier="test"), FLAT_MICE[FLAT_ROWS % 2 == 1], FLAT_ROWS[FLAT_ROWS % 2 == 1])
+    of_a = FLAT_MICE == "A"
+    same(trials.sel(mouse_id="A"), FLAT_MICE[of_a], FLAT_ROWS[of_a])
+    both = np.isin(FLAT_MICE, ["A", "C"]) & (FLAT_ROWS % 2 == 0)
+    for several in (["C", "A"], ("A", "C"), {"A", "C"}, np.array(["A", "C"]), iter("AC")):
+        same(trials.sel(tier="train", mouse_id=several), FLAT_MICE[both], FLAT_ROWS[both])
+    same(trials.sel(tier=["train", "test"]), FLAT_MICE, FLAT_ROWS)
+    same(trials.sel(), FLAT_MICE, FLAT_ROWS)
+    assert len(trials.sel(tier=[])) == 0
+
+
+def test_sel_of_a_label_that_is_not_there(trials, recordings):
+    with pytest.raises(ValueError, match=r"tier 'final_test'.*\['test', 'train'\]"):
+        trials.sel(tier=["train", "final_test"])
+    with pytest.raises(ValueError, match=r"mouse_id 'Z'.*\['A', 'B', 'C'\]"):
+        trials.sel(mouse_id="Z")
+    unlabelled = v1.Trials({"A": recordings["A"].drop_vars("tier")})
+    with pytest.raises(ValueError, match="there is no tier here"):
+        unlabelled.sel(tier="train")
+    with pytest.raises(ValueError, match="no tier here"):
+        trials[:0].sel(tier="train")
+
+
+def test_tiers_are_empty_text_where_there_are_none(recordings):
+    trials = v1.Trials({"A": recordings["A"].drop_vars("tier"), "B": recordings["B"]})
+    np.testing.assert_array_equal(trials.tiers, [""] * 7 + ["train", "test"] * 2)
+
+
+def test_image_ids_of_numbers_and_text_are_compared_as_text(recordings):
+    named = recordings["B"].assign_coords(image_id=("trial", np.array(["0", "1", "x", "yy"])))
+    ids = v1.Trials({"A": recordings["A"], "B": named}).image_ids
+    np.testing.assert_array_equal(ids, ["0", "1", "2", "0", "1", "2", "0", "0", "1", "x", "yy"])
+    big = recordings["B"].assign_coords(image_id=("trial", np.arange(4, dtype="u8") + 2**63))
+    ids = v1.Trials({"A": recordings["A"], "B": big}).image_ids
+    assert ids[-1] == str(2**63 + 3)  # not rounded to a float
+    small = recordings["B"].assign_coords(image_id=("trial", np.arange(4, dtype="u1")))
+    assert v1.Trials({"A": recordings["A"], "B": small}).image_ids.dtype.kind == "i"
+
+
+def test_without_ids_the_content_tells_the_image():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 2, 4, 6), dtype=np.uint8)
+    trials = v1.Trials.from_arrays({"A": images, "B": images[[3, 3, 0]].astype("f4")})
+    ids = trials.image_ids
+    assert len(set(ids[:5])) == 5
+    np.testing.assert_array_equal(ids[5:], ids[[3, 3, 0]])
+    np.testing.assert_array_equal(trials[::-1].image_ids, ids[::-1])
+    np.testing.assert_array_equal(v1.Trials(trials.recordings).image_ids, ids)
+    mixed = v1.Trials.from_arrays(
+        {"A": images, "B": images[:1]}, image_ids={"A": np.arange(5), "B": None}
+    )
+    np.testing.assert_array_equal(mixed.image_ids, [*map(str, range(5)), ids[0]])
+
+
+def test_names_positions_and_sizes(trials, recordings):
+    assert trials.behavior_names("A") == NAMES
+    np.testing.assert_array_equal(trials.positions("B"), recordings["B"]["position"])
+    assert trials[:2].recorded_trials("A") == 7
+    assert trials.has("responses", "A")
+    assert not trials.has("expected_responses", "A")
+    bare = v1.Trials({"A": recordings["A"][["stimuli"]]})
+    assert bare.n_neurons == {"A": 0}
+    assert bare.positions("A") is None
+    assert bare.behavior_names("A") is None
+    assert bare.get("behaviors", "A") is None
+    unnamed = recordings["A"].drop_vars("behavior")
+    assert v1.Trials({"A": unnamed}).behavior_names("A") == NAMES
+
+
+def test_asking_for_what_is_not_there(trials, recordings):
+    with pytest.raises(ValueError, match="unknown mouse 'Z'"):
+        trials.get("stimuli", "Z")
+    with pytest.raises(ValueError, match="unknown mouse 'Z'"):
+        trials.rows("Z")
+    with pytest.raises(ValueError, match="no variable 'stimulus'"):
+        trials.get("stimulus", "A")
+    without = v1.Trials({"A": recordings["A"], "B": recordings["B"].drop_vars("responses")})
+    with pytest.raises(ValueError, match="mouse 'B' has no responses"):
+        without.responses  # noqa: B018
+    assert len(without[:7].responses) == 7
+    with pytest.raises(ValueError, match="mouse 'A' has no expected_responses"):
+        trials.expected_responses  # noqa: B018
+
+
+def test_views_as_recordings_and_back(trials):
+    view = trials[[8, 2, 2, 9]]
+    again = v1.Trials(view.recordings)
+    same(again, ["A", "A", "B", "B"], [2, 2, 1, 2])
+    assert again.recordings["A"]["responses"].attrs == {"units": "Hz"}
+    np.testing.assert_array_equal(again.recordings["A"]["trial_id"], [4, 4])
+
+
+def test_blocks_pass_once_through_a_mouse(trials):
+    view = trials[::-1]
+    blocks = list(view.blocks("A", 3))
+    assert [len(b) for b in blocks] == [3, 3, 1]
+    rows = np.concatenate([b.rows("A")[1] for b in blocks])
+    np.testing.assert_array_equal(rows, np.arange(7)[::-1])
+    assert all(b.mice == ["A"] for b in blocks)
+
+
+# ------------------------------------------------------------------------------- preprocessing
+
+
+class Scale:
+    """A step that multiplies by the number of the mouse, and remembers what it saw."""
+
+    def __init__(self, factors):
+        self.factors, self.calls = factors, []
+
+    def stimuli(self, mouse_id, images):
+        self.calls.append(("stimuli", mouse_id, len(images)))
+        return images.astype(float) * self.factors[mouse_id]
+
+    def behaviors(self, mouse_id, values, names):
+        assert names == NAMES
+        self.calls.append(("behaviors", mouse_id, len(values)))
+        return values * self.factors[mouse_id]
+
+
+def test_steps_are_applied_when_data_are_read_and_only_to_what_is_read(trials):
+    step = Scale({"A": 2.0, "B": -1.0, "C": 0.0})
+    view = trials.with_step(step).with_step(step)[[9, 3, 1]]
+    assert step.calls == []
+    np.testing.assert_allclose(view.get("behaviors", "A"), 4 * trials[[3, 1]].get("behaviors", "A"))
+    assert step.calls == [("behaviors", "A", 2)] * 2
+    assert view.get("stimuli", "B").max() == 102
+    assert trials.get("stimuli", "B").dtype == np.uint8
+    # labels, responses and the exported recordings stay as recorded
+    np.testing.assert_array_equal(view.responses.get("A"), trials[[3, 1]].responses.get("A"))
+    np.testing.assert_array_equal(
+        view.recordings["A"]["behaviors"], trials.recordings["A"]["behaviors"][[3, 1]]
+    )
+    assert pickle.loads(pickle.dumps(view)).get("stimuli", "B").max() == 102
+
+
+# --------------------------------------------------------------------------------------- files
+
+
+def test_open_reads_no_data(trials, tmp_path, monkeypatch):
+    trials.to_netcdf(tmp_path / "r.nc")
+    reads = Counter()
+    array_class = xr.backends.netCDF4_.NetCDF4ArrayWrapper
+    getitem = array_class._getitem
+
+    def counted(self, key):
+        out = getitem(self, key)
+        reads[self.variable_name] += np.size(out)
+        return out
+
+    monkeypatch.setattr(array_class, "_getitem", counted)
+    opened = v1.Trials.open(tmp_path / "r.nc")
+    view = opened.sel(mouse_id=["A", "B"])[[9, 1, 1]]
+    target = view.responses[::-1]
+    view.mouse_ids, view.image_ids, view.tiers, view.n_neurons, view.recordings, repr(view)
+    view.behavior_names("A"), view.positions("A"), view._repr_html_(), target.image_ids
+    assert reads["stimuli"] == reads["responses"] == 0
+    assert view.get("stimuli", "A").shape == (2, 1, 4, 6)
+    assert reads["stimuli"] == 4 * 6  # the repeated trial once, nothing else
+    target.get("B")
+    assert reads["responses"] == SIZES["B"][1]
+
+
+@pytest.mark.parametrize(
+    "key", [slice(None), slice(None, None, -1), [5, 5, 0, 9, 2, 5, 11], [], [6, 3]], ids=repr
+)
+def test_lazily_opened_and_in_memory_are_the_same(trials, opened, key):
+    key = key or slice(0)
+    same(opened[key], FLAT_MICE[key], FLAT_ROWS[key])
+    for mouse in SIZES:
+        for name in ("stimuli", "responses"):
+            one, other = trials[key].get(name, mouse), opened[key].get(name, mouse)
+            assert one.dtype == other.dtype
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_view_of_a_file_is_written_to_another(opened, tmp_path):
+    view = opened[[9, 3, 3, 0]]
+    view.to_netcdf(tmp_path / "part.nc")
+    same(v1.Trials.open(tmp_path / "part.nc"), ["A", "A", "A", "B"], [3, 3, 0, 2])
+
+
+def test_lazy_trials_are_pickled_by_path(opened):
+    copy = pickle.loads(pickle.dumps(opened[::-2]))
+    assert not copy._recordings["A"].variables["stimuli"]._in_memory
+    same(copy, FLAT_MICE[::-2], FLAT_ROWS[::-2])
+
+
+# ----------------------------------------------------------------------------------- responses
+
+
+def test_the_matrix_of_one_mouse_is_labelled(trials):
+    matrix = trials.responses[[8, 4, 2]]["A"]
+    assert matrix.dims == ("trial", "neuron")
+    assert matrix.attrs == {"units": "Hz"}
+    np.testing.assert_array_equal(matrix, trials._recordings["A"]["responses"][[4, 2]])
+    np.testing.assert_array_equal(matrix["neuron"], [1000, 1001, 1002])
+    np.testing.assert_array_equal(matrix["image_id"], [1, 2])
+    np.testing.assert_array_equal(matrix["tier"], ["train", "train"])
+    np.testing.assert_array_equal(matrix["trial_id"], [2, 4])
+    with pytest.raises(ValueError, match="unknown mouse 'Z'"):
+        trials.responses["Z"]
+    with pytest.raises(ValueError, match=r"no responses of mouse 'B' here, only of \['A'\]"):
+        trials[:7].responses["B"]
+
+
+def test_predictions_bear_the_labels_of_their_trials(trials):
+    view = trials[[9, 3, 7, 1]]
+    values = {"A": np.array([[1.0] * 3, [2.0] * 3]), "B": np.array([[3.0] * 5, [4.0] * 5])}
+    predictions = Responses.from_arrays(values, like=view)
+    assert [v[0] for v in np.asarray(predictions)] == [3.0, 1.0, 4.0, 2.0]
+    np.testing.assert_array_equal(predictions.image_ids, view.image_ids)
+    np.testing.assert_array_equal(predictions.tiers, view.tiers)
+    assert [v[0] for v in np.asarray(predictions[[3, 0]])] == [2.0, 3.0]
+    np.testing.assert_array_equal(predictions[[3, 0]]["A"], [[2.0] * 3])
+    np.testing.assert_array_equal(predictions["A"]["trial_id"], [3, 5])
+    with pytest.raises(ValueError, match="mouse 'A': 1 response vectors came for 2"):
+        Responses.from_arrays({**values, "A": values["A"][:1]}, like=view)
+
+
+def test_the_array_of_responses(trials):
+    array = np.asarray(trials.responses)
+    assert array.shape == (N,)
+    assert [len(v) for v in array] == [SIZES[m][1] for m in FLAT_MICE]
+    assert np.asarray(trials[:0].responses).shape == (0,)
+    with pytest.raises(ValueError, match="without a copy"):
+        np.array(trials.responses, copy=False)
+
+
+@pytest.mark.parametrize("source", ["trials", "opened"])
+def test_responses_are_pickled_without_stimuli(request, source):
+    trials = request.getfixturevalue(source)
+    target = trials.responses[[9, 3, 3]]
+    copy = pickle.loads(pickle.dumps(target))
+    assert "stimuli" not in copy._recordings["A"]
+    for vector, expected in zip(np.asarray(copy), np.asarray(target), strict=True):
+        np.testing.assert_array_equal(vector, expected)
+    xr.testing.assert_identical(copy["A"], target["A"])
+    np.testing.assert_array_equal(copy.image_ids, target.image_ids)
+    np.testing.assert_array_equal(copy[1:].tiers, target[1:].tiers)
+
+
+def test_pickled_responses_of_unlabelled_trials_keep_their_images():
+    images = np.arange(5 * 24, dtype=np.uint8).reshape(5, 1, 4, 6)[[0, 1, 2, 1, 0]]
+    target = v1.Trials.from_arrays(images, None, np.ones((5, 2))).responses
+    copy = pickle.loads(pickle.dumps(target[1:]))
+    assert copy.image_ids[0] == copy.image_ids[2] == target.image_ids[1]
+    np.testing.assert_array_equal(copy.tiers, [""] * 4)
+    assert copy["mouse"].shape == (4, 2)
+
+
+# -------------------------------------------------------------------------------------- reprs
+
+
+def test_reprs(trials):
+    assert repr(trials[:9]) == "<Trials: 9 trials of 2 mice: A (7 trials), B (2 trials)>"
+    assert repr(trials[:3].responses) == "<Responses: 3 trials of 1 mice: A (3 trials)>"
+    page = trials[:9]._repr_html_()
+    assert "9 trials of 2 mice" in page
+    assert "1 × 4 × 6" in page
+    assert "running_speed" in page
+    assert "<td>C</td>" not in page
+    strange = v1.Trials({"<b>": recording("A")[["stimuli"]]})._repr_html_()
+    assert "&lt;b&gt;" in strange
