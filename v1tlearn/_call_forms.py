@@ -6,6 +6,7 @@ nowhere else. No estimator and no file format lives here.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -271,6 +272,15 @@ def _matrix(mouse: str, responses: Any) -> np.ndarray:
     return matrix
 
 
+def _numbers(mouse: str, name: str, values: np.ndarray) -> np.ndarray:
+    if values.dtype == object:
+        with contextlib.suppress(TypeError, ValueError):
+            values = values.astype(np.float64)
+    if values.dtype.kind not in "buif":
+        raise TypeError(f"mouse {mouse!r}: {name} has dtype {values.dtype}: expected numbers.")
+    return values
+
+
 def _without_padding(responses: Any) -> Any:
     """Cut the all-NaN columns at the right end, which pad this mouse to the largest."""
     if isinstance(responses, list | tuple):
@@ -351,11 +361,12 @@ def _dataset(
     coords: dict[str, Any] = {}
     if "behaviors" in part:
         table, names = _behavior_table(mouse, part["behaviors"], behavior_names, unnamed)
+        table = _numbers(mouse, "behaviors", table)
         lengths["behaviors"] = len(table)
         variables["behaviors"] = (("trial", "behavior"), table)
         coords["behavior"] = names
     if "responses" in part:
-        matrix = _matrix(mouse, part["responses"])
+        matrix = _numbers(mouse, "responses", _matrix(mouse, part["responses"]))
         lengths["responses"] = len(matrix)
         variables["responses"] = (("trial", "neuron"), matrix)
     for name, coordinate in (("image_ids", "image_id"), ("tiers", "tier")):
