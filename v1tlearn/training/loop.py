@@ -226,9 +226,21 @@ def _train_epoch(
         ]
     ).tolist()
     if not finite:
-        step, column = torch.nonzero(~torch.isfinite(table))[0].tolist()
+        step, column = _first_not_finite(table)
         raise NonFiniteLossError(mice[column], epoch, step + 1)
     return {"loss": total / max(count, 1.0), "penalty": penalty}
+
+
+def _first_not_finite(losses: Tensor) -> tuple[int, int]:
+    """Step and mouse, of (steps, mice), at which the training ran off.
+
+    Where a whole step is lost, the core was spoilt in the step before, by the mouse with the
+    largest loss there.
+    """
+    step, mouse = torch.nonzero(~torch.isfinite(losses))[0].tolist()
+    if step > 0 and not torch.isfinite(losses[step]).any():
+        mouse = int(losses[step - 1].argmax())
+    return step, mouse
 
 
 def backward(

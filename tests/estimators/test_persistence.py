@@ -1,0 +1,275 @@
+"""How fitted models outlive the process: directories, pickle, and what goes wrong with them."""
+
+import json
+import os
+import pickle
+import pickletools
+import subprocess
+import sys
+import textwrap
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.base import clone
+
+import v1tlearn as v1
+
+MODEL = "model.json"
+
+
+@pytest.fixture
+def saved(fitted, tmp_path):
+    fitted.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def weights_file(path):
+    (file,) = path.glob("*.safetensors")
+    return file
+
+
+@pytest.mark.parametrize(
+    "kind", [v1.CNNRegressor, v1.LNRegressor, v1.ViTRegressor, v1.V1TRegressor]
+)
+def test_a_saved_model_predicts_the_same(kind, small, trials, equal, tmp_path):
+    est = small(kind, behavior_columns=["running_speed"], image_size=(11, 14)).fit(trials)
+    est.save(tmp_path / "model")
+    loaded = kind.load(tmp_path / "model")
+    assert type(loaded) is kind
+    assert equal(loaded.predict(trials), est.predict(trials))
+    assert loaded.history_ == est.history_
+    params = est.get_params()
+    assert loaded.get_params() == {**params, "device": "auto"}
+    assert loaded.score(trials) == est.score(trials)
+    for name in ("mice_", "n_neurons_", "image_shape_", "behavior_names_", "behavior_mode_"):
+        assert getattr(loaded, name) == getattr(est, name)
+
+
+def test_mouse_ids_of_any_text_survive(small, arrays, tmp_path, equal):
+    names = {"A": "21067-10-18", "B": "a.b/c d"}
+    renamed = [{names[m]: v for m, v in arrays[k].items()} for k in ("stimuli", "responses")]
+    est = small().fit(renamed[0], None, renamed[1])
+    est.save(tmp_path / "model")
+    loaded = v1.CNNRegressor.load(tmp_path / "model")
+    assert equal(loaded.predict(renamed[0]), est.predict(renamed[0]))
+
+
+@pytest.mark.parametrize("how", ["pickle", "joblib"])
+def test_a_pickled_model_predicts_the_same(how, fitted, trials, equal, tmp_path):
+    if how == "pickle":
+        again = pickle.loads(pickle.dumps(fitted))
+    else:
+        joblib.dump(fitted, tmp_path / "model.joblib")
+        again = joblib.load(tmp_path / "model.joblib")
+    assert equal(again.predict(trials), fitted.predict(trials))
+
+
+def test_unfitted_models_pickle(small):
+    est = small()
+    assert pickle.loads(pickle.dumps(est)).get_params() == est.get_params()
+
+
+def test_the_device_is_never_kept(fitted, saved):
+    assert "device_" not in fitted.__getstate__()
+    assert "device_" not in json.loads((saved / MODEL).read_text())["attributes"]
+    assert not hasattr(v1.CNNRegressor.load(saved), "device_")
+    assert v1.CNNRegressor.load(saved, device="cpu").device == "cpu"
+
+
+def test_the_training_data_are_not_kept(fitted, trials):
+    n_pixels = sum(trials.get("stimuli", m).size for m in trials.mice)
+    without = len(pickle.dumps(fitted))
+    assert n_pixels < without  # so that the next line says something
+    assert trials.get("stimuli", "A").tobytes()[:400] not in pickle.dumps(fitted)
+
+
+def test_no_pickle_in_the_files(saved):
+    assert sorted(f.suffix for f in saved.iterdir()) == [".json", ".safetensors"]
+    json.loads((saved / MODEL).read_text())
+    load_file(weights_file(saved))
+    for file in saved.iterdir():
+        with pytest.raises(ValueError), open(file, "rb") as stream:
+            list(pickletools.genops(stream))
+
+
+def test_parameters_set_after_fit_do_not_disturb(small, trials, equal, tmp_path):
+    est = small().fit(trials)
+    expected = est.predict(trials)
+    est.set_params(hidden_channels=32, input_kernel=3, shift="none", crop_scale=0.5)
+    est.save(tmp_path / "model")
+    assert equal(est.predict(trials), expected)
+    assert equal(pickle.loads(pickle.dumps(est)).predict(trials), expected)
+    loaded = v1.CNNRegressor.load(tmp_path / "model")
+    assert equal(loaded.predict(trials), expected)
+    assert loaded.hidden_channels == 32
+    assert clone(loaded).fit(trials).module_.core.output_shape[0] == 32
+
+
+def test_saving_again_replaces(small, trials, saved, equal):
+    est = small(random_state=5).fit(trials)
+    est.save(saved)
+    assert equal(v1.CNNRegressor.load(saved).predict(trials), est.predict(trials))
+    assert len(list(saved.iterdir())) == 2
+
+
+def test_other_files_beside_a_model_stay(fitted, saved):
+    (saved / "figure.png").write_bytes(b"figure")
+    fitted.save(saved)
+    assert (saved / "figure.png").read_bytes() == b"figure"
+
+
+def test_an_empty_directory_is_taken(fitted, tmp_path):
+    fitted.save(tmp_path)
+    assert (tmp_path / MODEL).is_file()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", MODEL])
+def test_what_is_no_model_is_not_overwritten(name, fitted, tmp_path):
+    (tmp_path / name).write_text('{"my": "notes"}')
+    with pytest.raises(FileExistsError, match="is no saved model: choose another path"):
+        fitted.save(tmp_path)
+    with pytest.raises(FileExistsError):
+        fitted.save(tmp_path / name)
+    assert [f.name for f in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == '{"my": "notes"}'
+
+
+def test_a_generator_as_seed_cannot_be_saved(small, trials, tmp_path):
+    est = small(random_state=np.random.RandomState(0), max_epochs=1).fit(trials)
+    with pytest.raises(TypeError, match=r"random_state.*RandomState.*an int"):
+        est.save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    pickle.loads(pickle.dumps(est)).predict(trials)
+
+
+KILLED = textwrap.dedent(
+    """
+    import os, signal, sys
+    import v1tlearn as v1
+    from v1tlearn.estimators import _persistence
+
+    save_file, replace = _persistence.save_file, os.replace
+
+    def killed(*args):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def torn(tensors, file):
+        save_file(tensors, file)
+        with open(file, "r+b") as stream:
+            stream.truncate(100)
+        killed()
+
+    for number, path in enumerate(sys.argv[1:]):
+        est = v1.CNNRegressor.load(path)
+        est.state_["epoch"] = 99
+        child = os.fork()
+        if not child:
+            if number == 0:
+                _persistence.save_file = torn
+            else:
+                os.replace = killed if number == 1 else lambda *args: (replace(*args), killed())
+            est.save(path)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    """
+)
+
+
+def test_a_killed_save_leaves_one_whole_model(fitted, trials, equal, tmp_path):
+    epochs = {"in weights": 2, "before rename": 2, "after rename": 99}
+    paths = [tmp_path / when for when in epochs]
+    for path in paths:
+        fitted.save(path)
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", KILLED, *map(str, paths)], env=env, check=True)
+    for path, epoch in zip(paths, epochs.values(), strict=True):
+        assert len(list(path.iterdir())) > 2
+        loaded = v1.CNNRegressor.load(path)
+        assert equal(loaded.predict(trials), fitted.predict(trials))
+        assert loaded.state_["epoch"] == epoch
+        fitted.save(path)  # and the next save clears the remains away
+        assert len(list(path.iterdir())) == 2
+
+
+def test_a_first_save_that_was_killed_does_not_bar_the_next(fitted, tmp_path):
+    (tmp_path / "tensors-0123.safetensors").write_bytes(b"torn")
+    (tmp_path / f".{MODEL}-0123").write_text("{")
+    with pytest.raises(ValueError, match="holds no saved model"):
+        v1.CNNRegressor.load(tmp_path)
+    fitted.save(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_failed_save_leaves_nothing(fitted, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("v1tlearn.estimators._persistence.os.replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        fitted.save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["nothing", "."])
+def test_no_model_to_load(path, tmp_path):
+    with pytest.raises(ValueError, match=r"holds no saved model: it has no model\.json"):
+        v1.CNNRegressor.load(tmp_path / path)
+
+
+@pytest.mark.parametrize("kind", [v1.LNRegressor, v1.V1TRegressor])
+def test_a_model_of_another_class(kind, saved):
+    with pytest.raises(ValueError, match=r"holds a CNNRegressor: load it with CNNRegressor\.load"):
+        kind.load(saved)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "truncated json",
+        "json of another kind",
+        "no attributes",
+        "torn weights",
+        "no weights",
+        "other weights",
+        "unknown parameter",
+    ],
+)
+def test_damaged_files_say_so(damage, saved):
+    text = (saved / MODEL).read_text()
+    content = json.loads(text)
+    weights = weights_file(saved)
+    if damage == "truncated json":
+        (saved / MODEL).write_text(text[:1000])
+    elif damage == "json of another kind":
+        (saved / MODEL).write_text("[1, 2]")
+    elif damage == "no attributes":
+        content.pop("attributes")
+        (saved / MODEL).write_text(json.dumps(content))
+    elif damage == "torn weights":
+        weights.write_bytes(weights.read_bytes()[:500])
+    elif damage == "no weights":
+        weights.unlink()
+    elif damage == "other weights":
+        (saved / MODEL).write_text(text.replace('"hidden_channels",\n', '"other_channels",\n'))
+    else:
+        (saved / MODEL).write_text(text.replace('"n_layers"', '"n_floors"'))
+    with pytest.raises(ValueError, match="damaged or incomplete") as caught:
+        v1.CNNRegressor.load(saved)
+    assert str(saved) in str(caught.value)
+
+
+def test_a_later_format(saved):
+    content = json.loads((saved / MODEL).read_text())
+    (saved / MODEL).write_text(json.dumps({**content, "format": 99}))
+    with pytest.raises(ValueError, match=r"format 99, this version reads 1: update v1tlearn"):
+        v1.CNNRegressor.load(saved)
+
+
+def test_a_device_that_is_not_there(saved, trials):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    est = v1.CNNRegressor.load(saved, device="cuda")
+    with pytest.raises(ValueError, match="not present on this machine: set device='auto'"):
+        est.predict(trials)
