@@ -561,6 +561,23 @@ class Responses(_View):
             )
         return _read(self._sources[str(mouse_id)], self._rows[positions])
 
+    def load(self) -> Responses:
+        """Read these responses once, for those who need them several times.
+
+        Returns
+        -------
+        Responses
+            The same, in memory.
+        """
+        values = {mouse: self.get(mouse) for mouse in self.mice}
+        rows = np.empty(len(self), dtype=np.int64)
+        for mouse in self.mice:
+            positions, _ = self.rows(mouse)
+            rows[positions] = np.arange(len(positions))
+        view = self[:]
+        view._sources, view._rows = values, rows
+        return view
+
     def _array(self, mouse_id: str) -> xr.DataArray:
         rows = self.rows(mouse_id)[1]
         labels = {

@@ -231,7 +231,7 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             )
         go_on = self.warm_start and hasattr(self, "module_")
         seed = self.seed_ if go_on else draw_seed(self.random_state)
-        target = call.target
+        target = call.target.load()
         trials, held_out = call.trials, None
         if validation is not None:
             held_out = (validation, validation.responses)
@@ -285,7 +285,7 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         seed = self.seed_ if go_on else draw_seed(self.random_state)
         if go_on:
             self.state_["model"] = self.state_["best"]
-        return self._train(call.trials, call.target, None, 1, seed=seed, go_on=go_on)
+        return self._train(call.trials, call.target.load(), None, 1, seed=seed, go_on=go_on)
 
     def predict(
         self,
