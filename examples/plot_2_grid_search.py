@@ -17,10 +17,16 @@ import v1tlearn as v1
 from v1tlearn.metrics import scorers
 
 recordings = v1.make_v1_recordings(
-    n_mice=2, n_neurons=40, n_trials=500, n_test_images=20, n_repeats=5, random_state=0
+    n_mice=2,
+    n_neurons=40,
+    n_trials=600,
+    n_test_images=20,
+    n_repeats=5,
+    image_shape=(18, 32),
+    random_state=0,
 )
 trials = v1.Trials(recordings)
-train, test = trials.sel(tier=["train", "validation"]), trials.sel(tier="test")
+train, test = trials.sel(tier="train"), trials.sel(tier="test")
 shared = set(train.sel(mouse_id=train.mice[0]).image_ids) & set(
     train.sel(mouse_id=train.mice[1]).image_ids
 )
@@ -34,7 +40,16 @@ print(f"{len(train)} trials of {len(set(train.image_ids))} images, {len(shared)}
 # default, the best setting is fitted to all trials in the end.
 
 search = GridSearchCV(
-    v1.CNNRegressor(max_epochs=8, batch_size=64, validation_fraction=0, random_state=0),
+    v1.CNNRegressor(
+        n_layers=2,
+        input_kernel=7,
+        hidden_kernel=5,
+        laplace=0.1,
+        batch_size=16,
+        max_epochs=10,
+        validation_fraction=0,
+        random_state=0,
+    ),
     {"hidden_channels": [2, 8, 32]},
     cv=GroupKFold(3),
     scoring=scorers["single_trial_correlation"],

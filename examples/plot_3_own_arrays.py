@@ -20,7 +20,13 @@ import numpy as np
 import v1tlearn as v1
 
 recordings = v1.make_v1_recordings(
-    n_mice=2, n_neurons=[30, 50], n_trials=400, n_test_images=20, n_repeats=5, random_state=0
+    n_mice=2,
+    n_neurons=[30, 50],
+    n_trials=400,
+    n_test_images=20,
+    n_repeats=5,
+    image_shape=(18, 32),
+    random_state=0,
 )
 stimuli, behaviors, responses = {}, {}, {}
 for mouse, recording in recordings.children.items():
@@ -29,7 +35,7 @@ for mouse, recording in recordings.children.items():
     responses[mouse] = recording["responses"].values
     print(mouse, stimuli[mouse].shape, behaviors[mouse].shape, responses[mouse].shape)
 
-settings = {"hidden_channels": 8, "batch_size": 64, "max_epochs": 8, "random_state": 0}
+settings = {"n_layers": 2, "hidden_channels": 8, "batch_size": 16, "max_epochs": 8}
 
 # %%
 # Dicts

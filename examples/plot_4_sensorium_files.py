@@ -26,7 +26,13 @@ from v1tlearn.metrics import average_correlation
 
 folder = Path(tempfile.mkdtemp())
 simulated = v1.make_v1_recordings(
-    n_mice=2, n_neurons=40, n_trials=400, n_test_images=20, n_repeats=5, random_state=0
+    n_mice=2,
+    n_neurons=40,
+    n_trials=600,
+    n_test_images=20,
+    n_repeats=5,
+    image_shape=(18, 32),
+    random_state=0,
 )
 v1.write_sensorium(simulated, folder / "sensorium")
 for path in sorted((folder / "sensorium").glob("*/*"))[:6]:
@@ -49,9 +55,17 @@ print(recordings[next(iter(recordings.children))])
 # The trials are views into the file: nothing is read until it is used.
 
 trials = v1.Trials.open(folder / "recordings.nc")
-model = v1.CNNRegressor(hidden_channels=8, batch_size=64, max_epochs=10, random_state=0).fit(
-    trials.sel(tier="train"), validation=trials.sel(tier="validation")
+model = v1.CNNRegressor(
+    n_layers=2,
+    hidden_channels=16,
+    input_kernel=7,
+    hidden_kernel=5,
+    laplace=0.1,
+    batch_size=16,
+    max_epochs=20,
+    random_state=0,
 )
+model.fit(trials.sel(tier="train"), validation=trials.sel(tier="validation"))
 test = trials.sel(tier="test")
 print(f"single-trial correlation on the test tier: {model.score(test):.3f}")
 
