@@ -5,12 +5,16 @@ Global torch settings are changed only inside `numerics` and put back when it en
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
+
+_CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
@@ -97,23 +101,40 @@ def numerics(
     deterministic : bool, default=False
         Use deterministic algorithms only (needed on GPUs; the CPU is deterministic anyway).
     """
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    tf32_before = [backend.allow_tf32 for backend in backends]
+    switches = _tf32_switches() if device.type == "cuda" else []
+    workspace_before = os.environ.get(_CUBLAS_WORKSPACE)
     deterministic_before = torch.are_deterministic_algorithms_enabled()
     warn_only_before = torch.is_deterministic_algorithms_warn_only_enabled()
     try:
-        if device.type == "cuda":
-            for backend in backends:
-                backend.allow_tf32 = precision == "tf32"
+        for backend, name, _ in switches:
+            on, off = (True, False) if name == "allow_tf32" else ("tf32", "ieee")
+            setattr(backend, name, on if precision == "tf32" else off)
+        if device.type == "cuda" and workspace_before is None:
+            # torch looks only once, at the first matrix product, whether cuBLAS is deterministic
+            os.environ[_CUBLAS_WORKSPACE] = ":4096:8"
         if deterministic:
             torch.use_deterministic_algorithms(True)
         yield
     finally:
-        if device.type == "cuda":
-            for backend, allowed in zip(backends, tf32_before, strict=True):
-                backend.allow_tf32 = allowed
+        for backend, name, before in switches:
+            setattr(backend, name, before)
+        if device.type == "cuda" and workspace_before is None:
+            del os.environ[_CUBLAS_WORKSPACE]
         if deterministic:
             torch.use_deterministic_algorithms(deterministic_before, warn_only=warn_only_before)
+
+
+def _tf32_switches() -> list[tuple[Any, str, Any]]:
+    """Return backend, attribute and present value of what turns TF32 on.
+
+    Where the newer attributes were used, torch refuses to read the older ones.
+    """
+    older = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    try:
+        return [(backend, "allow_tf32", backend.allow_tf32) for backend in older]
+    except RuntimeError:
+        newer = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+        return [(backend, "fp32_precision", backend.fp32_precision) for backend in newer]
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import parameters_to_vector
 
 from v1tlearn.nn.losses import poisson_loss
 from v1tlearn.nn.model import EncodingModel
@@ -34,9 +35,10 @@ class NonFiniteLossError(FloatingPointError):
 
     def __init__(self, mouse: str, epoch: int, step: int) -> None:
         super().__init__(
-            f"the loss of mouse {mouse!r} is not finite at step {step} of epoch {epoch}. Lower lr "
-            "(a tenth is a good start), use precision='float32', or look for extreme values in "
-            f"the responses and behaviour of mouse {mouse!r}. The best model so far is kept."
+            f"the loss of mouse {mouse!r} is not finite at step {step} of epoch {epoch}, or its "
+            "gradient is not. Lower lr (a tenth is a good start), use precision='float32', or look "
+            f"for extreme values in the responses and behaviour of mouse {mouse!r}. The best model "
+            "so far is kept."
         )
         self.mouse, self.epoch = mouse, epoch
 
@@ -216,13 +218,14 @@ def _train_epoch(
         counts.append(sum(s[1] for s in step))
         penalties.append(sum(s[2] for s in step))
     table = torch.stack(losses)
+    weights = parameters_to_vector(model.parameters()).detach()
     # the only synchronisation of the epoch
     total, count, penalty, finite = torch.stack(
         [
             table.sum(),
             torch.as_tensor(sum(counts), dtype=table.dtype, device=device),
             torch.stack(penalties).mean(),
-            torch.isfinite(table).all(),
+            table.isfinite().all() & weights.isfinite().all(),
         ]
     ).tolist()
     if not finite:
@@ -234,13 +237,14 @@ def _train_epoch(
 def _first_not_finite(losses: Tensor) -> tuple[int, int]:
     """Step and mouse, of (steps, mice), at which the training ran off.
 
-    Where a whole step is lost, the core was spoilt in the step before, by the mouse with the
-    largest loss there.
+    Where a whole step is lost, or none but the weights, the core was spoilt in the step before, by
+    the mouse with the largest loss there.
     """
-    step, mouse = torch.nonzero(~torch.isfinite(losses))[0].tolist()
-    if step > 0 and not torch.isfinite(losses[step]).any():
-        mouse = int(losses[step - 1].argmax())
-    return step, mouse
+    lost = ~losses.isfinite()
+    step = int(lost.any(1).long().argmax()) if lost.any() else len(losses)
+    if step == len(losses) or (step > 0 and lost[step].all()):
+        return min(step, len(losses) - 1), int(losses[step - 1].argmax())
+    return step, int(lost[step].long().argmax())
 
 
 def backward(
