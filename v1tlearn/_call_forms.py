@@ -202,10 +202,11 @@ def _split_flat(
             f"stimuli has {n} trials but mouse_ids has shape {ids.shape}: give one mouse id per "
             "trial, or lists or dicts with one entry per mouse."
         )
-    unique, first, inverse = np.unique(ids, return_index=True, return_inverse=True)
-    appearance = np.argsort(first, kind="stable")
-    keys = _names([unique[k].item() for k in appearance])
-    rows = [np.flatnonzero(inverse == k) for k in appearance]
+    labels = ids.tolist()
+    keys = _names(list(dict.fromkeys(labels)))
+    number = {key: k for k, key in enumerate(keys.values())}
+    numbers = np.array([number[label] for label in labels])
+    rows = [np.flatnonzero(numbers == k) for k in range(len(keys))]
     parts: dict[str, dict[str, Any]] = {mouse: {} for mouse in keys}
     for name, field in fields.items():
         if field is None:

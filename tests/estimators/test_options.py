@@ -1,0 +1,229 @@
+"""Every value of the parameters that choose between ways of building the model, trained once."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import v1tlearn as v1
+from v1tlearn.trials import Trials
+
+COLUMNS = ["pupil_dilation", "pupil_dilation_derivative", "running_speed", "pupil_x", "pupil_y"]
+
+
+def changed_by_behavior(est, trials, columns, mouse="A"):
+    """Whether predictions depend on these columns of the behaviour."""
+    stimuli, behaviors = trials.get("stimuli", mouse), trials.get("behaviors", mouse)
+    altered = behaviors.copy()
+    altered[:, [COLUMNS.index(c) for c in columns]] *= 3
+    first, second = (est.predict({mouse: stimuli}, {mouse: b}) for b in (behaviors, altered))
+    return not np.array_equal(first[mouse], second[mouse])
+
+
+@pytest.mark.parametrize(
+    "mode",
+    ["none", "channels", "b_mlp", "b_mlp_first_block", "b_mlp_shared", "b_mlp_per_mouse"],
+)
+def test_behavior_modes_of_v1t(mode, small, trials):
+    est = small(v1.V1TRegressor, behavior_mode=mode, shift="none").fit(trials)
+    assert est.behavior_mode_ == mode
+    assert np.isfinite(est.score(trials))
+    assert est.core_columns_ == ([] if mode == "none" else COLUMNS)
+    assert changed_by_behavior(est, trials, COLUMNS) == (mode != "none")
+
+
+@pytest.mark.parametrize("kind", [v1.CNNRegressor, v1.LNRegressor, v1.ViTRegressor])
+@pytest.mark.parametrize("mode", ["none", "channels"])
+def test_behavior_modes_of_the_others(kind, mode, small, trials):
+    est = small(kind, behavior_mode=mode, shift="none").fit(trials)
+    assert np.isfinite(est.score(trials))
+    assert changed_by_behavior(est, trials, COLUMNS[:3]) == (mode != "none")
+    assert not changed_by_behavior(est, trials, COLUMNS[3:])
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "columns"),
+    [
+        (v1.V1TRegressor, "b_mlp", COLUMNS),
+        (v1.ViTRegressor, "channels", COLUMNS[:3]),
+        (v1.CNNRegressor, "channels", COLUMNS[:3]),
+        (v1.LNRegressor, "channels", COLUMNS[:3]),
+    ],
+)
+def test_auto_is_the_published_mode(kind, mode, columns, small, trials, arrays):
+    est = small(kind, max_epochs=0).fit(trials)
+    assert (est.behavior_mode_, est.core_columns_) == (mode, columns)
+    est.fit(arrays["stimuli"], None, arrays["responses"])
+    assert (est.behavior_mode_, est.core_columns_) == ("none", [])
+
+
+def test_behavior_columns_choose_and_order(small, trials):
+    est = small(behavior_columns=["running_speed", "pupil_x"], shift="none").fit(trials)
+    assert list(est.feature_names_in_) == ["running_speed", "pupil_x"]
+    assert changed_by_behavior(est, trials, ["running_speed"])
+    assert not changed_by_behavior(est, trials, ["pupil_dilation", "pupil_y"])
+    without = small(behavior_columns="all", max_epochs=0).fit(trials)
+    assert without.core_columns_ == COLUMNS
+
+
+@pytest.mark.parametrize("shift", ["none", "readout", "stimulus", "both", "both_behavior"])
+def test_what_the_eye_moves(shift, small, trials):
+    est = small(shift=shift, crop_scale=0.8, behavior_mode="none").fit(trials)
+    assert np.isfinite(est.score(trials))
+    assert changed_by_behavior(est, trials, ["pupil_x", "pupil_y"]) == (shift != "none")
+    assert changed_by_behavior(est, trials, COLUMNS[:3]) == (shift == "both_behavior")
+
+
+def test_without_shift_and_behavior_mode_no_behavior_is_needed(small, trials, arrays):
+    est = small(shift="none", behavior_mode="none").fit(trials)
+    assert est.predict(arrays["stimuli"])["A"].shape == arrays["responses"]["A"].shape
+
+
+def frames(arrays, without=()):
+    """Behaviour as data frames; one mouse lacks columns."""
+    out = {}
+    for mouse, values in arrays["behaviors"].items():
+        frame = pd.DataFrame(values, columns=COLUMNS)
+        out[mouse] = frame.drop(columns=list(without)) if mouse == "B" else frame
+    return out
+
+
+def test_a_mouse_without_pupil_position_has_no_shifter(small, arrays):
+    behaviors = frames(arrays, without=["pupil_x", "pupil_y"])
+    est = small().fit(arrays["stimuli"], behaviors, arrays["responses"])
+    assert est.module_.shifter("A") is not None
+    assert est.module_.shifter("B") is None
+    assert np.isfinite(est.score(arrays["stimuli"], behaviors, arrays["responses"]))
+
+
+def test_one_pupil_column_is_no_pupil_position(small, arrays):
+    behaviors = frames(arrays, without=["pupil_x"])
+    est = small().fit(arrays["stimuli"], behaviors, arrays["responses"])
+    assert est.module_.shifter("B") is None
+
+
+@pytest.mark.parametrize("given", ["all", "none", "A", "three axes"])
+@pytest.mark.parametrize("kind", [v1.CNNRegressor, v1.V1TRegressor])
+def test_positions(kind, given, small, arrays):
+    positions = {
+        "all": arrays["positions"],
+        "none": None,
+        "A": {"A": arrays["positions"]["A"]},
+        "three axes": arrays["positions"],
+    }[given]
+    dims = 3 if given == "three axes" else 2
+    est = small(kind, position_dims=dims).fit(
+        arrays["stimuli"], arrays["behaviors"], arrays["responses"], positions=positions
+    )
+    for mouse in est.mice_:
+        network = est.module_.readout(mouse).position_network
+        assert (network is not None) == (mouse in (positions or {}))
+        if network is not None:
+            assert network[0].in_features == dims
+    assert np.isfinite(est.score(arrays["stimuli"], arrays["behaviors"], arrays["responses"]))
+
+
+def test_positions_can_be_left_aside(small, trials):
+    est = small(position_network=False).fit(trials)
+    assert est.module_.readout("A").position_network is None
+
+
+@pytest.mark.parametrize("bias", ["zero", "mean", "published_mean", "published_mean_over_std"])
+def test_initial_bias(bias, small, trials):
+    est = small(readout_bias=bias, max_epochs=0, validation_fraction=0).fit(trials)
+    responses = trials.get("responses", "B").astype(np.float64)
+    mean, scaled = responses.mean(0), responses.mean(0) / responses.std(0)
+    expected = {
+        "zero": np.zeros(7),
+        "mean": np.where(scaled < 1, np.log(scaled), scaled - 1),
+        "published_mean": mean,
+        "published_mean_over_std": scaled,
+    }[bias]
+    found = est.module_.readout("B").bias.detach().numpy()
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert np.isfinite(small(readout_bias=bias).fit(trials).score(trials))
+
+
+@pytest.mark.parametrize("gaussian", ["full", "uncorrelated", "isotropic"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_readouts_and_optimizers(gaussian, optimizer, small, trials):
+    est = small(gaussian=gaussian, optimizer=optimizer, core_lr=1e-3, weight_decay=0.01)
+    assert np.isfinite(est.fit(trials).score(trials))
+
+
+@pytest.mark.parametrize("loss_scale", ["sqrt", "sqrt_recording", 2.0])
+@pytest.mark.parametrize("core_pass", ["joint", "per_mouse"])
+@pytest.mark.parametrize("schedule", ["plateau", "rounds", "constant"])
+def test_ways_to_train(loss_scale, core_pass, schedule, small, trials):
+    est = small(loss_scale=loss_scale, core_pass=core_pass, schedule=schedule, max_epochs=1)
+    assert np.isfinite(est.fit(trials).score(trials))
+
+
+@pytest.mark.parametrize("tokenizer", ["unfold", "conv", "spt", "cct", "dual_norm"])
+@pytest.mark.parametrize("attention", ["standard", "lsa"])
+def test_tokenizers_and_attention(tokenizer, attention, small, trials):
+    est = small(v1.ViTRegressor, tokenizer=tokenizer, attention=attention, max_epochs=1)
+    assert np.isfinite(est.fit(trials).score(trials))
+
+
+def test_bfloat16_on_request(small, trials):
+    est = small(precision="bfloat16").fit(trials)
+    assert est.precision_ == "bfloat16"
+    assert np.isfinite(est.score(trials))
+
+
+@pytest.mark.parametrize("image_size", ["auto", (10, 14), [10, 14]])
+def test_image_size(image_size, small, trials):
+    est = small(image_size=image_size, crop_scale=0.75, max_epochs=1).fit(trials)
+    size = est.module_.cropper.output_size
+    assert tuple(size) == ((10, 14) if image_size != "auto" else (9, 12))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (v1.CNNRegressor, "sensorium2022"),
+        (v1.LNRegressor, "sensorium2022"),
+        (v1.CNNRegressor, "v1t2023"),
+        (v1.LNRegressor, "v1t2023"),
+        (v1.ViTRegressor, "v1t2023"),
+        (v1.V1TRegressor, "v1t2023"),
+    ],
+)
+def test_presets_train(kind, name, small, trials):
+    preset = kind.from_preset(name)
+    tiny = small(kind).get_params()
+    shown = {k: v for k, v in preset.get_params().items() if v != kind().get_params()[k]}
+    sizes = ("n_layers", "hidden_channels", "input_kernel", "hidden_kernel", "patch_size")
+    sizes += ("patch_stride", "embed_dim", "mlp_dim", "random_state", "device")
+    overrides = {k: tiny[k] for k in sizes if k in tiny}
+    est = kind.from_preset(name, **overrides, max_epochs=1).fit(trials)
+    assert {k: est.get_params()[k] for k in shown if k not in overrides and k != "max_epochs"} == {
+        k: v for k, v in shown.items() if k not in overrides and k != "max_epochs"
+    }
+    assert np.isfinite(est.score(trials))
+
+
+def test_the_sensorium_preset():
+    est = v1.CNNRegressor.from_preset("sensorium2022", lr=0.001)
+    assert est.batch_norm_momentum == 0.9
+    assert (est.schedule, est.core_pass, est.loss_scale) == (
+        "rounds",
+        "per_mouse",
+        "sqrt_recording",
+    )
+    assert (est.lr, est.batch_size, est.max_epochs) == (0.001, 128, 200)
+
+
+def test_an_unknown_preset():
+    with pytest.raises(ValueError, match=r"CNNRegressor has no preset 'x': expected .*'sensor"):
+        v1.CNNRegressor.from_preset("x")
+
+
+def test_several_channels(small):
+    recordings = v1.make_v1_recordings(
+        n_mice=1, n_neurons=4, n_trials=30, n_test_images=2, n_repeats=2, n_channels=2,
+        image_shape=(12, 16), random_state=0,
+    )  # fmt: skip
+    trials = Trials(recordings).sel(tier="train")
+    for kind in (v1.CNNRegressor, v1.V1TRegressor):
+        assert small(kind, max_epochs=1).fit(trials).image_shape_ == (2, 12, 16)
