@@ -179,18 +179,18 @@ def _split_list(
 def _split_flat(
     fields: dict[str, Any], mouse_ids: Any
 ) -> tuple[dict[str, dict[str, Any]], CallForm]:
-    for name, field in fields.items():
-        if isinstance(field, Mapping):
-            raise TypeError(
-                f"stimuli is one array, but {name} is a dict: expected an array with one entry "
-                "per trial, or dicts per mouse for all of them."
-            )
     stimuli = fields["stimuli"]
     if getattr(stimuli, "ndim", None) is None or not hasattr(stimuli, "shape"):
         raise TypeError(
             f"stimuli is a {type(stimuli).__name__}: expected an array (trials, channels, height, "
             "width), a list of such arrays, a dict of them per mouse, or Trials."
         )
+    for name, field in fields.items():
+        if isinstance(field, Mapping):
+            raise TypeError(
+                f"stimuli is one array, but {name} is a dict: expected an array with one entry "
+                "per trial, or dicts per mouse for all of them."
+            )
     n = len(stimuli)
     if mouse_ids is None or np.ndim(mouse_ids) == 0:
         key = ONE_MOUSE if mouse_ids is None else np.asarray(mouse_ids).item()
@@ -202,6 +202,8 @@ def _split_flat(
             f"stimuli has {n} trials but mouse_ids has shape {ids.shape}: give one mouse id per "
             "trial, or lists or dicts with one entry per mouse."
         )
+    if not n:
+        raise ValueError("stimuli is empty: expected at least one trial.")
     labels = ids.tolist()
     keys = _names(list(dict.fromkeys(labels)))
     number = {key: k for k, key in enumerate(keys.values())}

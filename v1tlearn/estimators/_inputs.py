@@ -174,7 +174,15 @@ def _read_trials(trials: Trials, y: Any, responses: Any, mouse_ids: Any, labels:
         raise ValueError("there are no trials: expected at least one.")
     if y is None:
         return Call(trials, trials.responses)
-    return Call(trials, _as_responses(trials, y))
+    target = _as_responses(trials, y)
+    for mouse, n_neurons in trials.n_neurons.items():
+        n = target[target.rows(mouse)[0][:1]].get(mouse).shape[1]
+        if n_neurons and n != n_neurons:
+            raise ValueError(
+                f"mouse {mouse!r}: y has vectors of {n} responses, but the mouse has {n_neurons} "
+                "neurons: y must be trials.responses, trial by trial of the same mice."
+            )
+    return Call(trials, target)
 
 
 def _as_responses(trials: Trials, y: Any) -> Responses:

@@ -108,6 +108,11 @@ def _readout(
                 f"position_dims={est.position_dims}."
             )
         positions = positions[:, : est.position_dims]
+        if not np.isfinite(positions).all():
+            raise ValueError(
+                f"mouse {mouse!r}: position holds NaN or infinite values: leave these neurons "
+                "out, or set position_network=False."
+            )
     return GaussianReadout(
         core_shape,
         estimator.n_neurons_[mouse],
@@ -147,6 +152,8 @@ def make_optimizer(est: EncodingRegressor, model: EncodingModel) -> torch.optim.
     -------
     torch.optim.Optimizer
     """
+    if len(est.betas) != 2 or not all(0 <= beta < 1 for beta in est.betas):
+        raise ValueError(f"betas={est.betas!r}: expected two numbers from 0 to below 1.")
     core = list(model.core.parameters())
     in_core = {id(p) for p in core}
     rest = [p for p in model.parameters() if id(p) not in in_core]

@@ -84,11 +84,7 @@ def check_targets(target: Responses) -> None:
                 f"mouse {mouse!r} has {len(values)} trial to train on: expected at least 2. Leave "
                 "this mouse out, or set validation_fraction=0 if the others went to validation."
             )
-        if np.isinf(values).any():
-            raise ValueError(
-                f"mouse {mouse!r}: responses hold infinite values: replace them with NaN (not "
-                "recorded) or leave these neurons out."
-            )
+        _check_no_infinity(mouse, values)
         if not np.nan_to_num(values).any():
             raise ValueError(
                 f"mouse {mouse!r} is silent: all its responses are zero or NaN. Leave this mouse "
@@ -101,6 +97,34 @@ def check_targets(target: Responses) -> None:
                 UserWarning,
                 stacklevel=4,
             )
+
+
+def check_validation(target: Responses) -> None:
+    """Check the responses that choose the best epoch.
+
+    Raises
+    ------
+    ValueError
+        If a correlation over trials cannot be computed for a mouse.
+    """
+    for mouse in target.mice:
+        values = target.get(mouse)
+        _check_no_infinity(mouse, values)
+        n = int((~np.isnan(values)).sum(axis=0).max())
+        if n < 2:
+            raise ValueError(
+                f"mouse {mouse!r} has recorded responses in {n} trial of the validation set: a "
+                "correlation needs at least 2. Give it more trials, leave this mouse out of "
+                "validation, or set validation_fraction=0 to train on everything."
+            )
+
+
+def _check_no_infinity(mouse: str, values: np.ndarray) -> None:
+    if np.isinf(values).any():
+        raise ValueError(
+            f"mouse {mouse!r}: responses hold infinite values: replace them with NaN (not "
+            "recorded) or leave these neurons out."
+        )
 
 
 def _behavior_mode(estimator: EncodingRegressor, names: dict[str, list[str] | None]) -> str:

@@ -446,6 +446,7 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             validation = None
             if held_out is not None:
                 _inputs.check_like_fit(self, held_out[0])
+                _tensors.check_validation(held_out[1])
                 validation = _tensors.to_device(self, *held_out)
             schedule = make_schedule(self) if validation is not None else ConstantSchedule()
             optimizer = make_optimizer(self, self.module_)
