@@ -506,6 +506,8 @@ class Responses(_View):
         For every trial its row in the matrix of its mouse.
     """
 
+    dtype = np.dtype(object)  # of numpy.asarray(r)
+
     def __init__(self, trials: Trials, sources: Mapping[str, Any], rows: np.ndarray) -> None:
         self._recordings, self._hashes = trials._recordings, trials._hashes
         self._index = trials._index
@@ -596,12 +598,18 @@ class Responses(_View):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("responses of several mice cannot become an array without a copy.")
+        if dtype is not None and np.dtype(dtype) != self.dtype:
+            raise ValueError(
+                f"responses are vectors, one per trial, and no array of {np.dtype(dtype)}: use "
+                'responses["A"] for the matrix of one mouse, and v1tlearn.metrics.scorers in place '
+                "of scikit-learn's metrics."
+            )
         out = np.empty(len(self), dtype=object)
         for mouse in self.mice:
             positions, _ = self.rows(mouse)
             for position, vector in zip(positions, self.get(mouse), strict=True):
                 out[position] = vector
-        return out if dtype is None else out.astype(dtype)
+        return out
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle labels and responses, not the stimuli they belong to."""

@@ -193,7 +193,7 @@ def _as_responses(trials: Trials, y: Any) -> Responses:
                 f"{len(trials)} trials of {trials.mice} came with {len(y)} responses of {y.mice}. "
                 "Was y permuted or split differently from the trials?"
             )
-        return y
+        return Responses(trials, y._sources, y._rows)  # permuted within mice: labels of trials
     if len(y) != len(trials):
         raise ValueError(f"y has {len(y)} entries for {len(trials)} trials.")
     values = {}
