@@ -1,0 +1,149 @@
+"""Models on real recordings, which stay outside the repository.
+
+The folder with `macaque_v4` and `rat_retina` is named by the environment variable
+V1TLEARN_TEST_DATA; `--log-cli-level=INFO` shows the scores.
+"""
+
+import io
+import logging
+import os
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+from PIL import Image
+from sklearn.linear_model import RidgeCV
+
+import v1tlearn as v1
+from v1tlearn.metrics import single_trial_correlation
+from v1tlearn.model_selection import image_train_test_split
+
+logger = logging.getLogger(__name__)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+MACAQUE_SESSIONS = ("190927", "190928", "190929")
+MACAQUE_SIDE = 28  # pixels, a quarter of the 112 in the files
+
+
+@pytest.fixture(scope="module")
+def folder():
+    path = os.environ.get("V1TLEARN_TEST_DATA")
+    if path is None:
+        pytest.skip("V1TLEARN_TEST_DATA does not name the folder with the real recordings")
+    return Path(path)
+
+
+@pytest.fixture(scope="module")
+def macaque(folder):
+    """Three sessions of macaque V4 (Cowley et al. 2023): colour images, mean responses."""
+    stimuli, responses = [], []
+    for session in MACAQUE_SESSIONS:
+        images = []
+        with zipfile.ZipFile(folder / f"macaque_v4/images/images_{session}.zip") as archive:
+            for name in sorted(archive.namelist()):
+                image = Image.open(io.BytesIO(archive.read(name)))
+                small = image.resize((MACAQUE_SIDE, MACAQUE_SIDE), Image.Resampling.BOX)
+                images.append(np.asarray(small).transpose(2, 0, 1))
+        stimuli.append(np.stack(images))
+        responses.append(np.load(folder / f"macaque_v4/responses/responses_{session}.npy").T)
+    return v1.Trials.from_arrays(stimuli, None, responses, list(MACAQUE_SESSIONS))
+
+
+def ridge_on_pixels(train, test):
+    """Predictions of a ridge regression per session, every neuron with a penalty of its own."""
+    predictions = {}
+    for session in train.mice:
+        pixels, others = (
+            t.get("stimuli", session).reshape(len(t.rows(session)[0]), -1).astype(float)
+            for t in (train, test)
+        )
+        mean, std = pixels.mean(axis=0), pixels.std()
+        ridge = RidgeCV(alphas=np.logspace(1, 7, 25), alpha_per_target=True)
+        ridge.fit((pixels - mean) / std, train.responses.get(session))
+        predictions[session] = ridge.predict((others - mean) / std)
+    return v1.Responses.from_arrays(predictions, like=test)
+
+
+def test_macaque_sessions_are_as_described(macaque):
+    assert macaque.n_neurons == {"190927": 31, "190928": 24, "190929": 33}
+    assert len(macaque) == 3600
+    assert macaque.get("stimuli", "190928").shape == (1200, 3, MACAQUE_SIDE, MACAQUE_SIDE)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_cnn_beats_ridge_regression_on_pixels(macaque, seed):
+    train, test = image_train_test_split(macaque, 0.2, random_state=seed)
+    assert not set(train.image_ids) & set(test.image_ids)
+    linear = single_trial_correlation(test.responses, ridge_on_pixels(train, test))
+    start, core_start = time.perf_counter(), time.process_time()
+    cnn = v1.CNNRegressor(
+        n_layers=3,
+        hidden_channels=32,
+        input_kernel=7,
+        hidden_kernel=5,
+        batch_size=32,
+        lr=0.005,
+        lr_patience=3,
+        max_epochs=40,
+        random_state=seed,
+    ).fit(train)
+    seconds, core_seconds = time.perf_counter() - start, time.process_time() - core_start
+    deep = cnn.score(test)
+    logger.info(
+        "seed %d: ridge %.3f, CNN %.3f in %.0f s, %.0f core seconds",
+        *(seed, linear, deep, seconds, core_seconds),
+    )
+    assert linear > 0.2  # a fair opponent
+    assert deep > linear + 0.03
+    assert core_seconds < 2 * 300  # five minutes on two cores, however busy they are
+
+
+RETINA_FRAME = 10  # bins of 1.667 ms in one frame
+RETINA_HISTORY = 20  # frames
+
+
+def retina_trials(stimulus, spikes):
+    """Trials of binned sequences: history x pixels as image, mean spike count per frame.
+
+    `stimulus` (pixels, bins, sequences), `spikes` (cells, bins, sequences).
+    """
+    images, counts = [], []
+    for k in range(stimulus.shape[-1]):
+        frames = stimulus[..., k].reshape(31, -1, RETINA_FRAME).mean(-1).T  # (frames, pixels)
+        windows = np.lib.stride_tricks.sliding_window_view(frames, RETINA_HISTORY, axis=0)
+        images.append(255 * windows.transpose(0, 2, 1)[:, None])  # (trials, 1, history, pixels)
+        binned = spikes[..., k].reshape(len(spikes), -1, RETINA_FRAME).sum(-1).T
+        counts.append(binned[RETINA_HISTORY - 1 :])
+    return v1.Trials.from_arrays(
+        np.concatenate(images).astype(np.float32), None, np.concatenate(counts).astype(np.float32)
+    )
+
+
+def test_an_ln_model_follows_retinal_ganglion_cells(folder):
+    """Rat ganglion cells under a moving bar (Mahuas et al. 2020), against their mean over repeats.
+
+    The mean rate, all that there is without a model, correlates with nothing.
+    """
+    fit = scipy.io.loadmat(folder / "rat_retina/nonrepeat_data_bars.mat")
+    held_out = scipy.io.loadmat(folder / "rat_retina/test_data_bars.mat")
+    stimulus, spikes = fit["stimulus"][:, 0], fit["spikes_train"]
+    train = retina_trials(stimulus[..., :5], spikes[..., :5])
+    validation = retina_trials(stimulus[..., 5:6], spikes[..., 5:6])
+    mean_over_repeats = held_out["spikes_test"].mean(axis=-1, keepdims=True)
+    test = retina_trials(held_out["stimulus_test"].transpose(0, 2, 1), mean_over_repeats)
+    ln = v1.LNRegressor(
+        n_layers=1,
+        hidden_channels=12,
+        input_kernel=15,
+        batch_size=256,
+        lr=0.01,
+        lr_patience=3,
+        max_epochs=30,
+        random_state=0,
+    ).fit(train, validation=validation)
+    score = ln.score(test)
+    logger.info("retina: LN %.3f", score)
+    assert score > 0.5
