@@ -34,7 +34,6 @@ sphinx_gallery_conf = {
     "within_subsection_order": "FileNameSortKey",
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("v1tlearn",),
-    "abort_on_example_error": True,
     "download_all_examples": False,
     "show_signature": False,
     "plot_gallery": True,

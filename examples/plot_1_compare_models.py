@@ -21,7 +21,8 @@ import matplotlib.pyplot as plt
 import v1tlearn as v1
 from v1tlearn.metrics import average_correlation, single_trial_correlation
 
-demo = Path(__file__).resolve().parent.parent / "demo_output"
+# From the root of the repository, or from the folder of this script.
+demo = Path("demo_output") if Path("demo_output").exists() else Path("../demo_output")
 fitted_by_demo = (demo / "recordings.nc").exists()
 
 if fitted_by_demo:
@@ -44,8 +45,8 @@ print(f"{len(train)} trials to fit, {len(test)} to score; neurons per mouse: {tr
 # %%
 # Models
 # ------
-# The published sizes are made for thousands of images. These are smaller, less penalised, and trained
-# briefly.
+# The published sizes are made for thousands of images. These are smaller, less penalised, and
+# trained briefly.
 
 common = {"batch_size": 16, "random_state": 0}
 convolutional = {
