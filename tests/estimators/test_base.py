@@ -246,8 +246,6 @@ def test_responses_are_divided_by_their_deviation_with_a_floor(small, arrays):
 
 def test_statistics_are_of_the_training_side_only(small, trials, test_trials):
     alone = small().fit(trials, validation=test_trials)
-    both = Trials(trials._recordings)[np.r_[trials._index[:, 1]]]
-    assert len(both) == len(trials)
     expected = np.std(trials.get("responses", "B").astype(np.float64), axis=0)
     assert alone.statistics_["B"]["response_scale"] == pytest.approx(expected, rel=1e-5)
     split = small(validation_fraction=0.3).fit(trials)

@@ -74,21 +74,30 @@ def calls(forms, trials, arrays):
             (ls["stimuli"], ls["behaviors"], ls["responses"], np.array(mice)),
             {"positions": ls["positions"], "image_ids": ls["image_ids"]},
         ),
-    }, {
         "flat, objects": ((*flat, forms.objects("responses"), forms.ids), keywords),
         "flat, vectors": ((*flat, forms.vectors("responses"), list(forms.ids)), keywords),
         "flat, padded": ((*flat, forms.padded("responses"), forms.ids), {**keywords, **ids}),
     }
 
 
-BY_MOUSE = ["trials", "trials, y", "trials, object y"]
-BY_MOUSE += ["dicts", "dicts, ids", "lists", "lists, positions"]
-
-
 @pytest.mark.parametrize("kind", [v1.CNNRegressor, v1.V1TRegressor])
-@pytest.mark.parametrize("form", [*BY_MOUSE, "flat, objects", "flat, vectors", "flat, padded"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "trials",
+        "trials, y",
+        "trials, object y",
+        "dicts",
+        "dicts, ids",
+        "lists",
+        "lists, positions",
+        "flat, objects",
+        "flat, vectors",
+        "flat, padded",
+    ],
+)
 def test_all_forms_give_one_model(kind, form, calls, small, trials, reference, equal):
-    args, keywords = (calls[0] | calls[1])[form]
+    args, keywords = calls[form]
     est = small(kind).fit(*args, **keywords)
     assert equal(est.predict(trials), reference[kind].predict(trials))
     args = args[:1] if form.startswith("trials") else args
@@ -105,9 +114,8 @@ def test_forms_that_transformers_take_agree_in_a_pipeline(form, calls, small, tr
         )
 
     expected = model().fit(trials).predict(trials)
-    args, keywords = (calls[0] | calls[1])[form]
-    names = ("behaviors", "responses", "mouse_ids")[1:]
-    routed = dict(zip(names, args[2:], strict=False)) | keywords
+    args, keywords = calls[form]
+    routed = dict(zip(("responses", "mouse_ids"), args[2:], strict=False)) | keywords
     pipe = model().fit(*args[:2], **{f"model__{k}": v for k, v in routed.items()})
     assert equal(pipe.predict(trials), expected)
 

@@ -35,7 +35,7 @@ class Flat(v1.CNNRegressor):
     readout_bias: str = "mean"
     lr: float = 0.02
     batch_size: int = 64
-    max_epochs: int = 40
+    max_epochs: int = 30
     validation_fraction: float = 0.0
     device: str = "cpu"
 
