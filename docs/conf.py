@@ -40,6 +40,8 @@ sphinx_gallery_conf = {
 }
 
 html_theme = "pydata_sphinx_theme"
+html_static_path = ["_static"]
+html_css_files = ["custom.css"]
 html_title = "v1tlearn"
 html_show_sourcelink = False
 html_theme_options = {

@@ -35,6 +35,7 @@ else:
         n_test_images=20,
         n_repeats=10,
         image_shape=(18, 32),
+        explainable_variance=0.5,
         random_state=0,
     )
 trials = v1.Trials(recordings)
@@ -97,12 +98,13 @@ for name, predicted in predictions.items():
 # ---------------
 # ``history_`` holds one record per epoch.
 
-fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+fig, ax = plt.subplots(figsize=(5, 3.5), layout="constrained")
 for name, model in models.items():
     epochs = [record["epoch"] for record in model.history_]
-    left.plot(epochs, [record["validation_correlation"] for record in model.history_], label=name)
-left.set(xlabel="epoch", ylabel="validation correlation", title="Training")
-left.legend(frameon=False)
+    ax.plot(epochs, [record["validation_correlation"] for record in model.history_], label=name)
+ax.set(xlabel="epoch", ylabel="validation correlation")
+ax.legend(frameon=False)
+plt.show()
 
 # %%
 # Neuron by neuron
@@ -114,12 +116,13 @@ of_mouse = test.sel(mouse_id=mouse)
 oracle = single_trial_correlation(
     of_mouse.responses, of_mouse.expected_responses, multioutput="raw_values"
 )
+fig, ax = plt.subplots(figsize=(5, 3.5), layout="constrained")
 for name in ("LN", "V1T"):
     per_neuron = single_trial_correlation(
         of_mouse.responses, models[name].predict(of_mouse), multioutput="raw_values"
     )
-    right.plot(oracle, per_neuron, ".", label=name)
-right.axline((0, 0), slope=1, color="0.7", lw=1, zorder=0)
-right.set(xlabel="oracle", ylabel="model", title=f"Single-trial correlation, mouse {mouse}")
-right.legend(frameon=False)
+    ax.plot(oracle, per_neuron, ".", label=name)
+ax.axline((0, 0), slope=1, color="0.7", lw=1, zorder=0)
+ax.set(xlabel="oracle", ylabel="model", title=f"Single-trial correlation, mouse {mouse}")
+ax.legend(frameon=False)
 plt.show()

@@ -22,10 +22,11 @@ import v1tlearn as v1
 recordings = v1.make_v1_recordings(
     n_mice=2,
     n_neurons=[30, 50],
-    n_trials=400,
+    n_trials=500,
     n_test_images=20,
     n_repeats=5,
     image_shape=(18, 32),
+    explainable_variance=0.5,
     random_state=0,
 )
 stimuli, behaviors, responses = {}, {}, {}
@@ -75,7 +76,7 @@ model = v1.CNNRegressor(**settings).fit(
     images[order], behavior[order], [vectors[i] for i in order], mouse_ids[order]
 )
 answer = model.predict(images[order][:4], behavior[order][:4], mouse_ids[order][:4])
-print([(mouse, row.shape) for mouse, row in zip(mouse_ids[order][:4], answer, strict=True)])
+print([(str(mouse), row.shape) for mouse, row in zip(mouse_ids[order][:4], answer, strict=True)])
 
 # %%
 # One mouse

@@ -32,6 +32,7 @@ simulated = v1.make_v1_recordings(
     n_test_images=20,
     n_repeats=5,
     image_shape=(18, 32),
+    explainable_variance=0.5,
     random_state=0,
 )
 v1.write_sensorium(simulated, folder / "sensorium")

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from pathlib import Path
 
 import pytest
 from numpydoc.validate import validate
@@ -9,9 +10,7 @@ from numpydoc.validate import validate
 import v1tlearn
 
 MODULES = ["v1tlearn"] + [
-    f"v1tlearn.{name}"
-    for name, module in vars(v1tlearn).items()
-    if inspect.ismodule(module) and hasattr(module, "__all__")
+    f"v1tlearn.{name}" for name in v1tlearn.__all__ if inspect.ismodule(getattr(v1tlearn, name))
 ]
 
 # Beyond the form that `make lint` checks: parameters complete, returns named.
@@ -50,3 +49,15 @@ def test_there_is_a_public_interface():
 def test_docstring_is_complete(name):
     errors = [(code, text) for code, text in validate(name)["errors"] if code in CHECKS]
     assert not errors, f"{name}: {errors}"
+
+
+def _listed_in_the_api_page():
+    page = Path(__file__).parent.parent / "docs" / "api.rst"
+    return set(page.read_text(encoding="utf-8").split())
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_api_page_lists_every_public_name(name):
+    module = importlib.import_module(name)
+    public = {n for n in module.__all__ if callable(getattr(module, n))}
+    assert public <= _listed_in_the_api_page()
