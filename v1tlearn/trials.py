@@ -6,9 +6,8 @@ an index, never data. Reading, and the preprocessing recorded on a view, happen 
 
 from __future__ import annotations
 
-import hashlib
 import html
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,10 +15,9 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn._call_forms import CallForm, recordings_from_arrays
+from v1tlearn._view import BLOCK, View, as_datasets, compact, read
 from v1tlearn.datasets.schema import default_behavior_names
 from v1tlearn.datasets.store import open_recordings, save_recordings
-
-BLOCK = 256  # trials that are read at once where a whole recording is passed through
 
 _DATA = ("stimuli", "behaviors", "responses", "expected_responses")
 
@@ -34,132 +32,7 @@ class Step(Protocol):
         """Process behaviour of shape (trials, columns)."""
 
 
-class _View:
-    """What `Trials` and `Responses` share: one axis, labels, and indexing that copies an index."""
-
-    ndim = 1
-    _recordings: dict[str, xr.Dataset]
-    _index: np.ndarray
-    _hashes: dict[str, np.ndarray]
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    @property
-    def shape(self) -> tuple[int]:
-        """Number of trials, as a one-element tuple."""
-        return (len(self._index),)
-
-    def _key(self, key: Any) -> Any:
-        """Check an index of the trial axis; scikit-learn writes ``x[indices, ...]``."""
-        if isinstance(key, tuple):
-            key = tuple(k for k in key if k is not Ellipsis)
-            if len(key) != 1:
-                raise IndexError(
-                    f"{type(self).__name__} has one axis (trials), but {len(key)} indices came."
-                )
-            key = key[0]
-        if isinstance(key, slice):
-            return key
-        key = np.asarray(key)
-        if key.dtype == bool and key.shape != self.shape:
-            raise IndexError(
-                f"a mask of shape {key.shape} came for {len(self)} trials: expected one truth "
-                "value per trial."
-            )
-        if key.size == 0:
-            key = key.astype(np.int64)
-        if key.dtype.kind not in "biu" or key.ndim > 1:
-            raise IndexError(
-                f"trials are selected by a slice, a mask or integers, not by {key.dtype} of shape "
-                f"{key.shape}; by label: sel(tier=..., mouse_id=...)."
-            )
-        if key.dtype.kind != "b" and key.size:
-            low, high = int(key.min()), int(key.max())
-            if low < -len(self) or high >= len(self):
-                raise IndexError(f"trial {high if high >= len(self) else low} of {len(self)}.")
-        return np.atleast_1d(key)
-
-    @property
-    def mouse_ids(self) -> np.ndarray:
-        """Mouse of every trial, shape (n_trials,), as text."""
-        return np.asarray(list(self._recordings))[self._index[:, 0]]
-
-    @property
-    def mice(self) -> list[str]:
-        """The mice with at least one trial here, in the order of the recordings."""
-        names = list(self._recordings)
-        return [names[k] for k in np.unique(self._index[:, 0])]
-
-    def rows(self, mouse_id: str) -> tuple[np.ndarray, np.ndarray]:
-        """Where the trials of one mouse stand.
-
-        Parameters
-        ----------
-        mouse_id : str
-
-        Returns
-        -------
-        positions : ndarray of int
-            Places of this mouse's trials on the flat axis.
-        rows : ndarray of int
-            The same trials' places in the recording.
-        """
-        positions = np.flatnonzero(self._index[:, 0] == self._number(mouse_id))
-        return positions, self._index[positions, 1]
-
-    def _number(self, mouse_id: Hashable) -> int:
-        names = list(self._recordings)
-        if str(mouse_id) not in names:
-            raise ValueError(f"unknown mouse {str(mouse_id)!r}: the recordings are of {names}.")
-        return names.index(str(mouse_id))
-
-    @property
-    def image_ids(self) -> np.ndarray:
-        """Image of every trial, shape (n_trials,); a hash of its content where none was given."""
-        return self._labels(lambda mouse, rows: self._mouse_image_ids(mouse)[rows])
-
-    def _mouse_image_ids(self, mouse: str) -> np.ndarray:
-        recording = self._recordings[mouse]
-        if "image_id" in recording.coords:
-            return recording["image_id"].values
-        if mouse not in self._hashes:
-            self._hashes[mouse] = _content_hashes(recording)
-        return self._hashes[mouse]
-
-    @property
-    def tiers(self) -> np.ndarray:
-        """Tier of every trial, shape (n_trials,); empty text where the recording has none."""
-        return self._labels(
-            lambda mouse, rows: (
-                self._recordings[mouse]["tier"].values[rows]
-                if "tier" in self._recordings[mouse].coords
-                else np.full(len(rows), "")
-            )
-        )
-
-    def _labels(self, of_rows: Callable[[str, np.ndarray], np.ndarray]) -> np.ndarray:
-        parts, positions = [], []
-        for mouse in self.mice:
-            where, rows = self.rows(mouse)
-            parts.append(np.asarray(of_rows(mouse, rows)))
-            positions.append(where)
-        if not parts:
-            return np.empty(0, dtype=str)
-        kinds = {p.dtype.kind for p in parts}
-        if len(kinds) > 1 and np.result_type(*parts).kind not in "iu":
-            parts = [p.astype(str) for p in parts]  # numbers and text are compared as text
-        joined = np.concatenate(parts)
-        out = np.empty_like(joined)
-        out[np.concatenate(positions)] = joined
-        return out
-
-    def _summary(self, what: str) -> str:
-        mice = ", ".join(f"{m} ({len(self.rows(m)[0])} trials)" for m in self.mice)
-        return f"<{what}: {len(self)} trials of {len(self.mice)} mice: {mice}>"
-
-
-class Trials(_View):
+class Trials(View):
     """Trials of one or several mice on one axis: what estimators fit, score and predict.
 
     A view: slicing and preprocessing copy no data, and files are read when numbers are needed.
@@ -191,7 +64,7 @@ class Trials(_View):
     """
 
     def __init__(self, recordings: xr.DataTree | Mapping[str, xr.Dataset] | xr.Dataset) -> None:
-        self._recordings = _as_datasets(recordings)
+        self._recordings = as_datasets(recordings)
         counts = [ds.sizes["trial"] for ds in self._recordings.values()]
         self._index = np.concatenate(
             [np.column_stack([np.full(n, k), np.arange(n)]) for k, n in enumerate(counts)]
@@ -391,7 +264,7 @@ class Trials(_View):
         recording = self._recordings[mouse_id]
         if name not in recording:
             return None
-        values = _read(recording.variables[name], self.rows(mouse_id)[1])
+        values = read(recording.variables[name], self.rows(mouse_id)[1])
         for step in self._steps:
             if name == "stimuli":
                 values = step.stimuli(mouse_id, values)
@@ -400,11 +273,31 @@ class Trials(_View):
         return values
 
     def has(self, name: str, mouse_id: str) -> bool:
-        """Tell whether a mouse's recording has a variable, without reading it."""
+        """Tell whether a mouse's recording has a variable, without reading it.
+
+        Parameters
+        ----------
+        name : str
+        mouse_id : str
+
+        Returns
+        -------
+        bool
+        """
         return name in self._recordings[str(mouse_id)]
 
     def behavior_names(self, mouse_id: str) -> list[str] | None:
-        """Names of a mouse's behaviour columns, or None without behaviour."""
+        """Names of a mouse's behaviour columns.
+
+        Parameters
+        ----------
+        mouse_id : str
+
+        Returns
+        -------
+        list of str or None
+            None without behaviour.
+        """
         recording = self._recordings[str(mouse_id)]
         if "behaviors" not in recording:
             return None
@@ -413,12 +306,31 @@ class Trials(_View):
         return default_behavior_names(recording.sizes["behavior"])
 
     def positions(self, mouse_id: str) -> np.ndarray | None:
-        """Cortical positions of a mouse's neurons in micrometres, (neurons, axes), or None."""
+        """Cortical positions of a mouse's neurons.
+
+        Parameters
+        ----------
+        mouse_id : str
+
+        Returns
+        -------
+        ndarray of shape (n_neurons, 2 or 3) or None
+            In micrometres; None where the recording does not tell.
+        """
         recording = self._recordings[str(mouse_id)]
         return np.asarray(recording["position"].values) if "position" in recording else None
 
     def recorded_trials(self, mouse_id: str) -> int:
-        """Trials in the whole recording of a mouse, whatever this view shows of them."""
+        """Trials in the whole recording of a mouse, whatever this view shows of them.
+
+        Parameters
+        ----------
+        mouse_id : str
+
+        Returns
+        -------
+        int
+        """
         return self._recordings[str(mouse_id)].sizes["trial"]
 
     @property
@@ -466,7 +378,7 @@ class Trials(_View):
     def recordings(self) -> xr.DataTree:
         """The trials of this view as labelled recordings, unprocessed, one child per mouse."""
         return xr.DataTree.from_dict(
-            {m: self._recordings[m].isel(trial=_compact(self.rows(m)[1])) for m in self.mice}
+            {m: self._recordings[m].isel(trial=compact(self.rows(m)[1])) for m in self.mice}
         )
 
     def __repr__(self) -> str:
@@ -490,7 +402,7 @@ class Trials(_View):
         )
 
 
-class Responses(_View):
+class Responses(View):
     """One response vector per trial, as long as that trial's mouse has neurons.
 
     The target that belongs to `Trials`, and what predictions come back as. ``r["A"]`` gives the
@@ -554,14 +466,24 @@ class Responses(_View):
         return view
 
     def get(self, mouse_id: str) -> np.ndarray:
-        """Read the responses of one mouse, shape (n_trials, n_neurons), in the view's order."""
+        """Read the responses of one mouse.
+
+        Parameters
+        ----------
+        mouse_id : str
+
+        Returns
+        -------
+        ndarray of shape (n_trials, n_neurons)
+            In the order of this view, in the units of the responses; NaN where not recorded.
+        """
         positions, _ = self.rows(mouse_id)
         if str(mouse_id) not in self._sources:
             raise ValueError(
                 f"there are no responses of mouse {str(mouse_id)!r} here, only of "
                 f"{list(self._sources)}."
             )
-        return _read(self._sources[str(mouse_id)], self._rows[positions])
+        return read(self._sources[str(mouse_id)], self._rows[positions])
 
     def load(self) -> Responses:
         """Read these responses once, for those who need them several times.
@@ -624,72 +546,3 @@ class Responses(_View):
 
     def __repr__(self) -> str:
         return self._summary("Responses")
-
-
-def _as_datasets(recordings: Any) -> dict[str, xr.Dataset]:
-    if isinstance(recordings, xr.Dataset):
-        recordings = {str(recordings.attrs.get("mouse_id", "mouse")): recordings}
-    elif isinstance(recordings, xr.DataTree):
-        if not recordings.children:
-            raise ValueError(
-                "this DataTree has no child: expected one child per mouse. One recording alone is "
-                "given as its Dataset."
-            )
-        recordings = {name: node.to_dataset() for name, node in recordings.children.items()}
-    if not isinstance(recordings, Mapping):
-        raise TypeError(
-            f"Trials takes a DataTree, a dict of Datasets per mouse or one Dataset, not a "
-            f"{type(recordings).__name__}. Plain arrays go through Trials.from_arrays."
-        )
-    if not recordings:
-        raise ValueError("there is no recording: expected at least one mouse.")
-    out: dict[str, xr.Dataset] = {}
-    for name, recording in recordings.items():
-        mouse = str(name)
-        if mouse in out:
-            raise ValueError(f"duplicate mouse ids: {mouse!r} names two recordings.")
-        if not isinstance(recording, xr.Dataset):
-            raise TypeError(
-                f"mouse {mouse!r} is a {type(recording).__name__}: expected an xarray Dataset. "
-                "Plain arrays go through Trials.from_arrays."
-            )
-        dims = ("trial", "channel", "height", "width")
-        if "stimuli" not in recording or recording["stimuli"].dims != dims:
-            have = recording["stimuli"].dims if "stimuli" in recording else "no stimuli"
-            raise ValueError(
-                f"mouse {mouse!r}: expected stimuli with the dimensions {dims}, found {have}."
-            )
-        if not recording.sizes["trial"]:
-            raise ValueError(f"mouse {mouse!r}: the recording is empty: it has no trial.")
-        out[mouse] = recording
-    return out
-
-
-def _compact(rows: np.ndarray) -> np.ndarray | slice:
-    """A slice where rows follow each other: files read those much faster."""
-    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
-        return slice(int(rows[0]), int(rows[-1]) + 1)
-    return rows
-
-
-def _read(source: Any, rows: np.ndarray) -> np.ndarray:
-    """Read rows in any order, each row once and in file order."""
-    if isinstance(source, np.ndarray):
-        return source[rows]
-    key = _compact(rows)
-    if isinstance(key, slice):
-        return np.asarray(source[key])
-    unique, inverse = np.unique(rows, return_inverse=True)
-    values = np.asarray(source[_compact(unique)])
-    return values if np.array_equal(unique, rows) else values[inverse]
-
-
-def _content_hashes(recording: xr.Dataset) -> np.ndarray:
-    stimuli = recording.variables["stimuli"]
-    n = recording.sizes["trial"]
-    hashes = []
-    for start in range(0, n, BLOCK):
-        # in one dtype: an image is the same whether a mouse's file holds integers or floats
-        for image in np.asarray(stimuli[start : start + BLOCK]).astype(np.float32):
-            hashes.append(hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest())
-    return np.asarray(hashes, dtype=str)

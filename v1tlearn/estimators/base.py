@@ -42,7 +42,7 @@ from v1tlearn.training import (
     resolve_precision,
     train,
 )
-from v1tlearn.trials import BLOCK, Responses, Trials
+from v1tlearn.trials import Responses, Trials
 
 logger = logging.getLogger("v1tlearn")
 
@@ -498,9 +498,9 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             for mouse in trials.mice:
                 scale = self.statistics_[mouse]["response_scale"]
                 blocks = []
-                for block in trials.blocks(mouse, BLOCK):
+                for block in trials.blocks(mouse):
                     data = _tensors.mouse_data(self, block, mouse, None)
-                    rates = predict_mouse(self.module_, mouse, data, BLOCK, precision)
+                    rates = predict_mouse(self.module_, mouse, data, self.batch_size, precision)
                     blocks.append(rates.cpu().numpy() * scale)
                 out[mouse] = np.concatenate(blocks)
         return out
