@@ -87,7 +87,7 @@ def test_a_cnn_beats_ridge_regression_on_pixels(macaque, seed):
         batch_size=32,
         lr=0.005,
         lr_patience=3,
-        max_epochs=40,
+        max_epochs=25,
         random_state=seed,
     ).fit(train)
     seconds, core_seconds = time.perf_counter() - start, time.process_time() - core_start
