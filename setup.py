@@ -9,7 +9,7 @@ from setuptools import find_packages, setup
 
 readme = Path(__file__).with_name("README.md")
 
-plot = ["matplotlib>=3.8"]
+plot = ["matplotlib>=3.8.4"]
 search = ["optuna>=4"]
 test = [
     "hypothesis>=6.100",
@@ -52,17 +52,17 @@ setup(
     python_requires=">=3.11",
     install_requires=[
         "joblib>=1.4",
-        "netCDF4>=1.7",
+        "netCDF4>=1.7.5",
         "numpy>=2.0",
         "pandas>=2.2.2",
         "pooch>=1.8",
         "requests>=2.31",
         "safetensors>=0.4.4",
-        "scikit-learn>=1.6",
+        "scikit-learn>=1.8",
         "scipy>=1.14",
-        "torch>=2.5",
-        "tqdm>=4.66",
-        "xarray>=2025.6.1",
+        "torch>=2.10",
+        "tqdm>=4.69",
+        "xarray>=2026.4",
     ],
     extras_require={"test": test, "docs": docs, "search": search, "plot": plot},
 )

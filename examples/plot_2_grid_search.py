@@ -31,7 +31,8 @@ train, test = trials.sel(tier="train"), trials.sel(tier="test")
 shared = set(train.sel(mouse_id=train.mice[0]).image_ids) & set(
     train.sel(mouse_id=train.mice[1]).image_ids
 )
-print(f"{len(train)} trials of {len(set(train.image_ids))} images, {len(shared)} seen by both mice")
+n_images = len(set(train.image_ids))
+print(f"{len(train)} trials of {n_images} images, {len(shared)} seen by both mice")
 
 # %%
 # The search

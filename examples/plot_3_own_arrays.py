@@ -84,9 +84,8 @@ print([(str(mouse), row.shape) for mouse, row in zip(mouse_ids[order][:4], answe
 
 model = v1.CNNRegressor(**settings).fit(stimuli["A"], behaviors["A"], responses["A"])
 predicted = model.predict(stimuli["A"], behaviors["A"])
-print(
-    predicted.shape, f"correlation {model.score(stimuli['A'], behaviors['A'], responses['A']):.3f}"
-)
+score = model.score(stimuli["A"], behaviors["A"], responses["A"])
+print(predicted.shape, f"correlation {score:.3f}")
 
 # %%
 # From arrays to labels
@@ -96,12 +95,12 @@ print(
 
 trials = v1.Trials.from_arrays(stimuli, behaviors, responses)
 images, counts = np.unique(trials.image_ids, return_counts=True)
-print(f"{len(trials)} trials of {len(images)} images, the most frequent shown {counts.max()} times")
+print(f"{len(trials)} trials of {len(images)} images, one of them shown {counts.max()} times")
 
 neuron = int(np.argmax(responses["A"].mean(axis=0)))
 fig, ax = plt.subplots(figsize=(8, 3), layout="constrained")
 ax.plot(responses["A"][:80, neuron], color="0.6", label="recorded")
 ax.plot(predicted[:80, neuron], color="C0", label="predicted")
-ax.set(xlabel="trial", ylabel="response", title=f"Mouse A, neuron {neuron}, on trials of the fit")
+ax.set(xlabel="trial", ylabel="response", title=f"Neuron {neuron}, trials of the fit")
 ax.legend(frameon=False)
 plt.show()
