@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -6,6 +8,7 @@ from v1tlearn.datasets.schema import (
     BEHAVIOR_NAMES,
     behavior_attrs,
     blocks,
+    check_structure,
     default_behavior_names,
     recordings_to_dict,
     validate_recordings,
@@ -83,8 +86,20 @@ def test_nan_in_responses_means_not_recorded_and_passes():
         (lambda d: d.isel(trial=slice(0)), "stimuli: is empty.*at least one trial"),
         (lambda d: d.isel(neuron=slice(0)), "responses: is empty.*at least one neuron"),
         (lambda d: d.isel(axis=slice(1)), "position: dims are .*2 or 3 axes"),
-        (with_value("position", (1, 1), np.nan), "position: expected finite numbers"),
+        (with_value("position", (1, 1), np.nan), "position: holds NaN .*expected finite numbers"),
         (lambda d: d.assign_coords(area=("trial", ["V1"] * 6)), "area: dims are"),
+        (lambda d: d.assign_coords(position=d.position.astype(str)), "position: dtype is <U"),
+        (
+            lambda d: d.reset_coords("tier"),
+            r"tier: is a data variable, expected a coordinate: dataset.set_coords\('tier'\)",
+        ),
+        (lambda d: d.reset_coords("area"), "area: is a data variable"),
+        (lambda d: d.reset_coords("position"), "position: is a data variable"),
+        (lambda d: d.assign_coords(tier=d.tier.astype("S")), "tier: labels are bytes.*astype"),
+        (
+            lambda d: d.assign_coords(tier=d.tier.astype("S").astype(object)),
+            "tier: labels are bytes, expected strings",
+        ),
         (lambda d: d.assign(stimuli=d.stimuli.astype(bool)), "stimuli: dtype is bool"),
         (lambda d: d.assign(responses=d.responses.astype(complex)), "responses: dtype is complex"),
         (lambda d: d.assign(stimuli_mean=("trial", np.ones(6))), "stimuli_mean: dims are"),
@@ -100,6 +115,52 @@ def test_values_are_left_alone_on_request():
     validate_recordings(
         {"A": with_value("stimuli", (3, 0, 1, 1), np.nan)(recording())}, check_values=False
     )
+
+
+class _Unread:
+    """An array that fails where its values are asked for."""
+
+    def __init__(self, shape, dtype="f4"):
+        self.shape, self.dtype, self.ndim = shape, np.dtype(dtype), len(shape)
+
+    def __array_function__(self, *args):
+        raise AssertionError("values were read")
+
+    __array_ufunc__ = __array__ = __getitem__ = __array_function__
+
+
+def large_recording():
+    n_trials, n_neurons = 6000, 8000
+    arrays = {
+        "stimuli": (("trial", "channel", "height", "width"), (n_trials, 1, 144, 256)),
+        "behaviors": (("trial", "behavior"), (n_trials, 5)),
+        "responses": (("trial", "neuron"), (n_trials, n_neurons)),
+    }
+    return xr.Dataset(
+        {name: (dims, _Unread(shape)) for name, (dims, shape) in arrays.items()},
+        coords={
+            "tier": ("trial", np.resize(["train", "validation", "test"], n_trials)),
+            "image_id": ("trial", np.arange(n_trials)),
+            "behavior": list(BEHAVIOR_NAMES),
+            "neuron": np.arange(n_neurons),
+            "position": (("neuron", "axis"), np.zeros((n_neurons, 3))),
+        },
+    )
+
+
+def test_the_structure_is_checked_in_milliseconds_without_reading_trials():
+    dataset = large_recording()
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        check_structure("A", dataset)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.005
+
+
+def test_the_structure_needs_stimuli_only():
+    check_structure("A", recording()[["stimuli"]].drop_vars(["tier", "image_id"]))
+    check_structure("A", recording().drop_vars(["behavior", "neuron", "tier", "image_id", "area"]))
 
 
 @pytest.mark.parametrize("mouse", ["", "a/b", " a", "a ", ".", ".."])
@@ -135,6 +196,8 @@ def test_default_names_exist_for_three_and_five_columns_only():
     assert default_behavior_names(5)[3:] == ["pupil_x", "pupil_y"]
     with pytest.raises(ValueError, match=r"4 columns without names.*behavior_names with 4"):
         default_behavior_names(4)
+    with pytest.raises(ValueError, match=r"^mouse 'A': behaviors have 4 columns"):
+        default_behavior_names(4, "A")
 
 
 def test_units_are_listed_for_known_columns():

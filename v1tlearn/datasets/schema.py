@@ -47,13 +47,15 @@ POSITION_ATTRS = {"long_name": "cortical position", "units": "um"}
 _BLOCK_BYTES = 8 * 2**20
 
 
-def default_behavior_names(n_columns: int) -> list[str]:
+def default_behavior_names(n_columns: int, mouse: str | None = None) -> list[str]:
     """Return the names of behaviour columns that come without names.
 
     Parameters
     ----------
     n_columns : int
         3 (pupil dilation, its derivative, running speed) or 5 (those and pupil x, y).
+    mouse : str, optional
+        Whose columns they are, for the error.
 
     Returns
     -------
@@ -65,8 +67,9 @@ def default_behavior_names(n_columns: int) -> list[str]:
         For any other number of columns.
     """
     if n_columns not in (3, 5):
+        whose = "" if mouse is None else f"mouse {mouse!r}: "
         raise ValueError(
-            f"behaviors have {n_columns} columns without names; only 3 "
+            f"{whose}behaviors have {n_columns} columns without names; only 3 "
             f"({', '.join(BEHAVIOR_NAMES[:3])}) or 5 (those, pupil_x and pupil_y) have default "
             f"names: pass behavior_names with {n_columns} names"
         )
@@ -206,15 +209,42 @@ def validate_recordings(
         Naming the mouse, the variable, what came, what was expected and what to do.
     """
     for mouse, dataset in recordings_to_dict(recordings).items():
-        _check_variables(mouse, dataset)
-        _check_trial_labels(mouse, dataset)
-        _check_behavior_names(mouse, dataset)
-        _check_neurons(mouse, dataset)
-        _check_statistics(mouse, dataset)
+        check_structure(mouse, dataset)
+        _check_columns_named(mouse, dataset)
+        _check_positions_finite(mouse, dataset)
         if check_values:
             for name in DIMS:
                 if name in dataset:
                     _check_finite(mouse, name, dataset[name])
+
+
+def check_structure(mouse: str, dataset: xr.Dataset) -> None:
+    """Check names, dimensions, dtypes and labels of one recording, in a few milliseconds.
+
+    Stimuli, behaviors and responses are not read. Everything but stimuli may be missing, and the
+    columns of behaviors may come without names.
+
+    Parameters
+    ----------
+    mouse : str
+        Mouse id, for errors.
+    dataset : Dataset
+        The recording.
+
+    Raises
+    ------
+    ValueError
+        Naming the mouse, the variable, what came, what was expected and what to do.
+    """
+    _check_variables(mouse, dataset)
+    _check_labels(mouse, dataset, TRIAL_LABELS, "trial")
+    _check_labels(mouse, dataset, NEURON_LABELS, "neuron")
+    _check_tiers(mouse, dataset)
+    _check_behavior_names(mouse, dataset)
+    if "neuron" in dataset.coords:
+        _check_unique(mouse, "neuron", dataset["neuron"].values)
+    _check_position(mouse, dataset)
+    _check_statistics(mouse, dataset)
 
 
 def _check_mouse_name(mouse: object) -> None:
@@ -239,7 +269,7 @@ def _check_variables(mouse: str, dataset: xr.Dataset) -> None:
     for name, dims in DIMS.items():
         if name not in dataset:
             continue
-        array = dataset[name]
+        array = dataset.variables[name]
         if array.dims != dims:
             raise ValueError(
                 f"mouse {mouse!r}, {name}: dims are {array.dims} with shape {array.shape}, "
@@ -259,31 +289,47 @@ def _check_variables(mouse: str, dataset: xr.Dataset) -> None:
             )
 
 
-def _check_trial_labels(mouse: str, dataset: xr.Dataset) -> None:
-    for name in TRIAL_LABELS:
-        if name in dataset and dataset[name].dims != ("trial",):
+def _check_labels(mouse: str, dataset: xr.Dataset, names: tuple[str, ...], dim: str) -> None:
+    for name in names:
+        if name not in dataset:
+            continue
+        label = dataset.variables[name]
+        if label.dims != (dim,):
             raise ValueError(
-                f"mouse {mouse!r}, {name}: dims are {dataset[name].dims} with shape "
-                f"{dataset[name].shape}, expected ('trial',) with {dataset.sizes['trial']} values, "
-                "one label per trial"
+                f"mouse {mouse!r}, {name}: dims are {label.dims} with shape {label.shape}, "
+                f"expected ({dim!r},) with {dataset.sizes.get(dim, 0)} values, one label per {dim}"
             )
-    if "tier" in dataset:
-        unknown = sorted({str(tier) for tier in np.unique(dataset["tier"].values)} - set(TIERS))
-        if unknown:
-            raise ValueError(
-                f"mouse {mouse!r}, tier: unknown {', '.join(map(repr, unknown))}; expected only "
-                f"{', '.join(TIERS)}: rename or drop these trials"
-            )
+        _check_coordinate(mouse, dataset, name)
+
+
+def _check_coordinate(mouse: str, dataset: xr.Dataset, name: str) -> None:
+    if name in dataset.data_vars:
+        raise ValueError(
+            f"mouse {mouse!r}, {name}: is a data variable, expected a coordinate: "
+            f"dataset.set_coords({name!r})"
+        )
+
+
+def _check_tiers(mouse: str, dataset: xr.Dataset) -> None:
+    if "tier" not in dataset:
+        return
+    tiers = set(dataset["tier"].values.tolist())
+    if any(isinstance(tier, bytes) for tier in tiers):
+        raise ValueError(
+            f"mouse {mouse!r}, tier: labels are bytes, expected strings: "
+            "dataset.assign_coords(tier=dataset.tier.astype(str))"
+        )
+    unknown = sorted({str(tier) for tier in tiers} - set(TIERS))
+    if unknown:
+        raise ValueError(
+            f"mouse {mouse!r}, tier: unknown {', '.join(map(repr, unknown))}; expected only "
+            f"{', '.join(TIERS)}: rename or drop these trials"
+        )
 
 
 def _check_behavior_names(mouse: str, dataset: xr.Dataset) -> None:
-    if "behaviors" not in dataset:
-        return
     if "behavior" not in dataset.coords:
-        raise ValueError(
-            f"mouse {mouse!r}, behaviors: the {dataset.sizes['behavior']} columns have no names; "
-            "expected a coordinate 'behavior': dataset.assign_coords(behavior=[...])"
-        )
+        return
     names = dataset["behavior"].values
     if not all(isinstance(name, str) for name in names.tolist()):
         raise ValueError(
@@ -293,27 +339,35 @@ def _check_behavior_names(mouse: str, dataset: xr.Dataset) -> None:
     _check_unique(mouse, "behavior", names)
 
 
-def _check_neurons(mouse: str, dataset: xr.Dataset) -> None:
-    if "neuron" in dataset.coords:
-        _check_unique(mouse, "neuron", dataset["neuron"].values)
-    for name in NEURON_LABELS:
-        if name in dataset and dataset[name].dims != ("neuron",):
-            raise ValueError(
-                f"mouse {mouse!r}, {name}: dims are {dataset[name].dims}, expected ('neuron',), "
-                "one label per neuron"
-            )
+def _check_columns_named(mouse: str, dataset: xr.Dataset) -> None:
+    if "behaviors" in dataset and "behavior" not in dataset.coords:
+        raise ValueError(
+            f"mouse {mouse!r}, behaviors: the {dataset.sizes['behavior']} columns have no names; "
+            "expected a coordinate 'behavior': dataset.assign_coords(behavior=[...])"
+        )
+
+
+def _check_position(mouse: str, dataset: xr.Dataset) -> None:
     if "position" not in dataset:
         return
-    position = dataset["position"]
+    position = dataset.variables["position"]
     if position.dims != ("neuron", "axis") or position.sizes["axis"] not in (2, 3):
         raise ValueError(
             f"mouse {mouse!r}, position: dims are {position.dims} with shape {position.shape}, "
             "expected ('neuron', 'axis') with 2 or 3 axes (x, y, z), in micrometres"
         )
-    if position.dtype.kind not in "uif" or not np.isfinite(position.values).all():
+    if position.dtype.kind not in "uif":
         raise ValueError(
-            f"mouse {mouse!r}, position: expected finite numbers in micrometres, got dtype "
-            f"{position.dtype} or NaN; drop those neurons, or the position of this mouse"
+            f"mouse {mouse!r}, position: dtype is {position.dtype}, expected numbers in micrometres"
+        )
+    _check_coordinate(mouse, dataset, "position")
+
+
+def _check_positions_finite(mouse: str, dataset: xr.Dataset) -> None:
+    if "position" in dataset and not np.isfinite(dataset["position"].values).all():
+        raise ValueError(
+            f"mouse {mouse!r}, position: holds NaN or infinite values, expected finite numbers in "
+            "micrometres; drop those neurons, or the position of this mouse"
         )
 
 
@@ -323,7 +377,7 @@ def _check_statistics(mouse: str, dataset: xr.Dataset) -> None:
             name = f"{variable}_{statistic}"
             if name not in dataset:
                 continue
-            array, dims = dataset[name], statistic_dims(variable)
+            array, dims = dataset.variables[name], statistic_dims(variable)
             if array.dims != dims:
                 raise ValueError(
                     f"mouse {mouse!r}, {name}: dims are {array.dims} with shape {array.shape}, "
