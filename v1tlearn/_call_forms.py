@@ -49,6 +49,7 @@ def recordings_from_arrays(
     positions: Any = None,
     behavior_names: Sequence[str] | None = None,
     unnamed: Callable[[str, int], list[str]] | None = None,
+    n_neurons: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, xr.Dataset], CallForm]:
     """Bring the four call forms to one ``Dataset`` per mouse.
 
@@ -59,6 +60,8 @@ def recordings_from_arrays(
     unnamed : callable, optional
         ``unnamed(mouse, n_columns)`` names behaviour columns that come without names; by default
         the names of 3 and of 5 columns that the field uses.
+    n_neurons : dict of str to int, optional
+        Neurons per mouse, where they are known: what stands right of them is padding.
 
     Returns
     -------
@@ -74,14 +77,16 @@ def recordings_from_arrays(
     per_trial = {
         "stimuli": stimuli,
         "behaviors": behaviors,
-        "responses": responses,
+        "responses": np.asarray(responses) if hasattr(responses, "mouse_ids") else responses,
         "image_ids": image_ids,
         "tiers": tiers,
     }
-    split = _split_dict if isinstance(stimuli, Mapping) else _split_flat
-    if isinstance(stimuli, list | tuple):
-        split = _split_list
-    parts, form = split(per_trial, mouse_ids)
+    if isinstance(stimuli, Mapping):
+        parts, form = _split_dict(per_trial, mouse_ids)
+    elif isinstance(stimuli, list | tuple):
+        parts, form = _split_list(per_trial, mouse_ids)
+    else:
+        parts, form = _split_flat(per_trial, mouse_ids, n_neurons or {})
     positions = _positions_by_mouse(positions, form)
     recordings = {
         mouse: _dataset(mouse, part, positions.get(mouse), behavior_names, unnamed or _by_number)
@@ -177,7 +182,7 @@ def _split_list(
 
 
 def _split_flat(
-    fields: dict[str, Any], mouse_ids: Any
+    fields: dict[str, Any], mouse_ids: Any, n_neurons: Mapping[str, int]
 ) -> tuple[dict[str, dict[str, Any]], CallForm]:
     stimuli = fields["stimuli"]
     if getattr(stimuli, "ndim", None) is None or not hasattr(stimuli, "shape"):
@@ -220,7 +225,9 @@ def _split_flat(
             )
         for mouse, take in zip(keys, rows, strict=True):
             part = _take(field, take)
-            parts[mouse][name] = _without_padding(part) if name == "responses" else part
+            if name == "responses":
+                part = _without_padding(part, n_neurons.get(mouse))
+            parts[mouse][name] = part
     return parts, CallForm("flat", keys, np.concatenate(rows))
 
 
@@ -284,7 +291,7 @@ def _numbers(mouse: str, name: str, values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _without_padding(responses: Any) -> Any:
+def _without_padding(responses: Any, n_neurons: int | None) -> Any:
     """Cut the all-NaN columns at the right end, which pad this mouse to the largest."""
     if isinstance(responses, list | tuple):
         return responses
@@ -292,6 +299,8 @@ def _without_padding(responses: Any) -> Any:
     if matrix.ndim != 2 or matrix.dtype.kind != "f":
         return responses
     recorded = np.flatnonzero(~np.isnan(matrix).all(axis=0))
+    if n_neurons is not None and not (recorded >= n_neurons).any():
+        return matrix[:, :n_neurons]
     return matrix[:, : recorded[-1] + 1] if len(recorded) else matrix
 
 

@@ -175,6 +175,23 @@ class Trials(View):
     def __getitem__(self, key: Any) -> Trials:
         return self._view(self._index[self._key(key)], self._steps)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        raise TypeError(
+            "Trials are no array: they hold stimuli, behaviour and labels of several mice. Read "
+            'numbers with trials.get("stimuli", mouse) or numpy.asarray(trials.responses).'
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the mice of this view only."""
+        state = self.__dict__.copy()
+        names = list(self._recordings)
+        kept = self.mice
+        numbers = np.full(len(names), -1)
+        numbers[[names.index(mouse) for mouse in kept]] = np.arange(len(kept))
+        state["_recordings"] = {mouse: self._recordings[mouse] for mouse in kept}
+        state["_index"] = np.column_stack([numbers[self._index[:, 0]], self._index[:, 1]])
+        return state
+
     def sel(self, *, tier: Any = None, mouse_id: Any = None) -> Trials:
         """Select by label.
 

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from v1tlearn.estimators.base import EncodingRegressor
 
 
+# Parameters of training alone: a fitted model may go on with others.
+_MAY_CHANGE = frozenset(
+    {"optimizer", "lr", "core_lr", "betas", "weight_decay", "batch_size", "max_epochs"}
+    | {"loss_scale", "core_pass", "schedule", "lr_patience", "lr_factor", "max_lr_drops"}
+    | {"validation_fraction", "device", "precision", "deterministic", "random_state"}
+    | {"warm_start", "verbose"}
+)
+
+
 @dataclass(frozen=True)
 class Call:
     """Trials and, in the same order, their responses."""
@@ -49,7 +58,12 @@ def read_score(
     _refuse_bare_responses(stimuli, responses)
     mouse_ids = _only_mouse(estimator, stimuli, mouse_ids)
     trials, _ = Trials._from_call(
-        stimuli, behaviors, responses, mouse_ids, unnamed=_names_at_fit(estimator)
+        stimuli,
+        behaviors,
+        responses,
+        mouse_ids,
+        unnamed=_names_at_fit(estimator),
+        n_neurons=estimator.n_neurons_,
     )
     return Call(trials, trials.responses)
 
@@ -105,6 +119,28 @@ def warn_about_tiers(trials: Trials) -> None:
         )
 
 
+def check_parameters(estimator: EncodingRegressor) -> None:
+    """Check that a model that is to go on still has the parameters it was built with.
+
+    Raises
+    ------
+    ValueError
+        If a parameter changed that cannot change between fits.
+    """
+    now = estimator.get_params(deep=False)
+    changed = [
+        f"{name} (was {was!r}, is {now[name]!r})"
+        for name, was in estimator.parameters_.items()
+        if name not in _MAY_CHANGE and not np.array_equal(now[name], was)
+    ]
+    if changed:
+        raise ValueError(
+            f"these parameters changed since fit: {', '.join(changed)}. A fitted model can only go "
+            "on with the ones it was built with: set them back, or fit anew with "
+            "warm_start=False."
+        )
+
+
 def check_like_fit(
     estimator: EncodingRegressor, trials: Trials, *, same_mice: bool = False
 ) -> None:
@@ -122,7 +158,9 @@ def check_like_fit(
         if mouse not in known:
             raise ValueError(
                 f"unknown mouse {mouse!r}: this model was fitted on {known}. A new animal needs a "
-                "readout of its own: fit again with its recording."
+                "readout of its own: fit again with its recording. In cross-validation every fold "
+                "needs trials of all mice: use GroupKFold on trials.image_ids, or a shuffled "
+                "KFold."
             )
         _check_sizes(estimator, trials, mouse)
         _check_columns(estimator, trials, mouse)
@@ -212,9 +250,14 @@ def _refuse_bare_responses(stimuli: Any, responses: Any) -> None:
     if responses is None:
         raise ValueError(
             "responses are missing. Without Trials the call is fit(stimuli, behaviors, responses, "
-            "mouse_ids). Inside GridSearchCV, cross_val_score and the like wrap the recordings in "
-            f"Trials(...) first: a {type(stimuli).__name__} of recordings would be split over "
-            "mice, not over trials."
+            "mouse_ids). Inside GridSearchCV, cross_val_score and the like wrap the recordings "
+            "first, in Trials(...) or Trials.from_arrays(stimuli, behaviors, responses, ...)"
+            + (
+                "."
+                if hasattr(stimuli, "shape")
+                else f": a {type(stimuli).__name__} of recordings would be split over mice, not "
+                "over trials."
+            )
         )
 
 

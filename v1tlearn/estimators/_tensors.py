@@ -55,7 +55,7 @@ def describe(estimator: EncodingRegressor, trials: Trials, target: Responses) ->
     statistics = {m: _learned(estimator, trials, target, m, names[m]) for m in mice}
     out = {
         "mice_": mice,
-        "n_neurons_": {m: target.get(m).shape[1] for m in mice},
+        "n_neurons_": {m: len(statistics[m]["response_scale"]) for m in mice},
         "image_shape_": tuple(int(s) for s in shapes[mice[0]]),
         "behavior_names_": names,
         "behavior_mode_": mode,
@@ -194,12 +194,10 @@ def _learned(
     names: list[str] | None,
 ) -> dict[str, Any]:
     """Statistics of one mouse over its training trials; floats and arrays."""
-    values = target.get(mouse).astype(np.float64)
-    recorded = ~np.isnan(values)
-    n = np.maximum(recorded.sum(axis=0), 1)
-    mean = np.where(recorded, values, 0).sum(axis=0) / n
-    std = np.sqrt(np.where(recorded, (values - mean) ** 2, 0).sum(axis=0) / n)
-    scale = np.maximum(std, RESPONSE_STD_FLOOR * std[recorded.any(axis=0)].mean())
+    values = target.get(mouse)
+    blocks = [_moments(values[:, i : i + 512]) for i in range(0, values.shape[1], 512)]
+    mean, std = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    scale = np.fmax(std, RESPONSE_STD_FLOOR * np.nanmean(std))
     if not (scale > 0).all():
         raise ValueError(
             f"mouse {mouse!r}: no neuron's responses vary over the {len(values)} training trials: "
@@ -214,6 +212,17 @@ def _learned(
     if not estimator.standardize:
         return out
     return out | trial_statistics(trials, mouse).scaling(names)
+
+
+def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population standard deviation of neurons; NaN where nothing was recorded."""
+    values = values.astype(np.float64)
+    recorded = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        n = recorded.sum(axis=0) / recorded.any(axis=0)
+        mean = np.where(recorded, values, 0).sum(axis=0) / n
+        std = np.sqrt(np.where(recorded, (values - mean) ** 2, 0).sum(axis=0) / n)
+    return mean, std
 
 
 def to_device(

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.exceptions import NotFittedError
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -281,10 +282,9 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             positions=positions,
             behavior_names=behavior_names,
         )
+        _inputs.warn_about_tiers(call.trials)
         go_on = hasattr(self, "module_")
         seed = self.seed_ if go_on else draw_seed(self.random_state)
-        if go_on:
-            self.state_["model"] = self.state_["best"]
         return self._train(call.trials, call.target.load(), None, 1, seed=seed, go_on=go_on)
 
     def predict(
@@ -395,7 +395,7 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def history_(self) -> list[dict[str, float]]:
         """One record per epoch: losses, penalty, validation correlation, lr, seconds."""
         if "state_" not in self.__dict__:
-            raise AttributeError(f"this {type(self).__name__} is not fitted: it has no history_.")
+            raise NotFittedError(f"this {type(self).__name__} is not fitted: it has no history_.")
         return self.state_["history"]
 
     @property
@@ -414,6 +414,7 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _start_or_go_on(self, trials: Trials, target: Responses, seed: int, *, go_on: bool) -> None:
         if go_on:
+            _inputs.check_parameters(self)
             _inputs.check_like_fit(self, trials, same_mice=True)
             _tensors.check_targets(target)
             return
@@ -453,7 +454,8 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         except Exception:
             self.__dict__ = found  # what cannot be fitted leaves an earlier fit as it was
             raise
-        if self.state_["finished"]:
+        if self.state_["finished"] or held_out is None:
+            # go on from the weights that predict, not from those of the last epoch
             self.state_ |= {"model": self.state_["best"], "schedule": None, "finished": False}
         if self.state_["optimizer"] is not None:
             self.state_["optimizer"] = update_groups(self.state_["optimizer"], optimizer)
