@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from v1tlearn import nn
+from v1tlearn.nn.attention import _with_padded_heads
 
 TOKENIZERS = ("unfold", "conv", "spt", "cct", "dual_norm")
 MODES = ("none", "b_mlp", "b_mlp_first_block", "b_mlp_shared", "b_mlp_per_mouse")
@@ -276,6 +277,25 @@ def test_recomputed_attention_has_the_gradient_of_its_own_dropout(monkeypatch, a
     assert not torch.equal(attend(tokens.detach()), core.eval().blocks[0].attention(tokens)[:, :2])
     core.train()
     assert torch.autograd.gradcheck(attend, tokens, fast_mode=True)
+
+
+@pytest.mark.parametrize("head_dim", [5, 8, 155])
+def test_padded_heads_attend_alike(head_dim):
+    def attend(q, k, v):
+        assert q.shape[-1] % 8 == k.shape[-1] % 8 == v.shape[-1] % 8 == 0
+        return (q @ k.mT).softmax(-1) @ v
+
+    shape = (2, 3, 7, head_dim)
+    tensors = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    q, k, v = tensors
+    expected = (q @ k.mT).softmax(-1) @ v
+    padded = _with_padded_heads(attend, q, k, v)
+    torch.testing.assert_close(padded, expected)
+    weights = torch.randn(shape, dtype=torch.float64)
+    torch.testing.assert_close(
+        torch.autograd.grad((padded * weights).sum(), tensors),
+        torch.autograd.grad((expected * weights).sum(), tensors),
+    )
 
 
 def test_maps_are_channels_last_in_memory():
