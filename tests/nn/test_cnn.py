@@ -131,6 +131,14 @@ def test_errors_name_what_came(options, message):
         nn.Stacked2dCore((1, 36, 64), **options)
 
 
+def test_one_value_per_channel_is_refused_in_training_only():
+    core = nn.Stacked2dCore((1, 9, 9), n_layers=1, hidden_channels=2)
+    with pytest.raises(ValueError, match=r"one image of 9 x 9 pixels.*another batch_size"):
+        core(torch.zeros(1, 1, 9, 9))
+    assert core(torch.zeros(2, 1, 9, 9)).shape == (2, 2, 1, 1)
+    assert core.eval()(torch.zeros(1, 1, 9, 9)).shape == (1, 2, 1, 1)
+
+
 def test_other_images_are_refused():
     with pytest.raises(ValueError, match=r"images of shape \(1, 36, 64\), got \(4, 36, 64\)"):
         nn.Stacked2dCore((1, 36, 64))(torch.zeros(2, 4, 36, 64))

@@ -105,6 +105,7 @@ class Stacked2dCore(nn.Module):
                 nn.init.xavier_normal_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        self.float()  # whatever torch's default dtype is
 
     def penalty(self) -> Tensor:
         """Weighted roughness of the filters of the first layer.
@@ -124,6 +125,14 @@ class Stacked2dCore(nn.Module):
             raise ValueError(
                 f"the core is made for images of shape {self.input_shape}, got "
                 f"{tuple(images.shape[1:])}."
+            )
+        values = images.shape[0] * self.output_shape[1] * self.output_shape[2]
+        if self.training and values < 2:
+            raise ValueError(
+                f"batch normalisation needs two values per channel in training, got one image of "
+                f"{images.shape[2]} x {images.shape[3]} pixels, whose feature map is 1 x 1; choose "
+                "another batch_size, so that no batch is a single trial, larger images or a "
+                "smaller input_kernel."
             )
         # Channels last, some 1.6 times as fast on a CPU. A clone, since to `contiguous` an image of
         # one channel is in either layout.
