@@ -1,5 +1,6 @@
 """The whole model: mice together and one by one, what reaches what, and its errors."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -122,6 +123,45 @@ def test_same_seed_same_rates_and_gradients():
         sum(r.square().sum() for r in rates.values()).backward()
         results.append([*rates.values(), *(p.grad for p in model.parameters())])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.fixture
+def float64_by_default():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("kind", ["vit", "cct", "cnn"])
+@pytest.mark.usefixtures("float64_by_default")
+def test_models_are_float32_whatever_the_default_of_torch(kind):
+    core = (
+        nn.Stacked2dCore((1, 9, 16), n_layers=2, hidden_channels=4, hidden_kernel=3)
+        if kind == "cnn"
+        else nn.ViTCore(
+            (1, 9, 16), patch_size=4, n_heads=2, embed_dim=8, behavior_mode="b_mlp", n_behaviors=3,
+            tokenizer="cct" if kind == "cct" else "unfold", attention="lsa", drop_path=0.1,
+        )
+    )  # fmt: skip
+    readouts = {
+        "a": nn.GaussianReadout(core.output_shape, 2, positions=np.eye(2), bias_init=np.ones(2)),
+        "b": nn.GaussianReadout(core.output_shape, 3),
+    }
+    shifters = {mouse: nn.StimulusShifter() for mouse in readouts}
+    cropper = nn.ImageCropper(
+        (36, 64), image_size=(9, 16), crop_scale=0.9, shifters=shifters, interpolation="bilinear"
+    )
+    shifters = {mouse: nn.Shifter() for mouse in readouts}
+    model = nn.EncodingModel(core, readouts, cropper=cropper, shifters=shifters)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    batch = nn.MouseBatch(
+        *(torch.rand(*shape, dtype=torch.float32) for shape in ((4, 1, 36, 64), (4, 3), (4, 2)))
+    )
+    rates = model(dict.fromkeys(readouts, batch))
+    assert {r.dtype for r in rates.values()} == {torch.float32}
+    loss = sum(nn.poisson_loss(r, torch.ones_like(r)) for r in rates.values())
+    (loss + model.core_penalty()).backward()
+    assert all(p.grad.dtype == torch.float32 for p in model.parameters() if p.grad is not None)
 
 
 def test_autocast_gives_float32_rates():

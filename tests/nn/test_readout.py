@@ -93,6 +93,16 @@ def test_position_network_restated():
     np.testing.assert_allclose(readout.mu().detach().numpy(), values, atol=1e-12)
 
 
+def test_read_only_arrays_are_taken_without_a_warning():
+    arrays = {"positions": np.eye(3), "bias_init": np.ones(3, dtype=np.float32)}
+    for array in arrays.values():
+        array.setflags(write=False)
+    readout = nn.GaussianReadout((2, 4, 4), 3, **arrays)
+    with torch.no_grad():
+        readout.bias.zero_()
+    assert (arrays["bias_init"] == 1).all()
+
+
 def test_equal_positions_do_not_divide_by_zero():
     readout = nn.GaussianReadout((2, 4, 4), 3, positions=np.full((3, 2), 250.0))
     assert readout.mu().isfinite().all()

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,9 +53,16 @@ def sample_features(features: Tensor, positions: Tensor) -> Tensor:
     return sampled.view(n_images, n_points, n_channels)
 
 
+def _copied(values: object, dtype: torch.dtype) -> Tensor:
+    """Tensor of its own, since torch warns of arrays that cannot be written to."""
+    if isinstance(values, Tensor):
+        return values.detach().to(dtype, copy=True)
+    return torch.from_numpy(np.array(values, dtype=np.float64)).to(dtype)
+
+
 def _centred(positions: object, n_neurons: int) -> Tensor:
     """Cortical positions around zero, divided by their largest absolute coordinate."""
-    positions = torch.as_tensor(positions, dtype=torch.float64)
+    positions = _copied(positions, torch.float64)
     if positions.ndim != 2 or positions.shape[0] != n_neurons or positions.shape[1] < 1:
         raise ValueError(
             f"positions must be an array of shape (n_neurons, n_axes) with {n_neurons} neurons, "
@@ -163,13 +171,14 @@ class GaussianReadout(nn.Module):
         self.features = nn.Parameter(torch.full((n_neurons, n_channels), 1 / n_channels))
         bias = torch.zeros(n_neurons)
         if bias_init is not None:
-            bias = torch.as_tensor(bias_init, dtype=torch.float32).clone()
+            bias = _copied(bias_init, torch.float32)
             if bias.shape != (n_neurons,) or not bias.isfinite().all():
                 raise ValueError(
                     f"bias_init must hold one finite value for each of {n_neurons} neurons, got "
                     f"shape {tuple(bias.shape)}, {int((~bias.isfinite()).sum())} not finite."
                 )
         self.bias = nn.Parameter(bias)
+        self.float()  # whatever torch's default dtype is
 
     def mu(self) -> Tensor:
         """Positions of the neurons on the feature map.

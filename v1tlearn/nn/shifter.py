@@ -29,6 +29,7 @@ class Shifter(nn.Module):
             nn.Linear(hidden_units, 2),
             nn.Tanh(),
         )
+        self.float()  # whatever torch's default dtype is
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Displacement (B, 2), right and down, in half map sides, of standardised inputs (B, v)."""

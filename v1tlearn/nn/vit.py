@@ -295,6 +295,7 @@ class ViTCore(nn.Module):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        self.float()  # whatever torch's default dtype is
 
     def behavior_mlp(self, block: int) -> BehaviorMLP | None:
         """Behaviour network whose output is added ahead of a block.
