@@ -138,13 +138,24 @@ def test_mouse_ids_become_text(recordings):
         (lambda r: {"A": np.zeros(3)}, TypeError, "mouse 'A' is a ndarray"),
         (lambda r: {}, ValueError, "no recording"),
         (lambda r: xr.DataTree(), ValueError, "no child"),
-        (lambda r: {"A": r["A"].drop_vars("stimuli")}, ValueError, "mouse 'A'.*no stimuli"),
+        (
+            lambda r: {"A": r["A"].drop_vars("stimuli")},
+            ValueError,
+            "mouse 'A': stimuli are missing",
+        ),
         (
             lambda r: {"A": r["A"].transpose("height", ...)},
             ValueError,
-            "mouse 'A'.*dimensions.*found",
+            "mouse 'A', stimuli: dims are.*expected",
         ),
-        (lambda r: {"A": r["A"].isel(trial=slice(0))}, ValueError, "mouse 'A'.*no trial"),
+        (lambda r: {"A": r["A"].isel(trial=slice(0))}, ValueError, "mouse 'A', stimuli: is empty"),
+        (
+            lambda r: {"A": r["A"].assign(responses=r["A"]["responses"].transpose())},
+            ValueError,
+            "mouse 'A', responses: dims are.*expected",
+        ),
+        (lambda r: {"A": r["A"].reset_coords("image_id")}, ValueError, "mouse 'A'.*image_id"),
+        (lambda r: {"a/b": r["A"]}, ValueError, "mouse id 'a/b'"),
         (lambda r: {1: r["A"], "1": r["B"]}, ValueError, "duplicate mouse ids.*'1'"),
     ],
 )
@@ -550,3 +561,18 @@ def test_reprs(trials):
     assert "<td>C</td>" not in page
     strange = v1.Trials({"<b>": recording("A")[["stimuli"]]})._repr_html_()
     assert "&lt;b&gt;" in strange
+
+
+def test_trials_do_not_pass_for_an_array(trials):
+    with pytest.raises(TypeError, match=r"Trials are no array.*trials\.get"):
+        np.asarray(trials)
+
+
+def test_a_pickled_view_holds_only_its_mice(recordings):
+    trials = v1.Trials(recordings)
+    of_b = pickle.loads(pickle.dumps(trials.sel(mouse_id="B")[::2]))
+    assert list(of_b._recordings) == ["B"]
+    assert of_b.mice == ["B"]
+    np.testing.assert_array_equal(
+        of_b.get("stimuli", "B"), trials.sel(mouse_id="B")[::2].get("stimuli", "B")
+    )

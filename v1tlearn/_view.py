@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from v1tlearn.datasets.schema import check_mouse_name, check_structure
+
 BLOCK = 256  # trials that are read at once where a whole recording is passed through
 
 
@@ -164,14 +166,8 @@ def as_datasets(recordings: Any) -> dict[str, xr.Dataset]:
                 f"mouse {mouse!r} is a {type(recording).__name__}: expected an xarray Dataset. "
                 "Plain arrays go through Trials.from_arrays."
             )
-        dims = ("trial", "channel", "height", "width")
-        if "stimuli" not in recording or recording["stimuli"].dims != dims:
-            have = recording["stimuli"].dims if "stimuli" in recording else "no stimuli"
-            raise ValueError(
-                f"mouse {mouse!r}: expected stimuli with the dimensions {dims}, found {have}."
-            )
-        if not recording.sizes["trial"]:
-            raise ValueError(f"mouse {mouse!r}: the recording is empty: it has no trial.")
+        check_mouse_name(mouse)
+        check_structure(mouse, recording)
         out[mouse] = recording
     return out
 

@@ -134,6 +134,33 @@ def test_a_changed_learning_rate_counts_when_going_on(small, trials):
     assert [record["lr"] for record in est.history_] == [2e-3, 1e-4]
 
 
+def test_going_on_refuses_another_architecture(small, trials, equal):
+    est = small(warm_start=True).fit(trials)
+    before = est.predict(trials)
+    est.set_params(laplace=100.0, shift="none")
+    with pytest.raises(ValueError, match=r"changed since fit: .*shift \(was 'readout'"):
+        est.fit(trials)
+    with pytest.raises(ValueError, match="laplace"):
+        est.partial_fit(trials)
+    assert equal(est.predict(trials), before)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_fit_works_in_any_mode_of_the_caller(mode, small, trials, equal):
+    with mode():
+        inside = small().fit(trials)
+    assert equal(inside.predict(trials), small().fit(trials).predict(trials))
+
+
+def test_fit_works_with_any_default_dtype(small, trials):
+    torch.set_default_dtype(torch.float64)
+    try:
+        est = small(max_epochs=1).fit(trials)
+        assert est.predict(trials).get("A").dtype == np.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_cold_start_forgets(small, trials, equal):
     est = small().fit(trials)
     first = est.predict(trials)

@@ -322,3 +322,27 @@ def test_trials_without_responses_can_be_predicted(reference, forms, trials, arr
     answer = reference[v1.CNNRegressor].predict(blind)
     assert np.array_equal(answer.get("A"), reference[v1.CNNRegressor].predict(trials).get("A"))
     assert np.asarray(answer)[0].shape == (5,)
+
+
+def test_padded_responses_are_scored_though_the_last_neuron_is_silent_there(small, arrays, fitted):
+    stimuli, behaviors, responses = (arrays[k] for k in ("stimuli", "behaviors", "responses"))
+    widest = max(r.shape[1] for r in responses.values()) + 2
+    padded = {
+        m: np.pad(r.astype(float), ((0, 0), (0, widest - r.shape[1])), constant_values=np.nan)
+        for m, r in responses.items()
+    }
+    for rows in padded.values():
+        rows[:, -3] = np.nan  # the last neuron of the widest mouse was not recorded
+    ids = np.concatenate([[m] * len(s) for m, s in stimuli.items()])
+    flat = [np.concatenate(list(d.values())) for d in (stimuli, behaviors, padded)]
+    score = fitted.score(*flat, ids)
+    known = {m: padded[m][:, : r.shape[1]] for m, r in responses.items()}
+    assert score == fitted.score(stimuli, behaviors, known)
+
+
+def test_responses_of_trials_beside_flat_arrays(small, trials, arrays, equal):
+    flat = [np.concatenate(list(arrays[k].values())) for k in ("stimuli", "behaviors")]
+    labels = {"image_ids": trials.image_ids}
+    model = small().fit(*flat, trials.responses, trials.mouse_ids, **labels)
+    same = small().fit(*flat, np.asarray(trials.responses), trials.mouse_ids, **labels)
+    assert equal(model.predict(trials), same.predict(trials))

@@ -179,7 +179,7 @@ def recordings_to_dict(recordings: xr.DataTree | Mapping[str, xr.Dataset]) -> di
     if not datasets:
         raise ValueError("recordings hold no mouse; expected at least one")
     for mouse, dataset in datasets.items():
-        _check_mouse_name(mouse)
+        check_mouse_name(mouse)
         if not isinstance(dataset, xr.Dataset):
             raise TypeError(
                 f"mouse {mouse!r}: expected an xarray.Dataset, got {type(dataset).__name__}"
@@ -247,7 +247,19 @@ def check_structure(mouse: str, dataset: xr.Dataset) -> None:
     _check_statistics(mouse, dataset)
 
 
-def _check_mouse_name(mouse: object) -> None:
+def check_mouse_name(mouse: object) -> None:
+    """Check that a mouse id can name a group of a file.
+
+    Parameters
+    ----------
+    mouse : object
+        Mouse id.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no text, empty, or holds a slash.
+    """
     if not isinstance(mouse, str):
         raise TypeError(
             f"mouse ids must be strings, got {mouse!r} of type {type(mouse).__name__}; use str(id)"

@@ -115,7 +115,7 @@ def warn_about_tiers(trials: Trials) -> None:
             f"fit was given trials of the tiers {found} and trains on them too: select with "
             'trials.sel(tier="train") if they are meant for judging the model.',
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

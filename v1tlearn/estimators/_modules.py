@@ -54,9 +54,10 @@ def make_model(estimator: EncodingRegressor) -> EncodingModel:
     readouts = {m: _readout(est, estimator, core.output_shape, m) for m in estimator.mice_}
     moves_readout = est.shift in ("readout", "both", "both_behavior")
     shifters = {m: Shifter(2) for m in pupil_mice} if moves_readout else {}
-    return EncodingModel(
+    model = EncodingModel(
         core, readouts, cropper=cropper, shifters=shifters, behavior_channels=as_channels
     )
+    return model.float()  # whatever torch's default dtype is
 
 
 def output_size(image_size: Any, size: tuple[int, int]) -> tuple[int, int] | None:

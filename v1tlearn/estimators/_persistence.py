@@ -45,6 +45,8 @@ def to_state(state: dict[str, Any]) -> dict[str, Any]:
     """
     state = dict(state)
     state.pop("device_", None)
+    if "parameters_" in state:
+        state["parameters_"] = dict(state["parameters_"])
     if "module_" in state:
         state["module_"] = dict(state["module_"].state_dict())
     for name in ("module_", "state_"):
@@ -76,6 +78,8 @@ def restore_module(estimator: EncodingRegressor) -> None:
 def save(estimator: EncodingRegressor, path: Path) -> None:
     """Write a fitted estimator into a directory; it counts from one rename on.
 
+    A generator as `random_state` is written as the seed that was drawn from it.
+
     An earlier model stays whole until then, whenever the process ends; other files stay.
 
     Parameters
@@ -86,7 +90,7 @@ def save(estimator: EncodingRegressor, path: Path) -> None:
     Raises
     ------
     TypeError
-        If a parameter cannot be written as JSON, such as a random generator.
+        If a parameter cannot be written as JSON.
     FileExistsError
         If something that is no saved model is in the way.
     """
@@ -95,7 +99,11 @@ def save(estimator: EncodingRegressor, path: Path) -> None:
             f"{path} exists and is no saved model: choose another path, or remove it first."
         )
     tensors: dict[str, torch.Tensor] = {}
-    attributes = _encode(to_state(estimator.__dict__), tensors, "")
+    state = to_state(estimator.__dict__)
+    for parameters in (state, state["parameters_"]):
+        if isinstance(parameters["random_state"], np.random.RandomState | np.random.Generator):
+            parameters["random_state"] = estimator.seed_
+    attributes = _encode(state, tensors, "")
     mark = secrets.token_hex(8)
     tensor_file, beside = path / f"tensors-{mark}.safetensors", path / f".{MODEL_FILE}-{mark}"
     content = {
@@ -161,6 +169,7 @@ def load(kind: type[EncodingRegressor], path: Path, device: str) -> EncodingRegr
         safetensors.SafetensorError,
     ) as error:
         raise _damaged(path, error) from error
+    estimator._to_device()
     return estimator
 
 
@@ -214,7 +223,7 @@ def _encode(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:
         return str(value)
     raise TypeError(
         f"{name.strip('/')!r} is a {type(value).__name__}, which cannot be saved as JSON: give "
-        "plain numbers and text (for random_state an int) before saving, or pickle the model."
+        "plain numbers and text before saving, or pickle the model."
     )
 
 

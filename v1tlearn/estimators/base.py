@@ -214,8 +214,7 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         NonFiniteLossError
             If the loss becomes NaN. The best model so far is kept.
         """
-        self._validate_params()
-        call = _inputs.read_fit(
+        call = self._read_fit(
             stimuli,
             behaviors,
             responses,
@@ -224,7 +223,6 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             positions=positions,
             behavior_names=behavior_names,
         )
-        _inputs.warn_about_tiers(call.trials)
         if validation is not None and not isinstance(validation, Trials):
             raise TypeError(
                 f"validation is a {type(validation).__name__}: expected Trials, for instance "
@@ -272,8 +270,7 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         -------
         self
         """
-        self._validate_params()
-        call = _inputs.read_fit(
+        call = self._read_fit(
             stimuli,
             behaviors,
             responses,
@@ -282,7 +279,6 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             positions=positions,
             behavior_names=behavior_names,
         )
-        _inputs.warn_about_tiers(call.trials)
         go_on = hasattr(self, "module_")
         seed = self.seed_ if go_on else draw_seed(self.random_state)
         return self._train(call.trials, call.target.load(), None, 1, seed=seed, go_on=go_on)
@@ -412,6 +408,12 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     # ----------------------------------------------------------------------------- fitted state
 
+    def _read_fit(self, *arrays: Any, **labels: Any) -> _inputs.Call:
+        self._validate_params()
+        call = _inputs.read_fit(*arrays, **labels)
+        _inputs.warn_about_tiers(call.trials)
+        return call
+
     def _start_or_go_on(self, trials: Trials, target: Responses, seed: int, *, go_on: bool) -> None:
         if go_on:
             _inputs.check_parameters(self)
@@ -428,6 +430,8 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             self.module_ = make_model(self)
         self.state_ = new_state(rng)
 
+    @torch.inference_mode(False)  # whatever the caller's mode is
+    @torch.enable_grad()
     def _train(
         self,
         trials: Trials,
