@@ -124,6 +124,44 @@ def test_without_mouse_ids_equally_long_vectors_are_one_mouse(expected):
     np.testing.assert_allclose(got, values)
 
 
+def labelled(mouse, values, images=None):
+    ids = IDS[mouse] if images is None else images
+    return xr.DataArray(
+        values[mouse], dims=("trial", "neuron"), coords={"image_id": ("trial", ids)}
+    )
+
+
+def test_data_arrays_bring_image_ids():
+    for mouse in NEURONS:
+        expected = average_correlation(TRUE[mouse], PRED[mouse], image_ids=IDS[mouse])
+        of_trials = TRIALS.responses[mouse]
+        assert average_correlation(of_trials, PRED[mouse]) == expected
+        assert average_correlation(TRUE[mouse], labelled(mouse, PRED)) == expected
+        assert average_correlation(of_trials, labelled(mouse, PRED)) == expected
+
+
+def test_data_arrays_per_mouse_bring_image_ids(expected):
+    metric, values = expected
+    true = {mouse: labelled(mouse, TRUE) for mouse in NEURONS}
+    for first, second in ((true, PRED), (list(true.values()), list(PRED.values()))):
+        np.testing.assert_allclose(metric(first, second, multioutput="raw_values"), values)
+    partly = true | {"A": TRUE["A"]}
+    with pytest.raises(ValueError, match="image_ids is missing"):
+        average_correlation(partly, PRED)
+
+
+def test_explicit_image_ids_come_before_those_of_data_arrays():
+    other = IDS["A"] // 2
+    got = average_correlation(labelled("A", TRUE), PRED["A"], image_ids=other)
+    assert got == average_correlation(TRUE["A"], PRED["A"], image_ids=other)
+
+
+def test_data_arrays_of_other_trials_are_refused():
+    true, pred = labelled("A", TRUE), labelled("A", PRED, IDS["A"][::-1])
+    with pytest.raises(ValueError, match="carry different image ids"):
+        single_trial_correlation(true, pred)
+
+
 def test_labelled_arrays_and_integers():
     true = xr.DataArray(np.arange(12).reshape(4, 3), dims=("trial", "neuron"))
     pred = np.arange(12).reshape(4, 3) * 2

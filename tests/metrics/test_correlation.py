@@ -189,6 +189,24 @@ def test_constant_predictions_count_0():
         assert raw(metric, data)[1] == 0
 
 
+@pytest.mark.parametrize("metric", [single_trial_correlation, average_correlation])
+@pytest.mark.parametrize(("dtype", "wiggle"), [(np.float32, 2e-7), (np.float64, 2e-13)])
+@pytest.mark.parametrize("level", [0.01, 5.0, 3e4])
+def test_predictions_constant_up_to_rounding_count_0(metric, dtype, wiggle, level):
+    data = make_data(1)
+    data["pred"] = (level * (1 + wiggle * np.sign(data["true"] - 3))).astype(dtype)
+    assert np.ptp(data["pred"]) > 0
+    assert raw(metric, data).tolist() == [0.0] * 5
+
+
+@pytest.mark.parametrize(("dtype", "share"), [(np.float32, 1e-4), (np.float64, 1e-9)])
+def test_small_modulations_around_a_mean_count(dtype, share):
+    data = make_data(1)
+    expected = raw(single_trial_correlation, data)
+    data["pred"] = (7 + 7 * share * data["pred"]).astype(dtype)
+    np.testing.assert_allclose(raw(single_trial_correlation, data), expected, atol=1e-3)
+
+
 def test_large_means_do_not_cancel():
     data = make_data()
     shifted = {**data, "true": data["true"] + 1e7, "pred": data["pred"] - 1e7}

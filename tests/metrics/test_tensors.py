@@ -4,6 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from v1tlearn.metrics import single_trial_correlation
 from v1tlearn.metrics.tensors import CorrelationSums, correlation
 
 
@@ -71,6 +72,24 @@ def test_a_constant_is_zero_whatever_the_rounding():
     for rows in np.array_split(np.arange(101), 9):
         sums.update("A", torch.tensor(prediction[rows]), torch.tensor(target[rows]))
     assert sums.compute()["A"][0] == 0
+
+
+@pytest.mark.parametrize(("dtype", "wiggle"), [("float32", 2e-7), ("float64", 2e-13)])
+def test_constant_up_to_rounding_counts_0_as_in_arrays(dtype, wiggle):
+    prediction, target = (a.astype(dtype) for a in make_data(90, 3))
+    prediction[:, 0] = 0.01 * (1 + wiggle * np.sign(target[:, 0]))
+    target[:, 1] = -300 * (1 + wiggle * np.sign(prediction[:, 1]))
+    prediction[:, 2] = 0.01 * (1 + 1e3 * wiggle * prediction[:, 2])
+    assert (np.ptp(prediction, axis=0) > 0).all()
+    assert (np.ptp(target, axis=0) > 0).all()
+    sums = CorrelationSums()
+    for rows in np.array_split(np.arange(90), 4):
+        sums.update("A", torch.tensor(prediction[rows]), torch.tensor(target[rows]))
+    got = sums.compute()["A"].numpy()
+    assert got[:2].tolist() == [0, 0]
+    assert got[2] > 0.5
+    of_arrays = single_trial_correlation(target, prediction, multioutput="raw_values")
+    np.testing.assert_allclose(got, of_arrays, atol=1e-10)
 
 
 def test_mean_over_neurons_then_mice():

@@ -6,6 +6,8 @@ All functions take responses and predictions as
 * 1-D object arrays, one vector per trial, with `mouse_ids` (one per trial); without them trials
   with equally many neurons are one mouse;
 * (trials, most neurons) arrays of several mice with `mouse_ids`, padded with NaN at the right;
+* DataArrays (trial, neuron) of one mouse, such as `responses["A"]`, whose coordinate `image_id` is
+  used when no `image_ids` come;
 * `Responses`, which bring `mouse_ids` and `image_ids` (explicit `image_ids` come first);
 * dicts, or lists, of one (trials, neurons) array per mouse, `image_ids` in the same form.
 
@@ -13,6 +15,9 @@ All functions take responses and predictions as
 `y_true` means "not recorded": such a trial does not exist for that neuron. With "raw_values" the
 answer has one value per neuron, mice one after another: in the order of the recordings, of the
 dict or list, or else of their first trials.
+
+Values that differ by rounding only do not count as varying: a neuron is constant if its standard
+deviation over trials is at most 1e-6 of its largest absolute value, 1e-12 where float64 came.
 """
 
 from v1tlearn.metrics.correlation import (

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
+_OTHER_TRIALS = (
+    "y_true and y_pred carry different image ids: they are not the same trials in the same order."
+)
 _BLOCK_VALUES = 2**19  # values treated at once: 4 MiB in float64, which stay in the cache
 
 
@@ -36,6 +40,7 @@ class _Source:
     responses: Any = None  # the Responses itself; its image ids can cost a pass over the stimuli
     mice: list[str] | None = None
     per_mouse: bool = False  # a dict or list of matrices: addressed by mouse, not by position
+    images: Any = None  # (n_trials,) or per mouse: the `image_id` of DataArrays
     lengths: np.ndarray | None = None  # (n_trials,) neurons per trial of a ragged argument
     dense: bool = False  # one matrix, whose columns at the right end may be padding
 
@@ -64,7 +69,7 @@ def arrays_by_mouse(
     if y_pred is not None:
         sources.append(_source("y_pred", y_pred, keys))
     labels, mice = _mouse_labels(sources, mouse_ids)
-    _check_same_trials(sources)
+    _check_same_trials(sources, labels, mice)
     images = _image_labels(sources, image_ids, labels, mice) if needs_images else None
     weights = None
     if sample_weight is not None:
@@ -133,6 +138,7 @@ def _source(name: str, y: Any, keys: list[str] | None) -> _Source:
             )
         y = dict(zip(keys, y, strict=True))
     if isinstance(y, Mapping):
+        images = {str(mouse): _image_coordinate(matrix) for mouse, matrix in y.items()}
         matrices = {str(mouse): np.asarray(matrix) for mouse, matrix in y.items()}
         for mouse, matrix in matrices.items():
             if matrix.ndim != 2:
@@ -147,16 +153,26 @@ def _source(name: str, y: Any, keys: list[str] | None) -> _Source:
             np.repeat(np.array(list(matrices), dtype=str), lengths),
             mice=list(matrices),
             per_mouse=True,
+            images=None if any(ids is None for ids in images.values()) else images,
         )
     return _flat_source(name, y)
 
 
+def _image_coordinate(y: Any) -> np.ndarray | None:
+    """Image of each trial of a DataArray (trial, neuron), as `responses["A"]` is one."""
+    if not isinstance(y, xr.DataArray) or "image_id" not in y.coords:
+        return None
+    images = y.coords["image_id"]
+    return images.values if images.dims == y.dims[:1] else None
+
+
 def _flat_source(name: str, y: Any) -> _Source:
+    images = _image_coordinate(y)
     if isinstance(y, (list, tuple)):
         y = _ragged(y)
     array = np.asarray(y)
     if array.ndim == 2 and array.dtype != object:
-        return _Source(name, len(array), lambda mouse, at: array[at], dense=True)
+        return _Source(name, len(array), lambda mouse, at: array[at], images=images, dense=True)
     if array.ndim == 1 and array.dtype == object:
         vectors = [np.asarray(vector) for vector in array]
         wrong = [i for i, vector in enumerate(vectors) if vector.ndim != 1]
@@ -248,8 +264,11 @@ def _mouse_labels(sources: list[_Source], mouse_ids: Any) -> tuple[np.ndarray, l
     return labels, mice
 
 
-def _check_same_trials(sources: list[_Source]) -> None:
-    """Refuse two Responses that hold other trials, or the same in another order."""
+def _check_same_trials(sources: list[_Source], labels: np.ndarray, mice: list[str]) -> None:
+    """Refuse labelled arguments that hold other trials, or the same in another order."""
+    images = [_flat("image_ids", s.images, labels, mice) for s in sources if s.images is not None]
+    if len(images) == 2 and not np.array_equal(*images):
+        raise ValueError(_OTHER_TRIALS)
     responses = [s.responses for s in sources if s.responses is not None]
     if len(responses) < 2:
         return
@@ -257,10 +276,7 @@ def _check_same_trials(sources: list[_Source]) -> None:
     if all(np.array_equal(true.rows(mouse)[1], pred.rows(mouse)[1]) for mouse in true.mice):
         return
     if not np.array_equal(true.image_ids, pred.image_ids):  # views of different recordings
-        raise ValueError(
-            "y_true and y_pred carry different image ids: they are not the same trials in the "
-            "same order."
-        )
+        raise ValueError(_OTHER_TRIALS)
 
 
 def _image_labels(
@@ -270,6 +286,8 @@ def _image_labels(
         responses = [s.responses for s in sources if s.responses is not None]
         if responses:
             return np.asarray(responses[0].image_ids)
+        image_ids = next((s.images for s in sources if s.images is not None), None)
+    if image_ids is None:
         raise ValueError(
             "image_ids is missing: this metric averages over the repeats of an image. Pass "
             "image_ids=, one id per trial, or `trials.responses`, which brings its own."

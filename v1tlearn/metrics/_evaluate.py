@@ -17,6 +17,11 @@ from v1tlearn.metrics._arrays import MouseArrays, arrays_by_mouse, blocks_of_neu
 
 logger = logging.getLogger(__name__)
 
+# A neuron whose standard deviation is at most this share of its largest absolute value is constant:
+# what varies is the rounding of the sums behind it. By the precision of the values that came.
+ROUNDING_FLOAT32 = 1e-6
+ROUNDING_FLOAT64 = 1e-12
+
 Multioutput = Literal["uniform_average", "raw_values"]
 
 
@@ -40,7 +45,10 @@ class Repeats(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Neurons that were recorded in all of these trials. float64, the first trial subtracted."""
+    """Neurons that were recorded in all of these trials. float64, the first trial subtracted.
+
+    Neurons that are constant up to rounding are exactly 0, but for `error`.
+    """
 
     true: np.ndarray  # (n, neurons)
     pred: np.ndarray | None  # (n, neurons)
@@ -122,16 +130,23 @@ def _neuron_values(
                     "recorded. Did the training diverge?"
                 )
             error = true_block - pred_block
-            pred_block = pred_block - pred_block[:1]
+            pred_block = _from_first(pred_block, pred.dtype)
         weights = None if arrays.weights is None else arrays.weights[rows, None]
-        # Subtracting a trial makes a constant neuron exactly zero, whatever the rounding of means.
-        block = Block(true_block - true_block[:1], pred_block, error, repeats, weights)
+        block = Block(_from_first(true_block, true.dtype), pred_block, error, repeats, weights)
         with np.errstate(divide="ignore", invalid="ignore"):
             values[:, neurons] = statistic(block)
     undefined = int(np.isnan(values).any(axis=0).sum())
     if undefined:
         logger.info("mouse %s: %d of %d neurons undefined", arrays.mouse, undefined, true.shape[1])
     return values
+
+
+def _from_first(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Values (n, neurons) less those of the first trial; 0 where constant up to rounding."""
+    shifted = values - values[:1]
+    tolerance = ROUNDING_FLOAT32 if dtype.kind == "f" and dtype.itemsize <= 4 else ROUNDING_FLOAT64
+    shifted[:, shifted.std(axis=0) <= tolerance * np.abs(values).max(axis=0)] = 0.0
+    return shifted
 
 
 def _arrange(

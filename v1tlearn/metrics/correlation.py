@@ -47,8 +47,8 @@ def single_trial_correlation(
     Returns
     -------
     float or array (neurons,)
-        A neuron whose responses or predictions are constant counts 0; a neuron with fewer than
-        two recorded trials is NaN and left out of means.
+        A neuron whose responses or predictions are constant up to rounding counts 0; a neuron
+        with fewer than two recorded trials is NaN and left out of means.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def average_correlation(
     y_pred : same forms as `y_true`
         Predicted responses; finite wherever a response was recorded.
     image_ids : array (n,), optional
-        Image of each trial; needed unless an argument is a `Responses`.
+        Image of each trial; needed unless an argument brings them.
     mouse_ids : array (n,), optional
         Mouse of each trial.
     multioutput : {"uniform_average", "raw_values"}
@@ -145,7 +145,7 @@ def oracle_correlation(
     y_true : array (n, neurons), object array (n,), Responses, or dict or list per mouse
         Recorded responses in any unit; NaN where not recorded.
     image_ids : array (n,), optional
-        Image of each trial; needed unless `y_true` is a `Responses`. Images shown once (to this
+        Image of each trial; needed unless `y_true` brings them. Images shown once (to this
         neuron) are left out: they say nothing about noise.
     mouse_ids : array (n,), optional
         Mouse of each trial.
@@ -197,7 +197,7 @@ def fraction_oracle(
     y_pred : same forms as `y_true`
         Predicted responses; finite wherever a response was recorded.
     image_ids : array (n,), optional
-        Image of each trial; needed unless an argument is a `Responses`. Images shown once (to this
+        Image of each trial; needed unless an argument brings them. Images shown once (to this
         neuron) are left out: they say nothing about noise.
     mouse_ids : array (n,), optional
         Mouse of each trial.

@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from v1tlearn.metrics._evaluate import ROUNDING_FLOAT32, ROUNDING_FLOAT64
+
 
 @torch.no_grad()
 def correlation(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -25,8 +27,8 @@ def correlation(prediction: Tensor, target: Tensor, mask: Tensor | None = None) 
     Returns
     -------
     Tensor (neurons,)
-        0 where prediction or target is constant or predictions are not finite, NaN with fewer
-        than two recorded trials.
+        0 where prediction or target is constant up to rounding (as in `v1tlearn.metrics`) or
+        predictions are not finite, NaN with fewer than two recorded trials.
         float64, or float32 on devices that have no float64.
     """
     sums = CorrelationSums()
@@ -75,7 +77,7 @@ class CorrelationSums:
         dtype = torch.float32 if target.device.type == "mps" else torch.float64
         values = torch.stack([prediction.to(dtype), target.to(dtype)])  # (2, n, neurons)
         if mouse not in self._state:
-            self._state[mouse] = _State(values)
+            self._state[mouse] = _State(values, (prediction.dtype, target.dtype))
         self._state[mouse].merge(values, recorded)
 
     def compute(self) -> dict[str, Tensor]:
@@ -103,8 +105,13 @@ class CorrelationSums:
 class _State:
     """Running moments of predictions and targets of one mouse; index 0 and 1 of the first axis."""
 
-    def __init__(self, values: Tensor) -> None:
+    def __init__(self, values: Tensor, dtypes: tuple[torch.dtype, torch.dtype]) -> None:
         _, _, neurons = values.shape
+        self.rounding = [
+            ROUNDING_FLOAT32 if d.is_floating_point and d.itemsize <= 4 else ROUNDING_FLOAT64
+            for d in dtypes
+        ]
+        self.largest = values.new_zeros(2, neurons)
         self.count = values.new_zeros(neurons)
         self.origin = values.new_zeros(2, neurons)
         self.mean = values.new_zeros(2, neurons)
@@ -117,6 +124,8 @@ class _State:
         known = (self.count > 0) | ~recorded.any(dim=0)
         self.origin = torch.where(known, self.origin, candidate)
 
+        largest = torch.where(recorded, values.abs(), 0).amax(dim=1)
+        self.largest = torch.maximum(self.largest, largest)
         values = torch.where(recorded, values - self.origin[:, None], 0)  # (2, n, neurons)
         count = recorded.sum(dim=0).to(values.dtype)
         mean = values.sum(dim=1) / count.clamp(min=1)
@@ -130,6 +139,12 @@ class _State:
         self.count = total
 
     def correlation(self) -> Tensor:
+        varies = [
+            (squares / self.count).sqrt() > rounding * largest
+            for squares, rounding, largest in zip(
+                self.squares, self.rounding, self.largest, strict=True
+            )
+        ]
         scale = self.squares[0].sqrt() * self.squares[1].sqrt()
-        r = torch.where(scale > 0, (self.product / scale).clamp(-1, 1), 0)
+        r = torch.where(varies[0] & varies[1], (self.product / scale).clamp(-1, 1), 0)
         return torch.where(self.count < 2, torch.nan, r)

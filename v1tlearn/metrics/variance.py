@@ -31,7 +31,7 @@ def fev(
     y_true : array (n, neurons), object array (n,), Responses, or dict or list per mouse
         Recorded responses in any unit; NaN where not recorded.
     image_ids : array (n,), optional
-        Image of each trial; needed unless `y_true` is a `Responses`. Images shown once (to this
+        Image of each trial; needed unless `y_true` brings them. Images shown once (to this
         neuron) are left out: they say nothing about noise.
     mouse_ids : array (n,), optional
         Mouse of each trial.
@@ -80,7 +80,7 @@ def feve(
     y_pred : same forms as `y_true`
         Predicted responses in the unit of the responses; finite wherever one was recorded.
     image_ids : array (n,), optional
-        Image of each trial; needed unless an argument is a `Responses`. Images shown once (to this
+        Image of each trial; needed unless an argument brings them. Images shown once (to this
         neuron) are left out: they say nothing about noise.
     mouse_ids : array (n,), optional
         Mouse of each trial.
@@ -133,7 +133,7 @@ def normalized_correlation(
     y_pred : same forms as `y_true`
         Predicted responses; finite wherever a response was recorded.
     image_ids : array (n,), optional
-        Image of each trial; needed unless an argument is a `Responses`. Images shown once (to this
+        Image of each trial; needed unless an argument brings them. Images shown once (to this
         neuron) are left out: they say nothing about noise.
     mouse_ids : array (n,), optional
         Mouse of each trial.
