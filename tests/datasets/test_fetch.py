@@ -32,6 +32,7 @@ class Server:
 
     def __init__(self):
         self.content, self.break_after, self.status, self.ranges = CONTENT, [], [], True
+        self.tells_length = True
         self.requests = []
         server = self
 
@@ -54,7 +55,8 @@ class Server:
                 if start:
                     total = len(server.content)
                     self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
-                self.send_header("Content-Length", str(len(body)))
+                if server.tells_length:
+                    self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 cut = server.break_after.pop(0) if server.break_after else None
                 self.wfile.write(body[:cut])
@@ -103,6 +105,32 @@ def test_a_download_that_breaks_off_goes_on_from_there(server, tmp_path):
     assert path.read_bytes() == CONTENT
     assert [asked for _, asked in server.requests] == [None, "bytes=131072-", "bytes=196608-"]
     assert names(path.parent) == [NAME]
+
+
+def test_a_small_file_goes_on_from_where_it_broke_off(server, tmp_path):
+    server.content, server.break_after = make_zip(n_bytes=66_000), [33_000]
+    (path,) = fetch_sensorium2022("A", tmp_path, base_url=server.url)
+    assert path.read_bytes() == server.content
+    assert [asked for _, asked in server.requests] == [None, "bytes=32768-"]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_break_off_without_a_known_length_is_noticed(server, tmp_path, ranges):
+    server.tells_length, server.ranges, server.break_after = False, ranges, [50_000, 100_000]
+    (path,) = fetch_sensorium2022("A", tmp_path, base_url=server.url)
+    assert path.read_bytes() == CONTENT
+    assert len(server.requests) == 3
+
+
+def test_a_page_without_a_known_length_is_given_up(server, tmp_path):
+    server.tells_length, server.ranges, server.content = False, False, b"<html>log in</html>"
+    with pytest.raises(OSError, match=r"mouse '21067-10-18'.*2 times in a row.*not a whole zip"):
+        fetch_sensorium2022("A", tmp_path, base_url=server.url, retries=1)
+
+
+def test_nothing_is_written_to_the_terminal(server, tmp_path, capfd):
+    fetch_sensorium2022("A", tmp_path, base_url=server.url)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_later_call_goes_on_where_an_earlier_one_gave_up(server, tmp_path):
@@ -183,6 +211,15 @@ def test_without_a_checksum_only_a_whole_zip_passes(server, tmp_path, content, p
     with pytest.raises(ValueError, match=problem):
         fetch_sensorium2022("A", tmp_path, base_url=server.url)
     assert names(tmp_path / "sensorium2022") == []
+
+
+def test_a_kept_file_with_another_checksum_is_replaced(server, tmp_path):
+    target = tmp_path / "sensorium2022" / NAME
+    target.parent.mkdir()
+    target.write_bytes(make_zip(seed=1))
+    checksums = {NAME: hashlib.sha256(CONTENT).hexdigest()}
+    assert fetch_sensorium2022("A", tmp_path, base_url=server.url, checksums=checksums) == [target]
+    assert target.read_bytes() == CONTENT
 
 
 def test_all_mice_come_in_order(server, tmp_path):

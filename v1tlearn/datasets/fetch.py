@@ -51,7 +51,7 @@ FRANKE_2022 = {
 SENSORIUM_2022_URL = "https://gin.g-node.org/cajal/Sensorium2022/raw/master"
 FRANKE_2022_URL = "https://gin.g-node.org/cajal/Franke_Willeke_2022/raw/master/imagenet%20scans"
 
-_CHUNK_BYTES = 2**16  # what a break-off loses at most
+_CHUNK_BYTES = 2**12  # what a break-off loses at most
 _TIMEOUT_S = 60.0
 _RETRY_PAUSE_S = 1.0
 _PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
@@ -222,59 +222,77 @@ def _fetch(
     for mouse, url in urls.items():
         name = unquote(urlsplit(url).path).rpartition("/")[2]
         checksum = (checksums or {}).get(name)
-        download = _ResumingDownload(mouse, folder / name, checksum, retries, progressbar)
-        found = pooch.retrieve(
-            url, known_hash=checksum, fname=name, path=folder, downloader=download
-        )
-        paths.append(Path(found))
+        target = (folder / name).resolve()
+        if not target.exists() or _other_checksum(target, checksum):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _ResumingDownload(mouse, url, target, checksum, retries, progressbar).run()
+        paths.append(target)
     return paths
 
 
-class _ResumingDownload:
-    """A pooch downloader that goes on where an earlier try, or call, broke off.
+def _other_checksum(path: Path, checksum: str | None) -> str | None:
+    """Return the checksum of a file where it is not the one expected, None where it is."""
+    if checksum is None:
+        return None
+    algorithm, _, expected = checksum.rpartition(":")
+    came = pooch.file_hash(str(path), alg=algorithm or "sha256")
+    return None if came == expected.lower() else came
 
-    What has come so far lies in `{target}.part` until it is whole and checked; pooch then renames
-    it, so a file under its own name is always whole.
+
+class _ResumingDownload:
+    """A download that goes on where an earlier try, or call, broke off.
+
+    What has come so far lies in `{target}.part` until it is whole and checked; only then is it
+    renamed, so a file under its own name is always whole.
     """
 
     def __init__(
-        self, mouse: str, target: Path, checksum: str | None, retries: int, progressbar: bool
+        self,
+        mouse: str,
+        url: str,
+        target: Path,
+        checksum: str | None,
+        retries: int,
+        progressbar: bool,
     ):
-        self._mouse, self._target, self._checksum = mouse, target, checksum
+        self._mouse, self._url, self._target, self._checksum = mouse, url, target, checksum
         self._retries, self._progressbar = retries, progressbar
         self._part = target.with_name(target.name + ".part")
 
-    def __call__(self, url: str, output_file: str, pooch: object) -> None:
+    def run(self) -> None:
+        """Download, check and rename."""
         resumed = self._size() > 0
-        self._download(url)
+        self._download()
         problem = self._problem()
         if problem and resumed:
-            logger.warning("%s, continued from an earlier try: %s; starting over", url, problem)
+            logger.warning(
+                "%s, continued from an earlier try: %s; starting over", self._url, problem
+            )
             self._part.unlink()
-            self._download(url)
+            self._download()
             problem = self._problem()
         if problem:
             self._part.unlink()
             raise ValueError(
-                f"mouse {self._mouse!r}: what {url} sent {problem}; nothing was kept. Check the "
-                f"address and the checksum, or download the zip by hand to {self._target}"
+                f"mouse {self._mouse!r}: what {self._url} sent {problem}; nothing was kept. Check "
+                f"the address and the checksum, or download the zip by hand to {self._target}"
             )
-        os.replace(self._part, output_file)
+        os.replace(self._part, self._target)
 
     def _size(self) -> int:
         return self._part.stat().st_size if self._part.exists() else 0
 
-    def _download(self, url: str) -> None:
+    def _download(self) -> None:
         """Complete the part file; try again as long as each few tries bring it further."""
         furthest, failures = self._size(), 0
         while True:
             try:
-                self._try_once(url)
+                self._try_once()
                 return
             except requests.HTTPError as error:
                 if error.response.status_code not in _PASSING_STATUS:
                     raise OSError(
-                        f"mouse {self._mouse!r}: {url} answered {error.response.status_code} "
+                        f"mouse {self._mouse!r}: {self._url} answered {error.response.status_code} "
                         f"({error.response.reason}); check the address in a browser and pass the "
                         "right one in files= or base_url=, or download the zip by hand to "
                         f"{self._target}"
@@ -286,19 +304,19 @@ class _ResumingDownload:
             furthest = max(furthest, self._size())
             if failures > self._retries:
                 raise OSError(
-                    f"mouse {self._mouse!r}: download of {url} failed {failures} times in a row "
-                    f"({reason}); {furthest} bytes are kept: call again to go on from there, or "
-                    f"download the zip by hand to {self._target}"
+                    f"mouse {self._mouse!r}: download of {self._url} failed {failures} times in a "
+                    f"row ({reason}); {furthest} bytes are kept: call again to go on from there, "
+                    f"or download the zip by hand to {self._target}"
                 ) from reason
-            logger.warning("download of %s broke off (%s); trying again", url, reason)
+            logger.warning("download of %s broke off (%s); trying again", self._url, reason)
             time.sleep(_RETRY_PAUSE_S * min(2**failures, 30))
 
-    def _try_once(self, url: str) -> None:
+    def _try_once(self) -> None:
         have = self._size()
         headers = {"Accept-Encoding": "identity"}
         if have:
             headers["Range"] = f"bytes={have}-"
-        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
+        with requests.get(self._url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
             content_range = response.headers.get("Content-Range", "")
             if response.status_code == 416:
                 if content_range == f"bytes */{have}":
@@ -328,15 +346,17 @@ class _ResumingDownload:
                     bar.update(len(chunk))
         if total is not None and self._size() != total:
             raise requests.ConnectionError(f"{self._size()} of {total} bytes came")
+        if total is None and not zipfile.is_zipfile(self._part):
+            raise requests.ConnectionError(
+                f"the server does not say how long the file is, and the {self._size()} bytes that "
+                "came are not a whole zip"
+            )
 
     def _problem(self) -> str | None:
         """Return what is wrong with the complete part file, None if nothing is."""
         if self._checksum is not None:
-            algorithm, _, expected = self._checksum.rpartition(":")
-            came = pooch.file_hash(str(self._part), alg=algorithm or "sha256")
-            if came == expected.lower():
-                return None
-            return f"has the checksum {came}, expected {self._checksum}"
+            came = _other_checksum(self._part, self._checksum)
+            return came and f"has the checksum {came}, expected {self._checksum}"
         try:
             with zipfile.ZipFile(self._part) as archive:
                 damaged = archive.testzip()
