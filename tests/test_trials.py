@@ -154,7 +154,6 @@ def test_mouse_ids_become_text(recordings):
             ValueError,
             "mouse 'A', responses: dims are.*expected",
         ),
-        (lambda r: {"A": r["A"].reset_coords("image_id")}, ValueError, "mouse 'A'.*image_id"),
         (lambda r: {"a/b": r["A"]}, ValueError, "mouse id 'a/b'"),
         (lambda r: {1: r["A"], "1": r["B"]}, ValueError, "duplicate mouse ids.*'1'"),
     ],
@@ -576,3 +575,10 @@ def test_a_pickled_view_holds_only_its_mice(recordings):
     np.testing.assert_array_equal(
         of_b.get("stimuli", "B"), trials.sel(mouse_id="B")[::2].get("stimuli", "B")
     )
+
+
+def test_labels_may_come_as_data_variables(recordings):
+    plain = {m: ds.reset_coords(["image_id", "tier"]) for m, ds in recordings.items()}
+    trials, usual = v1.Trials(plain), v1.Trials(recordings)
+    np.testing.assert_array_equal(trials.image_ids, usual.image_ids)
+    np.testing.assert_array_equal(trials.tiers, usual.tiers)

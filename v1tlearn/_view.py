@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from v1tlearn.datasets.schema import check_mouse_name, check_structure
+from v1tlearn.datasets.schema import (
+    NEURON_LABELS,
+    TRIAL_LABELS,
+    check_mouse_name,
+    check_structure,
+)
+
+_LABELS = (*TRIAL_LABELS, *NEURON_LABELS, "position")  # coordinates, however they came
 
 BLOCK = 256  # trials that are read at once where a whole recording is passed through
 
@@ -167,6 +174,7 @@ def as_datasets(recordings: Any) -> dict[str, xr.Dataset]:
                 "Plain arrays go through Trials.from_arrays."
             )
         check_mouse_name(mouse)
+        recording = recording.set_coords([n for n in _LABELS if n in recording.data_vars])
         check_structure(mouse, recording)
         out[mouse] = recording
     return out

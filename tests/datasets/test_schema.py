@@ -94,7 +94,6 @@ def test_nan_in_responses_means_not_recorded_and_passes():
             r"tier: is a data variable, expected a coordinate: dataset.set_coords\('tier'\)",
         ),
         (lambda d: d.reset_coords("area"), "area: is a data variable"),
-        (lambda d: d.reset_coords("position"), "position: is a data variable"),
         (lambda d: d.assign_coords(tier=d.tier.astype("S")), "tier: labels are bytes.*astype"),
         (
             lambda d: d.assign_coords(tier=d.tier.astype("S").astype(object)),

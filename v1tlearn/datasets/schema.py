@@ -372,7 +372,6 @@ def _check_position(mouse: str, dataset: xr.Dataset) -> None:
         raise ValueError(
             f"mouse {mouse!r}, position: dtype is {position.dtype}, expected numbers in micrometres"
         )
-    _check_coordinate(mouse, dataset, "position")
 
 
 def _check_positions_finite(mouse: str, dataset: xr.Dataset) -> None:
