@@ -60,12 +60,18 @@ convolutional = {
     **common,
 }
 transformer = {
-    "patch_stride": 4,
+    "patch_size": 6,
+    "patch_stride": 3,
     "n_blocks": 2,
+    "n_heads": 2,
     "embed_dim": 48,
     "mlp_dim": 96,
     "core_l1": 0.0,
-    "max_epochs": 12,
+    "patch_dropout": 0.0,
+    "attention_dropout": 0.0,
+    "mlp_dropout": 0.0,
+    "lr": 0.003,
+    "max_epochs": 13,
     **common,
 }
 models = {
