@@ -18,6 +18,8 @@ from v1tlearn.datasets.schema import (
 
 _LABELS = (*TRIAL_LABELS, *NEURON_LABELS, "position")  # coordinates, however they came
 
+DATA = ("stimuli", "behaviors", "responses", "expected_responses")
+
 BLOCK = 256  # trials that are read at once where a whole recording is passed through
 
 
