@@ -1,10 +1,48 @@
-"""The documentation of the parameters that all models share, written once."""
+"""The documentation of the parameters that models share, written once."""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
 T = TypeVar("T", bound=type)
+
+_TRANSFORMER = """\
+patch_size, patch_stride : int, default=8, 1
+    Side and distance of the patches that become tokens, in pixels.
+tokenizer : {{"unfold", "conv", "spt", "cct", "dual_norm"}}, default="unfold"
+    How patches become tokens: linear projection, convolution, shifted patches, convolution
+    with pooling, or projection between two normalisations.
+patch_dropout : float, default=0.0229
+    Dropout of single elements of the token embeddings.
+n_blocks, n_heads, embed_dim, mlp_dim : int, default=4, 4, 155, 488
+    Size of the transformer; every head has the full embedding width.
+attention : {{"standard", "lsa"}}, default="standard"
+    "lsa": tokens do not attend to themselves, and the temperature is learned.
+attention_dropout, mlp_dropout : float, default=0.2544, 0.2544
+drop_path : float, default=0.0
+    Rate at which a block's branches are left out while training.
+bias : bool, default=True
+    Biases of the attention output, the MLPs and the behaviour MLPs.
+core_l1 : float, default=0.5379
+    Weight of the L1 penalty on all parameters of the core."""
+
+_CONVOLUTIONAL = """\
+n_layers : int, default={n_layers}
+    Convolutional layers.
+hidden_channels : int, default=64
+    Channels of each.
+input_kernel, hidden_kernel : int, default=9, 7
+    Side of the filters of the first layer, which has no padding, and of the others; in pixels.
+depth_separable : bool, default=True
+    Build the layers after the first of pointwise and depthwise convolutions.
+batch_norm_momentum : float, default=0.1
+    Weight of the newest batch in the running statistics of batch normalisation; 0.9 in the
+    published recipes, where the statistics are nearly those of the last batch.
+laplace : float, default=6.3831
+    Weight of the penalty on rough first filters.
+behavior_mode : {{"auto", "none", "channels"}}, default="auto"
+    "channels" appends behaviour to the image as constant planes; "auto" does so when all mice
+    have behaviour, and leaves it out when none has."""
 
 _COMMON = """\
 behavior_columns : "all", "non_pupil" or sequence of str, default={behavior_columns}
@@ -108,9 +146,10 @@ device_ : torch.device
 
 
 def document(kind: T) -> T:
-    """Complete the docstring of a model class with the parameters it shares with the others.
+    """Complete the docstring of a model class with the parameters it shares with others.
 
-    The docstring holds ``{common}`` after its own parameters and ``{attributes}`` after that.
+    The docstring holds ``{transformer}`` or ``{convolutional}``, ``{common}`` and ``{attributes}``
+    where the texts belong; defaults are those of the class.
 
     Parameters
     ----------
@@ -123,18 +162,17 @@ def document(kind: T) -> T:
         The same class.
     """
     defaults = {
-        name: repr(getattr(kind, name)).replace("'", '"')
-        for name in (
-            "behavior_columns",
-            "optimizer",
-            "lr",
-            "betas",
-            "batch_size",
-            "max_epochs",
-        )
+        name: repr(field.default).replace("'", '"')
+        for name, field in kind.__dataclass_fields__.items()
     }
-    indent = "    "
-    common = _COMMON.format(**defaults).replace("\n", f"\n{indent}")
-    attributes = _ATTRIBUTES.strip().replace("\n", f"\n{indent}")
-    kind.__doc__ = kind.__doc__.replace("{common}", common).replace("{attributes}", attributes)
+    texts = {
+        "{transformer}": _TRANSFORMER,
+        "{convolutional}": _CONVOLUTIONAL,
+        "{common}": _COMMON,
+        "{attributes}": _ATTRIBUTES.strip(),
+    }
+    for place, text in texts.items():
+        if place in (kind.__doc__ or ""):  # python -OO leaves no docstrings
+            text = text.format(**defaults).replace("\n", "\n    ")
+            kind.__doc__ = kind.__doc__.replace(place, text)
     return kind

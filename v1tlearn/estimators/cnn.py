@@ -41,22 +41,7 @@ class CNNRegressor(EncodingRegressor):
 
     Parameters
     ----------
-    n_layers : int, default=4
-        Convolutional layers.
-    hidden_channels : int, default=64
-        Channels of each.
-    input_kernel, hidden_kernel : int, default=9, 7
-        Side of the filters of the first layer, which has no padding, and of the others; in pixels.
-    depth_separable : bool, default=True
-        Build the layers after the first of pointwise and depthwise convolutions.
-    batch_norm_momentum : float, default=0.1
-        Weight of the newest batch in the running statistics of batch normalisation; 0.9 in the
-        published recipes, where the statistics are nearly those of the last batch.
-    laplace : float, default=6.3831
-        Weight of the penalty on rough first filters.
-    behavior_mode : {"auto", "none", "channels"}, default="auto"
-        "channels" appends behaviour to the image as constant planes; "auto" does so when all mice
-        have behaviour, and leaves it out when none has.
+    {convolutional}
     {common}
 
     {attributes}

@@ -25,24 +25,7 @@ class ViTRegressor(EncodingRegressor):
 
     Parameters
     ----------
-    patch_size, patch_stride : int, default=8, 1
-        Side and distance of the patches that become tokens, in pixels.
-    tokenizer : {"unfold", "conv", "spt", "cct", "dual_norm"}, default="unfold"
-        How patches become tokens: linear projection, convolution, shifted patches, convolution
-        with pooling, or projection between two normalisations.
-    patch_dropout : float, default=0.0229
-        Dropout of single elements of the token embeddings.
-    n_blocks, n_heads, embed_dim, mlp_dim : int, default=4, 4, 155, 488
-        Size of the transformer; every head has the full embedding width.
-    attention : {"standard", "lsa"}, default="standard"
-        "lsa": tokens do not attend to themselves, and the temperature is learned.
-    attention_dropout, mlp_dropout : float, default=0.2544, 0.2544
-    drop_path : float, default=0.0
-        Rate at which a block's branches are left out while training.
-    bias : bool, default=True
-        Biases of the attention output and the MLPs.
-    core_l1 : float, default=0.5379
-        Weight of the L1 penalty on all parameters of the core.
+    {transformer}
     behavior_mode : {"auto", "none", "channels"}, default="auto"
         "channels" appends behaviour to the image as constant planes; "auto" does so when all mice
         have behaviour, and leaves it out when none has.
@@ -127,24 +110,7 @@ class V1TRegressor(ViTRegressor):
 
     Parameters
     ----------
-    patch_size, patch_stride : int, default=8, 1
-        Side and distance of the patches that become tokens, in pixels.
-    tokenizer : {"unfold", "conv", "spt", "cct", "dual_norm"}, default="unfold"
-        How patches become tokens: linear projection, convolution, shifted patches, convolution
-        with pooling, or projection between two normalisations.
-    patch_dropout : float, default=0.0229
-        Dropout of single elements of the token embeddings.
-    n_blocks, n_heads, embed_dim, mlp_dim : int, default=4, 4, 155, 488
-        Size of the transformer; every head has the full embedding width.
-    attention : {"standard", "lsa"}, default="standard"
-        "lsa": tokens do not attend to themselves, and the temperature is learned.
-    attention_dropout, mlp_dropout : float, default=0.2544, 0.2544
-    drop_path : float, default=0.0
-        Rate at which a block's branches are left out while training.
-    bias : bool, default=True
-        Biases of the attention output, the MLPs and the behaviour MLPs.
-    core_l1 : float, default=0.5379
-        Weight of the L1 penalty on all parameters of the core.
+    {transformer}
     behavior_mode : {"auto", "b_mlp", "b_mlp_first_block", "b_mlp_shared", "b_mlp_per_mouse", \
 "channels", "none"}, default="auto"
         Where a small network adds behaviour to all tokens: in every block ("b_mlp", what "auto"
