@@ -12,6 +12,13 @@ patch_size, patch_stride : int, default=8, 1
 tokenizer : {{"unfold", "conv", "spt", "cct", "dual_norm"}}, default="unfold"
     How patches become tokens: linear projection, convolution, shifted patches, convolution
     with pooling, or projection between two normalisations.
+position_embedding : {{"auto", "learned", "sinusoidal"}}, default="auto"
+    What tells tokens where they are; "auto" is "learned", and "sinusoidal" with the tokenizer
+    "cct".
+token_grid : {{"true", "published"}}, default="true"
+    "published" puts tokens where the published code puts them, on the most square grid of as many
+    positions, which scrambles them for many sizes and strides of patches. Only for models that
+    were trained so.
 patch_dropout : float, default=0.0229
     Dropout of single elements of the token embeddings.
 n_blocks, n_heads, embed_dim, mlp_dim : int, default=4, 4, 155, 488
@@ -35,6 +42,8 @@ input_kernel, hidden_kernel : int, default=9, 7
     Side of the filters of the first layer, which has no padding, and of the others; in pixels.
 depth_separable : bool, default=True
     Build the layers after the first of pointwise and depthwise convolutions.
+bias : bool, default=True
+    Biases of these convolutions.
 batch_norm_momentum : float, default=0.1
     Weight of the newest batch in the running statistics of batch normalisation; 0.9 in the
     published recipes, where the statistics are nearly those of the last batch.
@@ -48,9 +57,11 @@ _COMMON = """\
 behavior_columns : "all", "non_pupil" or sequence of str, default={behavior_columns}
     Behaviour that enters the core; "non_pupil" is all but ``pupil_x`` and ``pupil_y``.
 shift : {{"readout", "none", "stimulus", "both", "both_behavior"}}, default="readout"
-    What the eye moves, by a small network per mouse on ``pupil_x`` and ``pupil_y``: the readout
-    positions, the centre of the crop (with ``crop_scale`` below 1), or both; "both_behavior" lets
-    all behaviour move the crop. Mice without these columns have no readout shifter.
+    What the eye moves, by a small network per mouse: the readout positions, the centre of the
+    crop (with ``crop_scale`` below 1), or both; "both_behavior" lets all behaviour move the crop.
+shift_columns : "pupil" or sequence of str, default="pupil"
+    Behaviour that drives these networks; "pupil" is ``pupil_x`` and ``pupil_y``, and mice without
+    them have no readout shifter.
 crop_scale : float, default=1.0
     Share of either image side that a centre crop keeps.
 image_size : "auto" or (int, int), default="auto"
@@ -88,6 +99,8 @@ loss_scale : "sqrt", "sqrt_recording" or float, default="sqrt"
     Factor on the summed Poisson loss of a batch, which weighs it against the penalties:
     ``sqrt(training trials / batch)``, the same with all trials of the recording (Sensorium
     2022), or a constant.
+loss_epsilon : float, default={loss_epsilon}
+    Added to rates and responses in the Poisson loss, so that the logarithm stays finite.
 core_pass : {{"joint", "per_mouse"}}, default="joint"
     The core sees the images of all mice at once and is penalised once per step, or one mouse
     after the other, penalised (and batch statistics taken) for each, as published.
@@ -140,6 +153,8 @@ history_ : list of dict
     ``penalty``, ``validation_correlation``, ``lr``, ``seconds``.
 module_ : torch.nn.Module
     The fitted model, `v1tlearn.nn.EncodingModel`.
+core_frozen_ : bool
+    Whether the core stays as it is, see `transfer`.
 device_ : torch.device
     Where it is; never saved.
 """

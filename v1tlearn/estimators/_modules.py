@@ -39,12 +39,13 @@ def make_model(estimator: EncodingRegressor) -> EncodingModel:
     # parameters may have been changed after fit; the weights belong to those at fit
     est = type(estimator)(**estimator.parameters_)
     channels, height, width = estimator.image_shape_
-    pupil_mice = [m for m in estimator.mice_ if _has_pupil(estimator, m)]
+    moving = shift_columns(est.shift_columns)
+    moving_mice = [m for m in estimator.mice_ if set(moving) <= set(_names(estimator, m))]
     cropper = ImageCropper(
         (height, width),
         crop_scale=est.crop_scale,
         image_size=output_size(est.image_size, (height, width)),
-        shifters=_stimulus_shifters(est, estimator, pupil_mice),
+        shifters=_stimulus_shifters(est, estimator, moving_mice),
     )
     n_behaviors = len(estimator.core_columns_)
     as_channels = estimator.behavior_mode_ == "channels"
@@ -53,11 +54,18 @@ def make_model(estimator: EncodingRegressor) -> EncodingModel:
     core = est._make_core(input_shape, 0 if as_channels else n_behaviors, estimator.behavior_mode_)
     readouts = {m: _readout(est, estimator, core.output_shape, m) for m in estimator.mice_}
     moves_readout = est.shift in ("readout", "both", "both_behavior")
-    shifters = {m: Shifter(2) for m in pupil_mice} if moves_readout else {}
+    shifters = {m: Shifter(len(moving)) for m in moving_mice} if moves_readout else {}
     model = EncodingModel(
         core, readouts, cropper=cropper, shifters=shifters, behavior_channels=as_channels
     )
+    if estimator.core_frozen_:
+        model.freeze_core()
     return model.float()  # whatever torch's default dtype is
+
+
+def shift_columns(wanted: Any) -> tuple[str, ...]:
+    """Decide on the behaviour that moves readout or stimulus: "pupil" is its two coordinates."""
+    return PUPIL if isinstance(wanted, str) else tuple(str(c) for c in wanted)
 
 
 def output_size(image_size: Any, size: tuple[int, int]) -> tuple[int, int] | None:
@@ -69,29 +77,29 @@ def output_size(image_size: Any, size: tuple[int, int]) -> tuple[int, int] | Non
     return int(image_size[0]), int(image_size[1])
 
 
-def _has_pupil(estimator: EncodingRegressor, mouse: str) -> bool:
-    names = estimator.behavior_names_[mouse] or []
-    return set(PUPIL) <= set(names)
+def _names(estimator: EncodingRegressor, mouse: str) -> list[str]:
+    return estimator.behavior_names_[mouse] or []
 
 
 def _stimulus_shifters(
-    est: EncodingRegressor, estimator: EncodingRegressor, pupil_mice: list[str]
+    est: EncodingRegressor, estimator: EncodingRegressor, moving_mice: list[str]
 ) -> dict[str, StimulusShifter]:
     if est.shift not in ("stimulus", "both", "both_behavior"):
         return {}
-    without = [m for m in estimator.mice_ if m not in pupil_mice]
+    columns = shift_columns(est.shift_columns)
+    without = [m for m in estimator.mice_ if m not in moving_mice]
     if without:
         raise ValueError(
             f"shift={est.shift!r} moves the image with the eye, but the mice {without} have no "
-            f"columns {list(PUPIL)}: use shift='readout' or 'none'."
+            f"columns {list(columns)}: use shift='readout' or 'none'."
         )
     with_behavior = est.shift == "both_behavior"
     return {
         m: StimulusShifter(
-            len(estimator.behavior_names_[m]) if with_behavior else 2,
+            len(_names(estimator, m)) if with_behavior else len(columns),
             max_shift=1 - est.crop_scale,
         )
-        for m in pupil_mice
+        for m in moving_mice
     }
 
 
@@ -158,6 +166,7 @@ def make_optimizer(est: EncodingRegressor, model: EncodingModel) -> torch.optim.
     core = list(model.core.parameters())
     in_core = {id(p) for p in core}
     rest = [p for p in model.parameters() if id(p) not in in_core]
+    core = [p for p in core if p.requires_grad]
     core_lr = est.lr if est.core_lr is None else est.core_lr
     groups = [
         {"params": core, "lr": core_lr, "parameter_lr": core_lr},

@@ -20,7 +20,10 @@ _SHOWN = {
 
 @contextmanager
 def progress(
-    name: str, max_epochs: int, verbose: int
+    name: str,
+    max_epochs: int,
+    verbose: int,
+    also: Callable[[dict[str, float]], None] | None = None,
 ) -> Iterator[Callable[[dict[str, float]], None]]:
     """Report epochs: losses, correlation, learning rate and time left.
 
@@ -31,6 +34,8 @@ def progress(
     max_epochs : int
     verbose : int
         0: log records at level DEBUG; 1: a progress bar, too.
+    also : callable, optional
+        Is told the same records afterwards.
 
     Yields
     ------
@@ -48,5 +53,7 @@ def progress(
             bar.set_postfix(shown, refresh=False)
             bar.update()
             logger.debug("%s epoch %d: %s", name, record["epoch"], shown)
+            if also is not None:
+                also(dict(record))
 
         yield on_epoch

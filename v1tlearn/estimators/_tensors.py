@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from v1tlearn.estimators._modules import PUPIL
+from v1tlearn.estimators._modules import PUPIL, shift_columns
 from v1tlearn.preprocessing.statistics import trial_statistics
 from v1tlearn.training import MouseData
 from v1tlearn.trials import Responses, Trials
@@ -49,6 +49,7 @@ def describe(estimator: EncodingRegressor, trials: Trials, target: Responses) ->
             "them to one shape first (ResizeStimuli, Grayscale)."
         )
     names = {m: trials.behavior_names(m) for m in mice}
+    _check_shift_columns(estimator, names)
     mode = _behavior_mode(estimator, names)
     core_columns = _core_columns(estimator, names) if mode != "none" else []
     used = {m: _used_columns(estimator, names[m], core_columns) for m in mice}
@@ -145,6 +146,20 @@ def _behavior_mode(estimator: EncodingRegressor, names: dict[str, list[str] | No
     return mode
 
 
+def _check_shift_columns(estimator: EncodingRegressor, names: dict[str, list[str] | None]) -> None:
+    if isinstance(estimator.shift_columns, str) or estimator.shift == "none":
+        return  # mice without pupil columns do without a shifter
+    wanted = shift_columns(estimator.shift_columns)
+    if not wanted:
+        raise ValueError("shift_columns is empty: name behaviour columns, or set shift='none'.")
+    for mouse, columns in names.items():
+        missing = [c for c in wanted if c not in (columns or [])]
+        if missing:
+            raise ValueError(
+                f"mouse {mouse!r}: shift_columns asks for {missing}, the columns are {columns}."
+            )
+
+
 def _core_columns(estimator: EncodingRegressor, names: dict[str, list[str] | None]) -> list[str]:
     wanted = estimator.behavior_columns
     first, columns = next(iter(names.items()))
@@ -179,8 +194,9 @@ def _used_columns(
 ) -> list[str]:
     """Columns without which this model cannot predict, in their order."""
     needed = set(core_columns)
-    if estimator.shift != "none" and set(PUPIL) <= set(names or []):
-        needed |= set(PUPIL)
+    moving = shift_columns(estimator.shift_columns)
+    if estimator.shift != "none" and set(moving) <= set(names or []):
+        needed |= set(moving)
     if estimator.shift == "both_behavior":
         needed |= set(names or [])
     return [n for n in names or [] if n in needed]
@@ -274,10 +290,11 @@ def mouse_data(
         names = estimator.behavior_names_[mouse]
         if estimator.core_columns_:
             data.behaviors = values[:, [names.index(c) for c in estimator.core_columns_]]
-        if estimator.parameters_["shift"] != "none" and set(PUPIL) <= set(names):
-            data.pupil = values[:, [names.index(c) for c in PUPIL]]
+        moving = shift_columns(estimator.parameters_["shift_columns"])
+        if estimator.parameters_["shift"] != "none" and set(moving) <= set(names):
+            data.pupil = values[:, [names.index(c) for c in moving]]
         if estimator.parameters_["shift"] == "both_behavior":
-            others = [i for i, c in enumerate(names) if c not in PUPIL]
+            others = [i for i, c in enumerate(names) if c not in moving]
             data.shifter_inputs = torch.cat([values[:, others], data.pupil], 1)
     if target is not None:
         scaled = target.get(mouse) / statistics["response_scale"]

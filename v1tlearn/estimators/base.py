@@ -6,9 +6,9 @@ Modules come from `nn`, the training loop from `training`; this file decides wha
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,17 +16,14 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.exceptions import NotFittedError
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn.estimators import _inputs, _persistence, _tensors
-from v1tlearn.estimators._modules import (
-    make_model,
-    make_optimizer,
-    make_schedule,
-    update_groups,
-)
+from v1tlearn.estimators._assemble import assemble
+from v1tlearn.estimators._modules import make_optimizer, make_schedule, update_groups
+from v1tlearn.estimators._parameters import EncodingParameters
 from v1tlearn.estimators._progress import progress
+from v1tlearn.estimators._transfer import adopt_core
 from v1tlearn.metrics import single_trial_correlation
 from v1tlearn.metrics.tensors import correlation
 from v1tlearn.model_selection import split_by_image
@@ -34,9 +31,6 @@ from v1tlearn.training import (
     ConstantSchedule,
     TrainingSettings,
     draw_seed,
-    initial_rng,
-    isolated_rng,
-    new_state,
     numerics,
     predict_mouse,
     resolve_device,
@@ -47,122 +41,18 @@ from v1tlearn.trials import Responses, Trials
 
 logger = logging.getLogger("v1tlearn")
 
-_POSITIVE = Interval(Real, 0, None, closed="neither")
-_NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
-_COUNT = Interval(Integral, 1, None, closed="left")
-_NATURAL = Interval(Integral, 0, None, closed="left")
+_Part = tuple[Trials, Responses]
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
+class EncodingRegressor(MultiOutputMixin, RegressorMixin, EncodingParameters, BaseEstimator):
     """Base of the models: a core shared by all mice, a Gaussian readout per mouse.
 
     A subclass is a dataclass with its own parameters and defaults, and says in `_make_core` which
     core it has.
     """
 
-    behavior_mode: str = "auto"
-    behavior_columns: str | Sequence[str] = "non_pupil"
-    shift: str = "readout"
-    crop_scale: float = 1.0
-    image_size: str | tuple[int, int] = "auto"
-    position_network: bool = True
-    position_dims: int = 2
-    position_hidden_layers: int = 1
-    position_hidden_units: int = 30
-    gaussian: str = "full"
-    init_sigma: float = 0.1
-    init_mu_range: float = 0.3
-    readout_bias: str = "zero"
-    readout_l1: float = 0.0076
-    optimizer: str = "adamw"
-    lr: float = 0.001647
-    core_lr: float | None = None
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
-    batch_size: int = 16
-    max_epochs: int = 400
-    loss_scale: str | float = "sqrt"
-    core_pass: str = "joint"
-    schedule: str = "plateau"
-    lr_patience: int = 10
-    lr_factor: float = 0.3
-    max_lr_drops: int = 2
-    validation_fraction: float = 0.1
-    standardize: bool = True
-    device: str = "auto"
-    precision: str = "auto"
-    deterministic: bool = False
-    random_state: Any = None
-    warm_start: bool = False
-    verbose: int = 0
-
     _published_behavior_mode: ClassVar[str] = "channels"
-    _presets: ClassVar[dict[str, dict[str, Any]]] = {}
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "behavior_mode": [StrOptions({"auto", "none", "channels"})],
-        "behavior_columns": [StrOptions({"all", "non_pupil"}), list, tuple, np.ndarray],
-        "shift": [StrOptions({"none", "readout", "stimulus", "both", "both_behavior"})],
-        "crop_scale": [Interval(Real, 0, 1, closed="right")],
-        "image_size": [StrOptions({"auto"}), tuple, list],
-        "position_network": ["boolean"],
-        "position_dims": [Interval(Integral, 2, 3, closed="both")],
-        "position_hidden_layers": [_COUNT],
-        "position_hidden_units": [_COUNT],
-        "gaussian": [StrOptions({"full", "uncorrelated", "isotropic"})],
-        "init_sigma": [_POSITIVE],
-        "init_mu_range": [Interval(Real, 0, 1, closed="right")],
-        "readout_bias": [StrOptions({"zero", "mean", "published_mean", "published_mean_over_std"})],
-        "readout_l1": [_NOT_NEGATIVE],
-        "optimizer": [StrOptions({"adam", "adamw"})],
-        "lr": [_POSITIVE],
-        "core_lr": [_POSITIVE, None],
-        "betas": [tuple, list],
-        "weight_decay": [_NOT_NEGATIVE],
-        "batch_size": [_COUNT],
-        "max_epochs": [_NATURAL],
-        "loss_scale": [StrOptions({"sqrt", "sqrt_recording"}), _POSITIVE],
-        "core_pass": [StrOptions({"joint", "per_mouse"})],
-        "schedule": [StrOptions({"plateau", "rounds", "constant"})],
-        "lr_patience": [_NATURAL],
-        "lr_factor": [Interval(Real, 0, 1, closed="right")],
-        "max_lr_drops": [_NATURAL],
-        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
-        "standardize": ["boolean"],
-        "device": [str, torch.device],
-        "precision": [StrOptions({"auto", "float32", "tf32", "bfloat16"})],
-        "deterministic": ["boolean"],
-        "random_state": ["random_state", np.random.Generator],
-        "warm_start": ["boolean"],
-        "verbose": ["verbose"],
-    }
-
-    @classmethod
-    def from_preset(cls, name: str, **overrides: Any) -> Self:
-        """Make an estimator that trains as published.
-
-        Parameters
-        ----------
-        name : str
-            A published recipe, see the page "Defaults and presets" of the documentation.
-        **overrides
-            Parameters that replace those of the preset.
-
-        Returns
-        -------
-        estimator
-            Not fitted.
-
-        Raises
-        ------
-        ValueError
-            If this model has no preset of that name.
-        """
-        if name not in cls._presets:
-            raise ValueError(
-                f"{cls.__name__} has no preset {name!r}: expected one of {sorted(cls._presets)}."
-            )
-        return cls(**{**cls._presets[name], **overrides})
 
     def fit(
         self,
@@ -175,6 +65,7 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         positions: Any = None,
         behavior_names: Sequence[str] | None = None,
         validation: Trials | None = None,
+        on_epoch: Callable[[dict[str, float]], None] | None = None,
     ) -> Self:
         """Fit the model to recordings of one or several mice.
 
@@ -202,6 +93,9 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         validation : Trials, optional
             Trials for the learning-rate schedule and the choice of the best epoch. Without it
             `validation_fraction` of the images are set aside.
+        on_epoch : callable, optional
+            Called after every epoch with its record, a dict as in `history_`. What it raises ends
+            the training and reaches the caller; the best model so far is kept.
 
         Returns
         -------
@@ -223,22 +117,11 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             positions=positions,
             behavior_names=behavior_names,
         )
-        if validation is not None and not isinstance(validation, Trials):
-            raise TypeError(
-                f"validation is a {type(validation).__name__}: expected Trials, for instance "
-                'trials.sel(tier="validation") or Trials.from_arrays(...).'
-            )
         go_on = self.warm_start and hasattr(self, "module_")
         seed = self.seed_ if go_on else draw_seed(self.random_state)
-        target = call.target.load()
-        trials, held_out = call.trials, None
-        if validation is not None:
-            held_out = (validation, validation.responses)
-        elif self.validation_fraction > 0:
-            rows, held_rows = _split(trials, self.validation_fraction, seed)
-            held_out = (trials[held_rows], target[held_rows])
-            trials, target = trials[rows], target[rows]
-        return self._train(trials, target, held_out, self.max_epochs, seed=seed, go_on=go_on)
+        (trials, target), held_out = self._hold_out(call, validation, seed)
+        begin = partial(self._begin, trials, target, seed, go_on=go_on)
+        return self._train(trials, target, held_out, self.max_epochs, begin, on_epoch)
 
     def partial_fit(
         self,
@@ -281,7 +164,72 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         )
         go_on = hasattr(self, "module_")
         seed = self.seed_ if go_on else draw_seed(self.random_state)
-        return self._train(call.trials, call.target.load(), None, 1, seed=seed, go_on=go_on)
+        target = call.target.load()
+        begin = partial(self._begin, call.trials, target, seed, go_on=go_on)
+        return self._train(call.trials, target, None, 1, begin)
+
+    def transfer(
+        self,
+        trials: Trials,
+        freeze_core: bool = True,
+        *,
+        validation: Trials | None = None,
+        on_epoch: Callable[[dict[str, float]], None] | None = None,
+        **params: Any,
+    ) -> Self:
+        """Fit the trained core's readouts for new animals.
+
+        Readouts and shifters start afresh and are trained, and so are behaviour networks that
+        each mouse has for itself. Statistics for standardising are those of the new animals.
+
+        Parameters
+        ----------
+        trials : Trials
+            Of the new animals, with the behaviour columns of this model and images that have, after
+            cropping and resizing, the shape its core takes; `Grayscale` and `ResizeStimuli` help
+            where recordings of another laboratory differ.
+        freeze_core : bool, default=True
+            Keep the core as it is: no gradient, no penalty, no dropout, running statistics of batch
+            normalisation. Otherwise it is trained further, with `core_lr` if given.
+        validation : Trials, optional
+            As in `fit`.
+        on_epoch : callable, optional
+            As in `fit`.
+        **params
+            Parameters of the new estimator where they differ, of training, readout or shifter:
+            ``lr``, ``core_lr``, ``max_epochs``, ``random_state``...
+
+        Returns
+        -------
+        estimator
+            A new one, fitted; this one stays as it is.
+
+        Raises
+        ------
+        ValueError
+            If trials or parameters ask for another core than the trained one.
+
+        References
+        ----------
+        Lurz et al., "Generalization in data-driven models of primary visual cortex", ICLR, 2021.
+        """
+        check_is_fitted(self)
+        if not isinstance(trials, Trials):
+            raise TypeError(
+                f"trials is a {type(trials).__name__}: expected Trials; Trials.from_arrays(...) "
+                "makes them of arrays."
+            )
+        _inputs.check_parameters(self)
+        new = type(self)(**{**self.get_params(deep=False), **params})
+        call = new._read_fit(trials, None, None, None)
+        seed = draw_seed(new.random_state)
+        (trials, target), held_out = new._hold_out(call, validation, seed)
+
+        def begin() -> None:
+            new._begin(trials, target, seed, go_on=False)
+            adopt_core(new, self, freeze=freeze_core)
+
+        return new._train(trials, target, held_out, new.max_epochs, begin, on_epoch)
 
     def predict(
         self,
@@ -414,21 +362,30 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         _inputs.warn_about_tiers(call.trials)
         return call
 
-    def _start_or_go_on(self, trials: Trials, target: Responses, seed: int, *, go_on: bool) -> None:
+    def _hold_out(
+        self, call: _inputs.Call, validation: Trials | None, seed: int
+    ) -> tuple[_Part, _Part | None]:
+        """Trials and targets to train on, and those of validation where there are any."""
+        if validation is not None and not isinstance(validation, Trials):
+            raise TypeError(
+                f"validation is a {type(validation).__name__}: expected Trials, for instance "
+                'trials.sel(tier="validation") or Trials.from_arrays(...).'
+            )
+        trials, target = call.trials, call.target.load()
+        if validation is not None:
+            return (trials, target), (validation, validation.responses)
+        if self.validation_fraction == 0:
+            return (trials, target), None
+        rows, held_rows = split_trials(trials, self.validation_fraction, seed)
+        return (trials[rows], target[rows]), (trials[held_rows], target[held_rows])
+
+    def _begin(self, trials: Trials, target: Responses, seed: int, *, go_on: bool) -> None:
         if go_on:
             _inputs.check_parameters(self)
             _inputs.check_like_fit(self, trials, same_mice=True)
             _tensors.check_targets(target)
-            return
-        self.__dict__.pop("feature_names_in_", None)
-        self.__dict__.pop("device_", None)
-        self.__dict__.update(_tensors.describe(self, trials, target))
-        self.seed_ = seed
-        self.parameters_ = self.get_params(deep=False)
-        rng = initial_rng(seed)
-        with isolated_rng(rng, torch.device("cpu")):
-            self.module_ = make_model(self)
-        self.state_ = new_state(rng)
+        else:
+            assemble(self, _tensors.describe(self, trials, target), seed=seed)
 
     @torch.inference_mode(False)  # whatever the caller's mode is
     @torch.enable_grad()
@@ -436,15 +393,14 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self,
         trials: Trials,
         target: Responses,
-        held_out: Any,
+        held_out: _Part | None,
         max_epochs: int,
-        *,
-        seed: int,
-        go_on: bool,
+        begin: Callable[[], None],
+        on_epoch: Callable[[dict[str, float]], None] | None = None,
     ) -> Self:
         found = self.__dict__.copy()
         try:
-            self._start_or_go_on(trials, target, seed, go_on=go_on)
+            begin()
             self._to_device()
             self.precision_ = resolve_precision(self.precision, self.device_, training=True)
             data = _tensors.to_device(self, trials, target)
@@ -470,8 +426,9 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             joint=self.core_pass == "joint",
             precision=self.precision_,
             deterministic=self.deterministic,
+            loss_epsilon=self.loss_epsilon,
         )
-        with progress(type(self).__name__, max_epochs, self.verbose) as on_epoch:
+        with progress(type(self).__name__, max_epochs, self.verbose, on_epoch) as report:
             train(
                 self.module_,
                 data,
@@ -481,7 +438,7 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 self.state_,
                 validation=validation,
                 score=_mean_correlation,
-                on_epoch=on_epoch,
+                on_epoch=report,
             )
         return self
 
@@ -491,8 +448,11 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             self.module_.to(device)
             self.device_ = device
 
-    def _predict(self, trials: Trials) -> dict[str, np.ndarray]:
-        """Predict every mouse of the trials, block by block, in data units."""
+    def _predict(self, trials: Trials, *, activate: bool = True) -> dict[str, np.ndarray]:
+        """Predict every mouse of the trials, block by block, in data units.
+
+        Without `activate` it is the output ahead of the non-linearity, in standardised units.
+        """
         self._to_device()
         self.module_.eval()
         precision = resolve_precision(self.precision, self.device_, training=False)
@@ -502,12 +462,14 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             numerics(precision, self.device_, deterministic=self.deterministic),
         ):
             for mouse in trials.mice:
-                scale = self.statistics_[mouse]["response_scale"]
+                scale = self.statistics_[mouse]["response_scale"] if activate else 1.0
                 blocks = []
                 for block in trials.blocks(mouse):
                     data = _tensors.mouse_data(self, block, mouse, None)
-                    rates = predict_mouse(self.module_, mouse, data, self.batch_size, precision)
-                    blocks.append(rates.cpu().numpy() * scale)
+                    outputs = predict_mouse(
+                        self.module_, mouse, data, self.batch_size, precision, activate=activate
+                    )
+                    blocks.append(outputs.cpu().numpy() * scale)
                 out[mouse] = np.concatenate(blocks)
         return out
 
@@ -539,7 +501,7 @@ def _mean_correlation(
     return correlation(predictions, responses, recorded).nanmean()
 
 
-def _split(trials: Trials, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_trials(trials: Trials, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split by image, the same way in whatever order the mice's trials came."""
     by_mouse = np.concatenate([trials.rows(mouse)[0] for mouse in trials.mice])
     rows, held_rows = split_by_image(

@@ -18,6 +18,7 @@ SENSORIUM_2022: dict[str, Any] = {
     "batch_norm_momentum": 0.9,
     "core_pass": "per_mouse",
     "loss_scale": "sqrt_recording",
+    "loss_epsilon": 1e-8,
     "schedule": "rounds",
     "lr_patience": 5,
     "lr_factor": 0.3,
@@ -72,6 +73,7 @@ class CNNRegressor(EncodingRegressor):
     input_kernel: int = 9
     hidden_kernel: int = 7
     depth_separable: bool = True
+    bias: bool = True
     batch_norm_momentum: float = 0.1
     laplace: float = 6.3831
     optimizer: str = "adam"
@@ -91,6 +93,7 @@ class CNNRegressor(EncodingRegressor):
         "input_kernel": [_COUNT],
         "hidden_kernel": [_COUNT],
         "depth_separable": ["boolean"],
+        "bias": ["boolean"],
         "batch_norm_momentum": [Interval(Real, 0, 1, closed="right")],
         "laplace": [Interval(Real, 0, None, closed="left")],
     }
@@ -108,4 +111,5 @@ class CNNRegressor(EncodingRegressor):
             linear=self._linear,
             batch_norm_momentum=self.batch_norm_momentum,
             laplace=self.laplace,
+            bias=self.bias,
         )

@@ -46,6 +46,8 @@ class ViTRegressor(EncodingRegressor):
     patch_size: int = 8
     patch_stride: int = 1
     tokenizer: str = "unfold"
+    position_embedding: str = "auto"
+    token_grid: str = "true"
     patch_dropout: float = 0.0229
     n_blocks: int = 4
     n_heads: int = 4
@@ -65,6 +67,8 @@ class ViTRegressor(EncodingRegressor):
         "patch_size": [_COUNT],
         "patch_stride": [_COUNT],
         "tokenizer": [StrOptions({"unfold", "conv", "spt", "cct", "dual_norm"})],
+        "position_embedding": [StrOptions({"auto", "learned", "sinusoidal"})],
+        "token_grid": [StrOptions({"true", "published"})],
         "patch_dropout": [_RATE],
         "n_blocks": [_COUNT],
         "n_heads": [_COUNT],
@@ -86,6 +90,8 @@ class ViTRegressor(EncodingRegressor):
             patch_size=self.patch_size,
             patch_stride=self.patch_stride,
             tokenizer=self.tokenizer,
+            position_embedding=self.position_embedding,
+            token_grid=self.token_grid,
             n_blocks=self.n_blocks,
             n_heads=self.n_heads,
             embed_dim=self.embed_dim,

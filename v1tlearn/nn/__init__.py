@@ -2,7 +2,7 @@
 
 from .attention import Attention
 from .cnn import Stacked2dCore
-from .geometry import patch_grid
+from .geometry import most_square_grid, patch_grid
 from .images import ImageCropper, center_crop, crop_size, resize
 from .losses import (
     elu_plus_one,
@@ -35,6 +35,7 @@ __all__ = [
     "crop_size",
     "resize",
     "patch_grid",
+    "most_square_grid",
     "elu_plus_one",
     "inverse_elu_plus_one",
     "poisson_loss",

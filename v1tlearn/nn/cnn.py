@@ -107,6 +107,15 @@ class Stacked2dCore(nn.Module):
                     nn.init.zeros_(module.bias)
         self.float()  # whatever torch's default dtype is
 
+    def mouse_parameters(self) -> list[str]:
+        """Names of the parameters that belong to single mice: none.
+
+        Returns
+        -------
+        list of str
+        """
+        return []
+
     def penalty(self) -> Tensor:
         """Weighted roughness of the filters of the first layer.
 

@@ -3,6 +3,8 @@
 Every module that turns pixels into a feature map takes its output shape from here.
 """
 
+import math
+
 
 def patch_grid(
     image_size: tuple[int, int], patch_size: int, stride: int = 1, padding: int = 0
@@ -46,3 +48,26 @@ def patch_grid(
         )
     rows, columns = ((side + 2 * padding - patch_size) // stride + 1 for side in (height, width))
     return rows, columns
+
+
+def most_square_grid(n_positions: int) -> tuple[int, int]:
+    """Grid that the published V1T code takes for a number of tokens, whatever the image.
+
+    It divides the number by the smallest integer at or above its square root, or the largest
+    divisor below. For many patch sizes and strides that is not the grid of `patch_grid`, and
+    tokens then land at wrong places of the feature map.
+
+    Parameters
+    ----------
+    n_positions : int
+        Number of tokens.
+
+    Returns
+    -------
+    tuple of int
+        Rows and columns, whose product is `n_positions`.
+    """
+    rows = math.isqrt(n_positions - 1) + 1
+    while n_positions % rows:
+        rows -= 1
+    return rows, n_positions // rows

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_FLOAT32_EPS = torch.finfo(torch.float32).eps
+FLOAT32_EPSILON = torch.finfo(torch.float32).eps
 
 
 def elu_plus_one(inputs: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def inverse_elu_plus_one(rates: Tensor, floor: float = 1e-3) -> Tensor:
 
 
 def poisson_loss(
-    prediction: Tensor, target: Tensor, mask: Tensor | None = None, eps: float = _FLOAT32_EPS
+    prediction: Tensor, target: Tensor, mask: Tensor | None = None, eps: float = FLOAT32_EPSILON
 ) -> Tensor:
     """Sum over trials and neurons of ``(p + eps) - (r + eps) log(p + eps)``.
 

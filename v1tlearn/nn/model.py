@@ -1,7 +1,7 @@
 """A whole encoding model: cropper, core, and per mouse a readout and perhaps a shifter."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,8 @@ class EncodingModel(nn.Module):
     ----------
     mice : tuple of str
         Mouse ids, in the order of the readouts.
+    core_frozen : bool
+        Whether `freeze_core` was called.
 
     Raises
     ------
@@ -83,6 +85,7 @@ class EncodingModel(nn.Module):
         self.core = core
         self.cropper = cropper
         self.behavior_channels = behavior_channels
+        self.core_frozen = False
         # Lists, not ModuleDicts: a mouse id may hold a dot or be the name of a method.
         self.readouts = nn.ModuleList(readouts.values())
         self.shifters = nn.ModuleList(shifters.values())
@@ -127,14 +130,47 @@ class EncodingModel(nn.Module):
         index = self._shifter_index.get(mouse)
         return None if index is None else self.shifters[index]
 
+    def freeze_core(self) -> None:
+        """Keep the core as it is from now on: what the mice share is not trained.
+
+        It gets no gradient and no penalty, and works as in evaluation even while the rest is
+        trained, without dropout and with the running statistics of its batch normalisation.
+        Parameters of single mice within the core go on learning.
+        """
+        self.core_frozen = True
+        of_mice = set(self.core.mouse_parameters())
+        for name, parameter in self.core.named_parameters():
+            parameter.requires_grad_(name in of_mice)
+        self.core.eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode; a frozen core stays in evaluation mode.
+
+        Parameters
+        ----------
+        mode : bool, default=True
+            Training.
+
+        Returns
+        -------
+        EncodingModel
+            This model.
+        """
+        super().train(mode)
+        if self.core_frozen:
+            self.core.eval()
+        return self
+
     def core_penalty(self) -> Tensor:
-        """Penalty on the weights of the core.
+        """Penalty on the weights of the core; zero if it is frozen.
 
         Returns
         -------
         Tensor
             Scalar.
         """
+        if self.core_frozen:
+            return self.readouts[0].features.new_zeros(())
         return self.core.penalty()
 
     def readout_penalty(self, mouse: str) -> Tensor:
@@ -185,7 +221,7 @@ class EncodingModel(nn.Module):
         return torch.cat((images, planes.expand(-1, -1, *images.shape[-2:])), dim=1)
 
     def _respond(self, mouse: str, batch: MouseBatch, features: Tensor) -> Tensor:
-        """Rates (B, n) of one mouse from its feature maps (B, C, h, w)."""
+        """Readout (B, n) of one mouse from its feature maps (B, C, h, w)."""
         shift, shifter = None, self.shifter(mouse)
         if shifter is not None:
             if batch.pupil is None:
@@ -194,15 +230,16 @@ class EncodingModel(nn.Module):
                     f"and none came; pass it, or build the model without shift."
                 )
             shift = shifter(batch.pupil)
-        return elu_plus_one(self.readout(mouse)(features, shift))
+        return self.readout(mouse)(features, shift)
 
     def forward(
-        self, batches: Mapping[str, MouseBatch], *, joint: bool = True
+        self, batches: Mapping[str, MouseBatch], *, joint: bool = True, activate: bool = True
     ) -> dict[str, Tensor]:
         """Predicted rates (B_m, n_m) of each mouse in `batches`, in the units of training.
 
         `joint` sends the images of all mice through the core at once; otherwise the core, batch
-        statistics included, sees one mouse after the other.
+        statistics included, sees one mouse after the other. Without `activate` the outputs are
+        those ahead of the output non-linearity, any real numbers.
         """
         for mouse in batches:
             self.readout(mouse)  # an unknown mouse is named before any work
@@ -210,7 +247,7 @@ class EncodingModel(nn.Module):
             return {
                 mouse: rates
                 for name, batch in batches.items()
-                for mouse, rates in self({name: batch}).items()
+                for mouse, rates in self({name: batch}, activate=activate).items()
             }
         sizes = [(mouse, batch.images.shape[0]) for mouse, batch in batches.items()]
         images = torch.cat([self.core_input(mouse, batch) for mouse, batch in batches.items()])
@@ -225,7 +262,8 @@ class EncodingModel(nn.Module):
             behaviors = None if missing else torch.cat(given)
         features = self.core(images, behaviors, sizes)  # (sum of B_m, C, h', w')
         parts = features.split([n for _, n in sizes])
-        return {
+        outputs = {
             mouse: self._respond(mouse, batch, part)
             for (mouse, batch), part in zip(batches.items(), parts, strict=True)
         }
+        return {m: elu_plus_one(x) for m, x in outputs.items()} if activate else outputs

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import Attention
+from .geometry import most_square_grid
 from .losses import l1_penalty
 from .tokenizers import make_tokenizer, sinusoidal_positions
 
@@ -142,6 +143,7 @@ class ViTCore(nn.Module):
     sinusoidal positions, ``embed_dim // n_heads`` dimensions for all heads together and a rate of
     stochastic depth that grows linearly over the blocks. The other tokenizers come with a class
     token, learned positions, `embed_dim` dimensions for every head and one rate for all blocks.
+    `position_embedding` can choose the positions otherwise.
     Linear layers of the blocks start truncated-normal (standard deviation 0.02) without bias.
 
     Parameters
@@ -152,6 +154,12 @@ class ViTCore(nn.Module):
         Side of a patch and step between patches, in pixels.
     tokenizer : {"unfold", "conv", "spt", "cct", "dual_norm"}, default="unfold"
         How patches become tokens.
+    position_embedding : {"auto", "learned", "sinusoidal"}, default="auto"
+        What is added to tokens to tell where they are: one learned vector each, or fixed sines
+        and cosines.
+    token_grid : {"true", "published"}, default="true"
+        Where tokens lie on the feature map: where their patches are, or on the most square grid
+        of as many positions, which is what the published code makes of them.
     n_blocks, n_heads : int, default=4, 4
         Blocks, and heads of each.
     embed_dim, mlp_dim : int, default=155, 488
@@ -184,7 +192,8 @@ class ViTCore(nn.Module):
     grid : tuple of int
         Rows and columns of tokens, from the patch geometry.
     output_shape : tuple of int
-        Channels, height and width of the feature map.
+        Channels, height and width of the feature map: those of `grid`, or of the grid that
+        ``token_grid="published"`` takes.
 
     Raises
     ------
@@ -200,6 +209,8 @@ class ViTCore(nn.Module):
         patch_size: int = 8,
         patch_stride: int = 1,
         tokenizer: str = "unfold",
+        position_embedding: str = "auto",
+        token_grid: str = "true",
         n_blocks: int = 4,
         n_heads: int = 4,
         embed_dim: int = 155,
@@ -226,6 +237,15 @@ class ViTCore(nn.Module):
             f"attention must be 'standard' or 'lsa', got {attention!r}.",
         )
         _check(
+            position_embedding in ("auto", "learned", "sinusoidal"),
+            f"position_embedding must be 'auto', 'learned' or 'sinusoidal', got "
+            f"{position_embedding!r}.",
+        )
+        _check(
+            token_grid in ("true", "published"),
+            f"token_grid must be 'true' or 'published', got {token_grid!r}.",
+        )
+        _check(
             behavior_mode in _BEHAVIOR_MODES,
             f"behavior_mode must be one of {', '.join(map(repr, _BEHAVIOR_MODES))}, got "
             f"{behavior_mode!r}.",
@@ -244,8 +264,9 @@ class ViTCore(nn.Module):
         self.l1 = l1
         self.tokenizer = make_tokenizer(tokenizer, input_shape, patch_size, patch_stride, embed_dim)
         self.grid = self.tokenizer.grid
-        self.output_shape = (embed_dim, *self.grid)
         n_tokens = self.grid[0] * self.grid[1]
+        map_size = self.grid if token_grid == "true" else most_square_grid(n_tokens)
+        self.output_shape = (embed_dim, *map_size)
         if compact:
             inner_dim = embed_dim // n_heads
             _check(
@@ -256,12 +277,14 @@ class ViTCore(nn.Module):
             )
             head_dim, scale = inner_dim // n_heads, inner_dim**-0.5
             self.class_token = None
-            positions = sinusoidal_positions(n_tokens, embed_dim)
-            self.register_buffer("positions", positions, persistent=False)
         else:
             head_dim, scale = embed_dim, embed_dim**-0.5
             n_tokens += 1
             self.class_token = nn.Parameter(torch.randn(1, 1, embed_dim))
+        if position_embedding == "sinusoidal" or (compact and position_embedding == "auto"):
+            positions = sinusoidal_positions(n_tokens, embed_dim)
+            self.register_buffer("positions", positions, persistent=False)
+        else:
             self.positions = nn.Parameter(torch.randn(n_tokens, embed_dim))
         self.patch_dropout = nn.Dropout(patch_dropout)
 
@@ -313,6 +336,18 @@ class ViTCore(nn.Module):
         if self.behavior_mode == "none" or (self.behavior_mode == "b_mlp_first_block" and block):
             return None
         return self.behavior_mlps[block % len(self.behavior_mlps)]
+
+    def mouse_parameters(self) -> list[str]:
+        """Names of the parameters that belong to single mice, and not to the shared core.
+
+        Returns
+        -------
+        list of str
+            Those of the behaviour networks, if each mouse has its own.
+        """
+        if self.behavior_mode != "b_mlp_per_mouse":
+            return []
+        return [n for n, _ in self.named_parameters() if n.startswith("behavior_mlps.")]
 
     def penalty(self) -> Tensor:
         """Weighted sum of the absolute values of all parameters, as published.
@@ -376,4 +411,4 @@ class ViTCore(nn.Module):
             tokens = block(tokens)
         if self.class_token is not None:
             tokens = tokens[:, 1:]
-        return tokens.transpose(1, 2).unflatten(2, self.grid)  # channels last in memory
+        return tokens.transpose(1, 2).unflatten(2, self.output_shape[1:])  # channels last in memory

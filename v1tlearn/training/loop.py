@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
-from v1tlearn.nn.losses import poisson_loss
+from v1tlearn.nn.losses import FLOAT32_EPSILON, poisson_loss
 from v1tlearn.nn.model import EncodingModel
 from v1tlearn.training.data import MouseData, epoch_batches
 from v1tlearn.training.devices import autocast, numerics
@@ -61,6 +61,8 @@ class TrainingSettings:
         one penalty per mouse.
     precision : {"float32", "tf32", "bfloat16"}
     deterministic : bool
+    loss_epsilon : float
+        Added to rates and responses in the Poisson loss.
     """
 
     batch_size: int
@@ -69,6 +71,7 @@ class TrainingSettings:
     joint: bool = True
     precision: str = "float32"
     deterministic: bool = False
+    loss_epsilon: float = FLOAT32_EPSILON
 
     def scale(self, mouse: MouseData, n: int) -> float:
         """Loss scale of a batch of `n` trials."""
@@ -278,7 +281,7 @@ def backward(
     losses, count = [], 0
     for mouse, trials in data.items():
         target, recorded = trials.targets(rows[mouse])
-        loss = poisson_loss(predictions[mouse].float(), target, recorded)
+        loss = poisson_loss(predictions[mouse].float(), target, recorded, settings.loss_epsilon)
         total = total + settings.scale(trials, len(target)) * loss
         losses.append(loss.detach())
         count = count + (target.numel() if recorded is None else recorded.sum())
@@ -313,7 +316,7 @@ def evaluate(
     for mouse, trials in data.items():
         predictions = predict_mouse(model, mouse, trials, settings.batch_size, settings.precision)
         target, recorded = trials.targets(slice(None))
-        losses.append(poisson_loss(predictions, target, recorded))
+        losses.append(poisson_loss(predictions, target, recorded, settings.loss_epsilon))
         count = count + (target.numel() if recorded is None else recorded.sum())
         scores.append(score(predictions, target, recorded).to(predictions.dtype))
     loss, mean = torch.stack(
@@ -324,7 +327,13 @@ def evaluate(
 
 @torch.no_grad()
 def predict_mouse(
-    model: EncodingModel, mouse: str, trials: MouseData, batch_size: int, precision: str
+    model: EncodingModel,
+    mouse: str,
+    trials: MouseData,
+    batch_size: int,
+    precision: str,
+    *,
+    activate: bool = True,
 ) -> Tensor:
     """Predict all trials of one mouse, batch by batch.
 
@@ -336,16 +345,20 @@ def predict_mouse(
     trials : MouseData
     batch_size : int
     precision : {"float32", "tf32", "bfloat16"}
+    activate : bool, default=True
+        Apply the output non-linearity.
 
     Returns
     -------
     Tensor of shape (n_trials, n_neurons)
-        Standardised responses, float32.
+        Standardised responses, or what they are ahead of the non-linearity; float32.
     """
     with autocast(precision, trials.images.device):
         return torch.cat(
             [
-                model({mouse: trials.batch(slice(i, i + batch_size))})[mouse].float()
+                model({mouse: trials.batch(slice(i, i + batch_size))}, activate=activate)[
+                    mouse
+                ].float()
                 for i in range(0, len(trials), batch_size)
             ]
         )

@@ -1,0 +1,130 @@
+"""The parameters that all encoding models share: names, defaults, allowed values, presets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from v1tlearn.nn.losses import FLOAT32_EPSILON
+
+_POSITIVE = Interval(Real, 0, None, closed="neither")
+_NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
+_COUNT = Interval(Integral, 1, None, closed="left")
+_NATURAL = Interval(Integral, 0, None, closed="left")
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class EncodingParameters:
+    """Parameters of an encoding model, described with the models themselves."""
+
+    behavior_mode: str = "auto"
+    behavior_columns: str | Sequence[str] = "non_pupil"
+    shift: str = "readout"
+    shift_columns: str | Sequence[str] = "pupil"
+    crop_scale: float = 1.0
+    image_size: str | tuple[int, int] = "auto"
+    position_network: bool = True
+    position_dims: int = 2
+    position_hidden_layers: int = 1
+    position_hidden_units: int = 30
+    gaussian: str = "full"
+    init_sigma: float = 0.1
+    init_mu_range: float = 0.3
+    readout_bias: str = "zero"
+    readout_l1: float = 0.0076
+    optimizer: str = "adamw"
+    lr: float = 0.001647
+    core_lr: float | None = None
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    batch_size: int = 16
+    max_epochs: int = 400
+    loss_scale: str | float = "sqrt"
+    loss_epsilon: float = FLOAT32_EPSILON
+    core_pass: str = "joint"
+    schedule: str = "plateau"
+    lr_patience: int = 10
+    lr_factor: float = 0.3
+    max_lr_drops: int = 2
+    validation_fraction: float = 0.1
+    standardize: bool = True
+    device: str = "auto"
+    precision: str = "auto"
+    deterministic: bool = False
+    random_state: Any = None
+    warm_start: bool = False
+    verbose: int = 0
+
+    _presets: ClassVar[dict[str, dict[str, Any]]] = {}
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "behavior_mode": [StrOptions({"auto", "none", "channels"})],
+        "behavior_columns": [StrOptions({"all", "non_pupil"}), list, tuple, np.ndarray],
+        "shift": [StrOptions({"none", "readout", "stimulus", "both", "both_behavior"})],
+        "shift_columns": [StrOptions({"pupil"}), list, tuple, np.ndarray],
+        "crop_scale": [Interval(Real, 0, 1, closed="right")],
+        "image_size": [StrOptions({"auto"}), tuple, list],
+        "position_network": ["boolean"],
+        "position_dims": [Interval(Integral, 2, 3, closed="both")],
+        "position_hidden_layers": [_COUNT],
+        "position_hidden_units": [_COUNT],
+        "gaussian": [StrOptions({"full", "uncorrelated", "isotropic"})],
+        "init_sigma": [_POSITIVE],
+        "init_mu_range": [Interval(Real, 0, 1, closed="right")],
+        "readout_bias": [StrOptions({"zero", "mean", "published_mean", "published_mean_over_std"})],
+        "readout_l1": [_NOT_NEGATIVE],
+        "optimizer": [StrOptions({"adam", "adamw"})],
+        "lr": [_POSITIVE],
+        "core_lr": [_POSITIVE, None],
+        "betas": [tuple, list],
+        "weight_decay": [_NOT_NEGATIVE],
+        "batch_size": [_COUNT],
+        "max_epochs": [_NATURAL],
+        "loss_scale": [StrOptions({"sqrt", "sqrt_recording"}), _POSITIVE],
+        "loss_epsilon": [_NOT_NEGATIVE],
+        "core_pass": [StrOptions({"joint", "per_mouse"})],
+        "schedule": [StrOptions({"plateau", "rounds", "constant"})],
+        "lr_patience": [_NATURAL],
+        "lr_factor": [Interval(Real, 0, 1, closed="right")],
+        "max_lr_drops": [_NATURAL],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "standardize": ["boolean"],
+        "device": [str, torch.device],
+        "precision": [StrOptions({"auto", "float32", "tf32", "bfloat16"})],
+        "deterministic": ["boolean"],
+        "random_state": ["random_state", np.random.Generator],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+    }
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides: Any) -> Self:
+        """Make an estimator that trains as published.
+
+        Parameters
+        ----------
+        name : str
+            A published recipe, see the page "Defaults and presets" of the documentation.
+        **overrides
+            Parameters that replace those of the preset.
+
+        Returns
+        -------
+        estimator
+            Not fitted.
+
+        Raises
+        ------
+        ValueError
+            If this model has no preset of that name.
+        """
+        if name not in cls._presets:
+            raise ValueError(
+                f"{cls.__name__} has no preset {name!r}: expected one of {sorted(cls._presets)}."
+            )
+        return cls(**{**cls._presets[name], **overrides})
