@@ -19,15 +19,8 @@ if TYPE_CHECKING:
 # Parameters of training alone: a fitted model may go on with others.
 _MAY_CHANGE = frozenset(
     {"optimizer", "lr", "core_lr", "betas", "weight_decay", "batch_size", "max_epochs"}
-    | {
-        "loss_scale",
-        "loss_epsilon",
-        "core_pass",
-        "schedule",
-        "lr_patience",
-        "lr_factor",
-        "max_lr_drops",
-    }
+    | {"loss_scale", "loss_epsilon", "core_pass"}
+    | {"schedule", "lr_patience", "lr_factor", "max_lr_drops"}
     | {"validation_fraction", "device", "precision", "deterministic", "random_state"}
     | {"warm_start", "verbose"}
 )

@@ -354,11 +354,7 @@ def predict_mouse(
         Standardised responses, or what they are ahead of the non-linearity; float32.
     """
     with autocast(precision, trials.images.device):
-        return torch.cat(
-            [
-                model({mouse: trials.batch(slice(i, i + batch_size))}, activate=activate)[
-                    mouse
-                ].float()
-                for i in range(0, len(trials), batch_size)
-            ]
+        batches = (
+            trials.batch(slice(i, i + batch_size)) for i in range(0, len(trials), batch_size)
         )
+        return torch.cat([model({mouse: b}, activate=activate)[mouse].float() for b in batches])
