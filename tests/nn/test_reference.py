@@ -142,17 +142,19 @@ def test_v1t_activations(name):
 @pytest.mark.parametrize("name", V1T_FILES)
 def test_v1t_attention_weights(name):
     model, batches, _, io = load_v1t(name)
-    core, batch = model.core, batches["A"]
-    tokens = core.embed(model.core_input("A", batch)[:1])
-    for i, block in enumerate(core.blocks):
-        if (network := core.behavior_mlp(i)) is not None:
-            tokens = tokens + network(batch.behaviors[:1])
-        q, k, _ = block.attention.queries_keys_values(tokens)
-        logits = q @ k.transpose(-1, -2)
-        if "lsa" in name:
-            logits.diagonal(dim1=-2, dim2=-1).fill_(-torch.inf)
-        assert_agrees(logits.softmax(-1)[0], io["A/attention"][0, i])
-        tokens = block(tokens)
+    images = model.core_input("A", batches["A"])[:1]
+    weights = nn.attention_weights(model.core, images, batches["A"].behaviors[:1])
+    assert_agrees(weights, io["A/attention"])
+
+
+@pytest.mark.parametrize("name", V1T_FILES)
+def test_v1t_attention_rollout(name):
+    model, batches, _, _ = load_v1t(name)
+    expected = np.load(REFERENCE / name / "rollout.npz")
+    for mouse, batch in batches.items():
+        images = model.core_input(mouse, batch)
+        maps = nn.attention_rollout(model.core, images, batch.behaviors, head_reduction="max")
+        assert_agrees(maps, expected[f"{mouse}/attention_rollout_max"])
 
 
 @pytest.mark.parametrize("name", V1T_FILES)

@@ -13,6 +13,7 @@ from .losses import (
 )
 from .model import EncodingModel, MouseBatch
 from .readout import GaussianReadout, sample_features
+from .rollout import attention_rollout, attention_weights
 from .shifter import Shifter, StimulusShifter
 from .tokenizers import make_tokenizer, sinusoidal_positions
 from .vit import BehaviorMLP, ViTCore
@@ -28,6 +29,8 @@ __all__ = [
     "sinusoidal_positions",
     "GaussianReadout",
     "sample_features",
+    "attention_rollout",
+    "attention_weights",
     "Shifter",
     "StimulusShifter",
     "ImageCropper",

@@ -116,7 +116,7 @@ def _rollout(
         shares = shares @ step.to(shares.dtype)
     if core.class_token is not None:
         shares = shares[..., 1:]
-    return shares[:, 0].unflatten(1, core.tokenizer.grid)
+    return shares[:, 0].unflatten(1, core.grid)
 
 
 @torch.no_grad()
@@ -168,7 +168,7 @@ def attention_rollout(
     sizes = _check(core, images, behaviors, sizes)
     if head_reduction not in ("mean", "max"):
         raise ValueError(f"head_reduction must be 'mean' or 'max', got {head_reduction!r}.")
-    n_tokens = core.tokenizer.grid[0] * core.tokenizer.grid[1] + (core.class_token is not None)
+    n_tokens = core.grid[0] * core.grid[1] + (core.class_token is not None)
     per_image = max(core.blocks[0].attention.n_heads, len(core.blocks)) * n_tokens**2
     n_at_once = max(1, _MAX_HELD_WEIGHTS // per_image)
     owners = [mouse for mouse, n in sizes for _ in range(n)]
