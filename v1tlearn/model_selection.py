@@ -1,4 +1,4 @@
-"""Splits of trials: by tier, and by image so that no image is on both sides.
+"""Splits of trials: by tier, by image so that no image is on both sides, and by animal.
 
 `GroupKFold` and the other group splitters of scikit-learn work on `trials.image_ids` as they are.
 """
@@ -9,11 +9,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from sklearn.base import clone
 from sklearn.model_selection import PredefinedSplit
 
 from v1tlearn.training.seeds import RandomState, draw_seed
 
-__all__ = ["image_train_test_split", "split_by_image", "tier_split"]
+__all__ = ["image_train_test_split", "leave_one_mouse_out", "split_by_image", "tier_split"]
 
 _ATTEMPTS = 20  # orders of the images tried before a split is given up
 
@@ -91,6 +94,110 @@ def image_train_test_split(
     """
     train, test = split_by_image(trials.image_ids, test_size, random_state, trials.mouse_ids)
     return trials[train], trials[test]
+
+
+def leave_one_mouse_out(
+    est: Any,
+    trials: Any,
+    test: Any = None,
+    validation: Any = None,
+    *,
+    freeze_core: bool = True,
+    n_jobs: int | None = None,
+    **params: Any,
+) -> pd.DataFrame:
+    """Compare training on one animal alone with a readout on the core of all others.
+
+    For every mouse a clone of the estimator is fitted to its trials ("direct"); another is fitted
+    to those of all other mice and transferred to it ("transfer"). Both are scored on the same test
+    trials of that mouse (Li et al. 2023, Table A.8).
+
+    Parameters
+    ----------
+    est : estimator
+        With `fit`, `transfer` and `score`; it is cloned.
+    trials : Trials
+        Of at least two mice. Without `test`, the tier "train" is trained on, the tier
+        "validation", where there is one, is the validation set, and the tier "test" is scored.
+    test : Trials, optional
+        Trials to score on; `trials` are then all trained on.
+    validation : Trials, optional
+        Together with `test`: validation trials of the same mice. Without any, each fit sets some
+        aside.
+    freeze_core : bool, default=True
+        Train readouts only; otherwise the core is trained further, too.
+    n_jobs : int, optional
+        Fits at a time, as in joblib.
+    **params
+        Parameters that `transfer` changes, such as ``max_epochs``.
+
+    Returns
+    -------
+    DataFrame
+        Two rows per mouse: ``mouse``, ``training`` ("direct" or "transfer"), ``correlation`` (the
+        score: mean single-trial correlation), ``n_trials`` (those trained on, of this mouse).
+
+    Raises
+    ------
+    ValueError
+        If there is but one mouse, or a tier or a mouse is missing.
+    """
+    if test is None:
+        if validation is not None:
+            raise ValueError("validation is for use with test: without it, tiers decide.")
+        missing = {"train", "test"} - set(trials.tiers.tolist())
+        if missing:
+            raise ValueError(
+                f"the trials have no tier {sorted(missing)}: give trials to score on as test."
+            )
+        if "validation" in trials.tiers:
+            validation = trials.sel(tier="validation")
+        trials, test = trials.sel(tier="train"), trials.sel(tier="test")
+    mice = trials.mice
+    if len(mice) < 2:
+        raise ValueError(f"the only mouse is {mice}: leaving one out needs at least two.")
+    for name, part in (("test", test), ("validation", validation)):
+        lacking = [] if part is None else [m for m in mice if m not in part.mice]
+        if lacking:
+            raise ValueError(f"the mice {lacking} have no {name} trials.")
+
+    def of(part: Any, wanted: list[str]) -> Any:
+        return None if part is None else part.sel(mouse_id=wanted)
+
+    jobs = []
+    for mouse in mice:
+        others = [m for m in mice if m != mouse]
+        one = (of(trials, [mouse]), of(validation, [mouse]))
+        rest = (of(trials, others), of(validation, others))
+        for before in (None, rest):
+            jobs.append(
+                delayed(_fit_and_score)(est, before, one, of(test, [mouse]), freeze_core, params)
+            )
+    scores = Parallel(n_jobs=n_jobs)(jobs)
+    return pd.DataFrame(
+        {
+            "mouse": np.repeat(mice, 2),
+            "training": ["direct", "transfer"] * len(mice),
+            "correlation": scores,
+            "n_trials": np.repeat([len(trials.sel(mouse_id=m)) for m in mice], 2),
+        }
+    )
+
+
+def _fit_and_score(
+    est: Any,
+    before: tuple[Any, Any] | None,
+    last: tuple[Any, Any],
+    test: Any,
+    freeze_core: bool,
+    params: dict[str, Any],
+) -> float:
+    """Score after training on the last trials, with the core of those before, if any."""
+    model = clone(est)
+    if before is None:
+        return model.fit(last[0], validation=last[1]).score(test)
+    model.fit(before[0], validation=before[1])
+    return model.transfer(last[0], freeze_core, validation=last[1], **params).score(test)
 
 
 def split_by_image(
