@@ -227,3 +227,74 @@ def test_several_channels(small):
     trials = Trials(recordings).sel(tier="train")
     for kind in (v1.CNNRegressor, v1.V1TRegressor):
         assert small(kind, max_epochs=1).fit(trials).image_shape_ == (2, 12, 16)
+
+
+def test_the_shifter_sees_the_columns_asked_for(small, trials, arrays):
+    est = small(behavior_mode="none", shift_columns=["running_speed"]).fit(trials)
+    assert est.module_.shifters[0].n_inputs == 1
+    assert est.used_columns_["A"] == ["running_speed"]
+    stimuli = {"A": arrays["stimuli"]["A"]}
+    names = est.behavior_names_["A"]
+    before = est.predict(stimuli, {"A": arrays["behaviors"]["A"]})["A"]
+    for column in names:
+        behaviors = arrays["behaviors"]["A"].copy()
+        behaviors[:, names.index(column)] += 1
+        moved = not np.array_equal(est.predict(stimuli, {"A": behaviors})["A"], before)
+        assert moved == (column == "running_speed")
+
+
+def test_columns_asked_for_come_last_in_the_stimulus_shifter(small, trials):
+    est = small(shift="both_behavior", crop_scale=0.8, shift_columns=["pupil_x", "running_speed"])
+    model = est.fit(trials).module_
+    assert model.shifters[0].n_inputs == 2
+    assert model.cropper.shifters[0].n_inputs == 5
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (["whiskers"], r"mouse 'A': shift_columns asks for \['whiskers'\]"),
+        ([], "shift_columns is empty"),
+    ],
+)
+def test_shift_columns_must_exist(columns, message, small, trials):
+    with pytest.raises(ValueError, match=message):
+        small(shift_columns=columns).fit(trials)
+
+
+def test_convolutions_without_bias(small, trials):
+    with_bias, without = (small(bias=b).fit(trials).module_.core for b in (True, False))
+    names = dict(without.named_parameters())
+    extra = {n for n, _ in with_bias.named_parameters()} - set(names)
+    assert len(extra) == 3  # one layer of three convolutions
+    assert all(n.endswith("bias") for n in extra)
+
+
+def test_the_loss_constant_enters_the_loss(small, trials):
+    losses = [
+        small(loss_epsilon=e, max_epochs=1).fit(trials).history_[0]["loss"] for e in (0, 1e-8, 0.1)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert abs(losses[2] - losses[0]) > 0.01
+
+
+def test_epochs_are_reported(small, trials):
+    records = []
+    est = small(max_epochs=3).fit(trials, on_epoch=records.append)
+    assert records == est.history_
+
+
+def test_what_the_report_raises_ends_training_in_good_order(small, trials):
+    class Enough(Exception):
+        pass
+
+    def stop(record):
+        if record["epoch"] == 2:
+            raise Enough
+
+    est = small(max_epochs=9, schedule="constant")
+    with pytest.raises(Enough):
+        est.fit(trials, on_epoch=stop)
+    reference = small(max_epochs=2, schedule="constant").fit(trials)
+    assert est.n_iter_ == 2
+    np.testing.assert_array_equal(est.predict(trials)["A"], reference.predict(trials)["A"])
