@@ -1,0 +1,364 @@
+"""What an ensemble does beside being an estimator: train candidates, learn weights, outlive.
+
+An ensemble on disk is a directory with ``model.json`` and, in a directory that it names, one
+sub-directory per member, which the member itself wrote. It counts from one rename on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from joblib.parallel import get_active_backend
+from sklearn.utils.parallel import Parallel, delayed
+from torch import Tensor
+
+from v1tlearn.estimators import _persistence
+from v1tlearn.estimators._persistence import MODEL_FILE
+from v1tlearn.estimators.base import EncodingRegressor
+from v1tlearn.metrics import single_trial_correlation
+from v1tlearn.nn import elu_plus_one, poisson_loss
+from v1tlearn.training import (
+    NonFiniteLossError,
+    draw_seed,
+    initial_rng,
+    isolated_rng,
+    numerics,
+    resolve_device,
+)
+from v1tlearn.training.data import epoch_batches
+from v1tlearn.trials import Responses, Trials
+
+if TYPE_CHECKING:
+    from v1tlearn.estimators.ensemble import EnsembleRegressor
+
+FORMAT = 1
+
+# Of the published mixing layers (bryanlimy/V1T, ensemble.py).
+EPOCHS, BATCH_SIZE = 200, 4
+OPTIMIZER = {"lr": 0.001, "betas": (0.9, 0.9999), "eps": 1e-8, "weight_decay": 0.01}
+
+Part = tuple[Trials, Responses]
+
+
+# ------------------------------------------------------------------------------------- candidates
+
+
+class Candidate(NamedTuple):
+    """A trained model with its validation score, or why there is none."""
+
+    seed: int
+    estimator: EncodingRegressor | None
+    score: float = np.nan
+    failure: str = ""
+
+
+def draw_seeds(seed: int, n: int) -> list[int]:
+    """Draw the seeds of candidates; the first ones stay where more are asked for."""
+    return np.random.default_rng(seed).integers(2**32, size=n, dtype=np.int64).tolist()
+
+
+def run(tasks: Sequence[Callable[[], Candidate]], n_jobs: int | None) -> Iterator[Candidate]:
+    """Train candidates in processes of joblib; where that would take threads, one by one.
+
+    Threads would draw from torch's one generator in turn.
+    """
+    backend, _ = get_active_backend(prefer="processes")
+    n_jobs = 1 if getattr(backend, "supports_sharedmem", False) else n_jobs
+    parallel = Parallel(n_jobs=n_jobs, prefer="processes", return_as="generator")
+    return parallel(delayed(task)() for task in tasks)
+
+
+def train(model: EncodingRegressor, training: Part, held_out: Part | None) -> Candidate:
+    """Train one candidate on trials that are split already."""
+    seed = draw_seed(model.random_state)
+    begin = partial(model._begin, *training, seed, go_on=False)
+    return _judged(
+        seed, lambda: model._train(*training, held_out, model.max_epochs, begin), held_out
+    )
+
+
+def transfer(
+    member: EncodingRegressor,
+    trials: Trials,
+    held_out: Part | None,
+    freeze_core: bool,
+    params: dict[str, Any],
+) -> Candidate:
+    """Transfer one member to the animals of trials that are split already."""
+    validation = None if held_out is None else held_out[0]
+    return _judged(
+        params["random_state"],
+        lambda: member.transfer(trials, freeze_core, validation=validation, **params),
+        held_out,
+    )
+
+
+def _judged(seed: int, make: Callable[[], EncodingRegressor], held_out: Part | None) -> Candidate:
+    try:
+        estimator = make()
+    except NonFiniteLossError as error:
+        return Candidate(seed, None, failure=str(error))
+    score = np.nan if held_out is None else mean_correlation(estimator, *held_out)
+    return Candidate(seed, estimator, score)
+
+
+def mean_correlation(
+    estimator: EncodingRegressor | EnsembleRegressor,
+    trials: Trials,
+    target: Responses,
+    sample_weight: Any = None,
+) -> float:
+    """Score of a fitted estimator on trials that were checked."""
+    predictions = Responses.from_arrays(estimator._predict(trials), like=trials)
+    return single_trial_correlation(target, predictions, sample_weight=sample_weight)
+
+
+# ---------------------------------------------------------------------------------------- weights
+
+
+@torch.inference_mode(False)  # whatever the caller's mode is
+@torch.enable_grad()
+def learn_weights(
+    members: Sequence[EncodingRegressor],
+    trials: Trials,
+    target: Responses,
+    seed: int,
+    *,
+    per_mouse: bool,
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Learn how to weight the outputs of members ahead of the non-linearity.
+
+    Parameters
+    ----------
+    members : sequence of EncodingRegressor
+        Fitted to the same trials, so that their units are the same; they stay as they are.
+    trials : Trials
+        Not those the members were trained on.
+    target : Responses
+        Of these trials.
+    seed : int
+        Of the order of the batches.
+    per_mouse : bool
+        Weights for each mouse of the members, otherwise the same for all.
+
+    Returns
+    -------
+    weights : dict of str to ndarray of shape (n_members,)
+        Per mouse of the members.
+    intercepts : dict of str to float
+
+    Raises
+    ------
+    ValueError
+        If a mouse that needs weights of its own has no trials.
+    """
+    first = members[0]
+    mice = first.mice_
+    if per_mouse and (without := [m for m in mice if m not in trials.mice]):
+        raise ValueError(
+            f"the mice {without} have no validation trials to learn weights on: give them some, "
+            "or set combine='learned' or 'outputs'."
+        )
+    device = resolve_device(first.device)
+    outputs = _outputs(members, trials, device)
+    responses = {m: _scaled(first, target, m, device) for m in trials.mice}
+    row = {m: k * per_mouse for k, m in enumerate(mice)}
+    n_rows = len(mice) if per_mouse else 1
+    weights = torch.full((n_rows, len(members)), 1 / len(members), device=device)
+    intercepts = torch.zeros(n_rows, device=device)
+    parameters = [weights.requires_grad_(), intercepts.requires_grad_()]
+    optimizer = torch.optim.AdamW(parameters, **OPTIMIZER)
+    lengths = {m: len(values) for m, values in outputs.items()}
+    with (
+        isolated_rng(initial_rng(seed), device),
+        numerics("float32", device, deterministic=first.deterministic),
+    ):
+        for _ in range(EPOCHS):
+            for rows in epoch_batches(lengths, BATCH_SIZE, device):
+                loss = 0.0
+                for mouse, where in rows.items():
+                    k = row[mouse]
+                    mixed = outputs[mouse][where] @ weights[k] + intercepts[k]  # (B, neurons)
+                    values = responses[mouse][where]
+                    loss = loss + poisson_loss(elu_plus_one(mixed), values, ~values.isnan())
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+    table = weights.detach().cpu().numpy().astype(np.float64)
+    added = intercepts.detach().cpu().tolist()
+    return {m: table[row[m]].copy() for m in mice}, {m: added[row[m]] for m in mice}
+
+
+def _outputs(
+    members: Sequence[EncodingRegressor], trials: Trials, device: torch.device
+) -> dict[str, Tensor]:
+    """Outputs ahead of the non-linearity per mouse, (trials, neurons, members)."""
+    per_member = [member._predict(trials, activate=False) for member in members]
+    return {
+        m: torch.from_numpy(np.stack([out[m] for out in per_member], axis=-1)).float().to(device)
+        for m in trials.mice
+    }
+
+
+def _scaled(
+    member: EncodingRegressor, target: Responses, mouse: str, device: torch.device
+) -> Tensor:
+    """Responses in the units of the outputs, NaN where not recorded."""
+    scaled = target.get(mouse) / member.statistics_[mouse]["response_scale"]
+    return torch.as_tensor(scaled.astype(np.float32), device=device)
+
+
+# ------------------------------------------------------------------------------------ persistence
+
+
+def save(ensemble: EnsembleRegressor, path: Path) -> None:
+    """Write a fitted ensemble into a directory; an earlier model stays whole until the end.
+
+    A generator as `random_state` is written as the seed that was drawn from it.
+
+    Parameters
+    ----------
+    ensemble : EnsembleRegressor
+    path : Path
+
+    Raises
+    ------
+    TypeError
+        If a parameter cannot be written as JSON.
+    FileExistsError
+        If something that is no saved model is in the way.
+    """
+    if path.exists() and not _is_free(path):
+        raise FileExistsError(
+            f"{path} exists and is no saved model: choose another path, or remove it first."
+        )
+    mark = secrets.token_hex(8)
+    members, beside = path / f"members-{mark}", path / f".{MODEL_FILE}-{mark}"
+    content = {
+        "format": FORMAT,
+        "class": type(ensemble).__name__,
+        "model": type(ensemble.estimator).__name__,
+        "members": [f"{members.name}/{i}" for i in range(len(ensemble.estimators_))],
+        "attributes": _attributes(ensemble),
+    }
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        for name, member in zip(content["members"], ensemble.estimators_, strict=True):
+            member.save(path / name)
+        beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        os.replace(beside, path / MODEL_FILE)
+    except BaseException:
+        shutil.rmtree(members, ignore_errors=True)
+        beside.unlink(missing_ok=True)
+        raise
+    for file in path.iterdir():
+        if _is_remains(file) and file != members:
+            shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+
+
+def load(kind: type[EnsembleRegressor], path: Path, device: str) -> EnsembleRegressor:
+    """Read what `save` wrote.
+
+    Parameters
+    ----------
+    kind : type
+        Class of the ensemble.
+    path : Path
+    device : str
+
+    Returns
+    -------
+    EnsembleRegressor
+    """
+    if not (path / MODEL_FILE).is_file():
+        raise ValueError(f"{path} holds no saved model: it has no {MODEL_FILE}.")
+    try:
+        content = json.loads((path / MODEL_FILE).read_text(encoding="utf-8"))
+        saved_format, saved_class = content["format"], content["class"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _persistence._damaged(path, error) from error
+    if saved_class != kind.__name__:
+        raise ValueError(f"{path} holds a {saved_class}: load it with {saved_class}.load(...).")
+    if saved_format != FORMAT:
+        raise ValueError(
+            f"{path} has format {saved_format!r}, this version reads {FORMAT}: update v1tlearn."
+        )
+    try:
+        model = _model_class(content["model"])
+        names = [Path(*Path(name).parts[-2:]) for name in content["members"]]
+        attributes = _persistence._decode(content["attributes"], {})
+        parameters = attributes.pop("parameters")
+        estimator = model(**{**attributes.pop("estimator"), "device": device})
+        ensemble = kind(estimator, **parameters)
+        for name in ("members_", "validation_scores_"):
+            attributes[name] = np.asarray(attributes[name])
+        if "weights_" in attributes:
+            attributes["weights_"] = {m: np.array(w) for m, w in attributes["weights_"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _persistence._damaged(path, error) from error
+    ensemble.__dict__.update(attributes)
+    ensemble._adopt([model.load(path / name, device) for name in names])
+    return ensemble
+
+
+def _attributes(ensemble: EnsembleRegressor) -> dict[str, Any]:
+    """Everything but the members as plain JSON."""
+    parameters = ensemble.get_params(deep=False)
+    estimator = parameters.pop("estimator").get_params(deep=False)
+    if not _is_plain(parameters["random_state"]):
+        parameters["random_state"] = ensemble.seed_
+    if not _is_plain(estimator["random_state"]):
+        estimator["random_state"] = None  # never used
+    fitted = {
+        name: ensemble.__dict__[name]
+        for name in ("seed_", "seeds_", "combine_", "weights_", "intercepts_")
+        if name in ensemble.__dict__
+    }
+    for name in ("members_", "validation_scores_"):
+        fitted[name] = getattr(ensemble, name).tolist()
+    if "weights_" in fitted:
+        fitted["weights_"] = {m: w.tolist() for m, w in fitted["weights_"].items()}
+    arrays: dict[str, Tensor] = {}
+    out = _persistence._encode(
+        {"parameters": parameters, "estimator": estimator, **fitted}, arrays, ""
+    )
+    if arrays:
+        raise TypeError(f"{sorted(arrays)} are arrays of numbers: give plain numbers or lists.")
+    return out
+
+
+def _is_plain(random_state: Any) -> bool:
+    return not isinstance(random_state, np.random.RandomState | np.random.Generator)
+
+
+def _model_class(name: str) -> type[EncodingRegressor]:
+    kinds = [EncodingRegressor]
+    for kind in kinds:
+        if kind.__name__ == name:
+            return kind
+        kinds.extend(kind.__subclasses__())
+    raise ValueError(f"its members are of the unknown class {name}")
+
+
+def _is_free(path: Path) -> bool:
+    """Whether an ensemble may be written there: over an earlier model, or where nothing is."""
+    if path.is_dir() and not (path / MODEL_FILE).exists():
+        return all(_is_remains(file) for file in path.iterdir())
+    return _persistence._is_free(path)
+
+
+def _is_remains(file: Path) -> bool:
+    """Whether a file or directory is of an earlier `save`, finished or not."""
+    if file.is_dir():
+        return re.fullmatch("members-[0-9a-f]{16}", file.name) is not None
+    return _persistence._is_remains(file)

@@ -1,0 +1,496 @@
+"""Several models of one kind, chosen by validation score, whose predictions are combined.
+
+The models are those of `base`; training, weighting and saving them is in `_ensemble`.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, clone
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+from tqdm.auto import tqdm
+
+from v1tlearn.estimators import _ensemble, _inputs
+from v1tlearn.estimators._ensemble import Candidate, Part
+from v1tlearn.estimators.base import EncodingRegressor
+from v1tlearn.nn import elu_plus_one
+from v1tlearn.training import draw_seed
+from v1tlearn.trials import Responses, Trials
+
+logger = logging.getLogger("v1tlearn")
+
+_COUNT = Interval(Integral, 1, None, closed="left")
+_LEARNED = ("learned", "learned_per_mouse")
+
+
+@dataclass(eq=False, repr=False)
+class EnsembleRegressor(MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
+    """The best of several models that differ in their seed, with predictions combined.
+
+    `n_candidates` copies of a model are trained on the same trials; the `n_members` with the
+    highest validation correlation make up the ensemble (Li et al. 2023: 5 of 10).
+
+    There is no `partial_fit`: which candidates are best is known only when training is over.
+    Members are ordinary models and can be trained further one by one.
+
+    Parameters
+    ----------
+    estimator : V1TRegressor, ViTRegressor, CNNRegressor or LNRegressor
+        The model. Its `random_state` and `validation_fraction` are replaced by those of the
+        ensemble. A `Pipeline` goes around the ensemble, not into it.
+    n_candidates, n_members : int, default=10, 5
+        Models that are trained, and models that are kept.
+    combine : {"outputs", "rates", "learned", "learned_per_mouse"}, default="outputs"
+        "outputs" averages what the members give ahead of the output non-linearity, which is applied
+        to the mean (published); "rates" averages predicted responses. "learned" weights the
+        members' outputs, plus an intercept, before the non-linearity; "learned_per_mouse" does so
+        for each mouse. May be changed between "outputs" and "rates", or from learned weights to
+        either, without fitting again.
+    n_jobs : int, optional
+        Candidates that are trained at once, in processes of joblib; None is 1 unless
+        `joblib.parallel_config` says otherwise. Threads share torch's random numbers: where joblib
+        would use them, candidates are trained one after another.
+    validation_fraction : float, default=0.1
+        Share of the images that `fit` sets aside, the same for all candidates, where it is given no
+        `validation`. With 0 all candidates have to be members.
+    random_state : int, RandomState, Generator or None, default=None
+        Drives the validation split, the seeds of the candidates and the learning of weights.
+    verbose : int, default=0
+        1 shows a progress bar over candidates.
+
+    Attributes
+    ----------
+    estimators_ : list of estimators
+        The members, best first.
+    members_ : ndarray of int, shape (n_members,)
+        Their numbers among the candidates.
+    seeds_ : list of int
+        The `random_state` of each candidate; after `transfer` candidates are the former members.
+    validation_scores_ : ndarray of shape (n_candidates,)
+        `score` of each candidate on the validation trials; NaN for those that failed, and without
+        validation trials.
+    weights_ : dict of str to ndarray of shape (n_members,)
+        Per mouse the learned weights of the members; only where they were learned.
+    intercepts_ : dict of str to float
+        Per mouse what is added to the weighted sum; only where weights were learned.
+    combine_ : str
+        How members were combined at `fit`.
+    mice_ : list of str
+        The mice, in the order of the recordings.
+    n_neurons_ : dict of str to int
+        Neurons per mouse.
+    seed_ : int
+        What was drawn from `random_state`.
+
+    Notes
+    -----
+    Weights are learned as in the published code: Poisson loss, AdamW with a learning rate of 0.001,
+    decay of the moments 0.9 and 0.9999, weight decay 0.01, 200 epochs of batches of 4 trials per
+    mouse, members frozen. But they start at one over the number of members, not at random, and are
+    learned on the validation trials, not on the training trials: there, members that overfit look
+    best and would get most of the weight, while a few weights have next to nothing to overfit on
+    validation trials. The published early stopping on these has no trials left, and no task: the
+    loss is convex.
+
+    On the CPU, `n_jobs` changes results only where it changes the threads that a process has.
+
+    References
+    ----------
+    Li et al., "V1T: large-scale mouse V1 response prediction using a Vision Transformer", 2023.
+
+    Examples
+    --------
+    >>> import v1tlearn as v1
+    >>> from v1tlearn.estimators.ensemble import EnsembleRegressor
+    >>> trials = v1.Trials(v1.make_v1_recordings(
+    ...     n_mice=2, n_neurons=5, n_trials=40, n_test_images=4, n_repeats=3,
+    ...     image_shape=(16, 24), random_state=0))
+    >>> model = v1.CNNRegressor(n_layers=2, hidden_channels=4, max_epochs=2)
+    >>> est = EnsembleRegressor(model, n_candidates=3, n_members=2, random_state=0)
+    >>> est.fit(trials.sel(tier="train")).predict(trials.sel(tier="test"))["B"].shape
+    (12, 5)
+    """
+
+    estimator: EncodingRegressor
+    n_candidates: int = 10
+    n_members: int = 5
+    _: KW_ONLY
+    combine: str = "outputs"
+    n_jobs: int | None = None
+    validation_fraction: float = 0.1
+    random_state: Any = None
+    verbose: int = 0
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "estimator": "no_validation",  # see _template
+        "n_candidates": [_COUNT],
+        "n_members": [_COUNT],
+        "combine": [StrOptions({"outputs", "rates", *_LEARNED})],
+        "n_jobs": [Integral, None],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "random_state": ["random_state", np.random.Generator],
+        "verbose": ["verbose"],
+    }
+
+    def fit(
+        self,
+        stimuli: Any,
+        behaviors: Any = None,
+        responses: Any = None,
+        mouse_ids: Any = None,
+        *,
+        image_ids: Any = None,
+        positions: Any = None,
+        behavior_names: Sequence[str] | None = None,
+        validation: Trials | None = None,
+    ) -> Self:
+        """Train the candidates and choose the members.
+
+        Parameters
+        ----------
+        stimuli : Trials, dict, list or ndarray
+            `Trials`, which bring everything; or grey levels (trials, channels, height, width).
+        behaviors : dict, list, ndarray or Responses, optional
+            (trials, columns) in the form of `stimuli`; after `Trials` the responses.
+        responses : dict, list or ndarray, optional
+            (trials, neurons) in the form of `stimuli`, not negative, in any unit.
+        mouse_ids : sequence, optional
+        image_ids : dict, list or ndarray, optional
+        positions : dict, list or ndarray, optional
+            Cortical positions (neurons, 2 or 3) per mouse, in micrometres.
+        behavior_names : sequence of str, optional
+        validation : Trials, optional
+            Trials for the training of every candidate, the choice of members and the learning of
+            weights. Without it `validation_fraction` of the images are set aside.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        TypeError, ValueError
+            If parameters or arguments are of the wrong form, shape or content.
+        FloatingPointError
+            If the loss of so many candidates became NaN that too few are left.
+        """
+        template = self._template()
+        self._check_validation(validation)
+        call = template._read_fit(
+            stimuli,
+            behaviors,
+            responses,
+            mouse_ids,
+            image_ids=image_ids,
+            positions=positions,
+            behavior_names=behavior_names,
+        )
+        seed = draw_seed(self.random_state)
+        training, held_out = template._hold_out(call, validation, seed)
+        tasks = [
+            partial(_ensemble.train, clone(template).set_params(random_state=s), training, held_out)
+            for s in _ensemble.draw_seeds(seed, self.n_candidates)
+        ]
+        return self._choose(self._run(tasks), self.n_members, held_out, seed)
+
+    def transfer(
+        self,
+        trials: Trials,
+        freeze_core: bool = True,
+        *,
+        validation: Trials | None = None,
+        **params: Any,
+    ) -> Self:
+        """Fit every member's readouts for new animals.
+
+        All members stay, whatever their scores; weights are learned anew.
+
+        Parameters
+        ----------
+        trials : Trials
+            Of the new animals.
+        freeze_core : bool, default=True
+            As for a single model.
+        validation : Trials, optional
+            As in `fit`.
+        **params
+            Parameters of the models where they differ (``lr``, ``max_epochs``...), and
+            ``validation_fraction`` and ``random_state`` of the ensemble.
+
+        Returns
+        -------
+        estimator
+            A new ensemble, fitted; this one stays as it is.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If trials or parameters ask for another core than the trained ones.
+        FloatingPointError
+            If the loss of a member became NaN.
+        """
+        check_is_fitted(self)
+        if not isinstance(trials, Trials):
+            raise TypeError(
+                f"trials is a {type(trials).__name__}: expected Trials; Trials.from_arrays(...) "
+                "makes them of arrays."
+            )
+        own = {k: params.pop(k) for k in ("validation_fraction", "random_state") if k in params}
+        new = clone(self).set_params(**own)
+        new.estimator.set_params(**params)
+        template = new._template()
+        new._check_validation(validation, choose=False)
+        seed = draw_seed(new.random_state)
+        call = _inputs.read_fit(trials, None, None, None)
+        (trials, _), held_out = template._hold_out(call, validation, seed)
+        params["validation_fraction"] = new.validation_fraction
+        seeds = _ensemble.draw_seeds(seed, len(self.estimators_))
+        tasks = [
+            partial(
+                _ensemble.transfer, m, trials, held_out, freeze_core, params | {"random_state": s}
+            )
+            for m, s in zip(self.estimators_, seeds, strict=True)
+        ]
+        return new._choose(new._run(tasks), len(tasks), held_out, seed)
+
+    def predict(
+        self,
+        stimuli: Any,
+        behaviors: Any = None,
+        mouse_ids: Any = None,
+        *,
+        behavior_names: Sequence[str] | None = None,
+    ) -> Any:
+        """Predict responses, in the units of the responses given to `fit`.
+
+        Parameters
+        ----------
+        stimuli : Trials, dict, list or ndarray
+            As in `fit`.
+        behaviors : dict, list or ndarray, optional
+            Needed if the models were fitted with behaviour.
+        mouse_ids : sequence, optional
+            One id per recording (list) or per trial (array).
+        behavior_names : sequence of str, optional
+
+        Returns
+        -------
+        Responses, dict, list or ndarray
+            In the form asked, as the models answer.
+
+        Raises
+        ------
+        ValueError
+            For a mouse the models do not know, other stimuli or behaviour than at `fit`, or weights
+            that `combine` asks for and that were not learned.
+        NotFittedError
+            Before `fit`.
+        """
+        check_is_fitted(self)
+        trials, form = _inputs.read_predict(
+            self.estimators_[0], stimuli, behaviors, mouse_ids, behavior_names
+        )
+        predictions = Responses.from_arrays(self._predict(trials), like=trials)
+        return _inputs.answer(predictions, form, one_mouse=len(self.mice_) == 1)
+
+    def score(
+        self,
+        stimuli: Any,
+        behaviors: Any = None,
+        responses: Any = None,
+        mouse_ids: Any = None,
+        sample_weight: Any = None,
+    ) -> float:
+        """Mean single-trial correlation of predicted and recorded responses.
+
+        Parameters
+        ----------
+        stimuli, behaviors, responses, mouse_ids
+            As in `fit`; behaviour columns as at `fit`.
+        sample_weight : ndarray of shape (n_trials,), optional
+            Weights of the trials in the correlation.
+
+        Returns
+        -------
+        float
+            Correlation per neuron over trials, mean over neurons, then over mice.
+        """
+        check_is_fitted(self)
+        first = self.estimators_[0]
+        call = _inputs.read_score(first, stimuli, behaviors, responses, mouse_ids)
+        _inputs.check_like_fit(first, call.trials)
+        return _ensemble.mean_correlation(self, call.trials, call.target, sample_weight)
+
+    def save(self, path: str | Path) -> None:
+        """Save the fitted ensemble, each member as it saves itself, without pickle.
+
+        Parameters
+        ----------
+        path : str or Path
+            A directory; an earlier model there is replaced when the new one is fully written.
+        """
+        check_is_fitted(self)
+        _ensemble.save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto") -> Self:
+        """Load an ensemble that `save` wrote. Nothing in the files is executed.
+
+        Parameters
+        ----------
+        path : str or Path
+        device : str, default="auto"
+            Where the members go, whatever they were fitted on.
+
+        Returns
+        -------
+        estimator
+            Fitted.
+
+        Raises
+        ------
+        ValueError
+            If the directory holds no ensemble, or a damaged one.
+        """
+        return _ensemble.load(cls, Path(path), device)
+
+    # ----------------------------------------------------------------------------- fitted state
+
+    def _template(self) -> EncodingRegressor:
+        """Check the parameters, and give the model that candidates are copies of."""
+        self._validate_params()
+        if not isinstance(self.estimator, EncodingRegressor):
+            got = self.estimator
+            what = (
+                f"the class {got.__name__}" if isinstance(got, type) else f"a {type(got).__name__}"
+            )
+            hint = ": ensembles of ensembles are not supported" * isinstance(got, type(self))
+            raise TypeError(
+                f"estimator is {what}{hint}: expected an instance of V1TRegressor, ViTRegressor, "
+                "CNNRegressor or LNRegressor (a Pipeline goes around the ensemble)."
+            )
+        if self.n_members > self.n_candidates:
+            raise ValueError(
+                f"n_members={self.n_members} cannot be chosen from n_candidates="
+                f"{self.n_candidates}: train more candidates, or keep fewer."
+            )
+        return clone(self.estimator).set_params(validation_fraction=self.validation_fraction)
+
+    def _check_validation(self, validation: Trials | None, *, choose: bool = True) -> None:
+        if validation is not None or self.validation_fraction > 0:
+            return
+        if choose and self.n_members < self.n_candidates:
+            raise ValueError(
+                f"validation_fraction=0 leaves no trials to choose n_members={self.n_members} of "
+                f"n_candidates={self.n_candidates} by: give validation=, or keep all candidates."
+            )
+        if self.combine in _LEARNED:
+            raise ValueError(
+                f"validation_fraction=0 leaves no trials to learn the weights of combine="
+                f"{self.combine!r} on: give validation=, or set combine='outputs'."
+            )
+
+    def _run(self, tasks: list[Callable[[], Candidate]]) -> list[Candidate]:
+        """Train candidates, and report those that failed."""
+        candidates: list[Candidate] = []
+        name = type(self).__name__
+        with tqdm(total=len(tasks), desc=name, unit="model", disable=not self.verbose) as bar:
+            for candidate in _ensemble.run(tasks, self.n_jobs):
+                bar.update()
+                logger.debug("%s candidate %d: %.4f", name, len(candidates), candidate.score)
+                if candidate.estimator is None:
+                    warnings.warn(
+                        f"candidate {len(candidates)} (random_state={candidate.seed}) is left "
+                        f"out: {candidate.failure}",
+                        UserWarning,
+                        stacklevel=3,
+                    )
+                candidates.append(candidate)
+        return candidates
+
+    def _choose(
+        self, candidates: list[Candidate], n_members: int, held_out: Part | None, seed: int
+    ) -> Self:
+        """Choose members and learn their weights, then become fitted."""
+        scores = np.array([c.score for c in candidates])
+        usable = [i for i, c in enumerate(candidates) if c.estimator is not None]
+        if len(usable) < n_members:
+            failure = next(c.failure for c in candidates if c.estimator is None)
+            raise FloatingPointError(
+                f"{len(usable)} of {len(candidates)} candidates could be trained, {n_members} are "
+                f"needed. The first failure: {failure}"
+            )
+        rank = np.nan_to_num(scores, nan=-np.inf)
+        members = sorted(usable, key=lambda i: -rank[i])[:n_members]  # ties stay in order
+        estimators = [candidates[i].estimator for i in members]
+        fitted: dict[str, Any] = {
+            "seed_": seed,
+            "seeds_": [c.seed for c in candidates],
+            "validation_scores_": scores,
+            "members_": np.array(members),
+            "combine_": self.combine,
+        }
+        if self.combine in _LEARNED:
+            fitted["weights_"], fitted["intercepts_"] = _ensemble.learn_weights(
+                estimators, *held_out, seed, per_mouse=self.combine == "learned_per_mouse"
+            )
+        for name in ("weights_", "intercepts_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
+        self.__dict__.update(fitted)
+        return self._adopt(estimators)
+
+    def _adopt(self, estimators: list[EncodingRegressor]) -> Self:
+        first = estimators[0]
+        self.estimators_ = estimators
+        self.mice_, self.n_neurons_ = list(first.mice_), dict(first.n_neurons_)
+        if hasattr(first, "feature_names_in_"):
+            self.feature_names_in_ = first.feature_names_in_
+        return self
+
+    def _predict(self, trials: Trials) -> dict[str, np.ndarray]:
+        """Predict every mouse of the trials with one member after another, in data units."""
+        self._validate_params()  # combine may have been set since
+        if self.combine in _LEARNED and self.combine != self.combine_:
+            raise ValueError(
+                f"combine={self.combine!r} needs weights that are learned in fit, which was called "
+                f"with combine={self.combine_!r}: fit again, or set it to 'outputs' or 'rates'."
+            )
+        rates = self.combine == "rates"
+        totals: dict[str, np.ndarray] = {}
+        for number, member in enumerate(self.estimators_):
+            for mouse, values in member._predict(trials, activate=rates).items():
+                share = self._shares(mouse)[number]
+                totals[mouse] = totals.get(mouse, 0.0) + share * values.astype(np.float64)
+        for mouse, total in totals.items() if not rates else ():
+            outputs = total + (self.intercepts_[mouse] if self.combine in _LEARNED else 0.0)
+            scale = self.estimators_[0].statistics_[mouse]["response_scale"]
+            totals[mouse] = elu_plus_one(torch.from_numpy(outputs)).numpy() * scale
+        return {mouse: total.astype(np.float32) for mouse, total in totals.items()}
+
+    def _shares(self, mouse: str) -> np.ndarray:
+        if self.combine in _LEARNED:
+            return self.weights_[mouse]
+        return np.full(len(self.estimators_), 1 / len(self.estimators_))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "estimators_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.target_tags.required = False  # Trials bring it
+        tags.target_tags.single_output = False
+        tags.target_tags.multi_output = True
+        tags.non_deterministic = False
+        return tags
