@@ -1,0 +1,311 @@
+"""From parameters, mice and arrays of a checkpoint to a fitted estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from v1tlearn.estimators._assemble import assemble
+from v1tlearn.estimators.base import EncodingRegressor
+from v1tlearn.interop._names import Arrays, fill, readout_name
+from v1tlearn.interop._statistics import Known, scaling, used_names
+from v1tlearn.nn import EncodingModel
+from v1tlearn.preprocessing.statistics import PUPIL_POSITION
+
+E = TypeVar("E", bound=EncodingRegressor)
+
+_POSITION_TOLERANCE = 1e-3  # of the largest coordinate
+_SPREADS = {(2, 2): "full", (1, 2): "uncorrelated", (1, 1): "isotropic"}
+
+
+def read_readouts(
+    arrays: Arrays, prefix: str, mice: Sequence[str], features: str = "features"
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Read from the arrays what readouts a model has.
+
+    Parameters
+    ----------
+    arrays : Arrays
+    prefix : str
+        Ahead of the name of a mouse, ending in a dot.
+    mice : sequence of str
+    features : str
+        Published name of the feature weights.
+
+    Returns
+    -------
+    parameters : dict
+        Of an estimator.
+    n_neurons : dict of str to int
+
+    Raises
+    ------
+    ValueError
+        If readouts of mice differ, or these models have nothing like them.
+    """
+    n_neurons, kinds = {}, {}
+    for mouse in mice:
+        base = f"{prefix}{mouse}."
+        for name, why in (
+            ("scales", "features shared between neurons"),
+            ("feature_sharing_index", "features shared between neurons"),
+            ("grid_sharing_index", "positions shared between neurons"),
+        ):
+            if base + name in arrays:
+                raise ValueError(
+                    f"{arrays.origin}: the readout of mouse {mouse!r} has {why} ({base + name}), "
+                    "which these models have not."
+                )
+        n_neurons[mouse] = arrays.get(base + features, 4).shape[-1]
+        sigma = tuple(arrays.get(base + "sigma", 4).shape[2:])
+        if sigma not in _SPREADS:
+            raise ValueError(
+                f"{arrays.origin}: {base + 'sigma'!r} ends in the shape {sigma}: expected one of "
+                f"{list(_SPREADS)}."
+            )
+        kinds[mouse] = {"gaussian": _SPREADS[sigma], **_position_parameters(arrays, base)}
+    with_network = [m for m in mice if kinds[m]["position_network"]]
+    merged = dict(kinds[with_network[0]] if with_network else kinds[mice[0]])
+    for mouse, kind in kinds.items():
+        for name, value in kind.items():
+            if name != "position_network" and value != merged[name]:
+                raise ValueError(
+                    f"{arrays.origin}: {name} of mouse {mouse!r} is {value!r}, of others "
+                    f"{merged[name]!r}, but it is one for all mice here. Load the mice one by one."
+                )
+    return merged, n_neurons
+
+
+def _position_parameters(arrays: Arrays, base: str) -> dict[str, Any]:
+    layers = sorted(map(int, arrays.parts(f"{base}mu_transform.")))
+    if not layers:
+        arrays.get(base + readout_name("free_mu"), 4)
+        return {"position_network": False}
+    weights = [arrays.get(f"{base}mu_transform.{i}.weight", 2) for i in layers]
+    widths = {len(weight) for weight in weights[:-1]}
+    if len(widths) > 1:
+        raise ValueError(
+            f"{arrays.origin}: the hidden layers of {base}mu_transform have "
+            f"{[len(weight) for weight in weights[:-1]]} units: expected equal numbers."
+        )
+    out = {"position_network": True, "position_dims": weights[0].shape[1]}
+    out["position_hidden_layers"] = len(weights) - 1
+    return out | ({"position_hidden_units": widths.pop()} if widths else {})
+
+
+def read_convolutions(arrays: Arrays, n_channels_read_out: int) -> dict[str, Any]:
+    """Read from the arrays what a convolutional core is like, and bring variants to one form.
+
+    Batch normalisation without weights gets those of the layers that stand for them, or 1 and 0;
+    the bias of an ordinary convolution goes into the running mean that is subtracted next.
+
+    Parameters
+    ----------
+    arrays : Arrays
+        Changed in place.
+    n_channels_read_out : int
+        Features of the readouts.
+
+    Returns
+    -------
+    dict
+        Parameters of an estimator, and "input_channels".
+
+    Raises
+    ------
+    ValueError
+        If these models have no core like it.
+    """
+    layers = arrays.parts("core.features.")
+    if layers != [f"layer{i}" for i in range(len(layers))]:
+        raise ValueError(
+            f"{arrays.origin}: the core has the layers {layers}: expected 'layer0' on."
+        )
+    first = arrays.get("core.features.layer0.conv.weight", 4)
+    channels, input_channels, kernel, width = first.shape
+    out: dict[str, Any] = {
+        "n_layers": len(layers),
+        "hidden_channels": channels,
+        "input_kernel": kernel,
+        "input_channels": input_channels,
+    }
+    if kernel != width:
+        raise ValueError(f"{arrays.origin}: the first filters are {kernel} x {width} pixels large.")
+    if n_channels_read_out != channels:
+        raise ValueError(
+            f"{arrays.origin}: the readouts have {n_channels_read_out} features, the last layer of "
+            f"the core {channels} channels. Readouts of several layers at once (stack) are not "
+            "among these models."
+        )
+    if len(layers) > 1:
+        base = "core.features.layer1."
+        separable = f"{base}ds_conv.spatial_conv.weight" in arrays
+        spatial = f"{base}{'ds_conv.spatial_conv' if separable else 'conv'}.weight"
+        out |= {"depth_separable": separable, "hidden_kernel": arrays.get(spatial, 4).shape[-1]}
+        out["bias"] = f"{base}ds_conv.in_depth_conv.bias" in arrays if separable else True
+    for layer in layers:
+        _complete_norm(arrays, f"core.features.{layer}.", channels)
+    return out
+
+
+def _complete_norm(arrays: Arrays, base: str, channels: int) -> None:
+    if f"{base}norm.running_mean" not in arrays:
+        raise ValueError(
+            f"{arrays.origin}: {base[:-1]} has no batch normalisation, which all layers of these "
+            "models have."
+        )
+    for name, other, constant in (
+        ("weight", "scale.scale", torch.ones(channels)),
+        ("bias", "bias.bias", torch.zeros(channels)),
+    ):
+        stands_for = arrays.take(base + other).reshape(-1) if base + other in arrays else constant
+        if f"{base}norm.{name}" not in arrays:
+            arrays.put(f"{base}norm.{name}", stands_for)
+        elif stands_for is not constant:
+            raise ValueError(
+                f"{arrays.origin}: {base[:-1]} has both norm.{name} and {other}: expected one."
+            )
+    if f"{base}norm.num_batches_tracked" not in arrays:
+        arrays.put(f"{base}norm.num_batches_tracked", torch.tensor(0))
+    if f"{base}conv.bias" in arrays:
+        mean = arrays.take(f"{base}norm.running_mean")
+        arrays.put(f"{base}norm.running_mean", mean - arrays.take(f"{base}conv.bias"))
+
+
+def build(
+    estimator: E,
+    arrays: Arrays,
+    name_of: Callable[[str, EncodingModel], str],
+    *,
+    known: Mapping[str, Known],
+    n_neurons: Mapping[str, int],
+    image_shape: tuple[int, int, int],
+    core_columns: Sequence[str],
+    source_grids: Mapping[str, torch.Tensor | None],
+    default_names: Sequence[str],
+    compact: bool = False,
+    seed: int = 0,
+) -> E:
+    """Make an estimator fitted, with the weights of a checkpoint.
+
+    Parameters
+    ----------
+    estimator : EncodingRegressor
+        With its parameters; `standardize`, and `behavior_columns` where columns stand in another
+        order, are set here.
+    arrays : Arrays
+        Emptied.
+    name_of : callable
+        Published name for ours, given the model.
+    known : dict of str to Known
+        For every mouse.
+    n_neurons : dict of str to int
+        Of the mice, in order.
+    image_shape : (int, int, int)
+        Channels, height and width of the stimuli.
+    core_columns : sequence of str
+        Behaviour that enters the core, in its order there.
+    source_grids : dict of str to Tensor or None
+        What the position networks see; None for free positions.
+    default_names : sequence of str
+        Behaviour columns of mice without recording.
+    compact : bool
+        The core is the compact transformer.
+    seed : int
+
+    Returns
+    -------
+    EncodingRegressor
+        The same estimator.
+
+    Raises
+    ------
+    ValueError
+        If arrays, statistics and parameters do not go together.
+    """
+    mice = list(n_neurons)
+    pupil = list(PUPIL_POSITION) if estimator.shift != "none" else []
+    needed = list(dict.fromkeys([*core_columns, *pupil]))
+    if estimator.shift == "both_behavior":
+        needed = list(default_names)
+    names = used_names(known, needed, default_names)
+    if core_columns:
+        _set_columns(estimator, list(core_columns), names)
+    if estimator.shift == "both_behavior":
+        _check_order(names, needed)
+    estimator.standardize = any(one.of_inputs for one in known.values())
+    for mouse, one in known.items():
+        if one.image_shape is not None and one.image_shape != tuple(image_shape):
+            raise ValueError(
+                f"mouse {mouse!r}: stimuli of the recording have the shape {one.image_shape} "
+                f"(channels, height, width), the model takes {tuple(image_shape)}. Bring them to "
+                "it first: Trials with Grayscale or ResizeStimuli."
+            )
+    description = {
+        "mice_": mice,
+        "n_neurons_": dict(n_neurons),
+        "image_shape_": tuple(image_shape),
+        "behavior_names_": names,
+        "behavior_mode_": estimator.behavior_mode,
+        "core_columns_": list(core_columns),
+        "used_columns_": {m: [n for n in names[m] or [] if n in needed] for m in mice},
+        "positions_": {m: _positions(known[m], source_grids[m], m) for m in mice},
+        "statistics_": {m: scaling(known[m], names[m], m, n_neurons[m]) for m in mice},
+    }
+    if core_columns:
+        description["feature_names_in_"] = np.asarray(core_columns, dtype=object)
+    assemble(estimator, description, seed=seed)
+    model = estimator.module_
+    fill(model, arrays, lambda name: name_of(name, model), compact=compact)
+    return estimator
+
+
+def _set_columns(
+    estimator: EncodingRegressor, wanted: list[str], names: Mapping[str, list[str] | None]
+) -> None:
+    """Choose the parameter that gives these columns in this order; their names if none does."""
+    for choice in (estimator.behavior_columns, "all", "non_pupil"):
+        dropped = PUPIL_POSITION if choice == "non_pupil" else ()
+        chosen = [[c for c in columns or [] if c not in dropped] for columns in names.values()]
+        if all(columns == wanted for columns in chosen):
+            estimator.behavior_columns = choice
+            return
+    estimator.behavior_columns = wanted
+
+
+def _check_order(names: Mapping[str, list[str] | None], needed: list[str]) -> None:
+    order = [name for name in needed if name not in PUPIL_POSITION]
+    for mouse, columns in names.items():
+        if [name for name in columns or [] if name not in PUPIL_POSITION] != order:
+            raise ValueError(
+                f"mouse {mouse!r}: all behaviour moves the crop (shift='both_behavior'), in the "
+                f"order {order}, but the columns of the recording are {columns}."
+            )
+
+
+def _positions(known: Known, grid: torch.Tensor | None, mouse: str) -> np.ndarray | None:
+    """Positions in micrometres where a recording has them, else as the network sees them."""
+    if grid is None:
+        return None
+    centred = grid.double().numpy()
+    if known.positions is None:
+        return centred.astype(np.float32)
+    recorded = np.asarray(known.positions, dtype=np.float64)
+    if recorded.shape[1] < centred.shape[1]:
+        raise ValueError(
+            f"mouse {mouse!r}: positions of the recording have {recorded.shape[1]} axes, those of "
+            f"the model {centred.shape[1]}."
+        )
+    ours = recorded[:, : centred.shape[1]] - recorded[:, : centred.shape[1]].mean(axis=0)
+    extent = np.abs(ours).max()
+    ours = ours / extent if extent > 0 else ours
+    if np.abs(ours - centred).max() > _POSITION_TOLERANCE:
+        raise ValueError(
+            f"mouse {mouse!r}: the neurons of the recording lie elsewhere than those of the model: "
+            "they are others, or in another order. Give the recording that the model was trained "
+            "on, or statistics as a dict."
+        )
+    return np.asarray(known.positions)

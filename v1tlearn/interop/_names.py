@@ -1,0 +1,386 @@
+"""Names and shapes of arrays in published checkpoints, against those of this package's modules.
+
+One function turns our name into the published one; loading and saving both go by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from v1tlearn.nn import EncodingModel, ViTCore
+
+SEPARABLE = {"0": "in_depth_conv", "1": "spatial_conv", "2": "out_depth_conv"}
+_TOKENIZERS = {
+    "unfold": {"projection": "2"},
+    "conv": {"projection": "0"},
+    "spt": {"patch_norm": "3", "projection": "4"},
+    "dual_norm": {"patch_norm": "2", "projection": "3", "token_norm": "4"},
+}
+
+
+class Arrays:
+    """The arrays of a checkpoint, each to be taken once, so that none is overlooked.
+
+    Parameters
+    ----------
+    arrays : mapping of str to array
+        Tensors or NumPy arrays.
+    origin : str
+        Where they come from; begins errors.
+
+    Raises
+    ------
+    TypeError
+        If this is no mapping from names to arrays.
+    ValueError
+        If it is empty.
+    """
+
+    def __init__(self, arrays: Mapping[str, Any], origin: str) -> None:
+        self.origin = origin
+        self._arrays: dict[str, Tensor] = {}
+        if not isinstance(arrays, Mapping):
+            raise TypeError(f"{origin} is a {type(arrays).__name__}: expected arrays by name.")
+        for name, value in arrays.items():
+            if not isinstance(name, str) or not isinstance(value, Tensor | np.ndarray):
+                raise TypeError(
+                    f"{origin} holds {name!r}, a {type(value).__name__}: expected nothing but "
+                    "arrays by name, the state_dict() of a model."
+                )
+            tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+            self._arrays[_plain_name(name)] = tensor.detach()
+        if not self._arrays:
+            raise ValueError(f"{origin} holds no array.")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._arrays
+
+    def get(self, name: str, n_dims: int | None = None) -> Tensor:
+        """Look at an array without taking it.
+
+        Parameters
+        ----------
+        name : str
+        n_dims : int, optional
+            Number of dimensions it must have.
+
+        Returns
+        -------
+        Tensor
+
+        Raises
+        ------
+        ValueError
+            If it is missing or has another number of dimensions.
+        """
+        if name not in self._arrays:
+            raise ValueError(
+                f"{self.origin} has no array {name!r}. It holds, among others, "
+                f"{list(self._arrays)[:3]}: is this a model of another kind?"
+            )
+        if n_dims is not None and self._arrays[name].ndim != n_dims:
+            raise ValueError(
+                f"{self.origin}: {name!r} has the shape {tuple(self._arrays[name].shape)}: "
+                f"expected {n_dims} dimensions."
+            )
+        return self._arrays[name]
+
+    def take(self, name: str) -> Tensor:
+        """Take an array out.
+
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        Tensor
+        """
+        self.get(name)
+        return self._arrays.pop(name)
+
+    def put(self, name: str, value: Tensor) -> None:
+        """Add an array that follows from others.
+
+        Parameters
+        ----------
+        name : str
+        value : Tensor
+        """
+        self._arrays[name] = value
+
+    def parts(self, prefix: str) -> list[str]:
+        """Next parts of the names that begin with a prefix, in order, each once.
+
+        Parameters
+        ----------
+        prefix : str
+            Ending in a dot.
+
+        Returns
+        -------
+        list of str
+        """
+        rests = [name[len(prefix) :] for name in self._arrays if name.startswith(prefix)]
+        return list(dict.fromkeys(rest.split(".")[0] for rest in rests))
+
+    def drop(self, wanted: Callable[[str], bool]) -> None:
+        """Leave out arrays that follow from the parameters, like the scale of a penalty.
+
+        Parameters
+        ----------
+        wanted : callable
+            Tells of a name whether it is to go.
+        """
+        for name in [name for name in self._arrays if wanted(name)]:
+            del self._arrays[name]
+
+    def rename(self, new_name: Callable[[str], str]) -> None:
+        """Bring names of older versions to those of today.
+
+        Parameters
+        ----------
+        new_name : callable
+        """
+        self._arrays = {new_name(name): value for name, value in self._arrays.items()}
+
+    def check_empty(self) -> None:
+        """Check that every array was taken.
+
+        Raises
+        ------
+        ValueError
+            If some are left, which then have no place in this package's models.
+        """
+        if self._arrays:
+            names = list(self._arrays)
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            raise ValueError(
+                f"{self.origin} holds arrays that these models have no place for: {names[:5]}"
+                f"{more}. Is this a model of another kind or version?"
+            )
+
+
+def _plain_name(name: str) -> str:
+    """Name without what `torch.compile` puts into it."""
+    return name.replace("_orig_mod.", "")
+
+
+def readout_name(rest: str, features: str = "features") -> str:
+    """Published name of an array of a readout.
+
+    Parameters
+    ----------
+    rest : str
+        Our name within the readout.
+    features : str, default="features"
+        Published name of the feature weights.
+
+    Returns
+    -------
+    str
+    """
+    names = {"positions": "source_grid", "free_mu": "_mu", "features": features}
+    return names.get(rest, rest.replace("position_network", "mu_transform"))
+
+
+def convolution_name(rest: str) -> str:
+    """Published name of an array of a convolutional core.
+
+    Parameters
+    ----------
+    rest : str
+        Our name within the core, ``layers.{layer}.{0 or 1}...``.
+
+    Returns
+    -------
+    str
+    """
+    _, layer, part, *last = rest.split(".")
+    if part == "1":
+        middle = "norm"
+    elif len(last) == 2:
+        middle = f"ds_conv.{SEPARABLE[last[0]]}"
+    else:
+        middle = "conv"
+    return f"features.layer{layer}.{middle}.{last[-1]}"
+
+
+def v1t_name(name: str, model: EncodingModel, tokenizer: str) -> str:
+    """Name of an array in a checkpoint of the published V1T code.
+
+    Parameters
+    ----------
+    name : str
+        Our name, in the state of the model.
+    model : EncodingModel
+    tokenizer : str
+        Of a transformer; else of no meaning.
+
+    Returns
+    -------
+    str
+    """
+    part, _, rest = name.partition(".")
+    if part == "core":
+        return "core." + _core_name(rest, model, tokenizer)
+    if part == "cropper":
+        _, index, _, rest = rest.split(".", 3)
+        moving = [m for m in model.mice if model.cropper.shifter(m) is not None]
+        return f"image_cropper.image_shifter.{moving[int(index)]}.mlp.{rest}"
+    index, _, rest = rest.partition(".")
+    if part == "readouts":
+        return f"readouts.{model.mice[int(index)]}.{readout_name(rest)}"
+    moving = [m for m in model.mice if model.shifter(m) is not None]
+    return f"core_shifter.{moving[int(index)]}.mlp.{rest.partition('.')[2]}"
+
+
+def _core_name(rest: str, model: EncodingModel, tokenizer: str) -> str:
+    if not isinstance(model.core, ViTCore):
+        return convolution_name(rest)
+    compact = tokenizer == "cct"
+    embedding = "tokenizer" if compact else "patch_embedding"
+    part, _, rest = rest.partition(".")
+    if part == "class_token":
+        return f"{embedding}.cls_token"
+    if part == "positions":
+        return f"{embedding}.pos_embedding"
+    if part == "tokenizer":
+        layer, _, rest = rest.partition(".")
+        if compact:
+            return f"tokenizer.conv2d.{rest}"
+        return f"patch_embedding.projection.{_TOKENIZERS[tokenizer][layer]}.{rest}"
+    block, _, rest = rest.partition(".")
+    if part == "behavior_mlps":
+        _, network, layer, rest = rest.split(".")
+        per_mouse = model.core.behavior_mode == "b_mlp_per_mouse"
+        whose = model.mice[int(network)] if per_mouse else "share"
+        module = "b_mlp" if compact else "b-mlp"
+        rest = f"{module}.models.{whose}.{'3' if layer == '2' else layer}.{rest}"
+    elif rest.startswith("mlp."):
+        rest = rest if compact else rest.replace("mlp.", "mlp.model.", 1)
+    else:
+        names = {"norm": "layer_norm", "projection": "projection.0", "scale": "scale"}
+        names["to_qkv"] = "qkv" if compact else "to_qkv"
+        layer, _, last = rest.removeprefix("attention.").partition(".")
+        rest = f"mha.{names[layer]}" + (f".{last}" if last else "")
+    return f"transformer.blocks.{block}.{rest}"
+
+
+def sensorium_name(name: str, model: EncodingModel) -> str:
+    """Name of an array in a saved model of Sensorium.
+
+    Parameters
+    ----------
+    name : str
+        Our name, in the state of the model.
+    model : EncodingModel
+
+    Returns
+    -------
+    str
+    """
+    part, _, rest = name.partition(".")
+    if part == "core":
+        return f"core.{convolution_name(rest)}"
+    index, _, rest = rest.partition(".")
+    if part == "readouts":
+        return f"readout.{model.mice[int(index)]}.{readout_name(rest, '_features')}"
+    moving = [m for m in model.mice if model.shifter(m) is not None]
+    return f"shifter.{moving[int(index)]}.mlp.{rest.partition('.')[2]}"
+
+
+def to_published(name: str, value: Tensor, *, compact: bool = False) -> Tensor:
+    """Bring an array of ours to its published shape.
+
+    Parameters
+    ----------
+    name : str
+        Our name.
+    value : Tensor
+    compact : bool, default=False
+        The core is the compact transformer.
+
+    Returns
+    -------
+    Tensor
+    """
+    last = name.rsplit(".", 1)[-1]
+    if name.startswith("readouts."):
+        if last == "features":
+            return value.T[None, :, None]  # (1, C, 1, n)
+        if last == "free_mu" or (last == "sigma" and value.ndim == 2):
+            return value[None, :, None]  # (1, n, 1, 2 or 1)
+        if last == "sigma":
+            return value[None]  # (1, n, 2, 2)
+    if compact and name == "core.positions":
+        return value[None]
+    return value
+
+
+def from_published(name: str, value: Tensor, *, compact: bool = False) -> Tensor:
+    """Bring a published array to the shape of ours; undoes `to_published`.
+
+    Parameters
+    ----------
+    name : str
+        Our name.
+    value : Tensor
+    compact : bool, default=False
+
+    Returns
+    -------
+    Tensor
+    """
+    last = name.rsplit(".", 1)[-1]
+    if name.startswith("readouts."):
+        if last == "features":
+            return value[0, :, 0].T
+        if last == "free_mu" or (last == "sigma" and value.shape[2] == 1):
+            return value[0, :, 0]
+        if last == "sigma":
+            return value[0]
+    if compact and name == "core.positions":
+        return value[0]
+    return value
+
+
+def fill(
+    model: EncodingModel, arrays: Arrays, name_of: Callable[[str], str], *, compact: bool = False
+) -> None:
+    """Give a model the weights of a checkpoint, and check that all of them found their place.
+
+    Parameters
+    ----------
+    model : EncodingModel
+        Changed in place.
+    arrays : Arrays
+        Emptied.
+    name_of : callable
+        Published name for ours.
+    compact : bool, default=False
+
+    Raises
+    ------
+    ValueError
+        If an array is missing, left over or of another shape.
+    """
+    state = model.state_dict()
+    weights = {}
+    for name, own in state.items():
+        published = name_of(name)
+        value = arrays.take(published)
+        expected = tuple(to_published(name, own, compact=compact).shape)
+        if tuple(value.shape) != expected:
+            raise ValueError(
+                f"{arrays.origin}: {published!r} has the shape {tuple(value.shape)}, but the rest "
+                f"of the model asks for {expected}."
+            )
+        weights[name] = from_published(name, value, compact=compact).to(own.dtype)
+    arrays.check_empty()
+    model.load_state_dict(weights)
