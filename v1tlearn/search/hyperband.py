@@ -1,0 +1,484 @@
+"""Hyperband with a Bayesian sampler over the parameters of an encoding model.
+
+The estimator that users see; `_optuna` runs the trials.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar, Self
+
+import pandas as pd
+from joblib import Parallel, cpu_count, delayed
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.utils import get_tags
+from sklearn.utils._param_validation import HasMethods, Interval, Options
+from sklearn.utils.validation import check_is_fitted
+
+from v1tlearn.estimators import CNNRegressor, ViTRegressor, _inputs
+from v1tlearn.estimators.base import EncodingRegressor
+from v1tlearn.search.spaces import CNN_SPACE, V1T_SPACE
+from v1tlearn.training import draw_seed
+from v1tlearn.trials import Trials
+
+_COUNT = Interval(Integral, 1, None, closed="left")
+_LEAST_FOR_IMPORTANCES = 4  # trials
+_IRRELEVANT = {"device", "verbose", "random_state", "validation_fraction"}  # for the scores
+
+
+class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
+    """Search for parameters of a model with Hyperband and a tree-structured Parzen estimator.
+
+    Every trial draws parameters, more and more from where good ones were found, and trains a model
+    on the same images as all others. After an epoch at which Hyperband compares trials, those
+    whose validation correlation is not among the best of their bracket are ended. Needs Optuna:
+    ``pip install "v1tlearn[search]"``.
+
+    Parameters
+    ----------
+    estimator : V1TRegressor, ViTRegressor, CNNRegressor or LNRegressor
+        Its ``max_epochs`` is the length of a trial that is not ended before. Parameters that are
+        not in the space keep the values they have here.
+    space : dict, optional
+        What to search over, by name of the parameter: lists, ``uniform``, ``loguniform`` and
+        ``randint`` of `scipy.stats`, `LogInteger` and `IntegerUpTo`. By default `V1T_SPACE`, or
+        `CNN_SPACE` for convolutional models.
+    n_trials : int or None, default=50
+        Trials in all that come to an end, with those of other processes and of earlier runs that
+        share the study. None needs a `timeout`.
+    timeout : float, optional
+        No trial is begun after so many seconds.
+    storage : str or Path, optional
+        The file of an SQLite database, or the URL of a database, that keeps the study; in memory
+        without it. A later `fit` with the same study name goes on from there, and several
+        processes can work on the study at a time. Trials whose process died are run again.
+    study_name : str, optional
+        By default the name of the estimator's class.
+    min_epochs : int, default=30
+        Epochs before the first comparison, as in the search of the V1T code.
+    reduction_factor : int, default=3
+        One in so many trials goes on at every comparison.
+    validation_fraction : float, default=0.1
+        Part of the images on which all trials are scored, unless `fit` is given a validation set.
+    random_state : int, RandomState, Generator or None, default=None
+        Seed of the draws and of the validation set; also of the models, all the same, if the
+        estimator has none of its own. A single process without `storage` comes to the same result
+        again. A study that goes on keeps its seed where this is None.
+    n_jobs : int, default=1
+        Processes that run trials; -1 means all cores.
+    refit : bool, default=True
+        Train the best parameters once more, as in their trial, for `predict` and `score`.
+    verbose : int, default=0
+        1: a progress bar over trials. Log records at level INFO tell of every trial.
+
+    Attributes
+    ----------
+    best_params_ : dict
+        Parameters of the best of the trials that were trained to their end.
+    best_score_ : float
+        Its validation correlation, of its best epoch.
+    best_estimator_ : estimator
+        Trained with `best_params_`, if `refit`.
+    results_ : DataFrame
+        A row per trial: ``trial``, its number; ``state``, "complete", "pruned", "failed" (cannot be
+        trained, see ``reason``), "interrupted" (its process ended) or "running" (in another
+        process); ``score``, the best validation correlation; ``epochs``; ``seconds``; ``reason``;
+        and ``param_`` columns.
+    study_ : optuna.Study
+        For Optuna's own plots. Trials that cannot be trained count as pruned there.
+    seed_ : int
+        The seed used.
+
+    See Also
+    --------
+    scikit_learn_space : For scikit-learn's searches, which need no Optuna.
+
+    Notes
+    -----
+    The validation correlation reported after an epoch is the best so far, since that is the model
+    that remains. In Optuna's Hyperband every bracket has a sampler of its own, which draws at
+    random for its first 10 trials.
+
+    References
+    ----------
+    Li, Jamieson, DeSalvo, Rostamizadeh and Talwalkar, "Hyperband: a novel bandit-based approach to
+    hyperparameter optimization", JMLR, 2018.
+    Akiba, Sano, Yanase, Ohta and Koyama, "Optuna: a next-generation hyperparameter optimization
+    framework", KDD, 2019.
+
+    Examples
+    --------
+    >>> import v1tlearn as v1
+    >>> from scipy.stats import loguniform
+    >>> from v1tlearn.search import HyperbandSearch
+    >>> trials = v1.Trials(v1.make_v1_recordings(
+    ...     n_mice=1, n_neurons=5, n_trials=40, n_test_images=4, n_repeats=3,
+    ...     image_shape=(16, 24), random_state=0))
+    >>> search = HyperbandSearch(
+    ...     v1.CNNRegressor(n_layers=2, hidden_channels=4, max_epochs=2),
+    ...     {"lr": loguniform(1e-4, 1e-1)}, n_trials=2, min_epochs=1, random_state=0)
+    >>> search.fit(trials.sel(tier="train")).results_["state"].tolist()  # doctest: +SKIP
+    ['complete', 'pruned']
+    """
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "estimator": [HasMethods(["fit", "predict", "get_params"])],
+        "space": [dict, None],
+        "n_trials": [_COUNT, None],
+        "timeout": [Interval(Real, 0, None, closed="neither"), None],
+        "storage": [str, Path, None],
+        "study_name": [str, None],
+        "min_epochs": [_COUNT],
+        "reduction_factor": [Interval(Integral, 2, None, closed="left")],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "random_state": EncodingRegressor._parameter_constraints["random_state"],
+        "n_jobs": [_COUNT, Options(int, {-1})],
+        "refit": ["boolean"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        estimator: EncodingRegressor,
+        space: Mapping[str, Any] | None = None,
+        *,
+        n_trials: int | None = 50,
+        timeout: float | None = None,
+        storage: str | Path | None = None,
+        study_name: str | None = None,
+        min_epochs: int = 30,
+        reduction_factor: int = 3,
+        validation_fraction: float = 0.1,
+        random_state: Any = None,
+        n_jobs: int = 1,
+        refit: bool = True,
+        verbose: int = 0,
+    ) -> None:
+        self.estimator = estimator
+        self.space = space
+        self.n_trials = n_trials
+        self.timeout = timeout
+        self.storage = storage
+        self.study_name = study_name
+        self.min_epochs = min_epochs
+        self.reduction_factor = reduction_factor
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.refit = refit
+        self.verbose = verbose
+
+    def fit(
+        self,
+        stimuli: Any,
+        behaviors: Any = None,
+        responses: Any = None,
+        mouse_ids: Any = None,
+        *,
+        image_ids: Any = None,
+        positions: Any = None,
+        behavior_names: Sequence[str] | None = None,
+        validation: Trials | None = None,
+    ) -> Self:
+        """Run the search.
+
+        Parameters
+        ----------
+        stimuli : Trials, dict, list or ndarray
+            Recordings in any of the forms of `V1TRegressor.fit`.
+        behaviors : dict, list, ndarray or Responses, optional
+            After `Trials` this is scikit-learn's `y`.
+        responses : dict, list or ndarray, optional
+            Not after `Trials`.
+        mouse_ids : sequence, optional
+            One id per recording (list) or per trial (flat array).
+        image_ids : dict, list or ndarray, optional
+            One label per trial.
+        positions : dict, list or ndarray, optional
+            Cortical positions per mouse, in micrometres.
+        behavior_names : sequence of str, optional
+            Names of the behaviour columns.
+        validation : Trials, optional
+            What trials are scored on. Without it `validation_fraction` of the images are set
+            aside, the same for all trials.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ImportError
+            If Optuna is not installed.
+        TypeError, ValueError
+            If arguments or parameters are wrong; if the study was begun with other settings; or if
+            no trial could be trained, with the reason of the last.
+        """
+        self._validate_params()
+        self._check_parameters()
+        backend = _import_backend()
+        call = _inputs.read_fit(
+            stimuli,
+            behaviors,
+            responses,
+            mouse_ids,
+            image_ids=image_ids,
+            positions=positions,
+            behavior_names=behavior_names,
+        )
+        name = self.study_name or type(self.estimator).__name__
+        n_jobs = cpu_count() if self.n_jobs == -1 else self.n_jobs
+        epochs = (self.min_epochs, self.estimator.max_epochs, self.reduction_factor)
+        with tempfile.TemporaryDirectory() as folder, backend.quiet():
+            shared = self.storage
+            if shared is None and n_jobs > 1:
+                shared = Path(folder) / "study.db"
+            with backend.open_storage(shared) as storage:
+                study = backend.open_study(storage, name, *epochs)
+                job = self._make_job(backend, study, call, validation)
+                if n_jobs == 1:
+                    backend.work(job, study)
+                else:
+                    Parallel(n_jobs=n_jobs)(
+                        delayed(backend.work_in_process)(job, shared, name) for _ in range(n_jobs)
+                    )
+                if self.storage is None:
+                    study = backend.in_memory(study, storage)
+                self._read_study(backend, study, job)
+        if self.refit:
+            best = clone(job.estimator).set_params(**self.best_params_)
+            self.best_estimator_ = best.fit(call.trials, call.target, validation=validation)
+        return self
+
+    def predict(
+        self,
+        stimuli: Any,
+        behaviors: Any = None,
+        mouse_ids: Any = None,
+        *,
+        behavior_names: Sequence[str] | None = None,
+    ) -> Any:
+        """Predict responses with the best model.
+
+        Parameters
+        ----------
+        stimuli : Trials, dict, list or ndarray
+            As in `fit`.
+        behaviors : dict, list or ndarray, optional
+            Needed if the model was fitted with behaviour.
+        mouse_ids : sequence, optional
+            Which mouse's neurons to predict.
+        behavior_names : sequence of str, optional
+            Names of the behaviour columns.
+
+        Returns
+        -------
+        Responses, dict, list or ndarray
+            In the form asked, in the units of the responses given to `fit`.
+        """
+        return self._best().predict(stimuli, behaviors, mouse_ids, behavior_names=behavior_names)
+
+    def score(
+        self,
+        stimuli: Any,
+        behaviors: Any = None,
+        responses: Any = None,
+        mouse_ids: Any = None,
+        sample_weight: Any = None,
+    ) -> float:
+        """Mean single-trial correlation of the best model.
+
+        Parameters
+        ----------
+        stimuli, behaviors, responses, mouse_ids
+            As in `fit`.
+        sample_weight : ndarray of shape (n_trials,), optional
+            Weights of the trials in the correlation.
+
+        Returns
+        -------
+        float
+            Correlation per neuron over trials, mean over neurons, then over mice.
+        """
+        return self._best().score(stimuli, behaviors, responses, mouse_ids, sample_weight)
+
+    def importances(self, method: str = "fanova") -> pd.Series:
+        """How much each parameter mattered for the score, among trials trained to their end.
+
+        Parameters
+        ----------
+        method : {"fanova", "ped_anova"}, default="fanova"
+            The share of the variance of the scores that the parameter alone explains in a random
+            forest, or how far its distribution among the best tenth of the trials is from that
+            among all.
+
+        Returns
+        -------
+        Series
+            By name of the parameter, the largest first; the sum is 1.
+
+        Raises
+        ------
+        ValueError
+            If too few trials were trained to their end, or all have the same score.
+
+        References
+        ----------
+        Hutter, Hoos and Leyton-Brown, "An efficient approach for assessing hyperparameter
+        importance", ICML, 2014.
+        Watanabe, Bansal and Hutter, "PED-ANOVA: efficiently quantifying hyperparameter importance
+        in arbitrary subspaces", IJCAI, 2023.
+        """
+        check_is_fitted(self, "study_")
+        if method not in ("fanova", "ped_anova"):
+            raise ValueError(f'method is {method!r}: expected "fanova" or "ped_anova".')
+        scores = self.results_.loc[self.results_["state"] == "complete", "score"]
+        if len(scores) < _LEAST_FOR_IMPORTANCES:
+            raise ValueError(
+                f"{len(scores)} of {len(self.results_)} trials were trained to their end, too few "
+                f"to tell parameters apart: {_LEAST_FOR_IMPORTANCES} are needed. Fit with more "
+                "n_trials; with storage the search goes on where it stopped."
+            )
+        if scores.nunique() == 1:
+            raise ValueError(
+                f"all {len(scores)} trials have the score {scores.iloc[0]}: no parameter explains "
+                "a difference."
+            )
+        backend = _import_backend()
+        space = backend.read_space(self._space(), self.estimator)
+        found = backend.importances(self.study_, space, method, self.seed_)
+        return pd.Series(found, name="importance").sort_values(ascending=False)
+
+    def _space(self) -> dict[str, Any]:
+        if self.space is not None:
+            return self.space
+        return V1T_SPACE if isinstance(self.estimator, ViTRegressor) else CNN_SPACE
+
+    def _check_parameters(self) -> None:
+        estimator = self.estimator
+        if not isinstance(estimator, EncodingRegressor):
+            raise TypeError(
+                f"estimator is a {type(estimator).__name__}: expected V1TRegressor, ViTRegressor, "
+                "CNNRegressor or LNRegressor, which report their score after every epoch. "
+                "scikit-learn's RandomizedSearchCV and HalvingRandomSearchCV take any estimator."
+            )
+        if self.space is None and not isinstance(estimator, ViTRegressor | CNNRegressor):
+            raise ValueError(f"there is no ready space for {type(estimator).__name__}: give one.")
+        if not self._space():
+            raise ValueError("space is empty: there is nothing to search over.")
+        if self.min_epochs > estimator.max_epochs:
+            raise ValueError(
+                f"min_epochs is {self.min_epochs}, but the estimator trains for at most "
+                f"{estimator.max_epochs} epochs, its max_epochs, so no trial could be ended "
+                "before: lower min_epochs."
+            )
+        if self.n_trials is None and self.timeout is None:
+            raise ValueError("n_trials and timeout are both None: the search would never end.")
+
+    def _make_job(
+        self, backend: ModuleType, study: Any, call: _inputs.Call, validation: Trials | None
+    ) -> Any:
+        seed = None if self.random_state is not None else backend.noted_seed(study)
+        self.seed_ = _seed(self.random_state) if seed is None else seed
+        training = self.estimator.random_state
+        training = self.seed_ if training is None else _seed(training)
+        estimator = clone(self.estimator).set_params(
+            validation_fraction=self.validation_fraction, random_state=training
+        )
+        space = backend.read_space(self._space(), estimator)
+        fixed = {
+            name: repr(value)
+            for name, value in self.estimator.get_params(deep=False).items()
+            if name not in {*_IRRELEVANT, *space}
+        }
+        backend.check_settings(
+            study,
+            {
+                "estimator": type(self.estimator).__name__,
+                "parameters": fixed,
+                "space": backend.describe_space(space),
+                "min_epochs": int(self.min_epochs),
+                "reduction_factor": int(self.reduction_factor),
+                "validation_fraction": float(self.validation_fraction),
+                "random_state": self.seed_,
+                "random_state of the estimator": training,
+                "trials and neurons": _sizes(call.trials),
+                "trials and neurons of validation": validation and _sizes(validation),
+            },
+        )
+        return backend.Job(
+            estimator=estimator,
+            trials=call.trials,
+            target=call.target,
+            validation=validation,
+            space=space,
+            n_trials=self.n_trials,
+            timeout=self.timeout,
+            min_epochs=self.min_epochs,
+            reduction_factor=self.reduction_factor,
+            seed=self.seed_,
+            verbose=self.verbose,
+        )
+
+    def _read_study(self, backend: ModuleType, study: Any, job: Any) -> None:
+        self.study_ = study
+        self.results_ = table = backend.results(study, job.space)
+        if not (table["state"] == "complete").any():
+            failed = table[table["state"] == "failed"]
+            reason = failed["reason"].iloc[-1] if len(failed) else "none came to its end in time"
+            raise ValueError(
+                f"none of {len(table)} trials could be trained to its end: {reason} "
+                "Widen or correct the space, the data or the timeout."
+            )
+        best = study.best_trial
+        self.best_score_ = best.value
+        self.best_params_ = backend.decode(best.params, job.space)
+
+    def _best(self) -> EncodingRegressor:
+        check_is_fitted(self, "study_")
+        if not hasattr(self, "best_estimator_"):
+            raise AttributeError(
+                "there is no best_estimator_, because refit=False: fit with refit=True, or set "
+                "best_params_ on an estimator and fit that."
+            )
+        return self.best_estimator_
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "study_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags, inner = super().__sklearn_tags__(), get_tags(self.estimator)
+        tags.estimator_type = inner.estimator_type
+        tags.input_tags = inner.input_tags
+        tags.target_tags = inner.target_tags
+        tags.regressor_tags = inner.regressor_tags
+        return tags
+
+
+def _seed(random_state: Any) -> int:
+    """One seed, of a size that estimators take."""
+    return draw_seed(random_state) % 2**32
+
+
+def _sizes(trials: Trials) -> dict[str, list[int]]:
+    return {
+        mouse: [len(trials.rows(mouse)[0]), int(trials.n_neurons[mouse])] for mouse in trials.mice
+    }
+
+
+def _import_backend() -> ModuleType:
+    """Import the part that needs Optuna, only when it is needed."""
+    try:
+        import optuna  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            'HyperbandSearch needs Optuna: pip install "v1tlearn[search]". scikit-learn\'s '
+            "RandomizedSearchCV and HalvingRandomSearchCV do without it."
+        ) from error
+    from v1tlearn.search import _optuna
+
+    return _optuna
