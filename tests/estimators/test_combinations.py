@@ -158,10 +158,3 @@ def test_nothing_but_the_pupil_leaves_a_vit_without_behavior(few):
     est = v1.ViTRegressor(patch_size=4, n_blocks=1, behavior_mode="channels")
     with pytest.raises(ValueError, match="behavior_columns='non_pupil' leaves no column of"):
         est.fit(*arrays(few, COLUMNS[3:]), behavior_names=COLUMNS[3:])
-
-
-def test_three_axes_of_positions_that_have_two(few):
-    stimuli, behaviors, responses = arrays(few, COLUMNS)
-    positions = {m: np.zeros((r.shape[1], 2)) for m, r in responses.items()}
-    with pytest.raises(ValueError, match="mouse 'A': position has 2 axes, but position_dims=3"):
-        tiny(position_dims=3).fit(stimuli, behaviors, responses, positions=positions)

@@ -1,4 +1,6 @@
-"""Steps inside the models and the same steps outside lead to one model; biases in closed form."""
+"""Steps inside the models and the same steps outside lead to one model; what reaches the core, and
+biases, in closed form.
+"""
 
 import numpy as np
 import pytest
@@ -87,3 +89,40 @@ def test_the_mean_as_readout_bias_is_what_an_empty_readout_predicts(kind, small,
             est.module_.readout(mouse).features.zero_()
         predicted = est.predict(arrays["stimuli"], arrays["behaviors"])[mouse]
         np.testing.assert_allclose(predicted, np.tile(values.mean(0), (len(values), 1)), 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [(v1.V1TRegressor, "b_mlp"), (v1.V1TRegressor, "channels"), (v1.CNNRegressor, "channels")],
+)
+@pytest.mark.parametrize(
+    "columns", [["running_speed"], ["pupil_y", "pupil_dilation"], "non_pupil", "all"]
+)
+def test_the_core_sees_the_columns_asked_for(kind, mode, columns, small, trials):
+    """In their order: pupil position z-scored, other behaviour divided by its spread."""
+    est = small(
+        kind,
+        behavior_mode=mode,
+        behavior_columns=columns,
+        validation_fraction=0.0,
+        max_epochs=0,
+        batch_size=100,
+    ).fit(trials)
+    seen = []
+    est.module_.core.register_forward_pre_hook(lambda core, inputs: seen.append(inputs))
+    est.predict(trials)
+    names = list(trials.behavior_names("A"))
+    wanted = {"all": names, "non_pupil": names[:3]}.get(str(columns), columns)
+    for mouse, (images, behaviors, *_) in zip(trials.mice, seen, strict=True):
+        values = np.array(trials.get("behaviors", mouse), dtype=float)
+        centre = values.mean(0) * np.isin(names, ["pupil_x", "pupil_y"])
+        expected = ((values - centre) / values.std(0))[:, [names.index(c) for c in wanted]]
+        if mode == "channels":
+            assert behaviors is None
+            assert images.shape[1] == 1 + len(wanted)
+            planes = images[:, 1:].numpy()
+            expected = np.broadcast_to(expected[:, :, None, None], planes.shape)
+            np.testing.assert_allclose(planes, expected, rtol=1e-5, atol=1e-6)
+        else:
+            assert images.shape[1] == 1
+            np.testing.assert_allclose(behaviors.numpy(), expected, rtol=1e-5, atol=1e-6)

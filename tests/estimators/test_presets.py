@@ -274,9 +274,11 @@ def roughness(filters):
     return F.conv2d(planes, laplacian, padding=1).square().sum() / filters.square().sum()
 
 
-@pytest.mark.parametrize("bias", [True, False])
-def test_sensorium2022_step_by_step(unequal, validation, recordings, bias):
-    est = v1.CNNRegressor.from_preset("sensorium2022", **TINY_CNN, bias=bias, max_epochs=3)
+@pytest.mark.parametrize(
+    ("name", "bias"), [("sensorium2022", True), ("sensorium2022", False), ("v1t2023", True)]
+)
+def test_cnn_presets_step_by_step(unequal, validation, recordings, name, bias):
+    est = v1.CNNRegressor.from_preset(name, **TINY_CNN, bias=bias, max_epochs=3)
     start, p = untrained(est, unequal, validation=validation)
     initial = {name: value.detach().clone() for name, value in p.items()}
     draws, data = Draws(start), standardized(unequal)
@@ -291,9 +293,14 @@ def test_sensorium2022_step_by_step(unequal, validation, recordings, bias):
         maps = stacked_2d(p, buffers, torch.cat((images, planes), 1))
         noise = draws.noise(len(rows), whole["responses"].shape[1], 2)
         rates = gaussian_readout(p, index, maps, whole["positions"], whole["pupil"][rows], noise)
-        terms = rates - whole["responses"][rows] * (rates + 1e-8).log()
+        responses = whole["responses"][rows]
+        if name == "sensorium2022":
+            n_trials, terms = recorded, rates - responses * (rates + 1e-8).log()
+        else:
+            n_trials = N_TRIALS
+            terms = (rates + EPSILON) - (responses + EPSILON) * (rates + EPSILON).log()
         return (
-            (recorded[mouse] / len(rows)) ** 0.5 * terms.sum()
+            (n_trials[mouse] / len(rows)) ** 0.5 * terms.sum()
             + 6.3831 * roughness(p["core.layers.0.0.weight"])
             + 0.0076 * p[f"readouts.{index}.features"].abs().sum()
         )
@@ -302,51 +309,70 @@ def test_sensorium2022_step_by_step(unequal, validation, recordings, bias):
     # leads them changes nothing but the running means. The loop follows them.
     no_effect = [f"core.layers.{i}.0.{j}.bias" for i in (1, 2) for j in (1, 2) if bias]
     ours = watched_fit(est, unequal, validation=validation)
-    theirs = published_loop(p, loss, draws, 3, 16, lr=0.009, betas=(0.9, 0.999))
+    betas = (0.9, 0.999) if name == "sensorium2022" else (0.9, 0.9999)
+    theirs = published_loop(p, loss, draws, 3, 16, lr=0.009, betas=betas)
     assert len(ours) == 9  # three batches of the longer mouse, three times
     for step, (state, expected) in enumerate(zip(ours, theirs, strict=True), 1):
-        for name in no_effect:
-            p[name].data.copy_(state[name])
-            expected[name] = state[name]
+        for key in no_effect:
+            p[key].data.copy_(state[key])
+            expected[key] = state[key]
         expected |= buffers
         # A step moves a weight by up to 9e-3; running means of maps reach 25.
-        assert_same({name: state[name] for name in expected}, expected, step, atol=1e-5, rtol=1e-5)
-    for name in p.keys() - set(no_effect):
-        assert (p[name] - initial[name]).abs().max() > 1e-3, name
+        assert_same({key: state[key] for key in expected}, expected, step, atol=1e-5, rtol=1e-5)
+    for key in p.keys() - set(no_effect):
+        assert (p[key] - initial[key]).abs().max() > 1e-3, key
 
 
 # ---------------------------------------------------------------------------------- schedules
 
 
-def test_v1t2023_drops_at_12_and_23_and_stops_at_34_when_the_score_is_constant(unequal):
-    """Validation trials that all show the same leave nothing to correlate, whatever is learned."""
-    rows = [np.repeat(unequal.rows(mouse)[0][:1], 4) for mouse in unequal.mice]
-    arrays = {
-        name: {m: unequal[r].get(name, m) for m, r in zip(unequal.mice, rows, strict=True)}
-        for name in ("stimuli", "behaviors", "responses")
-    }
+def watched_course(est, trials):
+    """Fit with a score that is constant, whatever is learned; the weights after every epoch.
+
+    In the validation trials of a mouse all stimuli and behaviour are the same, so predictions are
+    too, and nothing correlates.
+    """
+    arrays = {}
+    for name in ("stimuli", "behaviors", "responses"):
+        first = {m: np.array(trials.get(name, m)[:1]) for m in trials.mice}
+        arrays[name] = {m: np.repeat(v, 4, axis=0) for m, v in first.items()}
     for values in arrays["responses"].values():
         values += np.arange(4, dtype=values.dtype)[:, None]
-    same = v1.Trials.from_arrays(**arrays)
     weights = []
 
     def keep(record):
         weights.append({n: v.clone() for n, v in est.module_.state_dict().items()})
 
-    est = v1.V1TRegressor.from_preset("v1t2023", **TINY_V1T | {"n_blocks": 1}, batch_size=40)
-    est.fit(unequal, validation=same, on_epoch=keep)
+    est.fit(trials, validation=v1.Trials.from_arrays(**arrays), on_epoch=keep)
     assert {record["validation_correlation"] for record in est.history_} == {0.0}
+    return weights
+
+
+def equal(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_v1t2023_drops_at_12_and_23_and_stops_at_34_when_the_score_is_constant(unequal):
+    est = v1.V1TRegressor.from_preset("v1t2023", **TINY_V1T | {"n_blocks": 1}, batch_size=40)
+    weights = watched_course(est, unequal)
     rates = [record["lr"] for record in est.history_]
     expected = [0.001647] * 12 + [0.3 * 0.001647] * 11 + [0.09 * 0.001647] * 11
     assert rates == pytest.approx(expected, rel=1e-12)
-    assert est.n_iter_ == 34
-
-    def equal(one, other):
-        return all(torch.equal(one[name], other[name]) for name in one)
-
     back = [epoch for epoch, w in enumerate(weights, 1) if equal(w, weights[0])]
     assert back == [1, 12, 23, 34]  # the best weights, those of the first epoch, came back
     assert equal(est.module_.state_dict(), weights[0])
+
+
+def test_sensorium2022_ends_after_four_rounds_of_five_when_the_score_is_constant(unequal):
+    """The initial weights are scored too, and come back; the rate falls out of step with them."""
+    est = v1.CNNRegressor.from_preset("sensorium2022", **TINY_CNN | {"batch_size": 40})
+    start = untrained(est, unequal)[0].module_.state_dict()
+    weights = watched_course(est, unequal)
+    rates = [record["lr"] for record in est.history_]
+    expected = [0.009] * 7 + [0.0027] * 6 + [0.00081] * 6 + [0.000243]
+    assert rates == pytest.approx(expected, rel=1e-12)
+    assert [e for e, w in enumerate(weights, 1) if equal(w, start)] == [5, 10, 15, 20]
+    assert equal(est.module_.state_dict(), start)
 
 
 # ------------------------------------------------------------------------------------ numbers
