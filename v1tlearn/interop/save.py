@@ -95,12 +95,12 @@ def save_v1t(estimator: EncodingRegressor, directory: str | Path) -> None:
     args = _arguments(estimator, directory)
     checkpoint = _checkpoint(estimator, args)
 
-    def write(folder: Path) -> None:
+    def _write(folder: Path) -> None:
         write_yaml(folder / ARGUMENTS_FILE, args)
         (folder / CHECKPOINT_FILE).parent.mkdir()
         torch.save(checkpoint, folder / CHECKPOINT_FILE)
 
-    write_folder(directory, write, _is_own)
+    write_folder(directory, _write, _is_own)
 
 
 def _is_own(folder: Path) -> bool:
@@ -177,6 +177,7 @@ def _arguments(estimator: EncodingRegressor, directory: Path) -> dict[str, Any]:
         "use_wandb": False,
         "verbose": 0,
         "wandb_group": "",
+        **_sizes(estimator),
         **(
             _transformer(estimator) if isinstance(model.core, ViTCore) else _convolutions(estimator)
         ),

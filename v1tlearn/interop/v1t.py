@@ -19,7 +19,7 @@ from v1tlearn.interop._files import read_checkpoint, read_yaml
 from v1tlearn.interop._models import build, read_convolutions, read_readouts
 from v1tlearn.interop._names import Arrays, v1t_name
 from v1tlearn.interop._statistics import read_statistics
-from v1tlearn.nn import make_tokenizer, sinusoidal_positions
+from v1tlearn.nn import patch_grid, sinusoidal_positions
 from v1tlearn.nn.geometry import most_square_grid
 from v1tlearn.nn.images import crop_size
 
@@ -57,13 +57,6 @@ def load_v1t(directory: str | Path, statistics: Any = None) -> EncodingRegressor
         standard deviation, predictions multiplied by that of the responses (at least 1 % of the
         mean one). What has no statistics is taken, or given, in standardised units.
 
-    Warns
-    -----
-    UserWarning
-        If the published code arranged tokens on another grid than that of their patches, which is
-        then reproduced (``token_grid="published"``); if the training had a setting that estimators
-        have no parameter for.
-
     Raises
     ------
     FileNotFoundError
@@ -71,6 +64,13 @@ def load_v1t(directory: str | Path, statistics: Any = None) -> EncodingRegressor
     ValueError
         If a file is damaged, asks for code to be run or is of another kind; if the two do not go
         together; if statistics are of other mice, neurons or stimuli.
+
+    Warns
+    -----
+    UserWarning
+        If the published code arranged tokens on another grid than that of their patches, which is
+        then reproduced (``token_grid="published"``); if the training had a setting that estimators
+        have no parameter for.
 
     See Also
     --------
@@ -108,8 +108,6 @@ def load_v1t(directory: str | Path, statistics: Any = None) -> EncodingRegressor
             UserWarning,
             stacklevel=2,
         )
-    if more.get("token_grid") == "published":
-        _warn_of_grid(more, (image_shape[0], *size), stacklevel=3)
     source_grids = {
         m: arrays.get(f"readouts.{m}.source_grid", 2)
         if f"readouts.{m}.mu_transform.0.weight" in arrays
@@ -192,7 +190,8 @@ def _image_size(
                 f"center_crop in {args.origin} make it {cropped[0]} x {cropped[1]}: are the two "
                 "files of one run?"
             )
-    resized = args.flag("resize_image", True) and args.dataset != "franke2022"
+    never_resized = args.dataset == "franke2022"
+    resized = args.flag("resize_image", True) and not never_resized
     return PUBLISHED_SIZE if resized else cropped
 
 
@@ -294,12 +293,23 @@ def _transformer(
     module = "b_mlp" if compact else "b-mlp"
     n_planes = channels - core_shape[0]
     more["behavior_mode"], columns = _behavior(args, arrays, n_planes, mice, module)
-    input_shape = (channels, *core_shape[1:])
-    with torch.device("meta"):
-        options = (more["patch_size"], more["patch_stride"], embed_dim)
-        grid = make_tokenizer(tokenizer, input_shape, *options).grid
+    grid = patch_grid(core_shape[1:], patch_size, more["patch_stride"], 3 if compact else 0)
+    grid = patch_grid(grid, 3, 2, 1) if compact else grid  # pooled
     _read_positions(args, arrays, more, grid, compact)
-    more["token_grid"] = "true" if grid == most_square_grid(math.prod(grid)) else "published"
+    square = most_square_grid(math.prod(grid))
+    more["token_grid"] = "true" if grid == square else "published"
+    if grid != square:
+        warnings.warn(
+            f"this model was trained on a scrambled feature map: its tokens lie on a grid of "
+            f"{grid[0]} x {grid[1]} patches, but the published code arranged them on {square[0]} x "
+            f"{square[1]}, so that neighbours on the map are not neighbours in the image. That is "
+            "reproduced, by token_grid='published', because the weights were learned with it: "
+            "predictions are those of the run, but positions of neurons on the map are not "
+            "positions in the image. Fit models that are to be compared anew, with "
+            "token_grid='true'.",
+            UserWarning,
+            stacklevel=3,
+        )
     if not lsa:
         scale = more["embed_dim"] // more["n_heads"] if compact else more["embed_dim"]
         for block in range(n_blocks):
@@ -404,21 +414,3 @@ def _read_positions(
         arrays.take(name)
     else:
         more["position_embedding"] = "learned"
-
-
-def _warn_of_grid(more: Mapping[str, Any], core_shape: tuple[int, ...], stacklevel: int) -> None:
-    with torch.device("meta"):
-        options = (more["patch_size"], more["patch_stride"], more["embed_dim"])
-        grid = make_tokenizer(more["tokenizer"], core_shape, *options).grid
-    published = most_square_grid(math.prod(grid))
-    warnings.warn(
-        f"this model was trained on a scrambled feature map: its tokens lie on a grid of {grid[0]} "
-        f"x {grid[1]} patches, but the published code arranged them on {published[0]} x "
-        f"{published[1]}, so that neighbours on the map are not neighbours in the image. That is "
-        "reproduced, by token_grid='published', because the weights were learned with it: "
-        "predictions are those of the run, but positions of neurons on the map, and what "
-        "publications tell of them, are not positions in the image. Models to compare should be "
-        "fitted anew, with token_grid='true'.",
-        UserWarning,
-        stacklevel=stacklevel,
-    )
