@@ -56,6 +56,7 @@ setup(
         "numpy>=2.0",
         "pandas>=2.2.2",
         "pooch>=1.8",
+        "pyyaml>=6",
         "requests>=2.31",
         "safetensors>=0.4.4",
         "scikit-learn>=1.8",

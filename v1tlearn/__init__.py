@@ -1,6 +1,6 @@
 """Models that predict the responses of visual cortex neurons, in several animals at once."""
 
-from v1tlearn import metrics, model_selection, preprocessing
+from v1tlearn import interop, metrics, model_selection, preprocessing, search
 from v1tlearn.datasets import (
     fetch_franke2022,
     fetch_sensorium2022,
@@ -11,7 +11,14 @@ from v1tlearn.datasets import (
     validate_recordings,
     write_sensorium,
 )
-from v1tlearn.estimators import CNNRegressor, LNRegressor, V1TRegressor, ViTRegressor
+from v1tlearn.estimators import (
+    CNNRegressor,
+    EnsembleRegressor,
+    LNRegressor,
+    V1TRegressor,
+    ViTRegressor,
+)
+from v1tlearn.interop import load_sensorium, load_v1t, save_v1t
 from v1tlearn.preprocessing import CenterCrop, Grayscale, ResizeStimuli, TrialStandardizer
 from v1tlearn.trials import Responses, Trials
 
@@ -20,6 +27,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CNNRegressor",
     "CenterCrop",
+    "EnsembleRegressor",
     "Grayscale",
     "LNRegressor",
     "ResizeStimuli",
@@ -30,6 +38,9 @@ __all__ = [
     "ViTRegressor",
     "fetch_franke2022",
     "fetch_sensorium2022",
+    "interop",
+    "load_sensorium",
+    "load_v1t",
     "make_v1_recordings",
     "metrics",
     "model_selection",
@@ -37,6 +48,8 @@ __all__ = [
     "preprocessing",
     "read_sensorium",
     "save_recordings",
+    "save_v1t",
+    "search",
     "validate_recordings",
     "write_sensorium",
 ]

@@ -22,33 +22,12 @@ EXPECTED_FAILURES = {
 }
 
 
-@dataclass(eq=False, repr=False, kw_only=True)
-class Flat(v1.CNNRegressor):
-    """A CNN on columns. Responses must not be negative for it, so `y` is shifted and back."""
-
-    n_layers: int = 2
-    hidden_channels: int = 16
-    input_kernel: int = 1
-    hidden_kernel: int = 1
-    laplace: float = 0.0
-    readout_l1: float = 0.0
-    readout_bias: str = "mean"
-    lr: float = 0.02
-    batch_size: int = 64
-    max_epochs: int = 30
-    validation_fraction: float = 0.0
-    device: str = "cpu"
+class OnColumns:
+    """An estimator on columns. Responses must not be negative for it: `y` is shifted and back."""
 
     def fit(self, X, y=None):
         super().fit(*self._images(X, y, reset=True))
         _check_feature_names(self, X, reset=True)
-        return self
-
-    def partial_fit(self, X, y=None):
-        first = not hasattr(self, "module_")
-        super().partial_fit(*self._images(X, y, reset=first))
-        if first:
-            _check_feature_names(self, X, reset=True)
         return self
 
     def _images(self, X, y, reset):
@@ -86,8 +65,47 @@ class Flat(v1.CNNRegressor):
         return tags
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
+class Flat(OnColumns, v1.CNNRegressor):
+    """A CNN on columns."""
+
+    n_layers: int = 2
+    hidden_channels: int = 16
+    input_kernel: int = 1
+    hidden_kernel: int = 1
+    laplace: float = 0.0
+    readout_l1: float = 0.0
+    readout_bias: str = "mean"
+    lr: float = 0.02
+    batch_size: int = 64
+    max_epochs: int = 30
+    validation_fraction: float = 0.0
+    device: str = "cpu"
+
+    def partial_fit(self, X, y=None):
+        first = not hasattr(self, "module_")
+        super().partial_fit(*self._images(X, y, reset=first))
+        if first:
+            _check_feature_names(self, X, reset=True)
+        return self
+
+
+@dataclass(eq=False, repr=False)
+class FlatEnsemble(OnColumns, v1.EnsembleRegressor):
+    """Two such CNNs; of a plain one, because an adapter in an adapter would shift twice."""
+
+    n_candidates: int = 2
+    n_members: int = 2
+    validation_fraction: float = 0.0
+
+
+def small_cnn():
+    """Make a CNN with the parameters of `Flat`."""
+    return v1.CNNRegressor(**Flat().get_params())
+
+
 @parametrize_with_checks(
-    [Flat(random_state=0)],
+    [Flat(random_state=0), FlatEnsemble(small_cnn(), random_state=0)],
     expected_failed_checks=lambda estimator: EXPECTED_FAILURES,
     xfail_strict=True,
 )

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 from functools import partial
 
 import numpy as np
@@ -443,6 +444,8 @@ def test_the_mouse_whose_loss_is_not_finite_is_named_and_the_best_weights_stay()
         run(2, model=model, state=state, data=spoil(make_data(), "b.2", slice(None)))
     assert (error.value.mouse, error.value.epoch) == ("b.2", 3)
     assert "Lower lr" in str(error.value)
+    again = pickle.loads(pickle.dumps(error.value))  # as on its way out of a process
+    assert (str(again), again.mouse) == (str(error.value), "b.2")
     assert_same(model.state_dict(), best)
     assert_same(state["best"], best)
     assert state["epoch"] == len(state["history"]) == 2

@@ -1,7 +1,8 @@
 """The models as scikit-learn estimators."""
 
 from v1tlearn.estimators.cnn import CNNRegressor
+from v1tlearn.estimators.ensemble import EnsembleRegressor
 from v1tlearn.estimators.linear import LNRegressor
 from v1tlearn.estimators.v1t import V1TRegressor, ViTRegressor
 
-__all__ = ["CNNRegressor", "LNRegressor", "V1TRegressor", "ViTRegressor"]
+__all__ = ["CNNRegressor", "EnsembleRegressor", "LNRegressor", "V1TRegressor", "ViTRegressor"]

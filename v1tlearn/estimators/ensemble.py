@@ -112,12 +112,11 @@ class EnsembleRegressor(MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, Ba
     Examples
     --------
     >>> import v1tlearn as v1
-    >>> from v1tlearn.estimators.ensemble import EnsembleRegressor
     >>> trials = v1.Trials(v1.make_v1_recordings(
     ...     n_mice=2, n_neurons=5, n_trials=40, n_test_images=4, n_repeats=3,
     ...     image_shape=(16, 24), random_state=0))
     >>> model = v1.CNNRegressor(n_layers=2, hidden_channels=4, max_epochs=2)
-    >>> est = EnsembleRegressor(model, n_candidates=3, n_members=2, random_state=0)
+    >>> est = v1.EnsembleRegressor(model, n_candidates=3, n_members=2, random_state=0)
     >>> est.fit(trials.sel(tier="train")).predict(trials.sel(tier="test"))["B"].shape
     (12, 5)
     """

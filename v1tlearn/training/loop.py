@@ -31,6 +31,8 @@ class NonFiniteLossError(FloatingPointError):
         The mouse whose loss was the first.
     epoch : int
         The epoch, from 1.
+    step : int
+        The step of that epoch, from 1.
     """
 
     def __init__(self, mouse: str, epoch: int, step: int) -> None:
@@ -40,7 +42,10 @@ class NonFiniteLossError(FloatingPointError):
             f"for extreme values in the responses and behaviour of mouse {mouse!r}. The best model "
             "so far is kept."
         )
-        self.mouse, self.epoch = mouse, epoch
+        self.mouse, self.epoch, self.step = mouse, epoch, step
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.mouse, self.epoch, self.step)  # processes of joblib pickle it
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,80 @@
+"""
+How few trials does a new animal need?
+======================================
+
+A core that was trained on some animals can be kept for others: only a readout is trained for them.
+The fewer trials a new animal has, the more that should matter.
+"""
+
+# %%
+# A core from three mice
+# ----------------------
+# The fourth mouse, "D", is left out.
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.base import clone
+
+import v1tlearn as v1
+
+recordings = v1.make_v1_recordings(
+    n_mice=4,
+    n_neurons=60,
+    n_trials=700,
+    n_test_images=20,
+    n_repeats=10,
+    image_shape=(18, 32),
+    explainable_variance=0.5,
+    random_state=0,
+)
+trials = v1.Trials(recordings)
+train, validation, test = (trials.sel(tier=t) for t in ("train", "validation", "test"))
+others, new = trials.mice[:3], trials.mice[3]
+
+model = v1.CNNRegressor(
+    n_layers=2,
+    hidden_channels=16,
+    input_kernel=7,
+    hidden_kernel=5,
+    laplace=0.1,
+    batch_size=16,
+    readout_bias="mean",
+    max_epochs=15,
+    lr_patience=3,
+    random_state=0,
+)
+core = clone(model).fit(train.sel(mouse_id=others), validation=validation.sel(mouse_id=others))
+print(f"three mice, their own test trials: {core.score(test.sel(mouse_id=others)):.3f}")
+
+# %%
+# Readouts for the fourth
+# -----------------------
+# ``transfer`` makes a new estimator: the core stays as it is, readout and shifter of the new mouse
+# are trained. Beside it, the same model is trained on the new mouse alone, from scratch.
+
+mine, held_out = train.sel(mouse_id=new), test.sel(mouse_id=new)
+order = np.random.default_rng(0).permutation(len(mine))
+n_trials = [40, 100, 250, len(mine)]
+scores = {"core of the others": [], "from scratch": []}
+for n in n_trials:
+    some = mine[order[:n]]
+    scores["core of the others"].append(core.transfer(some, max_epochs=30).score(held_out))
+    scores["from scratch"].append(clone(model).set_params(max_epochs=30).fit(some).score(held_out))
+    print(f"{n:4d} trials: " + ", ".join(f"{k} {v[-1]:.3f}" for k, v in scores.items()))
+
+# %%
+# Scores
+# ------
+
+fig, ax = plt.subplots(figsize=(5, 3.5), layout="constrained")
+for (label, values), color in zip(scores.items(), ("C0", "0.6"), strict=True):
+    ax.plot(n_trials, values, "o-", color=color, label=label)
+ax.set(xscale="log", xlabel="training trials of the new mouse", ylabel="single-trial correlation")
+ax.set_xticks(n_trials, n_trials)
+ax.minorticks_off()
+ax.legend(frameon=False)
+plt.show()
+
+# %%
+# :func:`v1tlearn.model_selection.leave_one_mouse_out` leaves out every mouse in turn.
+# ``freeze_core=False`` with a small ``core_lr`` trains the core further on the new animal.

@@ -1,0 +1,71 @@
+"""
+How many trials does a model need?
+==================================
+
+scikit-learn's `learning_curve` fits a model to growing parts of the same trials. LN has few
+parameters and soon has nothing more to learn; the CNN goes on.
+"""
+
+# %%
+# Two models
+# ----------
+
+import matplotlib.pyplot as plt
+from sklearn.model_selection import GroupKFold, learning_curve
+
+import v1tlearn as v1
+
+recordings = v1.make_v1_recordings(
+    n_mice=2,
+    n_neurons=40,
+    n_trials=800,
+    n_test_images=1,
+    n_repeats=1,
+    image_shape=(18, 32),
+    explainable_variance=0.5,
+    random_state=0,
+)
+trials = v1.Trials(recordings).sel(tier="train")
+common = {"batch_size": 16, "readout_bias": "mean", "laplace": 0.1, "max_epochs": 12}
+common |= {"validation_fraction": 0, "random_state": 0}
+models = {
+    "CNN": v1.CNNRegressor(
+        n_layers=2, hidden_channels=16, input_kernel=7, hidden_kernel=5, **common
+    ),
+    "LN": v1.LNRegressor(n_layers=1, hidden_channels=8, input_kernel=11, **common),
+}
+
+# %%
+# Learning curves
+# ---------------
+# Folds are made of images. ``shuffle=True`` takes the trials of all mice; without it the first
+# trials would all be of the first mouse.
+
+shares = [0.1, 0.25, 0.5, 1.0]
+curves = {
+    name: learning_curve(
+        model,
+        trials,
+        trials.responses,
+        groups=trials.image_ids,
+        cv=GroupKFold(3),
+        train_sizes=shares,
+        shuffle=True,
+        random_state=0,
+    )
+    for name, model in models.items()
+}
+
+# %%
+# One line per fold; the mean stands out.
+
+fig, ax = plt.subplots(figsize=(5, 3.5), layout="constrained")
+for color, (name, (sizes, _, scores)) in zip(("C0", "0.5"), curves.items(), strict=True):
+    ax.plot(sizes, scores, color=color, lw=0.7, alpha=0.6)
+    ax.plot(sizes, scores.mean(axis=1), "o-", color=color, label=name)
+    print(name, dict(zip(sizes.tolist(), scores.mean(axis=1).round(3).tolist(), strict=True)))
+ax.set(xscale="log", xlabel="training trials, both mice", ylabel="single-trial correlation")
+ax.set_xticks(sizes, sizes)
+ax.minorticks_off()
+ax.legend(frameon=False)
+plt.show()
