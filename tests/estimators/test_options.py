@@ -250,6 +250,19 @@ def test_columns_asked_for_come_last_in_the_stimulus_shifter(small, trials):
     assert model.cropper.shifters[0].n_inputs == 5
 
 
+def test_resized_images_are_taken_as_they_are(small, trials):
+    est = small(image_size=(6, 8)).fit(trials)
+    resized = v1.ResizeStimuli((6, 8)).fit_transform(trials)
+    np.testing.assert_allclose(
+        est.predict(resized)["A"], est.predict(trials)["A"], rtol=1e-5, atol=1e-6
+    )
+    cropping = small(image_size=(6, 8), crop_scale=0.8).fit(trials)
+    with pytest.raises(ValueError, match="the model was fitted on"):
+        cropping.predict(resized)
+    with pytest.raises(ValueError, match="the model was fitted on"):
+        est.predict(v1.ResizeStimuli((6, 9)).fit_transform(trials))
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [

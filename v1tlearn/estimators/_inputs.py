@@ -180,7 +180,8 @@ def _check_sizes(estimator: EncodingRegressor, trials: Trials, mouse: str) -> No
             f"{estimator.n_neurons_[mouse]}: give the same neurons in the same order."
         )
     shape = trials[trials.rows(mouse)[0][:1]].get("stimuli", mouse).shape[1:]
-    if tuple(shape) != tuple(estimator.image_shape_):
+    same_channels = shape[0] == estimator.image_shape_[0]
+    if not same_channels or not estimator.module_.cropper.takes(shape[1:]):
         raise ValueError(
             f"mouse {mouse!r}: stimuli have the shape {tuple(shape)} (channels, height, width), "
             f"the model was fitted on {tuple(estimator.image_shape_)}."

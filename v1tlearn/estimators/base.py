@@ -244,7 +244,8 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, EncodingParameters, Ba
         Parameters
         ----------
         stimuli : Trials, dict, list or ndarray
-            As in `fit`.
+            As in `fit`. A model that resizes images, and does not crop them, takes resized ones,
+            too.
         behaviors : dict, list or ndarray, optional
             Needed if the model was fitted with behaviour.
         mouse_ids : sequence, optional

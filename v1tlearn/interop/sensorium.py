@@ -45,8 +45,8 @@ def load_sensorium(
     image_shape : (int, int, int), optional
         Channels, height and width of the stimuli, in pixels. Without recordings the default is
         (1, 144, 256) for a core of one input channel, and of four, the image and three planes of
-        behaviour. Stimuli of 144 x 256 are resized to 36 x 64, as published; any others are taken
-        as they are.
+        behaviour. Stimuli of 144 x 256 are resized to 36 x 64, as published, and may come resized;
+        any others are taken as they are.
     behavior_names : sequence of str, optional
         Behaviour columns that trials will bring. The default is the five of the published data.
         The core gets those that are no pupil position, or all of them if it has as many channels.

@@ -215,6 +215,23 @@ class ImageCropper(nn.Module):
         index = self._shifter_index.get(mouse)
         return None if index is None else self.shifters[index]
 
+    def takes(self, size: tuple[int, int]) -> bool:
+        """Tell whether images of a size can come in.
+
+        Parameters
+        ----------
+        size : tuple of int
+            Height and width, in pixels.
+
+        Returns
+        -------
+        bool
+            Images of `input_size` can; where nothing is cropped, so can those that were resized to
+            `output_size` before.
+        """
+        resized = self.crop_scale == 1 and not len(self.shifters)
+        return tuple(size) == self.input_size or (resized and tuple(size) == self.output_size)
+
     def forward(
         self, images: Tensor, mouse: str | None = None, shifter_inputs: Tensor | None = None
     ) -> Tensor:
@@ -223,7 +240,7 @@ class ImageCropper(nn.Module):
         `shifter_inputs` (B, k), the standardised pupil centre or behaviour and pupil centre, moves
         the crops of a mouse that has a stimulus shifter.
         """
-        if tuple(images.shape[-2:]) != self.input_size:
+        if not self.takes(images.shape[-2:]):
             raise ValueError(
                 f"mouse {mouse!r}: stimuli of {images.shape[-2]} x {images.shape[-1]} pixels came "
                 f"to a model for {self.input_size[0]} x {self.input_size[1]}; bring all stimuli "
