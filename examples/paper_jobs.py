@@ -36,7 +36,7 @@ CCT_EMBED_DIM = 160  # as published; a multiple of four, which sinusoidal positi
 ENSEMBLE = 10, 5  # candidates, members
 
 # --quick: small cores that still go through every layer, and penalties for few small neurons.
-_QUICK = {"image_size": (18, 32), "max_epochs": 5, "batch_size": 12}
+_QUICK = {"image_size": (18, 32), "max_epochs": 3, "batch_size": 12}
 _QUICK_CNN = {"n_layers": 2, "hidden_channels": 4, "input_kernel": 5, "hidden_kernel": 3}
 _QUICK_CNN |= {"laplace": 0.1}
 _QUICK_VIT = {"patch_size": 6, "patch_stride": 4, "n_blocks": 2, "n_heads": 2, "embed_dim": 8}
@@ -260,17 +260,17 @@ class Paper:
         } | ({} if self.franke is None else {"mice of F": data.describe(self.franke_mice)})
 
 
-def ensemble_of(model: Any, candidates: list[Any], validation: v1.Trials, n_members: int) -> Any:
+def ensemble_of(
+    model: Any, candidates: list[Any], validation: v1.Trials, n_members: int
+) -> v1.EnsembleRegressor:
     """Make the ensemble of the best by validation of models that are fitted already.
 
     It predicts as one whose `fit` trained these candidates; they were trained one by one so that
     each is kept as soon as it is finished.
     """
-    from v1tlearn.estimators.ensemble import EnsembleRegressor
-
     values = np.array([candidate.score(validation) for candidate in candidates])
     members = np.argsort(-values, kind="stable")[:n_members]
-    ensemble = EnsembleRegressor(model, n_candidates=len(candidates), n_members=n_members)
+    ensemble = v1.EnsembleRegressor(model, n_candidates=len(candidates), n_members=n_members)
     ensemble.estimators_ = [candidates[number] for number in members]
     ensemble.members_, ensemble.validation_scores_ = members, values
     ensemble.seeds_ = [candidate.random_state for candidate in candidates]
@@ -301,17 +301,16 @@ def notes(paper: Paper) -> str:
     options, counts = paper.options, paper.settings()["mice"]
     simulated = "Simulated recordings (--quick) and small models: values mean nothing. "
     mice = "; ".join(
-        f"{mouse} {c['neurons']:,} neurons, "
-        + " + ".join(f"{c[tier]:,}" for tier in data.TIERS)
-        + " trials"
-        for mouse, c in counts.items()
+        f"{mouse} {count['neurons']:,}, " + " + ".join(f"{count[tier]:,}" for tier in data.TIERS)
+        for mouse, count in counts.items()
     )
     first, *_, last = data.MICE[paper.dataset]
     seeds = f"; over {options.seeds} seeds, ± their standard deviation" * (options.seeds > 1)
     return (
         f"{simulated * options.quick}Recipe: {options.recipe}. Means over a mouse's neurons on the "
-        f"test tier, then over mice{seeds}. Published means are over mice {first} to {last}. "
-        f"Mice here (train + validation + test): {mice}."
+        f"test tier, then over mice{seeds}. Published means are over mice {first} to {last}; what "
+        "was published for one mouse stands with it, in grey or brackets. Mice here (neurons, "
+        f"trials for training + validation + test): {mice}."
     )
 
 

@@ -67,7 +67,12 @@ def paper_tables(dataset: str) -> dict[str, Table]:
     single, average = METRICS
     crop = (CROPPED,) if dataset == "S" else ()  # images of data set F are small already
     models = (*SINGLE_MODELS, *crop, *ENSEMBLES)
-    tokens = {token_model(t, a): f"{t}, {a}" for t in TOKENIZERS for a in ATTENTIONS}
+    short = {"spt": "SPT", "cct": "CCT", "lsa": "LSA"}
+    tokens = {
+        token_model(t, a): f"{short.get(t, t)}, {short.get(a, a)}"
+        for t in TOKENIZERS
+        for a in ATTENTIONS
+    }
     transfer = [f"{model}, {way}" for model in ("CNN", "V1T") for way in ("direct", "transfer")]
     number = {"S": "A.5", "F": "A.6"}[dataset]
     tables = {
@@ -248,9 +253,9 @@ def markdown(
     return "\n\n".join(parts) + "\n"
 
 
-_STYLE = """
+_STYLE = """\
 body { font: 15px/1.5 system-ui, "Segoe UI", "Helvetica Neue", Arial, sans-serif; color: #1f2328;
-       max-width: 64rem; margin: 2.5rem auto; padding: 0 1.5rem; }
+       margin: 2.5rem auto; padding: 0 1.5rem; }
 h1 { font-size: 1.6rem; font-weight: 600; margin-bottom: .3rem; }
 h2 { font-size: 1.08rem; font-weight: 600; margin: 2.2rem 0 .5rem; }
 p, .published { color: #6b7280; }
@@ -261,8 +266,24 @@ th, td { padding: .32rem .6rem; text-align: right; white-space: nowrap; vertical
 th:first-child, td:first-child { text-align: left; padding-left: 0; width: 13rem; }
 td { border-bottom: 1px solid #e5e7eb; }
 tr:last-child td { border-bottom: 1.5px solid #1f2328; }
+th:nth-last-child(-n+2) { width: 5rem; }
 td.mean { font-weight: 600; }
 td small { display: block; color: #9ca3af; font-size: .8em; font-weight: 400; line-height: 1.2; }
+"""
+
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+{style}</style>
+</head>
+<body style="max-width: {width}rem">
+{body}
+</body>
+</html>
 """
 
 
@@ -291,11 +312,8 @@ def as_html(
             lines.append("".join(texts))
         rows = "\n".join(f"<tr>{line}</tr>" for line in lines)
         parts.append(f"<table>\n{rows}\n</table>")
-    body = "\n".join(parts)
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>'
-        f"\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
+    body, width = "\n".join(parts), max(46, 29 + 4 * len(mice))
+    return _PAGE.format(title=title, style=_STYLE, width=width, body=body)
 
 
 def write_tables(

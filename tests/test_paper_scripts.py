@@ -285,6 +285,35 @@ class TestJobs:
             }
 
 
+class TestCommandLine:
+    def parse(self, monkeypatch, dataset, *arguments):
+        monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
+        return paper_jobs.parse(dataset, "A script.")
+
+    def test_the_tables_of_the_paper_are_the_default(self, monkeypatch, tmp_path, capsys):
+        options = self.parse(monkeypatch, "S", "--data", tmp_path, "--franke", tmp_path)
+        assert options.tables == ["1", "A.7", "A.4", "B-MLP", "A.8", "A.9", "competition"]
+        assert (options.recipe, options.shift_without_behavior) == ("published", "none")
+        options = self.parse(monkeypatch, "S", "--data", tmp_path)
+        assert "A.9" not in options.tables
+        assert "Table A.9 is left out: it needs --franke" in capsys.readouterr().out
+        assert self.parse(monkeypatch, "F", "--data", tmp_path).tables == ["1", "A.7"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ([], "--data is missing"),
+            (["--data", "here", "--tables", "A.9"], "A.9 needs --franke"),
+            (["--data", "here", "--quick"], "leave --data and --franke away"),
+            (["--data", "here", "--tables", "A.3"], "invalid choice"),
+        ],
+    )
+    def test_what_does_not_go_together_is_refused(self, monkeypatch, capsys, arguments, message):
+        with pytest.raises(SystemExit):
+            self.parse(monkeypatch, "S", *arguments)
+        assert message in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_leave_one_out_is_that_of_the_package(recordings, tmp_path):
     this = paper(recordings, tmp_path)
@@ -301,11 +330,9 @@ def test_leave_one_out_is_that_of_the_package(recordings, tmp_path):
 
 @pytest.mark.slow
 def test_an_ensemble_of_kept_models_is_one_that_was_fitted(recordings, tmp_path):
-    from v1tlearn.estimators.ensemble import EnsembleRegressor
-
     this = paper(recordings, tmp_path)
     train, validation, test = (this.trials.sel(tier=t) for t in ("train", "validation", "test"))
-    fitted = EnsembleRegressor(this.make("CNN", 0), 3, 2, random_state=0)
+    fitted = v1.EnsembleRegressor(this.make("CNN", 0), 3, 2, random_state=0)
     fitted.fit(train, validation=validation)
     candidates = [this.make("CNN", s).fit(train, validation=validation) for s in fitted.seeds_]
     ours = paper_jobs.ensemble_of(this.make("CNN", 0), candidates, validation, 2)
