@@ -121,8 +121,8 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
     >>> search = HyperbandSearch(
     ...     v1.CNNRegressor(n_layers=2, hidden_channels=4, max_epochs=2),
     ...     {"lr": loguniform(1e-4, 1e-1)}, n_trials=2, min_epochs=1, random_state=0)
-    >>> search.fit(trials.sel(tier="train")).results_["state"].tolist()  # doctest: +SKIP
-    ['complete', 'pruned']
+    >>> search.fit(trials.sel(tier="train")).results_["trial"].tolist()
+    [0, 1]
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {

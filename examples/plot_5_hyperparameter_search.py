@@ -1,0 +1,117 @@
+"""
+Searching for hyper-parameters
+==============================
+
+:class:`~v1tlearn.search.HyperbandSearch` draws parameters where earlier trials found good ones, and
+ends trials that are behind the others after a few epochs. It needs Optuna,
+``pip install "v1tlearn[search]"``; the end of this page does without.
+"""
+
+# %%
+# What to search over
+# -------------------
+# A space is a dict of lists and distributions, as for scikit-learn's random searches. Ready ones
+# are ``V1T_SPACE`` for the transformers and ``CNN_SPACE`` for the convolutional models. Here
+# three parameters are searched, with filters that fit into small images.
+
+import matplotlib.pyplot as plt
+from scipy.stats import loguniform
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.model_selection import GroupKFold, HalvingRandomSearchCV
+
+import v1tlearn as v1
+from v1tlearn.search import CNN_SPACE, HyperbandSearch, scikit_learn_space
+
+recordings = v1.make_v1_recordings(
+    n_mice=1,
+    n_neurons=40,
+    n_trials=600,
+    n_test_images=12,
+    n_repeats=5,
+    image_shape=(16, 24),
+    explainable_variance=0.8,
+    random_state=0,
+)
+trials = v1.Trials(recordings)
+train, test = trials.sel(tier="train"), trials.sel(tier="test")
+space = {
+    "lr": loguniform(1e-4, 1e-1),
+    "laplace": CNN_SPACE["laplace"],
+    "input_kernel": [3, 5, 7],
+}
+
+# %%
+# Hyperband
+# ---------
+# All trials train on the same images and are scored on the same others. They are compared after 1
+# and 3 epochs, some brackets of them only later or not at all, and a third goes on each time. With
+# ``storage="study.db"`` the search would go on after a crash, and several processes could share it.
+
+estimator = v1.CNNRegressor(
+    n_layers=2, hidden_channels=4, hidden_kernel=5, batch_size=16, max_epochs=9
+)
+search = HyperbandSearch(
+    estimator, space, n_trials=30, min_epochs=1, validation_fraction=0.2, random_state=1
+)
+search.fit(train)
+results = search.results_
+spent = results["epochs"].sum() / (len(results) * estimator.max_epochs)
+lr, kernel = search.best_params_["lr"], search.best_params_["input_kernel"]
+print(f"best: lr {lr:.4f}, input_kernel {kernel}")
+print(f"validation {search.best_score_:.3f}, test {search.score(test):.3f}")
+print(f"{(results['state'] == 'pruned').sum()} of {len(results)} trials ended early: ", end="")
+print(f"{spent:.0%} of the epochs of full trials")
+
+# %%
+# What the search saw
+# -------------------
+# Left, the best validation correlation so far of every trial: many end at the first comparison. In
+# the middle, what the trials reached, in the order of the search. Right, the share of the variance
+# of the scores that each parameter explains, among the trials that were trained to their end.
+
+fig, (curves, history, shares) = plt.subplots(1, 3, figsize=(10, 3.3), layout="constrained")
+best = search.study_.best_trial.number
+for trial in search.study_.trials:
+    reported = trial.intermediate_values
+    style = {"color": "C0", "lw": 2, "zorder": 3} if trial.number == best else {"color": "0.75"}
+    curves.plot(list(reported), list(reported.values()), marker=".", ms=4, **style)
+curves.set(xlabel="epoch", ylabel="validation correlation", title="Trials, the best in blue")
+
+for state, color in [("pruned", "0.7"), ("complete", "C0")]:
+    some = results[results["state"] == state]
+    history.scatter(some["trial"], some["score"], s=16, color=color, label=state)
+complete = results["score"].where(results["state"] == "complete")
+history.step(results["trial"], complete.cummax().ffill(), where="post", color="C0", label="best")
+history.set(xlabel="trial", ylabel="best validation correlation", title="Search")
+history.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+
+importances = search.importances()
+shares.barh(importances.index[::-1], importances[::-1], color="C0", height=0.6)
+shares.set(xlabel="share of the variance of scores", title="Importance")
+for ax in (curves, history, shares):
+    ax.spines[["top", "right"]].set_visible(False)
+plt.show()
+
+# %%
+# Without Optuna
+# --------------
+# scikit-learn's halving search trains many candidates for few epochs, the better third for three
+# times as many, and so on. It starts every round afresh and cross-validates, so it costs more per
+# candidate. ``scikit_learn_space`` writes out parameters that limit each other, such as the stride
+# and size of patches in ``V1T_SPACE``.
+
+halving = HalvingRandomSearchCV(
+    estimator.set_params(validation_fraction=0, random_state=0),
+    scikit_learn_space(space),
+    resource="max_epochs",
+    min_resources=1,
+    max_resources=9,
+    n_candidates=9,
+    cv=GroupKFold(2),
+    random_state=0,
+)
+halving.fit(train, groups=train.image_ids)
+for epochs, n_candidates in zip(halving.n_resources_, halving.n_candidates_, strict=True):
+    print(f"{n_candidates} candidates for {epochs} epochs")
+lr, kernel = halving.best_params_["lr"], halving.best_params_["input_kernel"]
+print(f"best: lr {lr:.4f}, input_kernel {kernel}; test {halving.score(test):.3f}")
