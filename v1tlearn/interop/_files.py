@@ -11,6 +11,7 @@ import pickle
 import secrets
 import shutil
 import struct
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,8 @@ def read_checkpoint(path: Path) -> Any:
     _check_there(path)
     stand_ins = [(thing, name) for name, thing in _STAND_INS.items()]
     try:
-        with torch.serialization.safe_globals(stand_ins):
+        with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # an error, if it matters
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
