@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -258,6 +259,47 @@ def test_names_of_older_and_compiled_models(published, tmp_path):
     assert_predicts(
         load_v1t(published.write(tmp_path / "run", args, older)), published, args, arrays
     )
+
+
+def test_checkpoints_written_on_a_gpu(published, tmp_path):
+    """Such a file names the device of every array; one made here differs in that name alone."""
+    args = published.arguments()
+    arrays = published.arrays(args)
+    folder = published.write(tmp_path / "run", args, arrays)
+    path = folder / "ckpt" / "model_state.pt"
+    with zipfile.ZipFile(path) as before:
+        members = {name: before.read(name) for name in before.namelist()}
+    [record] = [name for name in members if name.endswith("data.pkl")]
+    assert b"X\x03\x00\x00\x00cpu" in members[record]
+    members[record] = members[record].replace(b"X\x03\x00\x00\x00cpu", b"X\x06\x00\x00\x00cuda:0")
+    with zipfile.ZipFile(path, "w") as after:
+        for name, content in members.items():
+            after.writestr(name, content)
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="CUDA"):
+            torch.load(path, weights_only=False)  # our own file
+    est = load_v1t(folder)
+    assert {p.device.type for p in est.module_.parameters()} == {"cpu"}
+    assert_predicts(est, published, args, arrays)
+
+
+def test_modes_and_dtypes_of_the_caller_do_not_matter(published, tmp_path):
+    args = published.arguments()
+    arrays = published.arrays(args)
+    folder = published.write(tmp_path / "run", args, arrays)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode():
+            est = load_v1t(folder)
+            save_v1t(est, tmp_path / "again")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert_predicts(est, published, args, arrays)
+    assert all(p.requires_grad and not p.is_inference() for p in est.module_.parameters())
+    saved = torch.load(tmp_path / "again" / "ckpt" / "model_state.pt", weights_only=True)["model"]
+    assert {name: value.dtype for name, value in saved.items()} == {
+        name: value.dtype for name, value in arrays.items()
+    }
 
 
 def test_other_dtypes_are_brought_to_float32(published, tmp_path):

@@ -175,6 +175,7 @@ def _complete_norm(arrays: Arrays, base: str, channels: int) -> None:
         arrays.put(f"{base}norm.running_mean", mean - arrays.take(f"{base}conv.bias"))
 
 
+@torch.inference_mode(False)  # whatever the caller's mode is: the model may train on
 def build(
     estimator: E,
     arrays: Arrays,

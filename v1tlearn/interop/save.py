@@ -71,7 +71,7 @@ def save_v1t(estimator: EncodingRegressor, directory: str | Path) -> None:
     See Also
     --------
     load_v1t : The way back.
-    EncodingRegressor.save : Everything, training state and statistics included.
+    V1TRegressor.save : Everything, training state and statistics included.
 
     Notes
     -----
@@ -360,6 +360,10 @@ def _checkpoint(estimator: EncodingRegressor, args: dict[str, Any]) -> dict[str,
     }
 
 
+def _constant(value: Any) -> Tensor:
+    return torch.tensor(value, dtype=torch.float32)  # whatever torch's default dtype is
+
+
 def _weights(estimator: EncodingRegressor, args: dict[str, Any]) -> OrderedDict[str, Tensor]:
     """State of the published model: our weights, and the constants that it keeps beside them."""
     model = estimator.module_
@@ -371,15 +375,15 @@ def _weights(estimator: EncodingRegressor, args: dict[str, Any]) -> OrderedDict[
             value.detach().cpu().clone(memory_format=torch.contiguous_format)
         )
     for mouse in estimator.mice_:
-        out[f"readouts.{mouse}.reg_scale"] = torch.tensor(args["readout_reg_scale"])
+        out[f"readouts.{mouse}.reg_scale"] = _constant(args["readout_reg_scale"])
         if model.shifter(mouse) is not None:
-            out[f"core_shifter.{mouse}.reg_scale"] = torch.tensor(args["shifter_reg_scale"])
+            out[f"core_shifter.{mouse}.reg_scale"] = _constant(args["shifter_reg_scale"])
         if model.cropper.shifter(mouse) is not None:
             base = f"image_cropper.image_shifter.{mouse}."
-            out[base + "max_shift"] = torch.tensor(1 - args["center_crop"])
-            out[base + "reg_scale"] = torch.tensor(args["cropper_reg_scale"])
+            out[base + "max_shift"] = _constant(1 - args["center_crop"])
+            out[base + "reg_scale"] = _constant(args["cropper_reg_scale"])
     out |= _core_constants(estimator, args)
-    out["elu1.one"] = torch.tensor(1.0)
+    out["elu1.one"] = _constant(1.0)
     return out
 
 
@@ -388,7 +392,8 @@ def _crop(args: dict[str, Any]) -> dict[str, Tensor]:
     scale = args["center_crop"]
     height, width = crop_size(tuple(args["input_shape"][1:]), scale)
     y, x = torch.meshgrid(
-        torch.linspace(-scale, scale, height), torch.linspace(-scale, scale, width), indexing="ij"
+        *(torch.linspace(-scale, scale, side, dtype=torch.float32) for side in (height, width)),
+        indexing="ij",
     )
     return {"image_cropper.grid": torch.stack((x, y), dim=-1)[None]}
 
@@ -397,11 +402,11 @@ def _core_constants(estimator: EncodingRegressor, args: dict[str, Any]) -> dict[
     core = estimator.module_.core
     if args["core"] == "stacked2d":
         return {
-            "core.gamma_input": torch.tensor(args["core_reg_input"]),
-            "core.gamma_hidden": torch.tensor(args["core_reg_hidden"]),
-            "core._input_weights_regularizer.laplace.filter": torch.tensor([[_LAPLACE]]),
+            "core.gamma_input": _constant(args["core_reg_input"]),
+            "core.gamma_hidden": _constant(args["core_reg_hidden"]),
+            "core._input_weights_regularizer.laplace.filter": _constant([[_LAPLACE]]),
         }
-    out = {"core.reg_scale": torch.tensor(args["core_reg_scale"])}
+    out = {"core.reg_scale": _constant(args["core_reg_scale"])}
     transformer, n_blocks, rate = "core.transformer.", args["num_blocks"], args["drop_path"]
     if args["core"] == "cct":
         positions = sinusoidal_positions(math.prod(core.grid), args["emb_dim"])
@@ -410,17 +415,17 @@ def _core_constants(estimator: EncodingRegressor, args: dict[str, Any]) -> dict[
         rates = torch.linspace(0, rate, n_blocks, dtype=torch.float64)
         for block in range(n_blocks):
             out[f"{transformer}blocks.{block}.drop_path.keep_prop"] = 1 - rates[block]
-            out[f"{transformer}blocks.{block}.mha.scale"] = torch.tensor(dim**-0.5)
+            out[f"{transformer}blocks.{block}.mha.scale"] = _constant(dim**-0.5)
         return out
-    out[f"{transformer}drop_path.keep_prop"] = torch.tensor(1 - rate)
+    out[f"{transformer}drop_path.keep_prop"] = _constant(1 - rate)
     n_tokens = math.prod(core.grid) + 1
     for block in range(n_blocks):
         base = f"{transformer}blocks.{block}.mha."
         if args["use_lsa"]:
             out[base + "mask"] = torch.arange(n_tokens)[:, None].repeat(1, 2)
-            out[base + "max_value"] = torch.tensor(torch.finfo(torch.float32).max)
+            out[base + "max_value"] = _constant(torch.finfo(torch.float32).max)
         else:
-            out[base + "scale"] = torch.tensor(args["emb_dim"] ** -0.5)
+            out[base + "scale"] = _constant(args["emb_dim"] ** -0.5)
     return out
 
 
