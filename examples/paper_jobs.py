@@ -38,7 +38,7 @@ ENSEMBLE = 10, 5  # candidates, members
 # --quick: small cores that still go through every layer, and penalties for few small neurons.
 _QUICK = {"image_size": (18, 32), "max_epochs": 3, "batch_size": 12}
 _QUICK_CNN = {"n_layers": 2, "hidden_channels": 4, "input_kernel": 5, "hidden_kernel": 3}
-_QUICK_CNN |= {"laplace": 0.1}
+_QUICK_CNN |= {"laplace": 0.1, "lr": 0.003}
 _QUICK_VIT = {"patch_size": 6, "patch_stride": 4, "n_blocks": 2, "n_heads": 2, "embed_dim": 8}
 _QUICK_VIT |= {"mlp_dim": 16, "core_l1": 0.01, "lr": 0.005}
 _QUICK_ENSEMBLE = 3, 2

@@ -219,7 +219,10 @@ def lay_out(
 
 
 def _number(value: float | None, sign: bool = False) -> str:
-    return "-" if value is None else f"{value:+.3f}" if sign else f"{value:.3f}"
+    if value is None:
+        return "-"
+    value = round(value, 3) + 0.0  # no "-0.000"
+    return f"{value:+.3f}" if sign else f"{value:.3f}"
 
 
 def _difference(cell: Cell, dataset: str, mice: Sequence[str]) -> float | None:

@@ -122,6 +122,10 @@ class TestRendering:
         text, _ = self.render([job("V1T", {"A": 0.4, "B": 0.5})], mice="AB")
         assert cells_of(text, "Tables 1 and A.5", "V1T")[-3:] == ["0.450", "0.426", "-"]
 
+    def test_rounding_leaves_no_negative_zero(self):
+        text, _ = self.render([job("LN", dict.fromkeys("ABCDE", -0.0001))])
+        assert cells_of(text, "Tables 1 and A.5", "LN")[:6] == ["0.000"] * 6
+
     def test_several_seeds_become_mean_and_spread(self):
         seeds = [job("LN", dict.fromkeys("ABCDE", v), s) for s, v in enumerate((0.25, 0.29))]
         text, page = self.render(seeds)
