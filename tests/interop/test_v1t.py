@@ -359,6 +359,8 @@ def test_arguments_that_do_not_fit_the_arrays(published, tmp_path, changed, matc
         ),
         (lambda a: a.update({"readouts.A.bias": "text"}), "nothing but arrays"),
         (lambda a: a.update({"readouts.A.sigma": torch.zeros(1, 5, 3, 3)}), "sigma"),
+        (lambda a: a.update({"readouts.A.bias": torch.zeros(5).to_sparse()}), "is sparse"),
+        (lambda a: a.update({"readouts.A.bias": torch.zeros(5) * 1j}), "or complex"),
         (lambda a: a.pop("core_shifter.B.mlp.0.weight"), "core_shifter.B.mlp.0.weight"),
         (
             lambda a: a.update({"core.transformer.blocks.0.mha.scale": torch.tensor(1.0)}),

@@ -53,6 +53,11 @@ class Arrays:
                     "arrays by name, the state_dict() of a model."
                 )
             tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
+            if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+                raise TypeError(
+                    f"{origin} holds {name!r}, which is sparse, quantised or complex: expected "
+                    "plain real numbers."
+                )
             self._arrays[_plain_name(name)] = tensor.detach()
         if not self._arrays:
             raise ValueError(f"{origin} holds no array.")

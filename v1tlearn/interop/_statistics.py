@@ -140,7 +140,7 @@ def _from_recording(trials: Trials, mouse: str, n_neurons: int) -> Known:
         )
     names = trials.behavior_names(mouse)
     trials = trials.sel(mouse_id=mouse)
-    stored = trials.recordings[mouse].to_dataset()
+    stored = trials._recordings[mouse]  # whole: selecting its trials could copy its images
     # stored statistics are those of the raw data, not of what preprocessing makes of them
     usable = set() if trials._steps else set(stored.variables)
     wanted = {"stimuli", "responses"} | ({"behaviors"} if names else set())
