@@ -249,11 +249,12 @@ def test_missing_arguments_take_published_defaults(published, tmp_path):
     assert est.module_.core.input_shape == (1, 36, 64)
 
 
-def test_names_of_older_and_compiled_models(published, tmp_path):
+@pytest.mark.parametrize("prefix", ["", "_orig_mod.", "module.", "_orig_mod.module."])
+def test_names_of_older_and_wrapped_models(published, tmp_path, prefix):
     args = published.arguments()
     arrays = published.arrays(args)
     older = {
-        "_orig_mod." + name.replace("b-mlp.models.share.", "b-mlp.model."): value
+        prefix + name.replace("b-mlp.models.share.", "b-mlp.model."): value
         for name, value in arrays.items()
     }
     assert_predicts(

@@ -172,8 +172,8 @@ class Arrays:
 
 
 def _plain_name(name: str) -> str:
-    """Name without what `torch.compile` puts into it."""
-    return name.replace("_orig_mod.", "")
+    """Name without what `torch.compile` and `DataParallel` put into it."""
+    return name.replace("_orig_mod.", "").removeprefix("module.")
 
 
 def readout_name(rest: str, features: str = "features") -> str:
