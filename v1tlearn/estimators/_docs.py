@@ -73,7 +73,7 @@ position_network : bool, default=True
 position_dims : int, default=2
     Cortical axes used, 2 or 3.
 position_hidden_layers, position_hidden_units : int, default=1, 30
-    Size of the position network.
+    Size of the position network; without hidden layers it is linear, then tanh.
 gaussian : {{"full", "uncorrelated", "isotropic"}}, default="full"
     Spread of the readout position while training.
 init_sigma, init_mu_range : float, default=0.1, 0.3

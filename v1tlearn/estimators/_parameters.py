@@ -71,7 +71,7 @@ class EncodingParameters:
         "image_size": [StrOptions({"auto"}), tuple, list],
         "position_network": ["boolean"],
         "position_dims": [Interval(Integral, 2, 3, closed="both")],
-        "position_hidden_layers": [_COUNT],
+        "position_hidden_layers": [_NATURAL],
         "position_hidden_units": [_COUNT],
         "gaussian": [StrOptions({"full", "uncorrelated", "isotropic"})],
         "init_sigma": [_POSITIVE],
