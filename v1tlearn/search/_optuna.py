@@ -1,4 +1,4 @@
-"""The part of the search that speaks to Optuna: spaces, studies, one trial, results.
+"""The part of the search that speaks to Optuna: studies, one trial, results.
 
 Imported only when a search is fitted, so that the package works without Optuna.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 import warnings
 from collections import Counter
@@ -22,20 +21,18 @@ import numpy as np
 import optuna
 import pandas as pd
 import torch
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-    distribution_to_json,
+from optuna.exceptions import (
+    DuplicatedStudyError,
+    ExperimentalWarning,
+    UpdateFinishedTrialError,
 )
-from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sklearn.base import clone
+from sqlalchemy.exc import IntegrityError, OperationalError
 from tqdm.auto import tqdm
 
-from v1tlearn.search.spaces import IntegerUpTo, LogInteger
+from v1tlearn.search import _distributions as distributions
 from v1tlearn.training import NonFiniteLossError
 from v1tlearn.trials import Responses, Trials
 
@@ -44,6 +41,8 @@ logger = logging.getLogger("v1tlearn")
 _HEARTBEAT = 10  # seconds between the signs of life of a trial in a database
 _GRACE = 60  # seconds without one after which its process is taken to be dead
 _POLL = 1.0  # seconds between looks at the trials of other processes
+_OPENINGS = 10  # times that a database is opened which others are making
+_PATIENCE = 5  # seconds to wait for the settings of a study that another process begins
 _ATTEMPTS = 3  # times that parameters are tried whose process was killed
 
 _SETTINGS = "v1tlearn_settings"
@@ -53,125 +52,6 @@ _ATTEMPT = "v1tlearn_attempt"
 
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 _UNTRAINABLE = (ValueError, NonFiniteLossError, MemoryError, torch.OutOfMemoryError)
-
-
-# ------------------------------------------------------------------------------------------ spaces
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A parameter as Optuna knows it, and what its labels stand for.
-
-    Attributes
-    ----------
-    distribution : BaseDistribution
-        For a parameter with a `limit` the widest that it can be.
-    values : dict or None
-        The choices by the label under which Optuna stores them.
-    limit : str or None
-        The parameter whose value is the upper limit.
-    """
-
-    distribution: BaseDistribution
-    values: dict[Any, Any] | None = None
-    limit: str | None = None
-
-
-def read_space(space: Mapping[str, Any], estimator: Any) -> dict[str, Parameter]:
-    """Translate distributions of scipy, of this package, and lists; limits before what they limit.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the parameter.
-    """
-    known = estimator.get_params(deep=False)
-    unknown = sorted(set(space) - set(known))
-    if unknown:
-        raise ValueError(f"{type(estimator).__name__} has no parameters {unknown} to search over.")
-    taken = sorted(set(space) & {"max_epochs", "random_state", "validation_fraction"})
-    if taken:
-        raise ValueError(
-            f"{taken} cannot be searched over: all trials have the same validation set, and epochs "
-            "are what the search saves."
-        )
-    parameters = {
-        name: _parameter(name, found)
-        for name, found in space.items()
-        if not isinstance(found, IntegerUpTo)
-    }
-    for name, found in space.items():
-        if isinstance(found, IntegerUpTo):
-            high = _highest(found.parameter, parameters, known, name)
-            parameters[name] = Parameter(IntDistribution(found.low, high), limit=found.parameter)
-    return parameters
-
-
-def _parameter(name: str, found: Any) -> Parameter:
-    if isinstance(found, LogInteger):
-        return Parameter(IntDistribution(found.low, found.high, log=True))
-    if isinstance(found, list | tuple | np.ndarray) and len(found):
-        values = [value.item() if isinstance(value, np.generic) else value for value in found]
-        labelled = {_label(value): value for value in values}
-        return Parameter(CategoricalDistribution(list(labelled)), values=labelled)
-    kind = getattr(getattr(found, "dist", None), "name", None)
-    if kind in ("uniform", "loguniform", "randint"):
-        low, high = (value.item() for value in found.support())
-        if kind == "randint":
-            return Parameter(IntDistribution(low, high))
-        return Parameter(FloatDistribution(low, high, log=kind == "loguniform"))
-    raise TypeError(
-        f"{name}: {found!r} is nothing to search over: expected a list of values, uniform, "
-        "loguniform or randint of scipy.stats, LogInteger or IntegerUpTo."
-    )
-
-
-def _label(value: Any) -> Any:
-    """What Optuna can store in a database for a choice."""
-    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
-
-
-def _highest(
-    limit: str, parameters: Mapping[str, Parameter], known: Mapping[str, Any], name: str
-) -> int:
-    found = known.get(limit)
-    if limit in parameters:
-        parameter = parameters[limit]
-        found = max(parameter.values) if parameter.values else parameter.distribution.high
-    if not isinstance(found, int):
-        raise ValueError(
-            f"{name} goes up to {limit!r}, which is {found!r}: expected a parameter of integers "
-            "that has no such limit itself."
-        )
-    return found
-
-
-def _suggest(trial: optuna.Trial, space: Mapping[str, Parameter], estimator: Any) -> dict[str, Any]:
-    """Draw parameters: from the sampler, or those of a trial that is tried again."""
-    params: dict[str, Any] = {}
-    for name, parameter in space.items():
-        distribution = parameter.distribution
-        if isinstance(distribution, CategoricalDistribution):
-            params[name] = parameter.values[trial.suggest_categorical(name, distribution.choices)]
-        elif isinstance(distribution, FloatDistribution):
-            params[name] = trial.suggest_float(
-                name, distribution.low, distribution.high, log=distribution.log
-            )
-        else:
-            high = distribution.high
-            if parameter.limit is not None:
-                high = params.get(parameter.limit, getattr(estimator, parameter.limit))
-            params[name] = trial.suggest_int(name, distribution.low, high, log=distribution.log)
-    return params
-
-
-def decode(params: Mapping[str, Any], space: Mapping[str, Parameter]) -> dict[str, Any]:
-    """Parameters as stored by Optuna -> parameters of the estimator."""
-    return {
-        name: space[name].values[params[name]] if space[name].values else params[name]
-        for name in space
-        if name in params
-    }
 
 
 # ----------------------------------------------------------------------------------------- studies
@@ -200,7 +80,7 @@ class Job:
     trials: Trials
     target: Responses
     validation: Trials | None
-    space: dict[str, Parameter]
+    space: dict[str, distributions.Parameter]
     n_trials: int | None
     timeout: float | None
     min_epochs: int
@@ -232,13 +112,20 @@ def open_storage(storage: str | Path | None) -> Iterator[optuna.storages.BaseSto
     engine: dict[str, Any] = {}
     if url.startswith("sqlite:"):
         engine = {"connect_args": {"timeout": 60}}  # seconds to wait while others write
-    found = optuna.storages.RDBStorage(
-        url,
-        engine_kwargs=engine,
-        heartbeat_interval=_HEARTBEAT,
-        grace_period=_GRACE,
-        heartbeat_stale_trial_callback=_try_again,
-    )
+    for attempt in range(_OPENINGS):
+        try:
+            found = optuna.storages.RDBStorage(
+                url,
+                engine_kwargs=engine,
+                heartbeat_interval=_HEARTBEAT,
+                grace_period=_GRACE,
+                heartbeat_stale_trial_callback=_try_again,
+            )
+            break
+        except (OperationalError, IntegrityError):  # others make the same tables at this moment
+            if attempt == _OPENINGS - 1:
+                raise
+            time.sleep(0.5)
     try:
         yield found
     finally:
@@ -253,11 +140,17 @@ def open_study(
     max_epochs: int,
     reduction_factor: int,
 ) -> optuna.Study:
-    """Open a study, or begin it."""
+    """Open a study, or begin it; one of several processes begins it, and notes the settings."""
     pruner = optuna.pruners.HyperbandPruner(min_epochs, max_epochs, reduction_factor)
-    study = optuna.create_study(
-        storage=storage, study_name=name, direction="maximize", load_if_exists=True, pruner=pruner
-    )
+    try:
+        study = optuna.create_study(
+            storage=storage, study_name=name, direction="maximize", pruner=pruner
+        )
+    except DuplicatedStudyError:
+        study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
+        start = time.monotonic()
+        while _SETTINGS not in study.user_attrs and time.monotonic() - start < _PATIENCE:
+            time.sleep(0.1)
     # The pruner lays out its brackets when it first judges a trial; a sampler that goes on with a
     # study needs them before that.
     pruner.prune(study, create_trial(value=0.0))
@@ -303,20 +196,40 @@ def noted_seed(study: optuna.Study) -> int | None:
     return study.user_attrs.get(_SETTINGS, {}).get("random_state")
 
 
-def describe_space(space: Mapping[str, Parameter]) -> dict[str, str]:
-    """Describe a space for `check_settings`."""
-    return {
-        name: distribution_to_json(p.distribution) + (f" up to {p.limit}" if p.limit else "")
-        for name, p in space.items()
-    }
-
-
 # ------------------------------------------------------------------------------------------ trials
+
+
+class _SeededByTrial(optuna.samplers.BaseSampler):
+    """TPE with a seed for every trial, of the search's seed and the number of the trial.
+
+    So a study that goes on is as one that was never stopped, and processes that begin trials at the
+    same moment draw different parameters.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        seed = np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0]
+        self._tpe = optuna.samplers.TPESampler(seed=int(seed))
+        self._tpe.before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> Any:
+        return self._tpe.infer_relative_search_space(study, trial)
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: Any) -> Any:
+        return self._tpe.sample_relative(study, trial, search_space)
+
+    def sample_independent(
+        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
+    ) -> Any:
+        return self._tpe.sample_independent(study, trial, param_name, param_distribution)
 
 
 def work(job: Job, study: optuna.Study) -> None:
     """Run trials until the study, with those of other processes, has enough of them."""
     start = time.monotonic()
+    study.sampler = _SeededByTrial(job.seed)
     with tqdm(total=job.n_trials, desc="search", unit="trial", disable=not job.verbose) as bar:
         while job.timeout is None or time.monotonic() - start < job.timeout:
             optuna.storages.fail_stale_trials(study)
@@ -330,9 +243,6 @@ def work(job: Job, study: optuna.Study) -> None:
             if job.n_trials is not None and finished + running >= job.n_trials:
                 time.sleep(_POLL)  # others may die and leave their trials to us
                 continue
-            entropy = [job.seed, sum(states.values()), *([os.getpid()] if running else [])]
-            seed = np.random.SeedSequence(entropy).generate_state(1)[0]
-            study.sampler = optuna.samplers.TPESampler(seed=int(seed))
             _run(job, study)
 
 
@@ -373,7 +283,7 @@ def _run(job: Job, study: optuna.Study) -> None:
 def _train(job: Job, trial: optuna.Trial) -> float:
     """Train one model, reporting after every epoch; the best validation correlation."""
     trial.set_user_attr(_STARTED, True)
-    params = _suggest(trial, job.space, job.estimator)
+    params = distributions.suggest(trial, job.space, job.estimator)
     estimator = clone(job.estimator).set_params(**params)
     best = -np.inf
 
@@ -421,7 +331,7 @@ def _give_up_unborn(study: optuna.Study) -> None:
 # ----------------------------------------------------------------------------------------- results
 
 
-def results(study: optuna.Study, space: Mapping[str, Parameter]) -> pd.DataFrame:
+def results(study: optuna.Study, space: Mapping[str, distributions.Parameter]) -> pd.DataFrame:
     """One row per trial that was begun."""
     rows = []
     for trial in study.get_trials(deepcopy=False):
@@ -436,7 +346,7 @@ def results(study: optuna.Study, space: Mapping[str, Parameter]) -> pd.DataFrame
             TrialState.RUNNING: "running",
         }[trial.state]
         scored = state in ("complete", "pruned")
-        params = decode(trial.params, space)
+        params = distributions.decode(trial.params, space)
         rows.append(
             {
                 "trial": trial.number,
@@ -453,16 +363,16 @@ def results(study: optuna.Study, space: Mapping[str, Parameter]) -> pd.DataFrame
 
 
 def importances(
-    study: optuna.Study, space: Mapping[str, Parameter], method: str, seed: int
+    study: optuna.Study, space: Mapping[str, distributions.Parameter], method: str, seed: int
 ) -> dict[str, float]:
     """Importance of every parameter, from the trials trained to the end.
 
     Parameters with a limit are seen in their widest range, since Optuna leaves out those whose
     distribution changes from trial to trial.
     """
-    distributions = {name: parameter.distribution for name, parameter in space.items()}
+    widest = {name: parameter.distribution for name, parameter in space.items()}
     trials = [
-        create_trial(params=trial.params, distributions=distributions, value=trial.value)
+        create_trial(params=trial.params, distributions=widest, value=trial.value)
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     ]
     with quiet():

@@ -349,7 +349,7 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
                 "a difference."
             )
         backend = _import_backend()
-        space = backend.read_space(self._space(), self.estimator)
+        space = backend.distributions.read_space(self._space(), self.estimator)
         found = backend.importances(self.study_, space, method, self.seed_)
         return pd.Series(found, name="importance").sort_values(ascending=False)
 
@@ -389,7 +389,7 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
         estimator = clone(self.estimator).set_params(
             validation_fraction=self.validation_fraction, random_state=training
         )
-        space = backend.read_space(self._space(), estimator)
+        space = backend.distributions.read_space(self._space(), estimator)
         fixed = {
             name: repr(value)
             for name, value in self.estimator.get_params(deep=False).items()
@@ -400,7 +400,7 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
             {
                 "estimator": type(self.estimator).__name__,
                 "parameters": fixed,
-                "space": backend.describe_space(space),
+                "space": backend.distributions.describe_space(space),
                 "min_epochs": int(self.min_epochs),
                 "reduction_factor": int(self.reduction_factor),
                 "validation_fraction": float(self.validation_fraction),
@@ -436,7 +436,7 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
             )
         best = study.best_trial
         self.best_score_ = best.value
-        self.best_params_ = backend.decode(best.params, job.space)
+        self.best_params_ = backend.distributions.decode(best.params, job.space)
 
     def _best(self) -> EncodingRegressor:
         check_is_fitted(self, "study_")

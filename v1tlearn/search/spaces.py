@@ -163,8 +163,8 @@ def scikit_learn_space(space: Mapping[str, Any]) -> list[Space]:
     --------
     >>> from v1tlearn.search import V1T_SPACE, scikit_learn_space
     >>> spaces = scikit_learn_space(V1T_SPACE)
-    >>> len(spaces), spaces[6]["patch_size"], spaces[6]["patch_stride"].support()
-    (15, [8], (1, 8))
+    >>> len(spaces), spaces[6]["patch_size"], int(spaces[6]["patch_stride"].support()[1])
+    (15, [8], 8)
     """
     spaces = [dict(space)]
     for limit in dict.fromkeys(d.parameter for d in space.values() if isinstance(d, IntegerUpTo)):

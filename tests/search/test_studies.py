@@ -1,0 +1,210 @@
+import io
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from typing import ClassVar
+
+import optuna
+import pandas as pd
+import pytest
+from scipy.stats import loguniform, uniform
+from sklearn.base import clone
+
+import v1tlearn as v1
+from tests.search.pretended import Pretended, search_pretended, small_cnn
+from v1tlearn.search import (
+    HyperbandSearch,
+    _optuna,
+)
+
+
+def test_study_goes_on_where_it_stopped_as_if_it_had_not(trials, tmp_path):
+    path = tmp_path / "study.db"
+    estimator = Pretended(max_epochs=3)
+    first = search_pretended(estimator, storage=path, n_trials=5).fit(trials).results_
+    second = search_pretended(estimator, storage=path, n_trials=13).fit(trials)
+    at_once = search_pretended(estimator, study_name="Pretended", n_trials=13).fit(trials)
+    pd.testing.assert_frame_equal(second.results_[:5], first)
+    assert len(second.results_) == 13
+    same = ["state", "epochs", "score", "param_lr"]
+    pd.testing.assert_frame_equal(second.results_[same], at_once.results_[same])
+    again = search_pretended(estimator, storage=f"sqlite:///{path}", n_trials=13).fit(trials)
+    pd.testing.assert_frame_equal(again.results_, second.results_)
+    assert again.best_params_ == second.best_params_
+
+
+def test_study_keeps_its_seed(trials, tmp_path):
+    params = {"storage": tmp_path / "study.db", "random_state": None}
+    first = search_pretended(n_trials=1, **params).fit(trials)
+    assert search_pretended(n_trials=2, **params).fit(trials).seed_ == first.seed_
+
+
+def test_study_of_another_search_is_not_mixed_with_this_one(trials, tmp_path):
+    path = tmp_path / "study.db"
+    search = search_pretended(storage=path, n_trials=1).fit(trials)
+    for params, named in [
+        ({"space": {"lr": uniform(0.1, 0.5)}}, "space"),
+        ({"random_state": 1}, "random_state"),
+        ({"estimator__n_layers": 3}, "parameters"),
+        ({"validation_fraction": 0.2}, "validation_fraction"),
+    ]:
+        with pytest.raises(ValueError, match=rf"'Pretended' was begun with .*{named}"):
+            clone(search).set_params(**params).fit(trials)
+    with pytest.raises(ValueError, match="trials and neurons"):
+        clone(search).fit(trials[:40])
+    table = clone(search).set_params(study_name="other", random_state=1).fit(trials).results_
+    assert len(table) == 1
+    moved = clone(search).set_params(estimator__device="cpu", n_trials=2)
+    assert len(moved.fit(trials).results_) == 2
+
+
+def test_trial_that_the_user_breaks_off_is_run_again(trials, tmp_path):
+    class Impatient(Pretended):
+        calls: ClassVar[list] = []
+
+        def fit(self, *args, **kwargs):
+            self.calls.append(self.lr)
+            if len(self.calls) == 2:
+                raise KeyboardInterrupt
+            return super().fit(*args, **kwargs)
+
+    search = search_pretended(Impatient(max_epochs=2), storage=tmp_path / "study.db", n_trials=3)
+    with pytest.raises(KeyboardInterrupt):
+        search.fit(trials)
+    table = search.fit(trials).results_
+    assert table["state"].tolist().count("interrupted") == 1
+    assert len(table) == 4
+    assert Impatient.calls[2] == Impatient.calls[1]
+
+
+def test_trial_that_another_process_gave_up_is_left_to_it(trials, tmp_path, caplog):
+    path = tmp_path / "study.db"
+
+    class Suspended(Pretended):
+        calls: ClassVar[list] = []
+
+        def fit(self, *args, **kwargs):
+            self.calls.append(self.lr)
+            if len(self.calls) == 1:
+                study = optuna.load_study(study_name="Suspended", storage=f"sqlite:///{path}")
+                study.tell(0, state=optuna.trial.TrialState.FAIL)
+            return super().fit(*args, **kwargs)
+
+    table = search_pretended(Suspended(max_epochs=2), storage=path, n_trials=2).fit(trials).results_
+    assert "took a trial for dead" in caplog.text
+    assert table["state"][0] == "interrupted"
+    assert set(table["state"][1:]) <= {"complete", "pruned"}
+    assert len(table) == 3
+
+
+SCRIPT = """
+    import os, signal, sys, time
+    from scipy.stats import uniform
+    import v1tlearn as v1
+    from v1tlearn.search import HyperbandSearch
+
+    calls = []
+
+    class Pretended(v1.CNNRegressor):
+        def fit(self, *args, on_epoch=None, **kwargs):
+            for epoch in range(1, 4):
+                on_epoch({{"epoch": epoch, "validation_correlation": self.lr * epoch}})
+                {during}
+            return self
+
+    trials = v1.Trials(v1.make_v1_recordings(
+        n_mice=1, n_neurons=3, n_trials=12, n_test_images=2, n_repeats=2, image_shape=(16, 24),
+        random_state=0)).sel(tier="train")
+    search = HyperbandSearch(
+        Pretended(max_epochs=3), {{"lr": uniform(0.1, 0.9)}}, n_trials={n_trials}, min_epochs=1,
+        storage=sys.argv[1], random_state={seed}, refit=False)
+    table = search.fit(trials).results_
+    print(search.seed_)
+    print(table.to_json(orient="records"))
+"""
+
+
+def script(path, n_trials, during, seed=0):
+    code = textwrap.dedent(SCRIPT).format(n_trials=n_trials, during=during, seed=seed)
+    return [sys.executable, "-c", code, str(path)]
+
+
+def test_trial_of_a_killed_process_is_run_again(tmp_path, monkeypatch):
+    path = tmp_path / "study.db"
+    kill = "calls.append(epoch) or len(calls) < 5 or os.kill(os.getpid(), signal.SIGKILL)"
+    killed = subprocess.run(script(path, 6, kill), env=os.environ, timeout=120, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    study = optuna.load_study(study_name="Pretended", storage=f"sqlite:///{path}")
+    states = [trial.state.name for trial in study.trials]
+    assert states[-1] == "RUNNING"
+    assert "RUNNING" not in states[:-1]
+    left, n_before = study.trials[-1].params, len(states)
+
+    monkeypatch.setattr(_optuna, "_HEARTBEAT", 1)
+    monkeypatch.setattr(_optuna, "_GRACE", 1)
+    trials = v1.Trials(
+        v1.make_v1_recordings(
+            n_mice=1,
+            n_neurons=3,
+            n_trials=12,
+            n_test_images=2,
+            n_repeats=2,
+            image_shape=(16, 24),
+            random_state=0,
+        )
+    ).sel(tier="train")
+    table = search_pretended(Pretended(max_epochs=3), storage=path, n_trials=6).fit(trials).results_
+    states = table["state"].value_counts()
+    assert states["interrupted"] == 1
+    assert states.drop("interrupted").sum() == 6
+    broken = table.index[table["state"] == "interrupted"][0]
+    assert broken == n_before - 1
+    assert table["param_lr"][broken] == left["lr"]
+    assert (table["param_lr"][broken + 1 :] == left["lr"]).sum() == 1
+
+
+def test_trial_that_died_before_its_first_sign_of_life_is_given_up(trials, tmp_path, monkeypatch):
+    search = search_pretended(storage=tmp_path / "study.db", n_trials=1).fit(trials)
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    optuna.load_study(study_name="Pretended", storage=url).ask()  # and dies
+    monkeypatch.setattr(_optuna, "_GRACE", 1)
+    table = clone(search).set_params(n_trials=2).fit(trials).results_
+    assert table["state"].tolist()[0] == "complete"
+    assert table["state"].tolist()[1] == "interrupted"
+    assert len(table) == 3
+
+
+@pytest.mark.slow
+def test_processes_that_start_together_share_a_study(tmp_path):
+    command = script(tmp_path / "study.db", 12, "time.sleep(0.1)", seed=None)
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    answers = [process.communicate(timeout=240)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    seeds, tables = zip(*(answer.strip().splitlines()[-2:] for answer in answers), strict=True)
+    assert len(set(seeds)) == 1
+    for table in tables:
+        table = pd.read_json(io.StringIO(table))
+        assert table["state"].isin(["complete", "pruned"]).sum() >= 12
+        assert len(table) <= 14  # all may begin the last one
+        assert table["param_lr"].is_unique
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stored", [False, True])
+def test_search_runs_trials_in_several_processes(trials, tmp_path, stored):
+    search = HyperbandSearch(
+        small_cnn(max_epochs=3),
+        {"lr": loguniform(1e-4, 1e-1)},
+        n_trials=6,
+        min_epochs=1,
+        n_jobs=2,
+        random_state=0,
+        storage=tmp_path / "study.db" if stored else None,
+    ).fit(trials)
+    assert len(search.results_) in (6, 7)
+    complete = search.results_[search.results_["state"] == "complete"]
+    assert search.best_score_ == complete["score"].max()
+    assert len(search.study_.trials) == len(search.results_)
+    assert search.score(trials) == search.best_estimator_.score(trials)

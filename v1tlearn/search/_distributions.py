@@ -1,0 +1,143 @@
+"""Spaces as Optuna knows them: distributions, draws, and values read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+
+from v1tlearn.search.spaces import IntegerUpTo, LogInteger
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter as Optuna knows it, and what its labels stand for.
+
+    Attributes
+    ----------
+    distribution : BaseDistribution
+        For a parameter with a `limit` the widest that it can be.
+    values : dict or None
+        The choices by the label under which Optuna stores them.
+    limit : str or None
+        The parameter whose value is the upper limit.
+    """
+
+    distribution: BaseDistribution
+    values: dict[Any, Any] | None = None
+    limit: str | None = None
+
+
+def read_space(space: Mapping[str, Any], estimator: Any) -> dict[str, Parameter]:
+    """Translate distributions of scipy, of this package, and lists; limits before what they limit.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the parameter.
+    """
+    known = estimator.get_params(deep=False)
+    unknown = sorted(set(space) - set(known))
+    if unknown:
+        raise ValueError(f"{type(estimator).__name__} has no parameters {unknown} to search over.")
+    taken = sorted(set(space) & {"max_epochs", "random_state", "validation_fraction"})
+    if taken:
+        raise ValueError(
+            f"{taken} cannot be searched over: all trials have the same validation set, and epochs "
+            "are what the search saves."
+        )
+    parameters = {
+        name: _parameter(name, found)
+        for name, found in space.items()
+        if not isinstance(found, IntegerUpTo)
+    }
+    for name, found in space.items():
+        if isinstance(found, IntegerUpTo):
+            high = _highest(found.parameter, parameters, known, name)
+            parameters[name] = Parameter(IntDistribution(found.low, high), limit=found.parameter)
+    return parameters
+
+
+def _parameter(name: str, found: Any) -> Parameter:
+    if isinstance(found, LogInteger):
+        return Parameter(IntDistribution(found.low, found.high, log=True))
+    if isinstance(found, list | tuple | np.ndarray) and len(found):
+        values = [value.item() if isinstance(value, np.generic) else value for value in found]
+        labelled = {_label(value): value for value in values}
+        return Parameter(CategoricalDistribution(list(labelled)), values=labelled)
+    kind = getattr(getattr(found, "dist", None), "name", None)
+    if kind in ("uniform", "loguniform", "randint"):
+        low, high = (value.item() for value in found.support())
+        if kind == "randint":
+            return Parameter(IntDistribution(low, high))
+        return Parameter(FloatDistribution(low, high, log=kind == "loguniform"))
+    raise TypeError(
+        f"{name}: {found!r} is nothing to search over: expected a list of values, uniform, "
+        "loguniform or randint of scipy.stats, LogInteger or IntegerUpTo."
+    )
+
+
+def _label(value: Any) -> Any:
+    """What Optuna can store in a database for a choice."""
+    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
+
+
+def _highest(
+    limit: str, parameters: Mapping[str, Parameter], known: Mapping[str, Any], name: str
+) -> int:
+    found = known.get(limit)
+    if limit in parameters:
+        parameter = parameters[limit]
+        found = max(parameter.values) if parameter.values else parameter.distribution.high
+    if not isinstance(found, int):
+        raise ValueError(
+            f"{name} goes up to {limit!r}, which is {found!r}: expected a parameter of integers "
+            "that has no such limit itself."
+        )
+    return found
+
+
+def suggest(trial: optuna.Trial, space: Mapping[str, Parameter], estimator: Any) -> dict[str, Any]:
+    """Draw parameters: from the sampler, or those of a trial that is tried again."""
+    params: dict[str, Any] = {}
+    for name, parameter in space.items():
+        distribution = parameter.distribution
+        if isinstance(distribution, CategoricalDistribution):
+            params[name] = parameter.values[trial.suggest_categorical(name, distribution.choices)]
+        elif isinstance(distribution, FloatDistribution):
+            params[name] = trial.suggest_float(
+                name, distribution.low, distribution.high, log=distribution.log
+            )
+        else:
+            high = distribution.high
+            if parameter.limit is not None:
+                high = params.get(parameter.limit, getattr(estimator, parameter.limit))
+            params[name] = trial.suggest_int(name, distribution.low, high, log=distribution.log)
+    return params
+
+
+def decode(params: Mapping[str, Any], space: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Parameters as stored by Optuna -> parameters of the estimator."""
+    return {
+        name: space[name].values[params[name]] if space[name].values else params[name]
+        for name in space
+        if name in params
+    }
+
+
+def describe_space(space: Mapping[str, Parameter]) -> dict[str, str]:
+    """Describe a space for `check_settings`."""
+    return {
+        name: distribution_to_json(p.distribution) + (f" up to {p.limit}" if p.limit else "")
+        for name, p in space.items()
+    }
