@@ -10,7 +10,7 @@ from setuptools import find_packages, setup
 readme = Path(__file__).with_name("README.md")
 
 plot = ["matplotlib>=3.8.4"]
-search = ["optuna>=4"]
+search = ["optuna>=5"]
 test = [
     "hypothesis>=6.100",
     "import-linter>=2.3",
@@ -20,6 +20,7 @@ test = [
     "pytest-xdist>=3.6",
     "ruff>=0.9",
     *plot,
+    *search,
 ]
 docs = [
     "numpydoc>=1.8",
@@ -28,6 +29,7 @@ docs = [
     "sphinx>=8",
     "sphinx-gallery>=0.18",
     *plot,
+    *search,
 ]
 
 setup(

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from sklearn.base import clone
 from sklearn.model_selection import PredefinedSplit
+from sklearn.utils.parallel import Parallel, delayed
 
 from v1tlearn.training.seeds import RandomState, draw_seed
 
@@ -139,9 +139,16 @@ def leave_one_mouse_out(
 
     Raises
     ------
+    TypeError
+        If the estimator has no `transfer`.
     ValueError
         If there is but one mouse, or a tier or a mouse is missing.
     """
+    if not hasattr(est, "transfer"):
+        raise TypeError(
+            f"a {type(est).__name__} has no transfer: expected one of the models of this package. "
+            "The transformers of a Pipeline can be applied to the trials before."
+        )
     if test is None:
         if validation is not None:
             raise ValueError("validation is for use with test: without it, tiers decide.")

@@ -436,7 +436,6 @@ def test_a_list_of_recordings_in_a_search(data, small):
         (v1.CNNRegressor, {"standardize": "yes"}),
         (v1.CNNRegressor, {"device": "gpu"}),
         (v1.CNNRegressor, {"precision": "float16"}),
-        (v1.CNNRegressor, {"precision": "tf32"}),
         (v1.CNNRegressor, {"random_state": -1}),
         (v1.CNNRegressor, {"random_state": "seed"}),
         (v1.CNNRegressor, {"n_layers": 0}),

@@ -2,10 +2,13 @@
 
 import pickle
 
+import joblib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LinearRegression
 
 import v1tlearn as v1
 from v1tlearn.model_selection import leave_one_mouse_out
@@ -181,8 +184,16 @@ class TestErrors:
             fitted.transfer(new_mouse, behavior_mode="none")
 
     def test_unknown_parameter(self, fitted, new_mouse):
-        with pytest.raises(TypeError, match="learning_rate"):
+        with pytest.raises(ValueError, match="Invalid parameter 'learning_rate'"):
             fitted.transfer(new_mouse, learning_rate=1.0)
+
+    def test_responses_beside_trials(self, fitted, new_mouse):
+        with pytest.raises(TypeError, match="freeze_core is a Responses: expected True or False"):
+            fitted.transfer(new_mouse, new_mouse.responses)
+
+    def test_a_learning_rate_for_a_frozen_core(self, fitted, new_mouse):
+        with pytest.raises(ValueError, match="set freeze_core=False"):
+            fitted.transfer(new_mouse, core_lr=1e-4)
 
 
 class TestLeaveOneMouseOut:
@@ -207,12 +218,21 @@ class TestLeaveOneMouseOut:
         one, other = (leave_one_mouse_out(small(max_epochs=1), two, n_jobs=n) for n in (1, 2))
         np.testing.assert_allclose(one["correlation"], other["correlation"], atol=1e-5)
 
+    def test_threads_change_nothing(self, small, three):
+        two = three.sel(mouse_id=["A", "B"])
+        alone = leave_one_mouse_out(small(max_epochs=1), two)
+        with joblib.parallel_config(backend="threading", n_jobs=3):
+            threads = leave_one_mouse_out(small(max_epochs=1), two)
+        pd.testing.assert_frame_equal(alone, threads)
+
     def test_trials_to_score_on_may_be_given(self, small, three):
         train, test = three.sel(tier="train"), three.sel(tier="test")
         table = leave_one_mouse_out(small(max_epochs=1), train, test)
         assert table["correlation"].between(-1, 1).all()
 
     def test_errors(self, small, three):
+        with pytest.raises(TypeError, match="LinearRegression has no transfer"):
+            leave_one_mouse_out(LinearRegression(), three)
         with pytest.raises(ValueError, match="needs at least two"):
             leave_one_mouse_out(small(), three.sel(mouse_id="A"))
         with pytest.raises(ValueError, match=r"no tier \['test'\]"):

@@ -187,6 +187,11 @@ def test_loss_and_score_of_validation():
 
     record = evaluate(model, data, settings, score)
     assert record["validation_correlation"] == 1.5  # mean over mice
+    neurons = [d.responses.shape[1] for d in data.values()]
+    scores = iter(torch.tensor([1.0, 2.0]))
+    by_neurons = evaluate(model, data, settings, lambda *_: next(scores), "neurons")
+    expected = (1 * neurons[0] + 2 * neurons[1]) / sum(neurons)
+    assert by_neurons["validation_correlation"] == pytest.approx(expected)
     loss, count = 0.0, 0
     for (predictions, responses, recorded), (mouse, d) in zip(seen, data.items(), strict=True):
         batch = d.batch(slice(None))
@@ -216,7 +221,7 @@ def test_prediction_does_not_depend_on_the_batch_size():
 class Script:
     """A schedule with a given course, which notes what it is told."""
 
-    min_lr, scores_initial_weights = 0.0, False
+    min_lr, scores_initial_weights, mean_over = 0.0, False, "mice"
 
     def __init__(self, *verdicts):
         self.verdicts, self.scores = list(verdicts), []

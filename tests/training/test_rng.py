@@ -1,3 +1,6 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -44,3 +47,22 @@ def test_seeds(seed):
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         torch.testing.assert_close(first, torch.rand(3), rtol=0, atol=0)
+
+
+def test_threads_take_turns():
+    def draw(seed):
+        rng = initial_rng(seed)
+        numbers = []
+        for _ in range(20):
+            with isolated_rng(rng, CPU):
+                numbers.append(torch.rand(50).sum().item())
+                time.sleep(0.0005)
+                numbers.append(torch.rand(()).item())
+        return numbers
+
+    before = torch.get_rng_state()
+    alone = [draw(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(draw, range(4)))
+    assert together == alone
+    assert torch.equal(torch.get_rng_state(), before)

@@ -121,7 +121,8 @@ standardize : bool, default=True
 device : str, default="auto"
     "auto" takes cuda, mps or cpu, whichever is there first.
 precision : {{"auto", "float32", "tf32", "bfloat16"}}, default="auto"
-    "auto" is bfloat16 for training on CUDA devices that have it, float32 otherwise.
+    "auto" is bfloat16 for training on CUDA devices that have it, float32 otherwise. "tf32" is the
+    fast form of float32 that CUDA devices have, and float32 elsewhere.
 deterministic : bool, default=False
     Deterministic algorithms on GPUs, too.
 random_state : int, RandomState, Generator or None, default=None

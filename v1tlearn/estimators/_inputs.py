@@ -142,6 +142,31 @@ def check_parameters(estimator: EncodingRegressor) -> None:
         )
 
 
+def check_transfer(trials: Any, freeze_core: Any, params: dict[str, Any]) -> None:
+    """Check the arguments of `transfer`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Saying what was expected.
+    """
+    if not isinstance(trials, Trials):
+        raise TypeError(
+            f"trials is a {type(trials).__name__}: expected Trials; Trials.from_arrays(...) makes "
+            "them of arrays."
+        )
+    if not isinstance(freeze_core, bool | np.bool_):
+        raise TypeError(
+            f"freeze_core is a {type(freeze_core).__name__}: expected True or False. The trials "
+            "bring their responses: call transfer(trials)."
+        )
+    if freeze_core and params.get("core_lr") is not None:
+        raise ValueError(
+            f"core_lr={params['core_lr']!r} has no effect on a frozen core: set freeze_core=False "
+            "to train it further."
+        )
+
+
 def check_like_fit(
     estimator: EncodingRegressor, trials: Trials, *, same_mice: bool = False
 ) -> None:
@@ -196,7 +221,13 @@ def _check_columns(estimator: EncodingRegressor, trials: Trials, mouse: str) -> 
             f"mouse {mouse!r}: behaviors are missing, but the model was fitted with {used}: give "
             "behaviors for every trial."
         )
-    if used and names != fitted:
+    if used and estimator.columns_assumed_:  # nobody told the order, so names decide
+        if missing := [name for name in used if name not in names]:
+            raise ValueError(
+                f"mouse {mouse!r}: the columns of behaviors are {names}, but the model uses {used}: "
+                f"{missing} are missing."
+            )
+    elif used and names != fitted:
         raise ValueError(
             f"mouse {mouse!r}: the columns of behaviors are {names}, at fit they were {fitted}: "
             "give the same columns in the same order."
@@ -277,6 +308,8 @@ def _only_mouse(estimator: EncodingRegressor, stimuli: Any, mouse_ids: Any) -> A
 
 def _names_at_fit(estimator: EncodingRegressor) -> Any:
     """Columns without names are taken to be those of `fit`, if there are as many."""
+    if estimator.columns_assumed_:
+        return None  # named by their number, as in Trials.from_arrays
 
     def unnamed(mouse: str, n_columns: int) -> list[str]:
         names = estimator.behavior_names_.get(mouse)

@@ -19,6 +19,24 @@ _COUNT = Interval(Integral, 1, None, closed="left")
 _NATURAL = Interval(Integral, 0, None, closed="left")
 
 
+# The training of Li et al. (2023), whatever the model.
+V1T_TRAINING: dict[str, Any] = {
+    "core_pass": "per_mouse",
+    "optimizer": "adamw",
+    "betas": (0.9, 0.9999),
+    "weight_decay": 0.0,
+    "batch_size": 16,
+    "max_epochs": 400,
+    "loss_scale": "sqrt",
+    "loss_epsilon": FLOAT32_EPSILON,
+    "schedule": "plateau",
+    "lr_patience": 10,
+    "lr_factor": 0.3,
+    "max_lr_drops": 2,
+    "precision": "tf32",
+}
+
+
 @dataclass(eq=False, repr=False, kw_only=True)
 class EncodingParameters:
     """Parameters of an encoding model, described with the models themselves."""

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from v1tlearn.estimators._modules import make_model
+from v1tlearn.training import initial_rng, isolated_rng
 from v1tlearn.training.state import map_tensors
 
 if TYPE_CHECKING:
@@ -66,11 +67,8 @@ def restore_module(estimator: EncodingRegressor) -> None:
     weights = estimator.__dict__.get("module_")
     if not isinstance(weights, dict):
         return
-    rng = torch.get_rng_state()
-    try:
+    with isolated_rng(initial_rng(0), torch.device("cpu")):  # initial weights are not kept
         module = make_model(estimator)
-    finally:
-        torch.set_rng_state(rng)
     module.load_state_dict(weights)
     estimator.module_ = module.eval()
 

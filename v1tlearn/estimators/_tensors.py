@@ -59,6 +59,7 @@ def describe(estimator: EncodingRegressor, trials: Trials, target: Responses) ->
         "n_neurons_": {m: len(statistics[m]["response_scale"]) for m in mice},
         "image_shape_": tuple(int(s) for s in shapes[mice[0]]),
         "behavior_names_": names,
+        "columns_assumed_": False,
         "behavior_mode_": mode,
         "core_columns_": core_columns,
         "used_columns_": used,
@@ -286,8 +287,7 @@ def mouse_data(
         float(statistics["image_std"]),
     )
     if estimator.used_columns_[mouse]:
-        values = _behavior(estimator, trials, mouse, device)
-        names = estimator.behavior_names_[mouse]
+        values, names = _behavior(estimator, trials, mouse, device)
         if estimator.core_columns_:
             data.behaviors = values[:, [names.index(c) for c in estimator.core_columns_]]
         moving = shift_columns(estimator.parameters_["shift_columns"])
@@ -329,10 +329,12 @@ def _images(trials: Trials, mouse: str, device: torch.device) -> torch.Tensor:
 
 def _behavior(
     estimator: EncodingRegressor, trials: Trials, mouse: str, device: torch.device
-) -> torch.Tensor:
-    """All behaviour columns of one mouse, standardised."""
+) -> tuple[torch.Tensor, list[str]]:
+    """Behaviour columns that the model knows of one mouse, standardised; and their names."""
     values = np.asarray(trials.get("behaviors", mouse), dtype=np.float64)
-    names = estimator.behavior_names_[mouse]
+    given, known = trials.behavior_names(mouse), estimator.behavior_names_[mouse]
+    names = [name for name in known if name in given]  # all, in this order, unless assumed
+    values = values.take([given.index(name) for name in names], axis=1)
     bad = ~np.isfinite(values).all(axis=0)
     bad &= np.isin(names, estimator.used_columns_[mouse])
     if bad.any():
@@ -343,5 +345,7 @@ def _behavior(
         )
     statistics = estimator.statistics_[mouse]
     if "behavior_shift" in statistics:
-        values = (values - statistics["behavior_shift"]) / statistics["behavior_scale"]
-    return torch.as_tensor(values.astype(np.float32), device=device)
+        kept = [known.index(name) for name in names]
+        shift, scale = (statistics[f"behavior_{kind}"][kept] for kind in ("shift", "scale"))
+        values = (values - shift) / scale
+    return torch.as_tensor(values.astype(np.float32), device=device), names

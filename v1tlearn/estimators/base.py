@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
@@ -206,6 +206,8 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, EncodingParameters, Ba
 
         Raises
         ------
+        TypeError
+            If trials are no `Trials`, or `freeze_core` is no bool.
         ValueError
             If trials or parameters ask for another core than the trained one.
 
@@ -214,13 +216,9 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, EncodingParameters, Ba
         Lurz et al., "Generalization in data-driven models of primary visual cortex", ICLR, 2021.
         """
         check_is_fitted(self)
-        if not isinstance(trials, Trials):
-            raise TypeError(
-                f"trials is a {type(trials).__name__}: expected Trials; Trials.from_arrays(...) "
-                "makes them of arrays."
-            )
+        _inputs.check_transfer(trials, freeze_core, params)
         _inputs.check_parameters(self)
-        new = type(self)(**{**self.get_params(deep=False), **params})
+        new = clone(self).set_params(**params)
         call = new._read_fit(trials, None, None, None)
         seed = draw_seed(new.random_state)
         (trials, target), held_out = new._hold_out(call, validation, seed)

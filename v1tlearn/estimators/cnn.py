@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from sklearn.utils._param_validation import Interval
 
 from v1tlearn.estimators._docs import document
+from v1tlearn.estimators._parameters import V1T_TRAINING
 from v1tlearn.estimators.base import EncodingRegressor
 from v1tlearn.nn import Stacked2dCore
 
@@ -17,6 +18,11 @@ _COUNT = Interval(Integral, 1, None, closed="left")
 SENSORIUM_2022: dict[str, Any] = {
     "batch_norm_momentum": 0.9,
     "core_pass": "per_mouse",
+    "optimizer": "adam",
+    "lr": 0.009,
+    "betas": (0.9, 0.999),
+    "weight_decay": 0.0,
+    "batch_size": 128,
     "loss_scale": "sqrt_recording",
     "loss_epsilon": 1e-8,
     "schedule": "rounds",
@@ -24,15 +30,9 @@ SENSORIUM_2022: dict[str, Any] = {
     "lr_factor": 0.3,
     "max_lr_drops": 3,
     "max_epochs": 200,
+    "precision": "tf32",
 }
-V1T_2023: dict[str, Any] = {
-    "batch_norm_momentum": 0.9,
-    "core_pass": "per_mouse",
-    "optimizer": "adamw",
-    "betas": (0.9, 0.9999),
-    "batch_size": 16,
-    "max_epochs": 400,
-}
+V1T_2023: dict[str, Any] = {**V1T_TRAINING, "batch_norm_momentum": 0.9, "lr": 0.009}
 
 
 @document

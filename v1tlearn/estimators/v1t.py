@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from v1tlearn.estimators._docs import document
+from v1tlearn.estimators._parameters import V1T_TRAINING
 from v1tlearn.estimators.base import EncodingRegressor
 from v1tlearn.nn import ViTCore
 
 _COUNT = Interval(Integral, 1, None, closed="left")
 _RATE = Interval(Real, 0, 1, closed="left")
-_PUBLISHED = {"core_pass": "per_mouse"}
+_PUBLISHED = {**V1T_TRAINING, "lr": 0.001647}
 
 
 @document

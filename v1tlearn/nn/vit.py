@@ -273,7 +273,8 @@ class ViTCore(nn.Module):
                 inner_dim >= n_heads and inner_dim % n_heads == 0,
                 f"the compact transformer (tokenizer='cct') shares embed_dim // n_heads = "
                 f"{inner_dim} dimensions among {n_heads} heads, which does not come out even; "
-                f"choose embed_dim as a multiple of n_heads squared, {n_heads**2}.",
+                f"choose embed_dim as a multiple of n_heads squared, {n_heads**2}, such as "
+                f"{-(-embed_dim // n_heads**2) * n_heads**2}.",
             )
             head_dim, scale = inner_dim // n_heads, inner_dim**-0.5
             self.class_token = None

@@ -140,7 +140,7 @@ def train(
             if state["epoch"] == 0:
                 state["best"] = copy_weights(model)
                 if schedule.scores_initial_weights and validation is not None:
-                    initial = evaluate(model, validation, settings, score)
+                    initial = evaluate(model, validation, settings, score, schedule.mean_over)
                     schedule.start(initial["validation_correlation"])
             for _ in range(settings.max_epochs):
                 verdict = _epoch(
@@ -189,7 +189,7 @@ def _epoch(
     record: Record = {"epoch": state["epoch"] + 1}
     record |= _train_epoch(model, data, settings, optimizer, state["epoch"] + 1)
     if validation is not None:
-        record |= evaluate(model, validation, settings, score)
+        record |= evaluate(model, validation, settings, score, schedule.mean_over)
     verdict = schedule.step(record.get("validation_correlation"))
     state["epoch"] += 1
     if verdict.improved:
@@ -300,6 +300,7 @@ def evaluate(
     data: Mapping[str, MouseData],
     settings: TrainingSettings,
     score: Score,
+    mean_over: str = "mice",
 ) -> Record:
     """Validation loss and score of all mice, in evaluation mode.
 
@@ -310,23 +311,26 @@ def evaluate(
     settings : TrainingSettings
     score : callable
         See `train`.
+    mean_over : {"mice", "neurons"}, default="mice"
+        Whether mice count alike, or by their number of neurons.
 
     Returns
     -------
     dict
-        ``validation_loss``, mean over responses, and ``validation_correlation``, mean over mice.
+        ``validation_loss``, mean over responses, and ``validation_correlation``, mean over mice or
+        neurons.
     """
     model.eval()
-    losses, count, scores = [], 0, []
+    losses, count, scores, weights = [], 0, [], []
     for mouse, trials in data.items():
         predictions = predict_mouse(model, mouse, trials, settings.batch_size, settings.precision)
         target, recorded = trials.targets(slice(None))
         losses.append(poisson_loss(predictions, target, recorded, settings.loss_epsilon))
         count = count + (target.numel() if recorded is None else recorded.sum())
-        scores.append(score(predictions, target, recorded).to(predictions.dtype))
-    loss, mean = torch.stack(
-        [torch.stack(losses).sum() / count, torch.stack(scores).mean()]
-    ).tolist()
+        weights.append(target.shape[1] if mean_over == "neurons" else 1)
+        scores.append(weights[-1] * score(predictions, target, recorded).to(predictions.dtype))
+    mean_loss = torch.stack(losses).sum() / count
+    loss, mean = torch.stack([mean_loss, torch.stack(scores).sum() / sum(weights)]).tolist()
     return {"validation_loss": loss, "validation_correlation": mean}
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+# Runs in several threads take turns: they all draw from torch's one default generator.
+_TURN = threading.RLock()
 
 
 def initial_rng(seed: int) -> dict[str, Any]:
@@ -28,31 +32,34 @@ def initial_rng(seed: int) -> dict[str, Any]:
 def isolated_rng(rng: dict[str, Any], device: torch.device) -> Iterator[None]:
     """Draw from the run's own random numbers, and leave the global generators as found.
 
+    Only one thread of a process is in such a block at a time.
+
     Parameters
     ----------
     rng : dict
         From `initial_rng`; holds the generators' states after the block.
     device : torch.device
     """
-    module = getattr(torch, device.type)
-    cpu_before = torch.get_rng_state()
-    device_before = None if device.type == "cpu" else _device_state(module, device)
-    try:
-        torch.default_generator.manual_seed(rng["seed"])
-        if rng["cpu"] is not None:
-            torch.set_rng_state(rng["cpu"])
-        if device.type != "cpu":
-            if rng["device"] is None:
-                _seed_device(module, device, rng["seed"])
-            else:
-                _set_device_state(module, device, rng["device"])
-        yield
-    finally:
-        rng["cpu"] = torch.get_rng_state()
-        torch.set_rng_state(cpu_before)
-        if device_before is not None:
-            rng["device"] = _device_state(module, device)
-            _set_device_state(module, device, device_before)
+    with _TURN:
+        module = getattr(torch, device.type)
+        cpu_before = torch.get_rng_state()
+        device_before = None if device.type == "cpu" else _device_state(module, device)
+        try:
+            torch.default_generator.manual_seed(rng["seed"])
+            if rng["cpu"] is not None:
+                torch.set_rng_state(rng["cpu"])
+            if device.type != "cpu":
+                if rng["device"] is None:
+                    _seed_device(module, device, rng["seed"])
+                else:
+                    _set_device_state(module, device, rng["device"])
+            yield
+        finally:
+            rng["cpu"] = torch.get_rng_state()
+            torch.set_rng_state(cpu_before)
+            if device_before is not None:
+                rng["device"] = _device_state(module, device)
+                _set_device_state(module, device, device_before)
 
 
 def _device_state(module: Any, device: torch.device) -> torch.Tensor:

@@ -36,6 +36,7 @@ class _Schedule:
 
     min_lr = 0.0
     scores_initial_weights = False
+    mean_over = "mice"  # how scores of several mice become one
     _state: tuple[str, ...] = ()
 
     def state_dict(self) -> dict[str, Any]:
@@ -127,7 +128,7 @@ class RoundsSchedule(_Schedule):
     A round ends after `patience` epochs in a row without improvement; the best weights come back
     and the next round begins. Independently, more than `patience` bad epochs multiply the
     learning rate by `factor`, so that it falls one epoch into a new round. The initial weights
-    are scored too.
+    are scored too. The score is the mean over the neurons of all mice, whichever they belong to.
 
     Parameters
     ----------
@@ -140,6 +141,7 @@ class RoundsSchedule(_Schedule):
     """
 
     scores_initial_weights = True
+    mean_over = "neurons"
     _state = ("best", "bad", "rounds", "plateau_best", "plateau_bad")
 
     def __init__(
