@@ -249,7 +249,7 @@ def swapped(tree):
 ERRORS = {
     "missing mouse": (lambda t: {"A": by_hand(t)["A"]}, r"\['B'\] are missing"),
     "missing recording": (lambda t: {"A": datasets(t)["A"]}, r"\['B'\] are missing.*names="),
-    "unknown mouse": (lambda t: {**by_hand(t), "C": {}}, r"mice \['C'\], which the model"),
+    "other mice": (lambda t: {"A": by_hand(t)["A"], "G": {}}, r"\['B'\] are missing"),
     "unknown kind": (lambda t: {**by_hand(t), "A": {"images": (0, 1)}}, "mouse 'A'.*images"),
     "no dict": (lambda t: {**by_hand(t), "A": 5}, "mouse 'A': statistics are int"),
     "no pair": (lambda t: {**by_hand(t), "A": {"image": 5}}, r"'image' must be \(mean, std\)"),

@@ -65,7 +65,10 @@ def write_sensorium(
     is written beside its place and then renamed, so an interrupted call leaves no half of one.
     """
     folder = Path(folder)
-    datasets = recordings_to_dict(recordings)
+    datasets = {
+        mouse: dataset.set_coords("position") if "position" in dataset else dataset
+        for mouse, dataset in recordings_to_dict(recordings).items()
+    }
     validate_recordings(datasets, check_values=False)
     targets = {}
     for mouse, dataset in datasets.items():

@@ -224,8 +224,8 @@ def _check_columns(estimator: EncodingRegressor, trials: Trials, mouse: str) -> 
     if used and estimator.columns_assumed_:  # nobody told the order, so names decide
         if missing := [name for name in used if name not in names]:
             raise ValueError(
-                f"mouse {mouse!r}: the columns of behaviors are {names}, but the model uses {used}: "
-                f"{missing} are missing."
+                f"mouse {mouse!r}: the columns of behaviors are {names}, but the model uses "
+                f"{used}: {missing} are missing."
             )
     elif used and names != fitted:
         raise ValueError(

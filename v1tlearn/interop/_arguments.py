@@ -10,8 +10,17 @@ from typing import Any
 # Learning rates where older versions, or none, told one.
 LEARNING_RATES = {"vit": 0.001647, "cct": 0.001647, "stacked2d": 0.009}
 
-_SHIFTS = ("none", "stimulus", "readout", "both", "both_behavior")
-_READOUT_BIASES = ("zero", "published_mean", "published_mean_over_std")
+# Options that the published code numbers: by place, and behaviour by way and number of columns.
+SHIFTS = ("none", "stimulus", "readout", "both", "both_behavior")
+READOUT_BIASES = ("zero", "published_mean", "published_mean_over_std")
+TOKENIZERS = ("unfold", "conv", "spt", "dual_norm")
+BEHAVIOR_MODES = {
+    ("none", 0): 0,
+    ("channels", 3): 1,
+    ("b_mlp", 3): 2,
+    ("b_mlp", 5): 3,
+    ("b_mlp_per_mouse", 5): 4,
+}
 
 
 class Arguments:
@@ -221,11 +230,11 @@ def common_parameters(args: Arguments, core: str) -> dict[str, Any]:
     lr = args.number("lr", LEARNING_RATES[core])
     core_lr = args.number("core_lr", lr * args.number("core_lr_scale", 1.0))
     bias_mode = args.integer("bias_mode", 0)
-    if bias_mode >= len(_READOUT_BIASES):
+    if bias_mode >= len(READOUT_BIASES):
         raise ValueError(f"{args.origin}: bias_mode is {bias_mode}: expected 0, 1 or 2.")
     return {
         "crop_scale": args.number("center_crop", 1.0),
-        "readout_bias": _READOUT_BIASES[bias_mode],
+        "readout_bias": READOUT_BIASES[bias_mode],
         "readout_l1": args.number("readout_reg_scale", 0.0076),
         "lr": lr,
         "core_lr": None if core_lr == lr else core_lr,
@@ -264,9 +273,9 @@ def shift_of(args: Arguments, readout: bool, stimulus_inputs: int | None) -> str
             f"{args.origin}: the checkpoint has stimulus shifters of {stimulus_inputs} inputs "
             f"{'with' if readout else 'without'} readout shifters, which no shift_mode has."
         )
-    what = "shifters of " + (_SHIFTS[mode] if mode else "nothing")
+    what = "shifters of " + (SHIFTS[mode] if mode else "nothing")
     args.check("shift_mode", mode, args.integer("shift_mode", mode), what)
-    return _SHIFTS[mode]
+    return SHIFTS[mode]
 
 
 def untold(args: Arguments) -> list[str]:

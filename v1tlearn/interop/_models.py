@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from v1tlearn.datasets.schema import BEHAVIOR_NAMES
 from v1tlearn.estimators._assemble import assemble
 from v1tlearn.estimators.base import EncodingRegressor
 from v1tlearn.interop._names import Arrays, fill, readout_name
@@ -94,6 +95,31 @@ def _position_parameters(arrays: Arrays, base: str) -> dict[str, Any]:
     out = {"position_network": True, "position_dims": weights[0].shape[1]}
     out["position_hidden_layers"] = len(weights) - 1
     return out | ({"position_hidden_units": widths.pop()} if widths else {})
+
+
+def read_source_grids(
+    arrays: Arrays, prefix: str, mice: Sequence[str]
+) -> dict[str, torch.Tensor | None]:
+    """Look up the positions that the position networks of the readouts see.
+
+    Parameters
+    ----------
+    arrays : Arrays
+    prefix : str
+        Ahead of the name of a mouse, ending in a dot.
+    mice : sequence of str
+
+    Returns
+    -------
+    dict of str to Tensor or None
+        None for free positions.
+    """
+    return {
+        mouse: arrays.get(f"{prefix}{mouse}.{readout_name('positions')}", 2)
+        if f"{prefix}{mouse}.mu_transform.0.weight" in arrays
+        else None
+        for mouse in mice
+    }
 
 
 def read_convolutions(arrays: Arrays, n_channels_read_out: int) -> dict[str, Any]:
@@ -186,7 +212,7 @@ def build(
     image_shape: tuple[int, int, int],
     core_columns: Sequence[str],
     source_grids: Mapping[str, torch.Tensor | None],
-    default_names: Sequence[str],
+    behavior_names: Sequence[str] | None = None,
     compact: bool = False,
     seed: int = 0,
 ) -> E:
@@ -211,8 +237,9 @@ def build(
         Behaviour that enters the core, in its order there.
     source_grids : dict of str to Tensor or None
         What the position networks see; None for free positions.
-    default_names : sequence of str
-        Behaviour columns of mice without recording.
+    behavior_names : sequence of str, optional
+        Behaviour columns of mice without recording. Where neither tells them they are assumed,
+        and trials may then bring the ones in use among others, in any order.
     compact : bool
         The core is the compact transformer.
     seed : int
@@ -231,10 +258,13 @@ def build(
     pupil = list(PUPIL_POSITION) if estimator.shift != "none" else []
     needed = list(dict.fromkeys([*core_columns, *pupil]))
     if estimator.shift == "both_behavior":
-        needed = list(default_names)
-    names = used_names(known, needed, default_names)
+        needed = list(BEHAVIOR_NAMES)
+    recorded = any(one.image_shape is not None for one in known.values())
+    assumed = bool(needed) and behavior_names is None and not recorded
+    names = used_names(known, needed, behavior_names)
     if core_columns:
-        _set_columns(estimator, list(core_columns), names)
+        published = {mouse: list(BEHAVIOR_NAMES) for mouse in mice}
+        _set_columns(estimator, list(core_columns), published if assumed else names)
     if estimator.shift == "both_behavior":
         _check_order(names, needed)
     estimator.standardize = any(one.of_inputs for one in known.values())
@@ -250,6 +280,7 @@ def build(
         "n_neurons_": dict(n_neurons),
         "image_shape_": tuple(image_shape),
         "behavior_names_": names,
+        "columns_assumed_": assumed,
         "behavior_mode_": estimator.behavior_mode,
         "core_columns_": list(core_columns),
         "used_columns_": {m: [n for n in names[m] or [] if n in needed] for m in mice},

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
+from v1tlearn.datasets.fetch import FRANKE_2022, SENSORIUM_2022
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
 from v1tlearn.estimators._tensors import RESPONSE_STD_FLOOR, _moments
 from v1tlearn.preprocessing.statistics import (
@@ -20,6 +22,9 @@ from v1tlearn.trials import Trials
 
 Pair = tuple[np.ndarray, np.ndarray]
 
+# Names of the published mice: letters in the paper, numbers in older versions of the V1T code.
+_KEYS = {name: key for name, (key, _) in (SENSORIUM_2022 | FRANKE_2022).items()}
+_NUMBERED = {str(i): _KEYS[name] for i, name in enumerate(("S0", "S1", *"ABCDE"))}
 _KINDS = ("image", "behavior", "pupil", "response")
 
 
@@ -51,7 +56,9 @@ class Known:
         return bool(set(self.pairs) - {"response"})
 
 
-def read_statistics(statistics: Any, n_neurons: Mapping[str, int]) -> dict[str, Known]:
+def read_statistics(
+    statistics: Any, n_neurons: Mapping[str, int], *, numbered: bool = False
+) -> dict[str, Known]:
     """Read the statistics that came with a checkpoint.
 
     Parameters
@@ -60,6 +67,9 @@ def read_statistics(statistics: Any, n_neurons: Mapping[str, int]) -> dict[str, 
         Of the form that `load_v1t` documents.
     n_neurons : dict of str to int
         Neurons of the mice of the model.
+    numbered : bool, default=False
+        Mice called "0" to "6" are those of Sensorium 2022, as older versions of the V1T code
+        number them.
 
     Returns
     -------
@@ -73,36 +83,56 @@ def read_statistics(statistics: Any, n_neurons: Mapping[str, int]) -> dict[str, 
     """
     if statistics is None:
         return {mouse: Known({}) for mouse in n_neurons}
+    if isinstance(statistics, Mapping) and not isinstance(statistics, xr.DataTree | xr.Dataset):
+        statistics = {
+            mouse: value.to_dataset() if isinstance(value, xr.DataTree) else value
+            for mouse, value in statistics.items()
+        }
     recordings = isinstance(statistics, Trials | xr.DataTree | xr.Dataset) or (
         isinstance(statistics, Mapping)
         and any(isinstance(value, xr.Dataset) for value in statistics.values())
     )
     if recordings:
         trials = statistics if isinstance(statistics, Trials) else Trials(statistics)
-        _check_mice(list(n_neurons), trials.mice, "the recordings given as statistics are of")
-        return {mouse: _from_recording(trials, mouse, n) for mouse, n in n_neurons.items()}
+        what = "the recordings given as statistics are of"
+        called = _match_mice(list(n_neurons), trials.mice, what, numbered)
+        return {m: _from_recording(trials, called[m], m, n) for m, n in n_neurons.items()}
     if not isinstance(statistics, Mapping):
         raise TypeError(
             f"statistics is a {type(statistics).__name__}: expected a dict "
             '{mouse: {"image": (mean, std), ...}}, recordings or Trials.'
         )
     by_mouse = {str(mouse): pairs for mouse, pairs in statistics.items()}
-    _check_mice(list(n_neurons), list(by_mouse), "statistics are of")
-    if strangers := [mouse for mouse in by_mouse if mouse not in n_neurons]:
-        raise ValueError(
-            f"statistics came for the mice {strangers}, which the model does not have: its mice "
-            f"are {list(n_neurons)}."
-        )
-    return {mouse: Known(_read_pairs(by_mouse[mouse], mouse, n)) for mouse, n in n_neurons.items()}
+    called = _match_mice(list(n_neurons), list(by_mouse), "statistics are of", numbered)
+    return {m: Known(_read_pairs(by_mouse[called[m]], m, n)) for m, n in n_neurons.items()}
 
 
-def _check_mice(needed: Sequence[str], given: Sequence[str], what: str) -> None:
-    if missing := [mouse for mouse in needed if mouse not in given]:
+def _data_key(mouse: str, numbered: bool) -> str:
+    """Data key of a mouse that bears one of the names of the published data; else its name."""
+    tables = [_KEYS, _NUMBERED] if numbered else [_KEYS]
+    for table in tables:
+        if mouse in table:
+            return table[mouse]
+    return mouse.removeprefix("static")  # as runs on the data of Franke et al. call them
+
+
+def _match_mice(
+    needed: Sequence[str], given: Sequence[str], what: str, numbered: bool
+) -> dict[str, str]:
+    """Names in `given` of the mice of the model: the same one, or another of the same data."""
+    keys: dict[str, list[str]] = {}
+    for name in given:
+        if name not in needed:
+            keys.setdefault(_data_key(name, numbered), []).append(name)
+    others = {mouse: keys.get(_data_key(mouse, numbered), []) for mouse in needed}
+    found = {m: [m] if m in given else others[m] for m in needed}
+    if missing := [mouse for mouse, names in found.items() if len(names) != 1]:
         raise ValueError(
             f"the model has the mice {list(needed)}, but {what} {list(given)}: {missing} are "
             "missing. Call the mice as the model does: read_sensorium(path, names={data key: "
             "mouse})."
         )
+    return {mouse: names[0] for mouse, names in found.items()}
 
 
 def _read_pairs(given: Any, mouse: str, n_neurons: int) -> dict[str, Pair]:
@@ -114,9 +144,9 @@ def _read_pairs(given: Any, mouse: str, n_neurons: int) -> dict[str, Pair]:
     sizes = {"image": 1, "pupil": len(PUPIL_POSITION), "response": n_neurons}
     pairs = {}
     for kind, pair in given.items():
-        if not isinstance(pair, Sequence | np.ndarray) or len(pair) != 2:
+        if not isinstance(pair, Sequence | np.ndarray | torch.Tensor) or len(pair) != 2:
             raise ValueError(f"mouse {mouse!r}: statistics of {kind!r} must be (mean, std).")
-        mean, std = (np.array(value, dtype=np.float64).reshape(-1) for value in pair)
+        mean, std = (_vector(value) for value in pair)
         n = sizes.get(kind, len(std))
         if len(mean) != n or len(std) != n:
             raise ValueError(
@@ -132,15 +162,22 @@ def _read_pairs(given: Any, mouse: str, n_neurons: int) -> dict[str, Pair]:
     return pairs
 
 
-def _from_recording(trials: Trials, mouse: str, n_neurons: int) -> Known:
-    if trials.n_neurons[mouse] not in (0, n_neurons):
+def _vector(value: Any) -> np.ndarray:
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().double().numpy()
+    return np.asarray(value, dtype=np.float64).reshape(-1)
+
+
+def _from_recording(trials: Trials, called: str, mouse: str, n_neurons: int) -> Known:
+    """Read the recording of a mouse that may be called otherwise there."""
+    if trials.n_neurons[called] not in (0, n_neurons):
         raise ValueError(
-            f"mouse {mouse!r}: the recording has {trials.n_neurons[mouse]} neurons, the model "
+            f"mouse {mouse!r}: the recording has {trials.n_neurons[called]} neurons, the model "
             f"{n_neurons}: give the recording that the model was trained on."
         )
-    names = trials.behavior_names(mouse)
-    trials = trials.sel(mouse_id=mouse)
-    stored = trials._recordings[mouse]  # whole: selecting its trials could copy its images
+    names = trials.behavior_names(called)
+    trials = trials.sel(mouse_id=called)
+    stored = trials._recordings[called]  # whole: selecting its trials could copy its images
     # stored statistics are those of the raw data, not of what preprocessing makes of them
     usable = set() if trials._steps else set(stored.variables)
     wanted = {"stimuli", "responses"} | ({"behaviors"} if names else set())
@@ -148,7 +185,7 @@ def _from_recording(trials: Trials, mouse: str, n_neurons: int) -> Known:
     if {"responses_mean", "responses_std"} <= set(stored.variables):
         missing.discard("responses")
     training = _training_trials(trials, mouse) if missing else None
-    computed = trial_statistics(training, mouse) if missing - {"responses"} else None
+    computed = trial_statistics(training, called) if missing - {"responses"} else None
 
     def pair(variable: str) -> Pair:
         return tuple(
@@ -162,7 +199,7 @@ def _from_recording(trials: Trials, mouse: str, n_neurons: int) -> Known:
     else:
         given["image"] = pair("stimuli")
     if "responses" in missing:
-        given["response"] = _moments(training.responses.get(mouse))
+        given["response"] = _moments(training.responses.get(called))
     else:
         given["response"] = pair("responses")
     if names:
@@ -175,11 +212,11 @@ def _from_recording(trials: Trials, mouse: str, n_neurons: int) -> Known:
         if is_pupil.any():
             order = [names.index(name) for name in PUPIL_POSITION if name in names]
             given["pupil"] = (mean[order], std[order])
-    shape = trials[:1].get("stimuli", mouse).shape[1:]
+    shape = trials[:1].get("stimuli", called).shape[1:]
     return Known(
         _read_pairs(given, mouse, n_neurons),
         names,
-        trials.positions(mouse),
+        trials.positions(called),
         tuple(int(side) for side in shape),
     )
 
@@ -235,7 +272,7 @@ def scaling(known: Known, names: list[str] | None, mouse: str, n_neurons: int) -
         others = [i for i, name in enumerate(names) if name not in PUPIL_POSITION]
         pupil = [names.index(name) for name in PUPIL_POSITION if name in names]
         for kind, columns in (("behavior", others), ("pupil", pupil)):
-            if kind not in known.pairs:
+            if kind not in known.pairs or not columns:
                 continue
             values = known.pairs[kind]
             if len(values[0]) != len(columns):
@@ -250,7 +287,7 @@ def scaling(known: Known, names: list[str] | None, mouse: str, n_neurons: int) -
 
 
 def used_names(
-    known: Mapping[str, Known], needed: Sequence[str], default: Sequence[str] = BEHAVIOR_NAMES
+    known: Mapping[str, Known], needed: Sequence[str], told: Sequence[str] | None
 ) -> dict[str, list[str] | None]:
     """Behaviour columns of every mouse, as its trials are expected to bring them.
 
@@ -259,8 +296,9 @@ def used_names(
     known : dict of str to Known
     needed : sequence of str
         Columns that the model uses.
-    default : sequence of str
-        Columns of mice without recording, if the model uses any.
+    told : sequence of str or None
+        Columns of mice without recording. None assumes those of the published data, without pupil
+        position if the model does not use it.
 
     Returns
     -------
@@ -271,6 +309,9 @@ def used_names(
     ValueError
         If a recording lacks a column.
     """
+    default = BEHAVIOR_NAMES if told is None else told
+    if told is None and not set(PUPIL_POSITION) & set(needed):
+        default = [name for name in BEHAVIOR_NAMES if name not in PUPIL_POSITION]
     out: dict[str, list[str] | None] = {}
     for mouse, one in known.items():
         recorded = one.image_shape is not None

@@ -16,6 +16,7 @@ from v1tlearn.datasets.schema import BEHAVIOR_NAMES
 from v1tlearn.estimators import CNNRegressor, LNRegressor, ViTRegressor
 from v1tlearn.estimators._modules import PUPIL, shift_columns
 from v1tlearn.estimators.base import EncodingRegressor
+from v1tlearn.interop._arguments import BEHAVIOR_MODES, READOUT_BIASES, SHIFTS, TOKENIZERS
 from v1tlearn.interop._files import write_folder, write_yaml
 from v1tlearn.interop._names import to_published, v1t_name
 from v1tlearn.interop.v1t import PUBLISHED_SIZE
@@ -25,9 +26,6 @@ from v1tlearn.nn.images import crop_size
 
 ARGUMENTS_FILE, CHECKPOINT_FILE = "args.yaml", Path("ckpt") / "model_state.pt"
 
-_SHIFT_MODES = ("none", "stimulus", "readout", "both", "both_behavior")
-_PATCH_MODES = ("unfold", "conv", "spt", "dual_norm")
-_BIAS_MODES = {"published_mean": 1, "published_mean_over_std": 2}
 _LAPLACE = [[0.0, -1.0, 0.0], [-1.0, 4.0, -1.0], [0.0, -1.0, 0.0]]
 
 # What the published code does not make an argument, and therefore cannot be anything else.
@@ -144,7 +142,7 @@ def _arguments(estimator: EncodingRegressor, directory: Path) -> dict[str, Any]:
         "amp": False,
         "batch_size": int(p["batch_size"]),
         "behavior_mode": _behavior_mode(estimator),
-        "bias_mode": _BIAS_MODES.get(p["readout_bias"], 0),
+        "bias_mode": _bias_mode(p["readout_bias"]),
         "center_crop": float(p["crop_scale"]),
         "clear_output_dir": False,
         "core_lr": lr if core_lr is None else float(core_lr),
@@ -162,10 +160,10 @@ def _arguments(estimator: EncodingRegressor, directory: Path) -> dict[str, Any]:
         "limit_data": None,
         "lr": lr,
         "micro_batch_size": int(p["batch_size"]),
-        "mouse_ids": list(estimator.mice_),
+        "mouse_ids": [_mouse_id(mouse) for mouse in estimator.mice_],
         "num_workers": 0,
         "output_dir": str(directory),
-        "output_shapes": {mouse: [n] for mouse, n in estimator.n_neurons_.items()},
+        "output_shapes": {_mouse_id(m): [n] for m, n in estimator.n_neurons_.items()},
         "pretrain_core": "",
         "readout": "gaussian2d",
         "readout_reg_scale": float(p["readout_l1"]),
@@ -193,21 +191,28 @@ def _check_mice(mice: list[str]) -> None:
             )
 
 
+def _mouse_id(mouse: str) -> int | str:
+    """Id as the published code has it: a number where it was one."""
+    try:
+        number = int(mouse)
+    except ValueError:
+        return mouse
+    return number if str(number) == mouse else mouse
+
+
+def _bias_mode(readout_bias: str) -> int:
+    return READOUT_BIASES.index(readout_bias) if readout_bias in READOUT_BIASES else 0
+
+
 def _behavior_mode(estimator: EncodingRegressor) -> int:
     mode, columns = estimator.behavior_mode_, list(estimator.core_columns_)
-    three, five = list(BEHAVIOR_NAMES[:3]), list(BEHAVIOR_NAMES)
-    modes = {
-        "none": [([], 0)],
-        "channels": [(three, 1)],
-        "b_mlp": [(three, 2), (five, 3)],
-        "b_mlp_per_mouse": [(five, 4)],
-    }
-    if mode not in modes:
-        raise _refuse("behavior_mode", mode, f"{', '.join(map(repr, modes))}")
-    for expected, number in modes[mode]:
-        if columns == expected:
-            return number
-    only = " or ".join(str(expected) for expected, _ in modes[mode])
+    ways = dict.fromkeys(way for way, _ in BEHAVIOR_MODES)
+    if mode not in ways:
+        raise _refuse("behavior_mode", mode, f"{', '.join(map(repr, ways))}")
+    possible = [list(BEHAVIOR_NAMES[:n]) for way, n in BEHAVIOR_MODES if way == mode]
+    if columns in possible:
+        return BEHAVIOR_MODES[mode, len(columns)]
+    only = " or ".join(map(str, possible))
     raise _refuse("behavior_columns", columns, f"with behavior_mode={mode!r} {only} only")
 
 
@@ -249,7 +254,7 @@ def _shift_mode(estimator: EncodingRegressor) -> int:
                 raise _refuse(
                     "shift", "both_behavior", f"the columns {list(BEHAVIOR_NAMES)} of every mouse"
                 )
-    return _SHIFT_MODES.index(p["shift"]) if moves else 0
+    return SHIFTS.index(p["shift"]) if moves else 0
 
 
 def _has_networks(estimator: EncodingRegressor) -> bool:
@@ -323,7 +328,7 @@ def _transformer(estimator: EncodingRegressor) -> dict[str, Any]:
         return common | {"pos_emb": "sine"}
     return common | {
         "disable_bias": not p["bias"],
-        "patch_mode": _PATCH_MODES.index(p["tokenizer"]),
+        "patch_mode": TOKENIZERS.index(p["tokenizer"]),
         "use_lsa": p["attention"] == "lsa",
     }
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
 from v1tlearn.estimators import CNNRegressor, LNRegressor
-from v1tlearn.interop._files import read_checkpoint
-from v1tlearn.interop._models import build, read_convolutions, read_readouts
+from v1tlearn.interop._files import read_checkpoint, read_npz
+from v1tlearn.interop._models import build, read_convolutions, read_readouts, read_source_grids
 from v1tlearn.interop._names import Arrays, sensorium_name
 from v1tlearn.interop._statistics import Known, read_statistics
 from v1tlearn.preprocessing.statistics import PUPIL_POSITION
 
+_WRAPPERS = ("model", "state_dict", "model_state_dict")  # of a state in a checkpoint
 _SHIFTER = {"0.weight": (5, 2), "2.weight": (5, 5), "4.weight": (2, 5)}
 
 
@@ -36,10 +37,13 @@ def load_sensorium(
     ----------
     state_dict : path or mapping of str to array
         ``model.state_dict()`` of sinzlab/sensorium, or the file it was saved to: names are
-        ``core.X``, ``readout.{data_key}.X`` and ``shifter.{data_key}.mlp.X``.
+        ``core.X``, ``readout.{data_key}.X`` and ``shifter.{data_key}.mlp.X``. A file ends in
+        ``.npz`` or was written by torch. A checkpoint may also hold it under "model",
+        "state_dict" or "model_state_dict".
     statistics : dict, DataTree, Dataset or Trials, optional
         What the data were standardised with, see `load_v1t`. Mice are called by their data keys,
-        as `read_sensorium` does. Recordings also tell `image_shape` and `behavior_names`.
+        as `read_sensorium` does, or by their letters in the paper. Recordings also tell
+        `image_shape` and `behavior_names`.
     linear : bool, default=False
         The model is an LN model. That leaves no trace in the arrays.
     image_shape : (int, int, int), optional
@@ -48,8 +52,9 @@ def load_sensorium(
         behaviour. Stimuli of 144 x 256 are resized to 36 x 64, as published, and may come resized;
         any others are taken as they are.
     behavior_names : sequence of str, optional
-        Behaviour columns that trials will bring. The default is the five of the published data.
-        The core gets those that are no pupil position, or all of them if it has as many channels.
+        Behaviour columns that trials will bring, in this order. Without them, or recordings, the
+        columns of the published data are assumed, see `load_v1t`. The core gets those that are no
+        pupil position, or all of them if it has as many channels.
 
     Returns
     -------
@@ -101,12 +106,6 @@ def load_sensorium(
     parameters["shift"] = _shift(arrays, mice)
     arrays.drop(lambda name: name.startswith("core._input_weights_regularizer."))
     _complete_readouts(arrays, mice)
-    source_grids = {
-        m: arrays.get(f"readout.{m}.source_grid", 2)
-        if f"readout.{m}.mu_transform.0.weight" in arrays
-        else None
-        for m in mice
-    }
     kind = LNRegressor if linear else CNNRegressor
     return build(
         kind.from_preset("sensorium2022", **parameters),
@@ -116,21 +115,21 @@ def load_sensorium(
         n_neurons=n_neurons,
         image_shape=image_shape,
         core_columns=core_columns,
-        source_grids=source_grids,
-        default_names=names,
+        source_grids=read_source_grids(arrays, "readout.", mice),
+        behavior_names=None if behavior_names is None else names,
     )
 
 
 def _read_arrays(state_dict: str | os.PathLike | Mapping[str, Any]) -> Arrays:
     if isinstance(state_dict, str | os.PathLike):
-        origin = str(Path(state_dict))
-        content = read_checkpoint(Path(state_dict))
+        path = Path(state_dict)
+        content = read_npz(path) if path.suffix == ".npz" else read_checkpoint(path)
         try:
-            arrays = Arrays(content, origin)
+            arrays = Arrays(_unwrapped(content), str(path))
         except TypeError as error:
             raise ValueError(f"{error} Save the state_dict() of the model alone.") from error
     else:
-        arrays = Arrays(state_dict, "state_dict")
+        arrays = Arrays(_unwrapped(state_dict), "state_dict")
 
     def new_name(name: str) -> str:  # older versions have no underscore
         is_old = name.startswith("readout.") and name.endswith(".features")
@@ -138,6 +137,14 @@ def _read_arrays(state_dict: str | os.PathLike | Mapping[str, Any]) -> Arrays:
 
     arrays.rename(new_name)
     return arrays
+
+
+def _unwrapped(content: Any) -> Any:
+    """State of the model in a checkpoint that holds exactly one."""
+    if not isinstance(content, Mapping):
+        return content
+    found = [content[name] for name in _WRAPPERS if isinstance(content.get(name), Mapping)]
+    return found[0] if len(found) == 1 else content
 
 
 def _image_shape(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,16 @@ from v1tlearn.datasets.schema import BEHAVIOR_NAMES
 from v1tlearn.estimators import CNNRegressor, LNRegressor, V1TRegressor, ViTRegressor
 from v1tlearn.estimators._modules import output_size
 from v1tlearn.estimators.base import EncodingRegressor
-from v1tlearn.interop._arguments import Arguments, common_parameters, shift_of, untold
+from v1tlearn.interop._arguments import (
+    BEHAVIOR_MODES,
+    TOKENIZERS,
+    Arguments,
+    common_parameters,
+    shift_of,
+    untold,
+)
 from v1tlearn.interop._files import read_checkpoint, read_yaml
-from v1tlearn.interop._models import build, read_convolutions, read_readouts
+from v1tlearn.interop._models import build, read_convolutions, read_readouts, read_source_grids
 from v1tlearn.interop._names import Arrays, v1t_name
 from v1tlearn.interop._statistics import read_statistics
 from v1tlearn.nn import patch_grid, sinusoidal_positions
@@ -30,7 +37,12 @@ _BOOKKEEPING = (".reg_scale", ".gamma_input", ".gamma_hidden", ".max_shift", ".m
 _BOOKKEEPING += (".keep_prop", "elu1.one", "image_cropper.grid", ".laplace.filter")
 
 
-def load_v1t(directory: str | Path, statistics: Any = None) -> EncodingRegressor:
+def load_v1t(
+    directory: str | Path,
+    statistics: Any = None,
+    *,
+    behavior_names: Sequence[str] | None = None,
+) -> EncodingRegressor:
     """Open a run directory of the published V1T code as a fitted estimator.
 
     Nothing in the files is executed. Sizes are read from the arrays wherever they tell; arguments
@@ -43,11 +55,16 @@ def load_v1t(directory: str | Path, statistics: Any = None) -> EncodingRegressor
     statistics : dict, DataTree, Dataset or Trials, optional
         What the data were standardised with, which the directory does not tell: ``{mouse: {"image"
         | "behavior" | "pupil" | "response": (mean, std)}}``, or the recordings that the model was
-        trained on, as `read_sensorium` gives them, under the names the mice have in the run.
+        trained on, as `read_sensorium` gives them. Mice bear the names of the run, or the data keys
+        ("21067-10-18") or letters of the published data; those that the model has not are left out.
         Images in grey levels, one mean for all pixels; "behavior" (columns without pupil position),
         "pupil" (x, y) and "response" (neurons) in the units of the data. Recordings also bring
         positions in micrometres and the order of behaviour columns; where they hold no statistics,
         these are computed from their training tier.
+    behavior_names : sequence of str, optional
+        Behaviour columns that trials will bring, in this order; recordings tell them too. Without
+        either trials may bring any columns, if the ones that the model uses are among their names;
+        columns without names are the three or five of the published data.
 
     Returns
     -------
@@ -87,7 +104,7 @@ def load_v1t(directory: str | Path, statistics: Any = None) -> EncodingRegressor
     arrays = _read_arrays(directory / "ckpt" / "model_state.pt")
     mice = args.mice(arrays.parts("readouts."))
     readouts, n_neurons = read_readouts(arrays, "readouts.", mice)
-    known = read_statistics(statistics, n_neurons)
+    known = read_statistics(statistics, n_neurons, numbered=args.dataset != "franke2022")
     core = _core_kind(args, arrays)
     image_shape = args.input_shape()
     parameters = common_parameters(args, core) | readouts
@@ -108,12 +125,6 @@ def load_v1t(directory: str | Path, statistics: Any = None) -> EncodingRegressor
             UserWarning,
             stacklevel=2,
         )
-    source_grids = {
-        m: arrays.get(f"readouts.{m}.source_grid", 2)
-        if f"readouts.{m}.mu_transform.0.weight" in arrays
-        else None
-        for m in mice
-    }
     return build(
         kind.from_preset("v1t2023", **parameters | more),
         arrays,
@@ -122,8 +133,8 @@ def load_v1t(directory: str | Path, statistics: Any = None) -> EncodingRegressor
         n_neurons=n_neurons,
         image_shape=image_shape,
         core_columns=core_columns,
-        source_grids=source_grids,
-        default_names=BEHAVIOR_NAMES,
+        source_grids=read_source_grids(arrays, "readouts.", mice),
+        behavior_names=None if behavior_names is None else [str(n) for n in behavior_names],
         compact=core == "cct",
         seed=parameters["random_state"],
     )
@@ -229,23 +240,21 @@ def _behavior(
         n_columns = arrays.get(f"{prefix}{whose[0]}.0.weight", 2).shape[1]
     columns = list(BEHAVIOR_NAMES[:n_columns])
     per_mouse = bool(whose) and whose != ["share"]
-    if (whose and n_planes) or (n_columns not in ((3, 5) if whose else (0, 3))):
+    way = "channels" if n_planes else "none"
+    if whose:
+        way = "b_mlp_per_mouse" if per_mouse else "b_mlp"
+    mode = BEHAVIOR_MODES.get((way, n_columns))
+    if (whose and n_planes) or mode is None:
         raise ValueError(
             f"{arrays.origin}: the core takes {n_planes} channels more than the images of "
             f"{args.input_shape()[0]} that input_shape in {args.origin} tells, and "
             f"{n_columns if whose else 0} behaviour variables otherwise: expected 3 more or none "
-            "as channels, and 3, 5 or none otherwise."
+            "as channels, and 3, 5 or none otherwise (5 for networks of single mice)."
         )
     if per_mouse and set(whose) != set(mice):
         raise ValueError(
             f"{arrays.origin} has behaviour networks of the mice {whose}: expected {mice}."
         )
-    if not whose:
-        mode, way = (1, "channels") if n_planes else (0, "none")
-    elif per_mouse:
-        mode, way = 4, "b_mlp_per_mouse"
-    else:
-        mode, way = (2 if n_columns == 3 else 3), "b_mlp"
     told = args.integer("behavior_mode", mode)
     args.check("behavior_mode", mode, told, f"a core of behaviour mode {mode}")
     return way, columns
@@ -337,8 +346,8 @@ def _tokenizer(args: Arguments, arrays: Arrays, compact: bool) -> tuple[str, tor
         "spt": {"3": 1, "4": 2},
         "dual_norm": {"2": 1, "3": 2, "4": 1},
     }
-    for mode, (name, pattern) in enumerate(kinds.items()):
-        if dims == pattern:
+    for mode, name in enumerate(TOKENIZERS):
+        if dims == kinds[name]:
             told = args.integer("patch_mode", mode)
             args.check("patch_mode", mode, told, f"a tokenizer of patch mode {mode}")
             place = next(i for i, n_dims in dims.items() if n_dims > 1)
