@@ -619,3 +619,51 @@ def test_damaged_files_say_so(damage, message, saved):
     with pytest.raises(ValueError, match=message) as caught:
         EnsembleRegressor.load(saved)
     assert str(saved) in str(caught.value)
+
+
+# ------------------------------------------------------------------------------- ready members
+
+
+def test_an_ensemble_of_fitted_models(ensembles, test_trials, equal, tmp_path):
+    fitted = ensembles["outputs"]
+    est = EnsembleRegressor.from_members(fitted.estimators_)
+    assert equal(est.predict(test_trials), fitted.predict(test_trials))
+    assert est.seeds_ == [member.seed_ for member in fitted.estimators_]
+    rates = EnsembleRegressor.from_members(fitted.estimators_, combine="rates")
+    assert equal(rates.predict(test_trials), ensembles["rates"].predict(test_trials))
+    est.save(tmp_path / "ensemble")
+    again = EnsembleRegressor.load(tmp_path / "ensemble")
+    assert equal(again.predict(test_trials), est.predict(test_trials))
+
+
+def test_members_that_do_not_go_together(ensembles, small, trials):
+    first = ensembles["outputs"].estimators_[0]
+    cases = [
+        ([], ValueError, "at least one"),
+        ([first, small()], sklearn.exceptions.NotFittedError, "not fitted"),
+        ([sklearn.linear_model.LinearRegression()], TypeError, "LinearRegression"),
+        ([first, small().fit(trials.sel(mouse_id="A"))], ValueError, r"estimators\[1\] is a CNN"),
+        ([first, small().fit(trials[::2])], ValueError, "scales responses otherwise"),
+    ]
+    for members, error, message in cases:
+        with pytest.raises(error, match=message):
+            EnsembleRegressor.from_members(members)
+    with pytest.raises(ValueError, match="needs trials to learn"):
+        EnsembleRegressor.from_members([first], combine="learned")
+
+
+def test_transfer_warns_of_tiers_once(ensemble, recordings):
+    test = v1.Trials(recordings).sel(tier="test")
+    with pytest.warns(UserWarning, match=r"tiers \['test'\]") as found:
+        ensemble.transfer(test, max_epochs=1)
+    assert len(found) == 1
+
+
+def test_members_are_read_from_the_ensemble_only(ensemble, tmp_path):
+    ensemble.save(tmp_path / "ensemble")
+    file = tmp_path / "ensemble" / MODEL
+    content = json.loads(file.read_text())
+    content["members"][0] = "../elsewhere/0"
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="is no member of an ensemble"):
+        EnsembleRegressor.load(tmp_path / "ensemble")

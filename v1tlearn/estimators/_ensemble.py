@@ -11,6 +11,7 @@ import os
 import re
 import secrets
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from joblib.parallel import get_active_backend
 from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from v1tlearn.estimators import _persistence
@@ -96,11 +98,13 @@ def transfer(
 ) -> Candidate:
     """Transfer one member to the animals of trials that are split already."""
     validation = None if held_out is None else held_out[0]
-    return _judged(
-        params["random_state"],
-        lambda: member.transfer(trials, freeze_core, validation=validation, **params),
-        held_out,
-    )
+
+    def make() -> EncodingRegressor:
+        with warnings.catch_warnings():  # the ensemble warned of tiers, once for all members
+            warnings.filterwarnings("ignore", "fit was given trials of the tiers")
+            return member.transfer(trials, freeze_core, validation=validation, **params)
+
+    return _judged(params["random_state"], make, held_out)
 
 
 def _judged(seed: int, make: Callable[[], EncodingRegressor], held_out: Part | None) -> Candidate:
@@ -110,6 +114,34 @@ def _judged(seed: int, make: Callable[[], EncodingRegressor], held_out: Part | N
         return Candidate(seed, None, failure=str(error))
     score = np.nan if held_out is None else mean_correlation(estimator, *held_out)
     return Candidate(seed, estimator, score)
+
+
+def check_members(estimators: Sequence[EncodingRegressor]) -> None:
+    """Check that fitted models can be combined.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Saying which one differs from the first, and in what.
+    """
+    for number, member in enumerate(estimators):
+        if not isinstance(member, EncodingRegressor):
+            raise TypeError(f"estimators[{number}] is a {type(member).__name__}: expected a model.")
+        check_is_fitted(member)
+        first = estimators[0]
+        if type(member) is not type(first) or member.n_neurons_ != first.n_neurons_:
+            raise ValueError(
+                f"estimators[{number}] is a {type(member).__name__} with the neurons "
+                f"{member.n_neurons_}, the first a {type(first).__name__} with {first.n_neurons_}: "
+                "expected models of one kind, of the same mice."
+            )
+        for mouse in first.mice_:
+            scales = [e.statistics_[mouse]["response_scale"] for e in (first, member)]
+            if not np.allclose(*scales, rtol=1e-6):
+                raise ValueError(
+                    f"mouse {mouse!r}: estimators[{number}] scales responses otherwise than the "
+                    "first: fit all of them to the same training trials."
+                )
 
 
 def mean_correlation(
@@ -286,7 +318,7 @@ def load(kind: type[EnsembleRegressor], path: Path, device: str) -> EnsembleRegr
         content = json.loads((path / MODEL_FILE).read_text(encoding="utf-8"))
         saved_format, saved_class = content["format"], content["class"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _persistence._damaged(path, error) from error
+        raise _persistence.damaged(path, error) from error
     if saved_class != kind.__name__:
         raise ValueError(f"{path} holds a {saved_class}: load it with {saved_class}.load(...).")
     if saved_format != FORMAT:
@@ -295,8 +327,8 @@ def load(kind: type[EnsembleRegressor], path: Path, device: str) -> EnsembleRegr
         )
     try:
         model = _model_class(content["model"])
-        names = [Path(*Path(name).parts[-2:]) for name in content["members"]]
-        attributes = _persistence._decode(content["attributes"], {})
+        names = [_member_path(name) for name in content["members"]]
+        attributes = _persistence.decode(content["attributes"], {})
         parameters = attributes.pop("parameters")
         estimator = model(**{**attributes.pop("estimator"), "device": device})
         ensemble = kind(estimator, **parameters)
@@ -305,7 +337,7 @@ def load(kind: type[EnsembleRegressor], path: Path, device: str) -> EnsembleRegr
         if "weights_" in attributes:
             attributes["weights_"] = {m: np.array(w) for m, w in attributes["weights_"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _persistence._damaged(path, error) from error
+        raise _persistence.damaged(path, error) from error
     ensemble.__dict__.update(attributes)
     ensemble._adopt([model.load(path / name, device) for name in names])
     return ensemble
@@ -329,7 +361,7 @@ def _attributes(ensemble: EnsembleRegressor) -> dict[str, Any]:
     if "weights_" in fitted:
         fitted["weights_"] = {m: w.tolist() for m, w in fitted["weights_"].items()}
     arrays: dict[str, Tensor] = {}
-    out = _persistence._encode(
+    out = _persistence.encode(
         {"parameters": parameters, "estimator": estimator, **fitted}, arrays, ""
     )
     if arrays:
@@ -342,23 +374,33 @@ def _is_plain(random_state: Any) -> bool:
 
 
 def _model_class(name: str) -> type[EncodingRegressor]:
-    kinds = [EncodingRegressor]
-    for kind in kinds:
-        if kind.__name__ == name:
-            return kind
-        kinds.extend(kind.__subclasses__())
-    raise ValueError(f"its members are of the unknown class {name}")
+    kinds = {kind.__name__: kind for kind in subclasses(EncodingRegressor)}
+    if name not in kinds:
+        raise ValueError(f"its members are of the unknown class {name}")
+    return kinds[name]
+
+
+def _member_path(name: str) -> Path:
+    """Place of a member within the ensemble's directory; nothing outside is read."""
+    if not re.fullmatch(r"members-[0-9a-f]{16}/[0-9]+", name):
+        raise ValueError(f"{name!r} is no member of an ensemble")
+    return Path(name)
+
+
+def subclasses(kind: type) -> list[type]:
+    """All classes that derive from one, directly or not."""
+    return [k for child in kind.__subclasses__() for k in (child, *subclasses(child))]
 
 
 def _is_free(path: Path) -> bool:
     """Whether an ensemble may be written there: over an earlier model, or where nothing is."""
     if path.is_dir() and not (path / MODEL_FILE).exists():
         return all(_is_remains(file) for file in path.iterdir())
-    return _persistence._is_free(path)
+    return _persistence.is_free(path)
 
 
 def _is_remains(file: Path) -> bool:
     """Whether a file or directory is of an earlier `save`, finished or not."""
     if file.is_dir():
         return re.fullmatch("members-[0-9a-f]{16}", file.name) is not None
-    return _persistence._is_remains(file)
+    return _persistence.is_remains(file)

@@ -92,7 +92,7 @@ def save(estimator: EncodingRegressor, path: Path) -> None:
     FileExistsError
         If something that is no saved model is in the way.
     """
-    if path.exists() and not _is_free(path):
+    if path.exists() and not is_free(path):
         raise FileExistsError(
             f"{path} exists and is no saved model: choose another path, or remove it first."
         )
@@ -101,7 +101,7 @@ def save(estimator: EncodingRegressor, path: Path) -> None:
     for parameters in (state, state["parameters_"]):
         if isinstance(parameters["random_state"], np.random.RandomState | np.random.Generator):
             parameters["random_state"] = estimator.seed_
-    attributes = _encode(state, tensors, "")
+    attributes = encode(state, tensors, "")
     mark = secrets.token_hex(8)
     tensor_file, beside = path / f"tensors-{mark}.safetensors", path / f".{MODEL_FILE}-{mark}"
     content = {
@@ -120,7 +120,7 @@ def save(estimator: EncodingRegressor, path: Path) -> None:
         beside.unlink(missing_ok=True)
         raise
     for file in path.iterdir():
-        if _is_remains(file) and file != tensor_file:
+        if is_remains(file) and file != tensor_file:
             file.unlink(missing_ok=True)
 
 
@@ -144,7 +144,7 @@ def load(kind: type[EncodingRegressor], path: Path, device: str) -> EncodingRegr
         content = json.loads((path / MODEL_FILE).read_text(encoding="utf-8"))
         saved_format, saved_class = content["format"], content["class"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     if saved_format != FORMAT:
         raise ValueError(
             f"{path} has format {saved_format!r}, this version reads {FORMAT}: update v1tlearn."
@@ -154,7 +154,7 @@ def load(kind: type[EncodingRegressor], path: Path, device: str) -> EncodingRegr
     estimator = kind.__new__(kind)
     try:
         tensors = load_file(path / Path(content["tensors"]).name)
-        estimator.__dict__.update(_decode(content["attributes"], tensors))
+        estimator.__dict__.update(decode(content["attributes"], tensors))
         estimator.device = device
         restore_module(estimator)
     except (
@@ -166,24 +166,25 @@ def load(kind: type[EncodingRegressor], path: Path, device: str) -> EncodingRegr
         RuntimeError,
         safetensors.SafetensorError,
     ) as error:
-        raise _damaged(path, error) from error
+        raise damaged(path, error) from error
     estimator._to_device()
     return estimator
 
 
-def _damaged(path: Path, error: Exception) -> ValueError:
+def damaged(path: Path, error: Exception) -> ValueError:
+    """Make the error for a model that cannot be read."""
     return ValueError(
         f"the model in {path} is damaged or incomplete ({type(error).__name__}: {error}): save it "
         "anew."
     )
 
 
-def _is_free(path: Path) -> bool:
+def is_free(path: Path) -> bool:
     """Whether a model may be written there: over an earlier one, or where nothing else is."""
     if not path.is_dir():
         return False
     if not (path / MODEL_FILE).exists():
-        return all(_is_remains(file) for file in path.iterdir())
+        return all(is_remains(file) for file in path.iterdir())
     try:
         content = json.loads((path / MODEL_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -191,18 +192,18 @@ def _is_free(path: Path) -> bool:
     return isinstance(content, dict) and {"format", "class", "attributes"} <= set(content)
 
 
-def _is_remains(file: Path) -> bool:
+def is_remains(file: Path) -> bool:
     """Whether a file is of an earlier `save`, finished or not, beside ``model.json``."""
     weights = file.name.startswith("tensors-") and file.suffix == ".safetensors"
     return weights or file.name.startswith(f".{MODEL_FILE}-")
 
 
-def _encode(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:
+def encode(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:
     """Plain JSON for a tree; tensors and arrays go to `tensors`, a reference stays."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, np.generic):
-        return _encode(value.item(), tensors, name)
+        return encode(value.item(), tensors, name)
     if isinstance(value, torch.Tensor):
         tensors[name] = value.contiguous()
         return {"$tensor": name}
@@ -212,10 +213,10 @@ def _encode(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:
         tensors[name] = torch.from_numpy(np.array(value))
         return {"$array": name}
     if isinstance(value, dict):
-        items = [[_encode(k, tensors, ""), v] for k, v in value.items()]
-        return {"$dict": [[k, _encode(v, tensors, f"{name}/{k}")] for k, v in items]}
+        items = [[encode(k, tensors, ""), v] for k, v in value.items()]
+        return {"$dict": [[k, encode(v, tensors, f"{name}/{k}")] for k, v in items]}
     if isinstance(value, list | tuple):
-        encoded = [_encode(v, tensors, f"{name}/{i}") for i, v in enumerate(value)]
+        encoded = [encode(v, tensors, f"{name}/{i}") for i, v in enumerate(value)]
         return encoded if isinstance(value, list) else {"$tuple": encoded}
     if isinstance(value, torch.device):
         return str(value)
@@ -225,9 +226,10 @@ def _encode(value: Any, tensors: dict[str, torch.Tensor], name: str) -> Any:
     )
 
 
-def _decode(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+def decode(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """Rebuild a tree from what `encode` made of it."""
     if isinstance(value, list):
-        return [_decode(v, tensors) for v in value]
+        return [decode(v, tensors) for v in value]
     if not isinstance(value, dict):
         return value
     if "$tensor" in value:
@@ -237,5 +239,5 @@ def _decode(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     if "$strings" in value:
         return np.asarray(value["$strings"], dtype=object if value["object"] else str)
     if "$tuple" in value:
-        return tuple(_decode(v, tensors) for v in value["$tuple"])
-    return {k: _decode(v, tensors) for k, v in value["$dict"]}
+        return tuple(decode(v, tensors) for v in value["$tuple"])
+    return {k: decode(v, tensors) for k, v in value["$dict"]}

@@ -240,18 +240,14 @@ class EnsembleRegressor(MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, Ba
             If the loss of a member became NaN.
         """
         check_is_fitted(self)
-        if not isinstance(trials, Trials):
-            raise TypeError(
-                f"trials is a {type(trials).__name__}: expected Trials; Trials.from_arrays(...) "
-                "makes them of arrays."
-            )
+        _inputs.check_transfer(trials, freeze_core, params)
         own = {k: params.pop(k) for k in ("validation_fraction", "random_state") if k in params}
         new = clone(self).set_params(**own)
         new.estimator.set_params(**params)
         template = new._template()
         new._check_validation(validation, choose=False)
         seed = draw_seed(new.random_state)
-        call = _inputs.read_fit(trials, None, None, None)
+        call = template._read_fit(trials, None, None, None)
         (trials, _), held_out = template._hold_out(call, validation, seed)
         params["validation_fraction"] = new.validation_fraction
         seeds = _ensemble.draw_seeds(seed, len(self.estimators_))
@@ -262,6 +258,51 @@ class EnsembleRegressor(MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, Ba
             for m, s in zip(self.estimators_, seeds, strict=True)
         ]
         return new._choose(new._run(tasks), len(tasks), held_out, seed)
+
+    @classmethod
+    def from_members(
+        cls, estimators: Sequence[EncodingRegressor], *, combine: str = "outputs"
+    ) -> Self:
+        """Make an ensemble of models that were fitted one by one, to the same trials.
+
+        Parameters
+        ----------
+        estimators : sequence of estimators
+            Fitted, of the same mice, with responses of the same scale.
+        combine : {"outputs", "rates"}, default="outputs"
+            As for the class; weights cannot be learned without trials.
+
+        Returns
+        -------
+        EnsembleRegressor
+            Fitted.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If there is no model, one is of another kind or not fitted, or their mice, neurons or
+            scales differ.
+        """
+        estimators = list(estimators)
+        if not estimators:
+            raise ValueError("an ensemble needs at least one fitted model, got none.")
+        if combine in _LEARNED:
+            raise ValueError(
+                f"combine={combine!r} needs trials to learn weights on: use fit, or combine="
+                "'outputs' or 'rates'."
+            )
+        n = len(estimators)
+        ensemble = cls(clone(estimators[0], safe=False), n, n, combine=combine)
+        ensemble._template()
+        _ensemble.check_members(estimators)
+        ensemble.__dict__.update(
+            seed_=estimators[0].seed_,
+            seeds_=[member.seed_ for member in estimators],
+            validation_scores_=np.full(n, np.nan),
+            members_=np.arange(n),
+            combine_=combine,
+        )
+        return ensemble._adopt(estimators)
 
     def predict(
         self,
