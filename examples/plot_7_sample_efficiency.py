@@ -2,8 +2,8 @@
 How many trials does a model need?
 ==================================
 
-scikit-learn's `learning_curve` fits a model to growing parts of the same trials. LN has few
-parameters and soon has nothing more to learn; the CNN goes on.
+scikit-learn's `learning_curve` fits a model to growing parts of the same trials. With few of them
+LN, which has few parameters, is at least as good; the CNN needs more, and makes more of them.
 """
 
 # %%
