@@ -25,7 +25,7 @@ from v1tlearn.search import CNN_SPACE, HyperbandSearch, scikit_learn_space
 recordings = v1.make_v1_recordings(
     n_mice=1,
     n_neurons=40,
-    n_trials=600,
+    n_trials=500,
     n_test_images=12,
     n_repeats=5,
     image_shape=(16, 24),
@@ -51,7 +51,7 @@ estimator = v1.CNNRegressor(
     n_layers=2, hidden_channels=4, hidden_kernel=5, batch_size=16, max_epochs=9
 )
 search = HyperbandSearch(
-    estimator, space, n_trials=30, min_epochs=1, validation_fraction=0.2, random_state=1
+    estimator, space, n_trials=20, min_epochs=1, validation_fraction=0.2, random_state=1
 )
 search.fit(train)
 results = search.results_
@@ -106,7 +106,7 @@ halving = HalvingRandomSearchCV(
     resource="max_epochs",
     min_resources=1,
     max_resources=9,
-    n_candidates=9,
+    n_candidates=6,
     cv=GroupKFold(2),
     random_state=0,
 )

@@ -249,6 +249,26 @@ def test_wrong_parameters_are_refused(trials, params, error, match):
         search_pretended().set_params(**params).fit(trials)
 
 
+@pytest.mark.parametrize(
+    ("max_epochs", "reduction_factor", "expected"),
+    [(1, 3, 1), (2, 3, 1), (9, 3, 3), (9, 2, 4), (89, 3, 29), (100, 3, 30), (400, 3, 30)],
+)
+def test_comparisons_begin_in_the_first_third_and_by_epoch_30(
+    trials, max_epochs, reduction_factor, expected
+):
+    search = search_pretended(
+        Pretended(max_epochs=max_epochs),
+        n_trials=8,
+        min_epochs=None,
+        reduction_factor=reduction_factor,
+    ).fit(trials)
+    assert search.min_epochs is None
+    assert search.min_epochs_ == expected
+    ended = search.results_.query("state == 'pruned'")["epochs"]
+    assert len(ended) or max_epochs == 1
+    assert (ended >= expected).all()
+
+
 def test_each_model_has_its_space():
     for estimator, space in [
         (v1.V1TRegressor(), V1T_SPACE),

@@ -171,6 +171,19 @@ def test_spaces_need_no_optuna_and_the_search_says_how_to_get_it():
     assert 'pip install "v1tlearn[search]"' in done.stdout
 
 
+def test_searches_of_scikit_learn_say_how_they_take_a_space_with_limits(trials):
+    from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+    from sklearn.model_selection import HalvingRandomSearchCV, RandomizedSearchCV
+
+    options = {"cv": GroupKFold(2), "random_state": 0}
+    for search in (
+        HalvingRandomSearchCV(v1.V1TRegressor(), V1T_SPACE, **options),
+        RandomizedSearchCV(v1.V1TRegressor(), V1T_SPACE, n_iter=1, **options),
+    ):
+        with pytest.raises(TypeError, match=r"up to 'patch_size' .*scikit_learn_space\(space\)"):
+            search.fit(trials, groups=trials.image_ids)
+
+
 def test_halving_search_of_scikit_learn_takes_epochs_as_its_resource(trials):
     from sklearn.experimental import enable_halving_search_cv  # noqa: F401
     from sklearn.model_selection import HalvingRandomSearchCV

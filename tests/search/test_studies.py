@@ -1,11 +1,13 @@
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 from typing import ClassVar
 
+import numpy as np
 import optuna
 import pandas as pd
 import pytest
@@ -44,20 +46,65 @@ def test_study_keeps_its_seed(trials, tmp_path):
 def test_study_of_another_search_is_not_mixed_with_this_one(trials, tmp_path):
     path = tmp_path / "study.db"
     search = search_pretended(storage=path, n_trials=1).fit(trials)
-    for params, named in [
-        ({"space": {"lr": uniform(0.1, 0.5)}}, "space"),
-        ({"random_state": 1}, "random_state"),
-        ({"estimator__n_layers": 3}, "parameters"),
-        ({"validation_fraction": 0.2}, "validation_fraction"),
+    begun = r"^the study 'Pretended' was begun with other settings: "
+    for params, differing in [
+        ({"space": {"lr": uniform(0.1, 0.5)}}, r'space, lr: .*"high": 1.0.* -> .*"high": 0.6.*'),
+        ({"random_state": 1}, r"random_state: 0 -> 1; random_state of the estimator: 0 -> 1"),
+        ({"estimator__n_layers": 3}, r"fixed parameters, n_layers: 4 -> 3"),
+        ({"estimator__max_epochs": 6}, r"fixed parameters, max_epochs: 9 -> 6"),
+        ({"validation_fraction": 0.2}, r"validation_fraction: 0.1 -> 0.2"),
+        (
+            {"estimator__max_epochs": 6, "min_epochs": 2},
+            r"fixed parameters, max_epochs: 9 -> 6; min_epochs: 1 -> 2",
+        ),
     ]:
-        with pytest.raises(ValueError, match=rf"'Pretended' was begun with .*{named}"):
+        with pytest.raises(ValueError, match=rf"{begun}{differing}\. Scores"):
             clone(search).set_params(**params).fit(trials)
-    with pytest.raises(ValueError, match="trials and neurons"):
-        clone(search).fit(trials[:40])
     table = clone(search).set_params(study_name="other", random_state=1).fit(trials).results_
     assert len(table) == 1
     moved = clone(search).set_params(estimator__device="cpu", n_trials=2)
     assert len(moved.fit(trials).results_) == 2
+
+
+def test_study_of_other_recordings_is_not_mixed_with_this_one(trials, tmp_path):
+    """Also not of recordings of the same size: other images, responses, or another order."""
+    search = search_pretended(storage=tmp_path / "study.db", n_trials=1).fit(trials)
+
+    def differing(others, target=None, validation=None):
+        with pytest.raises(ValueError, match="'Pretended' was begun with other") as error:
+            clone(search).fit(others, target, validation=validation)
+        return re.findall(r"(recording, .|validation): (.*?) -> (.*?)[;.]", str(error.value))
+
+    ((mouse, was, now),) = differing(trials.sel(mouse_id="A"))
+    assert mouse == "recording, B"
+    assert was.startswith("32 trials, 5 neurons, hash")
+    assert now == "None"
+
+    found = differing(trials[::-1])
+    assert [mouse for mouse, *_ in found] == ["recording, A", "recording, B"]
+    assert all(was.split("hash")[0] == now.split("hash")[0] for _, was, now in found)
+
+    loud = {mouse: np.array(trials.responses.get(mouse)) for mouse in trials.mice}
+    loud["B"][0, 3] += 1
+    ((mouse, *_),) = differing(trials, v1.trials.Responses.from_arrays(loud, trials))
+    assert mouse == "recording, B"
+
+    arrays = {n: {m: trials.get(n, m) for m in trials.mice} for n in ("stimuli", "behaviors")}
+    ids = {m: trials.sel(mouse_id=m).image_ids.copy() for m in trials.mice}
+    ids["A"][1] = ids["A"][0]
+    others = v1.Trials.from_arrays(
+        *arrays.values(), {m: trials.responses.get(m) for m in trials.mice}, image_ids=ids
+    )
+    ((mouse, *_),) = differing(others)
+    assert mouse == "recording, A"
+
+    ((what, was, now),) = differing(trials, validation=trials[:5])
+    assert what == "validation"
+    assert was == "None"
+    assert "5 trials" in now
+
+    copy = v1.Trials({mouse: trials.recordings[mouse].to_dataset().copy() for mouse in trials.mice})
+    assert len(clone(search).set_params(n_trials=2).fit(copy).results_) == 2
 
 
 def test_trial_that_the_user_breaks_off_is_run_again(trials, tmp_path):

@@ -173,22 +173,29 @@ def check_settings(study: optuna.Study, settings: dict[str, Any]) -> None:
     Raises
     ------
     ValueError
-        If the study is of a search with other settings, naming them.
+        If the study is of a search with other settings, naming those that differ.
     """
     settings = json.loads(json.dumps(settings))
     noted = study.user_attrs.get(_SETTINGS)
     if noted is None and not study.get_trials(deepcopy=False):
         study.set_user_attr(_SETTINGS, settings)
         return
-    noted = noted or {}
-    differing = [name for name in settings if settings[name] != noted.get(name)]
+    differing = _differences(noted or {}, settings)
     if differing:
-        was = {name: noted.get(name) for name in differing}
-        now = {name: settings[name] for name in differing}
         raise ValueError(
-            f"the study {study.study_name!r} was begun with {was}, now it is {now}: scores of the "
-            "two cannot be compared. Set them back, or give another study_name."
+            f"the study {study.study_name!r} was begun with other settings: "
+            f"{'; '.join(differing)}. Scores of the two cannot be compared: set them back, or give "
+            "another study_name."
         )
+
+
+def _differences(was: Any, now: Any, name: str = "") -> list[str]:
+    """Differing entries of nested dicts, each as "name was -> now"."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        keys = [*now, *(key for key in was if key not in now)]
+        inner = {key: f"{name}, {key}" if name else key for key in keys}
+        return [d for key in keys for d in _differences(was.get(key), now.get(key), inner[key])]
+    return [] if was == now else [f"{name}: {was} -> {now}"]
 
 
 def noted_seed(study: optuna.Study) -> int | None:

@@ -21,12 +21,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn.estimators import CNNRegressor, ViTRegressor, _inputs
 from v1tlearn.estimators.base import EncodingRegressor
+from v1tlearn.search._recordings import describe_recording
 from v1tlearn.search.spaces import CNN_SPACE, V1T_SPACE
 from v1tlearn.training import draw_seed
 from v1tlearn.trials import Trials
 
 _COUNT = Interval(Integral, 1, None, closed="left")
 _LEAST_FOR_IMPORTANCES = 4  # trials
+_PUBLISHED_MIN_EPOCHS = 30
 _IRRELEVANT = {"device", "verbose", "random_state", "validation_fraction"}  # for the scores
 
 
@@ -58,8 +60,9 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
         processes can work on the study at a time. Trials whose process died are run again.
     study_name : str, optional
         By default the name of the estimator's class.
-    min_epochs : int, default=30
-        Epochs before the first comparison, as in the search of the V1T code.
+    min_epochs : int or None, default=None
+        Epochs before the first comparison. None: 30, as in the search of the V1T code, but at most
+        ``max_epochs // reduction_factor``, so that trials are compared also where they are short.
     reduction_factor : int, default=3
         One in so many trials goes on at every comparison.
     validation_fraction : float, default=0.1
@@ -92,6 +95,8 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
         For Optuna's own plots. Trials that cannot be trained count as pruned there.
     seed_ : int
         The seed used.
+    min_epochs_ : int
+        The epochs before the first comparison.
 
     See Also
     --------
@@ -132,7 +137,7 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
         "timeout": [Interval(Real, 0, None, closed="neither"), None],
         "storage": [str, Path, None],
         "study_name": [str, None],
-        "min_epochs": [_COUNT],
+        "min_epochs": [_COUNT, None],
         "reduction_factor": [Interval(Integral, 2, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "random_state": EncodingRegressor._parameter_constraints["random_state"],
@@ -150,7 +155,7 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
         timeout: float | None = None,
         storage: str | Path | None = None,
         study_name: str | None = None,
-        min_epochs: int = 30,
+        min_epochs: int | None = None,
         reduction_factor: int = 3,
         validation_fraction: float = 0.1,
         random_state: Any = None,
@@ -215,8 +220,8 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
         ImportError
             If Optuna is not installed.
         TypeError, ValueError
-            If arguments or parameters are wrong; if the study was begun with other settings; or if
-            no trial could be trained, with the reason of the last.
+            If arguments or parameters are wrong; if the study was begun with other settings or on
+            other recordings; or if no trial could be trained, with the reason of the last.
         """
         self._validate_params()
         self._check_parameters()
@@ -232,7 +237,7 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
         )
         name = self.study_name or type(self.estimator).__name__
         n_jobs = cpu_count() if self.n_jobs == -1 else self.n_jobs
-        epochs = (self.min_epochs, self.estimator.max_epochs, self.reduction_factor)
+        epochs = (self.min_epochs_, self.estimator.max_epochs, self.reduction_factor)
         with tempfile.TemporaryDirectory() as folder, backend.quiet():
             shared = self.storage
             if shared is None and n_jobs > 1:
@@ -370,9 +375,14 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
             raise ValueError(f"there is no ready space for {type(estimator).__name__}: give one.")
         if not self._space():
             raise ValueError("space is empty: there is nothing to search over.")
-        if self.min_epochs > estimator.max_epochs:
+        if self.min_epochs is None:
+            most = estimator.max_epochs // self.reduction_factor
+            self.min_epochs_ = max(1, min(_PUBLISHED_MIN_EPOCHS, most))
+        else:
+            self.min_epochs_ = int(self.min_epochs)
+        if self.min_epochs_ > estimator.max_epochs:
             raise ValueError(
-                f"min_epochs is {self.min_epochs}, but the estimator trains for at most "
+                f"min_epochs is {self.min_epochs_}, but the estimator trains for at most "
                 f"{estimator.max_epochs} epochs, its max_epochs, so no trial could be ended "
                 "before: lower min_epochs."
             )
@@ -399,15 +409,15 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
             study,
             {
                 "estimator": type(self.estimator).__name__,
-                "parameters": fixed,
+                "fixed parameters": fixed,
                 "space": backend.distributions.describe_space(space),
-                "min_epochs": int(self.min_epochs),
+                "min_epochs": self.min_epochs_,
                 "reduction_factor": int(self.reduction_factor),
                 "validation_fraction": float(self.validation_fraction),
                 "random_state": self.seed_,
                 "random_state of the estimator": training,
-                "trials and neurons": _sizes(call.trials),
-                "trials and neurons of validation": validation and _sizes(validation),
+                "recording": describe_recording(call.trials, call.target),
+                "validation": validation and describe_recording(validation, validation.responses),
             },
         )
         return backend.Job(
@@ -418,7 +428,7 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
             space=space,
             n_trials=self.n_trials,
             timeout=self.timeout,
-            min_epochs=self.min_epochs,
+            min_epochs=self.min_epochs_,
             reduction_factor=self.reduction_factor,
             seed=self.seed_,
             verbose=self.verbose,
@@ -462,12 +472,6 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
 def _seed(random_state: Any) -> int:
     """One seed, of a size that estimators take."""
     return draw_seed(random_state) % 2**32
-
-
-def _sizes(trials: Trials) -> dict[str, list[int]]:
-    return {
-        mouse: [len(trials.rows(mouse)[0]), int(trials.n_neurons[mouse])] for mouse in trials.mice
-    }
 
 
 def _import_backend() -> ModuleType:

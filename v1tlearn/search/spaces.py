@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from scipy.stats import loguniform, randint, uniform
@@ -73,7 +73,8 @@ class LogInteger:
 class IntegerUpTo:
     """Integers from `low` up to the value that another parameter has in the same trial.
 
-    `HyperbandSearch` takes it as it is, scikit-learn's searches through `scikit_learn_space`.
+    `HyperbandSearch` takes it as it is. scikit-learn's searches draw every parameter by itself, so
+    a space with this goes to them through `scikit_learn_space`, as an error says otherwise.
 
     Parameters
     ----------
@@ -93,6 +94,25 @@ class IntegerUpTo:
     parameter: str
     low: int = 1
 
+    def rvs(self, size: Any = None, random_state: Any = None) -> NoReturn:
+        """Refuse to draw: scikit-learn's searches find this where they expect a distribution.
+
+        Parameters
+        ----------
+        size, random_state
+            Not used.
+
+        Raises
+        ------
+        TypeError
+            Always, saying what to give scikit-learn's searches.
+        """
+        raise TypeError(
+            f"an integer up to {self.parameter!r} cannot be drawn by itself, as scikit-learn's "
+            "searches draw: give them v1tlearn.search.scikit_learn_space(space) in place of the "
+            "space. HyperbandSearch takes the space as it is."
+        )
+
 
 V1T_SPACE: Space = {
     "patch_size": randint(2, 17),
@@ -109,6 +129,9 @@ V1T_SPACE: Space = {
     "lr": loguniform(1e-4, 1e-1),
 }
 """Search space of `V1TRegressor` and `ViTRegressor`: a dict of distributions.
+
+`HyperbandSearch` takes it as it is, scikit-learn's random searches as
+``scikit_learn_space(V1T_SPACE)``, since the stride depends on the size of the patch.
 
 Patches of 2 to 16 pixels with strides of 1 to the size of the patch, 135 pairs, are those of Li et
 al. (2023). The limits of ``n_blocks``, ``n_heads``, ``embed_dim``, ``mlp_dim``, the dropouts,
@@ -134,6 +157,7 @@ CNN_SPACE: Space = {
 }
 """Search space of `CNNRegressor` and `LNRegressor`: a dict of distributions.
 
+`HyperbandSearch` and scikit-learn's random searches take it as it is.
 All of it is our choice around the published final values; no published search space was found.
 """
 
