@@ -148,6 +148,19 @@ def test_v1t_attention_weights(name):
 
 
 @pytest.mark.parametrize("name", V1T_FILES)
+@pytest.mark.parametrize("mouse", ["A", "B"])
+def test_v1t_attention_of_two_images(name, mouse):
+    """Rows of some tokens, and the mean over all rows."""
+    model, batches, _, _ = load_v1t(name)
+    images = model.core_input(mouse, batches[mouse])[:2]
+    weights = nn.attention_weights(model.core, images, batches[mouse].behaviors[:2])
+    expected = np.load(REFERENCE / name / "attention.npz")
+    some = weights[..., torch.from_numpy(expected["tokens"]), :]
+    assert_agrees(some, expected[f"{mouse}/attention_of_tokens"])
+    assert_agrees(weights.mean(-2), expected[f"{mouse}/attention_received"])
+
+
+@pytest.mark.parametrize("name", V1T_FILES)
 def test_v1t_attention_rollout(name):
     model, batches, _, _ = load_v1t(name)
     expected = np.load(REFERENCE / name / "rollout.npz")
