@@ -448,6 +448,22 @@ def test_what_was_read_is_written_and_read_back_identical(tmp_path, zipped, colo
     }
 
 
+@pytest.mark.parametrize("zipped", [False, True])
+def test_positions_are_written_as_variable_or_as_coordinate(tmp_path, zipped):
+    position = (("neuron", "axis"), np.arange(9, dtype="f4").reshape(3, 3), {"units": "um"})
+    for name, dataset in {
+        "variable": recording(position=position),
+        "coordinate": recording().assign_coords(position=position),
+    }.items():
+        given = {"m": dataset}
+        write_sensorium(given, tmp_path / name, zip=zipped)
+        assert given["m"] is dataset
+        found = read_sensorium(tmp_path / name)["m"].to_dataset()
+        np.testing.assert_array_equal(found["position"], position[1])
+        assert found["position"].attrs == {"units": "um"}
+        assert "position" in found.coords
+
+
 def _files(path, folder):
     if path.is_dir():
         return os.listdir(path / folder)

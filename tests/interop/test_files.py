@@ -1,5 +1,6 @@
 """Files from elsewhere: what is read, what is refused, and that nothing in them runs."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -85,6 +86,16 @@ def test_hostile_checkpoints_are_refused_and_never_run(run, tmp_path, which, whe
     with pytest.raises(ValueError, match="refused"):
         load_sensorium(path)
     assert not sentinel.exists()
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_what_was_refused_is_named(tmp_path, legacy):
+    for bad, name in ((Hostile("true"), f"{os.system.__module__}.system"), (Imports(), "which")):
+        torch.save({"a": bad}, tmp_path / "a.pt", _use_new_zipfile_serialization=not legacy)
+        with pytest.raises(ValueError, match="refused") as error:
+            read_checkpoint(tmp_path / "a.pt")
+        what = str(error.value).partition("What came: ")[2].partition(" If you trust")[0]
+        assert name in what
 
 
 def test_plain_pickles_are_refused_and_never_run(run, tmp_path):

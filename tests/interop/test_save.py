@@ -163,6 +163,32 @@ def test_runs_come_back(changed, published, tmp_path):
         np.testing.assert_array_equal(before[mouse], after[mouse])
 
 
+def test_numbered_mice_stay_numbers(published, tmp_path):
+    args = published.arguments(mouse_ids=[2, 10], output_shapes={2: [5], 10: [4]})
+    folder = published.write(tmp_path / "first", args, published.arrays(args))
+    first = load_v1t(folder)
+    save_v1t(first, tmp_path / "second")
+    assert_published_reader_takes(published, tmp_path / "second")
+    saved, _ = read(tmp_path / "second")
+    assert saved["mouse_ids"] == [2, 10]
+    assert saved["output_shapes"] == {2: [5], 10: [4]}
+    second = load_v1t(tmp_path / "second")
+    assert second.mice_ == first.mice_ == ["2", "10"]
+    images, behaviors = published.inputs(args)
+    np.testing.assert_array_equal(
+        first.predict(images, behaviors, "10"), second.predict(images, behaviors, "10")
+    )
+
+
+def test_names_that_only_look_like_numbers_stay_text(published, tmp_path):
+    ids = ["02", "1_0", "21067-10-18"]
+    args = published.arguments(mouse_ids=ids, output_shapes={name: [4] for name in ids})
+    first = load_v1t(published.write(tmp_path / "first", args, published.arrays(args)))
+    save_v1t(first, tmp_path / "second")
+    assert read(tmp_path / "second")[0]["mouse_ids"] == ids
+    assert load_v1t(tmp_path / "second").mice_ == ids
+
+
 def test_scrambled_grids_come_back(published, tmp_path):
     args = published.arguments(patch_size=4, patch_stride=4, input_shape=[1, 36, 64])
     folder = published.write(tmp_path / "first", args, published.arrays(args))

@@ -420,6 +420,36 @@ def test_other_things_than_models_are_refused(tmp_path):
         load_sensorium(str(tmp_path / "model.pth"))
 
 
+@pytest.mark.parametrize("key", ["model", "state_dict", "model_state_dict"])
+def test_states_in_a_checkpoint_are_found(key, tmp_path):
+    state = make_state()
+    content = {"epoch": 3, key: state, "optimizer": {"state": {}, "param_groups": []}}
+    torch.save(content, tmp_path / "model.pth")
+    for given in (content, tmp_path / "model.pth"):
+        assert_predicts(load_sensorium(given, image_shape=(1, 14, 18)), state)
+    two = dict.fromkeys(("model", "state_dict"), state)
+    with pytest.raises(TypeError, match="holds 'model', a dict"):
+        load_sensorium(two, image_shape=(1, 14, 18))
+
+
+def test_files_of_numpy_are_read(tmp_path):
+    state = make_state()
+    arrays = {name: value.numpy() for name, value in state.items()}
+    np.savez(tmp_path / "model.npz", **arrays)
+    assert_predicts(load_sensorium(tmp_path / "model.npz", image_shape=(1, 14, 18)), state)
+    with pytest.raises(FileNotFoundError):
+        load_sensorium(tmp_path / "other.npz")
+    np.savez(tmp_path / "other.npz", **arrays, objects=np.array([{}], dtype=object))
+    with pytest.raises(ValueError, match=r"other\.npz is no file of plain arrays"):
+        load_sensorium(tmp_path / "other.npz")
+    content = (tmp_path / "model.npz").read_bytes()
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    for wrong in (content[:-100], content[100:], b"", b"text", (tmp_path / "one.npy").read_bytes()):
+        (tmp_path / "other.npz").write_bytes(wrong)
+        with pytest.raises(ValueError, match=r"other\.npz"):
+            load_sensorium(tmp_path / "other.npz")
+
+
 def test_loaded_models_are_whole(tmp_path):
     est = load_sensorium(make_state(), image_shape=(1, 14, 18))
     images, behaviors = inputs(n_trials=16)

@@ -113,6 +113,8 @@ def assert_predicts(est, tree, reference, tolerance=1e-4):
 FORMS = {
     "DataTree": lambda tree: tree,
     "dict of Datasets": datasets,
+    "dict of nodes": lambda tree: {mouse: tree[mouse] for mouse in "BA"},
+    "node and Dataset": lambda tree: {"A": tree["A"], "B": tree["B"].to_dataset()},
     "Trials": v1.Trials,
     "Trials of all tiers but test": lambda tree: v1.Trials(tree).sel(tier=["train", "validation"]),
     "no statistics in the recordings": without_statistics,
@@ -146,6 +148,110 @@ def test_recordings_bring_positions_names_and_more_mice(tree, run):
     for mouse in "AB":
         np.testing.assert_array_equal(est.positions_[mouse], tree[mouse]["position"].values)
         assert est.behavior_names_[mouse] == FIVE
+
+
+def published_run(published, tree, names, tmp_path, **changed):
+    """A run whose mice, called `names`, have the neurons of A and B."""
+    shapes = dict(zip(names, ([5], [4]), strict=True))
+    args = published.arguments(mouse_ids=names, output_shapes=shapes, **changed)
+    arrays = published.arrays(args)
+    for mouse, name in zip("AB", names, strict=True):
+        grid = tree[mouse]["position"].values[:, :2].astype(np.float64)
+        grid -= grid.mean(0)
+        arrays[f"readouts.{name}.source_grid"] = torch.from_numpy(grid / np.abs(grid).max()).float()
+    return published.write(tmp_path / "run", args, arrays)
+
+
+S_KEYS, F_KEYS = ("21067-10-18", "22846-10-16"), ("25311-10-26", "25340-3-19")
+PUBLISHED = {
+    "letters, by key": (["A", "B"], S_KEYS, {}),
+    "numbers, by key": ([2, 3], S_KEYS, {}),
+    "numbers as text, by letter": (["2", "3"], "AB", {}),
+    "keys, by letter": (list(S_KEYS), "AB", {}),
+    "keys, by number": (list(S_KEYS), "23", {}),
+    "competition": (["S0", "S1"], ("26872-17-20", "27204-5-13"), {}),
+    "Franke, by key": ([f"static{key}" for key in F_KEYS], F_KEYS, {"ds_name": "franke2022"}),
+    "Franke, by letter": ([f"static{key}" for key in F_KEYS], "FG", {"ds_name": "franke2022"}),
+    "letters of Franke": (["F", "G"], F_KEYS, {"ds_name": "franke2022"}),
+    "one of each": (["A", "B"], ("A", S_KEYS[1]), {}),
+}
+
+
+@pytest.mark.parametrize(("names", "called", "changed"), PUBLISHED.values(), ids=PUBLISHED.keys())
+def test_published_mice_are_found_by_their_other_names(
+    names, called, changed, published, tree, tmp_path
+):
+    folder = published_run(published, tree, names, tmp_path, **changed)
+    known = dict(zip("AB", called, strict=True))
+    recordings = {known[mouse]: ds for mouse, ds in datasets(tree).items()}
+    by_name = {known[mouse]: pairs for mouse, pairs in by_hand(tree).items()}
+    backwards = dict(reversed(recordings.items()))
+    for given in (recordings, backwards, v1.Trials(recordings), by_name):
+        est = load_v1t(folder, given)
+        assert est.mice_ == [str(name) for name in names]
+        for mouse, name in zip("AB", est.mice_, strict=True):
+            found = est.statistics_[name]["response_scale"]
+            np.testing.assert_allclose(found, by_hand(tree)[mouse]["response"][1], rtol=1e-5)
+    swapped = dict(zip(called, reversed(list(recordings.values())), strict=True))
+    with pytest.raises(ValueError, match=r"has \d neurons, the model"):
+        load_v1t(folder, swapped)
+
+
+UNKNOWN = {
+    "another mouse": (["A", "B"], (S_KEYS[0], "1-2-3"), {}),
+    "numbers of another data set": ([2, 3], S_KEYS, {"ds_name": "franke2022"}),
+    "a number that none has": ([2, 7], S_KEYS, {}),
+}
+
+
+@pytest.mark.parametrize(("names", "called", "changed"), UNKNOWN.values(), ids=UNKNOWN.keys())
+def test_other_mice_stay_unknown(names, called, changed, published, tree, tmp_path):
+    folder = published_run(published, tree, names, tmp_path, **changed)
+    recordings = dict(zip(called, datasets(tree).values(), strict=True))
+    with pytest.raises(ValueError, match="are missing"):
+        load_v1t(folder, recordings)
+
+
+def test_two_recordings_of_one_mouse_are_not_chosen_from(published, tree, tmp_path):
+    folder = published_run(published, tree, [2, 3], tmp_path)
+    both = datasets(tree)
+    with pytest.raises(ValueError, match=r"\['2'\] are missing"):
+        load_v1t(folder, {**both, S_KEYS[0]: both["A"]})
+
+
+@pytest.mark.filterwarnings("error")
+def test_statistics_may_be_tensors(tree, run):
+    plain = by_hand(tree)
+    tensors = {
+        mouse: {
+            kind: tuple(torch.tensor(np.asarray(v), requires_grad=True) for v in pair)
+            for kind, pair in pairs.items()
+        }
+        for mouse, pairs in plain.items()
+    }
+    stacked = {
+        mouse: {kind: torch.stack(pair) for kind, pair in pairs.items()}
+        for mouse, pairs in tensors.items()
+    }
+    expected = load_v1t(run[0], plain).statistics_
+    for given in (tensors, stacked):
+        found = load_v1t(run[0], given).statistics_
+        for mouse in "AB":
+            for name, value in expected[mouse].items():
+                np.testing.assert_array_equal(found[mouse][name], value)
+
+
+def test_half_precision_statistics(tree, run):
+    half = {m: {"image": torch.tensor([110, 60]).bfloat16()} for m in "AB"}
+    found = load_v1t(run[0], half).statistics_["A"]
+    assert (found["image_mean"], found["image_std"]) == (110, 60)
+
+
+def test_statistics_of_more_mice_are_left_out(published, tree, run):
+    statistics = by_hand(tree)
+    est = load_v1t(run[0], {**statistics, "C": {"image": (0, 1)}})
+    assert est.mice_ == ["A", "B"]
+    assert_predicts(est, tree, expected(published, tree, run, statistics))
 
 
 def test_integer_keys_of_statistics(published, tmp_path):
@@ -219,12 +325,14 @@ def test_grey_models_of_colour_recordings(published, tree, tmp_path):
     assert np.isfinite(np.asarray(est.predict(grey)["A"])).all()
 
 
-def test_sensorium_models_take_shape_and_columns_from_recordings(tree):
+@pytest.mark.parametrize("called", ["AB", S_KEYS])
+def test_sensorium_models_take_shape_and_columns_from_recordings(called, tree):
+    tree = {name: tree[mouse].to_dataset() for mouse, name in zip("AB", called, strict=True)}
     rng = np.random.default_rng(0)
     state = {"core.features.layer0.conv.weight": rng.standard_normal((4, 4, 5, 5)) * 0.1}
     for name in ("weight", "bias", "running_mean", "running_var"):
         state[f"core.features.layer0.norm.{name}"] = np.ones(4)
-    for mouse, n in (("A", 5), ("B", 4)):
+    for mouse, n in zip(S_KEYS, (5, 4), strict=True):
         state[f"readout.{mouse}.sigma"] = np.zeros((1, n, 1, 1))
         state[f"readout.{mouse}._features"] = rng.standard_normal((1, 4, 1, n))
         state[f"readout.{mouse}.bias"] = np.zeros(n)
@@ -232,8 +340,9 @@ def test_sensorium_models_take_shape_and_columns_from_recordings(tree):
     est = load_sensorium(state, tree)
     assert est.image_shape_ == (1, 20, 28)
     assert est.core_columns_ == FIVE[:3]
-    assert est.positions_["A"] is None  # free positions stay free
-    assert np.isfinite(est.score(v1.Trials(tree).sel(tier="test")))
+    assert est.positions_[S_KEYS[0]] is None  # free positions stay free
+    named = dict(zip(S_KEYS, tree.values(), strict=True))
+    assert np.isfinite(est.score(v1.Trials(named).sel(tier="test")))
     with pytest.raises(ValueError, match="shape"):
         load_sensorium(state, tree, image_shape=(1, 36, 64))
 

@@ -164,14 +164,15 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     """
     _check_there(path)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file:
+            arrays = np.load(file, allow_pickle=False)
+            if isinstance(arrays, np.ndarray):
+                raise ValueError("one array without a name")
             return {name: arrays[name] for name in arrays.files}
     except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, KeyError) as error:
         raise ValueError(
             f"{path} is no file of plain arrays (.npz), or a damaged one: {_first_line(error)}."
         ) from error
-    except AttributeError as error:  # one array alone
-        raise ValueError(f"{path} is one array without a name: expected a .npz file.") from error
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:

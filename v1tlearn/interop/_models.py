@@ -314,7 +314,7 @@ def _check_order(names: Mapping[str, list[str] | None], needed: list[str]) -> No
         if [name for name in columns or [] if name not in PUPIL_POSITION] != order:
             raise ValueError(
                 f"mouse {mouse!r}: all behaviour moves the crop (shift='both_behavior'), in the "
-                f"order {order}, but the columns of the recording are {columns}."
+                f"order {order}, but its columns are {columns}."
             )
 
 

@@ -270,18 +270,19 @@ def scaling(known: Known, names: list[str] | None, mouse: str, n_neurons: int) -
     if names and {"behavior", "pupil"} & set(known.pairs):
         behaviors = (np.zeros(len(names)), np.ones(len(names)))
         others = [i for i, name in enumerate(names) if name not in PUPIL_POSITION]
-        pupil = [names.index(name) for name in PUPIL_POSITION if name in names]
-        for kind, columns in (("behavior", others), ("pupil", pupil)):
-            if kind not in known.pairs or not columns:
-                continue
-            values = known.pairs[kind]
-            if len(values[0]) != len(columns):
+        pupil = {names.index(name): i for i, name in enumerate(PUPIL_POSITION) if name in names}
+        if others and "behavior" in known.pairs:
+            n_values = len(known.pairs["behavior"][0])
+            if n_values != len(others):
                 raise ValueError(
-                    f"mouse {mouse!r}: statistics of {kind!r} have {len(values[0])} values for "
-                    f"the columns {[names[i] for i in columns]}: expected one for each."
+                    f"mouse {mouse!r}: statistics of 'behavior' have {n_values} values for the "
+                    f"columns {[names[i] for i in others]}: expected one for each."
                 )
-            for target, value in zip(behaviors, values, strict=True):
-                target[columns] = value
+            for target, value in zip(behaviors, known.pairs["behavior"], strict=True):
+                target[others] = value
+        if pupil and "pupil" in known.pairs:
+            for target, value in zip(behaviors, known.pairs["pupil"], strict=True):
+                target[list(pupil)] = value[list(pupil.values())]
     summary = TrialStatistics(float(image_mean[0]), float(image_std[0]), *behaviors)
     return out | summary.scaling(names)
 
