@@ -17,9 +17,9 @@ MODES = ("none", "b_mlp", "b_mlp_first_block", "b_mlp_shared", "b_mlp_per_mouse"
 
 
 def small_core(tokenizer="unfold", channels=2, **options):
-    """A core in float64 without dropout whose every parameter is random."""
-    options = {"n_blocks": 2, "n_heads": 2, "embed_dim": 8, "mlp_dim": 5} | options
-    options |= dict.fromkeys(("patch_dropout", "attention_dropout", "mlp_dropout"), 0.0)
+    """A core in float64, by default without dropout, whose every parameter is random."""
+    no_dropout = dict.fromkeys(("patch_dropout", "attention_dropout", "mlp_dropout"), 0.0)
+    options = {"n_blocks": 2, "n_heads": 2, "embed_dim": 8, "mlp_dim": 5} | no_dropout | options
     core = nn.ViTCore(
         (channels, 9, 11), patch_size=4, patch_stride=2, tokenizer=tokenizer, **options
     ).double()
@@ -78,20 +78,26 @@ def restated_tokens(tokenizer, name, images, patch=4, stride=2):
     return layer_norm(tokens, tokenizer.token_norm) if name == "dual_norm" else tokens
 
 
-def restated_attention(attention, tokens, n_heads, head_dim, scale, local):
+def keep(x, *_):
+    """No dropout."""
+    return x
+
+
+def restated_attention(attention, tokens, n_heads, head_dim, scale, local, drop=keep):
     normed = layer_norm(tokens, attention.norm)
     q, k, v = (normed @ attention.to_qkv.weight.T).chunk(3, -1)
-    heads = []
+    weights = []
     for h in range(n_heads):
         part = slice(h * head_dim, (h + 1) * head_dim)
         factor = attention.scale[h] if local else scale
         logits = factor * q[..., part] @ k[..., part].transpose(1, 2)
         if local:
             logits = logits.masked_fill(torch.eye(tokens.shape[1]).bool(), -torch.inf)
-        weights = logits.exp() / logits.exp().sum(-1, keepdim=True)
-        heads.append(weights @ v[..., part])
-    out = torch.cat(heads, -1) @ attention.projection.weight.T
-    return out if attention.projection.bias is None else out + attention.projection.bias
+        weights.append(logits.exp() / logits.exp().sum(-1, keepdim=True))
+    weights = drop(torch.stack(weights, 1), "attention")
+    parts = v.split(head_dim, -1)
+    out = torch.cat([weights[:, h] @ parts[h] for h in range(n_heads)], -1)
+    return drop(affine(out, attention.projection), "attention")
 
 
 def affine(x, layer):
@@ -99,8 +105,8 @@ def affine(x, layer):
     return out if layer.bias is None else out + layer.bias
 
 
-def restated_core(core, name, local, images, behaviors, sizes, mode, mice):
-    """The whole core, written out."""
+def restated_core(core, name, local, images, behaviors, sizes, mode, mice, drop=keep):
+    """The whole core, written out; `drop` is what becomes of values that dropout is for."""
     d, n_heads = core.output_shape[0], core.blocks[0].attention.n_heads
     tokens = restated_tokens(core.tokenizer, name, images)
     if name == "cct":
@@ -112,6 +118,7 @@ def restated_core(core, name, local, images, behaviors, sizes, mode, mice):
         tokens = torch.cat((core.class_token.expand(len(images), 1, d), tokens), 1)
         tokens = tokens + core.positions
         head_dim, scale = d, d**-0.5
+    tokens = drop(tokens, "patch")
     for i, block in enumerate(core.blocks):
         if mode != "none" and not (mode == "b_mlp_first_block" and i > 0):
             which = 0 if mode in ("b_mlp_shared", "b_mlp_first_block") else i
@@ -123,11 +130,11 @@ def restated_core(core, name, local, images, behaviors, sizes, mode, mice):
                 added[row : row + n] = affine(hidden, net[2]).tanh()[:, None]
                 tokens, row = tokens + added, row + n
         tokens = tokens + restated_attention(
-            block.attention, tokens, n_heads, head_dim, scale, local
+            block.attention, tokens, n_heads, head_dim, scale, local, drop
         )
         hidden = affine(layer_norm(tokens, block.mlp[0]), block.mlp[1])
-        hidden = hidden * (1 + torch.erf(hidden / 2**0.5)) / 2
-        tokens = tokens + affine(hidden, block.mlp[4])
+        hidden = drop(hidden * (1 + torch.erf(hidden / 2**0.5)) / 2, "mlp")
+        tokens = tokens + drop(affine(hidden, block.mlp[4]), "mlp")
     if name != "cct":
         tokens = tokens[:, 1:]
     height, width = core.grid
@@ -251,12 +258,53 @@ def test_stochastic_depth_drops_whole_branches_of_images():
     assert core.blocks[0].drop_path(branch) is branch
 
 
-def test_dropout_acts_in_training_only():
-    core = nn.ViTCore((1, 9, 9), patch_size=4, embed_dim=8, mlp_dim=8, n_blocks=1)
-    images = torch.randn(2, 1, 9, 9)
-    assert not torch.equal(core(images), core(images))
-    core.eval()
-    assert torch.equal(core(images), core(images))
+@pytest.mark.parametrize("attention", ["standard", "lsa"])
+@pytest.mark.parametrize(
+    "rates",
+    [
+        {"patch": 0.3, "attention": 0.0, "mlp": 0.0},
+        {"patch": 0.0, "attention": 0.4, "mlp": 0.0},
+        {"patch": 0.0, "attention": 0.0, "mlp": 0.5},
+        {"patch": 0.3, "attention": 0.4, "mlp": 0.5},
+    ],
+)
+def test_dropout_with_its_own_draws(rates, attention):
+    """Of single elements: of embedded tokens, attention weights and outputs, and perceptrons."""
+    core = small_core(attention=attention, **{f"{k}_dropout": rate for k, rate in rates.items()})
+    images = torch.randn(2, 2, 9, 11, dtype=torch.float64)
+    dropped = []
+
+    def drop(x, kind):
+        if rates[kind] == 0:
+            return x
+        kept = torch.empty(x.shape, dtype=x.dtype).bernoulli_(1 - rates[kind])
+        dropped.append((kind, tuple(x.shape), (kept == 0).any().item()))
+        return x * kept / (1 - rates[kind])
+
+    def restate(drop=keep):
+        return restated_core(core, "unfold", attention == "lsa", images, None, (), "none", (), drop)
+
+    torch.manual_seed(1)
+    ours = core(images)
+    torch.manual_seed(1)
+    restated = restate(drop)
+    n_tokens = len(core.positions)
+    tokens = (2, n_tokens, 8)
+    expected = {
+        "patch": [tokens],
+        "attention": [(2, 2, n_tokens, n_tokens), tokens] * 2,
+        "mlp": [(2, n_tokens, 5), tokens] * 2,
+    }
+    for kind, shapes in expected.items():
+        assert [s for k, s, _ in dropped if k == kind] == (shapes if rates[kind] else [])
+    assert all(some for *_, some in dropped)
+    torch.testing.assert_close(ours, restated, rtol=1e-8, atol=1e-10)
+    weights = torch.randn(ours.shape, dtype=torch.float64)
+    gradients = [
+        torch.autograd.grad((out * weights).sum(), core.parameters()) for out in (ours, restated)
+    ]
+    torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(core.eval()(images), restate(), rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("attention", ["standard", "lsa"])
