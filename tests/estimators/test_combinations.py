@@ -14,6 +14,14 @@ TOKENIZERS = ("unfold", "conv", "spt", "cct", "dual_norm")
 ATTENTION = ("standard", "lsa")
 MODES = ("auto", "none", "channels", "b_mlp", "b_mlp_first_block", "b_mlp_shared")
 MODES += ("b_mlp_per_mouse",)
+NETWORKS = {  # of the mice, per behaviour MLP; and whether one is ahead of either block
+    "none": [[], [False, False]],
+    "channels": [[], [False, False]],
+    "b_mlp": [[1, 1], [True, True]],
+    "b_mlp_first_block": [[1], [True, False]],
+    "b_mlp_shared": [[1], [True, True]],
+    "b_mlp_per_mouse": [[2, 2], [True, True]],
+}
 SHIFTS = ("none", "readout", "stimulus", "both", "both_behavior")
 COLUMNS = ["pupil_dilation", "pupil_dilation_derivative", "running_speed", "pupil_x", "pupil_y"]
 PAIRWISE = [
@@ -40,8 +48,8 @@ def few():
 
 
 def tiny(**params):
-    """A V1T of one block."""
-    params = {"patch_size": 4, "patch_stride": 3, "n_blocks": 1, "n_heads": 2} | params
+    """A V1T of two blocks, since behaviour may enter the first one only, or both alike."""
+    params = {"patch_size": 4, "patch_stride": 3, "n_blocks": 2, "n_heads": 2} | params
     params = {"embed_dim": 8, "mlp_dim": 6, "crop_scale": 0.8, "max_epochs": 1} | params
     return v1.V1TRegressor(**{"random_state": 0, "device": "cpu"} | params)
 
@@ -53,6 +61,11 @@ def check(few, tokenizer, attention, mode, shift):
     est.fit(train)
     assert est.n_iter_ == 1
     assert est.behavior_mode_ == ("b_mlp" if mode == "auto" else mode)
+    networks = [
+        [len(mlp.networks) for mlp in est.module_.core.behavior_mlps],
+        [est.module_.core.behavior_mlp(block) is not None for block in (0, 1)],
+    ]
+    assert networks == NETWORKS[est.behavior_mode_]
     predicted = est.predict(test)
     for mouse, n_neurons in (("A", 4), ("B", 3)):
         rates = np.asarray(predicted[mouse])
