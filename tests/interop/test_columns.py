@@ -91,6 +91,14 @@ def test_only_columns_that_the_model_uses_are_needed(tmp_path):
         load_v1t(folder, statistics, behavior_names=FIVE[:2])
 
 
+@pytest.mark.parametrize("names", ["running_speed", [*FIVE, "pupil_x"]])
+def test_names_that_are_no_list_of_columns(names):
+    with pytest.raises(ValueError, match=r"behavior_names=.*one name per column"):
+        load_v1t(REFERENCE / "vit", behavior_names=names)
+    with pytest.raises(ValueError, match=r"behavior_names=.*one name per column"):
+        load_sensorium(sensorium("cnn_gray")[0], behavior_names=names)
+
+
 def test_assumed_columns_end_with_a_fit_anew(published, tmp_path):
     args = published.arguments(behavior_mode=2, patch_stride=5, num_blocks=1)
     arrays = published.arrays(args)

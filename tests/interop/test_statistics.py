@@ -362,6 +362,10 @@ ERRORS = {
     "unknown kind": (lambda t: {**by_hand(t), "A": {"images": (0, 1)}}, "mouse 'A'.*images"),
     "no dict": (lambda t: {**by_hand(t), "A": 5}, "mouse 'A': statistics are int"),
     "no pair": (lambda t: {**by_hand(t), "A": {"image": 5}}, r"'image' must be \(mean, std\)"),
+    "number of NumPy": (lambda t: {**by_hand(t), "A": {"image": np.array(5)}}, "must be"),
+    "tensor": (lambda t: {**by_hand(t), "A": {"image": torch.tensor(5.0)}}, "must be"),
+    "text": (lambda t: {**by_hand(t), "A": {"image": "ab"}}, "must be"),
+    "texts": (lambda t: {**by_hand(t), "A": {"image": ("a", "b")}}, "mouse 'A'.*are no numbers"),
     "triple": (lambda t: {**by_hand(t), "A": {"image": (1, 2, 3)}}, "must be"),
     "colour means": (
         lambda t: {**by_hand(t), "A": {"image": ([1, 2], [1, 2])}},

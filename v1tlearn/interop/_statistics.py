@@ -144,9 +144,15 @@ def _read_pairs(given: Any, mouse: str, n_neurons: int) -> dict[str, Pair]:
     sizes = {"image": 1, "pupil": len(PUPIL_POSITION), "response": n_neurons}
     pairs = {}
     for kind, pair in given.items():
-        if not isinstance(pair, Sequence | np.ndarray | torch.Tensor) or len(pair) != 2:
+        is_pair = isinstance(pair, Sequence) or getattr(pair, "ndim", 0) > 0
+        if not is_pair or isinstance(pair, str) or len(pair) != 2:
             raise ValueError(f"mouse {mouse!r}: statistics of {kind!r} must be (mean, std).")
-        mean, std = (_vector(value) for value in pair)
+        try:
+            mean, std = (_vector(value) for value in pair)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"mouse {mouse!r}: statistics of {kind!r} are no numbers ({error})."
+            ) from error
         n = sizes.get(kind, len(std))
         if len(mean) != n or len(std) != n:
             raise ValueError(
@@ -285,6 +291,32 @@ def scaling(known: Known, names: list[str] | None, mouse: str, n_neurons: int) -
                 target[list(pupil)] = value[list(pupil.values())]
     summary = TrialStatistics(float(image_mean[0]), float(image_std[0]), *behaviors)
     return out | summary.scaling(names)
+
+
+def told_names(behavior_names: Sequence[str] | None) -> list[str] | None:
+    """Check the argument `behavior_names` of the loaders.
+
+    Parameters
+    ----------
+    behavior_names : sequence of str or None
+
+    Returns
+    -------
+    list of str or None
+
+    Raises
+    ------
+    ValueError
+        If it is one text, or names a column twice.
+    """
+    if behavior_names is None:
+        return None
+    names = [str(name) for name in behavior_names]
+    if isinstance(behavior_names, str) or len(set(names)) != len(names):
+        raise ValueError(
+            f"behavior_names={behavior_names!r}: expected a list with one name per column."
+        )
+    return names
 
 
 def used_names(

@@ -12,7 +12,7 @@ from v1tlearn.estimators import CNNRegressor, LNRegressor
 from v1tlearn.interop._files import read_checkpoint, read_npz
 from v1tlearn.interop._models import build, read_convolutions, read_readouts, read_source_grids
 from v1tlearn.interop._names import Arrays, sensorium_name
-from v1tlearn.interop._statistics import Known, read_statistics
+from v1tlearn.interop._statistics import Known, read_statistics, told_names
 from v1tlearn.preprocessing.statistics import PUPIL_POSITION
 
 _WRAPPERS = ("model", "state_dict", "model_state_dict")  # of a state in a checkpoint
@@ -100,7 +100,8 @@ def load_sensorium(
     parameters = read_convolutions(arrays, n_features) | readouts
     input_channels = parameters.pop("input_channels")
     image_shape = _image_shape(image_shape, known, input_channels)
-    names = _behavior_names(behavior_names, known)
+    told = told_names(behavior_names)
+    names = _behavior_names(known) if told is None else told
     core_columns = _core_columns(input_channels - image_shape[0], names)
     parameters["behavior_mode"] = "channels" if core_columns else "none"
     parameters["shift"] = _shift(arrays, mice)
@@ -116,7 +117,7 @@ def load_sensorium(
         image_shape=image_shape,
         core_columns=core_columns,
         source_grids=read_source_grids(arrays, "readout.", mice),
-        behavior_names=None if behavior_names is None else names,
+        behavior_names=told,
     )
 
 
@@ -175,9 +176,7 @@ def _image_shape(
     return shape
 
 
-def _behavior_names(given: Sequence[str] | None, known: Mapping[str, Known]) -> list[str]:
-    if given is not None:
-        return [str(name) for name in given]
+def _behavior_names(known: Mapping[str, Known]) -> list[str]:
     recorded = [one.behavior_names for one in known.values() if one.image_shape is not None]
     return recorded[0] if recorded and recorded[0] else list(BEHAVIOR_NAMES)
 

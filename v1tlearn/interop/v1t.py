@@ -25,7 +25,7 @@ from v1tlearn.interop._arguments import (
 from v1tlearn.interop._files import read_checkpoint, read_yaml
 from v1tlearn.interop._models import build, read_convolutions, read_readouts, read_source_grids
 from v1tlearn.interop._names import Arrays, v1t_name
-from v1tlearn.interop._statistics import read_statistics
+from v1tlearn.interop._statistics import read_statistics, told_names
 from v1tlearn.nn import patch_grid, sinusoidal_positions
 from v1tlearn.nn.geometry import most_square_grid
 from v1tlearn.nn.images import crop_size
@@ -134,7 +134,7 @@ def load_v1t(
         image_shape=image_shape,
         core_columns=core_columns,
         source_grids=read_source_grids(arrays, "readouts.", mice),
-        behavior_names=None if behavior_names is None else [str(n) for n in behavior_names],
+        behavior_names=told_names(behavior_names),
         compact=core == "cct",
         seed=parameters["random_state"],
     )
