@@ -643,6 +643,7 @@ def test_members_that_do_not_go_together(ensembles, small, trials):
         ([first, small()], sklearn.exceptions.NotFittedError, "not fitted"),
         ([sklearn.linear_model.LinearRegression()], TypeError, "LinearRegression"),
         ([first, small().fit(trials.sel(mouse_id="A"))], ValueError, r"estimators\[1\] is a CNN"),
+        ([first, small(shift="none").fit(trials)], ValueError, "uses the behaviour"),
         ([first, small().fit(trials[::2])], ValueError, "scales responses otherwise"),
     ]
     for members, error, message in cases:

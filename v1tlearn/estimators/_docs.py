@@ -154,6 +154,9 @@ history_ : list of dict
     ``penalty``, ``validation_correlation``, ``lr``, ``seconds``.
 module_ : torch.nn.Module
     The fitted model, `v1tlearn.nn.EncodingModel`.
+columns_assumed_ : bool
+    Whether the behaviour columns were never told, as for a model of published code that came
+    without recordings; trials may then bring any columns that include those it uses.
 core_frozen_ : bool
     Whether the core stays as it is, see `transfer`.
 device_ : torch.device

@@ -135,6 +135,11 @@ def check_members(estimators: Sequence[EncodingRegressor]) -> None:
                 f"{member.n_neurons_}, the first a {type(first).__name__} with {first.n_neurons_}: "
                 "expected models of one kind, of the same mice."
             )
+        if member.used_columns_ != first.used_columns_:
+            raise ValueError(
+                f"estimators[{number}] uses the behaviour {member.used_columns_}, the first "
+                f"{first.used_columns_}: expected models that use the same."
+            )
         for mouse in first.mice_:
             scales = [e.statistics_[mouse]["response_scale"] for e in (first, member)]
             if not np.allclose(*scales, rtol=1e-6):
