@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -49,23 +50,43 @@ def find_mice(folder: Path, dataset: str) -> dict[str, Path]:
 
 
 def open_mice(folder: Path, dataset: str, store: Path) -> dict[str, xr.Dataset]:
-    """Read each mouse of a folder into a netCDF file of its own, once, and open those lazily."""
+    """Read each mouse of a folder into a netCDF file of its own, and open those lazily.
+
+    The file knows what it was read from, and is read anew where that is another now.
+    """
     store.mkdir(parents=True, exist_ok=True)
     recordings = {}
     for letter, path in find_mice(folder, dataset).items():
-        file = store / f"{letter}.nc"
-        if not file.exists():
+        file, source = store / f"{letter}.nc", _source(path)
+        if not file.exists() or _open(file, letter).attrs.get("read_from") != source:
             print(f"reading mouse {letter} from {path.name} ...", flush=True)
-            recording = next(iter(v1.read_sensorium(path).children.values()))
-            v1.save_recordings({letter: recording.to_dataset()}, file)
-        recordings[letter] = v1.open_recordings(file)[letter].to_dataset()
+            recording = next(iter(v1.read_sensorium(path).children.values())).to_dataset()
+            checksum = zlib.crc32(recording["responses"].to_numpy().tobytes())
+            recording = recording.assign_attrs(read_from=source, checksum=checksum)
+            v1.save_recordings({letter: recording}, file)
+        recordings[letter] = _open(file, letter)
     return recordings
 
 
+def _open(file: Path, letter: str) -> xr.Dataset:
+    return v1.open_recordings(file)[letter].to_dataset()
+
+
+def _source(path: Path) -> str:
+    """Name, number of files, size in bytes and last change of a zip or folder."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    found = [file.stat() for file in files]
+    size, changed = sum(f.st_size for f in found), max((f.st_mtime_ns for f in found), default=0)
+    return f"{path.name}: {len(files)} files, {size} bytes, changed {changed}"
+
+
 def describe(recordings: Mapping[str, xr.Dataset]) -> dict[str, dict[str, int]]:
-    """Count neurons and trials per tier of each mouse: what results were made of."""
+    """Count neurons and trials per tier of each mouse: what results were made of.
+
+    With the checksum of the responses, whether they came from a zip or a folder.
+    """
     return {
-        mouse: {"neurons": recording.sizes["neuron"]}
+        mouse: {"neurons": recording.sizes["neuron"], "checksum": int(recording.attrs["checksum"])}
         | {tier: int((recording["tier"] == tier).sum()) for tier in (*TIERS, "final_test")}
         for mouse, recording in recordings.items()
     }

@@ -7,8 +7,10 @@ is every fitted model, so that a run goes on where it stopped.
 
 import argparse
 import json
+import sys
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import paper_tables as tables
 import xarray as xr
 
 import v1tlearn as v1
+from v1tlearn.training import NonFiniteLossError
 
 KINDS = {
     "LN": v1.LNRegressor,
@@ -32,7 +35,7 @@ B_MLP_MODES = {
     "V1T, B-MLP shared": "b_mlp_shared",
     "V1T, B-MLP per animal": "b_mlp_per_mouse",
 }
-CCT_EMBED_DIM = 160  # as published; a multiple of four, which sinusoidal positions need
+CCT_EMBED_DIM = 160  # as published; CCT needs a multiple of n_heads squared, 16
 ENSEMBLE = 10, 5  # candidates, members
 
 # --quick: small cores that still go through every layer, and penalties for few small neurons.
@@ -48,11 +51,11 @@ Scores = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Job:
-    """One thing to fit: its name, the kind of model, and what to call with a seed."""
+    """One thing to fit: its name, the kind of model, and what to call with a seed for scores."""
 
     name: str
     kind: str
-    run: Callable[[int], tuple[Any, Scores]]
+    run: Callable[[int], Scores]
     one_seed: bool = False  # whatever the number of seeds
 
 
@@ -83,6 +86,8 @@ class Paper:
         self.trials = v1.Trials({m: recordings[m] for m in mice})
         self.franke_mice = dict(franke)
         self.franke = v1.Grayscale().transform(v1.Trials(franke)) if franke else None
+        # Leaving one animal out takes another.
+        self.tables = [key for key in options.tables if key != "A.8" or len(mice) > 1]
 
     # -- models --------------------------------------------------------------------------------
 
@@ -118,15 +123,17 @@ class Paper:
         model.save(path)
         return model
 
-    def scores(self, name: str, model: Any, mice: list[str] | None = None) -> Scores:
-        """Score a fitted model on the test tier, mouse by mouse."""
+    def scores(
+        self, name: str, model: Any, cost: Mapping[str, float], mice: Sequence[str] = ()
+    ) -> Scores:
+        """Score a fitted model on the test tier, mouse by mouse; `cost` goes with each score."""
         test = self.trials.sel(tier="test")
         out = []
         for mouse in mice or test.mice:
             of_mouse = test.sel(mouse_id=mouse)
             recorded, predicted = of_mouse.responses.load(), model.predict(of_mouse)
             out += [
-                {"model": name, "mouse": mouse, "metric": m, "value": f(recorded, predicted)}
+                {"model": name, "mouse": mouse, "metric": m, "value": f(recorded, predicted)} | cost
                 for m, f in tables.METRICS.items()
             ]
         return out
@@ -136,17 +143,17 @@ class Paper:
     def single(self, name: str, kind: str, **params: Any) -> Job:
         """Job of one model on all mice."""
 
-        def run(seed: int) -> tuple[Any, Scores]:
+        def run(seed: int) -> Scores:
             model = self.fitted(name, self.make(kind, seed, **params), self.trials)
-            return model, self.scores(name, model)
+            return self.scores(name, model, cost_of(model))
 
         return Job(name, kind, run)
 
     def leave_one_out(self, kind: str) -> Job:
         """Job of the fits behind Table A.8: three for every mouse."""
 
-        def run(seed: int) -> tuple[Any, Scores]:
-            out = []
+        def run(seed: int) -> Scores:
+            out, costs = [], {f"{kind}, {way}": Counter() for way in ("direct", "transfer")}
             for mouse in self.trials.mice:
                 alone = self.trials.sel(mouse_id=mouse)
                 others = self.trials.sel(mouse_id=[m for m in self.trials.mice if m != mouse])
@@ -154,9 +161,11 @@ class Paper:
                 core = self.fitted(f"{kind}, all but {mouse}", self.make(kind, seed), others)
                 name = f"{kind}, transfer to {mouse}"
                 transfer = self.fitted(name, self.make(kind, seed), alone, core)
-                out += self.scores(f"{kind}, direct", direct, [mouse])
-                out += self.scores(f"{kind}, transfer", transfer, [mouse])
-            return None, out
+                out += self.scores(f"{kind}, direct", direct, {}, [mouse])
+                out += self.scores(f"{kind}, transfer", transfer, {}, [mouse])
+                costs[f"{kind}, direct"].update(cost_of(direct))
+                costs[f"{kind}, transfer"].update(cost_of(core, transfer))
+            return [score | costs[score["model"]] for score in out]
 
         return Job(f"{kind}, leave one out", kind, run)
 
@@ -165,14 +174,22 @@ class Paper:
         name = f"{kind} ensemble"
         n_candidates, n_members = _QUICK_ENSEMBLE if self.options.quick else ENSEMBLE
 
-        def run(_: int) -> tuple[Any, Scores]:
-            candidates = []
+        def run(_: int) -> Scores:
+            candidates, reason = [], ""
             for number in range(n_candidates):
                 print(f"    {kind}, candidate {number + 1} of {n_candidates}", flush=True)
-                candidates.append(self.fitted(kind, self.make(kind, number), self.trials))
-            validation = self.trials.sel(tier="validation")
-            model = ensemble_of(self.make(kind, 0), candidates, validation, n_members)
-            return model, self.scores(name, model)
+                try:
+                    candidates.append(self.fitted(kind, self.make(kind, number), self.trials))
+                except NonFiniteLossError as error:
+                    reason = str(error)
+                    print(f"    left out: {reason}", flush=True)
+            if len(candidates) < n_members:
+                raise FloatingPointError(
+                    f"{len(candidates)} of {n_candidates} candidates could be trained, {n_members} "
+                    f"are needed. The last failure: {reason}"
+                )
+            model = ensemble_of(candidates, self.trials.sel(tier="validation"), n_members)
+            return self.scores(name, model, cost_of(*candidates))
 
         return Job(name, kind, run, one_seed=True)
 
@@ -180,11 +197,10 @@ class Paper:
         """Job of a core from data set F in shades of gray, with readouts of these mice."""
         name = f"{kind}, core of F"
 
-        def run(seed: int) -> tuple[Any, Scores]:
-            model = self.make(kind, seed)
+        def run(seed: int) -> Scores:
             core = self.fitted(f"{kind}, gray F", self.make(kind, seed), self.franke)
-            model = self.fitted(name, model, self.trials, core)
-            return model, self.scores(name, model)
+            model = self.fitted(name, self.make(kind, seed), self.trials, core)
+            return self.scores(name, model, cost_of(core, model))
 
         return Job(name, kind, run)
 
@@ -197,7 +213,7 @@ class Paper:
         # Without behaviour of its own a mouse can only be predicted from the image.
         blind = not trials.has("behaviors", mouse)
 
-        def run(seed: int) -> tuple[Any, Scores]:
+        def run(seed: int) -> Scores:
             model = self.make("V1T", seed, **(self.without_behavior() if blind else {}))
             model = self.fitted(name, model, trials)
             for tier in data.WITHHELD_TIERS:
@@ -207,7 +223,7 @@ class Paper:
                     path = self.out / "predictions" / f"{mouse}_{tier}-seed{seed}.csv"
                     data.write_predictions(path, of_tier, model.predict(of_tier), mouse)
                     print(f"    wrote {path}", flush=True)
-            return model, []
+            return []
 
         return Job(name, "V1T", run)
 
@@ -239,9 +255,9 @@ class Paper:
         for kind in ("CNN", "ViT", "V1T"):
             jobs[f"{kind} ensemble"] = self.ensemble(kind)
         known = tables.paper_tables(self.dataset)
-        rows = {row for key in self.options.tables if key in known for row in known[key].rows}
+        rows = {row for key in self.tables if key in known for row in known[key].rows}
         chosen = dict.fromkeys(job for name, job in jobs.items() if name in rows)
-        if COMPETITION in self.options.tables:
+        if COMPETITION in self.tables:
             mice = [mouse for mouse in data.COMPETITION_MICE if mouse in self.recordings]
             chosen |= dict.fromkeys(map(self.competition, mice))
         return [job for job in chosen if job.kind in self.options.models]
@@ -250,18 +266,31 @@ class Paper:
         """Return what the results depend on."""
         counts = data.describe(self.recordings)
         return {
-            "data set": self.dataset,
-            "recipe": self.options.recipe,
-            "precision": self.options.precision,
-            "quick": self.options.quick,
-            "shift without behaviour": self.options.shift_without_behavior,
+            **choices(self.dataset, self.options),
             "mice": {mouse: counts.pop(mouse) for mouse in self.trials.mice},
             **counts,  # of competition mice
         } | ({} if self.franke is None else {"mice of F": data.describe(self.franke_mice)})
 
 
+def choices(dataset: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the results depend on beside the recordings."""
+    return {
+        "data set": dataset,
+        "recipe": options.recipe,
+        "precision": options.precision,
+        "quick": options.quick,
+        "shift without behaviour": options.shift_without_behavior,
+    }
+
+
+def cost_of(*fits: Any) -> Counter:
+    """Epochs and seconds of training, summed over fitted models."""
+    seconds = sum(epoch["seconds"] for fit in fits for epoch in fit.history_)
+    return Counter(epochs=sum(fit.n_iter_ for fit in fits), seconds=seconds)
+
+
 def ensemble_of(
-    model: Any, candidates: list[Any], validation: v1.Trials, n_members: int
+    candidates: Sequence[Any], validation: v1.Trials, n_members: int
 ) -> v1.EnsembleRegressor:
     """Make the ensemble of the best by validation of models that are fitted already.
 
@@ -269,21 +298,15 @@ def ensemble_of(
     each is kept as soon as it is finished.
     """
     values = np.array([candidate.score(validation) for candidate in candidates])
-    members = np.argsort(-values, kind="stable")[:n_members]
-    ensemble = v1.EnsembleRegressor(model, n_candidates=len(candidates), n_members=n_members)
-    ensemble.estimators_ = [candidates[number] for number in members]
-    ensemble.members_, ensemble.validation_scores_ = members, values
-    ensemble.seeds_ = [candidate.random_state for candidate in candidates]
-    ensemble.combine_ = ensemble.combine
-    ensemble.mice_, ensemble.n_neurons_ = candidates[0].mice_, candidates[0].n_neurons_
-    return ensemble
+    best = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:n_members]
+    return v1.EnsembleRegressor.from_members([candidates[number] for number in best])
 
 
 # -- one after the other ------------------------------------------------------------------------
 
 
-def keep_settings(path: Path, settings: dict[str, Any], asked: list[str]) -> list[str]:
-    """Refuse to go on with other settings than those of what is there; return all tables asked."""
+def check_settings(path: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuse to go on with other settings than those of what is there; return the latter."""
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"tables": []}
     changed = [name for name in settings if before.get(name, settings[name]) != settings[name]]
     if changed:
@@ -291,64 +314,82 @@ def keep_settings(path: Path, settings: dict[str, Any], asked: list[str]) -> lis
             f"{path.parent} holds results of another run: {', '.join(changed)} differ from "
             f"{path.name}; choose another --output, or remove the folder"
         )
+    return before
+
+
+def keep_settings(path: Path, settings: Mapping[str, Any], asked: list[str]) -> dict[str, Any]:
+    """Check settings and keep them; return all that the tables so far were made with."""
+    before = check_settings(path, settings)
     together = list(dict.fromkeys([*before["tables"], *asked]))
-    tables.write_beside(path, json.dumps({**before, **settings, "tables": together}, indent=1))
-    return together
+    kept = {**before, **settings, "tables": together}
+    tables.write_beside(path, json.dumps(kept, indent=1))
+    return kept
 
 
-def notes(paper: Paper) -> str:
+def notes(settings: Mapping[str, Any], n_seeds: int) -> str:
     """Return what the tables should be read with."""
-    options, counts = paper.options, paper.settings()["mice"]
     simulated = "Simulated recordings (--quick) and small models: values mean nothing. "
     mice = "; ".join(
         f"{mouse} {count['neurons']:,}, " + " + ".join(f"{count[tier]:,}" for tier in data.TIERS)
-        for mouse, count in counts.items()
+        for mouse, count in settings["mice"].items()
     )
-    first, *_, last = data.MICE[paper.dataset]
-    seeds = f"; over {options.seeds} seeds, ± their standard deviation" * (options.seeds > 1)
+    first, *_, last = data.MICE[settings["data set"]]
+    seeds = f"; over up to {n_seeds} seeds, ± their standard deviation" * (n_seeds > 1)
+    of_f = ", ".join(settings.get("mice of F", ()))
+    of_f = f" The core of Table A.9 is from mice {of_f} of data set F." * bool(of_f)
     return (
-        f"{simulated * options.quick}Recipe: {options.recipe}. Means over a mouse's neurons on the "
-        f"test tier, then over mice{seeds}. Published means are over mice {first} to {last}; what "
-        "was published for one mouse stands with it, in grey or brackets. Mice here (neurons, "
-        f"trials for training + validation + test): {mice}."
+        f"{simulated * settings['quick']}Recipe: {settings['recipe']}. Means over a mouse's "
+        f"neurons on the test tier, then over mice{seeds}. Published means are over mice {first} "
+        f"to {last}; what was published for one mouse stands with it, in grey or brackets. Mice "
+        f"here (neurons, trials for training + validation + test): {mice}.{of_f}"
     )
 
 
-def run(paper: Paper) -> None:
-    """Run the jobs that are not finished, and write the tables after each."""
+def write_results(out: Path, settings: Mapping[str, Any]) -> None:
+    """Write the tables of all finished jobs."""
+    dataset, asked = settings["data set"], settings["tables"]
+    keys = [key for key in tables.paper_tables(dataset) if key in asked]
+    n_seeds = len({job["seed"] for job in tables.read_jobs(out / "jobs") if job["scores"]})
+    text, of_f = notes(settings, n_seeds), list(settings.get("mice of F", ()))
+    tables.write_tables(out, dataset, keys, list(settings["mice"]), text, of_f)
+
+
+def run(paper: Paper) -> list[str]:
+    """Run the jobs that are not finished, and write the tables after each; return failures."""
     out, options = paper.out, paper.options
-    asked = keep_settings(out / "settings.json", paper.settings(), options.tables)
-    keys = [key for key in tables.paper_tables(paper.dataset) if key in asked]
+    settings = keep_settings(out / "settings.json", paper.settings(), paper.tables)
     (out / "jobs").mkdir(exist_ok=True)
-    jobs = paper.jobs()
+    jobs, failures = paper.jobs(), []
     todo = [(job, s) for s in range(options.seeds) for job in jobs if s == 0 or not job.one_seed]
     for number, (job, seed) in enumerate(todo, 1):
         path = out / "jobs" / f"{tables.slug(job.name, seed)}.json"
         head = f"[{number}/{len(todo)}] {job.name}, seed {seed}"
-        if path.exists():
+        if path.exists() and "failed" not in json.loads(path.read_text(encoding="utf-8")):
             print(f"{head}: finished before", flush=True)
             continue
         print(f"{head} ...", flush=True)
         start = time.perf_counter()
-        model, scores = job.run(seed)
-        record = {
-            "job": job.name,
-            "seed": seed,
-            "epochs": getattr(model, "n_iter_", None),
-            "seconds": round(time.perf_counter() - start, 1),
-            "scores": scores,
-        }
+        record: dict[str, Any] = {"job": job.name, "seed": seed, "scores": []}
+        try:
+            record["scores"] = job.run(seed)
+        except (FloatingPointError, ValueError) as error:
+            record["failed"] = f"{type(error).__name__}: {error}"
+            failures.append(f"{job.name}, seed {seed}: {record['failed']}")
+            print(f"    failed: {record['failed']}", flush=True)
         tables.write_beside(path, json.dumps(record, indent=1))
-        tables.write_tables(out, paper.dataset, keys, paper.trials.mice, notes(paper))
-        for name in dict.fromkeys(score["model"] for score in scores):
+        write_results(out, settings)
+        seconds = time.perf_counter() - start
+        for name in dict.fromkeys(score["model"] for score in record["scores"]):
             means = []
             for metric in tables.METRICS:
-                of = [s["value"] for s in scores if (s["model"], s["metric"]) == (name, metric)]
+                of_row = [s for s in record["scores"] if s["model"] == name]
+                of = [s["value"] for s in of_row if s["metric"] == metric]
                 means.append(f"{metric.replace('_', ' ')} {sum(of) / len(of):.3f}")
-            print(f"    {name}: {', '.join(means)}; {record['seconds']:.0f} s", flush=True)
-    tables.write_tables(out, paper.dataset, keys, paper.trials.mice, notes(paper))
+            print(f"    {name}: {', '.join(means)}; {seconds:.0f} s", flush=True)
+    write_results(out, settings)
     print(f"\n{(out / 'tables.md').read_text(encoding='utf-8')}")
     print(f"results.csv, tables.md and tables.html are in {out}/")
+    return failures
 
 
 def parse(dataset: str, description: str) -> argparse.Namespace:
@@ -358,8 +399,9 @@ def parse(dataset: str, description: str) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help=f"folder with the zips of data set {dataset}")
     if dataset == "S":
         parser.add_argument("--franke", type=Path, help="folder of data set F, for Table A.9")
-    default = Path(f"paper_{dataset.lower()}")
-    parser.add_argument("--output", type=Path, default=default, help=f"default {default}")
+    default = f"paper_{dataset.lower()}"
+    text = f"default {default}, with --quick {default}_quick"
+    parser.add_argument("--output", type=Path, help=text)
     parser.add_argument("--tables", nargs="+", choices=known, help="default: those of the paper")
     parser.add_argument("--models", nargs="+", choices=list(KINDS), default=list(KINDS))
     parser.add_argument("--seeds", type=int, default=1, help="models per row; ensembles have one")
@@ -377,13 +419,14 @@ def parse(dataset: str, description: str) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small models, simulated recordings")
     options = parser.parse_args()
     options.franke = getattr(options, "franke", None)
+    if options.output is None:
+        options.output = Path(default + "_quick" * options.quick)
     if options.quick:
         if options.data or options.franke:
             parser.error("--quick simulates its recordings: leave --data and --franke away")
-        options.output.mkdir(parents=True, exist_ok=True)
-        options.data = data.simulate(options.output / f"simulated_{dataset.lower()}", dataset)
+        options.data = options.output / f"simulated_{dataset.lower()}"
         if dataset == "S":
-            options.franke = data.simulate(options.output / "simulated_f", "F")
+            options.franke = options.output / "simulated_f"
     elif options.data is None:
         parser.error("--data is missing: the folder with the zips, or --quick to try without")
     if options.tables is None:
@@ -399,8 +442,17 @@ def parse(dataset: str, description: str) -> argparse.Namespace:
 def main(dataset: str, description: str) -> None:
     """From the folder of recordings to the tables."""
     options = parse(dataset, description)
+    check_settings(options.output / "settings.json", choices(dataset, options))
     options.output.mkdir(parents=True, exist_ok=True)
-    store = options.output / "recordings"
-    recordings = data.open_mice(options.data, dataset, store)
-    franke = data.open_mice(options.franke, "F", store) if options.franke else {}
-    run(Paper(dataset, recordings, franke, options))
+    folders = {dataset: options.data} | ({"F": options.franke} if options.franke else {})
+    recordings: dict[str, dict[str, xr.Dataset]] = {"F": {}}
+    for name, folder in folders.items():
+        if options.quick:
+            data.simulate(folder, name)
+        recordings[name] = data.open_mice(folder, name, options.output / "recordings")
+    paper = Paper(dataset, recordings[dataset], recordings["F"] if options.franke else {}, options)
+    if paper.tables != options.tables:
+        print("Table A.8 is left out: it needs two mice or more", flush=True)
+    failures = run(paper)
+    if failures:
+        sys.exit("\n".join(["failed, and tried again by the same command:", *failures]))

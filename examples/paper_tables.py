@@ -160,17 +160,17 @@ def write_beside(path: Path, text: str) -> None:
 
 
 def read_jobs(folder: Path) -> list[dict[str, Any]]:
-    """Read the finished jobs: {"job", "seed", "epochs", "seconds", "scores": [...]}."""
+    """Read the jobs: {"job", "seed", "scores": [...]}, and "failed" with the reason if one did.
+
+    A score is {"model", "mouse", "metric", "value", "epochs", "seconds"}, the latter two summed
+    over all fits behind a model's row.
+    """
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
 
 
 def results_frame(dataset: str, jobs: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Lay finished jobs out as a tidy frame, a row per table, model, mouse (and mean) and seed."""
-    scores = [
-        {**score, "seed": job["seed"], "epochs": job["epochs"], "seconds": job["seconds"]}
-        for job in jobs
-        for score in job["scores"]
-    ]
+    scores = [{**score, "seed": job["seed"]} for job in jobs for score in job["scores"]]
     rows = []
     for key, table in paper_tables(dataset).items():
         for model in table.rows:
@@ -184,7 +184,8 @@ def results_frame(dataset: str, jobs: Iterable[Mapping[str, Any]]) -> pd.DataFra
                     for s in (*of_seed, {**of_seed[0], "mouse": MEAN, "value": mean})
                 ]
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    return frame.astype({"value": float, "published": float})
+    frame = frame.astype({"value": float, "published": float, "seconds": float})
+    return frame.round({"seconds": 1})
 
 
 # -- rendering ----------------------------------------------------------------------------------
@@ -225,20 +226,30 @@ def _number(value: float | None, sign: bool = False) -> str:
     return f"{value:+.3f}" if sign else f"{value:.3f}"
 
 
-def _difference(cell: Cell, dataset: str, mice: Sequence[str]) -> float | None:
-    """Difference from a published mean, where it is one over the same mice."""
-    if cell.value is None or cell.published is None or tuple(mice) != MICE[dataset]:
+def _comparable(dataset: str, key: str, mice: Sequence[str], mice_of_f: Sequence[str]) -> bool:
+    """Whether the published means of a table are over the same mice, and on a core of the same."""
+    return tuple(mice) == MICE[dataset] and (key != "A.9" or tuple(mice_of_f) == MICE["F"])
+
+
+def _difference(cell: Cell, comparable: bool) -> float | None:
+    if cell.value is None or cell.published is None or not comparable:
         return None
     return cell.value - cell.published
 
 
 def markdown(
-    frame: pd.DataFrame, dataset: str, keys: Iterable[str], mice: Sequence[str], notes: str
+    frame: pd.DataFrame,
+    dataset: str,
+    keys: Iterable[str],
+    mice: Sequence[str],
+    notes: str,
+    mice_of_f: Sequence[str] = (),
 ) -> str:
     """Render tables as Markdown; published numbers of single mice stand in brackets."""
     parts = [f"# V1T paper, data set {dataset}", notes]
     for key in keys:
         parts.append(f"## {paper_tables(dataset)[key].title}")
+        comparable = _comparable(dataset, key, mice, mice_of_f)
         header = ["model", *mice, MEAN, "published", "difference"]
         lines = [" | ".join(header), " | ".join(["---"] + ["---:"] * (len(header) - 1))]
         for label, cells in lay_out(frame, dataset, key, mice).items():
@@ -249,9 +260,8 @@ def markdown(
             ]
             spread = f" ± {mean.spread:.3f}" if mean.spread is not None else ""
             texts += [_number(mean.value) + spread, _number(mean.published)]
-            lines.append(
-                " | ".join([label, *texts, _number(_difference(mean, dataset, mice), sign=True)])
-            )
+            texts.append(_number(_difference(mean, comparable), sign=True))
+            lines.append(" | ".join([label, *texts]))
         parts.append("\n".join(f"| {line} |" for line in lines))
     return "\n\n".join(parts) + "\n"
 
@@ -291,13 +301,19 @@ _PAGE = """\
 
 
 def as_html(
-    frame: pd.DataFrame, dataset: str, keys: Iterable[str], mice: Sequence[str], notes: str
+    frame: pd.DataFrame,
+    dataset: str,
+    keys: Iterable[str],
+    mice: Sequence[str],
+    notes: str,
+    mice_of_f: Sequence[str] = (),
 ) -> str:
     """Render tables as one page; published numbers of single mice stand in grey below."""
     title = f"V1T paper, data set {dataset}"
     parts = [f"<h1>{title}</h1>", f"<p>{html.escape(notes)}</p>"]
     for key in keys:
         parts.append(f"<h2>{html.escape(paper_tables(dataset)[key].title)}</h2>")
+        comparable = _comparable(dataset, key, mice, mice_of_f)
         header = ["model", *mice, MEAN, "published", "difference"]
         lines = ["".join(f"<th>{name}</th>" for name in header)]
         for label, cells in lay_out(frame, dataset, key, mice).items():
@@ -311,7 +327,7 @@ def as_html(
             spread = f"<small>± {mean.spread:.3f}</small>" if mean.spread is not None else ""
             texts.append(f'<td class="mean">{_number(mean.value)}{spread}</td>')
             texts.append(f'<td class="published">{_number(mean.published)}</td>')
-            texts.append(f"<td>{_number(_difference(mean, dataset, mice), sign=True)}</td>")
+            texts.append(f"<td>{_number(_difference(mean, comparable), sign=True)}</td>")
             lines.append("".join(texts))
         rows = "\n".join(f"<tr>{line}</tr>" for line in lines)
         parts.append(f"<table>\n{rows}\n</table>")
@@ -320,11 +336,16 @@ def as_html(
 
 
 def write_tables(
-    out: Path, dataset: str, keys: Sequence[str], mice: Sequence[str], notes: str
+    out: Path,
+    dataset: str,
+    keys: Sequence[str],
+    mice: Sequence[str],
+    notes: str,
+    mice_of_f: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Write results.csv, tables.md and tables.html of the finished jobs; return the results."""
     frame = results_frame(dataset, read_jobs(out / "jobs"))
     write_beside(out / "results.csv", frame.to_csv(index=False))
-    write_beside(out / "tables.md", markdown(frame, dataset, keys, mice, notes))
-    write_beside(out / "tables.html", as_html(frame, dataset, keys, mice, notes))
+    for name, render in (("tables.md", markdown), ("tables.html", as_html)):
+        write_beside(out / name, render(frame, dataset, keys, mice, notes, mice_of_f))
     return frame

@@ -8,16 +8,14 @@ import re
 import subprocess
 import sys
 import zipfile
-from argparse import Namespace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import v1tlearn as v1
-from v1tlearn.metrics import average_correlation, single_trial_correlation
-from v1tlearn.model_selection import leave_one_mouse_out
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))  # where the scripts find each other
@@ -32,9 +30,10 @@ def job(name, values, seed=0, metric="single_trial_correlation"):
     """A finished job with one score per mouse."""
     scores = [
         {"model": name, "mouse": mouse, "metric": metric, "value": value}
+        | {"epochs": 3, "seconds": 1.5}
         for mouse, value in values.items()
     ]
-    return {"job": name, "seed": seed, "epochs": 3, "seconds": 1.5, "scores": scores}
+    return {"job": name, "seed": seed, "scores": scores}
 
 
 def cells_of(markdown, title, row):
@@ -52,6 +51,8 @@ class TestResults:
         assert of_table["published"].to_dict() == {"A": 0.401, "B": 0.464, "mean": 0.426}
         assert set(of_table["seed"]) == {4}
         assert set(of_table["metric"]) == {"single_trial_correlation"}
+        assert of_table["epochs"].to_list() == [3, 3, 3]
+        assert of_table["seconds"].to_list() == [1.5, 1.5, 1.5]
 
     def test_a_model_fills_its_row_in_every_table_that_has_it(self):
         frame = paper_tables.results_frame("S", [job("V1T", {"A": 0.5})])
@@ -89,11 +90,11 @@ VALUES = {"A": 0.401, "B": 0.474, "C": 0.430, "D": 0.436, "E": 0.401}
 
 
 class TestRendering:
-    def render(self, jobs, mice="ABCDE", dataset="S"):
+    def render(self, jobs, mice="ABCDE", dataset="S", mice_of_f=""):
         frame = paper_tables.results_frame(dataset, jobs)
         keys = list(paper_tables.paper_tables(dataset))
         return [
-            render(frame, dataset, keys, list(mice), "Notes & more.")
+            render(frame, dataset, keys, list(mice), "Notes & more.", list(mice_of_f))
             for render in (paper_tables.markdown, paper_tables.as_html)
         ]
 
@@ -121,6 +122,24 @@ class TestRendering:
     def test_other_mice_have_no_difference_from_a_published_mean(self):
         text, _ = self.render([job("V1T", {"A": 0.4, "B": 0.5})], mice="AB")
         assert cells_of(text, "Tables 1 and A.5", "V1T")[-3:] == ["0.450", "0.426", "-"]
+
+    @pytest.mark.parametrize(
+        ("mice", "mice_of_f", "difference"),
+        [
+            ("ABCDE", "FGHIJKLMNO", "+0.055"),
+            ("ABCDE", "FG", "-"),
+            ("ABCDE", "", "-"),
+            ("AB", "FGHIJKLMNO", "-"),
+        ],
+    )
+    def test_a_core_of_other_mice_of_f_has_no_difference(self, mice, mice_of_f, difference):
+        scores = [job(name, dict.fromkeys(mice, 0.4)) for name in ("V1T", "V1T, core of F")]
+        text, page = self.render(scores, mice, "S", mice_of_f)
+        assert cells_of(text, "Table A.9", "V1T")[-3:] == ["0.400", "0.345", difference]
+        assert f"<td>{difference}</td>" in page.split("Table A.9")[1].split("</tr>")[2]
+        # the other tables do not mind
+        other = "-0.026" if mice == "ABCDE" else "-"
+        assert cells_of(text, "Tables 1 and A.5", "V1T")[-1] == other
 
     def test_rounding_leaves_no_negative_zero(self):
         text, _ = self.render([job("LN", dict.fromkeys("ABCDE", -0.0001))])
@@ -185,108 +204,115 @@ class TestFindingMice:
             paper_data.find_mice(tmp_path / "elsewhere", "S")
 
 
-@pytest.fixture(scope="module")
-def recordings(tmp_path_factory):
-    """The recordings of --quick as the scripts open them."""
-    folder = tmp_path_factory.mktemp("quick")
-    return {
-        dataset: paper_data.open_mice(
-            paper_data.simulate(folder / dataset, dataset), dataset, folder / "store"
+@pytest.fixture
+def zips(tmp_path):
+    """Return a function that writes small mice F and G to a folder of that name."""
+
+    def write(name, seed):
+        mice = v1.make_v1_recordings(
+            2, 4, 24, n_test_images=2, n_repeats=3, n_channels=2, image_shape=(16, 24),
+            random_state=seed,
+        )  # fmt: skip
+        keys = ["25311-10-26", "25340-3-19"]
+        mice = {k: m.to_dataset() for k, m in zip(keys, mice.children.values(), strict=True)}
+        for path, key in zip(
+            v1.write_sensorium(mice, tmp_path / name, zip=True), keys, strict=True
+        ):
+            path.rename(path.with_name(f"static{key}-ColorImageNet.zip"))
+        return tmp_path / name
+
+    return write
+
+
+class TestStore:
+    def responses(self, recordings):
+        return {mouse: recording["responses"].values for mouse, recording in recordings.items()}
+
+    def test_recordings_are_read_once(self, zips, tmp_path, capsys):
+        folder = zips("here", 0)
+        first = self.responses(paper_data.open_mice(folder, "F", tmp_path / "store"))
+        assert capsys.readouterr().out.count("reading mouse") == 2
+        again = self.responses(paper_data.open_mice(folder, "F", tmp_path / "store"))
+        assert capsys.readouterr().out == ""
+        zipped = v1.read_sensorium(folder / "static25311-10-26-ColorImageNet.zip")
+        for found in (first, again):
+            np.testing.assert_array_equal(found["F"], zipped["25311-10-26"]["responses"].values)
+
+    def test_those_of_another_folder_are_not_taken_for_these(self, zips, tmp_path, capsys):
+        paper_data.open_mice(zips("here", 0), "F", tmp_path / "store")
+        other = self.responses(paper_data.open_mice(zips("there", 1), "F", tmp_path / "store"))
+        assert capsys.readouterr().out.count("reading mouse") == 4
+        own = self.responses(paper_data.open_mice(tmp_path / "there", "F", tmp_path / "own"))
+        here = self.responses(paper_data.open_mice(tmp_path / "here", "F", tmp_path / "first"))
+        for mouse in "FG":
+            np.testing.assert_array_equal(other[mouse], own[mouse])
+            assert not np.array_equal(other[mouse], here[mouse])
+
+    def test_a_changed_file_in_an_unpacked_folder_is_seen(self, zips, tmp_path, capsys):
+        folder = zips("here", 0)
+        for path in list(folder.glob("*.zip")):
+            with zipfile.ZipFile(path) as file:
+                file.extractall(path.with_suffix(""))
+            path.unlink()
+        paper_data.open_mice(folder, "F", tmp_path / "store")
+        capsys.readouterr()
+        path = next(folder.glob("*25340*/data/responses/*.npy"))
+        np.save(path, np.load(path) + 1)
+        recordings = paper_data.open_mice(folder, "F", tmp_path / "store")
+        assert re.findall("reading mouse (.)", capsys.readouterr().out) == ["G"]
+        np.testing.assert_array_equal(
+            recordings["G"]["responses"].values[int(path.stem)], np.load(path)
         )
-        for dataset in "SF"
-    }
+
+    def test_results_are_of_the_responses_not_of_where_they_were(self, zips, tmp_path):
+        here = paper_data.open_mice(zips("here", 0), "F", tmp_path / "store")
+        before = paper_data.describe(here)
+        os.utime(tmp_path / "here" / "static25311-10-26-ColorImageNet.zip")  # downloaded again
+        again = paper_data.open_mice(tmp_path / "here", "F", tmp_path / "store")
+        assert paper_data.describe(again) == before
+        there = paper_data.open_mice(zips("there", 1), "F", tmp_path / "store")
+        assert paper_data.describe(there)["F"] != before["F"]
 
 
-def paper(recordings, output, dataset="S", **options):
-    defaults = {"quick": True, "recipe": "published", "shift_without_behavior": "none"}
-    defaults |= {"seeds": 1, "device": "cpu", "precision": "auto", "models": list(paper_jobs.KINDS)}
-    defaults |= {"tables": [*paper_tables.paper_tables(dataset), "competition"]}
-    franke = recordings["F"] if dataset == "S" else {}
-    output.mkdir(exist_ok=True)
-    options = Namespace(**{**defaults, **options}, output=output)
-    return paper_jobs.Paper(dataset, recordings[dataset], franke, options)
+def test_predictions_are_written_a_row_per_trial(tmp_path):
+    trials = v1.Trials(v1.make_v1_recordings(1, 4, 24, n_test_images=2, random_state=0))
+    (mouse,), trials = trials.mice, trials.sel(tier="test")
+    values = np.linspace(0.5, 2.0, len(trials) * 4, dtype="f4").reshape(-1, 4)
+    predictions = v1.Responses.from_arrays({mouse: values}, like=trials)
+    paper_data.write_predictions(tmp_path / "p" / "A.csv", trials, predictions, mouse)
+    with open(tmp_path / "p" / "A.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["trial_indices", "image_ids", "prediction", "neuron_ids"]
+    recording = trials.recordings[mouse]
+    for column, name in (("trial_indices", "trial_id"), ("image_ids", "image_id")):
+        assert [row[column] for row in rows] == [str(v) for v in recording[name].values]
+    read = np.array([json.loads(row["prediction"]) for row in rows])
+    np.testing.assert_allclose(read, values, rtol=1e-5)
+    assert json.loads(rows[0]["neuron_ids"]) == recording["neuron"].values.tolist()
 
 
-class TestQuickRecordings:
-    def test_they_have_the_layout_of_the_published_ones(self, recordings):
-        assert list(recordings["S"]) == ["A", "B", "S0", "S1"]
-        assert recordings["S"]["A"]["stimuli"].shape[1:] == (1, 144, 256)
-        assert recordings["F"]["F"]["stimuli"].shape[1:] == (2, 36, 64)
-        assert "behaviors" not in recordings["S"]["S0"]
-        for mouse in ("S0", "S1"):
-            recording = recordings["S"][mouse]
-            withheld = recording["tier"].isin(["test", "final_test"]).values
-            assert np.isnan(recording["responses"].values[withheld]).all()
-            assert not np.isnan(recording["responses"].values[~withheld]).any()
-            assert all(re.fullmatch("[0-9a-f]{32}", i) for i in recording["trial_id"].values)
-            assert {"test", "final_test"} <= set(recording["tier"].values)
+class TestSettings:
+    settings: ClassVar = {"recipe": "published", "mice": {"A": {"neurons": 5}}, "S0": {}}
 
-    def test_predictions_are_written_a_row_per_trial(self, recordings, tmp_path):
-        trials = v1.Trials({"S1": recordings["S"]["S1"]}).sel(tier="final_test")
-        values = np.linspace(0.5, 2.0, len(trials) * 16, dtype="f4").reshape(-1, 16)
-        predictions = v1.Responses.from_arrays({"S1": values}, like=trials)
-        paper_data.write_predictions(tmp_path / "p" / "S1.csv", trials, predictions, "S1")
-        with open(tmp_path / "p" / "S1.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
-        assert list(rows[0]) == ["trial_indices", "image_ids", "prediction", "neuron_ids"]
-        recording = trials.recordings["S1"]
-        assert [row["trial_indices"] for row in rows] == recording["trial_id"].values.tolist()
-        assert [row["image_ids"] for row in rows] == recording["image_id"].values.tolist()
-        read = np.array([json.loads(row["prediction"]) for row in rows])
-        np.testing.assert_allclose(read, values, rtol=1e-5)
-        assert json.loads(rows[0]["neuron_ids"]) == recording["neuron"].values.tolist()
+    def keep(self, path, asked, **changes):
+        return paper_jobs.keep_settings(path / "settings.json", self.settings | changes, asked)
 
+    def test_tables_come_together(self, tmp_path):
+        assert self.keep(tmp_path, ["1"]) == {**self.settings, "tables": ["1"]}
+        assert self.keep(tmp_path, ["A.4", "1"])["tables"] == ["1", "A.4"]
+        assert json.loads((tmp_path / "settings.json").read_text())["tables"] == ["1", "A.4"]
 
-class TestJobs:
-    def test_all_rows_of_all_tables_have_a_job(self, recordings, tmp_path):
-        for dataset, n in (("S", 26), ("F", 21)):
-            names = [job.name for job in paper(recordings, tmp_path, dataset).jobs()]
-            assert len(names) == len(set(names)) == n
+    @pytest.mark.parametrize("changed", [{"recipe": "default"}, {"mice": {"A": {"neurons": 6}}}])
+    def test_other_settings_or_mice_are_refused(self, tmp_path, changed):
+        self.keep(tmp_path, ["1"])
+        before = (tmp_path / "settings.json").read_text()
+        with pytest.raises(ValueError, match=f"{next(iter(changed))} differ from settings"):
+            self.keep(tmp_path, ["A.4"], **changed)
+        assert (tmp_path / "settings.json").read_text() == before
 
-    def test_recipes(self, recordings, tmp_path):
-        published = paper(recordings, tmp_path, quick=False).make("LN", 3)
-        assert published.n_layers == 4
-        assert (published.batch_norm_momentum, published.random_state) == (0.9, 3)
-        default = paper(recordings, tmp_path, quick=False, recipe="default").make("LN", 3)
-        assert default.get_params() == v1.LNRegressor(random_state=3, device="cpu").get_params()
-
-    def test_models_and_tables_can_be_chosen(self, recordings, tmp_path):
-        jobs = paper(recordings, tmp_path, tables=["A.8", "A.9"], models=["CNN"]).jobs()
-        assert [job.name for job in jobs] == ["CNN, leave one out", "CNN, core of F"]
-
-    def test_other_settings_or_mice_are_refused(self, recordings, tmp_path):
-        path = tmp_path / "settings.json"
-        first = paper(recordings, tmp_path).settings()
-        assert paper_jobs.keep_settings(path, first, ["1"]) == ["1"]
-        assert paper_jobs.keep_settings(path, first, ["A.4"]) == ["1", "A.4"]
-        with pytest.raises(ValueError, match=r"recipe differ from settings\.json"):
-            paper_jobs.keep_settings(path, {**first, "recipe": "default"}, ["1"])
-        fewer = {**first, "mice": {"A": first["mice"]["A"]}}
-        with pytest.raises(ValueError, match="mice differ"):
-            paper_jobs.keep_settings(path, fewer, ["1"])
-
-    def test_competition_mice_come_later_without_harm(self, recordings, tmp_path):
-        settings = paper(recordings, tmp_path).settings()
-        without = {name: value for name, value in settings.items() if name not in ("S0", "S1")}
-        paper_jobs.keep_settings(tmp_path / "settings.json", without, ["1"])
-        paper_jobs.keep_settings(tmp_path / "settings.json", settings, ["1"])
-        assert set(settings["mice"]) == {"A", "B"}
-
-    def test_a_fitted_model_is_kept_and_scored_mouse_by_mouse(self, recordings, tmp_path):
-        this = paper(recordings, tmp_path)
-        model, scores = this.single("LN", "LN").run(0)
-        again, same = this.single("LN", "LN").run(0)
-        assert again.history_ == model.history_  # loaded: seconds would differ
-        assert same == scores
-        test = this.trials.sel(tier="test")
-        for mouse in "AB":
-            of_mouse = test.sel(mouse_id=mouse)
-            answer = model.predict(of_mouse)
-            got = {s["metric"]: s["value"] for s in scores if s["mouse"] == mouse}
-            assert got == {
-                "single_trial_correlation": single_trial_correlation(of_mouse.responses, answer),
-                "average_correlation": average_correlation(of_mouse.responses, answer),
-            }
+    def test_competition_mice_come_later_without_harm(self, tmp_path):
+        self.keep(tmp_path, ["1"])
+        self.keep(tmp_path, ["1"], S1={"neurons": 7})
 
 
 class TestCommandLine:
@@ -303,6 +329,39 @@ class TestCommandLine:
         assert "Table A.9 is left out: it needs --franke" in capsys.readouterr().out
         assert self.parse(monkeypatch, "F", "--data", tmp_path).tables == ["1", "A.7"]
 
+    def test_what_is_tried_quickly_lies_elsewhere(self, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)
+        for dataset in "SF":
+            real = self.parse(monkeypatch, dataset, "--data", tmp_path)
+            quick = self.parse(monkeypatch, dataset, "--quick")
+            assert real.output == Path(f"paper_{dataset.lower()}")
+            assert quick.output == Path(f"paper_{dataset.lower()}_quick")
+            assert quick.data == quick.output / f"simulated_{dataset.lower()}"
+        assert self.parse(monkeypatch, "F", "--quick", "--output", "x").output == Path("x")
+        ignored = (EXAMPLES.parent / ".gitignore").read_text().split()
+        assert {"paper_s/", "paper_f/", "paper_s_quick/", "paper_f_quick/"} <= set(ignored)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("dataset", "arguments", "changed"),
+        [
+            ("S", ["--data", "nowhere"], "quick"),
+            ("S", ["--quick", "--recipe", "default"], "recipe"),
+            ("F", ["--quick"], "data set"),
+        ],
+    )
+    def test_settings_are_checked_before_anything_is_read(
+        self, monkeypatch, tmp_path, dataset, arguments, changed
+    ):
+        options = self.parse(monkeypatch, "S", "--quick", "--output", tmp_path)
+        kept = {**paper_jobs.choices("S", options), "tables": ["1"]}
+        (tmp_path / "settings.json").write_text(json.dumps(kept))
+        arguments = ["script", *arguments, "--output", str(tmp_path)]
+        monkeypatch.setattr(sys, "argv", arguments)
+        with pytest.raises(ValueError, match=f"another run: {changed} differ"):
+            paper_jobs.main(dataset, "A script.")
+        assert [path.name for path in tmp_path.iterdir()] == ["settings.json"]
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
@@ -316,36 +375,6 @@ class TestCommandLine:
         with pytest.raises(SystemExit):
             self.parse(monkeypatch, "S", *arguments)
         assert message in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_leave_one_out_is_that_of_the_package(recordings, tmp_path):
-    this = paper(recordings, tmp_path)
-    _, scores = this.leave_one_out("CNN").run(0)
-    frame = leave_one_mouse_out(this.make("CNN", 0), this.trials)
-    ours = {
-        (score["mouse"], score["model"]): score["value"]
-        for score in scores
-        if score["metric"] == "single_trial_correlation"
-    }
-    theirs = {(row.mouse, f"CNN, {row.training}"): row.correlation for row in frame.itertuples()}
-    assert ours == pytest.approx(theirs, abs=1e-6)
-
-
-@pytest.mark.slow
-def test_an_ensemble_of_kept_models_is_one_that_was_fitted(recordings, tmp_path):
-    this = paper(recordings, tmp_path)
-    train, validation, test = (this.trials.sel(tier=t) for t in ("train", "validation", "test"))
-    fitted = v1.EnsembleRegressor(this.make("CNN", 0), 3, 2, random_state=0)
-    fitted.fit(train, validation=validation)
-    candidates = [this.make("CNN", s).fit(train, validation=validation) for s in fitted.seeds_]
-    ours = paper_jobs.ensemble_of(this.make("CNN", 0), candidates, validation, 2)
-    assert ours.members_.tolist() == fitted.members_.tolist()
-    np.testing.assert_allclose(ours.validation_scores_, fitted.validation_scores_, atol=1e-6)
-    for mouse in "AB":
-        np.testing.assert_allclose(
-            ours.predict(test).get(mouse), fitted.predict(test).get(mouse), rtol=1e-4
-        )
 
 
 def run_script(name, *arguments):
@@ -383,6 +412,18 @@ def test_from_zips_to_tables_with_one_command(script, dataset, mice, tmp_path):
     files = sorted(path.name for path in output.glob("predictions/*"))
     mice_and_tiers = [f"{m}_{t}-seed0.csv" for m in ("S0", "S1") for t in ("final_test", "test")]
     assert files == (mice_and_tiers if dataset == "S" else [])
+    assert sorted(results.columns) == sorted(paper_tables.COLUMNS)
+    assert (results["epochs"] > 0).all()
+    assert (results["seconds"] > 0).all()
+    if dataset == "S":
+        recording = v1.open_recordings(output / "recordings" / "S1.nc")
+        model = v1.V1TRegressor.load(output / "models" / "v1t-competition-s1-seed0", device="cpu")
+        for tier in ("test", "final_test"):
+            table = pd.read_csv(output / "predictions" / f"S1_{tier}-seed0.csv")
+            written = [json.loads(values) for values in table["prediction"]]
+            predicted = model.predict(v1.Trials(recording).sel(tier=tier)).get("S1")
+            np.testing.assert_allclose(written, predicted, rtol=1e-4)
+            assert np.ptp(predicted, axis=0).min() > 0
 
     # What is finished is not done again; what lost its record is scored anew, not fitted.
     models = {path: path.stat().st_mtime_ns for path in output.glob("models/*/*")}
