@@ -56,8 +56,9 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
         No trial is begun after so many seconds.
     storage : str or Path, optional
         The file of an SQLite database, or the URL of a database, that keeps the study; in memory
-        without it. A later `fit` with the same study name goes on from there, and several
-        processes can work on the study at a time. Trials whose process died are run again.
+        without it. A later `fit` with the same study name goes on from there, if it has the same
+        settings and recordings, and several processes can work on the study at a time. Trials
+        whose process died are run again.
     study_name : str, optional
         By default the name of the estimator's class.
     min_epochs : int or None, default=None
