@@ -419,8 +419,7 @@ class TestGoingOn:
     def test_mice_of_f_stay_named_where_they_are_not_given_again(
         self, recordings, tmp_path, recorder
     ):
-        options = {"tables": ["A.9"], "models": ["CNN"]}
-        paper_jobs.run(paper(recordings, tmp_path, **options))
+        paper_jobs.run(paper(recordings, tmp_path, tables=["A.9"], models=["CNN"]))
         without = {**recordings, "F": {}}
         paper_jobs.run(paper(without, tmp_path, tables=["1"], models=["LN"]))
         assert "from mice F, G of data set F" in (tmp_path / "tables.md").read_text()
