@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import GroupKFold, HalvingRandomSearchCV, learning_curve
 from sklearn.pipeline import make_pipeline
@@ -161,7 +162,7 @@ def names(prepared):
     for tier in ("train", "validation", "test"):
         found[tier] = found["trials"].sel(tier=tier)
     found["model"] = v1.V1TRegressor.from_preset("v1t2023", random_state=0, **SMALL)
-    for other in (GroupKFold, HalvingRandomSearchCV, learning_curve, make_pipeline):
+    for other in (GroupKFold, HalvingRandomSearchCV, clone, learning_curve, make_pipeline):
         found[other.__name__] = other
     return found
 
