@@ -56,7 +56,7 @@ def test_from_simulation_to_the_printed_table(tmp_path):
         {case for case in table["case"] if "trials" in case}, key=lambda case: "50" in case
     )
     arms = {
-        ("behaviour", "CNN"): ["without", "with"],
+        ("behaviour", "CNN, mean of 2 seeds"): ["without", "with"],
         # two members, so that they can be better than the best of them
         ("ensemble", "CNN, 2 of 3"): ["without", "best on test", "with"],
         ("transfer", some): ["without", "with"],
