@@ -169,6 +169,7 @@ def leave_one_mouse_out(
             raise ValueError(f"the mice {lacking} have no {name} trials.")
 
     def of(part: Any, wanted: list[str]) -> Any:
+        """Trials of some mice, where there are any."""
         return None if part is None else part.sel(mouse_id=wanted)
 
     jobs = []

@@ -224,6 +224,7 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, EncodingParameters, Ba
         (trials, target), held_out = new._hold_out(call, validation, seed)
 
         def begin() -> None:
+            """Start the new model with the trained core."""
             new._begin(trials, target, seed, go_on=False)
             adopt_core(new, self, freeze=freeze_core)
 
