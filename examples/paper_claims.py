@@ -14,7 +14,6 @@ All scores are mean single-trial correlations on held-out images, each shown ten
 """
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
@@ -152,7 +151,6 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write all scores to this csv file")
     parser.add_argument("--quick", action="store_true", help="tiny recordings; shows nothing")
     args = parser.parse_args()
-    start = time.perf_counter()
     tables = Parallel(n_jobs=args.jobs)(
         delayed(one_seed)(seed, args.claims, args.models, args.max_epochs, args.quick)
         for seed in args.seeds
@@ -160,7 +158,7 @@ def main() -> None:
     table = pd.concat(tables, ignore_index=True)
     if args.output is not None:
         table.to_csv(args.output, index=False)
-    print(f"Seeds {args.seeds}, {time.perf_counter() - start:.0f} s")
+    print(f"Seeds {args.seeds}")
     print("Mean single-trial correlation; 'without' an ensemble is its best member by validation\n")
     print(summary(table).to_string(float_format="{:.3f}".format))
     if "ensemble" in args.claims:
