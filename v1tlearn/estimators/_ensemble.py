@@ -26,8 +26,8 @@ from torch import Tensor
 
 from v1tlearn.estimators import _persistence
 from v1tlearn.estimators._persistence import MODEL_FILE
+from v1tlearn.estimators._prediction import mean_correlation
 from v1tlearn.estimators.base import EncodingRegressor
-from v1tlearn.metrics import single_trial_correlation
 from v1tlearn.nn import elu_plus_one, poisson_loss
 from v1tlearn.training import (
     NonFiniteLossError,
@@ -147,17 +147,6 @@ def check_members(estimators: Sequence[EncodingRegressor]) -> None:
                     f"mouse {mouse!r}: estimators[{number}] scales responses otherwise than the "
                     "first: fit all of them to the same training trials."
                 )
-
-
-def mean_correlation(
-    estimator: EncodingRegressor | EnsembleRegressor,
-    trials: Trials,
-    target: Responses,
-    sample_weight: Any = None,
-) -> float:
-    """Score of a fitted estimator on trials that were checked."""
-    predictions = Responses.from_arrays(estimator._predict(trials), like=trials)
-    return single_trial_correlation(target, predictions, sample_weight=sample_weight)
 
 
 # ---------------------------------------------------------------------------------------- weights

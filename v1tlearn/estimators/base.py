@@ -22,9 +22,9 @@ from v1tlearn.estimators import _inputs, _persistence, _tensors
 from v1tlearn.estimators._assemble import assemble
 from v1tlearn.estimators._modules import make_optimizer, make_schedule, update_groups
 from v1tlearn.estimators._parameters import EncodingParameters
+from v1tlearn.estimators._prediction import PredictionMixin
 from v1tlearn.estimators._progress import progress
 from v1tlearn.estimators._transfer import adopt_core
-from v1tlearn.metrics import single_trial_correlation
 from v1tlearn.metrics.tensors import correlation
 from v1tlearn.model_selection import split_by_image
 from v1tlearn.training import (
@@ -45,7 +45,9 @@ _Part = tuple[Trials, Responses]
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class EncodingRegressor(MultiOutputMixin, RegressorMixin, EncodingParameters, BaseEstimator):
+class EncodingRegressor(
+    PredictionMixin, MultiOutputMixin, RegressorMixin, EncodingParameters, BaseEstimator
+):
     """Base of the models: a core shared by all mice, a Gaussian readout per mouse.
 
     A subclass is a dataclass with its own parameters and defaults, and says in `_make_core` which
@@ -230,78 +232,6 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, EncodingParameters, Ba
 
         return new._train(trials, target, held_out, new.max_epochs, begin, on_epoch)
 
-    def predict(
-        self,
-        stimuli: Any,
-        behaviors: Any = None,
-        mouse_ids: Any = None,
-        *,
-        behavior_names: Sequence[str] | None = None,
-    ) -> Any:
-        """Predict responses, in the units of the responses given to `fit`.
-
-        Parameters
-        ----------
-        stimuli : Trials, dict, list or ndarray
-            As in `fit`. A model that resizes images, and does not crop them, takes resized ones,
-            too.
-        behaviors : dict, list or ndarray, optional
-            Needed if the model was fitted with behaviour.
-        mouse_ids : sequence, optional
-            Which mouse's neurons to predict: one id per recording (list) or per trial (array).
-        behavior_names : sequence of str, optional
-
-        Returns
-        -------
-        Responses, dict, list or ndarray
-            In the form asked: `Trials` give `Responses`; a dict a dict under the same keys; a list
-            a list; an array of one mouse (trials, neurons); a flat array of several mice a 1-D
-            object array of vectors.
-
-        Raises
-        ------
-        ValueError
-            For a mouse the model does not know, other stimuli or behaviour than at `fit`.
-        NotFittedError
-            Before `fit`.
-        """
-        check_is_fitted(self)
-        trials, form = _inputs.read_predict(self, stimuli, behaviors, mouse_ids, behavior_names)
-        predictions = Responses.from_arrays(self._predict(trials), like=trials)
-        return _inputs.answer(predictions, form, one_mouse=len(self.mice_) == 1)
-
-    def score(
-        self,
-        stimuli: Any,
-        behaviors: Any = None,
-        responses: Any = None,
-        mouse_ids: Any = None,
-        sample_weight: Any = None,
-    ) -> float:
-        """Mean single-trial correlation of predicted and recorded responses.
-
-        Parameters
-        ----------
-        stimuli, behaviors, responses, mouse_ids
-            As in `fit`; behaviour columns as at `fit`.
-        sample_weight : ndarray of shape (n_trials,), optional
-            Weights of the trials in the correlation.
-
-        Returns
-        -------
-        float
-            Correlation per neuron over trials, mean over neurons, then over mice.
-
-        See Also
-        --------
-        v1tlearn.metrics.single_trial_correlation
-        """
-        check_is_fitted(self)
-        call = _inputs.read_score(self, stimuli, behaviors, responses, mouse_ids)
-        _inputs.check_like_fit(self, call.trials)
-        predictions = Responses.from_arrays(self._predict(call.trials), like=call.trials)
-        return single_trial_correlation(call.target, predictions, sample_weight=sample_weight)
-
     def save(self, path: str | Path) -> None:
         """Save the fitted model: weights, statistics and training state, without pickle.
 
@@ -473,17 +403,11 @@ class EncodingRegressor(MultiOutputMixin, RegressorMixin, EncodingParameters, Ba
                 out[mouse] = np.concatenate(blocks)
         return out
 
+    def _model(self) -> Self:
+        return self
+
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "module_")
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.target_tags.required = False  # Trials bring it
-        tags.target_tags.single_output = False
-        tags.target_tags.multi_output = True
-        tags.non_deterministic = False
-        return tags
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the weights on the CPU; never the device they were on, see `_persistence`."""

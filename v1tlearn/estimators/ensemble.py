@@ -23,10 +23,11 @@ from tqdm.auto import tqdm
 
 from v1tlearn.estimators import _ensemble, _inputs
 from v1tlearn.estimators._ensemble import Candidate, Part
+from v1tlearn.estimators._prediction import PredictionMixin
 from v1tlearn.estimators.base import EncodingRegressor
 from v1tlearn.nn import elu_plus_one
 from v1tlearn.training import draw_seed
-from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials import Trials
 
 logger = logging.getLogger("v1tlearn")
 
@@ -35,7 +36,9 @@ _LEARNED = ("learned", "learned_per_mouse")
 
 
 @dataclass(eq=False, repr=False)
-class EnsembleRegressor(MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
+class EnsembleRegressor(
+    PredictionMixin, MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, BaseEstimator
+):
     """The best of several models that differ in their seed, with predictions combined.
 
     `n_candidates` copies of a model are trained on the same trials; the `n_members` with the
@@ -304,74 +307,6 @@ class EnsembleRegressor(MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, Ba
         )
         return ensemble._adopt(estimators)
 
-    def predict(
-        self,
-        stimuli: Any,
-        behaviors: Any = None,
-        mouse_ids: Any = None,
-        *,
-        behavior_names: Sequence[str] | None = None,
-    ) -> Any:
-        """Predict responses, in the units of the responses given to `fit`.
-
-        Parameters
-        ----------
-        stimuli : Trials, dict, list or ndarray
-            As in `fit`.
-        behaviors : dict, list or ndarray, optional
-            Needed if the models were fitted with behaviour.
-        mouse_ids : sequence, optional
-            One id per recording (list) or per trial (array).
-        behavior_names : sequence of str, optional
-
-        Returns
-        -------
-        Responses, dict, list or ndarray
-            In the form asked, as the models answer.
-
-        Raises
-        ------
-        ValueError
-            For a mouse the models do not know, other stimuli or behaviour than at `fit`, or weights
-            that `combine` asks for and that were not learned.
-        NotFittedError
-            Before `fit`.
-        """
-        check_is_fitted(self)
-        trials, form = _inputs.read_predict(
-            self.estimators_[0], stimuli, behaviors, mouse_ids, behavior_names
-        )
-        predictions = Responses.from_arrays(self._predict(trials), like=trials)
-        return _inputs.answer(predictions, form, one_mouse=len(self.mice_) == 1)
-
-    def score(
-        self,
-        stimuli: Any,
-        behaviors: Any = None,
-        responses: Any = None,
-        mouse_ids: Any = None,
-        sample_weight: Any = None,
-    ) -> float:
-        """Mean single-trial correlation of predicted and recorded responses.
-
-        Parameters
-        ----------
-        stimuli, behaviors, responses, mouse_ids
-            As in `fit`; behaviour columns as at `fit`.
-        sample_weight : ndarray of shape (n_trials,), optional
-            Weights of the trials in the correlation.
-
-        Returns
-        -------
-        float
-            Correlation per neuron over trials, mean over neurons, then over mice.
-        """
-        check_is_fitted(self)
-        first = self.estimators_[0]
-        call = _inputs.read_score(first, stimuli, behaviors, responses, mouse_ids)
-        _inputs.check_like_fit(first, call.trials)
-        return _ensemble.mean_correlation(self, call.trials, call.target, sample_weight)
-
     def save(self, path: str | Path) -> None:
         """Save the fitted ensemble, each member as it saves itself, without pickle.
 
@@ -526,11 +461,5 @@ class EnsembleRegressor(MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, Ba
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "estimators_")
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.target_tags.required = False  # Trials bring it
-        tags.target_tags.single_output = False
-        tags.target_tags.multi_output = True
-        tags.non_deterministic = False
-        return tags
+    def _model(self) -> EncodingRegressor:
+        return self.estimators_[0]

@@ -1,0 +1,124 @@
+"""Predicting and scoring, the same for single models and ensembles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from v1tlearn.estimators import _inputs
+from v1tlearn.metrics import single_trial_correlation
+from v1tlearn.trials import Responses, Trials
+
+if TYPE_CHECKING:
+    from v1tlearn.estimators.base import EncodingRegressor
+
+
+class PredictionMixin:
+    """`predict` and `score` of an estimator that can predict `Trials` mouse by mouse."""
+
+    mice_: list[str]
+
+    def _model(self) -> EncodingRegressor:
+        """Give the fitted model that knows sizes and columns."""
+        raise NotImplementedError
+
+    def _predict(self, trials: Trials) -> dict[str, np.ndarray]:
+        """Predict every mouse of the trials, in data units."""
+        raise NotImplementedError
+
+    def predict(
+        self,
+        stimuli: Any,
+        behaviors: Any = None,
+        mouse_ids: Any = None,
+        *,
+        behavior_names: Sequence[str] | None = None,
+    ) -> Any:
+        """Predict responses, in the units of the responses given to `fit`.
+
+        Parameters
+        ----------
+        stimuli : Trials, dict, list or ndarray
+            As in `fit`. A model that resizes images, and does not crop them, takes resized ones,
+            too.
+        behaviors : dict, list or ndarray, optional
+            Needed if the model was fitted with behaviour.
+        mouse_ids : sequence, optional
+            Which mouse's neurons to predict: one id per recording (list) or per trial (array).
+        behavior_names : sequence of str, optional
+
+        Returns
+        -------
+        Responses, dict, list or ndarray
+            In the form asked: `Trials` give `Responses`; a dict a dict under the same keys; a list
+            a list; an array of one mouse (trials, neurons); a flat array of several mice a 1-D
+            object array of vectors.
+
+        Raises
+        ------
+        ValueError
+            For a mouse the model does not know, other stimuli or behaviour than at `fit`.
+        NotFittedError
+            Before `fit`.
+        """
+        check_is_fitted(self)
+        trials, form = _inputs.read_predict(
+            self._model(), stimuli, behaviors, mouse_ids, behavior_names
+        )
+        predictions = Responses.from_arrays(self._predict(trials), like=trials)
+        return _inputs.answer(predictions, form, one_mouse=len(self.mice_) == 1)
+
+    def score(
+        self,
+        stimuli: Any,
+        behaviors: Any = None,
+        responses: Any = None,
+        mouse_ids: Any = None,
+        sample_weight: Any = None,
+    ) -> float:
+        """Mean single-trial correlation of predicted and recorded responses.
+
+        Parameters
+        ----------
+        stimuli, behaviors, responses, mouse_ids
+            As in `fit`; behaviour columns as at `fit`.
+        sample_weight : ndarray of shape (n_trials,), optional
+            Weights of the trials in the correlation.
+
+        Returns
+        -------
+        float
+            Correlation per neuron over trials, mean over neurons, then over mice.
+
+        See Also
+        --------
+        v1tlearn.metrics.single_trial_correlation
+        """
+        check_is_fitted(self)
+        model = self._model()
+        call = _inputs.read_score(model, stimuli, behaviors, responses, mouse_ids)
+        _inputs.check_like_fit(model, call.trials)
+        return mean_correlation(self, call.trials, call.target, sample_weight)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.target_tags.required = False  # Trials bring it
+        tags.target_tags.single_output = False
+        tags.target_tags.multi_output = True
+        tags.non_deterministic = False
+        return tags
+
+
+def mean_correlation(
+    estimator: PredictionMixin,
+    trials: Trials,
+    target: Responses,
+    sample_weight: Any = None,
+) -> float:
+    """Score of a fitted estimator on trials that were checked."""
+    predictions = Responses.from_arrays(estimator._predict(trials), like=trials)
+    return single_trial_correlation(target, predictions, sample_weight=sample_weight)
