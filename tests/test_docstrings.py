@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,11 @@ def test_api_page_lists_every_public_name(name):
     module = importlib.import_module(name)
     public = {n for n in module.__all__ if callable(getattr(module, n))}
     assert public <= _listed_in_the_api_page()
+
+
+def test_templates_of_the_api_page_exist():
+    """Where a template is missing, classes are shown without their methods."""
+    docs = Path(__file__).parent.parent / "docs"
+    named = re.findall(r":template: (\S+)", (docs / "api.rst").read_text(encoding="utf-8"))
+    assert named
+    assert all((docs / "_templates" / name).is_file() for name in named)
