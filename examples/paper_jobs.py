@@ -93,8 +93,9 @@ class Paper:
 
     def make(self, kind: str, seed: int, **params: Any) -> Any:
         """Make an unfitted model by the recipe asked for."""
-        params |= {name: getattr(self.options, name) for name in ("device", "precision")}
-        params["random_state"] = seed
+        params |= {"device": self.options.device, "random_state": seed}
+        if self.options.precision is not None:
+            params["precision"] = self.options.precision
         if self.options.quick:
             sizes = _QUICK_VIT if kind in ("ViT", "V1T") else _QUICK_CNN
             params = {**params, **_QUICK, **sizes}
@@ -414,7 +415,9 @@ def parse(dataset: str, description: str) -> argparse.Namespace:
     )
     parser.add_argument("--device", default="auto")
     parser.add_argument(
-        "--precision", choices=["auto", "float32", "tf32", "bfloat16"], default="auto"
+        "--precision",
+        choices=["auto", "float32", "tf32", "bfloat16"],
+        help="the recipe's own if not given: TF32 as published, 'auto' of our defaults",
     )
     parser.add_argument("--quick", action="store_true", help="small models, simulated recordings")
     options = parser.parse_args()

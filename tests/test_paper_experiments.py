@@ -7,6 +7,7 @@ import shutil
 import sys
 from argparse import Namespace
 from dataclasses import dataclass, field
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -52,7 +53,7 @@ def recordings(folder):
 
 def paper(recordings, output, dataset="S", **options):
     defaults = {"quick": True, "recipe": "published", "shift_without_behavior": "none"}
-    defaults |= {"seeds": 1, "device": "cpu", "precision": "auto", "models": list(paper_jobs.KINDS)}
+    defaults |= {"seeds": 1, "device": "cpu", "precision": None, "models": list(paper_jobs.KINDS)}
     defaults |= {"tables": [*paper_tables.paper_tables(dataset), "competition"]}
     franke = recordings["F"] if dataset == "S" else {}
     output.mkdir(exist_ok=True)
@@ -143,13 +144,15 @@ class Recorder:
         return members[0]
 
 
+def _hand_over(model, method, *args, **kwargs):
+    return method(model, *args, **kwargs)
+
+
 @pytest.fixture
 def recorder(monkeypatch):
     this = Recorder()
     for name in ("fit", "transfer", "predict", "score", "save"):
-        method = getattr(this, name)
-        replacement = lambda model, *args, _method=method, **kw: _method(model, *args, **kw)  # noqa: E731
-        monkeypatch.setattr(EncodingRegressor, name, replacement)
+        monkeypatch.setattr(EncodingRegressor, name, partialmethod(_hand_over, getattr(this, name)))
     monkeypatch.setattr(v1.EnsembleRegressor, "from_members", this.from_members)
     return this
 
@@ -163,7 +166,7 @@ def job_of(this, row):
 def published(kind, seed, **params):
     """Parameters of the published recipe, with the row's own."""
     cls = getattr(v1, f"{kind}Regressor")
-    params |= {"random_state": seed, "device": "cpu", "precision": "auto"}
+    params |= {"random_state": seed, "device": "cpu"}
     return cls, cls.from_preset("v1t2023", **params).get_params()
 
 
