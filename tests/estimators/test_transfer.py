@@ -177,7 +177,7 @@ class TestErrors:
 
     def test_another_core(self, fitted, new_mouse):
         with pytest.raises(ValueError, match=r"parameters that changed \(hidden_channels\)"):
-            fitted.transfer(new_mouse, hidden_channels=5)
+            fitted.transfer(new_mouse, hidden_channels=5, max_epochs=1, random_state=7)
 
     def test_other_behavior(self, fitted, new_mouse):
         with pytest.raises(ValueError, match="the core takes behaviour by 'channels'"):

@@ -120,6 +120,11 @@ def warn_about_tiers(trials: Trials) -> None:
         )
 
 
+def other_model(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Names of changed parameters that make another model, not only another training."""
+    return [n for n in was if n not in _MAY_CHANGE and not np.array_equal(now[n], was[n])]
+
+
 def check_parameters(estimator: EncodingRegressor) -> None:
     """Check that a model that is to go on still has the parameters it was built with.
 
@@ -128,15 +133,11 @@ def check_parameters(estimator: EncodingRegressor) -> None:
     ValueError
         If a parameter changed that cannot change between fits.
     """
-    now = estimator.get_params(deep=False)
-    changed = [
-        f"{name} (was {was!r}, is {now[name]!r})"
-        for name, was in estimator.parameters_.items()
-        if name not in _MAY_CHANGE and not np.array_equal(now[name], was)
-    ]
-    if changed:
+    was, now = estimator.parameters_, estimator.get_params(deep=False)
+    told = [f"{name} (was {was[name]!r}, is {now[name]!r})" for name in other_model(was, now)]
+    if told:
         raise ValueError(
-            f"these parameters changed since fit: {', '.join(changed)}. A fitted model can only go "
+            f"these parameters changed since fit: {', '.join(told)}. A fitted model can only go "
             "on with the ones it was built with: set them back, or fit anew with "
             "warm_start=False."
         )

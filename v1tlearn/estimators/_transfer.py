@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from v1tlearn.estimators._inputs import other_model
+
 if TYPE_CHECKING:
     from v1tlearn.estimators.base import EncodingRegressor
 
@@ -40,7 +42,7 @@ def adopt_core(new: EncodingRegressor, trained: EncodingRegressor, *, freeze: bo
         k: v for k, v in source.state_dict().items() if k not in set(source.mouse_parameters())
     }
     if ours != {k: v.shape for k, v in others.items()}:
-        changed = [k for k, v in new.parameters_.items() if v != trained.parameters_.get(k, v)]
+        changed = other_model(trained.parameters_, new.parameters_)
         raise ValueError(
             f"with the parameters that changed ({', '.join(sorted(changed))}) the core has other "
             "layers than the trained one. Change only parameters of readout, shifter and training, "
