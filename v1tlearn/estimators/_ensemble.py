@@ -306,19 +306,7 @@ def load(kind: type[EnsembleRegressor], path: Path, device: str) -> EnsembleRegr
     -------
     EnsembleRegressor
     """
-    if not (path / MODEL_FILE).is_file():
-        raise ValueError(f"{path} holds no saved model: it has no {MODEL_FILE}.")
-    try:
-        content = json.loads((path / MODEL_FILE).read_text(encoding="utf-8"))
-        saved_format, saved_class = content["format"], content["class"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _persistence.damaged(path, error) from error
-    if saved_class != kind.__name__:
-        raise ValueError(f"{path} holds a {saved_class}: load it with {saved_class}.load(...).")
-    if saved_format != FORMAT:
-        raise ValueError(
-            f"{path} has format {saved_format!r}, this version reads {FORMAT}: update v1tlearn."
-        )
+    content = _persistence.read_content(kind, path, FORMAT)
     try:
         model = _model_class(content["model"])
         names = [_member_path(name) for name in content["members"]]

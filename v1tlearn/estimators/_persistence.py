@@ -124,6 +124,44 @@ def save(estimator: EncodingRegressor, path: Path) -> None:
             file.unlink(missing_ok=True)
 
 
+def read_content(kind: type, path: Path, expected_format: int) -> dict[str, Any]:
+    """Read ``model.json`` of a saved model, and check that it is of this class and format.
+
+    Parameters
+    ----------
+    kind : type
+        Class of the model.
+    path : Path
+        Directory of the model.
+    expected_format : int
+        The format that this version writes.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ValueError
+        If there is none, it is damaged, or of another class or format.
+    """
+    if not (path / MODEL_FILE).is_file():
+        raise ValueError(f"{path} holds no saved model: it has no {MODEL_FILE}.")
+    try:
+        content = json.loads((path / MODEL_FILE).read_text(encoding="utf-8"))
+        saved_format, saved_class = content["format"], content["class"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise damaged(path, error) from error
+    if saved_class != kind.__name__:
+        raise ValueError(f"{path} holds a {saved_class}: load it with {saved_class}.load(...).")
+    if saved_format != expected_format:
+        raise ValueError(
+            f"{path} has format {saved_format!r}, this version reads {expected_format}: update "
+            "v1tlearn."
+        )
+    return content
+
+
 def load(kind: type[EncodingRegressor], path: Path, device: str) -> EncodingRegressor:
     """Read what `save` wrote.
 
@@ -138,19 +176,7 @@ def load(kind: type[EncodingRegressor], path: Path, device: str) -> EncodingRegr
     -------
     EncodingRegressor
     """
-    if not (path / MODEL_FILE).is_file():
-        raise ValueError(f"{path} holds no saved model: it has no {MODEL_FILE}.")
-    try:
-        content = json.loads((path / MODEL_FILE).read_text(encoding="utf-8"))
-        saved_format, saved_class = content["format"], content["class"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise damaged(path, error) from error
-    if saved_format != FORMAT:
-        raise ValueError(
-            f"{path} has format {saved_format!r}, this version reads {FORMAT}: update v1tlearn."
-        )
-    if saved_class != kind.__name__:
-        raise ValueError(f"{path} holds a {saved_class}: load it with {saved_class}.load(...).")
+    content = read_content(kind, path, FORMAT)
     estimator = kind.__new__(kind)
     try:
         tensors = load_file(path / Path(content["tensors"]).name)
