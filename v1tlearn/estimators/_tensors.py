@@ -212,7 +212,7 @@ def _learned(
 ) -> dict[str, Any]:
     """Statistics of one mouse over its training trials; floats and arrays."""
     values = target.get(mouse)
-    blocks = [_moments(values[:, i : i + 512]) for i in range(0, values.shape[1], 512)]
+    blocks = [response_moments(values[:, i : i + 512]) for i in range(0, values.shape[1], 512)]
     mean, std = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     scale = np.fmax(std, RESPONSE_STD_FLOOR * np.nanmean(std))
     if not (scale > 0).all():
@@ -231,8 +231,19 @@ def _learned(
     return out | trial_statistics(trials, mouse).scaling(names)
 
 
-def _moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and population standard deviation of neurons; NaN where nothing was recorded."""
+def response_moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population standard deviation of neurons over the trials that were recorded.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_trials, n_neurons)
+        Responses in any unit, NaN where not recorded.
+
+    Returns
+    -------
+    mean, std : ndarray of shape (n_neurons,)
+        In that unit, float64; NaN for neurons that were never recorded.
+    """
     values = values.astype(np.float64)
     recorded = ~np.isnan(values)
     with np.errstate(invalid="ignore"):

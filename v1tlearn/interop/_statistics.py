@@ -12,7 +12,7 @@ import xarray as xr
 
 from v1tlearn.datasets.fetch import FRANKE_2022, SENSORIUM_2022
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
-from v1tlearn.estimators._tensors import RESPONSE_STD_FLOOR, _moments
+from v1tlearn.estimators._tensors import RESPONSE_STD_FLOOR, response_moments
 from v1tlearn.preprocessing.statistics import (
     PUPIL_POSITION,
     TrialStatistics,
@@ -205,7 +205,7 @@ def _from_recording(trials: Trials, called: str, mouse: str, n_neurons: int) -> 
     else:
         given["image"] = pair("stimuli")
     if "responses" in missing:
-        given["response"] = _moments(training.responses.get(called))
+        given["response"] = response_moments(training.responses.get(called))
     else:
         given["response"] = pair("responses")
     if names:
