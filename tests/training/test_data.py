@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from v1tlearn.training import MouseData
-from v1tlearn.training.data import epoch_batches
+from v1tlearn.training.data import epoch_batches, step_batches
 
 CPU = torch.device("cpu")
 
@@ -70,3 +70,19 @@ def test_what_a_mouse_lacks_stays_none():
     batch = data.batch(slice(0, 2))
     assert batch.behaviors is batch.pupil is batch.shifter_inputs is None
     assert data.targets(slice(0, 2))[1] is None
+
+
+def test_steps_are_cut_in_their_order():
+    data = {
+        mouse: MouseData(torch.arange(n)[:, None, None, None], responses=torch.arange(n)[:, None])
+        for mouse, n in (("A", 7), ("B", 4))
+    }
+    assert data["A"].device == CPU
+    steps = epoch_batches({m: len(d) for m, d in data.items()}, 3, CPU)
+    cut = list(step_batches(data, steps))
+    assert len(cut) == len(steps)
+    for rows, (inputs, targets) in zip(steps, cut, strict=True):
+        assert list(inputs) == list(targets) == list(rows)
+        for mouse in rows:
+            assert torch.equal(inputs[mouse].images.flatten(), rows[mouse].float())
+            assert torch.equal(targets[mouse][0].flatten(), rows[mouse])

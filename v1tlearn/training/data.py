@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +47,11 @@ class MouseData:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches and targets come out."""
+        return self.images.device
 
     def batch(self, rows: Tensor | slice) -> MouseBatch:
         """Cut out trials as float inputs of the model.
@@ -100,3 +105,28 @@ def epoch_batches(
             rows.extend(torch.randperm(n, device=device).split(batch_size))
         batches[mouse] = rows[:n_steps]
     return [{mouse: rows[step] for mouse, rows in batches.items()} for step in range(n_steps)]
+
+
+def step_batches(
+    data: Mapping[str, MouseData], steps: Iterable[Mapping[str, Tensor | slice]]
+) -> Iterator[tuple[dict[str, MouseBatch], dict[str, tuple[Tensor, Tensor | None]]]]:
+    """Cut the batches of training steps, one after the other.
+
+    Parameters
+    ----------
+    data : dict of str to MouseData
+    steps : iterable of dict of str to Tensor or slice
+        Rows per mouse for every step, as `epoch_batches` draws them.
+
+    Yields
+    ------
+    inputs : dict of str to MouseBatch
+        Per mouse, on the device.
+    targets : dict of str to tuple of Tensor
+        Responses, and the mask of those that were recorded or None, on the device.
+    """
+    for rows in steps:
+        yield (
+            {mouse: data[mouse].batch(r) for mouse, r in rows.items()},
+            {mouse: data[mouse].targets(r) for mouse, r in rows.items()},
+        )
