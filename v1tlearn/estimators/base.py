@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from v1tlearn.estimators import _inputs, _persistence, _tensors
+from v1tlearn.estimators import _encode, _inputs, _persistence, _tensors
 from v1tlearn.estimators._assemble import assemble
 from v1tlearn.estimators._modules import make_optimizer, make_schedule, update_groups
 from v1tlearn.estimators._parameters import EncodingParameters
@@ -31,8 +31,6 @@ from v1tlearn.training import (
     ConstantSchedule,
     TrainingSettings,
     draw_seed,
-    numerics,
-    predict_mouse,
     resolve_device,
     resolve_precision,
     train,
@@ -384,24 +382,7 @@ class EncodingRegressor(
         Without `activate` it is the output ahead of the non-linearity, in standardised units.
         """
         self._to_device()
-        self.module_.eval()
-        precision = resolve_precision(self.precision, self.device_, training=False)
-        out = {}
-        with (
-            torch.inference_mode(),
-            numerics(precision, self.device_, deterministic=self.deterministic),
-        ):
-            for mouse in trials.mice:
-                scale = self.statistics_[mouse]["response_scale"] if activate else 1.0
-                blocks = []
-                for block in trials.blocks(mouse):
-                    data = _tensors.mouse_data(self, block, mouse, None)
-                    outputs = predict_mouse(
-                        self.module_, mouse, data, self.batch_size, precision, activate=activate
-                    )
-                    blocks.append(outputs.cpu().numpy() * scale)
-                out[mouse] = np.concatenate(blocks)
-        return out
+        return _encode.predict(self, trials, activate=activate)
 
     def _model(self) -> Self:
         return self
