@@ -123,6 +123,20 @@ device : str, default="auto"
 precision : {{"auto", "float32", "tf32", "bfloat16"}}, default="auto"
     "auto" is bfloat16 for training on CUDA devices that have it, float32 otherwise. "tf32" is the
     fast form of float32 that CUDA devices have, and float32 elsewhere.
+compile : "auto" or bool, default="auto"
+    Whether to compile the core with ``torch.compile`` before training. "auto" does so on CUDA
+    devices where the training is long enough to earn the time it takes.
+micro_batch_size : "auto" or int, default="auto"
+    Trials of each mouse that go through the model at once; where they are fewer than `batch_size`
+    the gradients of a step add up, which needs less memory. "auto" takes whole batches, and fewer
+    trials only where the memory is too small for them. Cores with batch normalisation take whole
+    batches always.
+checkpoint_activations : "auto" or bool, default="auto"
+    Keep only the inputs of the core's blocks or layers for the backward pass, and compute the rest
+    again: less memory, more time, the same result. "auto" does so where the memory is too small.
+stream_data : "auto" or bool, default="auto"
+    Keep the recordings in host memory and bring them to the device batch by batch, ahead of the
+    step that needs them. "auto" does so where they do not fit on the device.
 deterministic : bool, default=False
     Deterministic algorithms on GPUs, too.
 random_state : int, RandomState, Generator or None, default=None

@@ -22,6 +22,7 @@ _MAY_CHANGE = frozenset(
     | {"loss_scale", "loss_epsilon", "core_pass"}
     | {"schedule", "lr_patience", "lr_factor", "max_lr_drops"}
     | {"validation_fraction", "device", "precision", "deterministic", "random_state"}
+    | {"compile", "micro_batch_size", "checkpoint_activations", "stream_data"}
     | {"warm_start", "verbose"}
 )
 
