@@ -1,0 +1,447 @@
+"""Plain implementations of what the package computes, to compare it with.
+
+They take the weights of an `EncodingModel` and write the mathematics down as the published code
+does: attention weights materialised, NCHW convolutions, `grid_sample` readouts, one mouse after
+another, penalties parameter by parameter, an unfused optimiser, one file per trial and variable.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from v1tlearn.nn import EncodingModel, GaussianReadout, MouseBatch, Stacked2dCore, ViTCore
+from v1tlearn.nn import poisson_loss as our_poisson_loss
+from v1tlearn.training.devices import autocast
+
+Targets = Mapping[str, tuple[Tensor, Tensor | None]]
+
+
+def _norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
+    return F.layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
+
+
+def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    return F.linear(x, layer.weight, layer.bias)
+
+
+class PlainViT(nn.Module):
+    """A `ViTCore` whose attention weights (B, H, N, N) are tensors like any other.
+
+    Parameters
+    ----------
+    core : ViTCore
+        Its parameters are used, not copied.
+    checkpoint_blocks : bool, default=False
+        Keep the inputs of blocks only, and compute each block again when going back.
+    """
+
+    def __init__(self, core: ViTCore, checkpoint_blocks: bool = False) -> None:
+        super().__init__()
+        self.core = core
+        self.checkpoint_blocks = checkpoint_blocks
+
+    def penalty(self) -> Tensor:
+        """Sum of absolute values, parameter by parameter."""
+        return self.core.l1 * sum(p.abs().sum() for p in self.core.parameters())
+
+    def _attention(self, layer: nn.Module, tokens: Tensor) -> Tensor:
+        qkv = _linear(layer.to_qkv, _norm(layer.norm, tokens))  # (B, N, 3 H D)
+        n_images, n_tokens, _ = qkv.shape
+        qkv = qkv.view(n_images, n_tokens, 3, layer.n_heads, layer.head_dim)
+        q, k, v = (qkv[:, :, i].transpose(1, 2) for i in range(3))  # (B, H, N, D)
+        scale = layer.scale[:, None, None] if layer.local else layer.scale
+        scores = torch.matmul(q, k.transpose(2, 3)) * scale  # (B, H, N, N)
+        if layer.local:
+            itself = torch.eye(n_tokens, dtype=torch.bool, device=scores.device)
+            scores = scores.masked_fill(itself, -torch.inf)
+        weights = F.dropout(scores.softmax(-1), layer.attention_dropout, self.training)
+        mixed = torch.matmul(weights, v).transpose(1, 2).reshape(n_images, n_tokens, -1)
+        return F.dropout(_linear(layer.projection, mixed), layer.dropout.p, self.training)
+
+    def _perceptron(self, layers: nn.Sequential, tokens: Tensor) -> Tensor:
+        norm, first, _, dropout, second, _ = layers
+        hidden = F.gelu(_linear(first, _norm(norm, tokens)))
+        hidden = F.dropout(hidden, dropout.p, self.training)
+        return F.dropout(_linear(second, hidden), dropout.p, self.training)
+
+    def _branch(self, branch: Tensor, rate: float) -> Tensor:
+        if not self.training or rate == 0:
+            return branch
+        kept = torch.rand(branch.shape[0], 1, 1, device=branch.device) >= rate
+        return branch * kept / (1 - rate)
+
+    def _block(self, block: nn.Module, tokens: Tensor) -> Tensor:
+        rate = block.drop_path.rate
+        tokens = tokens + self._branch(self._attention(block.attention, tokens), rate)
+        return tokens + self._branch(self._perceptron(block.mlp, tokens), rate)
+
+    def forward(
+        self, images: Tensor, behaviors: Tensor | None, sizes: list[tuple[str, int]]
+    ) -> Tensor:
+        """Feature maps (B, d, h', w') of images (B, c, h, w)."""
+        core = self.core
+        tokens = core.tokenizer(images)  # (B, N, d)
+        if core.class_token is not None:
+            token = core.class_token.expand(len(images), -1, -1).to(tokens.dtype)
+            tokens = torch.cat((token, tokens), dim=1)
+        tokens = F.dropout(tokens + core.positions, core.patch_dropout.p, self.training)
+        for i, block in enumerate(core.blocks):
+            if (network := core.behavior_mlp(i)) is not None:
+                tokens = tokens + network(behaviors, sizes)
+            if self.checkpoint_blocks and self.training:
+                tokens = checkpoint(self._block, block, tokens, use_reentrant=False)
+            else:
+                tokens = self._block(block, tokens)
+        if core.class_token is not None:
+            tokens = tokens[:, 1:]
+        return tokens.transpose(1, 2).reshape(len(images), -1, *core.output_shape[1:])
+
+
+class PlainCNN(nn.Module):
+    """A `Stacked2dCore` on NCHW maps.
+
+    Parameters
+    ----------
+    core : Stacked2dCore
+        Its parameters and running statistics are used, not copied.
+    """
+
+    def __init__(self, core: Stacked2dCore) -> None:
+        super().__init__()
+        self.core = core
+        for parameter in core.parameters():
+            parameter.data = parameter.data.contiguous()  # no channels-last weights
+
+    def penalty(self) -> Tensor:
+        """Energy of the filters' Laplacian, by a convolution, over their own."""
+        weight = self.core.layers[0][0].weight
+        kernel = weight.new_tensor([[0.0, -1.0, 0.0], [-1.0, 4.0, -1.0], [0.0, -1.0, 0.0]])
+        planes = weight.reshape(-1, 1, *weight.shape[-2:])
+        rough = F.conv2d(planes, kernel[None, None], padding=1)
+        return self.core.laplace * rough.pow(2).sum() / weight.pow(2).sum()
+
+    def _convolve(self, layer: nn.Module, x: Tensor, *, pad: bool) -> Tensor:
+        if isinstance(layer, nn.Sequential):
+            for part in layer:
+                x = self._convolve(part, x, pad=True)
+            return x
+        padding = layer.weight.shape[-1] // 2 if pad else 0
+        groups = x.shape[1] // layer.weight.shape[1]
+        return F.conv2d(x, layer.weight, layer.bias, padding=padding, groups=groups)
+
+    def forward(
+        self, images: Tensor, behaviors: Tensor | None, sizes: list[tuple[str, int]]
+    ) -> Tensor:
+        """Feature maps (B, C, h', w') of images (B, c, h, w)."""
+        x = images.contiguous()
+        for i, (convolution, norm, activation) in enumerate(self.core.layers):
+            x = self._convolve(convolution, x, pad=i > 0)
+            if self.training:
+                norm.num_batches_tracked.add_(1)
+            x = F.batch_norm(
+                x,
+                norm.running_mean,
+                norm.running_var,
+                norm.weight,
+                norm.bias,
+                self.training,
+                norm.momentum,
+                norm.eps,
+            )
+            if not isinstance(activation, nn.Identity):
+                x = F.elu(x)
+        return x
+
+
+class PlainModel(nn.Module):
+    """An encoding model that walks the mice one after the other.
+
+    Parameters
+    ----------
+    model : EncodingModel
+        Its weights are copied; training the one leaves the other as it is.
+    checkpoint_activations : bool, default=False
+        Compute the blocks of a transformer again when going back.
+
+    Raises
+    ------
+    ValueError
+        If the core is frozen, or of a kind that has no plain form here.
+    """
+
+    def __init__(self, model: EncodingModel, checkpoint_activations: bool = False) -> None:
+        super().__init__()
+        if model.core_frozen:
+            raise ValueError("the core is frozen; compare models whose core is trained.")
+        copied = copy.deepcopy(model)
+        if isinstance(copied.core, ViTCore):
+            self.core: nn.Module = PlainViT(copied.core, checkpoint_activations)
+        elif isinstance(copied.core, Stacked2dCore):
+            self.core = PlainCNN(copied.core)
+        else:
+            raise ValueError(
+                f"no plain form of a {type(copied.core).__name__}; add one to {__file__}."
+            )
+        self.mice = copied.mice
+        self.cropper = copied.cropper
+        self.behavior_channels = copied.behavior_channels
+        self.readouts = copied.readouts
+        self.shifters = copied.shifters
+        self._model = [copied]  # in a list: no second owner of the parameters
+        self.train(model.training)
+
+    def readout_penalty(self, mouse: str) -> Tensor:
+        """Sum of absolute feature weights of one mouse."""
+        readout = self._model[0].readout(mouse)
+        return readout.l1 * readout.features.abs().sum()
+
+    def _read(self, readout: GaussianReadout, features: Tensor, shift: Tensor | None) -> Tensor:
+        n_images, mu = features.shape[0], readout.mu()
+        points = mu.expand(n_images, -1, -1)  # (B, n, 2)
+        if self.training:
+            noise = torch.randn_like(points)
+            if readout.gaussian == "full":
+                offset = torch.einsum("nij,bnj->bni", readout.sigma, noise)
+            else:
+                offset = readout.sigma * noise
+            points = (points + offset).clamp(-1, 1)
+        if shift is not None:
+            points = points + shift[:, None]
+        sampled = F.grid_sample(features, points[:, :, None], align_corners=True)  # (B, C, n, 1)
+        return (sampled[..., 0] * readout.features.t()[None]).sum(1) + readout.bias
+
+    def predict_mouse(self, mouse: str, batch: MouseBatch) -> Tensor:
+        """Rates (B, n) of one mouse."""
+        inputs = batch.pupil if batch.shifter_inputs is None else batch.shifter_inputs
+        images = self.cropper(batch.images, mouse, inputs)
+        if self.behavior_channels:
+            planes = batch.behaviors[:, :, None, None].expand(-1, -1, *images.shape[2:])
+            images = torch.cat((images, planes), dim=1)
+        features = self.core(images, batch.behaviors, [(mouse, len(images))])
+        shifter = self._model[0].shifter(mouse)
+        shift = None if shifter is None else shifter(batch.pupil)
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.to(self._model[0].readout(mouse).features.dtype)
+            out = self._read(self._model[0].readout(mouse), features.contiguous(), shift)
+        return F.elu(out) + 1
+
+    def forward(self, batches: Mapping[str, MouseBatch]) -> dict[str, Tensor]:
+        """Rates (B_m, n_m) of each mouse."""
+        return {mouse: self.predict_mouse(mouse, batch) for mouse, batch in batches.items()}
+
+
+def plain_model(model: EncodingModel, checkpoint_activations: bool = False) -> PlainModel:
+    """Plain module with copies of a model's weights that computes the same."""
+    return PlainModel(model, checkpoint_activations)
+
+
+def plain_poisson_loss(
+    prediction: Tensor, target: Tensor, mask: Tensor | None = None, eps: float = 2**-23
+) -> Tensor:
+    """Poisson loss, summed over trials and neurons; `mask` is True where recorded."""
+    if mask is not None:
+        prediction, target = prediction[mask], target[mask]
+    return (prediction + eps - (target + eps) * torch.log(prediction + eps)).sum()
+
+
+def plain_optimizer(model: nn.Module, lr: float = 1e-3, kind: str = "adamw") -> torch.optim.Adam:
+    """Optimiser that updates one parameter after the other."""
+    return _optimizer(kind)(model.parameters(), lr=lr, weight_decay=0.0, foreach=False, fused=False)
+
+
+def our_optimizer(model: nn.Module, lr: float = 1e-3, kind: str = "adamw") -> torch.optim.Adam:
+    """Optimiser as the estimators build it."""
+    return _optimizer(kind)(model.parameters(), lr=lr, weight_decay=0.0, fused=True)
+
+
+def _optimizer(kind: str) -> type[torch.optim.Adam]:
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind]
+
+
+def plain_step(
+    model: PlainModel,
+    batches: Mapping[str, MouseBatch],
+    targets: Targets,
+    optimizer: torch.optim.Optimizer,
+    precision: str = "float32",
+    scale: float = 1.0,
+) -> Tensor:
+    """One training step, a pass forward and back for each mouse.
+
+    The core's penalty is computed for each mouse, and counts once altogether, as ours does.
+
+    Parameters
+    ----------
+    model : PlainModel
+        In training mode.
+    batches : dict of str to MouseBatch
+    targets : dict of str to (responses, recorded)
+        As `v1tlearn.training.data.MouseData.targets` gives them; `recorded` may be None.
+    optimizer : torch.optim.Optimizer
+    precision : {"float32", "tf32", "bfloat16"}, default="float32"
+    scale : float, default=1.0
+        Factor on the loss.
+
+    Returns
+    -------
+    Tensor
+        Loss, penalties included, detached.
+    """
+    total: Tensor | float = 0.0
+    for mouse, batch in batches.items():
+        with autocast(precision, batch.images.device):
+            prediction = model.predict_mouse(mouse, batch)
+        loss = scale * plain_poisson_loss(prediction, *targets[mouse])
+        loss = loss + model.core.penalty() / len(batches) + model.readout_penalty(mouse)
+        loss.backward()
+        total = total + loss.detach()
+    optimizer.step()
+    optimizer.zero_grad()
+    return total
+
+
+def our_step(
+    model: EncodingModel,
+    batches: Mapping[str, MouseBatch],
+    targets: Targets,
+    optimizer: torch.optim.Optimizer,
+    precision: str = "float32",
+    scale: float = 1.0,
+    joint: bool = True,
+) -> Tensor:
+    """One training step as `v1tlearn.training.loop` takes it.
+
+    Parameters
+    ----------
+    model : EncodingModel
+        In training mode.
+    batches, targets, optimizer, precision, scale
+        As of `plain_step`.
+    joint : bool, default=True
+        All mice in one pass through the core.
+
+    Returns
+    -------
+    Tensor
+        Loss, penalties included, detached.
+    """
+    device = next(iter(batches.values())).images.device
+    with autocast(precision, device):
+        predictions = model(batches, joint=joint)
+    loss = model.core_penalty() + sum(model.readout_penalty(mouse) for mouse in batches)
+    for mouse, prediction in predictions.items():
+        loss = loss + scale * our_poisson_loss(prediction.float(), *targets[mouse])
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.detach()
+
+
+@torch.no_grad()
+def check_same(
+    model: EncodingModel,
+    plain: PlainModel,
+    batches: Mapping[str, MouseBatch],
+    precision: str = "float32",
+    tolerance: float = 1e-4,
+) -> float:
+    """Check that a model and its plain form predict the same, both in evaluation mode.
+
+    Parameters
+    ----------
+    model : EncodingModel
+    plain : PlainModel
+    batches : dict of str to MouseBatch
+    precision : {"float32", "tf32", "bfloat16"}, default="float32"
+        Of the package's model; the plain one computes in float32.
+    tolerance : float, default=1e-4
+        Largest difference, as a share of the largest rate.
+
+    Returns
+    -------
+    float
+        The largest difference found, as a share of the largest rate.
+
+    Raises
+    ------
+    AssertionError
+        If they differ by more; the mouse is named.
+    """
+    modes = model.training, plain.training
+    model.eval()
+    plain.eval()
+    worst = 0.0
+    try:
+        with autocast(precision, next(iter(batches.values())).images.device):
+            predictions = model(batches)
+        for mouse, expected in plain(batches).items():
+            difference = (predictions[mouse] - expected).abs().max() / expected.abs().max()
+            worst = max(worst, float(difference))
+            if not difference <= tolerance:
+                raise AssertionError(
+                    f"mouse {mouse!r}: the plain model and ours differ by {float(difference):.2g} "
+                    f"of the largest rate, more than {tolerance:.2g}; they are not the same model."
+                )
+    finally:
+        model.train(modes[0])
+        plain.train(modes[1])
+    return worst
+
+
+class PerTrialFiles(torch.utils.data.Dataset):
+    """Trials of one mouse in the Sensorium layout, read file by file as they are asked for.
+
+    Parameters
+    ----------
+    path : str or Path
+        Directory or zip file of one mouse, with ``data/<variable>/<trial>.npy``.
+    variables : tuple of str, optional
+        Directories below ``data``.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        variables: tuple[str, ...] = ("images", "behavior", "pupil_center", "responses"),
+    ) -> None:
+        path = Path(path)
+        self.variables = variables
+        self.archive = zipfile.ZipFile(path) if zipfile.is_zipfile(path) else None
+        if self.archive is None:
+            names = [file.relative_to(path).as_posix() for file in path.rglob("*.npy")]
+        else:
+            names = self.archive.namelist()
+        self.path = path
+        first = next((n for n in names if f"data/{variables[0]}/" in n), None)
+        if first is None:
+            raise ValueError(f"{path} holds no data/{variables[0]}/*.npy; expected one mouse.")
+        self.prefix = first.split(f"data/{variables[0]}/")[0]
+        start = f"{self.prefix}data/{variables[0]}/"
+        self.n_trials = sum(n.startswith(start) and n.endswith(".npy") for n in names)
+
+    def __len__(self) -> int:
+        return self.n_trials
+
+    def __getitem__(self, trial: int) -> dict[str, np.ndarray]:
+        """Arrays of one trial by variable."""
+        names = {v: f"{self.prefix}data/{v}/{trial}.npy" for v in self.variables}
+        if self.archive is None:
+            return {v: np.load(self.path / name) for v, name in names.items()}
+        return {v: np.load(io.BytesIO(self.archive.read(name))) for v, name in names.items()}
+
+
+def plain_read(path: str | Path, **options: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Read all trials of one mouse in a loop of `numpy.load`, and stack them."""
+    files = PerTrialFiles(path, **options)
+    trials = [files[i] for i in range(len(files))]
+    return {v: np.stack([trial[v] for trial in trials]) for v in files.variables}
