@@ -204,3 +204,28 @@ def test_errors_name_the_mouse():
             cropper=model.cropper,
             shifters={"Q": nn.Shifter()},
         )
+
+
+@pytest.mark.parametrize("behavior", ["none", "channels", "b_mlp", "b_mlp_per_mouse"])
+@pytest.mark.parametrize("activate", [True, False])
+def test_encoding_and_responding_are_the_two_halves_of_the_model(behavior, activate):
+    model, batches = make_model(behavior), make_batches()
+    for mouse, batch in batches.items():
+        images = nn.resize(batch.images, (9, 16))
+        features = model.encode(mouse, images, None if behavior == "none" else batch.behaviors)
+        assert features.shape == (len(images), *model.core.output_shape)
+        rates = model.respond(mouse, features, batch.pupil, activate=activate)
+        torch.testing.assert_close(rates, model({mouse: batch}, activate=activate)[mouse])
+
+
+def test_receptive_fields_stay_where_no_pupil_is_given():
+    model, batches = make_model("none"), make_batches()
+    still = make_model("none", shifters=False)
+    features = model.encode("keys", torch.rand(4, 1, 9, 16))
+    expected = still.respond("keys", features, batches["keys"].pupil)
+    assert torch.equal(model.respond("keys", features), expected)
+
+
+def test_planes_need_behavior_to_encode():
+    with pytest.raises(ValueError, match=r"mouse 'keys': .* no behaviour came"):
+        make_model("channels").encode("keys", torch.rand(4, 1, 9, 16))

@@ -210,14 +210,18 @@ class EncodingModel(nn.Module):
         """
         inputs = batch.pupil if batch.shifter_inputs is None else batch.shifter_inputs
         images = self.cropper(batch.images, mouse, inputs)
+        return self._with_planes(mouse, images, batch.behaviors)
+
+    def _with_planes(self, mouse: str, images: Tensor, behaviors: Tensor | None) -> Tensor:
+        """Append behaviour to images where the model takes it as channels."""
         if not self.behavior_channels:
             return images
-        if batch.behaviors is None:
+        if behaviors is None:
             raise ValueError(
                 f"mouse {mouse!r}: the model takes behaviour as image channels, and no behaviour "
                 f"came; pass it for every trial."
             )
-        planes = batch.behaviors.to(images.dtype)[:, :, None, None]
+        planes = behaviors.to(images.dtype)[:, :, None, None]
         return torch.cat((images, planes.expand(-1, -1, *images.shape[-2:])), dim=1)
 
     def _respond(self, mouse: str, batch: MouseBatch, features: Tensor) -> Tensor:
@@ -267,3 +271,56 @@ class EncodingModel(nn.Module):
             for (mouse, batch), part in zip(batches.items(), parts, strict=True)
         }
         return {m: elu_plus_one(x) for m, x in outputs.items()} if activate else outputs
+
+    def encode(self, mouse: str, images: Tensor, behaviors: Tensor | None = None) -> Tensor:
+        """Feature maps of images that are cropped and resized already.
+
+        Where no behaviour enters the core, they are the same for every mouse.
+
+        Parameters
+        ----------
+        mouse : str
+            Whose behaviour this is.
+        images : Tensor of shape (n_images, n_channels, height, width)
+            Standardised, of the size that the cropper gives.
+        behaviors : Tensor of shape (n_images, n_behaviors), optional
+            Standardised.
+
+        Returns
+        -------
+        Tensor of shape (n_images, *core.output_shape)
+            What `respond` reads.
+
+        Raises
+        ------
+        ValueError
+            If behaviour is missing, or the images have another size.
+        """
+        images = self._with_planes(mouse, images, behaviors)
+        given = None if self.behavior_channels else behaviors
+        return self.core(images, given, [(mouse, len(images))])
+
+    def respond(
+        self, mouse: str, features: Tensor, pupil: Tensor | None = None, *, activate: bool = True
+    ) -> Tensor:
+        """Predict the rates of one mouse from feature maps.
+
+        Parameters
+        ----------
+        mouse : str
+            Mouse id.
+        features : Tensor of shape (n_images, *core.output_shape)
+            From `encode`.
+        pupil : Tensor of shape (n_images, 2), optional
+            Standardised pupil centre; without it receptive fields stay where they are.
+        activate : bool, default=True
+            Apply the output non-linearity.
+
+        Returns
+        -------
+        Tensor of shape (n_images, n_neurons)
+            In the units of training.
+        """
+        shifter = None if pupil is None else self.shifter(mouse)
+        outputs = self.readout(mouse)(features, None if shifter is None else shifter(pupil))
+        return elu_plus_one(outputs) if activate else outputs
