@@ -1,0 +1,222 @@
+"""How the cost of training and prediction grows with trials, neurons, mice and tokens.
+
+Small models are fitted to random recordings whose size grows in steps of two along one axis. To
+seconds per epoch, seconds of prediction and peak memory a power law with a fixed overhead is
+fitted, ``overhead + factor * size ** exponent``; the exponent and the slope between the two
+largest sizes, which no overhead term can bend, are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from _measure import Row, parser, peak_memory, report
+from scipy.optimize import least_squares
+
+import v1tlearn as v1
+
+BASE = {"trials": 256, "neurons": 256, "mice": 2, "height": 18, "width": 32}
+# The smallest sizes are those at which what grows is no longer lost in the fixed overhead.
+SIZES = {
+    "trials": [512, 1024, 2048, 4096],
+    "neurons": [1000, 2000, 4000, 8000, 16000],
+    "mice": [1, 2, 4, 8],
+    "tokens": [128, 256, 512, 1024, 2048],
+}
+QUICK_SIZES = {"trials": [16, 32, 64], "neurons": [4, 8, 16], "mice": [1, 2, 4], "tokens": [8, 16]}
+# Exponents that the work itself has; tokens lie between linear (perceptrons) and quadratic.
+EXPECTED = {"trials": 1.0, "neurons": 1.0, "mice": 1.0, "tokens": 2.0}
+TOLERANCE = 0.1
+PATCH, ROWS = 6, 8  # pixels of a patch; rows of tokens while their columns grow
+
+
+def power_law(sizes: list[float], values: list[float]) -> tuple[float, float, float]:
+    """Fit ``overhead + factor * size ** exponent`` to positive values, on a logarithmic scale.
+
+    Parameters
+    ----------
+    sizes, values : list of float
+        At least two points; with two there is no overhead term.
+
+    Returns
+    -------
+    tuple of float
+        Exponent, factor, overhead. The overhead is not negative.
+    """
+    x, y = np.asarray(sizes, float), np.asarray(values, float)
+    if len(x) != len(y) or len(set(sizes)) < 2 or not ((x > 0).all() and (y > 0).all()):
+        raise ValueError(
+            f"a power law needs positive values at two sizes or more, got {sizes}, {values}."
+        )
+    slope, offset = np.polyfit(np.log(x), np.log(y), 1)
+    if len(set(sizes)) == 2:
+        return float(slope), float(np.exp(offset)), 0.0
+    last, top = np.log(x / x.max()), y.max()
+
+    def residuals(parameters: np.ndarray) -> np.ndarray:
+        exponent, share = parameters[0], parameters[1]
+        logs = np.log(share * y.min() + (top - share * y.min()) * np.exp(exponent * last))
+        return logs + parameters[2] - np.log(y)
+
+    # At most 95 % of the smallest value is overhead; more could not be told from no growth.
+    bounds = ([0.0, 0.0, -1.0], [4.0, 0.95, 1.0])
+    starts = [[min(max(slope, 0.1), 3.9), share, 0.0] for share in (0.05, 0.5, 0.9)]
+    best = min(
+        (least_squares(residuals, start, bounds=bounds) for start in starts), key=lambda r: r.cost
+    )
+    exponent, share, shift = best.x
+    scale = np.exp(shift)
+    factor = scale * (top - share * y.min()) / x.max() ** exponent
+    return float(exponent), float(factor), float(scale * share * y.min())
+
+
+def upper_slope(sizes: list[float], values: list[float]) -> float:
+    """Slope between the two largest sizes, on logarithmic axes."""
+    return float(np.log(values[-1] / values[-2]) / np.log(sizes[-1] / sizes[-2]))
+
+
+def sizes_of(axis: str, size: int, quick: bool) -> dict[str, int]:
+    """Sizes of the recordings at one point of a curve."""
+    out = {**BASE, **({"trials": 16, "neurons": 4} if quick else {})}
+    if axis != "tokens":
+        return {**out, axis: size}
+    # patches at every pixel, in a fixed number of rows: tokens = rows * columns
+    rows = 2 if quick else ROWS
+    shape = {"height": PATCH + rows - 1, "width": PATCH + size // rows - 1}
+    return {**out, **shape, "mice": 1, "trials": 16 if quick else 64}
+
+
+def recordings(sizes: dict[str, int], seed: int = 0) -> v1.Trials:
+    """Trials of random images, behaviour and responses."""
+    rng = np.random.default_rng(seed)
+    mice = [f"mouse {i}" for i in range(sizes["mice"])]
+    n, shape = sizes["trials"], (1, sizes["height"], sizes["width"])
+    return v1.Trials.from_arrays(
+        {m: rng.integers(0, 256, (n, *shape), dtype=np.uint8) for m in mice},
+        {m: rng.standard_normal((n, 5), dtype=np.float32) for m in mice},
+        {m: rng.standard_exponential((n, sizes["neurons"]), dtype=np.float32) for m in mice},
+        image_ids={m: np.arange(n) for m in mice},
+    )
+
+
+def estimator(model: str, axis: str, epochs: int, device: str) -> v1.V1TRegressor:
+    """A small model; on the axis of tokens with a patch at every pixel."""
+    common = {"batch_size": 32, "max_epochs": epochs, "validation_fraction": 0.0}
+    common |= {"random_state": 0, "device": device, "precision": "float32"}
+    if model == "CNN":
+        return v1.CNNRegressor(
+            hidden_channels=16, n_layers=2, input_kernel=5, hidden_kernel=3, **common
+        )
+    stride = 1 if axis == "tokens" else 4
+    common |= {"patch_size": PATCH, "patch_stride": stride, "embed_dim": 32, "mlp_dim": 64}
+    return v1.V1TRegressor(n_blocks=1, n_heads=2, **common)
+
+
+def prepare_epoch(model: str, axis: str, sizes: str, device: str) -> Callable[[], object]:
+    """Memory of fitting for one epoch, data on the device included."""
+    point = json.loads(sizes)
+    trials = recordings(point)
+    least = recordings({**point, "trials": 2, "neurons": 1, "mice": 1})
+    estimator(model, axis, 1, device).fit(least)  # what the first fit of a process loads
+    return lambda: estimator(model, axis, 1, device).fit(trials)
+
+
+def epoch_and_prediction(
+    model: str, axis: str, sizes: dict[str, int], repeats: int, device: str
+) -> tuple[float, float]:
+    """Seconds of the fastest epoch and of the fastest prediction of all trials."""
+    trials = recordings(sizes)
+    fitted = estimator(model, axis, repeats + 1, device).fit(trials)
+    epochs = [record["seconds"] for record in fitted.history_[1:]]
+    predictions = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        fitted.predict(trials)
+        predictions.append(time.perf_counter() - start)
+    return min(epochs), min(predictions[1:])
+
+
+def curve(model: str, axis: str, cost: str, unit: str, sizes: list, values: list) -> dict:
+    """One curve as it is written."""
+    exponent, factor, overhead = power_law(sizes, values)
+    return {
+        "model": model,
+        "axis": axis,
+        "cost": cost,
+        "unit": unit,
+        "sizes": sizes,
+        "values": values,
+        "exponent": exponent,
+        "factor": factor,
+        "overhead": overhead,
+        "upper_slope": upper_slope(sizes, values),
+    }
+
+
+def measure(args: argparse.Namespace) -> list[dict]:
+    """All curves."""
+    device = args.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    curves = []
+    for axis, sizes in (QUICK_SIZES if args.quick else SIZES).items():
+        for model in ("V1T", "CNN") if axis != "tokens" else ("V1T",):
+            points = [sizes_of(axis, size, args.quick) for size in sizes]
+            times = [
+                epoch_and_prediction(model, axis, point, args.repeats, device) for point in points
+            ]
+            for cost, values in zip(("epoch", "prediction"), zip(*times, strict=True), strict=True):
+                curves.append(curve(model, axis, cost, "s", sizes, list(values)))
+            if model == "V1T" and (axis == "trials" or not args.quick):
+                peaks = [
+                    peak_memory(
+                        "prepare_epoch",
+                        __file__,
+                        model,
+                        axis,
+                        json.dumps(point),
+                        device,
+                        device=device,
+                    )
+                    / 2**20
+                    for point in points
+                ]
+                curves.append(curve(model, axis, "memory", "MB", sizes, peaks))
+    return curves
+
+
+def rows(curves: list[dict]) -> list[Row]:
+    """One line per curve: the exponent, with what it should stay below."""
+    return [
+        Row(
+            f"{c['model']}: {c['cost']} against {c['axis']}",
+            None,
+            c["exponent"],
+            "exponent",
+            bar=EXPECTED[c["axis"]] + TOLERANCE,
+            note=(
+                f"{c['axis']} {c['sizes'][0]} to {c['sizes'][-1]}, {c['values'][0]:.3g} to "
+                f"{c['values'][-1]:.3g} {c['unit']}, of it overhead {c['overhead']:.2g}; slope "
+                f"between the largest two {c['upper_slope']:.2f}"
+            ),
+            at_most=True,
+        )
+        for c in curves
+    ]
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.set_defaults(repeats=3)
+    args = made.parse_args()
+    curves = measure(args)
+    report("scaling", rows(curves), args, curves=curves)
+
+
+if __name__ == "__main__":
+    main()
