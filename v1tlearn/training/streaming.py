@@ -1,0 +1,204 @@
+"""Rows that stay in host memory or in files, brought to the device some steps ahead.
+
+Knows arrays and devices; what the rows mean is the business of `v1tlearn.training.data`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+READ_AHEAD = 2  # steps whose rows are gathered or on their way while a step is computed
+
+
+class Source(Protocol):
+    """Rows that are not on the device: an array in host memory, a file.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Rows first.
+    dtype : numpy.dtype
+        Of the rows.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    def __len__(self) -> int:
+        """Count the rows."""
+
+    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Fill `out` with these rows, in this order."""
+
+
+class HostArray:
+    """Rows of an array in host memory.
+
+    Parameters
+    ----------
+    values : ndarray
+        Rows first.
+    """
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+        self.shape, self.dtype = values.shape, values.dtype
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Fill `out` with rows.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+            From 0 on.
+        out : ndarray
+        """
+        np.take(self.values, rows, axis=0, out=out, mode="clip")  # "raise" would go by a copy
+
+
+def read_rows(source: Source, rows: np.ndarray, device: torch.device) -> Tensor:
+    """Bring rows to a device and wait for them.
+
+    Parameters
+    ----------
+    source : Source
+    rows : ndarray of int
+    device : torch.device
+
+    Returns
+    -------
+    Tensor
+        In the dtype of the source.
+    """
+    out = np.empty((len(rows), *source.shape[1:]), source.dtype)
+    source.read(rows, out)
+    return torch.from_numpy(out).to(device)
+
+
+def read_ahead(
+    sources: Mapping[Hashable, Source],
+    steps: Sequence[Mapping[Hashable, np.ndarray]],
+    device: torch.device,
+    depth: int = READ_AHEAD,
+) -> Iterator[dict[Hashable, Tensor]]:
+    """Bring the rows of one step after the other to a device, the next ones in the background.
+
+    A thread reads; on CUDA devices it reads into page-locked buffers, which are copied on a
+    stream of their own and used again when their copy is done. The thread ends with the iterator:
+    when that is used up or closed, or when an error leaves the loop over it.
+
+    Parameters
+    ----------
+    sources : dict to Source
+    steps : sequence of dict to ndarray of int
+        For each step the rows wanted of some sources.
+    device : torch.device
+    depth : int, default=2
+        Steps to be ahead.
+
+    Yields
+    ------
+    dict to Tensor
+        The rows of a step, ready for the current stream of the device.
+
+    Raises
+    ------
+    Exception
+        What reading raised, at the step it was for.
+    """
+    carrier = _PinnedCarrier(device) if device.type == "cuda" else _Carrier(device)
+    ahead, arrived, ended = threading.Semaphore(depth), SimpleQueue(), threading.Event()
+
+    def read_all() -> None:
+        """Read step after step, at most `depth` ahead of the loop."""
+        try:
+            for step in steps:
+                ahead.acquire()
+                if ended.is_set():
+                    return
+                arrived.put((carrier.send(sources, step), None))
+        except BaseException as error:  # whatever it is, it belongs to the loop
+            arrived.put((None, error))
+
+    thread = threading.Thread(target=read_all, name="v1tlearn-read-ahead", daemon=True)
+    thread.start()
+    try:
+        for _ in steps:
+            sent, error = arrived.get()
+            if error is not None:
+                raise error
+            ahead.release()
+            yield carrier.receive(sent)
+    finally:
+        ended.set()
+        ahead.release()
+        thread.join()
+
+
+class _Carrier:
+    """Where host memory is the device's, or where the device takes no copies in the background."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def send(self, sources: Mapping[Hashable, Source], step: Mapping[Hashable, np.ndarray]) -> Any:
+        """Read the rows of a step; in the thread."""
+        return {key: read_rows(sources[key], rows, self._device) for key, rows in step.items()}
+
+    def receive(self, sent: Any) -> dict[Hashable, Tensor]:
+        """Hand over the rows of a step; in the loop."""
+        return sent
+
+
+class _PinnedCarrier:
+    """Two sets of page-locked buffers, in turn read into and copied from."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
+        self._sets: list[dict[Hashable, Tensor]] = [{}, {}]
+        self._copied: list[torch.cuda.Event | None] = [None, None]
+        self._turn = 0
+
+    def send(self, sources: Mapping[Hashable, Source], step: Mapping[Hashable, np.ndarray]) -> Any:
+        """Read the rows of a step and start their copy; in the thread."""
+        self._turn = 1 - self._turn
+        if self._copied[self._turn] is not None:
+            self._copied[self._turn].synchronize()  # the thread alone waits
+        with torch.cuda.stream(self._stream):
+            tensors = {}
+            for key, rows in step.items():
+                buffer = self._buffer(key, sources[key], len(rows))
+                sources[key].read(rows, buffer.numpy())
+                tensors[key] = buffer.to(self._device, non_blocking=True)
+            copied = torch.cuda.Event(blocking=True)
+            copied.record(self._stream)
+        self._copied[self._turn] = copied
+        return tensors, copied
+
+    def receive(self, sent: Any) -> dict[Hashable, Tensor]:
+        """Let the current stream wait for the rows of a step; in the loop, which does not wait."""
+        tensors, copied = sent
+        stream = torch.cuda.current_stream(self._device)
+        stream.wait_event(copied)
+        for tensor in tensors.values():
+            tensor.record_stream(stream)  # not to be used anew while this stream reads it
+        return tensors
+
+    def _buffer(self, key: Hashable, source: Source, n_rows: int) -> Tensor:
+        buffers = self._sets[self._turn]
+        if key not in buffers or len(buffers[key]) < n_rows:
+            dtype = torch.from_numpy(np.empty(0, source.dtype)).dtype
+            shape = (n_rows, *source.shape[1:])
+            buffers[key] = torch.empty(shape, dtype=dtype, pin_memory=True)
+        return buffers[key][:n_rows]
