@@ -8,10 +8,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import re
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,13 +17,12 @@ import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-_LOCAL_HEADER = struct.Struct(
-    "<4s22xHH"
-)  # signature, length of the name, length of the extra field
-_EXTRA_GUESS = 64
+from v1tlearn.datasets._zip_files import ZipFiles, ZipMembers
+
 _BLOCK_BYTES = 32 * 2**20
 _THREAD_BYTES = 2 * 2**20
-_MAX_THREADS = 4
+_SHARES_PER_THREAD = 4
+_MAX_THREADS = 8
 
 
 def parse_npy(data: bytes, where: str) -> np.ndarray:
@@ -92,124 +87,20 @@ class FolderMembers:
     folder: str
     names: tuple[str, ...]
 
-    def read_many(self, numbers: np.ndarray) -> Iterator[bytes]:
-        """Yield the content of files, in the order of `numbers`."""
-        for number in numbers:
-            yield Path(self.folder, self.names[number]).read_bytes()
+    def shares(self, numbers: np.ndarray, n_shares: int) -> list[np.ndarray]:
+        """Split positions in `numbers` into parts of about equal size."""
+        return [part for part in np.array_split(np.arange(len(numbers)), n_shares) if len(part)]
+
+    def read_many(self, numbers: np.ndarray) -> Iterator[tuple[int, bytes]]:
+        """Yield (position in `numbers`, content) of files."""
+        for position, number in enumerate(numbers.tolist()):
+            with open(os.path.join(self.folder, self.names[number]), "rb", buffering=0) as file:
+                data = file.read()
+            yield position, data
 
     def where(self, number: int) -> str:
         """Return the path of one file."""
         return os.path.join(self.folder, self.names[number])
-
-
-class ZipFiles:
-    """The files below a folder inside a zip, without unpacking it."""
-
-    def __init__(self, path: Path, prefix: str, infos: dict[str, zipfile.ZipInfo]):
-        self.path = Path(os.path.abspath(path))
-        self.prefix = prefix
-        self._infos = infos
-        self._folders: dict[str, list[str]] = {}
-        for name in infos:
-            if name.startswith(prefix):
-                folder, _, file = name[len(prefix) :].rpartition("/")
-                if file and not file.startswith("."):
-                    self._folders.setdefault(folder, []).append(file)
-
-    def __str__(self) -> str:
-        return f"{self.path}/{self.prefix}".rstrip("/")
-
-    def listdir(self, folder: str) -> list[str]:
-        """Return the names of files and folders in `folder`; none if it is missing."""
-        files = self._folders.get(folder, [])
-        inside = f"{folder}/"
-        below = {
-            name[len(inside) :].split("/")[0] for name in self._folders if name.startswith(inside)
-        }
-        return files + sorted(below)
-
-    def read(self, name: str) -> bytes | None:
-        """Return the content of one file, None if it is missing."""
-        if self.prefix + name not in self._infos:
-            return None
-        folder, _, file = name.rpartition("/")
-        return next(self.members(folder, [file]).read_many(np.zeros(1, np.int64)))
-
-    def members(self, folder: str, names: Sequence[str]) -> ZipMembers:
-        """Return a reader of the files `names` of `folder`, by number."""
-        inside = f"{self.prefix}{folder}/" if folder else self.prefix
-        infos = [self._infos[inside + name] for name in names]
-        for info in infos:
-            if info.flag_bits & 1 or info.compress_type not in (
-                zipfile.ZIP_STORED,
-                zipfile.ZIP_DEFLATED,
-            ):
-                raise ValueError(
-                    f"{self.path}: {info.filename} is encrypted or compressed with method "
-                    f"{info.compress_type}; expected stored or deflated members: unpack the zip "
-                    "and read the folder"
-                )
-        table = [
-            (i.header_offset, i.compress_size, i.file_size, i.compress_type, i.CRC) for i in infos
-        ]
-        return ZipMembers(str(self.path), inside, tuple(names), np.array(table, np.int64))
-
-
-@dataclass(frozen=True)
-class ZipMembers:
-    """Members of a zip, read by their number in `names`.
-
-    The central directory is read once, by whoever makes the object, and kept as a table of offset,
-    sizes, method and checksum; so each read is one seek, and threads and processes share nothing.
-    """
-
-    path: str
-    folder: str
-    names: tuple[str, ...]
-    table: np.ndarray
-
-    def read_many(self, numbers: np.ndarray) -> Iterator[bytes]:
-        """Yield the content of members, in the order of `numbers`."""
-        with open(self.path, "rb", buffering=0) as file:
-            for number in numbers:
-                offset, size, full_size, method, crc = self.table[number].tolist()
-                name_bytes = len(self.folder) + len(self.names[number])
-                file.seek(offset)
-                raw = _read_exactly(file, 30 + name_bytes + _EXTRA_GUESS + size)
-                if len(raw) < 30:
-                    raise self._damaged(number, "the zip ends before it")
-                signature, n_name, n_extra = _LOCAL_HEADER.unpack_from(raw)
-                start = 30 + n_name + n_extra
-                if signature != b"PK\x03\x04":
-                    raise self._damaged(number, "the zip was replaced since it was opened")
-                if len(raw) < start + size:
-                    raw += _read_exactly(file, start + size - len(raw))
-                content = raw[start : start + size]
-                try:
-                    data = zlib.decompress(content, -15, full_size or 1) if method else content
-                except zlib.error as error:
-                    raise self._damaged(number, str(error)) from error
-                if zlib.crc32(data) != crc:
-                    raise self._damaged(number, "its checksum does not match")
-                yield data
-
-    def where(self, number: int) -> str:
-        """Return the zip and the name of one member."""
-        return f"{self.path}/{self.folder}{self.names[number]}"
-
-    def _damaged(self, number: int, why: str) -> ValueError:
-        return ValueError(
-            f"{self.where(number)}: damaged ({why}); copy or download the zip again and reopen it"
-        )
-
-
-def _read_exactly(file: io.RawIOBase, n_bytes: int) -> bytes:
-    """Read `n_bytes`, or less at the end of the file; an unbuffered read may return less."""
-    parts, missing = [], n_bytes
-    while missing > 0 and (part := file.read(missing)):
-        parts.append(part)
-        missing -= len(part)
-    return b"".join(parts)
 
 
 def numbered_files(files: FolderFiles | ZipFiles, folder: str, mouse: str) -> list[str]:
@@ -222,10 +113,10 @@ def numbered_files(files: FolderFiles | ZipFiles, folder: str, mouse: str) -> li
     """
     numbers: dict[int, str] = {}
     for name in files.listdir(folder):
-        match = re.fullmatch(r"(\d+)\.npy", name)
-        if match is None:
+        stem = name.removesuffix(".npy")
+        if stem == name or not stem.isdecimal():
             continue
-        if (number := int(match[1])) in numbers:
+        if (number := int(stem)) in numbers:
             raise ValueError(
                 f"mouse {mouse!r}, {folder} in {files}: {numbers[number]} and {name} are both "
                 f"trial {number}; expected one file per trial: remove one"
@@ -256,7 +147,7 @@ class TrialFiles:
 
     def __init__(self, mouse: str, members: FolderMembers | ZipMembers, *, keep_uint8: bool):
         self._mouse, self._members, self._keep_uint8 = mouse, members, keep_uint8
-        data = next(members.read_many(np.zeros(1, np.int64)))
+        data = bytes(next(members.read_many(np.zeros(1, np.int64)))[1])
         first = parse_npy(data, self._where(0))
         self.n_trials = len(members.names)
         self.trial_shape = first.shape
@@ -269,26 +160,28 @@ class TrialFiles:
 
     def read_into(self, out: np.ndarray, rows: np.ndarray, trials: np.ndarray) -> None:
         """Fill the rows `rows` (n,) of `out` with the trials numbered `trials` (n,)."""
+        if len(rows) == 0:
+            return
         n_bytes = len(rows) * math.prod(self.trial_shape) * self.dtype.itemsize
         n_threads = min(_MAX_THREADS, os.cpu_count() or 1, len(rows), n_bytes // _THREAD_BYTES)
         if n_threads <= 1:
             self._read_into(out, rows, trials)
             return
+        shares = self._members.shares(trials, _SHARES_PER_THREAD * n_threads)
         with ThreadPoolExecutor(n_threads) as pool:
-            shares = zip(
-                np.array_split(rows, n_threads), np.array_split(trials, n_threads), strict=True
-            )
-            list(pool.map(lambda share: self._read_into(out, *share), shares))
+            list(pool.map(lambda share: self._read_into(out, rows[share], trials[share]), shares))
 
     def _read_into(self, out: np.ndarray, rows: np.ndarray, trials: np.ndarray) -> None:
-        header, shape, dtype = self._header, self.trial_shape, self._raw_dtype
-        n_bytes = len(header) + math.prod(shape) * dtype.itemsize
-        for row, trial, data in zip(rows, trials, self._members.read_many(trials), strict=True):
-            if len(data) == n_bytes and data.startswith(header):
-                array = np.frombuffer(data, dtype, offset=len(header))
-                out[row] = array.reshape(shape, order=self._order)
+        header, shape, dtype, order = self._header, self.trial_shape, self._raw_dtype, self._order
+        n_header = len(header)
+        n_bytes = n_header + math.prod(shape) * dtype.itemsize
+        for position, data in self._members.read_many(trials):
+            row = rows[position]
+            if len(data) == n_bytes and data[:n_header] == header:
+                array = np.frombuffer(data, dtype, offset=n_header)
+                out[row] = array.reshape(shape, order=order)
             else:
-                out[row] = self._parse(data, int(trial))
+                out[row] = self._parse(bytes(data), int(trials[position]))
 
     def _parse(self, data: bytes, trial: int) -> np.ndarray:
         array = parse_npy(data, self._where(trial))

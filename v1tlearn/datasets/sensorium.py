@@ -23,10 +23,10 @@ from v1tlearn.datasets._trial_files import (
     FolderFiles,
     TrialArray,
     TrialFiles,
-    ZipFiles,
     numbered_files,
     parse_npy,
 )
+from v1tlearn.datasets._zip_files import ZipDirectory, ZipFiles
 from v1tlearn.datasets.schema import (
     AXES,
     BEHAVIOR_NAMES,
@@ -165,15 +165,18 @@ def _find_mice(path: Path) -> list[tuple[str, FolderFiles | ZipFiles]]:
 
 def _mice_in_zip(path: Path) -> list[tuple[str, FolderFiles | ZipFiles]]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+        directory = ZipDirectory.read(path)
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
         raise ValueError(
             f"{path} is not a readable zip ({error}); it is probably truncated: download or copy "
             "it again"
         ) from error
-    pattern = re.compile(r"((?:.*/)?)data/images/\d+\.npy")
-    prefixes = dict.fromkeys(m[1] for name in infos if (m := pattern.fullmatch(name)))
+    numbered = re.compile(r"\d+\.npy")
+    prefixes = {
+        folder.removesuffix("data/images")
+        for folder, _, file in (name.rpartition("/") for name in directory.names)
+        if f"/{folder}".endswith("/data/images") and numbered.fullmatch(file)
+    }
     if not prefixes:
         raise ValueError(
             f"{path} holds no data/images/*.npy; expected a zip of a mouse in the Sensorium layout"
@@ -183,7 +186,7 @@ def _mice_in_zip(path: Path) -> list[tuple[str, FolderFiles | ZipFiles]]:
         folder = prefix.rstrip("/").rpartition("/")[2]
         candidates = [folder or path.stem] if len(prefixes) > 1 else [folder, path.stem]
         keys = [key for name in candidates if (key := _data_key(name)) != name]
-        mice.append(((keys or [folder or path.stem])[0], ZipFiles(path, prefix, infos)))
+        mice.append(((keys or [folder or path.stem])[0], ZipFiles(path, prefix, directory)))
     return mice
 
 
