@@ -1,8 +1,10 @@
 """The convolutional core of the Sensorium baseline, and the LN core as its linear form."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._convolution import ActivatedConvolutions, activated_convolutions
 from .geometry import patch_grid
 from .losses import laplace_penalty
 
@@ -41,6 +43,8 @@ class Stacked2dCore(nn.Module):
     ----------
     output_shape : tuple of int
         Channels, height and width of the feature map.
+    takes_planes : bool
+        True: channels of the image that are constant planes may come as numbers instead.
 
     Raises
     ------
@@ -48,6 +52,8 @@ class Stacked2dCore(nn.Module):
         If the first filters are larger than the images, the later ones have an even side, or a
         number is out of its range.
     """
+
+    takes_planes = True
 
     def __init__(
         self,
@@ -126,11 +132,53 @@ class Stacked2dCore(nn.Module):
         """
         return self.laplace * laplace_penalty(self.layers[0][0].weight)
 
+    def _first_maps(self, images: Tensor, behaviors: Tensor | None) -> Tensor:
+        """First convolution, of images and constant planes of behaviour, ahead of normalisation."""
+        weight = self.layers[0][0].weight
+        n_channels = images.shape[1]
+        # A clone, since to `contiguous` an image of one channel is in either layout.
+        images = images.clone(memory_format=torch.channels_last)
+        if n_channels == weight.shape[1]:
+            return F.conv2d(images, weight)
+        maps = F.conv2d(images, weight[:, :n_channels])
+        # Without padding a filter sees the same number at each of its pixels, wherever it is.
+        planes = F.linear(behaviors.to(images.dtype), weight[:, n_channels:].sum((2, 3)))  # (B, C)
+        return maps.add_(planes[:, :, None, None])
+
+    def _normalized(self, maps: Tensor, layer: int, dtype: torch.dtype) -> Tensor:
+        """Maps of a layer after normalisation and ELU, and through the convolution that follows."""
+        norm = self.layers[layer][1]
+        mean, variance = norm.running_mean, norm.running_var
+        if self.training:
+            norm.num_batches_tracked.add_(1)
+            mean, variance = torch.ops.aten.batch_norm_update_stats(
+                maps.detach(), mean, variance, norm.momentum
+            )
+        following = self.layers[layer + 1][0] if layer + 1 < len(self.layers) else nn.Identity()
+        convolutions = [m for m in following.modules() if isinstance(m, nn.Conv2d)]
+        how = ActivatedConvolutions(
+            self.training,
+            norm.eps,
+            isinstance(self.layers[layer][2], nn.ELU),
+            dtype,
+            tuple((c.padding[0], c.groups) for c in convolutions),
+        )
+        weights = [w for c in convolutions for w in (c.weight, c.bias)]
+        return activated_convolutions(maps, norm.weight, norm.bias, mean, variance, how, *weights)
+
     def forward(
         self, images: Tensor, behaviors: Tensor | None = None, sizes: object = ()
     ) -> Tensor:
-        """Feature maps (B, C, h', w') of images (B, c, h, w); the other arguments are not used."""
-        if tuple(images.shape[1:]) != self.input_shape:
+        """Feature maps (B, C, h', w') of images (B, c, h, w).
+
+        Where images lack channels that `input_shape` has, the `behaviors` (B, k) are taken as
+        constant planes after them; elsewhere they are not used.
+        """
+        n_planes = 0 if behaviors is None else behaviors.shape[1]
+        if images.shape[1] == self.input_shape[0]:
+            n_planes = 0
+        given = (images.shape[1] + n_planes, *images.shape[2:])
+        if given != self.input_shape:
             raise ValueError(
                 f"the core is made for images of shape {self.input_shape}, got "
                 f"{tuple(images.shape[1:])}."
@@ -143,6 +191,9 @@ class Stacked2dCore(nn.Module):
                 "another batch_size, so that no batch is a single trial, larger images or a "
                 "smaller input_kernel."
             )
-        # Channels last, some 1.6 times as fast on a CPU. A clone, since to `contiguous` an image of
-        # one channel is in either layout.
-        return self.layers(images.clone(memory_format=torch.channels_last))
+        maps = self._first_maps(images, behaviors)
+        if images.device.type != "cpu" or torch.compiler.is_compiling():
+            return self.layers[1:](self.layers[0][1:](maps))
+        for layer in range(len(self.layers)):
+            maps = self._normalized(maps, layer, maps.dtype)
+        return maps

@@ -40,7 +40,8 @@ class EncodingModel(nn.Module):
     Parameters
     ----------
     core : Module
-        Called as ``core(images, behaviors, sizes)``; has `output_shape` and `penalty()`.
+        Called as ``core(images, behaviors, sizes)``; has `output_shape` and `penalty()`. One with a
+        true attribute `takes_planes` gets behaviour that is to be channels of the image as numbers.
     readouts : mapping of str to GaussianReadout
         One per mouse, in order.
     cropper : ImageCropper
@@ -208,9 +209,12 @@ class EncodingModel(nn.Module):
         ValueError
             If behaviour or pupil centre is missing, or the stimuli have another size.
         """
-        inputs = batch.pupil if batch.shifter_inputs is None else batch.shifter_inputs
-        images = self.cropper(batch.images, mouse, inputs)
+        images = self._cropped(mouse, batch)
         return self._with_planes(mouse, images, batch.behaviors)
+
+    def _cropped(self, mouse: str, batch: MouseBatch) -> Tensor:
+        inputs = batch.pupil if batch.shifter_inputs is None else batch.shifter_inputs
+        return self.cropper(batch.images, mouse, inputs)
 
     def _with_planes(self, mouse: str, images: Tensor, behaviors: Tensor | None) -> Tensor:
         """Append behaviour to images where the model takes it as channels."""
@@ -223,6 +227,15 @@ class EncodingModel(nn.Module):
             )
         planes = behaviors.to(images.dtype)[:, :, None, None]
         return torch.cat((images, planes.expand(-1, -1, *images.shape[-2:])), dim=1)
+
+    def _core_arguments(
+        self, mouse: str, images: Tensor, behaviors: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Images and behaviour for the core; one that knows what planes are gets numbers."""
+        apart = getattr(self.core, "takes_planes", False) and behaviors is not None
+        if apart or not self.behavior_channels:
+            return images, behaviors
+        return self._with_planes(mouse, images, behaviors), None
 
     def _respond(self, mouse: str, batch: MouseBatch, features: Tensor) -> Tensor:
         """Readout (B, n) of one mouse from its feature maps (B, C, h, w)."""
@@ -254,16 +267,18 @@ class EncodingModel(nn.Module):
                 for mouse, rates in self({name: batch}, activate=activate).items()
             }
         sizes = [(mouse, batch.images.shape[0]) for mouse, batch in batches.items()]
-        images = torch.cat([self.core_input(mouse, batch) for mouse, batch in batches.items()])
-        behaviors = None
-        if not self.behavior_channels:
-            given = [batch.behaviors for batch in batches.values()]
-            missing = [m for m, values in zip(batches, given, strict=True) if values is None]
-            if missing and len(missing) < len(given):
-                raise ValueError(
-                    f"behaviour came for some mice but not for {missing}; pass it for all or none."
-                )
-            behaviors = None if missing else torch.cat(given)
+        inputs = [
+            self._core_arguments(mouse, self._cropped(mouse, batch), batch.behaviors)
+            for mouse, batch in batches.items()
+        ]
+        images = torch.cat([images for images, _ in inputs])
+        given = [behaviors for _, behaviors in inputs]
+        missing = [m for m, values in zip(batches, given, strict=True) if values is None]
+        if missing and len(missing) < len(given):
+            raise ValueError(
+                f"behaviour came for some mice but not for {missing}; pass it for all or none."
+            )
+        behaviors = None if missing else torch.cat(given)
         features = self.core(images, behaviors, sizes)  # (sum of B_m, C, h', w')
         parts = features.split([n for _, n in sizes])
         outputs = {
@@ -296,9 +311,8 @@ class EncodingModel(nn.Module):
         ValueError
             If behaviour is missing, or the images have another size.
         """
-        images = self._with_planes(mouse, images, behaviors)
-        given = None if self.behavior_channels else behaviors
-        return self.core(images, given, [(mouse, len(images))])
+        images, behaviors = self._core_arguments(mouse, images, behaviors)
+        return self.core(images, behaviors, [(mouse, len(images))])
 
     def respond(
         self, mouse: str, features: Tensor, pupil: Tensor | None = None, *, activate: bool = True

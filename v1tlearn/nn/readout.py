@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ._reading import read_points
 from .losses import l1_penalty
 
 _SPREAD_SHAPES = {"full": (2, 2), "uncorrelated": (2,), "isotropic": (1,)}
@@ -233,5 +234,4 @@ class GaussianReadout(nn.Module):
             points = self._draw(n_images) if self.training else self.mu().expand(n_images, -1, -1)
             if shift is not None:
                 points = points + shift[:, None].to(points.dtype)
-            sampled = sample_features(features.to(points.dtype), points)  # (B, n, C)
-            return (sampled * self.features).sum(-1) + self.bias
+            return read_points(features, points, self.features) + self.bias

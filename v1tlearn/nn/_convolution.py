@@ -1,0 +1,250 @@
+"""Batch normalisation, ELU and the convolutions after them, a few images at a time, on a CPU.
+
+One autograd function keeps nothing but the maps ahead of batch normalisation and works out the
+rest again in the backward pass, while it is in the cache. The modules that own the weights are in
+`cnn`.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Values of a map that are worked on at a time: 2 MB in float32, some five maps of published size.
+_CHUNK_VALUES = 2**19
+
+
+class ActivatedConvolutions(NamedTuple):
+    """What `activated_convolutions` does besides its tensors.
+
+    Attributes
+    ----------
+    training : bool
+        Whether mean and variance are those of the maps themselves, and so depend on them.
+    eps : float
+        Added to the variance.
+    elu : bool
+        Whether ELU follows the normalisation.
+    dtype : torch.dtype
+        Of the maps that come out.
+    geometry : tuple of (int, int)
+        Padding and groups of each convolution.
+    """
+
+    training: bool
+    eps: float
+    elu: bool
+    dtype: torch.dtype
+    geometry: tuple[tuple[int, int], ...]
+
+
+def _chunks(maps: Tensor) -> list[slice]:
+    """Cut a batch into images that are worked on together; elsewhere than on a CPU, all are."""
+    n_images = maps.shape[0]
+    step = n_images
+    if maps.device.type == "cpu":
+        step = max(1, _CHUNK_VALUES // max(1, maps[0].numel()))
+    return [slice(i, i + step) for i in range(0, n_images, step)]
+
+
+def _flat(maps: Tensor) -> Tensor:
+    """Maps (B, C, h, w) as a matrix (B h w, C), without a copy where channels are last."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+def _maps(matrix: Tensor, like: Tensor) -> Tensor:
+    """Matrix (B h w, C) as channels-last maps (B, C, h, w) of the size of others."""
+    n_images, _, height, width = like.shape
+    return matrix.view(n_images, height, width, -1).permute(0, 3, 1, 2)
+
+
+def _is_pointwise(weight: Tensor, groups: int) -> bool:
+    return weight.shape[-2:] == (1, 1) and groups == 1
+
+
+def _convolve(maps: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int):
+    """Convolution of channels-last maps."""
+    if _is_pointwise(weight, groups):
+        return _maps(F.linear(_flat(maps), weight[:, :, 0, 0], bias), maps)
+    return F.conv2d(maps, weight, bias, padding=padding, groups=groups)
+
+
+def _convolution_backward(
+    gradient: Tensor,
+    maps: Tensor,
+    weight: Tensor,
+    padding: int,
+    groups: int,
+    need_maps: bool,
+    need_weight: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of a convolution with regard to its maps and its weight."""
+    if _is_pointwise(weight, groups):
+        g = _flat(gradient)
+        to_maps = _maps(g @ weight[:, :, 0, 0], maps) if need_maps else None
+        return to_maps, (g.T @ _flat(maps))[:, :, None, None] if need_weight else None
+    by_image = need_weight and gradient.device.type == "cpu" and groups == maps.shape[1]
+    need_here = need_weight and not by_image
+    to_maps = to_weight = None
+    if need_maps or need_here:
+        to_maps, to_weight, _ = torch.ops.aten.convolution_backward(
+            gradient, maps, weight, None, [1, 1], [padding] * 2, [1, 1], False, [0, 0], groups,
+            [need_maps, need_here, False],
+        )  # fmt: skip
+    if by_image:
+        to_weight = _depthwise_weight_gradient(gradient, maps, padding)
+    return to_maps, to_weight
+
+
+def _depthwise_weight_gradient(gradient: Tensor, maps: Tensor, padding: int) -> Tensor:
+    """Gradient (C, 1, k, k) with regard to the filters of a depthwise convolution.
+
+    It is itself a depthwise convolution of each image, whose filters are the gradients, and some
+    four times as fast as the weight gradients that torch has for channels-last maps.
+    """
+    total = None
+    for image, filters in zip(_full(maps), _full(gradient), strict=True):
+        one = F.conv2d(image[None], filters[:, None], padding=padding, groups=len(image))[0]
+        total = one if total is None else total.add_(one)
+    return total[:, None]
+
+
+def _full(values: Tensor) -> Tensor:
+    """Values in float32 at least, for sums."""
+    return values.float() if values.dtype.itemsize < 4 else values
+
+
+def _activate(
+    maps: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    gain: Tensor,
+    offset: Tensor,
+    how: ActivatedConvolutions,
+) -> tuple[Tensor, Tensor | None]:
+    """Normalised maps after ELU, and the derivative of ELU; at least float32."""
+    z = F.batch_norm(_full(maps), mean, variance, gain, offset, False, 0.0, how.eps)
+    if not how.elu:
+        return z, None
+    # exp(min(z, 0)), which is the derivative on both sides of zero; exp2 is vectorised better.
+    slope = z.clamp(max=0).mul_(1 / math.log(2)).exp2_()
+    return torch.maximum(slope - 1, z, out=z), slope  # exp(z) - 1 >= z
+
+
+class _Function(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        maps: Tensor,
+        gain: Tensor,
+        offset: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        how: ActivatedConvolutions,
+        *weights: Tensor | None,
+    ) -> Tensor:
+        """Chunk by chunk; see `activated_convolutions`."""
+        ctx.how = how
+        ctx.save_for_backward(maps, gain, offset, mean, variance, *weights)
+        layers = _layers(how, weights)
+        out = None
+        with torch.autocast(maps.device.type, enabled=False):
+            for chunk in _chunks(maps):
+                x = _activate(maps[chunk], mean, variance, gain, offset, how)[0].to(how.dtype)
+                for layer in layers:
+                    x = _convolve(x, *layer)
+                if out is None:
+                    shape = (len(maps), *x.shape[1:])
+                    out = torch.empty(
+                        shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last
+                    )
+                out[chunk] = x
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Recompute each chunk and go back through it; normalisation last, over all images."""
+        maps, gain, offset, mean, variance, *weights = ctx.saved_tensors
+        how, needed = ctx.how, ctx.needs_input_grad
+        layers = _layers(how, weights)
+        totals: list[Tensor | None] = [None] * len(weights)
+        need_maps = any(needed[:3])
+        to_normalised = torch.empty_like(maps) if need_maps else None
+        with torch.autocast(maps.device.type, enabled=False):
+            for chunk in _chunks(maps):
+                x, slope = _activate(maps[chunk], mean, variance, gain, offset, how)
+                inputs = [x.to(how.dtype)]
+                for layer in layers[:-1]:
+                    inputs.append(_convolve(inputs[-1], *layer))
+                g = gradient[chunk]
+                for i in reversed(range(len(layers))):
+                    weight, _, padding, groups = layers[i]
+                    need_weight, need_bias = needed[6 + 2 * i : 8 + 2 * i]
+                    if need_bias:
+                        _add(totals, 2 * i + 1, _flat(g).sum(0, dtype=gain.dtype))
+                    deeper = need_maps or any(needed[6 : 6 + 2 * i])
+                    g, to_weight = _convolution_backward(
+                        g, inputs.pop(), weight, padding, groups, deeper, need_weight
+                    )
+                    if need_weight:
+                        _add(totals, 2 * i, to_weight.to(gain.dtype))
+                if need_maps:
+                    torch.mul(g, 1 if slope is None else slope, out=to_normalised[chunk])
+            if not need_maps:
+                return None, None, None, None, None, None, *totals
+            to_maps, to_gain, to_offset = torch.ops.aten.native_batch_norm_backward(
+                to_normalised, maps, gain, mean, variance, mean, (variance + how.eps).rsqrt(),
+                how.training, how.eps, list(needed[:3]),
+            )  # fmt: skip
+        return to_maps, to_gain, to_offset, None, None, None, *totals
+
+
+def _layers(how: ActivatedConvolutions, weights: Sequence[Tensor | None]) -> list[tuple]:
+    """Weight, bias, padding and groups of each convolution, in the precision of the maps."""
+    cast = [None if w is None else w.to(how.dtype) for w in weights]
+    return [(*cast[2 * i : 2 * i + 2], *geometry) for i, geometry in enumerate(how.geometry)]
+
+
+def _add(totals: list[Tensor | None], index: int, part: Tensor) -> None:
+    totals[index] = part if totals[index] is None else totals[index].add_(part)
+
+
+def activated_convolutions(
+    maps: Tensor,
+    gain: Tensor,
+    offset: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    how: ActivatedConvolutions,
+    *weights: Tensor | None,
+) -> Tensor:
+    """Normalise maps per channel, apply ELU, then some convolutions.
+
+    Parameters
+    ----------
+    maps : Tensor of shape (n_images, n_channels, height, width)
+        Channels last.
+    gain : Tensor of shape (n_channels,)
+        Factor after the normalisation.
+    offset : Tensor of shape (n_channels,)
+        Added to it.
+    mean : Tensor of shape (n_channels,)
+        Of the maps in training, running elsewhere. Its own gradient is part of that of the maps.
+    variance : Tensor of shape (n_channels,)
+        Likewise.
+    how : ActivatedConvolutions
+        All else.
+    *weights : Tensor or None
+        Weight and bias of each convolution; size-preserving.
+
+    Returns
+    -------
+    Tensor of shape (n_images, n_outputs, height, width)
+        Channels last.
+    """
+    return _Function.apply(maps, gain, offset, mean, variance, how, *weights)

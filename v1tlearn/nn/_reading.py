@@ -1,0 +1,182 @@
+"""What neurons read at their points of feature maps, and its gradients.
+
+Feature vectors (images, neurons, channels) never exist as a whole. The module that owns points and
+weights is in `readout`.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Images that are read together on a CPU: their maps stay in the cache, and they hold enough points
+# for the quick sort that torch has for long vectors of integers.
+_CHUNK_IMAGES = 8
+
+
+class _Corners(NamedTuple):
+    """The four cells around each point; all of shape (..., 4) but the last two."""
+
+    cells: Tensor  # row of the padded table, int32
+    weights: Tensor
+    right: Tensor  # distance from the left cells, in cells
+    down: Tensor
+
+
+def _chunks(n_images: int, device: torch.device) -> list[slice]:
+    step = _CHUNK_IMAGES if device.type == "cpu" else n_images
+    return [slice(i, i + step) for i in range(0, n_images, step)]
+
+
+def _table(features: Tensor, dtype: torch.dtype) -> Tensor:
+    """Cells of maps (B, C, h, w), channels last, within zeros: (B, h + 4, w + 4, C).
+
+    Two rows and columns on each side, so that a point far from the map finds four cells of zeros.
+    """
+    n_images, n_channels, height, width = features.shape
+    table = features.new_zeros((n_images, height + 4, width + 4, n_channels), dtype=dtype)
+    table[:, 2:-2, 2:-2] = features.permute(0, 2, 3, 1)
+    return table
+
+
+def _corners(points: Tensor, first: Tensor, height: int, width: int) -> _Corners:
+    """Cells and weights of points (..., 2) on maps whose tables begin at the rows `first`."""
+    x = ((points[..., 0] + 1) * ((width - 1) / 2)).clamp(-2, width)
+    y = ((points[..., 1] + 1) * ((height - 1) / 2)).clamp(-2, height)
+    left, top = x.floor(), y.floor()
+    right, down = x - left, y - top
+    # Clamped as integers: a position that is NaN then gives NaN, not an index out of bounds.
+    column, row = left.int().clamp_(-2, width), top.int().clamp_(-2, height)
+    cell = row.add_(2).mul_(width + 4).add_(column).add_(first + 2)
+    cells = torch.stack((cell, cell + 1, cell + (width + 4), cell + (width + 5)), -1)
+    at_right, below = right * down, down - right * down
+    above = right - at_right
+    weights = torch.stack((1 - right - below, above, below, at_right), -1)
+    return _Corners(cells, weights, right, down)
+
+
+def _products(table: Tensor, corners: _Corners, weights: Tensor) -> Tensor:
+    """Products (B, n, 4) of each cell around a point and the weights (n, C) of its neuron."""
+    n_images, n_neurons, _ = corners.cells.shape
+    neurons = torch.arange(n_neurons, dtype=torch.int32, device=table.device)
+    bags = neurons[:, None].expand(n_images, -1, 4).flatten().contiguous()
+    # What embedding_bag calls the gradient of its weights per sample, given that of each bag.
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        weights, table.flatten(0, 2), corners.cells.view(-1), neurons, bags, 0
+    ).view_as(corners.cells)
+
+
+class _Read(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, points: Tensor, weights: Tensor) -> Tensor:
+        """Read chunk by chunk; see `read_points`."""
+        height, width = features.shape[2:]
+        n_images, n_neurons, _ = points.shape
+        products = points.new_empty(n_images, n_neurons, 4)
+        out = points.new_empty(n_images, n_neurons)
+        for chunk in _chunks(n_images, points.device):
+            table = _table(features[chunk], points.dtype)
+            first = _first_rows(table)[:, None]
+            corners = _corners(points[chunk], first, height, width)
+            products[chunk] = _products(table, corners, weights)
+            torch.sum(products[chunk] * corners.weights, -1, out=out[chunk])
+        ctx.save_for_backward(features, points, weights, products)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients chunk by chunk; those of the maps are sums over points sorted by cell."""
+        features, points, weights, products = ctx.saved_tensors
+        need_features, need_points, need_weights = ctx.needs_input_grad
+        height, width = features.shape[2:]
+        to_features = torch.empty_like(features) if need_features else None
+        to_points = torch.empty_like(points) if need_points else None
+        to_weights = torch.zeros_like(weights) if need_weights else None
+        for chunk in _chunks(len(points), points.device):
+            # Neurons first: all that one has read lies together.
+            g = gradient[chunk].T.contiguous()  # (n, b)
+            p = points[chunk].transpose(0, 1).contiguous()
+            first = _first_rows(features[chunk], (height + 4) * (width + 4))
+            corners = _corners(p, first, height, width)
+            if need_points:
+                to_points[chunk] = _points_gradient(
+                    g, products[chunk].transpose(0, 1), corners, height, width
+                ).transpose(0, 1)
+            corners.weights.mul_(g[..., None])
+            if need_weights:
+                table = _table(features[chunk], weights.dtype).flatten(0, 2)
+                to_weights += F.embedding_bag(
+                    corners.cells.flatten(1),
+                    table,
+                    per_sample_weights=corners.weights.flatten(1),
+                    mode="sum",
+                )
+            if need_features:
+                to_features[chunk] = _features_gradient(corners, weights, features[chunk])
+        return to_features, to_points, to_weights
+
+
+def _first_rows(images: Tensor, step: int | None = None) -> Tensor:
+    step = images[0, ..., 0].numel() if step is None else step
+    rows = torch.arange(len(images), dtype=torch.int32, device=images.device)
+    return rows * step
+
+
+def _points_gradient(
+    gradient: Tensor, products: Tensor, corners: _Corners, height: int, width: int
+) -> Tensor:
+    """Gradient (..., 2) of points, whose cells have those products."""
+    top_left, top_right, low_left, low_right = products.unbind(-1)
+    above, below = top_right - top_left, low_right - low_left
+    slope_x = torch.lerp(above, below, corners.down)
+    left, right = low_left - top_left, low_right - top_right
+    slope_y = torch.lerp(left, right, corners.right)
+    return torch.stack(
+        (
+            slope_x.mul_(gradient).mul_((width - 1) / 2),
+            slope_y.mul_(gradient).mul_((height - 1) / 2),
+        ),
+        -1,
+    )
+
+
+def _features_gradient(corners: _Corners, weights: Tensor, features: Tensor) -> Tensor:
+    """Gradient (b, C, h, w) of maps; `corners` (n, b, 4) bring weights times gradient."""
+    n_images, n_channels, height, width = features.shape
+    n_cells = n_images * (height + 4) * (width + 4)
+    ordered, order = corners.cells.view(-1).sort()
+    begins = torch._convert_indices_from_coo_to_csr(ordered, n_cells, out_int32=True)
+    neurons = order.div(4 * n_images, rounding_mode="floor").int()
+    table = F.embedding_bag(
+        neurons,
+        weights,
+        begins[:-1],
+        per_sample_weights=corners.weights.view(-1)[order],
+        mode="sum",
+    ).view(n_images, height + 4, width + 4, n_channels)
+    return table[:, 2:-2, 2:-2].permute(0, 3, 1, 2)
+
+
+def read_points(features: Tensor, points: Tensor, weights: Tensor) -> Tensor:
+    """Product of each neuron's weights with the feature vector at its point.
+
+    The values of ``(sample_features(features, points) * weights).sum(-1)``.
+
+    Parameters
+    ----------
+    features : Tensor of shape (n_images, n_channels, height, width)
+        Feature maps, of any floating type; quick where channels are last.
+    points : Tensor of shape (n_images, n_neurons, 2)
+        Points as (x, y), float32 or float64; -1 and 1 are the centres of the outermost cells.
+    weights : Tensor of shape (n_neurons, n_channels)
+        Of the same dtype as the points.
+
+    Returns
+    -------
+    Tensor of shape (n_images, n_neurons)
+        Of the dtype of the points.
+    """
+    return _Read.apply(features, points, weights)
