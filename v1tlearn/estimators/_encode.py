@@ -1,24 +1,72 @@
-"""From a fitted model and trials to predicted responses: batches, precision, order."""
+"""From a fitted model and trials to predicted responses: batches, shared images, precision."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from v1tlearn._view import BLOCK
 from v1tlearn.estimators import _tensors
-from v1tlearn.training import numerics, predict_mouse, resolve_precision
+from v1tlearn.nn import EncodingModel
+from v1tlearn.training import MouseData, numerics, predict_mouse, resolve_precision
+from v1tlearn.training.devices import autocast
 from v1tlearn.trials import Trials
 
 if TYPE_CHECKING:
     from v1tlearn.estimators.base import EncodingRegressor
+
+# Values that one layer may put out for a batch. On a CPU 8 MiB in float32, which stay in its
+# caches; elsewhere 1 GiB, where more images at once are no faster.
+_CPU_VALUES, _OTHER_VALUES = 2**21, 2**28
+_LIVE_LAYERS = 8  # outputs that are in memory at a time, at most
+_SHARED_BLOCK = 4 * BLOCK  # trials that are read at once where images repeat
+
+Outputs = tuple[str, slice | np.ndarray, Tensor]
+
+
+def batch_size(model: EncodingModel, device: torch.device) -> int:
+    """Decide how many images go through a model at once where nothing is trained.
+
+    Parameters
+    ----------
+    model : EncodingModel
+    device : torch.device
+
+    Returns
+    -------
+    int
+        As many as keep what the widest layer, or the largest readout, puts out at 2 million values
+        on a CPU and 256 million on other devices; on CUDA no more than fit into half of the memory
+        that is free. At least 1. The `batch_size` of the training does not count.
+    """
+    channels, height, width = model.core.output_shape
+    widest = max(len(p) for name, p in model.core.named_parameters() if name.endswith("weight"))
+    neurons = max(readout.n_neurons for readout in model.readouts)
+    values = max(height * width * widest, neurons * channels)
+    if device.type == "cpu":
+        return max(1, _CPU_VALUES // values)
+    size = _OTHER_VALUES // values
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        size = min(size, free // (2 * 4 * _LIVE_LAYERS * values))
+    return max(1, size)
 
 
 def predict(
     estimator: EncodingRegressor, trials: Trials, *, activate: bool = True
 ) -> dict[str, np.ndarray]:
     """Predict every mouse of the trials, block by block.
+
+    Where neither behaviour nor a moving crop stands between an image and its feature map, repeats
+    of the image, in all mice that standardise it alike, go through the core once.
 
     Parameters
     ----------
@@ -31,23 +79,191 @@ def predict(
     Returns
     -------
     dict of str to ndarray of shape (n_trials, n_neurons)
-        In data units; without `activate` in standardised ones.
+        In data units; without `activate` in standardised ones. float32.
     """
-    module, device = estimator.module_.eval(), estimator.device_
-    precision = resolve_precision(estimator.precision, device, training=False)
-    out = {}
+    device = estimator.device_
+    estimator.module_.eval()
+    run = _Prediction(
+        estimator,
+        trials,
+        batch_size(estimator.module_, device),
+        resolve_precision(estimator.precision, device, training=False),
+        activate,
+    )
+    out = {
+        m: np.empty((len(trials.rows(m)[0]), estimator.n_neurons_[m]), np.float32)
+        for m in trials.mice
+    }
+    under_way: Outputs | None = None
     with (
         torch.inference_mode(),
-        numerics(precision, device, deterministic=estimator.deterministic),
+        numerics(run.precision, device, deterministic=estimator.deterministic),
     ):
-        for mouse in trials.mice:
-            scale = estimator.statistics_[mouse]["response_scale"] if activate else 1.0
-            blocks = []
-            for block in trials.blocks(mouse):
-                data = _tensors.mouse_data(estimator, block, mouse, None)
-                outputs = predict_mouse(
-                    module, mouse, data, estimator.batch_size, precision, activate=activate
-                )
-                blocks.append(outputs.cpu().numpy() * scale)
-            out[mouse] = np.concatenate(blocks)
+        for outputs in run.blocks():
+            _store(out, under_way)  # a block late: a GPU computes while the next one is read
+            under_way = outputs
+        _store(out, under_way)
     return out
+
+
+def _store(out: dict[str, np.ndarray], outputs: Outputs | None) -> None:
+    if outputs is not None:
+        mouse, places, values = outputs
+        out[mouse][places] = values.cpu().numpy()
+
+
+@dataclass(frozen=True)
+class _Prediction:
+    """One call: the trials of all mice, cut into blocks, sent through the model."""
+
+    estimator: EncodingRegressor
+    trials: Trials
+    size: int  # images that go through the model at once
+    precision: str
+    activate: bool
+
+    def blocks(self) -> Iterator[Outputs]:
+        """Mouse, places among its trials, and what is predicted for them, on the device."""
+        for mice in self._alike():
+            positions = np.concatenate([self.trials.rows(m)[0] for m in mice])
+            numbers = np.full(len(self.trials), -1)
+            if self._shares_images(mice):
+                numbers[positions] = _by_first_appearance(self.trials.image_ids[positions])
+            if numbers.max() + 1 < len(positions) and numbers.max() >= 0:
+                blocks = self._repeated(positions, numbers)
+            else:
+                blocks = chain.from_iterable(map(self._plain, mice))
+            for mouse, places, values in blocks:
+                if self.activate:
+                    scale = self.estimator.statistics_[mouse]["response_scale"]
+                    values.mul_(torch.as_tensor(scale, device=values.device))
+                yield mouse, places, values
+
+    def _data(self, block: Trials, mouse: str) -> MouseData:
+        return _tensors.mouse_data(self.estimator, block, mouse, None)
+
+    def _alike(self) -> list[list[str]]:
+        """Mice in groups to which equal images are equal when standardised, too."""
+        groups: dict[tuple, list[str]] = {}
+        for mouse in self.trials.mice:
+            first = self.trials[self.trials.rows(mouse)[0][:1]]
+            statistics = self.estimator.statistics_[mouse]
+            key = tuple(float(statistics[name]) for name in ("image_mean", "image_std"))
+            groups.setdefault((key, first.get("stimuli", mouse).shape), []).append(mouse)
+        return list(groups.values())
+
+    def _shares_images(self, mice: list[str]) -> bool:
+        """Whether feature maps depend on nothing but the image."""
+        cropper = self.estimator.module_.cropper
+        return not self.estimator.core_columns_ and all(cropper.shifter(m) is None for m in mice)
+
+    def _plain(self, mouse: str) -> Iterator[Outputs]:
+        """Trials in their order, each through the core."""
+        start = 0
+        for block in self.trials.blocks(mouse, max(BLOCK, self.size)):
+            values = predict_mouse(
+                self.estimator.module_,
+                mouse,
+                self._data(block, mouse),
+                self.size,
+                self.precision,
+                activate=self.activate,
+            )
+            yield mouse, slice(start, start + len(values)), values
+            start += len(values)
+
+    def _repeated(self, positions: np.ndarray, numbers: np.ndarray) -> Iterator[Outputs]:
+        """Trials of the same image together, whichever mouse saw it."""
+        order = positions[np.argsort(numbers[positions], kind="stable")]
+        for cut in _cuts(numbers[order], _SHARED_BLOCK):
+            where = np.sort(order[cut])  # files are read forwards
+            block = self.trials[where]
+            rows = {mouse: where[block.rows(mouse)[0]] for mouse in block.mice}
+            labels = {mouse: numbers[r] for mouse, r in rows.items()}
+            for mouse, values in self._encoded_once(block, labels).items():
+                yield mouse, np.searchsorted(self.trials.rows(mouse)[0], rows[mouse]), values
+
+    def _encoded_once(self, block: Trials, labels: dict[str, np.ndarray]) -> dict[str, Tensor]:
+        """Predictions of all mice of a block; the core sees every image once."""
+        model = self.estimator.module_
+        data = {mouse: self._data(block, mouse) for mouse in labels}
+        some, first = next(iter(data.items()))
+        images = torch.cat([d.images for d in data.values()])
+        pool = MouseData(images, first.image_mean, first.image_std)
+        firsts, shown = _distinct(images, np.concatenate(list(labels.values())))
+        borders = np.cumsum([len(d) for d in data.values()])[:-1]
+        shown = dict(zip(data, np.split(shown, borders), strict=True))
+        parts: dict[str, list[tuple[np.ndarray, Tensor]]] = {mouse: [] for mouse in data}
+        with autocast(self.precision, pool.device):
+            for start in range(0, len(firsts), self.size):
+                batch = firsts[start : start + self.size]
+                images = pool.batch(torch.as_tensor(batch, device=pool.device)).images
+                features = model.encode(some, model.cropper(images))
+                for mouse, numbers in shown.items():
+                    rows = np.flatnonzero((numbers >= start) & (numbers < start + len(batch)))
+                    if len(rows):
+                        values = self._respond(mouse, features, numbers[rows] - start, data, rows)
+                        parts[mouse].append((rows, values))
+        return {mouse: _in_order(*zip(*found, strict=True)) for mouse, found in parts.items()}
+
+    def _respond(
+        self,
+        mouse: str,
+        features: Tensor,
+        shown: np.ndarray,
+        data: dict[str, MouseData],
+        rows: np.ndarray,
+    ) -> Tensor:
+        """Predictions of some trials of a mouse; `shown` tells which feature map is whose."""
+        model = self.estimator.module_
+        respond = partial(model.respond, mouse, activate=self.activate)
+        if model.shifter(mouse) is None:  # then repeats are predicted alike
+            used, where = np.unique(shown, return_inverse=True)
+            return respond(_maps(features, used))[where].float()
+        pupil = data[mouse].pupil[rows]
+        cuts = (slice(i, i + self.size) for i in range(0, len(rows), self.size))
+        return torch.cat([respond(_maps(features, shown[c]), pupil[c]).float() for c in cuts])
+
+
+def _maps(features: Tensor, numbers: np.ndarray) -> Tensor:
+    """Some feature maps, channels last as readouts take them."""
+    if np.array_equal(numbers, np.arange(len(features))):
+        return features
+    rows = torch.as_tensor(numbers, device=features.device)
+    return features.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2)
+
+
+def _in_order(rows: Sequence[np.ndarray], values: Sequence[Tensor]) -> Tensor:
+    """Join parts, whose rows are all rows in any order."""
+    return torch.cat(list(values))[np.argsort(np.concatenate(rows))]
+
+
+def _by_first_appearance(labels: np.ndarray) -> np.ndarray:
+    """Number labels in the order in which they first come."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse]
+
+
+def _cuts(numbers: np.ndarray, size: int) -> Iterator[slice]:
+    """Cut sorted numbers into parts of at most `size`; equal ones stay together if they fit."""
+    borders = np.flatnonzero(np.diff(numbers)) + 1
+    start = 0
+    while start < len(numbers):
+        stop = min(start + size, len(numbers))
+        if stop < len(numbers):
+            inside = borders[(borders > start) & (borders <= stop)]
+            stop = int(inside[-1]) if len(inside) else stop
+        yield slice(start, stop)
+        start = stop
+
+
+def _distinct(images: Tensor, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First places of all distinct images, and for every image which of them it is.
+
+    Only images of one label are compared, pixel by pixel.
+    """
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    same = (images == images[first[inverse]]).flatten(1).all(1).cpu().numpy()
+    return np.unique(np.where(same, first[inverse], np.arange(len(labels))), return_inverse=True)

@@ -63,6 +63,19 @@ class PredictionMixin:
             For a mouse the model does not know, other stimuli or behaviour than at `fit`.
         NotFittedError
             Before `fit`.
+
+        Notes
+        -----
+        How many images go through the model at once is chosen for speed, whatever the `batch_size`
+        of the training: on a CPU as many as let the output of the widest layer stay in its caches,
+        elsewhere hundreds, as far as free memory allows. Predictions differ by rounding errors
+        only.
+
+        Where no behaviour enters the core and no crop moves with the eye, an image that is shown
+        several times, or to several mice with the same image statistics, goes through the core
+        once.
+
+        `precision` holds for predictions, too; "auto" predicts in float32.
         """
         check_is_fitted(self)
         trials, form = _inputs.read_predict(
