@@ -33,6 +33,7 @@ from v1tlearn.training import (
     draw_seed,
     resolve_device,
     resolve_precision,
+    resolve_settings,
     train,
 )
 from v1tlearn.trials import Responses, Trials
@@ -339,6 +340,7 @@ class EncodingRegressor(
                 validation = _tensors.to_device(self, *held_out)
             schedule = make_schedule(self) if validation is not None else ConstantSchedule()
             optimizer = make_optimizer(self, self.module_)
+            settings = resolve_settings(self.module_, data, self._settings(max_epochs))
         except Exception:
             self.__dict__ = found  # what cannot be fitted leaves an earlier fit as it was
             raise
@@ -347,15 +349,6 @@ class EncodingRegressor(
             self.state_ |= {"model": self.state_["best"], "schedule": None, "finished": False}
         if self.state_["optimizer"] is not None:
             self.state_["optimizer"] = update_groups(self.state_["optimizer"], optimizer)
-        settings = TrainingSettings(
-            batch_size=self.batch_size,
-            max_epochs=max_epochs,
-            loss_scale=self.loss_scale,
-            joint=self.core_pass == "joint",
-            precision=self.precision_,
-            deterministic=self.deterministic,
-            loss_epsilon=self.loss_epsilon,
-        )
         with progress(type(self).__name__, max_epochs, self.verbose, on_epoch) as report:
             train(
                 self.module_,
@@ -369,6 +362,20 @@ class EncodingRegressor(
                 on_epoch=report,
             )
         return self
+
+    def _settings(self, max_epochs: int) -> TrainingSettings:
+        return TrainingSettings(
+            batch_size=self.batch_size,
+            max_epochs=max_epochs,
+            loss_scale=self.loss_scale,
+            joint=self.core_pass == "joint",
+            precision=self.precision_,
+            deterministic=self.deterministic,
+            loss_epsilon=self.loss_epsilon,
+            compile=self.compile,
+            micro_batch_size=self.micro_batch_size,
+            checkpoint_activations=self.checkpoint_activations,
+        )
 
     def _to_device(self) -> None:
         device = resolve_device(self.device)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
-from v1tlearn.nn.losses import FLOAT32_EPSILON, poisson_loss
-from v1tlearn.nn.model import EncodingModel
-from v1tlearn.training.data import MouseData, epoch_batches
+from v1tlearn.nn.losses import poisson_loss
+from v1tlearn.nn.model import EncodingModel, MouseBatch
+from v1tlearn.training import memory
+from v1tlearn.training.compilation import compiled, resolve_compile
+from v1tlearn.training.data import MouseData, Targets, epoch_batches, step_batches
 from v1tlearn.training.devices import autocast, numerics
 from v1tlearn.training.rng import isolated_rng
+from v1tlearn.training.settings import TrainingSettings
 from v1tlearn.training.state import copy_weights
 
 Score = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -46,43 +50,6 @@ class NonFiniteLossError(FloatingPointError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.mouse, self.epoch, self.step)  # processes of joblib pickle it
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """What a training run needs to know beside model, data and schedule.
-
-    Attributes
-    ----------
-    batch_size : int
-        Trials per mouse and step.
-    max_epochs : int
-        Epochs at most, in this run.
-    loss_scale : {"sqrt", "sqrt_recording"} or float
-        Factor on the summed Poisson loss of a batch: square root of the mouse's number of
-        trials over the batch's, or a constant.
-    joint : bool
-        All mice in one pass through the core, its penalty once per step; otherwise one pass and
-        one penalty per mouse.
-    precision : {"float32", "tf32", "bfloat16"}
-    deterministic : bool
-    loss_epsilon : float
-        Added to rates and responses in the Poisson loss.
-    """
-
-    batch_size: int
-    max_epochs: int
-    loss_scale: str | float = "sqrt"
-    joint: bool = True
-    precision: str = "float32"
-    deterministic: bool = False
-    loss_epsilon: float = FLOAT32_EPSILON
-
-    def scale(self, mouse: MouseData, n: int) -> float:
-        """Loss scale of a batch of `n` trials."""
-        if isinstance(self.loss_scale, str):
-            return (mouse.scale_trials / n) ** 0.5
-        return float(self.loss_scale)
 
 
 def train(
@@ -129,19 +96,28 @@ def train(
     ------
     NonFiniteLossError
         If a loss is NaN or infinite. `model` and `state` are in order all the same.
+    InsufficientMemoryError
+        If memory does not suffice; `model` and `state` are in order here, too.
+    ValueError
+        If a micro-batch size is given to a core with batch normalisation, or compilation is asked
+        for without a compiler.
     """
-    device = next(iter(data.values())).images.device
+    device = next(iter(data.values())).device
     _resume(model, optimizer, schedule, state)
+    if state["epoch"] == 0:
+        state["best"] = copy_weights(model)
     try:
+        settings = resolve_settings(model, data, settings)
         with (
             isolated_rng(state["rng"], device),
             numerics(settings.precision, device, deterministic=settings.deterministic),
+            memory.remedies_named(*memory.step_in_words(model, data, settings)),
+            compiled(model.core, settings.compile),
+            memory.checkpointed(model.core, settings.checkpoint_activations),
         ):
-            if state["epoch"] == 0:
-                state["best"] = copy_weights(model)
-                if schedule.scores_initial_weights and validation is not None:
-                    initial = evaluate(model, validation, settings, score, schedule.mean_over)
-                    schedule.start(initial["validation_correlation"])
+            if state["epoch"] == 0 and schedule.scores_initial_weights and validation is not None:
+                initial = evaluate(model, validation, settings, score, schedule.mean_over)
+                schedule.start(initial["validation_correlation"])
             for _ in range(settings.max_epochs):
                 verdict = _epoch(
                     model, data, settings, optimizer, schedule, state, validation, score, on_epoch
@@ -149,17 +125,50 @@ def train(
                 if verdict.stop:
                     state["finished"] = True
                     break
-    except NonFiniteLossError:
+    except (NonFiniteLossError, memory.InsufficientMemoryError):
         model.load_state_dict(state["best"])
         optimizer.state.clear()
         raise
     finally:
+        optimizer.zero_grad(set_to_none=True)  # of a step that was interrupted
         state["model"] = copy_weights(model)
         state["optimizer"] = optimizer.state_dict()
         state["schedule"] = schedule.state_dict()
         model.load_state_dict(state["best"])
         model.eval()
     return state
+
+
+def resolve_settings(
+    model: EncodingModel, data: Mapping[str, MouseData], settings: TrainingSettings
+) -> TrainingSettings:
+    """Decide what "auto" means for this model, data and device.
+
+    Parameters
+    ----------
+    model : EncodingModel
+        On its device.
+    data : dict of str to MouseData
+        Training trials per mouse.
+    settings : TrainingSettings
+
+    Returns
+    -------
+    TrainingSettings
+        With numbers and truth values in place of "auto".
+
+    Raises
+    ------
+    ValueError
+        If a micro-batch size was given to a core with batch normalisation, or compilation is asked
+        for without a compiler.
+    """
+    device = next(iter(data.values())).device
+    steps = settings.max_epochs * max(-(-len(d) // settings.batch_size) for d in data.values())
+    settings = replace(
+        settings, compile=resolve_compile(settings.compile, model.core, device, steps)
+    )
+    return memory.plan(model, data, settings)
 
 
 def _resume(
@@ -214,17 +223,22 @@ def _train_epoch(
 ) -> Record:
     model.train()
     mice = list(data)
-    device = next(iter(data.values())).images.device
+    device = next(iter(data.values())).device
     lengths = {mouse: len(trials) for mouse, trials in data.items()}
     groups = [mice] if settings.joint else [[mouse] for mouse in mice]
     losses, counts, penalties = [], [], []
-    for rows in epoch_batches(lengths, settings.batch_size, device):
-        step = [backward({m: data[m] for m in group}, rows, model, settings) for group in groups]
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        losses.append(torch.cat([s[0] for s in step]))
-        counts.append(sum(s[1] for s in step))
-        penalties.append(sum(s[2] for s in step))
+    steps = epoch_batches(lengths, settings.batch_size, device)
+    with closing(step_batches(data, steps)) as batches:
+        for inputs, targets in batches:
+            step = [
+                backward({m: inputs[m] for m in group}, targets, data, model, settings)
+                for group in groups
+            ]
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(torch.cat([s[0] for s in step]))
+            counts.append(sum(s[1] for s in step))
+            penalties.append(sum(s[2] for s in step))
     table = torch.stack(losses)
     weights = parameters_to_vector(model.parameters()).detach()
     # the only synchronisation of the epoch
@@ -256,8 +270,9 @@ def _first_not_finite(losses: Tensor) -> tuple[int, int]:
 
 
 def backward(
+    inputs: Mapping[str, MouseBatch],
+    targets: Mapping[str, Targets],
     data: Mapping[str, MouseData],
-    rows: Mapping[str, Tensor],
     model: EncodingModel,
     settings: TrainingSettings,
 ) -> tuple[Tensor, Tensor | int, Tensor]:
@@ -265,11 +280,15 @@ def backward(
 
     Parameters
     ----------
+    inputs : dict of str to MouseBatch
+        The batch of each of these mice.
+    targets : dict of str to (Tensor, Tensor or None)
+        Responses, and which were recorded, of these mice at least.
     data : dict of str to MouseData
-    rows : dict of str to Tensor
-        The batch: rows per mouse.
     model : EncodingModel
     settings : TrainingSettings
+        Resolved; the micro-batch size says how many trials of each mouse pass at once. Gradients
+        of the parts add up to that of the batch.
 
     Returns
     -------
@@ -279,22 +298,33 @@ def backward(
         Number of recorded responses.
     penalty : Tensor, scalar
     """
-    batches = {mouse: trials.batch(rows[mouse]) for mouse, trials in data.items()}
-    with autocast(settings.precision, rows[next(iter(data))].device):
-        predictions = model(batches)
-    total = penalty = model.core_penalty() + sum(model.readout_penalty(m) for m in data)
-    losses, count = [], 0
-    for mouse, trials in data.items():
-        target, recorded = trials.targets(rows[mouse])
-        loss = poisson_loss(predictions[mouse].float(), target, recorded, settings.loss_epsilon)
-        total = total + settings.scale(trials, len(target)) * loss
-        losses.append(loss.detach())
-        count = count + (target.numel() if recorded is None else recorded.sum())
-    total.backward()
-    return torch.stack(losses), count, penalty.detach()
+    trials = {mouse: len(batch.images) for mouse, batch in inputs.items()}
+    losses: dict[str, Tensor] = {}
+    total = penalty = model.core_penalty() + sum(model.readout_penalty(m) for m in inputs)
+    for start in range(0, max(trials.values()), settings.micro_batch_size):
+        rows = slice(start, start + settings.micro_batch_size)
+        part = {m: _cut(batch, rows) for m, batch in inputs.items() if start < trials[m]}
+        with autocast(settings.precision, penalty.device):
+            predictions = model(part)
+        for mouse, rates in predictions.items():
+            target, recorded = _cut(targets[mouse], rows)
+            loss = poisson_loss(rates.float(), target, recorded, settings.loss_epsilon)
+            total = total + settings.scale(data[mouse], trials[mouse]) * loss
+            losses[mouse] = losses[mouse] + loss.detach() if start else loss.detach()
+        total.backward()
+        total = 0.0
+    recordings = [targets[mouse] for mouse in inputs]
+    count = sum(t.numel() if recorded is None else recorded.sum() for t, recorded in recordings)
+    return torch.stack([losses[mouse] for mouse in inputs]), count, penalty.detach()
 
 
-@torch.no_grad()
+def _cut(batch: Any, rows: slice) -> Any:
+    """Rows of all tensors of a batch, without copies."""
+    parts = [None if values is None else values[rows] for values in batch]
+    return type(batch)(*parts) if isinstance(batch, MouseBatch) else parts
+
+
+@torch.inference_mode()
 def evaluate(
     model: EncodingModel,
     data: Mapping[str, MouseData],
@@ -322,8 +352,9 @@ def evaluate(
     """
     model.eval()
     losses, count, scores, weights = [], 0, [], []
+    size = settings.prediction_batch_size or settings.batch_size
     for mouse, trials in data.items():
-        predictions = predict_mouse(model, mouse, trials, settings.batch_size, settings.precision)
+        predictions = predict_mouse(model, mouse, trials, size, settings.precision)
         target, recorded = trials.targets(slice(None))
         losses.append(poisson_loss(predictions, target, recorded, settings.loss_epsilon))
         count = count + (target.numel() if recorded is None else recorded.sum())
@@ -334,7 +365,7 @@ def evaluate(
     return {"validation_loss": loss, "validation_correlation": mean}
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def predict_mouse(
     model: EncodingModel,
     mouse: str,
@@ -362,7 +393,7 @@ def predict_mouse(
     Tensor of shape (n_trials, n_neurons)
         Standardised responses, or what they are ahead of the non-linearity; float32.
     """
-    with autocast(precision, trials.images.device):
+    with autocast(precision, trials.device):
         batches = (
             trials.batch(slice(i, i + batch_size)) for i in range(0, len(trials), batch_size)
         )

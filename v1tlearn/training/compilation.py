@@ -1,0 +1,111 @@
+"""The one place that decides on `torch.compile`.
+
+=========  =============  ====================================================================
+setting    device         what happens
+=========  =============  ====================================================================
+"auto"     CUDA           The core is compiled if the run has at least 5,000 steps at most, a
+                          compiler is there, and the core is trained.
+"auto"     others         Never: `benchmarks/bench_loop.py --compile` shows what it brings there.
+True       any            The core is compiled; an error if there is no compiler.
+False      any            Never.
+=========  =============  ====================================================================
+
+The core alone is compiled, for training alone and for any number of images; readouts differ from
+mouse to mouse, and validation would need a second compilation. Compiling takes tens of seconds,
+the time of hundreds or thousands of steps: where a step gets a tenth faster, 5,000 steps earn it.
+CUDA graphs, which ask for steps of one size, are not used. Weights, their names and what is saved
+stay those of the plain module; results differ by rounding and, with dropout, by the numbers drawn.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+_LEAST_STEPS = 5000
+_COMPILERS = ("g++", "clang++", "c++", "cl")
+
+
+def missing_compiler(device: torch.device) -> str | None:
+    """Tell what `torch.compile` needs on a device and does not find.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    str or None
+        None where all is there.
+    """
+    if not any(shutil.which(name) for name in (os.environ.get("CXX", ""), *_COMPILERS) if name):
+        return "a C++ compiler such as g++ or clang++"
+    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        return "the package triton"
+    return None
+
+
+def resolve_compile(setting: str | bool, core: nn.Module, device: torch.device, steps: int) -> bool:
+    """Decide whether to compile the core.
+
+    Parameters
+    ----------
+    setting : "auto" or bool
+    core : Module
+    device : torch.device
+    steps : int
+        Training steps that the run has at most.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    ValueError
+        If it was asked for, and there is no compiler.
+    """
+    missing = missing_compiler(device)
+    if setting is True and missing is not None:
+        raise ValueError(
+            f"compile=True needs {missing}, which was not found: install it, or set "
+            "compile='auto' or False."
+        )
+    if isinstance(setting, bool):
+        return setting
+    trained = any(parameter.requires_grad for parameter in core.parameters())
+    return device.type == "cuda" and missing is None and trained and steps >= _LEAST_STEPS
+
+
+@contextmanager
+def compiled(core: nn.Module, wanted: bool) -> Iterator[None]:
+    """Compile a core's forward pass for training; the module itself stays as it is.
+
+    Parameters
+    ----------
+    core : Module
+    wanted : bool
+        Nothing is done without.
+    """
+    if not wanted:
+        yield
+        return
+    plain = core.forward
+    fast = torch.compile(plain, dynamic=True)
+
+    def forward(*args: Any) -> Any:
+        """Compiled where gradients are wanted."""
+        return (fast if torch.is_grad_enabled() else plain)(*args)
+
+    core.forward = forward
+    try:
+        yield
+    finally:
+        del core.forward  # of this one object; that of its class comes forth again

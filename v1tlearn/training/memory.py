@@ -1,0 +1,438 @@
+"""Memory of a training step: what it needs, how to get by with less, and what to say when it ends.
+
+What a step keeps for its backward pass is measured, in a forward pass of two trials per mouse.
+
+==============================  ===============================================================
+setting                         what "auto" decides
+==============================  ===============================================================
+``micro_batch_size``            CUDA: as many trials at once as fit into nine tenths of the free
+                                memory. CPU: as many as fit into half of the machine's memory,
+                                and for speed no more than make tensors of 16 MB: larger ones
+                                leave the caches, and get new pages from the system every time.
+                                Parts of equal size. The whole batch elsewhere, and with batch
+                                normalisation, which a part of a batch would change.
+``checkpoint_activations``      Where not even a single trial fits otherwise; with batch
+                                normalisation, where the batch does not.
+``prediction_batch_size``       CPU: trials that make tensors of 16 MB. CUDA: those that would fit
+                                in training, at most 1,024, and not fewer than in training.
+==============================  ===============================================================
+
+On a CPU nothing depends on how much memory is free at the moment, so that runs can be repeated bit
+for bit: dropout draws other numbers for other parts.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from v1tlearn.nn.losses import poisson_loss
+from v1tlearn.nn.model import EncodingModel
+from v1tlearn.training.data import MouseData
+from v1tlearn.training.devices import autocast
+from v1tlearn.training.rng import initial_rng, isolated_rng
+from v1tlearn.training.settings import TrainingSettings
+
+_PROBE_TRIALS = 2
+_CPU_TENSOR = 2**24  # bytes
+_CPU_SHARE, _CUDA_SHARE = 0.5, 0.9
+_LARGEST_PREDICTION = 1024  # trials
+# Going back through an operation takes, beside what was kept, the gradients of its outputs and
+# inputs and a copy or two.
+_WORKSPACE_TENSORS = 3
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+# ------------------------------------------------------------------------------- out of memory
+
+
+class InsufficientMemoryError(MemoryError):
+    """Memory did not suffice; the message says for what, and what helps."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that memory was asked for in vain, on any device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    words = ("not enough memory", "can't allocate memory", "out of memory", "bad_alloc")
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(word in text for word in words)
+
+
+@contextmanager
+def remedies_named(what: str, remedies: Sequence[str], outcome: str = "") -> Iterator[None]:
+    """Turn what torch says when memory ends into an error that says what helps.
+
+    Parameters
+    ----------
+    what : str
+        What is being done.
+    remedies : sequence of str
+        What the user can do, most promising first.
+    outcome : str, default=""
+        What has become of the model.
+
+    Raises
+    ------
+    InsufficientMemoryError
+        If memory does not suffice.
+    """
+    try:
+        yield
+    except InsufficientMemoryError:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # they hold the tensors that fill the memory
+        asked = re.search(r"tried to allocate ([\d.]+ ?\w+)", str(error), flags=re.IGNORECASE)
+        raise InsufficientMemoryError(
+            f"memory does not suffice for {what}"
+            + (f" ({asked[1]} more were asked for)" if asked else "")
+            + f". Any of these helps: {'; '.join(remedies)}."
+            + (f" {outcome}" if outcome else "")
+        ) from error
+
+
+def step_in_words(
+    model: EncodingModel, data: Mapping[str, MouseData], settings: TrainingSettings
+) -> tuple[str, list[str], str]:
+    """Describe a training step for `remedies_named`.
+
+    Parameters
+    ----------
+    model : EncodingModel
+    data : dict of str to MouseData
+    settings : TrainingSettings
+
+    Returns
+    -------
+    what : str
+        The sizes of a step.
+    remedies : list of str
+        What makes it smaller and was not done yet.
+    outcome : str
+    """
+    neurons = ", ".join(f"{mouse!r}: {trials.responses.shape[1]}" for mouse, trials in data.items())
+    height, width = next(iter(data.values())).images.shape[-2:]
+    what = (
+        f"training steps of batch_size={settings.batch_size} trials per mouse, "
+        f"micro_batch_size={settings.micro_batch_size!r} at once, with images of {height} x "
+        f"{width} pixels and neurons per mouse {{{neurons}}}"
+    )
+    remedies = ["a smaller batch_size"]
+    if not takes_batch_statistics(model) and settings.micro_batch_size != 1:
+        remedies.insert(0, "a smaller micro_batch_size")
+    if settings.checkpoint_activations is not True:
+        remedies.append("checkpoint_activations=True")
+    if settings.precision != "bfloat16":
+        remedies.append("precision='bfloat16'")
+    remedies.append("stream_data=True, where it is a GPU's memory that recordings fill")
+    return what, remedies, "The best model so far is kept."
+
+
+# ------------------------------------------------------------------------ what a step needs
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Memory of a training step, per trial of every mouse that passes the core together.
+
+    Attributes
+    ----------
+    kept : float
+        Bytes that wait for the backward pass.
+    recomputed : float
+        The same where the core's blocks are computed again.
+    largest : float
+        Bytes of the largest tensor among them.
+    mice : int
+        Mice that pass together.
+    """
+
+    kept: float
+    recomputed: float
+    largest: float
+    mice: int
+
+    def step(self, *, checkpointed: bool) -> float:
+        """Bytes of a step per trial, its workspace included."""
+        kept = self.recomputed if checkpointed else self.kept
+        return kept + _WORKSPACE_TENSORS * self.largest
+
+
+class _Kept(torch.autograd.graph.saved_tensors_hooks):
+    """Counts bytes kept for a backward pass that will not come, by the part that keeps them."""
+
+    def __init__(self, model: EncodingModel) -> None:
+        super().__init__(self._note, lambda _: None)
+        self.part, self.inputs, self.largest = -1, 0, 0
+        self.bytes = {-1: 0}
+        # alive, so that no address comes twice
+        self.storages = {p.untyped_storage().data_ptr(): p for p in model.parameters()}
+        for i, part in enumerate(checkpointed_parts(model.core)):
+            part.register_forward_pre_hook(partial(self._enter, i))
+            part.register_forward_hook(self._leave)
+
+    def _note(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self.storages:
+            self.storages[storage.data_ptr()] = storage
+            self.bytes[self.part] += storage.nbytes()
+            self.largest = max(self.largest, storage.nbytes())
+
+    def _enter(self, part: int, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self.part, self.bytes[part] = part, 0
+        self.inputs += sum(x.nbytes for x in args if isinstance(x, Tensor))
+
+    def _leave(self, *_: Any) -> None:
+        self.part = -1
+
+
+def measure(
+    model: EncodingModel, data: Mapping[str, MouseData], settings: TrainingSettings
+) -> Footprint:
+    """Measure what a training step keeps for its backward pass.
+
+    Nothing is changed: neither weights and running statistics nor random numbers.
+
+    Parameters
+    ----------
+    model : EncodingModel
+        On its device.
+    data : dict of str to MouseData
+        Training trials per mouse.
+    settings : TrainingSettings
+
+    Returns
+    -------
+    Footprint
+        Of all mice, or of the one that needs most where they pass one by one.
+    """
+    device = next(iter(data.values())).device
+    groups = [list(data)] if settings.joint else [[mouse] for mouse in data]
+    found = []
+    with isolated_rng(initial_rng(0), device), torch.enable_grad():
+        for group in groups:
+            probe = copy.deepcopy(model).train()
+            rows = {m: slice(min(_PROBE_TRIALS, len(data[m]))) for m in group}
+            kept = _Kept(probe)
+            with kept:
+                with autocast(settings.precision, device):
+                    rates = probe({m: data[m].batch(rows[m]) for m in group})
+                for mouse in group:
+                    poisson_loss(rates[mouse].float(), *data[mouse].targets(rows[mouse]))
+            n = max(r.stop for r in rows.values())
+            blocks = [size for part, size in kept.bytes.items() if part >= 0]
+            recomputed = kept.bytes[-1] + kept.inputs + max(blocks, default=0)
+            sizes = (sum(kept.bytes.values()), recomputed, kept.largest)
+            found.append(Footprint(*(size / n for size in sizes), mice=len(group)))
+    return max(found, key=lambda footprint: footprint.kept)
+
+
+def available_memory(device: torch.device) -> float | None:
+    """Bytes that a training step may fill.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    float or None
+        Nine tenths of what is free on a CUDA device; half of what the machine, or the container,
+        has for a CPU; None where that is not known.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return _CUDA_SHARE * (free + idle)
+    if device.type != "cpu":
+        return None
+    try:
+        limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    except (AttributeError, ValueError, OSError):
+        return None
+    for file in map(Path, _CGROUP_LIMITS):
+        text = file.read_text().strip() if file.is_file() else ""
+        limits += [int(text)] if text.isdigit() else []
+    return _CPU_SHARE * min(limits)
+
+
+# --------------------------------------------------------------------- what is done about it
+
+
+def takes_batch_statistics(model: EncodingModel) -> bool:
+    """Tell whether the core normalises with statistics of the batch while it is trained."""
+    norms = any(isinstance(module, _BatchNorm) for module in model.core.modules())
+    return norms and not model.core_frozen
+
+
+def check_micro_batches(model: EncodingModel, settings: TrainingSettings) -> None:
+    """Check that parts of a batch give the same gradient as the batch.
+
+    Raises
+    ------
+    ValueError
+        If batch normalisation would see other statistics.
+    """
+    size = settings.micro_batch_size
+    if not isinstance(size, str) and size < settings.batch_size and takes_batch_statistics(model):
+        raise ValueError(
+            f"micro_batch_size={size} is below batch_size={settings.batch_size}, but the core has "
+            "batch normalisation, whose statistics would be those of fewer trials, and the result "
+            "another one. Set micro_batch_size='auto', which takes whole batches here; "
+            "checkpoint_activations=True and precision='bfloat16' save memory, too."
+        )
+
+
+def plan(
+    model: EncodingModel, data: Mapping[str, MouseData], settings: TrainingSettings
+) -> TrainingSettings:
+    """Decide what "auto" means for the memory of this model, data and device.
+
+    Parameters
+    ----------
+    model : EncodingModel
+        On its device.
+    data : dict of str to MouseData
+        Training trials per mouse.
+    settings : TrainingSettings
+
+    Returns
+    -------
+    TrainingSettings
+        With numbers in place of "auto", see the table of this module.
+
+    Raises
+    ------
+    ValueError
+        If a micro-batch size was given to a core with batch normalisation.
+    """
+    check_micro_batches(model, settings)
+    choices = (settings.micro_batch_size, settings.checkpoint_activations)
+    if settings.prediction_batch_size and not any(isinstance(c, str) for c in choices):
+        return settings
+    batch = min(settings.batch_size, max(len(trials) for trials in data.values()))
+    device = next(iter(data.values())).device
+    with remedies_named(*step_in_words(model, data, settings)):
+        footprint = measure(model, data, settings)
+    memory, (size, again) = available_memory(device), choices
+    has_parts = bool(checkpointed_parts(model.core))
+    wanted = batch if isinstance(size, str) else min(size, batch)
+    if isinstance(size, str) and not takes_batch_statistics(model):
+        if device.type == "cpu":
+            wanted = min(batch, max(1, int(_CPU_TENSOR / max(1.0, footprint.largest))))
+        smallest = 1
+    else:
+        smallest = wanted
+    if memory is None:
+        fitting, again = wanted, again is True
+    else:
+        if isinstance(again, str):
+            again = has_parts and smallest * footprint.step(checkpointed=False) > memory
+        fitting = int(memory / max(1.0, footprint.step(checkpointed=again)))
+    chosen = max(smallest, min(wanted, fitting))
+    return replace(
+        settings,
+        micro_batch_size=_even(batch, chosen),
+        checkpoint_activations=bool(again),
+        prediction_batch_size=_prediction_batch_size(settings, footprint, memory, device),
+    )
+
+
+def _even(batch: int, at_most: int) -> int:
+    """Size of as few parts as possible, as equal as possible."""
+    return -(-batch // -(-batch // at_most))
+
+
+def _prediction_batch_size(
+    settings: TrainingSettings, footprint: Footprint, memory: float | None, device: torch.device
+) -> int:
+    if device.type == "cpu":
+        return max(1, int(_CPU_TENSOR * footprint.mice / max(1.0, footprint.largest)))
+    if memory is None:
+        return settings.batch_size
+    fitting = int(memory * footprint.mice / max(1.0, footprint.step(checkpointed=False)))
+    return max(settings.batch_size, min(fitting, _LARGEST_PREDICTION))
+
+
+def checkpointed_parts(core: nn.Module) -> list[nn.Module]:
+    """Modules of a core that may be computed again in the backward pass.
+
+    Parameters
+    ----------
+    core : Module
+        Names them in a method `checkpointed_parts`, if it has any.
+
+    Returns
+    -------
+    list of Module
+    """
+    return core.checkpointed_parts() if hasattr(core, "checkpointed_parts") else []
+
+
+@contextmanager
+def checkpointed(core: nn.Module, wanted: bool) -> Iterator[None]:
+    """Keep only the inputs of a core's parts for the backward pass, and compute the rest again.
+
+    The same numbers come out, dropout and running statistics included.
+
+    Parameters
+    ----------
+    core : Module
+    wanted : bool
+        Nothing is done without.
+    """
+    parts = checkpointed_parts(core) if wanted else []
+    try:
+        for part in parts:
+            part.forward = _recomputing(part, part.forward)
+        yield
+    finally:
+        for part in parts:
+            del part.forward  # of this one object; that of its class comes forth again
+
+
+def _recomputing(part: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+    norms = [module for module in part.modules() if isinstance(module, _BatchNorm)]
+
+    def contexts() -> tuple[Any, Any]:
+        """Contexts of the forward pass and of its repetition."""
+        return nullcontext(), _running_statistics_kept(norms)
+
+    def recomputing(*args: Any) -> Any:
+        """Forward pass whose activations are not kept."""
+        if not torch.is_grad_enabled():
+            return forward(*args)
+        if norms and not torch.compiler.is_compiling():
+            return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts)
+        return checkpoint(forward, *args, use_reentrant=False)
+
+    return recomputing
+
+
+@contextmanager
+def _running_statistics_kept(norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Normalise with the statistics of the batch, which the running ones have seen already."""
+    tracking = [norm for norm in norms if norm.track_running_stats]
+    try:
+        for norm in tracking:
+            norm.track_running_stats = False
+        yield
+    finally:
+        for norm in tracking:
+            norm.track_running_stats = True
