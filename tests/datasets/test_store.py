@@ -131,16 +131,31 @@ def test_any_dtype_shape_and_text_comes_back(
         assert opened["A"].image_id.values.tolist() == texts
 
 
-def test_a_chunk_is_one_trial(tmp_path):
+def test_a_chunk_is_one_trial_and_without_compression_trials_lie_in_a_row(tmp_path):
     for compression in ("zlib", None):
         save_recordings({"A": recording()}, tmp_path / "r.nc", compression=compression)
         with netCDF4.Dataset(tmp_path / "r.nc") as file:
-            variables = file["A"].variables
-            assert variables["stimuli"].chunking() == [1, 1, 6, 8]
-            assert variables["responses"].chunking() == [1, 4]
-            filters = variables["responses"].filters()
-            assert (filters["zlib"], filters["shuffle"]) == (compression == "zlib",) * 2
-            assert filters["complevel"] == (1 if compression else 0)
+            for name, chunk in (("stimuli", [1, 1, 6, 8]), ("responses", [1, 4])):
+                variable = file["A"][name]
+                assert variable.chunking() == (chunk if compression else "contiguous")
+                filters = variable.filters() or {}
+                assert filters.get("zlib", False) == filters.get("shuffle", False)
+                assert filters.get("complevel", 0) == (1 if compression else 0)
+                assert filters.get("zlib", False) == bool(compression)
+
+
+def test_recordings_stored_in_chunks_without_compression_are_read(tmp_path):
+    save_recordings({"A": recording()}, tmp_path / "r.nc", compression=None)
+    with xr.open_dataset(tmp_path / "r.nc", group="A", decode_timedelta=False) as dataset:
+        chunks = {
+            name: {"chunksizes": (1, *dataset[name].shape[1:]), "contiguous": False}
+            for name in ("stimuli", "responses", "expected_responses")
+        }
+        dataset.load().to_netcdf(tmp_path / "old.nc", group="A", encoding=chunks)
+    with netCDF4.Dataset(tmp_path / "old.nc") as file:
+        assert file["A"]["stimuli"].chunking() == [1, 1, 6, 8]
+    with open_recordings(tmp_path / "old.nc") as opened:
+        same(opened, xr.DataTree.from_dict({"A": recording()}))
 
 
 def test_trials_stay_on_disk_until_used_and_labels_do_not(tmp_path):

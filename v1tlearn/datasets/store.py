@@ -16,10 +16,10 @@ import xarray as xr
 
 from v1tlearn.datasets.schema import blocks, recordings_to_dict, validate_recordings
 
-# Variables that stay on disk until used, a chunk per trial; labels and statistics are small.
+# Variables that stay on disk until used; labels and statistics are small.
 STREAMED = ("stimuli", "responses", "expected_responses")
 
-_COMPRESSION = {"zlib": {"zlib": True, "complevel": 1, "shuffle": True}, None: {"zlib": False}}
+_COMPRESSIONS = ("zlib", None)
 # Names that netCDF or xarray give a meaning of their own, so that they would not come back.
 _RESERVED_ATTRS = {"_FillValue", "missing_value", "scale_factor", "add_offset", "coordinates"}
 
@@ -38,8 +38,8 @@ def save_recordings(
     path : path
         The file; one that exists is replaced when the new one is complete.
     compression : {"zlib", None}, default="zlib"
-        Deflate level 1 with shuffle, or none. Either way a chunk is one trial, so that any trial
-        is read on its own.
+        Deflate level 1 with shuffle, a chunk per trial, so that any trial is read on its own; or
+        none: trials lie one after the other, which reads fastest.
 
     Raises
     ------
@@ -49,7 +49,7 @@ def save_recordings(
         dtype such as float16; a mouse id that starts with a sign.
     """
     path = Path(path)
-    if compression not in _COMPRESSION:
+    if compression not in _COMPRESSIONS:
         raise ValueError(f"compression is {compression!r}, expected 'zlib' or None")
     datasets = recordings_to_dict(recordings)
     validate_recordings(datasets, check_values=False)
@@ -67,7 +67,7 @@ def save_recordings(
             labels.to_netcdf(partial, mode="a", group=mouse, engine="netcdf4")
             with netCDF4.Dataset(partial, "a") as file:
                 for name in streamed:
-                    _write_blocks(file[mouse], dataset[name], _COMPRESSION[compression])
+                    _write_blocks(file[mouse], dataset[name], compression)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -128,7 +128,11 @@ def open_recordings(path: str | os.PathLike) -> xr.DataTree:
     return tree
 
 
-def _write_blocks(group: netCDF4.Group, array: xr.DataArray, compression: dict[str, Any]) -> None:
+def _write_blocks(group: netCDF4.Group, array: xr.DataArray, compression: str | None) -> None:
+    layout: dict[str, Any] = {"contiguous": True}
+    if compression:
+        chunk = (1, *array.shape[1:])
+        layout = {"chunksizes": chunk, "compression": compression, "complevel": 1, "shuffle": True}
     for dim, size in array.sizes.items():
         if dim not in group.dimensions:
             group.createDimension(dim, size)
@@ -136,9 +140,8 @@ def _write_blocks(group: netCDF4.Group, array: xr.DataArray, compression: dict[s
         array.name,
         array.dtype.newbyteorder("="),
         array.dims,
-        chunksizes=(1, *array.shape[1:]),
         fill_value=False,  # every value is written; NaN stays a value
-        **compression,
+        **layout,
     )
     variable.set_auto_maskandscale(False)
     variable.setncatts(array.attrs)
