@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,27 @@ import numpy as np
 import torch
 
 from v1tlearn.estimators._modules import PUPIL, shift_columns
+from v1tlearn.estimators._moments import ResponseMoments, moments_in_blocks, response_blocks
+from v1tlearn.estimators._placement import (
+    DEVICE,
+    MEMORY,
+    RECORDINGS,
+    StoredImages,
+    StoredResponses,
+    place,
+    read_images,
+    scale_responses,
+)
 from v1tlearn.preprocessing.statistics import trial_statistics
-from v1tlearn.training import MouseData
+from v1tlearn.training import MouseData, resolve_device
+from v1tlearn.training.data import StreamedMouseData
+from v1tlearn.training.streaming import HostArray
 from v1tlearn.trials import Responses, Trials
 
 if TYPE_CHECKING:
     from v1tlearn.estimators.base import EncodingRegressor
+
+logger = logging.getLogger("v1tlearn")
 
 RESPONSE_STD_FLOOR = 0.01  # of the mean standard deviation over neurons, as published
 
@@ -41,7 +57,7 @@ def describe(estimator: EncodingRegressor, trials: Trials, target: Responses) ->
         If a mouse cannot be trained on, or behaviour does not fit the parameters.
     """
     mice = trials.mice
-    check_targets(target)
+    moments = check_targets(target)
     shapes = {m: trials[trials.rows(m)[0][:1]].get("stimuli", m).shape[1:] for m in mice}
     if len(set(shapes.values())) > 1:
         raise ValueError(
@@ -53,7 +69,7 @@ def describe(estimator: EncodingRegressor, trials: Trials, target: Responses) ->
     mode = _behavior_mode(estimator, names)
     core_columns = _core_columns(estimator, names) if mode != "none" else []
     used = {m: _used_columns(estimator, names[m], core_columns) for m in mice}
-    statistics = {m: _learned(estimator, trials, target, m, names[m]) for m in mice}
+    statistics = {m: _learned(estimator, trials, moments[m], m, names[m]) for m in mice}
     out = {
         "mice_": mice,
         "n_neurons_": {m: len(statistics[m]["response_scale"]) for m in mice},
@@ -71,34 +87,41 @@ def describe(estimator: EncodingRegressor, trials: Trials, target: Responses) ->
     return out
 
 
-def check_targets(target: Responses) -> None:
+def check_targets(target: Responses) -> dict[str, ResponseMoments]:
     """Check the responses that a model is to be trained on.
+
+    Returns
+    -------
+    dict of str to ResponseMoments
+        What the check learned of them, per mouse.
 
     Raises
     ------
     ValueError
         If a mouse has too few trials, infinite responses, or no activity at all.
     """
+    out = {}
     for mouse in target.mice:
-        values = target.get(mouse)
-        if len(values) < 2:
+        n = len(target.rows(mouse)[0])
+        if n < 2:
             raise ValueError(
-                f"mouse {mouse!r} has {len(values)} trial to train on: expected at least 2. Leave "
+                f"mouse {mouse!r} has {n} trial to train on: expected at least 2. Leave "
                 "this mouse out, or set validation_fraction=0 if the others went to validation."
             )
-        _check_no_infinity(mouse, values)
-        if not np.nan_to_num(values).any():
+        moments = out[mouse] = _recorded_moments(target, mouse)
+        if not any(np.nan_to_num(values).any() for values in (moments.mean, moments.std)):
             raise ValueError(
                 f"mouse {mouse!r} is silent: all its responses are zero or NaN. Leave this mouse "
                 "out (withheld test responses cannot be trained on)."
             )
-        if (values < 0).any():
+        if moments.lowest < 0:
             warnings.warn(
-                f"mouse {mouse!r}: responses reach {np.nanmin(values):.3g}, but the Poisson loss "
+                f"mouse {mouse!r}: responses reach {moments.lowest:.3g}, but the Poisson loss "
                 "is meant for values from 0 on: shift or rectify them.",
                 UserWarning,
                 stacklevel=4,
             )
+    return out
 
 
 def check_validation(target: Responses) -> None:
@@ -110,9 +133,7 @@ def check_validation(target: Responses) -> None:
         If a correlation over trials cannot be computed for a mouse.
     """
     for mouse in target.mice:
-        values = target.get(mouse)
-        _check_no_infinity(mouse, values)
-        n = int((~np.isnan(values)).sum(axis=0).max())
+        n = int(_recorded_moments(target, mouse).count.max())
         if n < 2:
             raise ValueError(
                 f"mouse {mouse!r} has recorded responses in {n} trial of the validation set: a "
@@ -121,12 +142,14 @@ def check_validation(target: Responses) -> None:
             )
 
 
-def _check_no_infinity(mouse: str, values: np.ndarray) -> None:
-    if np.isinf(values).any():
+def _recorded_moments(target: Responses, mouse: str) -> ResponseMoments:
+    moments = moments_in_blocks(lambda: response_blocks(target, mouse))
+    if not np.isfinite(moments.total).all():
         raise ValueError(
             f"mouse {mouse!r}: responses hold infinite values: replace them with NaN (not "
             "recorded) or leave these neurons out."
         )
+    return moments
 
 
 def _behavior_mode(estimator: EncodingRegressor, names: dict[str, list[str] | None]) -> str:
@@ -206,22 +229,20 @@ def _used_columns(
 def _learned(
     estimator: EncodingRegressor,
     trials: Trials,
-    target: Responses,
+    responses: ResponseMoments,
     mouse: str,
     names: list[str] | None,
 ) -> dict[str, Any]:
     """Statistics of one mouse over its training trials; floats and arrays."""
-    values = target.get(mouse)
-    blocks = [response_moments(values[:, i : i + 512]) for i in range(0, values.shape[1], 512)]
-    mean, std = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    scale = np.fmax(std, RESPONSE_STD_FLOOR * np.nanmean(std))
+    scale = np.fmax(responses.std, RESPONSE_STD_FLOOR * np.nanmean(responses.std))
     if not (scale > 0).all():
         raise ValueError(
-            f"mouse {mouse!r}: no neuron's responses vary over the {len(values)} training trials: "
+            f"mouse {mouse!r}: no neuron's responses vary over the "
+            f"{len(trials.rows(mouse)[0])} training trials: "
             "give more trials, or leave this mouse out."
         )
     out: dict[str, Any] = {
-        "response_mean": mean.astype(np.float32),
+        "response_mean": responses.mean.astype(np.float32),
         "response_scale": scale.astype(np.float32),
         "image_mean": 0.0,
         "image_std": 1.0,
@@ -244,19 +265,35 @@ def response_moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     mean, std : ndarray of shape (n_neurons,)
         In that unit, float64; NaN for neurons that were never recorded.
     """
-    values = values.astype(np.float64)
-    recorded = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        n = recorded.sum(axis=0) / recorded.any(axis=0)
-        mean = np.where(recorded, values, 0).sum(axis=0) / n
-        std = np.sqrt(np.where(recorded, (values - mean) ** 2, 0).sum(axis=0) / n)
-    return mean, std
+    moments = moments_in_blocks(lambda: [values])
+    return moments.mean, moments.std
+
+
+def read_responses(estimator: EncodingRegressor, trials: Trials, target: Responses) -> Responses:
+    """Read responses once for all who need them, unless they are to stay where they are.
+
+    Parameters
+    ----------
+    estimator : EncodingRegressor
+        For its parameters.
+    trials : Trials
+    target : Responses
+        Of these trials.
+
+    Returns
+    -------
+    Responses
+        In memory, or the same where even that is too small for the recordings.
+    """
+    device = resolve_device(estimator.device)
+    where, _ = place(estimator.stream_data, device, trials, target)
+    return target if where == RECORDINGS else target.load()
 
 
 def to_device(
     estimator: EncodingRegressor, trials: Trials, target: Responses
 ) -> dict[str, MouseData]:
-    """Bring trials and scaled responses to the device.
+    """Bring trials and scaled responses to the device, or to where they are streamed from.
 
     Parameters
     ----------
@@ -270,13 +307,26 @@ def to_device(
     -------
     dict of str to MouseData
     """
-    return {mouse: mouse_data(estimator, trials, mouse, target) for mouse in trials.mice}
+    where, why = place(estimator.stream_data, estimator.device_, trials, target)
+    if where != DEVICE:
+        logger.info(
+            "images and responses of %d trials of %d mice are streamed from %s: %s",
+            len(trials),
+            len(trials.mice),
+            "host memory" if where == MEMORY else "the recordings",
+            why,
+        )
+    return {mouse: mouse_data(estimator, trials, mouse, target, where) for mouse in trials.mice}
 
 
 def mouse_data(
-    estimator: EncodingRegressor, trials: Trials, mouse: str, target: Responses | None
+    estimator: EncodingRegressor,
+    trials: Trials,
+    mouse: str,
+    target: Responses | None,
+    where: str = DEVICE,
 ) -> MouseData:
-    """Bring one mouse's trials to the device.
+    """Bring one mouse's trials to the device, or to where they are streamed from.
 
     Parameters
     ----------
@@ -285,37 +335,45 @@ def mouse_data(
     mouse : str
     target : Responses or None
         None where responses are to be predicted.
+    where : {"device", "memory", "recordings"}, default="device"
 
     Returns
     -------
     MouseData
     """
-    device = estimator.device_
+    device, host = estimator.device_, torch.device("cpu")
     statistics = estimator.statistics_[mouse]
-    data = MouseData(
+    scale = statistics["response_scale"]
+    common = {name: float(statistics[name]) for name in ("image_mean", "image_std")}
+    common |= _columns(estimator, trials, mouse, device)
+    if target is None:
+        return MouseData(_images(trials, mouse, device), **common)
+    whole = estimator.loss_scale == "sqrt_recording"
+    n = len(trials.rows(mouse)[0])
+    common["scale_trials"] = trials.recorded_trials(mouse) if whole else n
+    if where == RECORDINGS:
+        stored = StoredImages(trials, mouse), StoredResponses(target, mouse, scale)
+        return StreamedMouseData(
+            stored[0], responses=stored[1], complete=False, destination=device, **common
+        )
+    if where == MEMORY:
+        images = HostArray(_images(trials, mouse, host).numpy())
+        responses, complete = _responses(target, mouse, scale, host)
+        return StreamedMouseData(
+            images,
+            responses=HostArray(responses.numpy()),
+            complete=complete,
+            destination=device,
+            **common,
+        )
+    responses, complete = _responses(target, mouse, scale, device)
+    recorded = None if complete else ~responses.isnan()
+    return MouseData(
         _images(trials, mouse, device),
-        float(statistics["image_mean"]),
-        float(statistics["image_std"]),
+        responses=responses if complete else responses.nan_to_num_(),
+        recorded=recorded,
+        **common,
     )
-    if estimator.used_columns_[mouse]:
-        values, names = _behavior(estimator, trials, mouse, device)
-        if estimator.core_columns_:
-            data.behaviors = values[:, [names.index(c) for c in estimator.core_columns_]]
-        moving = shift_columns(estimator.parameters_["shift_columns"])
-        if estimator.parameters_["shift"] != "none" and set(moving) <= set(names):
-            data.pupil = values[:, [names.index(c) for c in moving]]
-        if estimator.parameters_["shift"] == "both_behavior":
-            others = [i for i, c in enumerate(names) if c not in moving]
-            data.shifter_inputs = torch.cat([values[:, others], data.pupil], 1)
-    if target is not None:
-        scaled = target.get(mouse) / statistics["response_scale"]
-        responses = torch.as_tensor(scaled.astype(np.float32), device=device)
-        recorded = ~torch.isnan(responses)
-        data.responses = torch.nan_to_num(responses)
-        data.recorded = None if recorded.all() else recorded
-        whole = estimator.loss_scale == "sqrt_recording"
-        data.scale_trials = trials.recorded_trials(mouse) if whole else len(responses)
-    return data
 
 
 def _images(trials: Trials, mouse: str, device: torch.device) -> torch.Tensor:
@@ -323,18 +381,46 @@ def _images(trials: Trials, mouse: str, device: torch.device) -> torch.Tensor:
     n = len(trials.rows(mouse)[0])
     out, start = None, 0
     for block in trials.blocks(mouse):
-        images = block.get("stimuli", mouse)
-        if images.dtype.kind == "f" and not np.isfinite(images).all():
-            raise ValueError(
-                f"mouse {mouse!r}: stimuli hold NaN or infinite values: leave these trials out."
-            )
-        if images.dtype != np.uint8:
-            images = images.astype(np.float32)
+        images = read_images(block, mouse)
         tensor = torch.from_numpy(np.array(images, copy=None if images.flags.writeable else True))
         if out is None:
             out = torch.empty((n, *tensor.shape[1:]), dtype=tensor.dtype, device=device)
         out[start : start + len(tensor)] = tensor.to(device)
         start += len(tensor)
+    return out
+
+
+def _responses(
+    target: Responses, mouse: str, scale: np.ndarray, device: torch.device
+) -> tuple[torch.Tensor, bool]:
+    """Scaled responses, NaN where not recorded; and whether all were recorded."""
+    n = len(target.rows(mouse)[0])
+    out = torch.empty((n, len(scale)), dtype=torch.float32, device=device)
+    complete, start = True, 0
+    for block in response_blocks(target, mouse):
+        scaled = scale_responses(block, scale)
+        complete = complete and not np.isnan(scaled).any()
+        out[start : start + len(scaled)] = torch.from_numpy(scaled).to(device)
+        start += len(scaled)
+    return out, complete
+
+
+def _columns(
+    estimator: EncodingRegressor, trials: Trials, mouse: str, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Behaviour of one mouse for the parts of the model that use it."""
+    if not estimator.used_columns_[mouse]:
+        return {}
+    values, names = _behavior(estimator, trials, mouse, device)
+    out = {}
+    if estimator.core_columns_:
+        out["behaviors"] = values[:, [names.index(c) for c in estimator.core_columns_]]
+    moving = shift_columns(estimator.parameters_["shift_columns"])
+    if estimator.parameters_["shift"] != "none" and set(moving) <= set(names):
+        out["pupil"] = values[:, [names.index(c) for c in moving]]
+    if estimator.parameters_["shift"] == "both_behavior":
+        others = [i for i, c in enumerate(names) if c not in moving]
+        out["shifter_inputs"] = torch.cat([values[:, others], out["pupil"]], 1)
     return out
 
 

@@ -12,6 +12,8 @@ from v1tlearn.trials import Trials
 
 PUPIL_POSITION = ("pupil_x", "pupil_y")  # z-scored; other behaviour keeps its zero
 
+_CHUNK = 2**14  # pixels that become float64 at once: they stay in the cache
+
 
 @dataclass(frozen=True)
 class TrialStatistics:
@@ -111,12 +113,16 @@ def stimuli_moments(blocks: Iterable[np.ndarray], whose: str) -> tuple[float, fl
     ValueError
         If images hold NaN or Inf.
     """
-    levels = np.zeros(256, dtype=np.int64)  # how often each grey level of uint8 images occurs
     count, origin, mean, squares = 0, None, 0.0, 0.0
+    n_levels, total, power = 0, 0, 0  # of uint8 images: whole numbers, so that sums are exact
     for block in blocks:
         if block.dtype == np.uint8:
-            for image in block:  # bincount needs 8 bytes per pixel
-                levels += np.bincount(image.ravel(), minlength=256)
+            levels = block.reshape(-1)
+            for start in range(0, levels.size, _CHUNK):
+                some = levels[start : start + _CHUNK].astype(np.float64)
+                total += int(some.sum())
+                power += int(np.dot(some, some))
+            n_levels += levels.size
             continue
         values = np.asarray(block, dtype=np.float64)
         origin = values.flat[0] if origin is None else origin
@@ -133,10 +139,7 @@ def stimuli_moments(blocks: Iterable[np.ndarray], whose: str) -> tuple[float, fl
         count += n
     if count:
         return float(origin + mean), math.sqrt(squares / count)
-    grey = [(level, int(n)) for level, n in enumerate(levels)]
-    n = sum(n for _, n in grey)
-    total, power = (sum(level**k * n for level, n in grey) for k in (1, 2))
-    return total / n, math.sqrt(n * power - total**2) / n
+    return total / n_levels, math.sqrt(n_levels * power - total**2) / n_levels
 
 
 def behavior_moments(behaviors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

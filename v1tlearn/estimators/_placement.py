@@ -1,0 +1,229 @@
+"""Where the recordings of a fit are kept: on the device, in host memory, or where they came from.
+
+One function decides; the sources that read trials while a model is trained stand below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from v1tlearn.trials import Responses, Trials
+
+SHARE = 0.6  # of the free memory that recordings may take; the rest is for the model's work
+
+DEVICE, MEMORY, RECORDINGS = "device", "memory", "recordings"
+
+
+def place(
+    stream: str | bool, device: torch.device, trials: Trials, target: Responses
+) -> tuple[str, str]:
+    """Decide where trials and responses are kept while a model is trained on them.
+
+    =============  ========================================  =====================================
+    `stream_data`  where the device is a GPU                 where the device is the CPU
+    =============  ========================================  =====================================
+    "auto"         on the device if they take at most        in memory if they take at most
+                   `SHARE` of its free memory; otherwise     `SHARE` of what is free; otherwise
+                   as for True                               as for True
+    True           in host memory if they take at most       in the recordings, be these files or
+                   `SHARE` of what is free there; otherwise  arrays, and read step by step
+                   in the recordings, read step by step
+    False          on the device                             in memory
+    =============  ========================================  =====================================
+
+    Where the system does not tell what is free, everything fits.
+
+    Parameters
+    ----------
+    stream : "auto" or bool
+    device : torch.device
+    trials : Trials
+    target : Responses
+        Of these trials.
+
+    Returns
+    -------
+    where : {"device", "memory", "recordings"}
+    why : str
+        A sentence on the sizes that decided.
+    """
+    if stream != "auto" and not stream:
+        return DEVICE, "stream_data=False"
+    needed, free = n_bytes(trials, target), free_bytes(device)
+    why = f"they take {needed / 1e9:.3g} GB; {_told(free)} free on {device.type}"
+    if stream == "auto" and _fits(needed, free):
+        return DEVICE, why
+    if device.type == "cpu":
+        return RECORDINGS, why
+    free = free_bytes(torch.device("cpu"))
+    where = MEMORY if _fits(needed, free) else RECORDINGS
+    return where, f"{why}, {_told(free)} free in host memory"
+
+
+def _fits(needed: int, free: int | None) -> bool:
+    return free is None or needed <= SHARE * free
+
+
+def _told(free: int | None) -> str:
+    return "an unknown amount is" if free is None else f"{free / 1e9:.3g} GB are"
+
+
+def n_bytes(trials: Trials, target: Responses) -> int:
+    """Bytes that images and responses take on a device; only one trial per mouse is read.
+
+    Parameters
+    ----------
+    trials : Trials
+    target : Responses
+        Of these trials.
+
+    Returns
+    -------
+    int
+        Images with the preprocessing recorded on the trials, responses in float32.
+    """
+    total = 0
+    for mouse in trials.mice:
+        positions = trials.rows(mouse)[0]
+        image = read_images(trials[positions[:1]], mouse)
+        n_neurons = target[positions[:1]].get(mouse).shape[1]
+        total += len(positions) * (image.nbytes + n_neurons * np.dtype(np.float32).itemsize)
+    return total
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Free memory of a device.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    int or None
+        In bytes; None where the system does not tell.
+    """
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None  # not Linux
+    sizes = dict(line.split(":", 1) for line in lines)
+    return int(sizes["MemAvailable"].split()[0]) * 1024
+
+
+def read_images(trials: Trials, mouse: str) -> np.ndarray:
+    """Read the images of all trials of a mouse as they are kept.
+
+    Parameters
+    ----------
+    trials : Trials
+    mouse : str
+
+    Returns
+    -------
+    ndarray of shape (n_trials, channels, height, width)
+        uint8 where they are uint8, otherwise float32.
+
+    Raises
+    ------
+    ValueError
+        If images hold NaN or infinite values.
+    """
+    images = trials.get("stimuli", mouse)
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise ValueError(
+            f"mouse {mouse!r}: stimuli hold NaN or infinite values: leave these trials out."
+        )
+    return images if images.dtype == np.uint8 else images.astype(np.float32, copy=False)
+
+
+def scale_responses(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Divide responses by the scale of their neurons.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_trials, n_neurons)
+        NaN where not recorded.
+    scale : ndarray of shape (n_neurons,)
+        In the units of the responses.
+
+    Returns
+    -------
+    ndarray of shape (n_trials, n_neurons)
+        float32.
+    """
+    return (values / scale).astype(np.float32, copy=False)
+
+
+class StoredImages:
+    """Images of one mouse that are read from its recording when they are needed.
+
+    Parameters
+    ----------
+    trials : Trials
+    mouse : str
+    """
+
+    def __init__(self, trials: Trials, mouse: str) -> None:
+        self._mouse = mouse
+        self._trials = trials[trials.rows(mouse)[0]]
+        first = read_images(self._trials[:1], mouse)
+        self.shape, self.dtype = (len(self._trials), *first.shape[1:]), first.dtype
+
+    def __len__(self) -> int:
+        return len(self._trials)
+
+    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Fill `out` with the images of some of these trials."""
+        with _reading(self._mouse, "stimuli"):
+            out[:] = read_images(self._trials[rows], self._mouse)
+
+
+class StoredResponses:
+    """Scaled responses of one mouse that are read from its recording when they are needed.
+
+    Parameters
+    ----------
+    target : Responses
+    mouse : str
+    scale : ndarray of shape (n_neurons,)
+        Divides, in the units of the responses.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, target: Responses, mouse: str, scale: np.ndarray) -> None:
+        self._mouse, self._scale = mouse, scale
+        self._target = target[target.rows(mouse)[0]]
+        self.shape = (len(self._target), len(scale))
+
+    def __len__(self) -> int:
+        return len(self._target)
+
+    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Fill `out` with the responses of some of these trials; NaN where not recorded."""
+        with _reading(self._mouse, "responses"):
+            out[:] = scale_responses(self._target[rows].get(self._mouse), self._scale)
+
+
+@contextmanager
+def _reading(mouse: str, what: str) -> Iterator[None]:
+    """Say whose recording it was that could not be read, which files do not know."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"mouse {mouse!r}: {what} could not be read while the model was trained ({error}). "
+            "Trials that are streamed are read in every epoch: leave their files in place, copy "
+            "them again if they are damaged, or set stream_data=False to read them once."
+        ) from error
