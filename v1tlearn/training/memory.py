@@ -427,12 +427,12 @@ def _recomputing(part: nn.Module, forward: Callable[..., Any]) -> Callable[..., 
 
 @contextmanager
 def _running_statistics_kept(norms: Sequence[_BatchNorm]) -> Iterator[None]:
-    """Normalise with the statistics of the batch, which the running ones have seen already."""
-    tracking = [norm for norm in norms if norm.track_running_stats]
+    """Let batch normalisation see a batch once more without taking notice of it."""
+    found = [(norm, norm.momentum, norm.num_batches_tracked) for norm in norms]
     try:
-        for norm in tracking:
-            norm.track_running_stats = False
+        for norm in norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
         yield
     finally:
-        for norm in tracking:
-            norm.track_running_stats = True
+        for norm, momentum, count in found:
+            norm.momentum, norm.num_batches_tracked = momentum, count
