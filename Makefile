@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= auto
+OUT ?= bench_output
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -16,7 +17,8 @@ help:
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make lint       ruff, import layers, docstrings"
 	@echo "make docs       the site, in docs/_build/html"
-	@echo "make bench      speed, as ratios against plain implementations"
+	@echo "make bench      speed, as ratios against plain implementations: JSON, table, figures in"
+	@echo "                bench_output/; QUICK=1 only shows, at tiny sizes, that everything runs"
 
 demo: $(VENV)/.installed-plot
 	$(BIN)/python examples/demo.py
@@ -38,10 +40,13 @@ docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 bench: $(VENV)/.installed-plot
-	for script in benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	for script in benchmarks/bench_*.py; do \
+	  echo; echo "$$script"; $(BIN)/python $$script --out $(OUT) $(if $(QUICK),--quick) || exit 1; done
+	$(BIN)/python benchmarks/gpu.py --if-present --out $(OUT) $(if $(QUICK),--quick)
+	$(BIN)/python benchmarks/plots.py --out $(OUT)
 
 clean:
-	rm -rf docs/_build docs/auto_examples docs/generated demo_output
+	rm -rf docs/_build docs/auto_examples docs/generated demo_output bench_output
 
 $(VENV)/.installed-%: setup.py pyproject.toml constraints.txt | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$*]"

@@ -265,11 +265,13 @@ def number(value: float | None) -> str:
     """A figure with three digits that count."""
     if value is None:
         return ""
+    if value == 0:
+        return "0"
     if not math.isfinite(value):
         return str(value)
-    if value and not 1e-4 <= abs(value) < 1e6:
+    if not 1e-4 <= abs(value) < 1e6:
         return f"{value:.2e}"
-    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
+    digits = 2 - math.floor(math.log10(abs(value)))
     return f"{value:,.{max(digits, 0)}f}"
 
 

@@ -398,6 +398,30 @@ def check_same(
     return worst
 
 
+def training_flop(core: ViTCore) -> float:
+    """Work of the matrix products of one training step, for one image.
+
+    Forward and twice that backward, 2 per multiplication and addition; embedding of patches and
+    readouts, some percent at most, and what is computed again are left out.
+
+    Parameters
+    ----------
+    core : ViTCore
+
+    Returns
+    -------
+    float
+        FLOP; 103e9 at the published size.
+    """
+    n = core.grid[0] * core.grid[1] + (core.class_token is not None)
+    forward = 0
+    for block in core.blocks:
+        layers = [m for m in block.modules() if isinstance(m, nn.Linear)]
+        forward += 2 * n * sum(layer.weight.numel() for layer in layers)
+        forward += 4 * n * n * block.attention.n_heads * block.attention.head_dim
+    return 3.0 * forward
+
+
 class PerTrialFiles(torch.utils.data.Dataset):
     """Trials of one mouse in the Sensorium layout, read file by file as they are asked for.
 

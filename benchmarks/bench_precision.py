@@ -21,7 +21,7 @@ from v1tlearn.metrics import single_trial_correlation
 
 BAR = 0.005
 SEEDS = (0, 1, 2)
-RECORDINGS = {"n_mice": 2, "n_neurons": 300, "n_trials": 2500, "n_test_images": 60, "n_repeats": 10}
+RECORDINGS = {"n_mice": 2, "n_neurons": 300, "n_trials": 2000, "n_test_images": 60, "n_repeats": 10}
 QUICK = {"n_mice": 2, "n_neurons": 5, "n_trials": 40, "n_test_images": 4, "n_repeats": 3}
 COMMON = {
     "image_size": (18, 32),
@@ -52,7 +52,7 @@ MODELS = {
         },
     ),
 }
-EPOCHS = {"CNN": (12, 4), "V1T": (12, 4)}  # then at a quarter of the learning rate
+EPOCHS = {"CNN": (10, 3), "V1T": (10, 3)}  # then at a quarter of the learning rate
 
 
 def fit_and_score(
@@ -137,12 +137,16 @@ def main() -> None:
     precisions = ("float32", "tf32", "bfloat16") if cuda else ("float32", "bfloat16")
     device = "cuda" if args.device == "auto" and cuda else args.device
     seeds = SEEDS[:2] if args.quick else SEEDS
-    runs = Parallel(n_jobs=jobs)(
+    fits = Parallel(n_jobs=jobs, return_as="generator")(
         delayed(fit_and_score)(model, precision, seed, device, args.quick)
         for model in args.models
         for seed in seeds
         for precision in precisions
     )
+    runs = []
+    for run in fits:
+        runs.append(run)
+        print("{model}, {precision}, seed {seed}: {correlation:.4f}".format(**run), flush=True)
     report("precision", rows(runs), args, runs=runs)
 
 

@@ -1,0 +1,392 @@
+"""Speed of training and prediction on a GPU, at published sizes.
+
+Run it where a CUDA device is present: ``python benchmarks/gpu.py``. It prints a table and writes
+``gpu.json`` and the profiler's trace ``gpu_trace.json.gz``, for chrome://tracing or Perfetto.
+The bars are meant for an NVIDIA H200. `--device cpu --quick` goes through all of it at tiny sizes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from _measure import Row, compare, matrix_rate, median_seconds, parser, peak_memory, report, seconds
+from _plain import (
+    check_same,
+    our_optimizer,
+    our_step,
+    plain_model,
+    plain_optimizer,
+    plain_step,
+    training_flop,
+)
+from _trace import read_activity
+
+import v1tlearn as v1
+from v1tlearn.nn import (
+    EncodingModel,
+    GaussianReadout,
+    ImageCropper,
+    MouseBatch,
+    Shifter,
+    Stacked2dCore,
+    ViTCore,
+)
+from v1tlearn.training.devices import numerics
+
+BEHAVIORS = 5
+IMAGES_PER_SECOND, TIMES_PLAIN, EPOCH_SECONDS, IDLE = 2000.0, 8.0, 15.0, 0.02
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of everything that is measured; published ones by default."""
+
+    mice: int = 5
+    neurons: int = 8000
+    trials: int = 4500
+    screen: tuple[int, int] = (144, 256)  # of the recordings, in pixels
+    image: tuple[int, int] = (36, 64)  # of the models
+    batch: int = 16
+    cnn_batch: int = 128
+    cnn_mice: int = 1
+    profiled_steps: int = 20
+    matrix: int | None = None
+    vit: tuple[tuple[str, int], ...] = ()
+    cnn: tuple[tuple[str, int], ...] = ()
+
+
+QUICK = Sizes(
+    mice=2,
+    neurons=5,
+    trials=24,
+    screen=(16, 24),
+    image=(16, 24),
+    batch=4,
+    cnn_batch=4,
+    profiled_steps=3,
+    matrix=64,
+    vit=(("n_blocks", 1), ("n_heads", 2), ("embed_dim", 8), ("mlp_dim", 8), ("patch_stride", 4)),
+    cnn=(("n_layers", 2), ("hidden_channels", 4), ("input_kernel", 5), ("hidden_kernel", 3)),
+)
+
+
+def make_model(kind: str, sizes: Sizes, device: torch.device) -> EncodingModel:
+    """V1T or CNN with readouts and shifters of all mice, in training mode."""
+    torch.manual_seed(0)
+    channels = kind == "CNN"
+    if channels:
+        core = Stacked2dCore((1 + BEHAVIORS, *sizes.image), **dict(sizes.cnn))
+    else:
+        core = ViTCore(
+            (1, *sizes.image), behavior_mode="b_mlp", n_behaviors=BEHAVIORS, **dict(sizes.vit)
+        )
+    mice = [f"mouse {i}" for i in range(sizes.cnn_mice if channels else sizes.mice)]
+    positions = torch.rand(sizes.neurons, 2)
+    readouts = {
+        m: GaussianReadout(core.output_shape, sizes.neurons, positions=positions) for m in mice
+    }
+    return EncodingModel(
+        core,
+        readouts,
+        cropper=ImageCropper(sizes.image),
+        shifters={m: Shifter() for m in mice},
+        behavior_channels=channels,
+    ).to(device)
+
+
+def make_batch(model: EncodingModel, n: int, device: torch.device) -> tuple[dict, dict]:
+    """Random trials of every mouse, and targets, on the device."""
+    make = torch.Generator(device).manual_seed(1)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=make, device=device)
+
+    size = model.cropper.output_size
+    inputs = {
+        m: MouseBatch(normal(n, 1, *size), normal(n, BEHAVIORS), normal(n, 2)) for m in model.mice
+    }
+    targets = {m: (normal(n, model.readout(m).n_neurons).abs(), None) for m in model.mice}
+    return inputs, targets
+
+
+def ours(
+    kind: str, precision: str, sizes: Sizes, device: torch.device, compiled: bool = False
+) -> tuple[EncodingModel, Callable[[], object]]:
+    """The package's model and its training step."""
+    model = make_model(kind, sizes, device)
+    inputs, targets = make_batch(model, batch_size(kind, sizes), device)
+    optimizer = our_optimizer(model)
+    if compiled:
+        model.core.compile()
+    return model, lambda: our_step(model, inputs, targets, optimizer, precision)
+
+
+def plain(
+    kind: str, precision: str, sizes: Sizes, device: torch.device, recompute: bool = False
+) -> Callable[[], object]:
+    """Training step of the plain model with the same weights and batch."""
+    model = make_model(kind, sizes, device)
+    inputs, targets = make_batch(model, batch_size(kind, sizes), device)
+    other = plain_model(model, checkpoint_activations=recompute)
+    few = {m: MouseBatch(*(x[:2] for x in b[:3])) for m, b in inputs.items()}
+    with numerics("float32", device):
+        check_same(model, other, few, tolerance=1e-3)
+    optimizer = plain_optimizer(other)
+    return lambda: plain_step(other, inputs, targets, optimizer, precision)
+
+
+def batch_size(kind: str, sizes: Sizes) -> int:
+    """Trials per mouse and step."""
+    return sizes.cnn_batch if kind == "CNN" else sizes.batch
+
+
+def prepare_memory(
+    who: str, kind: str, precision: str, quick: bool, device: str
+) -> Callable[[], object]:
+    """Training step whose peak memory is measured in a process of its own."""
+    sizes, where = QUICK if quick else Sizes(), torch.device(device)
+    if who == "ours":
+        return ours(kind, precision, sizes, where)[1]
+    return plain(kind, precision, sizes, where, recompute=who == "plain, recomputing")
+
+
+def training(sizes: Sizes, args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
+    """V1T and CNN training steps against plain ones, and the share of the matrix rate."""
+    images = sizes.mice * sizes.batch
+    with numerics("bfloat16", device):
+        model, step = ours("V1T", "bfloat16", sizes, device)
+        plain_step_ = plain("V1T", "bfloat16", sizes, device, recompute=True)
+        plain_s, ours_s, ratio = compare(plain_step_, step, args.repeats, device)
+        size = f"{images} images of {sizes.mice} mice x {sizes.neurons} neurons, with dropout"
+        yield Row(
+            "V1T training step, bfloat16, against plain with checkpointing",
+            images / plain_s,
+            images / ours_s,
+            "images/s",
+            ratio,
+            TIMES_PLAIN,
+            size,
+        )
+        del plain_step_
+        yield Row(
+            "V1T training, bfloat16",
+            None,
+            images / ours_s,
+            "images/s",
+            bar=IMAGES_PER_SECOND,
+            note=size,
+        )
+        rate = matrix_rate(torch.bfloat16, device, sizes.matrix)
+        work = training_flop(model.core)
+        yield Row(
+            "share of the bfloat16 matrix rate, V1T training step",
+            None,
+            work * images / ours_s / rate,
+            "",
+            note=f"{work / 1e9:.3g} GFLOP per image, recomputation not counted; rate {rate:.3g}/s",
+        )
+        del model, step
+    n = sizes.cnn_mice * sizes.cnn_batch
+    for precision in ("float32", "bfloat16"):
+        with numerics(precision, device):
+            plain_s, ours_s, ratio = compare(
+                plain("CNN", "float32", sizes, device),
+                ours("CNN", precision, sizes, device)[1],
+                args.repeats,
+                device,
+            )
+        yield Row(
+            f"CNN training step, {precision}, against plain float32",
+            n / plain_s,
+            n / ours_s,
+            "images/s",
+            ratio,
+            note=f"{n} images, {sizes.neurons} neurons",
+        )
+
+
+def compilation(sizes: Sizes, args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
+    """The same V1T training step with the core as it is, and compiled."""
+    images = sizes.mice * sizes.batch
+    with numerics("bfloat16", device):
+        step = ours("V1T", "bfloat16", sizes, device)[1]
+        compiled = ours("V1T", "bfloat16", sizes, device, compiled=True)[1]
+        first = seconds(compiled, device)
+        as_is, faster, ratio = compare(step, compiled, args.repeats, device)
+    yield Row(
+        "V1T training step, core compiled, against not compiled",
+        images / as_is,
+        images / faster,
+        "images/s",
+        ratio,
+        note=f"the first step took {first:.3g} s",
+    )
+
+
+def memory(sizes: Sizes, args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
+    """Peak memory of a training step, each in its own process."""
+    for kind in ("V1T", "CNN"):
+        values = {
+            who: peak_memory(
+                "prepare_memory",
+                __file__,
+                who,
+                kind,
+                "bfloat16",
+                args.quick,
+                str(device),
+                device=str(device),
+            )
+            / 2**20
+            for who in ("ours", *(("plain, recomputing",) if kind == "V1T" else ("plain",)))
+        }
+        our, other = values.values()
+        yield Row(
+            f"{kind} training step, bfloat16, peak memory",
+            other,
+            our,
+            "MB",
+            other / our if our else None,
+            note="plain with checkpointing" if kind == "V1T" else "",
+        )
+
+
+def recordings(sizes: Sizes, trials: int) -> v1.Trials:
+    """Random recordings in the layout of the competition's."""
+    rng = np.random.default_rng(0)
+    mice = [f"mouse {i}" for i in range(sizes.mice)]
+    return v1.Trials.from_arrays(
+        {m: rng.integers(0, 256, (trials, 1, *sizes.screen), dtype=np.uint8) for m in mice},
+        {m: rng.standard_normal((trials, BEHAVIORS), dtype=np.float32) for m in mice},
+        {m: rng.standard_exponential((trials, sizes.neurons), dtype=np.float32) for m in mice},
+        image_ids={m: np.arange(trials) for m in mice},
+        positions={m: rng.random((sizes.neurons, 2)) for m in mice},
+    )
+
+
+def estimator(sizes: Sizes, args: argparse.Namespace, device: torch.device) -> v1.V1TRegressor:
+    """V1T as published, in bfloat16; training on everything."""
+    return v1.V1TRegressor(
+        **dict(sizes.vit),
+        image_size=sizes.image,
+        batch_size=sizes.batch,
+        precision="bfloat16",
+        validation_fraction=0.0,
+        device=str(device),
+        random_state=0,
+    )
+
+
+def epochs(sizes: Sizes, args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
+    """Epochs end to end through `fit`, with `compile` as each of its settings; prediction."""
+    trials = recordings(sizes, sizes.trials)
+    size = f"{sizes.mice} mice x {sizes.trials} trials x {sizes.neurons} neurons"
+    for compiled in ("auto", False):
+        est = estimator(sizes, args, device).set_params(max_epochs=2, compile=compiled)
+        start = time.perf_counter()
+        est.fit(trials)
+        whole = time.perf_counter() - start
+        yield Row(
+            f"V1T epoch through fit, compile={compiled!r}",
+            None,
+            est.history_[-1]["seconds"],
+            "s",
+            bar=EPOCH_SECONDS if compiled == "auto" else None,
+            note=f"{size}; fit of two epochs, transfer and warm-up included, {whole:.3g} s",
+            at_most=True,
+        )
+    n = len(trials)
+    for precision in ("float32", "tf32", "bfloat16"):
+        est.set_params(precision=precision)
+        took = median_seconds(lambda: est.predict(trials), min(args.repeats, 3), device)
+        yield Row(
+            f"V1T predict, {precision}",
+            None,
+            n / took,
+            "images/s",
+            note=f"{size}, images of {sizes.screen[0]} x {sizes.screen[1]} pixels from host memory",
+        )
+
+
+def profile(sizes: Sizes, args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
+    """Record the second epoch of a fit, and look for time in which the device had nothing to do."""
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    if device.type == "cuda":
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    profiler = torch.profiler.profile(activities=kinds)
+
+    def on_epoch(record: dict[str, float]) -> None:
+        """Record from the end of the first epoch to the end of the second."""
+        profiler.start() if record["epoch"] == 1 else profiler.stop()
+
+    trials = recordings(sizes, sizes.profiled_steps * sizes.batch)
+    estimator(sizes, args, device).set_params(max_epochs=2).fit(trials, on_epoch=on_epoch)
+    path: Path = args.out / "gpu_trace.json.gz"
+    args.out.mkdir(parents=True, exist_ok=True)
+    profiler.export_chrome_trace(str(path))
+    found = read_activity(path, device.type)
+    note = f"{sizes.profiled_steps} steps in {found.span:.3g} s, {found.n_kernels} kernels; {path}"
+    yield Row(
+        "share of an epoch in which no kernel runs",
+        None,
+        found.idle,
+        "",
+        bar=IDLE if device.type == "cuda" else None,
+        note=note,
+        at_most=True,
+    )
+    yield Row("longest time without a kernel", None, 1e3 * found.longest_gap, "ms")
+
+
+SECTIONS = {
+    "training": training,
+    "compilation": compilation,
+    "memory": memory,
+    "epochs": epochs,
+    "profile": profile,
+}
+
+
+def find_device(args: argparse.Namespace) -> torch.device | None:
+    """The device to measure; None where none is present and the caller allows that."""
+    if args.device not in ("auto", "cuda") and not args.device.startswith("cuda:"):
+        if not args.quick:
+            sys.exit(f"the published sizes take hours on {args.device}; add --quick.")
+        return torch.device(args.device)
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    message = "no CUDA device is present here; nothing was measured."
+    if not args.if_present:
+        sys.exit(f"{message} Run this script where there is one.")
+    print(message)
+    return None
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("--if-present", action="store_true", help="no error where there is no GPU")
+    made.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
+    args = made.parse_args()
+    device = find_device(args)
+    if device is None:
+        return
+    sizes = QUICK if args.quick else Sizes()
+    rows = []
+    for section in args.only:
+        for row in SECTIONS[section](sizes, args, device):
+            rows.append(row)
+            print(f"{row.what}: {row.ours:.4g} {row.unit}", flush=True)  # hours may be lost else
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    report("gpu", rows, args, sizes=asdict(sizes))
+
+
+if __name__ == "__main__":
+    main()

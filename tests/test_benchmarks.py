@@ -1,0 +1,532 @@
+"""The scripts of benchmarks/: what they compare is the same, and what they compute is right."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from v1tlearn.nn import (
+    EncodingModel,
+    GaussianReadout,
+    ImageCropper,
+    MouseBatch,
+    Shifter,
+    Stacked2dCore,
+    StimulusShifter,
+    ViTCore,
+)
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+# `_measure` and `_plain` are imported by the scripts as siblings
+sys.path.insert(0, str(BENCHMARKS))
+
+import _measure  # noqa: E402
+import _plain  # noqa: E402
+import _trace  # noqa: E402
+import bench_precision  # noqa: E402
+import bench_scaling  # noqa: E402
+import gpu  # noqa: E402
+import plots  # noqa: E402
+
+sys.path.remove(str(BENCHMARKS))
+
+IMAGE = (16, 20)
+
+
+def arguments(out, *more):
+    return _measure.parser("A test.").parse_args(["--out", str(out), "--device", "cpu", *more])
+
+
+def run(script, out, *more):
+    """Run a script at its tiny sizes and return what it wrote."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(BENCHMARKS / script), "--quick", "--repeats", "1"]
+    done = subprocess.run(
+        [*command, "--device", "cpu", "--out", str(out), *more],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    (file,) = Path(out).glob("*.json")
+    return json.loads(file.read_text())
+
+
+def model_of(core, *, channels=False, gaussian="full", shift="none", free=False):
+    """Two mice of different size, with and without a shifter."""
+    mice = {"A": 5, "B": 3}
+    return EncodingModel(
+        core,
+        {
+            m: GaussianReadout(
+                core.output_shape,
+                n,
+                positions=None if free else torch.rand(n, 3),
+                gaussian=gaussian,
+                bias_init=torch.randn(n),
+            )
+            for m, n in mice.items()
+        },
+        cropper=ImageCropper(
+            IMAGE,
+            shifters={"A": StimulusShifter()} if shift == "stimulus" else None,
+        ),
+        shifters={"A": Shifter()} if shift == "readout" else None,
+        behavior_channels=channels,
+    )
+
+
+def batches_of(n_trials=(4, 3), n_behaviors=2, missing=False):
+    inputs, targets = {}, {}
+    for (mouse, neurons), n in zip({"A": 5, "B": 3}.items(), n_trials, strict=True):
+        inputs[mouse] = MouseBatch(
+            torch.randn(n, 1, *IMAGE), torch.randn(n, n_behaviors), torch.randn(n, 2)
+        )
+        recorded = torch.rand(n, neurons) > 0.3 if missing else None
+        targets[mouse] = (torch.rand(n, neurons), recorded)
+    return inputs, targets
+
+
+def transformer(**options):
+    sizes = {"n_blocks": 2, "n_heads": 2, "embed_dim": 8, "mlp_dim": 6, "patch_stride": 3}
+    rates = {"patch_dropout": 0.0, "attention_dropout": 0.0, "mlp_dropout": 0.0}
+    return ViTCore((1, *IMAGE), **{**sizes, **rates, **options})
+
+
+VIT_OPTIONS = {
+    "tokenizer": st.sampled_from(["unfold", "conv", "spt", "cct", "dual_norm"]),
+    "patch_size": st.integers(5, 8),
+    "patch_stride": st.integers(2, 5),
+    "attention": st.sampled_from(["standard", "lsa"]),
+    "behavior_mode": st.sampled_from(
+        ["none", "b_mlp", "b_mlp_first_block", "b_mlp_shared", "b_mlp_per_mouse"]
+    ),
+    "bias": st.booleans(),
+    "drop_path": st.sampled_from([0.0, 0.3]),
+}
+CNN_OPTIONS = {
+    "n_layers": st.integers(1, 3),
+    "hidden_channels": st.integers(1, 6),
+    "input_kernel": st.integers(1, 7),
+    "hidden_kernel": st.sampled_from([1, 3, 5]),
+    "depth_separable": st.booleans(),
+    "linear": st.booleans(),
+}
+MODEL_OPTIONS = {
+    "gaussian": st.sampled_from(["full", "uncorrelated", "isotropic"]),
+    "shift": st.sampled_from(["none", "readout", "stimulus"]),
+    "free": st.booleans(),
+}
+
+
+@given(st.fixed_dictionaries(VIT_OPTIONS), st.fixed_dictionaries(MODEL_OPTIONS), st.integers(0, 99))
+@settings(max_examples=15)
+def test_plain_transformer_predicts_the_same(options, of_model, seed):
+    torch.manual_seed(seed)
+    core = transformer(**options, n_behaviors=2, mice=("A", "B"))
+    model = model_of(core, **of_model)
+    inputs, _ = batches_of()
+    assert _plain.check_same(model, _plain.plain_model(model), inputs) < 1e-5
+
+
+@given(st.fixed_dictionaries(CNN_OPTIONS), st.fixed_dictionaries(MODEL_OPTIONS), st.integers(0, 99))
+@settings(max_examples=15)
+def test_plain_convolutions_predict_the_same(options, of_model, seed):
+    torch.manual_seed(seed)
+    model = model_of(Stacked2dCore((3, *IMAGE), **options), **of_model, channels=True)
+    model.train()
+    inputs, _ = batches_of()
+    model(inputs)  # running statistics other than the initial ones
+    assert _plain.check_same(model, _plain.plain_model(model), inputs) < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["transformer", "lsa", "convolution"])
+@pytest.mark.parametrize("missing", [False, True])
+def test_plain_and_our_step_take_the_same_step(kind, missing):
+    torch.manual_seed(0)
+    options = {"behavior_mode": "b_mlp", "n_behaviors": 2, "l1": 0.1}
+    if kind == "convolution":
+        core = Stacked2dCore((3, *IMAGE), hidden_channels=4, n_layers=2, laplace=0.5)
+    else:
+        core = transformer(**options, attention="lsa" if kind == "lsa" else "standard")
+    model = model_of(core, channels=kind == "convolution", shift="readout")
+    with torch.no_grad():
+        for readout in model.readouts:
+            readout.sigma.zero_()  # no random positions
+    plain = _plain.plain_model(model)
+    inputs, targets = batches_of(missing=missing)
+    before = {n: p.clone() for n, p in model.named_parameters()}
+    # plain gradient descent shows gradients as they are
+    ours = torch.optim.SGD(model.parameters(), lr=1e-3)
+    other = torch.optim.SGD(plain.parameters(), lr=1e-3)
+    joint = kind != "convolution"  # batch norm sees one mouse at a time in the plain form
+    loss = _plain.our_step(model, inputs, targets, ours, scale=2.0, joint=joint)
+    expected = _plain.plain_step(plain, inputs, targets, other, scale=2.0)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-4)
+    for (name, p), q in zip(model.named_parameters(), plain._model[0].parameters(), strict=True):
+        if name.endswith(".sigma"):
+            continue  # its gradient is that of the random numbers, which both draw for themselves
+        torch.testing.assert_close(p - before[name], q - before[name], rtol=1e-3, atol=2e-6)
+
+
+def test_plain_model_has_weights_of_its_own():
+    model = model_of(transformer())
+    plain = _plain.plain_model(model)
+    inputs, targets = batches_of()
+    before = [p.clone() for p in model.parameters()]
+    _plain.plain_step(plain, inputs, targets, _plain.plain_optimizer(plain))
+    assert len(before) == len(list(plain.parameters()))
+    for was, now in zip(before, model.parameters(), strict=True):
+        assert torch.equal(was, now)
+    with pytest.raises(AssertionError, match="mouse 'A': the plain model and ours differ"):
+        _plain.check_same(model, plain, inputs)
+
+
+def test_recomputing_the_plain_blocks_changes_no_gradient():
+    torch.manual_seed(0)
+    model = model_of(transformer(attention_dropout=0.3, mlp_dropout=0.2))
+    inputs, targets = batches_of()
+    updates = []
+    for recompute in (False, True):
+        plain = _plain.plain_model(model, checkpoint_activations=recompute)
+        torch.manual_seed(1)
+        _plain.plain_step(plain, inputs, targets, torch.optim.SGD(plain.parameters(), lr=0.1))
+        updates.append(torch.cat([p.detach().flatten() for p in plain.parameters()]))
+    torch.testing.assert_close(*updates)
+
+
+def test_plain_dropout_keeps_its_share():
+    """Otherwise the comparison would be between different models."""
+    torch.manual_seed(0)
+    plain = _plain.plain_model(model_of(transformer(attention_dropout=0.25)))
+    core, tokens = plain.core, torch.randn(1, 30, 8)
+    layer = core.core.blocks[0].attention
+    with torch.no_grad():
+        core.eval()
+        expected = core._attention(layer, tokens)
+        core.train()
+        drawn = torch.stack([core._attention(layer, tokens) for _ in range(400)])
+    torch.testing.assert_close(drawn.mean(0), expected, rtol=0.2, atol=4 * float(drawn.std()) / 20)
+    assert (drawn == 0).float().mean() == pytest.approx(0.25, abs=0.01)  # of the output
+
+
+def test_plain_models_tell_what_they_cannot_be_made_of():
+    model = model_of(transformer())
+    model.freeze_core()
+    with pytest.raises(ValueError, match="frozen"):
+        _plain.plain_model(model)
+    other = model_of(transformer())
+    other.core = torch.nn.Identity()
+    with pytest.raises(ValueError, match="no plain form of a Identity"):
+        _plain.plain_model(other)
+
+
+def test_work_of_a_training_step_at_published_size():
+    assert _plain.training_flop(ViTCore((1, 36, 64))) == pytest.approx(103e9, rel=0.005)
+
+
+def test_plain_reading_stacks_the_files_of_a_directory(tmp_path):
+    values = {}
+    for variable in ("images", "behavior", "pupil_center", "responses"):
+        folder = tmp_path / "mouse" / "data" / variable
+        folder.mkdir(parents=True)
+        values[variable] = np.random.default_rng(0).random((12, 3))
+        for i, value in enumerate(values[variable]):
+            np.save(folder / f"{i}.npy", value)
+    read = _plain.plain_read(tmp_path)
+    assert {v: a.tolist() for v, a in read.items()} == {v: a.tolist() for v, a in values.items()}
+    with pytest.raises(ValueError, match="expected one mouse"):
+        _plain.plain_read(tmp_path / "mouse" / "data" / "images")
+
+
+def test_peak_memory_counts_what_a_call_allocates_at_once(tmp_path):
+    script = tmp_path / "allocate.py"
+    script.write_text(
+        "import torch\n"
+        "def prepare(megabytes, kept):\n"
+        "    data = torch.ones(kept * 2**18)\n"
+        "    def call():\n"
+        "        for _ in range(3):\n"
+        "            torch.ones(megabytes * 2**18).sum()\n"
+        "    return lambda: (call(), data)\n"
+    )
+    found = _measure.peak_memory("prepare", script, 40, 100) / 2**20
+    assert found == pytest.approx(40, abs=4)
+
+
+def test_peak_memory_shows_what_went_wrong(tmp_path):
+    script = tmp_path / "fails.py"
+    script.write_text("def prepare():\n    raise ValueError('no such thing')\n")
+    with pytest.raises(RuntimeError, match="no such thing"):
+        _measure.peak_memory("prepare", script)
+
+
+def test_functions_are_timed_in_turn(monkeypatch):
+    clock, calls = [0.0], []
+    monkeypatch.setattr(_measure.time, "perf_counter", lambda: clock[0])
+
+    def lasting(name, seconds):
+        def function():
+            calls.append(name)
+            clock[0] += seconds * (2 if len(calls) > 4 else 1)  # the machine slows down
+
+        return function
+
+    plain, ours, ratio = _measure.compare(lasting("plain", 3.0), lasting("ours", 1.5), 4)
+    assert calls[2:] == ["plain", "ours", "ours", "plain"] * 2
+    assert ratio == pytest.approx(2.0)
+    assert plain == pytest.approx(2 * ours)
+    with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
+        _measure.compare(plain, ours, 0)
+
+
+def test_matrix_rate_counts_two_operations_per_product(monkeypatch):
+    monkeypatch.setattr(_measure, "seconds", lambda function, device: 0.5)
+    assert _measure.matrix_rate(torch.float32, "cpu", 100) == pytest.approx(4e6)
+
+
+@pytest.mark.parametrize(
+    ("row", "passed"),
+    [
+        ({"ours": 1.0}, None),
+        ({"ours": 1.0, "ratio": 3.0, "bar": 2.5}, True),
+        ({"ours": 9.0, "ratio": 2.0, "bar": 2.5}, False),
+        ({"ours": 1990.0, "bar": 2000.0}, False),
+        ({"ours": 0.004, "bar": 0.005, "at_most": True}, True),
+    ],
+)
+def test_bars_are_of_ratios_or_else_of_our_figures(row, passed):
+    assert _measure.Row("", None, unit="", **row).passed() is passed
+
+
+def test_report_prints_and_writes(tmp_path, capsys):
+    rows = [_measure.Row("a step", 3.0, 1.0, "s", 3.0, 4.0, "small")]
+    _measure.report("topic", rows, arguments(tmp_path / "new"), curves=[1])
+    printed = capsys.readouterr().out
+    assert ">= 4.00  MISSED" in printed
+    written = json.loads((tmp_path / "new" / "topic.json").read_text())
+    assert written["rows"][0] == {
+        "what": "a step",
+        "plain": 3.0,
+        "ours": 1.0,
+        "unit": "s",
+        "ratio": 3.0,
+        "bar": 4.0,
+        "note": "small",
+        "at_most": False,
+        "passed": False,
+    }
+    assert written["curves"] == [1]
+    assert written["machine"]["threads"] == torch.get_num_threads()
+    assert written["arguments"]["quick"] is False
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, ""), (0.0, "0"), (2.345, "2.35"), (0.00123, "0.00123"), (12345.6, "12,346")],
+)
+def test_figures_have_three_digits(value, text):
+    assert _measure.number(value) == text
+
+
+@given(
+    exponent=st.floats(0.5, 2.5),
+    factor=st.floats(1e-4, 10),
+    share=st.floats(0, 0.8),
+    n=st.integers(4, 6),
+)
+@settings(max_examples=15)
+def test_exponents_of_known_curves(exponent, factor, share, n):
+    sizes = [64 * 2**i for i in range(n)]
+    overhead = share * factor * sizes[0] ** exponent
+    values = [overhead + factor * size**exponent for size in sizes]
+    found, found_factor, found_overhead = bench_scaling.power_law(sizes, values)
+    assert found == pytest.approx(exponent, abs=0.02)
+    fitted = [found_overhead + found_factor * size**found for size in sizes]
+    assert fitted == pytest.approx(values, rel=0.01)
+
+
+def test_exponents_of_noisy_curves():
+    sizes, noise = [512, 1024, 2048, 4096], [1.02, 0.98, 1.01, 0.99]
+    values = [0.001 * size * factor for size, factor in zip(sizes, noise, strict=True)]
+    assert bench_scaling.power_law(sizes, values)[0] == pytest.approx(1.0, abs=0.1)
+    assert bench_scaling.power_law(sizes[:2], [1.0, 4.0]) == pytest.approx((2.0, 2**-18, 0.0))
+    assert bench_scaling.upper_slope(sizes, [1.0, 1.0, 1.0, 8.0]) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "values"), [([1], [1.0]), ([1, 1], [1.0, 2.0]), ([1, 2], [1.0, 0.0]), ([1, 2], [1.0])]
+)
+def test_exponents_need_two_sizes_and_positive_costs(sizes, values):
+    with pytest.raises(ValueError, match="two sizes or more"):
+        bench_scaling.power_law(sizes, values)
+
+
+@pytest.mark.parametrize("tokens", bench_scaling.SIZES["tokens"])
+def test_images_of_the_token_axis_have_that_many_tokens(tokens):
+    sizes = bench_scaling.sizes_of("tokens", tokens, quick=False)
+    shape = (1, sizes["height"], sizes["width"])
+    grid = ViTCore(shape, patch_size=bench_scaling.PATCH, patch_stride=1, embed_dim=8).grid
+    assert grid[0] * grid[1] == tokens
+
+
+def test_precision_table_shows_every_seed_and_the_mean():
+    def run_of(precision, seed, correlation):
+        return {
+            "model": "V1T",
+            "precision": precision,
+            "seed": seed,
+            "correlation": correlation,
+            "oracle": 0.5,
+            "seconds": 1.0,
+        }
+
+    full = [run_of("float32", seed, 0.3) for seed in range(3)]
+    low = [run_of("bfloat16", seed, c) for seed, c in enumerate((0.31, 0.29, 0.288))]
+    *seeds, mean = bench_precision.rows(full + low)
+    assert [(row.plain, row.ours) for row in seeds] == [(0.3, 0.31), (0.3, 0.29), (0.3, 0.288)]
+    assert mean.ours == pytest.approx(0.004)
+    assert mean.passed()
+    assert "-0.0040, standard error 0.0070 over 3 seeds" in mean.note
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 9)), min_size=1, max_size=8))
+def test_idle_time_is_what_no_kernel_covers(kernels):
+    intervals = [(float(start), float(start + length)) for start, length in kernels]
+    found = _trace.activity(intervals)
+    first, last = min(s for s, _ in intervals), max(e for _, e in intervals)
+    busy = [any(s <= t < e for s, e in intervals) for t in range(int(first), int(last))]
+    assert found.span == last - first
+    assert found.idle == pytest.approx(1 - sum(busy) / len(busy))
+    gaps = "".join("x" if b else " " for b in busy).split("x")
+    assert found.longest_gap == max(len(gap) for gap in gaps)
+    assert found.n_kernels == len(intervals)
+
+
+def test_traces_count_only_what_runs_on_the_device(tmp_path):
+    path = tmp_path / "trace.json"
+    events = [
+        {"ph": "X", "cat": "kernel", "ts": 10.0, "dur": 2.0},
+        {"ph": "X", "cat": "gpu_memcpy", "ts": 16.0, "dur": 4.0},
+        {"ph": "X", "cat": "cpu_op", "ts": 0.0, "dur": 50.0},
+        {"ph": "i", "cat": "kernel", "ts": 99.0},
+    ]
+    path.write_text(json.dumps({"traceEvents": events}))
+    found = _trace.read_activity(path, "cuda")
+    assert found.span == pytest.approx(10e-6)
+    assert found.idle == pytest.approx(0.4)
+    assert _trace.read_activity(path, "cpu").span == pytest.approx(50e-6)
+    path.write_text(json.dumps({"traceEvents": events[2:]}))
+    with pytest.raises(ValueError, match="holds no kernel"):
+        _trace.read_activity(path, "cuda")
+
+
+def test_gpu_script_says_where_there_is_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(tmp_path), "--if-present"])
+    gpu.main()
+    assert "no CUDA device is present" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="no CUDA device is present"):
+        gpu.main()
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu"])
+    with pytest.raises(SystemExit, match="add --quick"):
+        gpu.main()
+
+
+def test_gpu_script_trains_and_compares_on_any_device(tmp_path, monkeypatch, capsys):
+    command = ["gpu.py", "--quick", "--device", "cpu", "--repeats", "1", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", [*command, "--only", "training", "epochs"])
+    gpu.main()
+    written = json.loads((tmp_path / "gpu.json").read_text())
+    rows = {row["what"]: row for row in written["rows"]}
+    assert rows["V1T training, bfloat16"]["bar"] == 2000
+    assert rows["V1T training step, bfloat16, against plain with checkpointing"]["bar"] == 8
+    assert rows["V1T epoch through fit, compile='auto'"]["bar"] == 15
+    assert {"V1T predict, float32", "V1T predict, bfloat16"} <= set(rows)
+    share = rows["share of the bfloat16 matrix rate, V1T training step"]
+    assert 0 < share["ours"] < 1
+    assert all(np.isfinite(row["ours"]) and row["ours"] > 0 for row in written["rows"])
+
+
+def results(directory, *options):
+    """Results of two scripts."""
+    rows = [
+        _measure.Row("V1T training step", 3.0, 1.0, "s", 3.0, 2.5),
+        _measure.Row("share of the float32 matrix rate", None, 0.5, ""),
+        _measure.Row("overhead", 1.0, 1.02, "s", 1.02, 1.03, at_most=True),
+    ]
+    args = arguments(directory, *options)
+    _measure.report("v1t", rows, args)
+    sizes = [1, 2, 4]
+    curves = [bench_scaling.curve("V1T", "mice", "epoch", "s", sizes, [1.0, 2.0, 4.0])]
+    _measure.report("scaling", bench_scaling.rows(curves), args, curves=curves)
+
+
+def test_plots_draw_everything_that_was_written(tmp_path, monkeypatch, capsys):
+    results(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["plots.py", "--out", str(tmp_path)])
+    plots.main()
+    for name in ("ratios.png", "scaling.png", "matrix_rate.png"):
+        height, width, _ = plots.plt.imread(tmp_path / name).shape
+        assert min(height, width) > 100
+    monkeypatch.setattr(sys, "argv", ["plots.py", "--out", str(tmp_path), "--table"])
+    capsys.readouterr()
+    plots.main()
+    table = capsys.readouterr().out
+    for text in ("v1t (", "V1T training step", ">= 2.50", "<= 1.03", "V1T: epoch against mice"):
+        assert text in table
+    assert max(map(len, table.splitlines())) <= 120
+
+
+def test_table_refuses_quick_runs_and_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["plots.py", "--out", str(tmp_path), "--table"])
+    with pytest.raises(SystemExit, match="holds no results"):
+        plots.main()
+    results(tmp_path, "--quick")
+    with pytest.raises(SystemExit, match="come from --quick runs"):
+        plots.main()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "script", sorted(p.name for p in BENCHMARKS.glob("bench_*.py")) or ["bench_loop.py"]
+)
+def test_scripts_run_at_tiny_sizes(script, tmp_path):
+    written = run(script, tmp_path)
+    assert written["name"] == script.removeprefix("bench_").removesuffix(".py")
+    assert written["arguments"]["quick"] is True
+    assert written["rows"]
+    for row in written["rows"]:
+        assert set(row) == {*_measure.Row.__dataclass_fields__, "passed"}
+        assert np.isfinite(row["ours"])
+
+
+@pytest.mark.slow
+def test_gpu_script_runs_as_a_whole(tmp_path):
+    written = run("gpu.py", tmp_path)
+    assert written["name"] == "gpu"
+    names = [row["what"] for row in written["rows"]]
+    assert any("peak memory" in name for name in names)
+    assert any("compiled" in name for name in names)
+    assert "share of an epoch in which no kernel runs" in names
+    assert (tmp_path / "gpu_trace.json.gz").exists()
+
+
+@pytest.mark.gpu
+def test_gpu_script_measures_a_gpu(tmp_path):
+    sys_argv = [sys.executable, str(BENCHMARKS / "gpu.py"), "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(sys_argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    written = json.loads((tmp_path / "gpu.json").read_text())
+    assert written["machine"]["device"] != "cpu"
+    assert all(np.isfinite(row["ours"]) for row in written["rows"])
