@@ -44,10 +44,10 @@ class ActivatedConvolutions(NamedTuple):
 
 def _chunks(maps: Tensor) -> list[slice]:
     """Cut a batch into images that are worked on together; elsewhere than on a CPU, all are."""
-    n_images = maps.shape[0]
-    step = n_images
+    n_images = step = maps.shape[0]
     if maps.device.type == "cpu":
-        step = max(1, _CHUNK_VALUES // max(1, maps[0].numel()))
+        step = _CHUNK_VALUES // maps.shape[1:].numel()
+    step = max(1, step)
     return [slice(i, i + step) for i in range(0, n_images, step)]
 
 
@@ -151,17 +151,18 @@ class _Function(torch.autograd.Function):
         ctx.how = how
         ctx.save_for_backward(maps, gain, offset, mean, variance, *weights)
         layers = _layers(how, weights)
-        out = None
+        n_outputs = layers[-1][0].shape[0] if layers else maps.shape[1]
+        out = torch.empty(
+            (maps.shape[0], n_outputs, *maps.shape[2:]),
+            dtype=how.dtype,
+            device=maps.device,
+            memory_format=torch.channels_last,
+        )
         with torch.autocast(maps.device.type, enabled=False):
             for chunk in _chunks(maps):
                 x = _activate(maps[chunk], mean, variance, gain, offset, how)[0].to(how.dtype)
                 for layer in layers:
                     x = _convolve(x, *layer)
-                if out is None:
-                    shape = (len(maps), *x.shape[1:])
-                    out = torch.empty(
-                        shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last
-                    )
                 out[chunk] = x
         return out
 
@@ -174,8 +175,8 @@ class _Function(torch.autograd.Function):
         layers = _layers(how, weights)
         totals: list[Tensor | None] = [None] * len(weights)
         need_maps = any(needed[:3])
-        to_normalised = torch.empty_like(maps) if need_maps else None
         with torch.autocast(maps.device.type, enabled=False):
+            normalization = _NormalizationBackward(maps, gain, mean, variance, how)
             for chunk in _chunks(maps):
                 x, slope = _activate(maps[chunk], mean, variance, gain, offset, how)
                 inputs = [x.to(how.dtype)]
@@ -194,14 +195,51 @@ class _Function(torch.autograd.Function):
                     if need_weight:
                         _add(totals, 2 * i, to_weight.to(gain.dtype))
                 if need_maps:
-                    torch.mul(g, 1 if slope is None else slope, out=to_normalised[chunk])
+                    normalization.collect(chunk, _full(g) if slope is None else slope.mul_(g))
             if not need_maps:
                 return None, None, None, None, None, None, *totals
-            to_maps, to_gain, to_offset = torch.ops.aten.native_batch_norm_backward(
-                to_normalised, maps, gain, mean, variance, mean, (variance + how.eps).rsqrt(),
-                how.training, how.eps, list(needed[:3]),
-            )  # fmt: skip
-        return to_maps, to_gain, to_offset, None, None, None, *totals
+            gradients = normalization.finish()
+        return *gradients, None, None, None, *totals
+
+
+class _NormalizationBackward:
+    """Backward pass of batch normalisation: sums over the chunks first, then the chunks again."""
+
+    def __init__(
+        self,
+        maps: Tensor,
+        gain: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        how: ActivatedConvolutions,
+    ) -> None:
+        self.maps, self.gain, self.training = maps, gain, how.training
+        self.mean = mean[:, None, None]
+        self.scale = (variance + how.eps).rsqrt()  # (C,)
+        self.gradient = torch.empty_like(maps)  # of what comes out, then of the maps
+        self.total = torch.zeros_like(gain)
+        self.product = torch.zeros_like(gain)
+
+    def collect(self, chunk: slice, gradient: Tensor) -> None:
+        """Take the gradient of one chunk of normalised maps."""
+        self.gradient[chunk] = gradient
+        self.total += _flat(gradient).sum(0)
+        self.product += _flat((_full(self.maps[chunk]) - self.mean).mul_(gradient)).sum(0)
+
+    def finish(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of maps, gain and offset."""
+        to_gain = self.product * self.scale
+        factor = self.gain * self.scale
+        along, constant = torch.zeros_like(factor), torch.zeros_like(factor)
+        if self.training:  # the mean and the part along the maps are lost
+            n = self.maps.numel() // self.maps.shape[1]
+            along = -factor * self.scale * to_gain / n
+            constant = -factor * self.total / n - along * self.mean[:, 0, 0]
+        along, constant, factor = (v[:, None, None] for v in (along, constant, factor))
+        for chunk in _chunks(self.maps):
+            lost = torch.addcmul(constant, _full(self.maps[chunk]), along)
+            self.gradient[chunk] = lost.addcmul_(_full(self.gradient[chunk]), factor)
+        return self.gradient, to_gain, self.total
 
 
 def _layers(how: ActivatedConvolutions, weights: Sequence[Tensor | None]) -> list[tuple]:

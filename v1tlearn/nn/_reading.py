@@ -26,30 +26,42 @@ class _Corners(NamedTuple):
 
 
 def _chunks(n_images: int, device: torch.device) -> list[slice]:
-    step = _CHUNK_IMAGES if device.type == "cpu" else n_images
+    step = _CHUNK_IMAGES if device.type == "cpu" else max(1, n_images)
     return [slice(i, i + step) for i in range(0, n_images, step)]
 
 
-def _table(features: Tensor, dtype: torch.dtype) -> Tensor:
-    """Cells of maps (B, C, h, w), channels last, within zeros: (B, h + 4, w + 4, C).
+class _Table:
+    """Cells of maps, channels last, within zeros; its memory serves one chunk after the other.
 
     Two rows and columns on each side, so that a point far from the map finds four cells of zeros.
     """
-    n_images, n_channels, height, width = features.shape
-    table = features.new_zeros((n_images, height + 4, width + 4, n_channels), dtype=dtype)
-    table[:, 2:-2, 2:-2] = features.permute(0, 2, 3, 1)
-    return table
+
+    def __init__(self, features: Tensor, dtype: torch.dtype) -> None:
+        n_images, n_channels, height, width = features.shape
+        if features.device.type == "cpu":
+            n_images = min(n_images, _CHUNK_IMAGES)
+        shape = (n_images, height + 4, width + 4, n_channels)
+        self.cells = features.new_zeros(shape, dtype=dtype)
+
+    def fill(self, features: Tensor) -> Tensor:
+        """Rows (b (h + 4) (w + 4), C) of some maps (b, C, h, w)."""
+        cells = self.cells[: len(features)]
+        cells[:, 2:-2, 2:-2] = features.permute(0, 2, 3, 1)
+        return cells.flatten(0, 2)
 
 
-def _corners(points: Tensor, first: Tensor, height: int, width: int) -> _Corners:
-    """Cells and weights of points (..., 2) on maps whose tables begin at the rows `first`."""
+def _corners(points: Tensor, height: int, width: int, image_dim: int = 0) -> _Corners:
+    """Cells and weights of points (b, n, 2), or (n, b, 2) where images are dimension 1."""
+    images = torch.arange(points.shape[image_dim], dtype=torch.int32, device=points.device)
+    first = images.mul_((height + 4) * (width + 4)).add_(2)
+    first = first[:, None] if image_dim == 0 else first
     x = ((points[..., 0] + 1) * ((width - 1) / 2)).clamp(-2, width)
     y = ((points[..., 1] + 1) * ((height - 1) / 2)).clamp(-2, height)
     left, top = x.floor(), y.floor()
     right, down = x - left, y - top
     # Clamped as integers: a position that is NaN then gives NaN, not an index out of bounds.
     column, row = left.int().clamp_(-2, width), top.int().clamp_(-2, height)
-    cell = row.add_(2).mul_(width + 4).add_(column).add_(first + 2)
+    cell = row.add_(2).mul_(width + 4).add_(column).add_(first)
     cells = torch.stack((cell, cell + 1, cell + (width + 4), cell + (width + 5)), -1)
     at_right, below = right * down, down - right * down
     above = right - at_right
@@ -64,7 +76,7 @@ def _products(table: Tensor, corners: _Corners, weights: Tensor) -> Tensor:
     bags = neurons[:, None].expand(n_images, -1, 4).flatten().contiguous()
     # What embedding_bag calls the gradient of its weights per sample, given that of each bag.
     return torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        weights, table.flatten(0, 2), corners.cells.view(-1), neurons, bags, 0
+        weights, table, corners.cells.view(-1), neurons, bags, 0
     ).view_as(corners.cells)
 
 
@@ -76,11 +88,10 @@ class _Read(torch.autograd.Function):
         n_images, n_neurons, _ = points.shape
         products = points.new_empty(n_images, n_neurons, 4)
         out = points.new_empty(n_images, n_neurons)
+        table = _Table(features, points.dtype)
         for chunk in _chunks(n_images, points.device):
-            table = _table(features[chunk], points.dtype)
-            first = _first_rows(table)[:, None]
-            corners = _corners(points[chunk], first, height, width)
-            products[chunk] = _products(table, corners, weights)
+            corners = _corners(points[chunk], height, width)
+            products[chunk] = _products(table.fill(features[chunk]), corners, weights)
             torch.sum(products[chunk] * corners.weights, -1, out=out[chunk])
         ctx.save_for_backward(features, points, weights, products)
         return out
@@ -95,34 +106,27 @@ class _Read(torch.autograd.Function):
         to_features = torch.empty_like(features) if need_features else None
         to_points = torch.empty_like(points) if need_points else None
         to_weights = torch.zeros_like(weights) if need_weights else None
+        table = _Table(features, points.dtype) if need_weights else None
         for chunk in _chunks(len(points), points.device):
             # Neurons first: all that one has read lies together.
             g = gradient[chunk].T.contiguous()  # (n, b)
             p = points[chunk].transpose(0, 1).contiguous()
-            first = _first_rows(features[chunk], (height + 4) * (width + 4))
-            corners = _corners(p, first, height, width)
+            corners = _corners(p, height, width, image_dim=1)
             if need_points:
                 to_points[chunk] = _points_gradient(
                     g, products[chunk].transpose(0, 1), corners, height, width
                 ).transpose(0, 1)
             corners.weights.mul_(g[..., None])
             if need_weights:
-                table = _table(features[chunk], weights.dtype).flatten(0, 2)
                 to_weights += F.embedding_bag(
                     corners.cells.flatten(1),
-                    table,
+                    table.fill(features[chunk]),
                     per_sample_weights=corners.weights.flatten(1),
                     mode="sum",
                 )
             if need_features:
                 to_features[chunk] = _features_gradient(corners, weights, features[chunk])
         return to_features, to_points, to_weights
-
-
-def _first_rows(images: Tensor, step: int | None = None) -> Tensor:
-    step = images[0, ..., 0].numel() if step is None else step
-    rows = torch.arange(len(images), dtype=torch.int32, device=images.device)
-    return rows * step
 
 
 def _points_gradient(

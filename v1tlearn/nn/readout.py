@@ -209,7 +209,9 @@ class GaussianReadout(nn.Module):
         mu = self.mu()
         noise = torch.randn(n_images, *mu.shape, dtype=mu.dtype, device=mu.device)
         if self.gaussian == "full":
-            offset = (self.sigma * noise[:, :, None, :]).sum(-1)  # A e
+            offset = (
+                self.sigma[..., 0] * noise[..., :1] + self.sigma[..., 1] * noise[..., 1:]
+            )  # A e
         else:
             offset = self.sigma * noise
         return (mu + offset).clamp(-1, 1)
