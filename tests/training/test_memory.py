@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import warnings
 
 import pytest
 import torch
@@ -179,14 +180,14 @@ def test_gradients_of_parts_add_up_to_that_of_the_plain_sum(trials, size, seed):
 
 @pytest.mark.parametrize("joint", [True, False])
 def test_training_curves_of_parts_and_whole_batches_coincide(joint):
-    whole = without_randomness(Transformer)
-    whole.core.l1 = 0.0  # its gradient jumps where a weight passes zero
-    states = []
+    initial = without_randomness(Transformer)
+    initial.core.l1 = 0.0  # its gradient jumps where a weight passes zero
+    models, states = [], []
     for size in (4, 3, 1):
-        model = copy.deepcopy(whole) if size < 4 else whole
+        models.append(copy.deepcopy(initial))
         # one epoch: the readouts draw, and so trials come in another order in the next
-        states.append(run(model, epochs=1, joint=joint, micro_batch_size=size))
-        assert_same(model.state_dict(), whole.state_dict(), rtol=1e-4, atol=1e-5)
+        states.append(run(models[-1], epochs=1, joint=joint, micro_batch_size=size))
+        assert_same(models[-1].state_dict(), models[0].state_dict(), rtol=1e-4, atol=1e-5)
     for state in states:
         for name in ("loss", "penalty"):
             values = [record[name] for record in state["history"]]
@@ -540,8 +541,6 @@ def test_full_cuda_memory_is_told():
 @pytest.mark.parametrize("joint", [True, False])
 def test_no_step_waits_for_the_device(core, joint):
     """Synchronisations of an epoch, as CUDA's runtime sees them, whatever the number of steps."""
-    import warnings
-
     counts = []
     for batch_size in (11, 4, 1):
         model, data = make_model(core).to(CUDA), make_data(device=CUDA)

@@ -1,0 +1,170 @@
+"""When the core is compiled, and that nothing but time is changed by it."""
+
+import copy
+import pickle
+import warnings
+
+import pytest
+import torch
+
+from v1tlearn import nn
+from v1tlearn.training import (
+    ConstantSchedule,
+    MouseData,
+    TrainingSettings,
+    compilation,
+    initial_rng,
+    new_state,
+    resolve_settings,
+    train,
+)
+from v1tlearn.training.compilation import compiled, resolve_compile
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+def transformer():
+    sizes = {"patch_size": 4, "patch_stride": 4, "n_blocks": 2, "n_heads": 2, "embed_dim": 8}
+    rates = dict.fromkeys(("patch_dropout", "attention_dropout", "mlp_dropout"), 0.0)
+    return nn.ViTCore((1, 8, 12), mlp_dim=8, **sizes, **rates)
+
+
+def cnn():
+    sizes = {"n_layers": 2, "hidden_channels": 4, "input_kernel": 3, "hidden_kernel": 3}
+    return nn.Stacked2dCore((1, 8, 12), **sizes)
+
+
+def make_model(core=transformer):
+    torch.manual_seed(0)
+    core = core()
+    readout = nn.GaussianReadout(core.output_shape, 3)
+    return nn.EncodingModel(core, {"A": readout}, cropper=nn.ImageCropper((8, 12)))
+
+
+def make_data(n=11, device=CPU):
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "A": MouseData(
+            torch.randn(n, 1, 8, 12, generator=generator).to(device),
+            responses=torch.rand(n, 3, generator=generator).to(device),
+            scale_trials=n,
+        )
+    }
+
+
+def run(model, device=CPU, **settings):
+    settings = TrainingSettings(**{"batch_size": 4, "max_epochs": 2} | settings)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    state = new_state(initial_rng(0))
+    return train(model, make_data(device=device), settings, optimizer, ConstantSchedule(), state)
+
+
+def test_the_table(monkeypatch):
+    core = torch.nn.Linear(1, 1)
+    missing = None
+    monkeypatch.setattr(compilation, "missing_compiler", lambda device: missing)
+    long, short = compilation._LEAST_STEPS, compilation._LEAST_STEPS - 1
+    assert resolve_compile("auto", core, CUDA, long)
+    assert not resolve_compile("auto", core, CUDA, short)
+    assert not resolve_compile("auto", core, CPU, long)
+    assert resolve_compile(True, core, CPU, 1)
+    assert not resolve_compile(False, core, CUDA, long)
+    core.requires_grad_(False)  # a frozen one
+    assert not resolve_compile("auto", core, CUDA, long)
+    core.requires_grad_(True)
+    missing = "a compiler"
+    assert not resolve_compile("auto", core, CUDA, long)
+    with pytest.raises(ValueError, match=r"compile=True needs a compiler, which was not found"):
+        resolve_compile(True, core, CPU, long)
+
+
+def test_steps_are_those_of_the_longest_mouse(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "v1tlearn.training.loop.resolve_compile", lambda *args: seen.append(args[-1]) or False
+    )
+    settings = TrainingSettings(batch_size=4, max_epochs=7)
+    assert resolve_settings(make_model(), make_data(), settings).compile is False
+    assert seen == [21]
+
+
+def test_what_compiling_needs(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(compilation.shutil, "which", lambda name: None)
+    assert "C++ compiler" in compilation.missing_compiler(CPU)
+    monkeypatch.setattr(compilation.shutil, "which", lambda name: name if name == "c++" else None)
+    assert compilation.missing_compiler(CPU) is None
+    monkeypatch.setattr(compilation.importlib.util, "find_spec", lambda name: None)
+    assert "triton" in compilation.missing_compiler(CUDA)
+    monkeypatch.setattr(compilation.shutil, "which", lambda name: name if name == "my++" else None)
+    monkeypatch.setenv("CXX", "my++")
+    assert compilation.missing_compiler(CPU) is None
+
+
+def test_the_module_stays_plain(monkeypatch):
+    """A stand-in for the compiler is called in training and nowhere else."""
+    calls = []
+
+    def compile_(function, **options):
+        def fast(*args):
+            calls.append(options)
+            return function(*args)
+
+        return fast
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    monkeypatch.setattr(compilation, "missing_compiler", lambda device: None)
+    core = transformer()
+    names, images = list(core.state_dict()), torch.zeros(2, 1, 8, 12)
+    with compiled(core, False):
+        core(images)
+    assert not calls
+    with compiled(core, True):
+        core(images)
+        assert list(core.state_dict()) == names
+        with torch.no_grad():
+            core(images)
+    assert calls == [{"dynamic": True}]
+    assert "forward" not in vars(core)
+    plain, fast = make_model(), make_model()
+    run(plain)
+    run(fast, compile=True)
+    assert len(calls) > 1
+    for name, value in fast.state_dict().items():
+        assert torch.equal(value, plain.state_dict()[name])
+    pickle.dumps(fast)
+    with pytest.raises(ZeroDivisionError), compiled(core, True):
+        raise ZeroDivisionError
+    assert "forward" not in vars(core)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(compilation.missing_compiler(CPU) is not None, reason="no C++ compiler")
+@pytest.mark.parametrize("core", [transformer, cnn])
+@pytest.mark.parametrize("again", [False, True])
+def test_compiled_training_ends_where_plain_training_does(core, again):
+    plain = make_model(core)
+    fast = copy.deepcopy(plain)
+    expected = run(plain, compile=False, checkpoint_activations=again)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's compiler, about itself
+        state = run(fast, compile=True, checkpoint_activations=again)
+    for name, value in fast.state_dict().items():
+        torch.testing.assert_close(value, plain.state_dict()[name], rtol=1e-4, atol=1e-5, msg=name)
+    assert list(state["best"]) == list(expected["best"])
+    losses = [[record["loss"] for record in s["history"]] for s in (state, expected)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    pickle.dumps(fast)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("core", [transformer, cnn])
+def test_compiled_training_on_cuda(core):
+    plain = make_model(core).to(CUDA)
+    fast = copy.deepcopy(plain)
+    run(plain, CUDA, compile=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run(fast, CUDA, compile=True)
+    for name, value in fast.state_dict().items():
+        torch.testing.assert_close(value, plain.state_dict()[name], rtol=1e-3, atol=1e-4, msg=name)
