@@ -17,6 +17,7 @@ from v1tlearn.estimators import _tensors
 from v1tlearn.nn import EncodingModel
 from v1tlearn.training import MouseData, numerics, predict_mouse, resolve_precision
 from v1tlearn.training.devices import autocast
+from v1tlearn.training.memory import available_memory
 from v1tlearn.trials import Trials
 
 if TYPE_CHECKING:
@@ -43,20 +44,17 @@ def batch_size(model: EncodingModel, device: torch.device) -> int:
     -------
     int
         As many as keep what the widest layer, or the largest readout, puts out at 2 million values
-        on a CPU and 256 million on other devices; on CUDA no more than fit into half of the memory
-        that is free. At least 1. The `batch_size` of the training does not count.
+        on a CPU and 256 million on other devices, and no more than fit into the memory that is
+        free. At least 1. The `batch_size` of the training does not count.
     """
     channels, height, width = model.core.output_shape
     widest = max(len(p) for name, p in model.core.named_parameters() if name.endswith("weight"))
     neurons = max(readout.n_neurons for readout in model.readouts)
     values = max(height * width * widest, neurons * channels)
-    if device.type == "cpu":
-        return max(1, _CPU_VALUES // values)
-    size = _OTHER_VALUES // values
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-        free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        size = min(size, free // (2 * 4 * _LIVE_LAYERS * values))
+    size = (_CPU_VALUES if device.type == "cpu" else _OTHER_VALUES) // values
+    room = available_memory(device)
+    if room is not None:
+        size = min(size, int(room / (4 * _LIVE_LAYERS * values)))
     return max(1, size)
 
 
