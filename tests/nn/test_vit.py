@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.nn.drawn import kept_elements, kept_weights
 from v1tlearn import nn
 from v1tlearn.nn.attention import _with_padded_heads
 
@@ -277,7 +278,12 @@ def test_dropout_with_its_own_draws(rates, attention):
     def drop(x, kind):
         if rates[kind] == 0:
             return x
-        kept = torch.empty(x.shape, dtype=x.dtype).bernoulli_(1 - rates[kind])
+        if x.ndim == 4:  # attention weights
+            n_images, n_heads, n_tokens, _ = x.shape
+            head_dim = core.blocks[0].attention.head_dim
+            kept = kept_weights(n_images, n_tokens, n_heads, head_dim, x.dtype, dropout=rates[kind])
+        else:
+            kept = kept_elements(x.shape, x.dtype, rates[kind])
         dropped.append((kind, tuple(x.shape), (kept == 0).any().item()))
         return x * kept / (1 - rates[kind])
 
@@ -319,6 +325,7 @@ def test_recomputed_attention_has_the_gradient_of_its_own_dropout(monkeypatch, a
         return core.blocks[0].attention(tokens)[:, :2]
 
     at_once = attend(tokens)
+    monkeypatch.setattr("v1tlearn.nn._blocked_attention.takes", lambda *_: False)
     monkeypatch.setattr("v1tlearn.nn.attention._MAX_KEPT_WEIGHTS", 2 * n_tokens**2)
     in_parts = attend(tokens)
     assert in_parts.shape == at_once.shape

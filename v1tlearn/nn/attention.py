@@ -1,4 +1,20 @@
-"""Multi-head self-attention over tokens."""
+"""Multi-head self-attention over tokens, and the one place that decides how it is computed.
+
+No way but the last keeps weights of tokens x tokens for the backward pass:
+
+======  ==========================================  =============================================
+device  case                                        computed by
+======  ==========================================  =============================================
+CUDA    all                                         torch's fused kernels, heads padded to 8
+CPU     float32 or float64, no dropout              torch's fused kernel
+CPU     dropout, and bfloat16 with or without       `_blocked_attention`: torch's kernel has no
+                                                    dropout, and does not use the bfloat16
+                                                    products of the processor
+others  dropout; more than 64 MB of weights         torch's plain way, a few images at a time,
+                                                    computed again in the backward pass
+others  no dropout; less weights                    torch's choice
+======  ==========================================  =============================================
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -7,6 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+
+from . import _blocked_attention
+from .dropout import Dropout
 
 # Attention weights that may be kept for the backward pass where no fused kernel avoids it: 64 MB.
 _MAX_KEPT_WEIGHTS = 2**24
@@ -79,7 +98,7 @@ class Attention(nn.Module):
         self.to_qkv = nn.Linear(embed_dim, 3 * n_heads * head_dim, bias=False)
         self.projection = nn.Linear(n_heads * head_dim, embed_dim, bias=bias)
         self.attention_dropout = dropout
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.local = local
         if not local:
             self.scale = scale
@@ -107,15 +126,30 @@ class Attention(nn.Module):
             Queries, times their factor, keys and values: the attention weights are the softmax of
             the products of the first two.
         """
-        qkv = self.to_qkv(self.norm(tokens)).unflatten(-1, (3, self.n_heads, self.head_dim))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (B, H, N, D) each
+        return self._scaled(self._projected(tokens))
+
+    def _projected(self, tokens: Tensor) -> Tensor:
+        """Queries, keys and values (B, N, 3, H, D) of tokens (B, N, d)."""
+        return self.to_qkv(self.norm(tokens)).unflatten(-1, (3, self.n_heads, self.head_dim))
+
+    def _scaled(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, times their factor, keys and values (B, H, N, D)."""
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
         scale = self.scale[:, None, None].to(q.dtype) if self.local else self.scale
         return q * scale, k, v
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Attention output (B, N, d) of tokens (B, N, d)."""
-        q, k, v = self.queries_keys_values(tokens)
+        mixed = self._mix(self._projected(tokens))  # (B, N, H, D)
+        return self.dropout(self.projection(mixed.flatten(2)))
+
+    def _mix(self, qkv: Tensor) -> Tensor:
+        """What the heads of each token gather (B, N, H, D), of (B, N, 3, H, D)."""
         dropout = self.attention_dropout if self.training else 0.0
+        blocked = dropout > 0 or qkv.dtype == torch.bfloat16
+        if blocked and _blocked_attention.takes(qkv, dropout):
+            return self._mix_in_blocks(qkv, dropout)
+        q, k, v = self._scaled(qkv)
         attend = partial(
             F.scaled_dot_product_attention,
             attn_mask=self.others if self.local else None,
@@ -125,9 +159,17 @@ class Attention(nn.Module):
         if q.device.type == "cuda":
             mixed = _with_padded_heads(attend, q, k, v)
         elif dropout > 0:
-            # The fused kernels of other devices have no dropout, and without one every weight
-            # would be kept: half a gigabyte per image at the published size.
             mixed = _in_parts(attend, q, k, v)
         else:
-            mixed = attend(q, k, v)  # (B, H, N, D)
-        return self.dropout(self.projection(mixed.transpose(1, 2).flatten(2)))
+            mixed = attend(q, k, v)
+        return mixed.transpose(1, 2)
+
+    def _mix_in_blocks(self, qkv: Tensor, dropout: float) -> Tensor:
+        """Gather, with one factor for all heads or a learned one each."""
+        scale = self.scale
+        if self.local:
+            q = qkv[:, :, :1] * self.scale[:, None].to(qkv.dtype)
+            qkv, scale = torch.cat((q, qkv[:, :, 1:]), 2), 1.0
+        return _blocked_attention.blocked_attention(
+            qkv, scale=scale, dropout=dropout, local=self.local
+        )

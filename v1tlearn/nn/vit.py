@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import Attention
+from .dropout import Dropout
 from .geometry import most_square_grid
 from .losses import l1_penalty
 from .tokenizers import make_tokenizer, sinusoidal_positions
@@ -124,9 +125,9 @@ class Block(nn.Module):
             nn.LayerNorm(embed_dim),
             nn.Linear(embed_dim, mlp_dim, bias=bias),
             nn.GELU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(mlp_dim, embed_dim, bias=bias),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         )
         self.drop_path = StochasticDepth(drop_path)
 
@@ -287,7 +288,7 @@ class ViTCore(nn.Module):
             self.register_buffer("positions", positions, persistent=False)
         else:
             self.positions = nn.Parameter(torch.randn(n_tokens, embed_dim))
-        self.patch_dropout = nn.Dropout(patch_dropout)
+        self.patch_dropout = Dropout(patch_dropout)
 
         self.blocks = nn.ModuleList(
             Block(
@@ -349,6 +350,16 @@ class ViTCore(nn.Module):
         if self.behavior_mode != "b_mlp_per_mouse":
             return []
         return [n for n, _ in self.named_parameters() if n.startswith("behavior_mlps.")]
+
+    def checkpointed_parts(self) -> list[nn.Module]:
+        """Parts whose activations may be computed again in the backward pass, to save memory.
+
+        Returns
+        -------
+        list of Module
+            The transformer blocks.
+        """
+        return list(self.blocks)
 
     def penalty(self) -> Tensor:
         """Weighted sum of the absolute values of all parameters, as published.
