@@ -1,22 +1,22 @@
 """What the training loop adds to forward, backward and optimizer step.
 
-An epoch of `v1tlearn.training.train` is timed against a bare loop over the same batches, cut and
-standardised beforehand, with the same model at the size published for Sensorium 2022. Epochs of
-either kind alternate, each from the same weights. Validation, which is not in the bare loop, is
-left out of both.
+An epoch of `v1tlearn.training.train` is timed against a bare loop over the same number of batches,
+cut and standardised beforehand: a CNN of the size published for Sensorium 2022, and a small V1T.
+Whole batches go through the model in both, and validation, which is not in the bare loop, is left
+out of both. With ``--compile`` it is also measured what `torch.compile` of the core brings, and
+after how many steps it has earned the time it took.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
-import statistics
 import time
+import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
+from _measure import Row, compare, median_seconds, parser, report, seconds
 
 from v1tlearn.nn import (
     EncodingModel,
@@ -24,28 +24,33 @@ from v1tlearn.nn import (
     ImageCropper,
     Shifter,
     Stacked2dCore,
+    ViTCore,
     poisson_loss,
 )
 from v1tlearn.training import (
     ConstantSchedule,
     MouseData,
     TrainingSettings,
+    autocast,
     initial_rng,
     isolated_rng,
     new_state,
+    numerics,
     resolve_device,
     resolve_precision,
     train,
 )
-from v1tlearn.training.data import epoch_batches
-from v1tlearn.training.devices import autocast, numerics
+from v1tlearn.training.compilation import compiled
+from v1tlearn.training.data import epoch_batches, step_batches
 
-TARGET = 1.05
+BAR = 1.03
 BEHAVIORS = 3
+SHAPE, QUICK_SHAPE = (36, 64), (16, 24)
+BATCH_SIZE = {"CNN": 128, "V1T": 32}
 
 
-def make_data(args: argparse.Namespace, device: torch.device) -> dict[str, MouseData]:
-    n, shape = args.steps * args.batch_size, (args.height, args.width)
+def make_data(args: argparse.Namespace, n: int, device: torch.device) -> dict[str, MouseData]:
+    shape = QUICK_SHAPE if args.quick else SHAPE
     return {
         f"mouse {i}": MouseData(
             torch.randint(0, 256, (n, 1, *shape), dtype=torch.uint8, device=device),
@@ -60,9 +65,21 @@ def make_data(args: argparse.Namespace, device: torch.device) -> dict[str, Mouse
     }
 
 
-def make_model(args: argparse.Namespace, device: torch.device) -> EncodingModel:
-    shape = (args.height, args.width)
-    core = Stacked2dCore((1 + BEHAVIORS, *shape), hidden_channels=args.channels)
+def make_model(args: argparse.Namespace, kind: str, device: torch.device) -> EncodingModel:
+    shape = QUICK_SHAPE if args.quick else SHAPE
+    if kind == "CNN":
+        core = Stacked2dCore((1 + BEHAVIORS, *shape), hidden_channels=4 if args.quick else 64)
+    else:
+        core = ViTCore(
+            (1, *shape),
+            patch_stride=4,
+            n_blocks=1 if args.quick else 2,
+            n_heads=2,
+            embed_dim=8 if args.quick else 64,
+            mlp_dim=8 if args.quick else 128,
+            behavior_mode="b_mlp",
+            n_behaviors=BEHAVIORS,
+        )
     mice = [f"mouse {i}" for i in range(args.mice)]
     return EncodingModel(
         core,
@@ -74,7 +91,7 @@ def make_model(args: argparse.Namespace, device: torch.device) -> EncodingModel:
         },
         cropper=ImageCropper(shape),
         shifters={m: Shifter() for m in mice},
-        behavior_channels=True,
+        behavior_channels=kind == "CNN",
     ).to(device)
 
 
@@ -83,109 +100,121 @@ def make_optimizer(model: EncodingModel) -> torch.optim.Optimizer:
 
 
 def bare_epoch(
-    model: EncodingModel,
-    optimizer: torch.optim.Optimizer,
-    batches: list,
-    scale: float,
-    precision: str,
-    device: torch.device,
+    model: EncodingModel, optimizer: torch.optim.Optimizer, batches: list, scale: float, how: str
 ) -> None:
     model.train()
     for inputs, targets in batches:
-        with autocast(precision, device):
+        with autocast(how, targets[next(iter(targets))][0].device):
             predictions = model(inputs)
         loss = model.core_penalty() + sum(model.readout_penalty(m) for m in inputs)
-        for mouse, target in targets.items():
+        for mouse, (target, _) in targets.items():
             loss = loss + scale * poisson_loss(predictions[mouse], target)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
 
 
-def seconds(function: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+class Runs:
+    """A bare epoch and one of the training loop, over the same data.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+    kind : {"CNN", "V1T"}
+    device : torch.device
+    """
+
+    def __init__(self, args: argparse.Namespace, kind: str, device: torch.device) -> None:
+        torch.manual_seed(0)
+        self.batch_size = 4 if args.quick else BATCH_SIZE[kind]
+        self.steps = args.steps or (2 if device.type == "cpu" else 50)
+        self.device, self.precision = device, resolve_precision("auto", device, training=True)
+        self.data = make_data(args, self.steps * self.batch_size, device)
+        self.model = make_model(args, kind, device)
+        with isolated_rng(initial_rng(0), device):
+            lengths = {mouse: len(trials) for mouse, trials in self.data.items()}
+            rows = epoch_batches(lengths, self.batch_size, device)
+            self.batches = list(step_batches(self.data, rows))
+
+    def bare(self) -> Callable[[], None]:
+        """Prepare an epoch of nothing but forward, backward and optimizer step."""
+        model = copy.deepcopy(self.model)
+        optimizer, scale = make_optimizer(model), self.steps**0.5
+
+        def run() -> None:
+            with numerics(self.precision, self.device):
+                bare_epoch(model, optimizer, self.batches, scale, self.precision)
+
+        return run
+
+    def loop(self) -> Callable[[], None]:
+        """Prepare an epoch of the training loop, with whole batches."""
+        model = copy.deepcopy(self.model)
+        settings = TrainingSettings(
+            self.batch_size,
+            max_epochs=1,
+            precision=self.precision,
+            compile=False,
+            micro_batch_size=self.batch_size,
+            checkpoint_activations=False,
+            prediction_batch_size=self.batch_size,
+        )
+
+        def run() -> None:
+            state = new_state(initial_rng(0))
+            train(model, self.data, settings, make_optimizer(model), ConstantSchedule(), state)
+
+        return run
+
+    def step(self) -> Callable[[], None]:
+        """Prepare a single step."""
+        model = self.model
+        optimizer = make_optimizer(model)
+
+        def run() -> None:
+            with numerics(self.precision, self.device):
+                bare_epoch(model, optimizer, self.batches[:1], 1.0, self.precision)
+
+        return run
+
+
+def overhead(args: argparse.Namespace, kind: str, device: torch.device) -> Row:
+    """Time of an epoch of the loop over that of a bare one."""
+    runs = Runs(args, kind, device)
+    bare, ours, ratio = compare(runs.bare(), runs.loop(), args.repeats, device)
+    note = f"{args.mice} mice x {args.neurons} neurons, {runs.steps} steps of {runs.batch_size}"
+    what = f"{kind}, epoch over bare epoch"
+    return Row(what, bare, ours, "s", 1 / ratio, BAR, note, at_most=True)
+
+
+def compilation(args: argparse.Namespace, kind: str, device: torch.device) -> Row:
+    """Time of a plain step over that of a compiled one, and what compiling took."""
+    runs = Runs(args, kind, device)
+    step = runs.step()
+    plain = median_seconds(step, args.repeats, device)
     start = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
-
-
-def measure(args: argparse.Namespace) -> list[tuple[float, float]]:
-    device = resolve_device(args.device)
-    precision = resolve_precision(args.precision, device, training=True)
-    torch.manual_seed(0)
-    data, initial = make_data(args, device), make_model(args, device)
-    settings = TrainingSettings(args.batch_size, max_epochs=1, precision=precision)
-    lengths = {mouse: len(trials) for mouse, trials in data.items()}
-    times = []
-    for repeat in range(args.repeats + 1):
-        rng = initial_rng(repeat)
-        with isolated_rng(dict(rng), device):
-            rows = epoch_batches(lengths, args.batch_size, device)
-        batches = [
-            (
-                {m: trials.batch(step[m]) for m, trials in data.items()},
-                {m: trials.targets(step[m])[0] for m, trials in data.items()},
-            )
-            for step in rows
-        ]
-        bare, ours = copy.deepcopy(initial), copy.deepcopy(initial)
-        bare_optimizer, our_optimizer = make_optimizer(bare), make_optimizer(ours)
-        scale = settings.scale(data[next(iter(data))], args.batch_size)
-        with numerics(precision, device):
-            runs = {
-                "bare": lambda b=bare, o=bare_optimizer, s=scale, x=batches: bare_epoch(
-                    b, o, x, s, precision, device
-                ),
-                "ours": lambda m=ours, o=our_optimizer, r=rng: train(
-                    m, data, settings, o, ConstantSchedule(), new_state(r)
-                ),
-            }
-            order = ("bare", "ours") if repeat % 2 else ("ours", "bare")
-            took = {name: seconds(runs[name], device) for name in order}
-        if repeat:  # the first warms up
-            times.append((took["bare"], took["ours"]))
-    return times
+    with warnings.catch_warnings(), compiled(runs.model.core, True):
+        warnings.simplefilter("ignore")
+        seconds(step, device)
+        warm_up = time.perf_counter() - start
+        fast = median_seconds(step, args.repeats, device)
+    earned = f"{warm_up / (plain - fast):,.0f} steps" if fast < plain else "never"
+    note = f"compiled in {warm_up:.0f} s, earned after: {earned}"
+    return Row(f"{kind}, plain step over compiled", plain, fast, "s", plain / fast, note=note)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mice", type=int, default=2)
-    parser.add_argument("--neurons", type=int, default=500)
-    parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=2, help="steps per epoch")
-    parser.add_argument("--channels", type=int, default=64)
-    parser.add_argument("--height", type=int, default=36)
-    parser.add_argument("--width", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
-    args = parser.parse_args()
-
-    times = measure(args)
-    bare, ours = (statistics.median(column) for column in zip(*times, strict=True))
-    ratios = sorted(one / other for other, one in times)
-    ratio = statistics.median(ratios)
-    print(
-        f"CNN of {args.channels} channels, {args.mice} mice x {args.neurons} neurons, "
-        f"{args.steps} steps of {args.batch_size} trials, {torch.get_num_threads()} threads, "
-        f"device {resolve_device(args.device)}"
-    )
-    print(f"{'epoch':28}{'median':>12}")
-    print(f"{'forward, backward, step':28}{1e3 * bare:>9.1f} ms")
-    print(f"{'training loop':28}{1e3 * ours:>9.1f} ms")
-    spread = f"quartiles of {len(ratios)} pairs {ratios[len(ratios) // 4]:.3f}"
-    print(
-        f"{'ratio':28}{ratio:>9.3f}     ({spread}, {ratios[-1 - len(ratios) // 4]:.3f}; "
-        f"aim below {TARGET})"
-    )
-    if args.json:
-        args.json.write_text(
-            json.dumps({**vars(args), "json": None, "times": times, "ratio": ratio}, indent=2)
-        )
+    made = parser(__doc__)
+    made.add_argument("--mice", type=int, default=2)
+    made.add_argument("--neurons", type=int, default=500)
+    made.add_argument("--steps", type=int, default=None, help="steps of an epoch")
+    made.add_argument("--compile", action="store_true", help="measure torch.compile, too")
+    args = made.parse_args()
+    device = resolve_device(args.device)
+    rows = [overhead(args, kind, device) for kind in BATCH_SIZE]
+    if args.compile:
+        rows += [compilation(args, kind, device) for kind in BATCH_SIZE]
+    report("loop", rows, args)
 
 
 if __name__ == "__main__":
