@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import matplotlib
@@ -41,11 +42,16 @@ def read(directory: Path) -> list[dict]:
 
 
 def rows_of(result: dict) -> list[Row]:
-    """Rows of one script."""
-    return [
+    """Rows of one script; what stands there twice gets the start of its note."""
+    rows = [
         Row(**{k: v for k, v in row.items() if k in Row.__dataclass_fields__})
         for row in result["rows"]
     ]
+    counts = Counter(row.what for row in rows)
+    for row in rows:
+        if counts[row.what] > 1 and row.note:
+            row.what += f" ({row.note.split(',')[0]})"
+    return rows
 
 
 def table(results: list[dict]) -> str:
@@ -88,6 +94,12 @@ def _line(cells: list[str], widths: list[int]) -> str:
     ).rstrip()
 
 
+def _label(name: str, what: str) -> str:
+    """A row's name outside its table."""
+    topic = {"cnn": "CNN", "v1t": "V1T", "gpu": "GPU"}.get(name, name.replace("_", " "))
+    return what if topic.lower() in what.lower() else f"{topic}: {what}"
+
+
 def _is_share(row: Row) -> bool:
     return "share" in row.what and "matrix" in row.what
 
@@ -101,8 +113,8 @@ def draw_ratios(results: list[dict], path: Path) -> bool:
 
     Ratios that should stay below their bar, such as an overhead, are left to the table.
     """
-    rows = [(r["name"], row) for r in results for row in rows_of(r)]
-    found = [(name, row) for name, row in rows if row.ratio is not None and not row.at_most]
+    rows = [(_label(r["name"], row.what), row) for r in results for row in rows_of(r)]
+    found = [(label, row) for label, row in rows if row.ratio is not None and not row.at_most]
     if not found:
         return False
     height = 0.9 + 0.32 * len(found)
@@ -126,7 +138,7 @@ def draw_ratios(results: list[dict], path: Path) -> bool:
     ticks = [t for t in (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128) if t <= largest * 1.5]
     ticks = [t for t in ticks if t >= axis.get_xlim()[0]]
     axis.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    axis.set_yticks(y, [row.what for _, row in found], size=9)
+    axis.set_yticks(y, [label for label, _ in found], size=9)
     axis.set_ylim(-0.7, len(found) - 0.3)
     axis.tick_params(axis="y", length=0)
     if any(row.bar is not None for _, row in found):
@@ -193,18 +205,19 @@ def draw_scaling(curves: list[dict], path: Path) -> bool:
 
 def draw_shares(results: list[dict], path: Path) -> bool:
     """Draw the FLOP/s of training as shares of the matrix rate; False if there is nothing."""
-    found = [row for r in results for row in rows_of(r) if _is_share(row)]
+    rows = [(_label(r["name"], row.what), row) for r in results for row in rows_of(r)]
+    found = [(label, row) for label, row in rows if _is_share(row)]
     if not found:
         return False
     fig, axis = plt.subplots(figsize=(8, 0.9 + 0.4 * len(found)), layout="constrained")
     y = np.arange(len(found))[::-1]
-    shares = [100 * row.ours for row in found]
+    shares = [100 * row.ours for _, row in found]
     axis.barh(y, shares, height=0.6, color=BLUE)
     for at, share in zip(y, shares, strict=True):
         axis.annotate(
             f"{number(share)} %", (share, at), (5, 0), textcoords="offset points", va="center"
         )
-    axis.set_yticks(y, [row.what for row in found], size=9)
+    axis.set_yticks(y, [label for label, _ in found], size=9)
     axis.set_ylim(-0.6, len(found) - 0.4)
     axis.set_xlim(0, max(100, *(1.1 * share for share in shares)))
     axis.tick_params(axis="y", length=0)
