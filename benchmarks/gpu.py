@@ -29,6 +29,7 @@ from _plain import (
 from _trace import read_activity
 
 import v1tlearn as v1
+from v1tlearn.inspection import receptive_fields
 from v1tlearn.nn import (
     EncodingModel,
     GaussianReadout,
@@ -38,6 +39,7 @@ from v1tlearn.nn import (
     Stacked2dCore,
     ViTCore,
 )
+from v1tlearn.training.compilation import compiled
 from v1tlearn.training.devices import numerics
 
 BEHAVIORS = 5
@@ -56,6 +58,7 @@ class Sizes:
     batch: int = 16
     cnn_batch: int = 128
     cnn_mice: int = 1
+    noise_images: int = 50_000
     profiled_steps: int = 20
     matrix: int | None = None
     vit: tuple[tuple[str, int], ...] = ()
@@ -70,6 +73,7 @@ QUICK = Sizes(
     image=(16, 24),
     batch=4,
     cnn_batch=4,
+    noise_images=64,
     profiled_steps=3,
     matrix=64,
     vit=(("n_blocks", 1), ("n_heads", 2), ("embed_dim", 8), ("mlp_dim", 8), ("patch_stride", 4)),
@@ -117,14 +121,12 @@ def make_batch(model: EncodingModel, n: int, device: torch.device) -> tuple[dict
 
 
 def ours(
-    kind: str, precision: str, sizes: Sizes, device: torch.device, compiled: bool = False
+    kind: str, precision: str, sizes: Sizes, device: torch.device
 ) -> tuple[EncodingModel, Callable[[], object]]:
     """The package's model and its training step."""
     model = make_model(kind, sizes, device)
     inputs, targets = make_batch(model, batch_size(kind, sizes), device)
     optimizer = our_optimizer(model)
-    if compiled:
-        model.core.compile()
     return model, lambda: our_step(model, inputs, targets, optimizer, precision)
 
 
@@ -213,13 +215,13 @@ def training(sizes: Sizes, args: argparse.Namespace, device: torch.device) -> It
 
 
 def compilation(sizes: Sizes, args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
-    """The same V1T training step with the core as it is, and compiled."""
+    """What compiling the core brings: a step against one that is not compiled, and epochs."""
     images = sizes.mice * sizes.batch
-    with numerics("bfloat16", device):
-        step = ours("V1T", "bfloat16", sizes, device)[1]
-        compiled = ours("V1T", "bfloat16", sizes, device, compiled=True)[1]
-        first = seconds(compiled, device)
-        as_is, faster, ratio = compare(step, compiled, args.repeats, device)
+    step = ours("V1T", "bfloat16", sizes, device)[1]
+    model, fast = ours("V1T", "bfloat16", sizes, device)
+    with numerics("bfloat16", device), compiled(model.core, wanted=True):
+        first = seconds(fast, device)
+        as_is, faster, ratio = compare(step, fast, args.repeats, device)
     yield Row(
         "V1T training step, core compiled, against not compiled",
         images / as_is,
@@ -227,6 +229,16 @@ def compilation(sizes: Sizes, args: argparse.Namespace, device: torch.device) ->
         "images/s",
         ratio,
         note=f"the first step took {first:.3g} s",
+    )
+    est = estimator(sizes, args, device).set_params(max_epochs=2, compile=True)
+    est.fit(recordings(sizes, sizes.trials))
+    first, last = (record["seconds"] for record in est.history_)
+    yield Row(
+        "V1T epoch through fit, core compiled",
+        None,
+        last,
+        "s",
+        note=f"the first epoch, compilation included, took {first:.3g} s",
     )
 
 
@@ -285,23 +297,22 @@ def estimator(sizes: Sizes, args: argparse.Namespace, device: torch.device) -> v
 
 
 def epochs(sizes: Sizes, args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
-    """Epochs end to end through `fit`, with `compile` as each of its settings; prediction."""
+    """Epochs end to end through `fit`, prediction and receptive fields."""
     trials = recordings(sizes, sizes.trials)
     size = f"{sizes.mice} mice x {sizes.trials} trials x {sizes.neurons} neurons"
-    for compiled in ("auto", False):
-        est = estimator(sizes, args, device).set_params(max_epochs=2, compile=compiled)
-        start = time.perf_counter()
-        est.fit(trials)
-        whole = time.perf_counter() - start
-        yield Row(
-            f"V1T epoch through fit, compile={compiled!r}",
-            None,
-            est.history_[-1]["seconds"],
-            "s",
-            bar=EPOCH_SECONDS if compiled == "auto" else None,
-            note=f"{size}; fit of two epochs, transfer and warm-up included, {whole:.3g} s",
-            at_most=True,
-        )
+    est = estimator(sizes, args, device).set_params(max_epochs=2, compile=False)
+    start = time.perf_counter()
+    est.fit(trials)
+    whole = time.perf_counter() - start
+    yield Row(
+        "V1T epoch through fit",
+        None,
+        est.history_[-1]["seconds"],
+        "s",
+        bar=EPOCH_SECONDS,
+        note=f"{size}; fit of two epochs, transfer and warm-up included, {whole:.3g} s",
+        at_most=True,
+    )
     n = len(trials)
     for precision in ("float32", "tf32", "bfloat16"):
         est.set_params(precision=precision)
@@ -313,6 +324,16 @@ def epochs(sizes: Sizes, args: argparse.Namespace, device: torch.device) -> Iter
             "images/s",
             note=f"{size}, images of {sizes.screen[0]} x {sizes.screen[1]} pixels from host memory",
         )
+
+    est.set_params(precision="bfloat16")
+    took = seconds(lambda: receptive_fields(est, sizes.noise_images), device)
+    yield Row(
+        "V1T receptive fields, bfloat16",
+        None,
+        sizes.noise_images / took,
+        "images/s",
+        note=f"{sizes.noise_images} noise images, all neurons of {sizes.mice} mice",
+    )
 
 
 def profile(sizes: Sizes, args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
