@@ -1,7 +1,8 @@
 """Training and prediction of V1T, against materialised attention with one mouse after another.
 
 The training step is the whole of it: forward, loss, penalties, backward, optimiser, with all the
-dropout of the published settings. The share of the matrix rate counts 103 GFLOP per image at the
+dropout of the published settings, and ours as the training loop takes it: the images of a batch in
+the parts that it chooses. The share of the matrix rate counts 103 GFLOP per image at the
 published size; what the backward pass computes again is not counted.
 """
 
@@ -16,7 +17,6 @@ from _plain import (
     Targets,
     check_same,
     our_optimizer,
-    our_step,
     plain_model,
     plain_optimizer,
     plain_step,
@@ -32,14 +32,17 @@ from v1tlearn.nn import (
     ViTCore,
     poisson_loss,
 )
+from v1tlearn.training import MouseData, TrainingSettings
 from v1tlearn.training.devices import autocast
+from v1tlearn.training.loop import backward
+from v1tlearn.training.memory import plan
 
 BEHAVIORS = 5
 MICE = ("mouse 1", "mouse 2")
 # Height, width, patch size and stride, blocks, heads, length of tokens, hidden units, neurons,
 # images per mouse and step.
 SIZES = {
-    "published": (36, 64, 8, 1, 4, 4, 155, 488, 5000, 1),
+    "published": (36, 64, 8, 1, 4, 4, 155, 488, 5000, 4),
     "small": (36, 64, 8, 4, 2, 4, 32, 64, 500, 16),
     "tiny": (16, 24, 8, 4, 1, 2, 8, 16, 20, 2),
 }
@@ -106,9 +109,28 @@ def our_training(size: str, precision: str, device: str) -> Callable[[], object]
     model = make_model(size).to(device).train()
     batches, targets = make_batches(size)
     batches = to_device(batches, torch.device(device))
-    targets = {mouse: (values.to(device), None) for mouse, (values, _) in targets.items()}
+    data = {
+        mouse: MouseData(
+            batch.images,
+            behaviors=batch.behaviors,
+            pupil=batch.pupil,
+            responses=targets[mouse][0].to(device),
+            scale_trials=len(batch.images),
+        )
+        for mouse, batch in batches.items()
+    }
+    n = SIZES[size][-1]
+    settings = plan(model, data, TrainingSettings(n, 1, precision=precision))
+    responses = {mouse: trials.targets(slice(None)) for mouse, trials in data.items()}
     optimizer = our_optimizer(model)
-    return lambda: our_step(model, batches, targets, optimizer, precision)
+
+    def step() -> None:
+        """Take one step as the loop does."""
+        backward(batches, responses, data, model, settings)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
 
 
 def prediction(size: str, precision: str, device: str, plain: bool) -> Callable[[], object]:
