@@ -1,12 +1,16 @@
 """The convolutional core against a plain restatement in float64."""
 
+import copy
 import itertools
 import re
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from v1tlearn import nn
+from v1tlearn.nn import _convolution
 
 
 def restated_convolution(maps, weight, bias, padding, groups=1):
@@ -50,6 +54,73 @@ def restated_core(core, p, images, linear, training):
         if not linear:
             maps = torch.where(maps > 0, maps, maps.clamp(max=0).expm1())
     return maps
+
+
+def random_core(input_shape, **options):
+    """A float64 core with random parameters and running statistics, and leaves like them."""
+    core = nn.Stacked2dCore(input_shape, **options).double()
+    with torch.no_grad():
+        for p in core.parameters():
+            p.normal_()
+        for _, norm, _ in core.layers:
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+    return core, {n: p.detach().clone().requires_grad_() for n, p in core.named_parameters()}
+
+
+def with_planes(images, behaviors):
+    planes = behaviors[:, :, None, None].expand(-1, -1, *images.shape[2:])
+    return torch.cat((images, planes), 1)
+
+
+@settings(max_examples=25)
+@given(
+    n_images=st.integers(2, 5),
+    channels=st.integers(1, 2),
+    planes=st.integers(0, 3),
+    n_layers=st.integers(1, 3),
+    input_kernel=st.integers(1, 4),
+    hidden_kernel=st.sampled_from([1, 3, 5]),
+    separable=st.booleans(),
+    bias=st.booleans(),
+    linear=st.booleans(),
+    training=st.booleans(),
+    chunk=st.sampled_from([1, 150, 10**6]),
+    size=st.tuples(st.integers(4, 9), st.integers(5, 9)),
+)
+def test_any_core_restated_with_planes_as_numbers(
+    n_images, channels, planes, n_layers, input_kernel, hidden_kernel, separable, bias, linear,
+    training, chunk, size,
+):  # fmt: skip
+    torch.manual_seed(n_images + 7 * planes)
+    core, leaves = random_core(
+        (channels + planes, *size),
+        n_layers=n_layers,
+        hidden_channels=3,
+        input_kernel=input_kernel,
+        hidden_kernel=hidden_kernel,
+        depth_separable=separable,
+        linear=linear,
+        bias=bias,
+    )
+    images, behaviors = (
+        torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        for shape in ((n_images, channels, *size), (n_images, planes))
+    )
+    expected = restated_core(core, leaves, with_planes(images, behaviors), linear, training)
+    core.train(training)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_convolution, "_CHUNK_VALUES", chunk)  # one image, a few, or all at a time
+        maps = core(images, behaviors if planes else None)
+        torch.testing.assert_close(maps, expected, rtol=1e-8, atol=1e-8)
+        weights = torch.randn(maps.shape, dtype=torch.float64)
+        inputs = [images, behaviors] if planes else [images]
+        gradients = [
+            torch.autograd.grad((out * weights).sum(), [*given, *inputs])
+            for out, given in ((maps, core.parameters()), (expected, leaves.values()))
+        ]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -131,6 +202,122 @@ def test_batch_norm_momentum(momentum):
     torch.testing.assert_close(
         norm.running_var, 1 - momentum + momentum * maps.var((0, 2, 3), correction=1)
     )
+
+
+def test_statistics_run_as_those_of_plain_layers():
+    torch.manual_seed(0)
+    core, _ = random_core((2, 8, 9), n_layers=3, hidden_channels=4, input_kernel=3)
+    plain = copy.deepcopy(core.layers)  # modules of torch, called one after the other
+    for _ in range(3):
+        images = torch.randn(4, 2, 8, 9, dtype=torch.float64)
+        torch.testing.assert_close(core(images), plain(images))
+    for (_, ours, _), (_, theirs, _) in zip(core.layers, plain, strict=True):
+        torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+        torch.testing.assert_close(ours.running_var, theirs.running_var)
+        assert ours.num_batches_tracked == theirs.num_batches_tracked == 3
+
+
+def test_training_keeps_one_map_per_layer():
+    core = nn.Stacked2dCore((1, 20, 24), hidden_channels=8, input_kernel=3)
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        maps = core(torch.randn(6, 1, 20, 24))
+    weights = sum(p.nbytes for p in core.parameters()) + 6 * 20 * 24 * 4
+    assert sum(kept.values()) < 4 * maps.nbytes + 3 * weights
+
+
+def test_a_core_without_gradients_passes_them_on():
+    core, _ = random_core((1, 8, 9), n_layers=2, hidden_channels=3, input_kernel=3)
+    images = torch.randn(3, 1, 8, 9, dtype=torch.float64, requires_grad=True)
+    core.eval()
+    (expected,) = torch.autograd.grad(core(images).square().sum(), images)
+    core.requires_grad_(False)
+    (gradient,) = torch.autograd.grad(core(images).square().sum(), images)
+    torch.testing.assert_close(gradient, expected)
+    assert not core(images.detach()).requires_grad
+
+
+@pytest.mark.parametrize("planes", [0, 2])
+def test_bfloat16_is_within_its_rounding(planes):
+    torch.manual_seed(0)
+    core = nn.Stacked2dCore((1 + planes, 12, 14), n_layers=3, hidden_channels=8, input_kernel=5)
+    exact = nn.Stacked2dCore((1 + planes, 12, 14), n_layers=3, hidden_channels=8, input_kernel=5)
+    exact.load_state_dict(core.state_dict())
+    exact.double()
+    images, behaviors = torch.randn(6, 1, 12, 14), torch.randn(6, planes)
+    weights = torch.randn(6, 8, 8, 10)
+    with torch.autocast("cpu", torch.bfloat16):
+        maps = core(images, behaviors if planes else None)
+    assert maps.dtype == torch.bfloat16
+    expected = exact(with_planes(images, behaviors).double())
+    assert (maps - expected).abs().mean() < 0.01 * expected.abs().mean()
+    (maps.float() * weights).sum().backward()
+    (expected * weights).sum().backward()
+    for (name, ours), theirs in zip(core.named_parameters(), exact.parameters(), strict=True):
+        if not re.fullmatch(r"layers\.\d\.0\..*bias", name):  # zero but for rounding
+            assert ours.grad.dtype == torch.float32
+            error = (ours.grad - theirs.grad).norm() / theirs.grad.norm()
+            assert error < 0.05, name
+
+
+def test_the_same_images_give_the_same_bits():
+    torch.manual_seed(0)
+    core = nn.Stacked2dCore((1, 12, 14), n_layers=3, hidden_channels=8, input_kernel=5)
+    images = torch.randn(6, 1, 12, 14)
+    runs = []
+    for _ in range(2):
+        core.zero_grad()
+        maps = core(images)
+        maps.square().sum().backward()
+        runs.append([maps.detach(), *(p.grad.clone() for p in core.parameters())])
+    assert all(torch.equal(one, other) for one, other in zip(*runs, strict=True))
+
+
+def test_no_image_gives_no_map():
+    assert nn.Stacked2dCore((1, 12, 14)).eval()(torch.zeros(0, 1, 12, 14)).shape == (0, 64, 4, 6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("training", [False, True])
+def test_gpu_maps_and_gradients_are_those_of_the_cpu(training):
+    torch.manual_seed(0)
+    core, _ = random_core((3, 16, 20), n_layers=3, hidden_channels=8, input_kernel=5)
+    images, behaviors = torch.randn(4, 1, 16, 20), torch.randn(4, 2)
+    runs = []
+    for device in ("cpu", "cuda"):
+        core.to(device).train(training).zero_grad()
+        maps = core(images.double().to(device), behaviors.double().to(device))
+        maps.square().sum().backward()
+        runs.append([maps.detach().cpu(), *(p.grad.cpu() for p in core.parameters())])
+    for one, other in zip(*runs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.gpu
+def test_gpu_runs_the_function_of_the_cpu():
+    torch.manual_seed(0)
+    how = _convolution.ActivatedConvolutions(
+        True, 1e-5, True, torch.float64, ((0, 1), (1, 4), (0, 1))
+    )
+    tensors = [
+        torch.randn(shape, dtype=torch.float64)
+        for shape in ((3, 4, 5, 6), 4, 4, (4, 4, 1, 1), 4, (4, 1, 3, 3), 4, (4, 4, 1, 1), 4)
+    ]
+    runs = []
+    for device in ("cpu", "cuda"):
+        leaves = [t.to(device).requires_grad_() for t in tensors]
+        maps = leaves[0].detach()
+        mean, variance = maps.mean((0, 2, 3)), maps.var((0, 2, 3), correction=0)
+        out = _convolution.activated_convolutions(*leaves[:3], mean, variance, how, *leaves[3:])
+        gradients = torch.autograd.grad(out.square().sum(), leaves)
+        runs.append([out.detach().cpu(), *(g.cpu() for g in gradients)])
+    for one, other in zip(*runs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
 
 
 def test_penalty_is_the_weighted_roughness_of_the_first_filters():

@@ -77,6 +77,19 @@ def test_core_input_is_cropped_resized_and_extended_by_planes():
     assert torch.equal(images[:, 1:], batch.behaviors[:, :, None, None].expand(-1, -1, 9, 16))
 
 
+def test_a_convolutional_core_gets_planes_as_numbers():
+    core = nn.Stacked2dCore((4, 9, 16), hidden_channels=4, n_layers=2, input_kernel=3)
+    model, batches = make_model("channels", core=core), make_batches()
+    seen = []
+    core.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].shape[1]))
+    rates = model(batches)
+    assert seen == [1]
+    for mouse, batch in batches.items():
+        features = core(model.core_input(mouse, batch))
+        outputs = model.respond(mouse, features, batch.pupil)
+        torch.testing.assert_close(rates[mouse], outputs)
+
+
 def test_only_mice_with_a_shifter_use_the_pupil():
     model, batches = make_model("none"), make_batches()
     moved = {m: b._replace(pupil=b.pupil + 1) for m, b in batches.items()}

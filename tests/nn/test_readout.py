@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from v1tlearn import nn
+from v1tlearn.nn._reading import read_points
 
 KINDS = ("full", "uncorrelated", "isotropic")
 
@@ -54,11 +55,102 @@ def test_sampling_is_the_same_on_channels_last_maps_and_every_time():
     assert torch.equal(gradients[1], gradients[2])
 
 
+@given(
+    st.integers(1, 18), st.integers(1, 5), st.integers(1, 6), st.integers(1, 6), st.integers(1, 7)
+)
+def test_readouts_are_products_with_bilinear_samples(n_images, n_channels, height, width, n):
+    rng = np.random.default_rng(height + 10 * width)
+    features = rng.normal(size=(n_images, n_channels, height, width))
+    points = rng.uniform(-2.6, 2.6, size=(n_images, n, 2))
+    points[:, 0] = rng.choice([(-1, -1), (1, 1), (0, 0), (1e30, 0), (-1e30, 1)])
+    weights = rng.normal(size=(n, n_channels))
+    finite = points.clip(-9, 9)
+    expected = [
+        [interpolate(m, *point) @ w for point, w in zip(some, weights, strict=True)]
+        for m, some in zip(features, finite, strict=True)
+    ]
+    read = read_points(*(torch.tensor(values) for values in (features, points, weights)))
+    np.testing.assert_allclose(read.numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(("n_images", "height", "width", "n"), [(2, 4, 5, 6), (9, 3, 1, 1)])
+def test_readout_gradients(n_images, height, width, n):
+    torch.manual_seed(0)
+    features = torch.randn(n_images, 3, height, width, dtype=torch.float64, requires_grad=True)
+    points = (torch.rand(n_images, n, 2, dtype=torch.float64) * 2.8 - 1.4).requires_grad_()
+    weights = torch.randn(n, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(read_points, (features, points, weights))
+
+
+def test_positions_far_from_the_map_get_no_gradient():
+    points = torch.tensor([[[-2.5, 0.0], [0.0, 7.0]]], requires_grad=True)
+    read = read_points(torch.ones(1, 1, 3, 3), points, torch.ones(2, 1))
+    read.sum().backward()
+    assert (read == 0).all()
+    assert (points.grad == 0).all()
+
+
+def test_readouts_are_the_same_in_either_layout_and_every_time():
+    torch.manual_seed(0)
+    features, points, weights = torch.randn(11, 8, 7, 9), torch.rand(11, 50, 2), torch.randn(50, 8)
+    runs = []
+    for layout in (torch.contiguous_format, torch.channels_last, torch.channels_last):
+        leaves = [features.clone(memory_format=layout), points.clone(), weights.clone()]
+        read = read_points(*(leaf.requires_grad_() for leaf in leaves))
+        runs.append([read.detach(), *torch.autograd.grad(read.square().sum(), leaves)])
+    for one, other, third in zip(*runs, strict=True):
+        assert torch.equal(one, other)
+        assert torch.equal(other, third)
+
+
+def test_bfloat16_maps_are_read_in_float32():
+    torch.manual_seed(0)
+    features = torch.randn(3, 4, 5, 6).bfloat16().requires_grad_()
+    readout = nn.GaussianReadout((4, 5, 6), 7).eval()
+    exact = features.detach().float().requires_grad_()
+    read, expected = readout(features), readout(exact)
+    assert torch.equal(read, expected)
+    (gradient,) = torch.autograd.grad(read.square().sum(), features)
+    (expected,) = torch.autograd.grad(expected.square().sum(), exact)
+    assert torch.equal(gradient, expected.bfloat16())
+
+
+def test_training_keeps_no_feature_vectors():
+    readout = nn.GaussianReadout((16, 5, 6), 300)
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    features = torch.randn(8, 16, 5, 6, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        readout(features)
+    assert sum(kept.values()) < 8 * 300 * 16 * 4  # n_images x n_neurons x n_channels
+
+
+@pytest.mark.gpu
+def test_gpu_readouts_and_gradients_are_those_of_the_cpu():
+    torch.manual_seed(0)
+    shapes = ((5, 4, 6, 7), (5, 30, 2), (30, 4))
+    tensors = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    runs = []
+    for device in ("cpu", "cuda"):
+        leaves = [t.to(device).requires_grad_() for t in tensors]
+        read = read_points(*leaves)
+        gradients = torch.autograd.grad(read.square().sum(), leaves)
+        runs.append([read.detach().cpu(), *(g.cpu() for g in gradients)])
+    for one, other in zip(*runs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+
+
 def test_a_position_that_is_nan_gives_nan_instead_of_a_crash():
     points = torch.tensor([[[torch.nan, 0.0], [0.0, 0.0], [1e30, 0.0]]])
     sampled = nn.sample_features(torch.ones(1, 1, 3, 3), points)[0, :, 0]
     assert sampled.isnan().tolist() == [True, False, False]
     assert sampled[1] == 1
+    read = read_points(torch.ones(1, 1, 3, 3), points, torch.ones(3, 1))
+    assert torch.equal(read.isnan(), sampled.isnan()[None])
 
 
 @pytest.mark.parametrize("gaussian", KINDS)

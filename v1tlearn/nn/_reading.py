@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Images that are read together on a CPU: their maps stay in the cache, and they hold enough points
-# for the quick sort that torch has for long vectors of integers.
+# Points that are read together on a CPU: enough for the quick sort that torch has for long vectors
+# of integers. Cells that are: as many as stay in the cache. But always some images.
+_CHUNK_POINTS = 2**15
+_CHUNK_VALUES = 2**22
 _CHUNK_IMAGES = 8
 
 
@@ -25,9 +27,18 @@ class _Corners(NamedTuple):
     down: Tensor
 
 
-def _chunks(n_images: int, device: torch.device) -> list[slice]:
-    step = _CHUNK_IMAGES if device.type == "cpu" else max(1, n_images)
-    return [slice(i, i + step) for i in range(0, n_images, step)]
+def _step(features: Tensor, n_neurons: int) -> int:
+    """Images that are read together; elsewhere than on a CPU, all are."""
+    n_images, n_channels, height, width = features.shape
+    if features.device.type != "cpu":
+        return max(1, n_images)
+    fitting = _CHUNK_VALUES // (n_channels * (height + 4) * (width + 4))
+    return max(_CHUNK_IMAGES, min(_CHUNK_POINTS // n_neurons, fitting))
+
+
+def _chunks(features: Tensor, n_neurons: int) -> list[slice]:
+    step = _step(features, n_neurons)
+    return [slice(i, i + step) for i in range(0, len(features), step)]
 
 
 class _Table:
@@ -36,10 +47,9 @@ class _Table:
     Two rows and columns on each side, so that a point far from the map finds four cells of zeros.
     """
 
-    def __init__(self, features: Tensor, dtype: torch.dtype) -> None:
-        n_images, n_channels, height, width = features.shape
-        if features.device.type == "cpu":
-            n_images = min(n_images, _CHUNK_IMAGES)
+    def __init__(self, features: Tensor, n_neurons: int, dtype: torch.dtype) -> None:
+        _, n_channels, height, width = features.shape
+        n_images = min(len(features), _step(features, n_neurons))
         shape = (n_images, height + 4, width + 4, n_channels)
         self.cells = features.new_zeros(shape, dtype=dtype)
 
@@ -88,8 +98,8 @@ class _Read(torch.autograd.Function):
         n_images, n_neurons, _ = points.shape
         products = points.new_empty(n_images, n_neurons, 4)
         out = points.new_empty(n_images, n_neurons)
-        table = _Table(features, points.dtype)
-        for chunk in _chunks(n_images, points.device):
+        table = _Table(features, n_neurons, points.dtype)
+        for chunk in _chunks(features, n_neurons):
             corners = _corners(points[chunk], height, width)
             products[chunk] = _products(table.fill(features[chunk]), corners, weights)
             torch.sum(products[chunk] * corners.weights, -1, out=out[chunk])
@@ -106,8 +116,8 @@ class _Read(torch.autograd.Function):
         to_features = torch.empty_like(features) if need_features else None
         to_points = torch.empty_like(points) if need_points else None
         to_weights = torch.zeros_like(weights) if need_weights else None
-        table = _Table(features, points.dtype) if need_weights else None
-        for chunk in _chunks(len(points), points.device):
+        table = _Table(features, len(weights), points.dtype) if need_weights else None
+        for chunk in _chunks(features, len(weights)):
             # Neurons first: all that one has read lies together.
             g = gradient[chunk].T.contiguous()  # (n, b)
             p = points[chunk].transpose(0, 1).contiguous()

@@ -1,0 +1,150 @@
+"""The convolutional model: training step, inference and peak memory, against a plain form of it.
+
+Published size (Sensorium 2022: 36 x 64 pixels, three behaviour planes, 64 channels, batches of 128
+trials per mouse) and a small one. The plain model convolves NCHW maps with the planes
+concatenated, reads them by `grid_sample`, and walks the mice one after another. Both predict the
+same, which is checked first.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from _measure import Row, compare, parser, peak_memory, report
+from _plain import (
+    check_same,
+    our_optimizer,
+    our_step,
+    plain_model,
+    plain_optimizer,
+    plain_step,
+)
+
+from v1tlearn.nn import (
+    EncodingModel,
+    GaussianReadout,
+    ImageCropper,
+    MouseBatch,
+    Shifter,
+    Stacked2dCore,
+)
+from v1tlearn.training.devices import autocast, numerics, resolve_device
+
+N_BEHAVIORS = 3
+# name: height, width, layers, channels, input kernel, mice, neurons, trials per mouse
+SIZES = {
+    "published": (36, 64, 4, 64, 9, 1, 5000, 128),
+    "small": (36, 64, 3, 16, 9, 2, 500, 64),
+    "tiny": (16, 24, 2, 8, 5, 2, 5, 6),
+}
+# size and precision: bar of the training step
+BARS = {("published", "float32"): 2.0, ("published", "bfloat16"): 3.0}
+MEMORY_BAR = 2.0
+
+
+def make(size: str, device: str) -> tuple[EncodingModel, dict, dict]:
+    """Model in training mode, batches and targets."""
+    height, width, n_layers, channels, kernel, n_mice, n_neurons, n_trials = SIZES[size]
+    torch.manual_seed(0)
+    core = Stacked2dCore(
+        (1 + N_BEHAVIORS, height, width),
+        n_layers=n_layers,
+        hidden_channels=channels,
+        input_kernel=kernel,
+    )
+    mice = [f"mouse {i}" for i in range(n_mice)]
+    model = EncodingModel(
+        core,
+        {
+            m: GaussianReadout(core.output_shape, n_neurons, positions=torch.rand(n_neurons, 2))
+            for m in mice
+        },
+        cropper=ImageCropper((height, width)),
+        shifters={m: Shifter() for m in mice},
+        behavior_channels=True,
+    ).to(device)
+    batches = {
+        m: MouseBatch(
+            torch.randn(n_trials, 1, height, width, device=device),
+            torch.randn(n_trials, N_BEHAVIORS, device=device),
+            torch.randn(n_trials, 2, device=device),
+        )
+        for m in mice
+    }
+    targets = {m: (-torch.rand(n_trials, n_neurons, device=device).log(), None) for m in mice}
+    return model.train(), batches, targets
+
+
+def prepare_step(which: str, size: str, precision: str, device: str) -> Callable[[], object]:
+    """Training step of either model, for `peak_memory` and `compare`."""
+    model, batches, targets = make(size, device)
+    if which == "plain":
+        model = plain_model(model)
+        optimizer = plain_optimizer(model, kind="adam")
+        return lambda: plain_step(model, batches, targets, optimizer, precision)
+    optimizer = our_optimizer(model, kind="adam")
+    return lambda: our_step(model, batches, targets, optimizer, precision)
+
+
+def prepare_inference(which: str, size: str, precision: str, device: str) -> Callable[[], object]:
+    """Prediction of a batch by either model."""
+    model, batches, _ = make(size, device)
+    model = (plain_model(model) if which == "plain" else model).eval()
+
+    def predict() -> object:
+        with torch.inference_mode(), autocast(precision, torch.device(device)):
+            return model(batches)
+
+    return predict
+
+
+def rows_of(size: str, args: argparse.Namespace, device: torch.device) -> list[Row]:
+    """Time and memory of one size; the plain model is in float32 throughout."""
+    height, width, *_, n_mice, n_neurons, n_trials = SIZES[size]
+    note = f"{height} x {width}, {n_mice} x {n_neurons} neurons, {n_trials} trials each"
+    model, batches, _ = make(size, str(device))
+    for precision, tolerance in (("float32", 1e-4), ("bfloat16", 5e-2)):
+        check_same(model, plain_model(model), batches, precision, tolerance)
+    rows = []
+    for task, prepare in (("training step", prepare_step), ("inference", prepare_inference)):
+        plain = prepare("plain", size, "float32", str(device))
+        for precision in ("float32", "bfloat16"):
+            with numerics(precision, device):
+                ours = prepare("ours", size, precision, str(device))
+                seconds = compare(plain, ours, args.repeats, device)
+            bar = BARS.get((size, precision)) if task == "training step" else None
+            what = f"{task}, {size}, {precision}"
+            rows.append(Row(what, *(1e3 * s for s in seconds[:2]), "ms", seconds[2], bar, note))
+    for task, prepare in (("training step", prepare_step), ("inference", prepare_inference)):
+        used = {
+            (which, precision): peak_memory(
+                prepare.__name__, __file__, which, size, precision, str(device), device=str(device)
+            )
+            / 2**20
+            for which, precision in (
+                ("plain", "float32"),
+                ("ours", "float32"),
+                ("ours", "bfloat16"),
+            )
+        }
+        for precision in ("float32", "bfloat16"):
+            plain_use, our_use = used["plain", "float32"], used["ours", precision]
+            ratio = plain_use / our_use if our_use > 0 else None
+            measured = task == "training step" and (size, precision) in BARS
+            bar = MEMORY_BAR if measured else None
+            what = f"memory of {task}, {size}, {precision}"
+            rows.append(Row(what, plain_use, our_use, "MiB", ratio, bar, note))
+    return rows
+
+
+def main() -> None:
+    args = parser(__doc__).parse_args()
+    device = resolve_device(args.device)
+    sizes = ("tiny",) if args.quick else ("published", "small")
+    report("cnn", [row for size in sizes for row in rows_of(size, args, device)], args)
+
+
+if __name__ == "__main__":
+    main()
