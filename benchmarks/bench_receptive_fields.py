@@ -1,0 +1,140 @@
+"""Receptive fields from noise: accumulated on the device, or from images that are kept.
+
+The plain way draws all images and keeps them, predicts them in batches of the size of the
+training, one mouse after another, with materialised attention, NCHW maps and `grid_sample`, and
+multiplies all responses with all images in numpy at the end. Both ways see the same images; the
+rates are extrapolated to the 500,000 images of Li et al. (2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from _measure import Row, compare, parser, peak_memory, report
+from _plain import PlainModel, plain_model
+from bench_inference import QUICK_CNN, QUICK_V1T, SMALL_V1T, make_estimator, make_trials
+
+import v1tlearn as v1
+from v1tlearn.inspection import receptive_fields
+from v1tlearn.nn import MouseBatch
+from v1tlearn.training import resolve_device
+
+PUBLISHED_IMAGES = 500_000
+MICE = 2
+DRAWN_AT_ONCE = 512
+# Name, class, parameters, images that are timed.
+MODELS = {
+    "V1T, published size": (v1.V1TRegressor, {}, 8),
+    "V1T, small": (v1.V1TRegressor, SMALL_V1T, 512),
+    "CNN, published size": (v1.CNNRegressor, {}, 512),
+}
+QUICK = {
+    "V1T, tiny": (v1.V1TRegressor, QUICK_V1T, 20),
+    "CNN, tiny": (v1.CNNRegressor, QUICK_CNN, 20),
+}
+AGREE = {"float32": 1e-3, "bfloat16": 0.2}  # largest difference, as a share of the largest value
+
+
+def make(name: str, neurons: int, device: str) -> v1.CNNRegressor:
+    """Model of two mice without shifters, with its initial weights."""
+    kind, params, _ = (MODELS | QUICK)[name]
+    trials = make_trials(np.arange(4), MICE, neurons, "image")
+    return make_estimator(kind, {**params, "shift": "none"}, trials, device)
+
+
+def fields_plainly(
+    estimator: v1.CNNRegressor, plain: PlainModel, n_images: int
+) -> dict[str, np.ndarray]:
+    """Covariances of responses and pixels, (neurons, pixels), from images that are kept."""
+    plain.eval()
+    device, size, out = estimator.device_, estimator.batch_size, {}
+    generator = torch.Generator(device).manual_seed(0)
+    counts = [min(DRAWN_AT_ONCE, n_images - i) for i in range(0, n_images, DRAWN_AT_ONCE)]
+    drawn = [torch.rand((n, 1, 36, 64), generator=generator, device=device) for n in counts]
+    images = ((torch.cat(drawn) - 0.5) * 12**0.5).cpu().numpy()
+    for mouse in estimator.mice_:
+        parts = []
+        for start in range(0, n_images, size):
+            batch = torch.from_numpy(images[start : start + size]).to(device)
+            behaviors = batch.new_zeros(len(batch), len(estimator.core_columns_))
+            with torch.no_grad():
+                rates = plain.predict_mouse(mouse, MouseBatch(batch, behaviors))
+            parts.append(rates.cpu().numpy())
+        responses = np.concatenate(parts) * estimator.statistics_[mouse]["response_scale"]
+        pixels = images.reshape(n_images, -1)
+        products = (responses - responses.mean(0)).T @ (pixels - pixels.mean(0))
+        out[mouse] = products / n_images
+    return out
+
+
+def check(estimator: v1.CNNRegressor, plain: PlainModel, n_images: int, precision: str) -> float:
+    """Largest difference as a share of the largest value."""
+    worst = 0.0
+    found = receptive_fields(estimator, n_images)
+    for mouse, expected in fields_plainly(estimator, plain, n_images).items():
+        values = found[mouse].values.reshape(expected.shape)
+        worst = max(worst, float(np.abs(values - expected).max() / np.abs(expected).max()))
+    if not worst <= AGREE[precision]:
+        raise AssertionError(f"plain and our receptive fields differ by {worst:.2g}")
+    return worst
+
+
+def prepare(ours: bool, name: str, n_images: int, neurons: int, device: str) -> Callable:
+    """Receptive fields, for the peak of their memory."""
+    estimator = make(name, neurons, device)
+    plain = plain_model(estimator.module_)
+    if ours:
+        return lambda: receptive_fields(estimator, n_images)
+    return lambda: fields_plainly(estimator, plain, n_images)
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--neurons", type=int, default=1000, help="per mouse")
+    args = arguments.parse_args()
+    args.device = str(resolve_device(args.device))
+    if args.quick:
+        args.neurons = min(args.neurons, 10)
+    rows = []
+    models = QUICK if args.quick else MODELS
+    for name, (_, _, n_images) in models.items():
+        estimator = make(name, args.neurons, args.device)
+        plain = plain_model(estimator.module_)
+        for precision in AGREE:
+            estimator.set_params(precision=precision)
+            worst = check(estimator, plain, n_images, precision)
+            theirs, ours, ratio = compare(
+                lambda e=estimator, p=plain, n=n_images: fields_plainly(e, p, n),
+                lambda e=estimator, n=n_images: receptive_fields(e, n),
+                args.repeats,
+                estimator.device_,
+            )
+            hours = PUBLISHED_IMAGES / n_images * ours / 3600
+            note = f"{MICE} mice; 500,000 images in {hours:.3g} h; differ by {worst:.1g}"
+            what = f"{name}, {precision}"
+            rows.append(Row(what, n_images / theirs, n_images / ours, "images/s", ratio, note=note))
+    name = list(models)[-1]
+    for n_images in (20,) if args.quick else (1000, 2000):
+        plain, ours = (
+            peak_memory(
+                "prepare",
+                __file__,
+                x,
+                name,
+                n_images,
+                args.neurons,
+                args.device,
+                device=args.device,
+            )
+            / 2**20
+            for x in (False, True)
+        )
+        what = f"{name}, peak memory, {n_images} images"
+        rows.append(Row(what, plain, ours, "MiB", plain / max(ours, 1e-9)))
+    report("receptive_fields", rows, args)
+
+
+if __name__ == "__main__":
+    main()
