@@ -3,8 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import v1tlearn as v1
+from v1tlearn.estimators import _tensors
+from v1tlearn.training import InsufficientMemoryError
 from v1tlearn.trials import Trials
 
 COLUMNS = ["pupil_dilation", "pupil_dilation_derivative", "running_speed", "pupil_x", "pupil_y"]
@@ -311,3 +314,55 @@ def test_what_the_report_raises_ends_training_in_good_order(small, trials):
     reference = small(max_epochs=2, schedule="constant").fit(trials)
     assert est.n_iter_ == 2
     np.testing.assert_array_equal(est.predict(trials)["A"], reference.predict(trials)["A"])
+
+
+WAYS = ("compile", "micro_batch_size", "checkpoint_activations", "stream_data")
+
+
+@pytest.mark.parametrize("kind", [v1.V1TRegressor, v1.ViTRegressor])
+def test_less_memory_gives_the_same_model(kind, small, trials, equal):
+    """Recomputation to the bit; parts draw other random numbers, which are many enough to see."""
+    plain = small(kind, checkpoint_activations=False).fit(trials)
+    again = small(kind, checkpoint_activations=True).fit(trials)
+    assert equal(again.predict(trials), plain.predict(trials))
+    parts = small(kind, micro_batch_size=5).fit(trials)
+    assert not equal(parts.predict(trials), plain.predict(trials))
+    assert parts.score(trials) == pytest.approx(plain.score(trials), abs=0.1)
+
+
+@pytest.mark.parametrize("kind", [v1.CNNRegressor, v1.LNRegressor])
+def test_parts_of_batches_are_not_for_batch_normalisation(kind, small, trials, equal):
+    est = small(kind).fit(trials)
+    expected = est.predict(trials)
+    est.set_params(micro_batch_size=5)
+    with pytest.raises(ValueError, match="micro_batch_size=5 is below batch_size=16, but the core"):
+        est.fit(trials)
+    assert equal(est.predict(trials), expected)  # the earlier fit stays
+    est.set_params(micro_batch_size=16).fit(trials)
+    new = est.transfer(trials, micro_batch_size=5)  # a frozen core uses running statistics
+    assert np.isfinite(new.score(trials))
+
+
+def test_compiling_without_a_compiler_is_refused(small, trials, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(ValueError, match=r"compile=True needs a C\+\+ compiler"):
+        small(compile=True).fit(trials)
+    small(max_epochs=0).fit(trials)
+
+
+def test_full_memory_is_told_by_fit(small, trials, monkeypatch):
+    def fail(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB. GPU 0")
+
+    monkeypatch.setattr(_tensors, "to_device", fail)
+    est = small()
+    with pytest.raises(InsufficientMemoryError, match=r"mice \['A', 'B'\].*3.00 GiB.*stream_data"):
+        est.fit(trials)
+    assert not hasattr(est, "module_")
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_ways_of_computing_may_change_between_fits(name, small, trials):
+    est = small(warm_start=True).fit(trials)
+    est.set_params(**{name: 16 if name == "micro_batch_size" else False}).fit(trials)
+    assert est.n_iter_ == 4

@@ -370,7 +370,7 @@ def test_what_was_asked_for_is_done(monkeypatch):
 def test_parts_on_a_cpu_do_not_leave_the_caches(monkeypatch):
     model, data, settings = make_model(Transformer), make_data(), TrainingSettings(8, 1)
     largest = memory.measure(model, data, settings).largest
-    monkeypatch.setattr(memory, "_CPU_TENSOR", 3.5 * largest)
+    monkeypatch.setattr(memory, "_TENSOR_PER_THREAD", 3.5 * largest / torch.get_num_threads())
     found = resolve_settings(model, data, settings)
     assert found.micro_batch_size == 3  # three parts of 3, 3 and 2
     assert found.prediction_batch_size == 7  # images of two mice pass together in training

@@ -122,7 +122,8 @@ device : str, default="auto"
     "auto" takes cuda, mps or cpu, whichever is there first.
 precision : {{"auto", "float32", "tf32", "bfloat16"}}, default="auto"
     "auto" is bfloat16 for training on CUDA devices that have it, float32 otherwise. "tf32" is the
-    fast form of float32 that CUDA devices have, and float32 elsewhere.
+    fast form of float32 that CUDA devices have, and float32 elsewhere. Weights, sums and losses
+    are float32 always; ``benchmarks/bench_precision.py`` prints what the formats do to the score.
 compile : "auto" or bool, default="auto"
     Whether to compile the core with ``torch.compile`` before training. "auto" does so on CUDA
     devices where the training is long enough to earn the time it takes.

@@ -29,6 +29,7 @@ from v1tlearn.metrics.tensors import correlation
 from v1tlearn.model_selection import split_by_image
 from v1tlearn.training import (
     ConstantSchedule,
+    MouseData,
     TrainingSettings,
     draw_seed,
     resolve_device,
@@ -36,6 +37,7 @@ from v1tlearn.training import (
     resolve_settings,
     train,
 )
+from v1tlearn.training.memory import remedies_named
 from v1tlearn.trials import Responses, Trials
 
 logger = logging.getLogger("v1tlearn")
@@ -108,6 +110,8 @@ class EncodingRegressor(
             If arguments are of the wrong form, shape or content; mouse and variable are named.
         NonFiniteLossError
             If the loss becomes NaN. The best model so far is kept.
+        InsufficientMemoryError
+            If memory does not suffice; what helps is named. The best model so far is kept.
         """
         call = self._read_fit(
             stimuli,
@@ -332,12 +336,12 @@ class EncodingRegressor(
             begin()
             self._to_device()
             self.precision_ = resolve_precision(self.precision, self.device_, training=True)
-            data = _tensors.to_device(self, trials, target)
+            data = self._bring(trials, target)
             validation = None
             if held_out is not None:
                 _inputs.check_like_fit(self, held_out[0])
                 _tensors.check_validation(held_out[1])
-                validation = _tensors.to_device(self, *held_out)
+                validation = self._bring(*held_out)
             schedule = make_schedule(self) if validation is not None else ConstantSchedule()
             optimizer = make_optimizer(self, self.module_)
             settings = resolve_settings(self.module_, data, self._settings(max_epochs))
@@ -362,6 +366,11 @@ class EncodingRegressor(
                 on_epoch=report,
             )
         return self
+
+    def _bring(self, trials: Trials, target: Responses) -> dict[str, MouseData]:
+        where = f"bringing the trials of the mice {trials.mice} to the device {self.device_}"
+        with remedies_named(where, ["stream_data=True", "fewer trials or mice at a time"]):
+            return _tensors.to_device(self, trials, target)
 
     def _settings(self, max_epochs: int) -> TrainingSettings:
         return TrainingSettings(

@@ -7,14 +7,14 @@ setting                         what "auto" decides
 ==============================  ===============================================================
 ``micro_batch_size``            CUDA: as many trials at once as fit into nine tenths of the free
                                 memory. CPU: as many as fit into half of the machine's memory,
-                                and for speed no more than make tensors of 16 MB: larger ones
-                                leave the caches, and get new pages from the system every time.
-                                Parts of equal size. The whole batch elsewhere, and with batch
+                                and for speed no more than make tensors of 8 MB per thread: larger
+                                ones leave the caches, and get new pages from the system every
+                                time. Parts of equal size. The whole batch elsewhere, and with batch
                                 normalisation, which a part of a batch would change.
 ``checkpoint_activations``      Where not even a single trial fits otherwise; with batch
                                 normalisation, where the batch does not.
-``prediction_batch_size``       CPU: trials that make tensors of 16 MB. CUDA: those that would fit
-                                in training, at most 1,024, and not fewer than in training.
+``prediction_batch_size``       CPU: trials that make tensors of that size. CUDA: those that would
+                                fit in training, at most 1,024, at least those of a batch.
 ==============================  ===============================================================
 
 On a CPU nothing depends on how much memory is free at the moment, so that runs can be repeated bit
@@ -47,7 +47,7 @@ from v1tlearn.training.rng import initial_rng, isolated_rng
 from v1tlearn.training.settings import TrainingSettings
 
 _PROBE_TRIALS = 2
-_CPU_TENSOR = 2**24  # bytes
+_TENSOR_PER_THREAD = 2**23  # bytes
 _CPU_SHARE, _CUDA_SHARE = 0.5, 0.9
 _LARGEST_PREDICTION = 1024  # trials
 # Going back through an operation takes, beside what was kept, the gradients of its outputs and
@@ -335,7 +335,7 @@ def plan(
     wanted = batch if isinstance(size, str) else min(size, batch)
     if isinstance(size, str) and not takes_batch_statistics(model):
         if device.type == "cpu":
-            wanted = min(batch, max(1, int(_CPU_TENSOR / max(1.0, footprint.largest))))
+            wanted = min(batch, max(1, int(_cpu_tensor() / max(1.0, footprint.largest))))
         smallest = 1
     else:
         smallest = wanted
@@ -354,6 +354,11 @@ def plan(
     )
 
 
+def _cpu_tensor() -> int:
+    """Bytes of the largest tensors that are quick to work on."""
+    return _TENSOR_PER_THREAD * torch.get_num_threads()
+
+
 def _even(batch: int, at_most: int) -> int:
     """Size of as few parts as possible, as equal as possible."""
     return -(-batch // -(-batch // at_most))
@@ -363,7 +368,7 @@ def _prediction_batch_size(
     settings: TrainingSettings, footprint: Footprint, memory: float | None, device: torch.device
 ) -> int:
     if device.type == "cpu":
-        return max(1, int(_CPU_TENSOR * footprint.mice / max(1.0, footprint.largest)))
+        return max(1, int(_cpu_tensor() * footprint.mice / max(1.0, footprint.largest)))
     if memory is None:
         return settings.batch_size
     fitting = int(memory * footprint.mice / max(1.0, footprint.step(checkpointed=False)))
