@@ -94,6 +94,7 @@ def prepare_inference(which: str, size: str, precision: str, device: str) -> Cal
     model = (plain_model(model) if which == "plain" else model).eval()
 
     def predict() -> object:
+        """One batch of each mouse."""
         with torch.inference_mode(), autocast(precision, torch.device(device)):
             return model(batches)
 
@@ -140,6 +141,7 @@ def rows_of(size: str, args: argparse.Namespace, device: torch.device) -> list[R
 
 
 def main() -> None:
+    """Run at either size, or tiny."""
     args = parser(__doc__).parse_args()
     device = resolve_device(args.device)
     sizes = ("tiny",) if args.quick else ("published", "small")
