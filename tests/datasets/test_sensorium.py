@@ -341,6 +341,12 @@ def _save(name, values, **kwargs):
         ),
         (lambda root: (root / "data/images/0.npy").write_bytes(b""), "0.npy: is not a readable"),
         (lambda root: (root / "config.json").write_text("{"), "config.json .* not a JSON object"),
+        (
+            lambda root: (root / "config.json").write_text(
+                '{"v1tlearn": {"attrs": {"depth": {}}}}'
+            ),
+            "config.json .* tells of depth, whose files are missing",
+        ),
     ],
 )
 @pytest.mark.parametrize("zipped", [False, True])
@@ -385,8 +391,32 @@ def test_a_damaged_or_replaced_zip_is_noticed_on_reading(mouse, tmp_path):
             dataset.stimuli[3].load()
         dataset.stimuli[2].load()
     path.write_bytes(content[: offset + 10])
-    with pytest.raises(ValueError, match=r"damaged .the zip ends before it"):
+    with pytest.raises(ValueError, match=r"damaged .the zip ends within it"):
         dataset.stimuli[4].load()
+
+
+@given(data=st.data())
+def test_no_damage_to_a_zip_gives_other_data(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("damaged") / "m.zip"
+    dataset = recording(position=(("neuron", "axis"), np.arange(9, dtype="f4").reshape(3, 3)))
+    (path,) = write_sensorium({"m": dataset}, path.parent, zip=True)
+    intact = read_sensorium(path)["m"].to_dataset().load()
+    damaged = bytearray(path.read_bytes())
+    start = data.draw(st.integers(0, len(damaged) - 1))
+    if data.draw(st.booleans()):
+        damaged[start] ^= data.draw(st.integers(1, 255))
+    else:
+        end = start + data.draw(st.integers(0, 200))
+        damaged[start:end] = data.draw(st.binary(max_size=20))
+    path.write_bytes(damaged)
+    try:
+        (found,) = (node.to_dataset().load() for node in read_sensorium(path).children.values())
+    except ValueError:
+        return
+    # A damaged name hides a file that no recording needs to have; the others are as they were.
+    for name in set(found.variables) & set(intact.variables):
+        xr.testing.assert_equal(found[name].variable, intact[name].variable)
+    assert {"stimuli", "responses", "tier"} <= set(found.variables)
 
 
 def test_other_zip_methods_are_refused(mouse, tmp_path):

@@ -5,6 +5,7 @@ Knows the npy and zip formats; which file means what in a recording stands in se
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import os
@@ -74,6 +75,21 @@ class FolderFiles:
             return (self.root / name).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def fingerprint(self) -> str:
+        """Return a text that changes with the names, sizes or times of the files."""
+        found = []
+        for folder in ("data", "meta"):
+            for parent, _, names in os.walk(self.root / folder, followlinks=True):
+                for name in names:
+                    path = os.path.join(parent, name)
+                    state = os.stat(path)
+                    found.append(
+                        f"{path[len(str(self.root)) :]}\0{state.st_size}\0{state.st_mtime_ns}"
+                    )
+        config = self.read("config.json") or b""
+        text = "\n".join(sorted(found)).encode("utf-8", "surrogateescape")
+        return hashlib.sha256(text + config).hexdigest()
 
     def members(self, folder: str, names: Sequence[str]) -> FolderMembers:
         """Return a reader of the files `names` of `folder`, by number."""

@@ -5,6 +5,7 @@ Knows the zip format; what the members hold is told in _trial_files.py.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import struct
@@ -41,6 +42,7 @@ _COLUMNS = ("offset", "size", "full_size", "method", "crc", "flags")
 # Signature, length of the name, length of the extra field.
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _HEADER_GUESS = 512  # bytes, with name and extra field; a member with a longer one is read again
+_MOST_INFLATED = 1032  # bytes of data that deflate can make of one
 _READ_BYTES = 2**20  # read at once where members are neighbours
 _READ_GAP = 2**14  # members this far apart are neighbours
 
@@ -86,6 +88,8 @@ class ZipDirectory:
             ]
             found = [info.filename for info in infos], np.array(table, np.int64).reshape(-1, 6)
         names, table = found
+        if (table[:, 0] < 0).any():
+            raise zipfile.BadZipFile("its beginning is missing")
         files = [k for k, name in enumerate(names) if not name.endswith("/")]
         return cls([names[k] for k in files], table[files])
 
@@ -163,6 +167,14 @@ class ZipFiles:
         _, data = next(self.members(folder, [file]).read_many(np.zeros(1, np.int64)))
         return bytes(data)
 
+    def fingerprint(self) -> str:
+        """Return a text that changes with the zip: its size, time and central directory."""
+        found = os.stat(self.path)
+        directory = hashlib.sha256(self._table.tobytes())
+        for folder, files in self._folders.items():
+            directory.update("\n".join([folder, *files, ""]).encode("utf-8", "surrogateescape"))
+        return f"{found.st_size} {found.st_mtime_ns} {directory.hexdigest()}"
+
     def members(self, folder: str, names: Sequence[str]) -> ZipMembers:
         """Return a reader of the files `names` of `folder`, by number."""
         inside = f"{self.prefix}{folder}/" if folder else self.prefix
@@ -208,42 +220,67 @@ class ZipMembers:
         """
         order = np.argsort(self.table[numbers, 0], kind="stable")
         offsets, sizes = self.table[numbers[order], :2].T
-        ends = offsets + _HEADER_GUESS + sizes
-        # Where the row of neighbours ends that each member is in.
+        ends = offsets + len(self.folder) + _HEADER_GUESS + sizes
+        # Where the row of neighbours ends that each member is in, or what is read at once of it.
         last = np.append(np.flatnonzero(offsets[1:] - ends[:-1] > _READ_GAP), len(order) - 1)
         stops = np.repeat(ends[last], np.diff(last, prepend=-1))
         stops = np.maximum(ends, np.minimum(stops, offsets + _READ_BYTES))
-        buffer = memoryview(bytearray((stops - offsets).max()))
-        start, read = 0, buffer[:0]
         with open(self.path, "rb", buffering=0) as file:
-            for position, end, stop in zip(
-                order.tolist(), ends.tolist(), stops.tolist(), strict=True
+            n_file = os.fstat(file.fileno()).st_size
+            lengths = np.clip(stops, 0, n_file) - np.minimum(offsets, n_file)
+            buffer = memoryview(bytearray(lengths.max()))
+            start, read = 0, buffer[:0]
+            for position, offset, size, length in zip(
+                *map(np.ndarray.tolist, (order, offsets, sizes, lengths)), strict=True
             ):
                 number = numbers[position]
-                offset, size, full_size, method, crc = self.table[number].tolist()
-                if end > start + len(read):
-                    start, read = offset, _read_at(file, offset, buffer[: stop - offset])
-                header = offset - start
-                if len(read) < header + _LOCAL_HEADER.size:
-                    raise self._damaged(number, "the zip ends before it")
-                signature, n_name, n_extra = _LOCAL_HEADER.unpack_from(read, header)
-                if signature != b"PK\x03\x04":
-                    raise self._damaged(number, "the zip was replaced since it was opened")
-                content = header + _LOCAL_HEADER.size + n_name + n_extra
-                if len(read) >= content + size:
-                    data = read[content : content + size]
-                else:
-                    data = _read_at(file, start + content, memoryview(bytearray(size)))
-                    if len(data) < size:
-                        raise self._damaged(number, "the zip ends within it")
-                if method:
-                    try:
-                        data = zlib.decompress(data, -zlib.MAX_WBITS, full_size or 1)
-                    except zlib.error as error:
-                        raise self._damaged(number, str(error)) from error
-                if len(data) != full_size or zlib.crc32(data) != crc:
-                    raise self._damaged(number, "its checksum does not match")
-                yield position, data
+                if offset - start + _HEADER_GUESS + len(self.folder) + size > len(read):
+                    start, read = offset, _read_at(file, offset, buffer[:length])
+                member = read[offset - start :]
+                n_header = self._check_header(number, member)
+                if offset + n_header + size > n_file:
+                    raise self._damaged(number, "the zip ends within it")
+                if n_header + size > len(member):  # an extra field of uncommon length
+                    member = _read_at(file, offset, memoryview(bytearray(n_header + size)))
+                yield position, self._unpack(number, member[n_header : n_header + size])
+
+    def _check_header(self, number: int, member: memoryview) -> int:
+        """Return the length of a member's own header, with name and extra field."""
+        if len(member) < _LOCAL_HEADER.size:
+            raise self._damaged(number, "the zip ends within it")
+        signature, n_name, n_extra = _LOCAL_HEADER.unpack_from(member)
+        if signature != b"PK\x03\x04":
+            raise self._damaged(number, "the zip was replaced since it was opened")
+        n_header = _LOCAL_HEADER.size + n_name
+        if len(member) < n_header:
+            raise self._damaged(number, "the zip ends within it")
+        if not self._is_named(number, bytes(member[_LOCAL_HEADER.size : n_header])):
+            raise self._damaged(number, "another member lies in its place")
+        return n_header + n_extra
+
+    def _is_named(self, number: int, stored: bytes) -> bool:
+        """Tell whether a member's own header has the name that the central directory told."""
+        name = (self.folder + self.names[number]).replace("\\", "/")
+        stored = stored.replace(b"\\", b"/")  # which Windows separates with
+        if name.isascii():
+            return stored == name.encode("ascii")
+        # Folders in other alphabets may be encoded in more ways than these.
+        found = {stored.decode("utf-8", "replace"), stored.decode("cp437")}
+        return name.rpartition("/")[2] in {one.rpartition("/")[2] for one in found}
+
+    def _unpack(self, number: int, content: memoryview) -> bytes | memoryview:
+        """Return a member's data, inflated where it is deflated, once its checksum fits."""
+        _, size, full_size, method, crc = self.table[number].tolist()
+        data: bytes | memoryview = content
+        if method != zipfile.ZIP_STORED:
+            expected = min(full_size, _MOST_INFLATED * size)  # a damaged size may be any
+            try:
+                data = zlib.decompress(content, -zlib.MAX_WBITS, expected or 1)
+            except zlib.error as error:
+                raise self._damaged(number, str(error)) from error
+        if len(data) != full_size or zlib.crc32(data) != crc:
+            raise self._damaged(number, "its checksum does not match")
+        return data
 
     def where(self, number: int) -> str:
         """Return the zip and the name of one member."""

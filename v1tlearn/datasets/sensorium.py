@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import re
+import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
+from v1tlearn.datasets._sensorium_cache import cached_trials
 from v1tlearn.datasets._trial_files import (
     FolderFiles,
     TrialArray,
@@ -73,6 +75,7 @@ WITHHELD_TIERS = ("test", "final_test")
 def read_sensorium(
     path: str | os.PathLike | Sequence[str | os.PathLike],
     names: Sequence[str] | Mapping[str, str] | None = None,
+    cache: str | os.PathLike | None = None,
 ) -> xr.DataTree:
     """Open recordings in the Sensorium 2022 / Franke 2022 layout, without unpacking or loading.
 
@@ -86,6 +89,10 @@ def read_sensorium(
         Names of the mice: in the order of the recordings, or by data key. Without it a mouse is
         called by its data key, "21067-10-18" for `static21067-10-18-GrayImageNet-...`, or else by
         the name of its folder or zip.
+    cache : path, optional
+        A folder, made if missing, that keeps the trials of each recording in an uncompressed
+        netCDF store: written when a recording is first read, opened from then on, with the same
+        result. Without it nothing is written.
 
     Returns
     -------
@@ -103,10 +110,22 @@ def read_sensorium(
         If a path does not exist.
     ValueError
         Naming the mouse and the file: truncated zips, missing, misnumbered or damaged files,
-        shapes or numbers of trials that differ, arrays of pickled objects.
+        shapes or numbers of trials that differ, arrays of pickled objects; a source that changes
+        while it is read into the cache; a cache that is no folder.
+    OSError
+        If the trials do not fit on the disk of the cache.
 
     Notes
     -----
+    A store in the cache is used as long as these are as they were when it was written: the path of
+    the source; of a zip, its size, time of change (in nanoseconds) and central directory, which
+    holds the names, sizes and checksums of all members; of a folder, the names, sizes and times of
+    change of all files below `data` and `meta`, and the content of `config.json`; the version of
+    the store's format. Otherwise it is written anew, and the old one removed. Labels and
+    statistics always come from the source, which has to stay in place. A store gets its name when
+    it is complete, so several processes may share a cache, and one that is killed leaves at most
+    a hidden file, removed a day later when a store of that recording is written.
+
     Responses of a test tier that are all zero were withheld for a competition and read as NaN.
     Other arrays in `meta/trials` and `meta/neurons` become coordinates `trial_...`, `neuron_...`;
     statistics of the frames with a stimulus end in `_stimulus_frame`.
@@ -129,7 +148,16 @@ def read_sensorium(
             )
         datasets[name], origins[name] = _read_mouse(name, files), str(files)
     validate_recordings(datasets, check_values=False)
-    return xr.DataTree(children={name: xr.DataTree(ds) for name, ds in datasets.items()})
+    if cache is not None:
+        datasets = {
+            name: cached_trials(name, dataset, files, Path(cache))
+            for (name, dataset), (_, files) in zip(datasets.items(), found, strict=True)
+        }
+    tree = xr.DataTree(children={name: xr.DataTree(ds) for name, ds in datasets.items()})
+    if cache is not None:
+        for name, dataset in datasets.items():  # which xarray forgets
+            tree.children[name].set_close(dataset.close)
+    return tree
 
 
 # -- finding mice ------------------------------------------------------------------------------
@@ -166,7 +194,7 @@ def _find_mice(path: Path) -> list[tuple[str, FolderFiles | ZipFiles]]:
 def _mice_in_zip(path: Path) -> list[tuple[str, FolderFiles | ZipFiles]]:
     try:
         directory = ZipDirectory.read(path)
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, struct.error) as error:
         raise ValueError(
             f"{path} is not a readable zip ({error}); it is probably truncated: download or copy "
             "it again"
@@ -280,6 +308,11 @@ def _read_mouse(mouse: str, files: FolderFiles | ZipFiles) -> xr.Dataset:
         variables |= _read_statistics(mouse, files, name, folders, shapes[name])
     dataset = xr.Dataset(variables, coords)
     for name, own in config.get("attrs", {}).items():
+        if name and name not in dataset:
+            raise ValueError(
+                f"mouse {mouse!r}: config.json in {files} tells of {name}, whose files are "
+                "missing; copy or download the recording again, or remove config.json"
+            )
         (dataset if name == "" else dataset[name]).attrs = own
     return dataset
 

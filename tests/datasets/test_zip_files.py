@@ -1,0 +1,221 @@
+import os
+import struct
+import zipfile
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from v1tlearn.datasets import _zip_files
+from v1tlearn.datasets._zip_files import ZipDirectory, ZipFiles
+
+names = st.text("ab/.é7\\", min_size=1, max_size=8).filter(lambda name: name.strip("/"))
+methods = st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+contents = st.binary(max_size=80) | st.integers(0, 3000).map(bytes)
+
+
+def write(path, members, *, comment=b"", before=b"", extra=b""):
+    """Write {name: (content, method)}; streamed ones, whose sizes follow them, at odd places."""
+    with open(path, "wb") as file:
+        file.write(before)
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.comment = comment
+            for place, (name, (content, method)) in enumerate(members.items()):
+                info = zipfile.ZipInfo(name)
+                info.compress_type, info.extra = method, extra
+                with archive.open(info, "w", force_zip64=place % 3 == 2) as member:
+                    member.write(content)
+
+
+def read_all(path, numbers, folder="", prefix=""):
+    """Return the content of the files of one folder, by name, read as numbered."""
+    files = ZipFiles(path, prefix, ZipDirectory.read(path))
+    found = files.listdir(folder)
+    members = files.members(folder, found)
+    numbers = np.array([number % len(found) for number in numbers])
+    content = {}
+    for position, data in members.read_many(numbers):
+        content.setdefault(found[numbers[position]], []).append(bytes(data))
+    assert sum(map(len, content.values())) == len(numbers)
+    return content
+
+
+@given(
+    members=st.dictionaries(names, st.tuples(contents, methods), min_size=1, max_size=12),
+    comment=st.sampled_from([b"", b"hello", b"PK\x05\x06" + bytes(18)]),
+    before=st.sampled_from([b"", b"#!/bin/sh\n"]),
+)
+def test_the_directory_is_the_one_that_zipfile_reads(tmp_path_factory, members, comment, before):
+    path = tmp_path_factory.mktemp("any") / "a.zip"
+    write(path, members, comment=comment, before=before)
+    directory = ZipDirectory.read(path)
+    with zipfile.ZipFile(path) as archive:
+        infos = [info for info in archive.infolist() if not info.is_dir()]
+    assert directory.names == [info.filename for info in infos]
+    assert directory.table.tolist() == [
+        [i.header_offset, i.compress_size, i.file_size, i.compress_type, i.CRC, i.flag_bits]
+        for i in infos
+    ]
+
+
+def test_an_ordinary_directory_is_read_without_zipfile(tmp_path):
+    write(tmp_path / "a.zip", {"a/1": (b"x", zipfile.ZIP_DEFLATED), "a/": (b"", 0)})
+    with mock.patch.object(zipfile, "ZipFile", side_effect=AssertionError):
+        assert ZipDirectory.read(tmp_path / "a.zip").names == ["a/1"]
+
+
+@given(
+    members=st.lists(st.tuples(contents, methods), min_size=1, max_size=9),
+    numbers=st.lists(st.integers(0, 99), min_size=1, max_size=20),
+    read_bytes=st.sampled_from([1, 50, 2**20]),
+    gap=st.sampled_from([0, 100, 2**14]),
+    guess=st.sampled_from([40, 512]),
+    extra=st.sampled_from([b"", struct.pack("<2H", 0x9999, 700) + bytes(700)]),
+    folder=st.sampled_from(["", "data/", "dätä/", "日本/"]),
+)
+def test_members_are_read_in_any_order_and_number(
+    tmp_path_factory, members, numbers, read_bytes, gap, guess, extra, folder
+):
+    path = tmp_path_factory.mktemp("any") / "a.zip"
+    named = {f"{folder}{number}": member for number, member in enumerate(members)}
+    write(path, named, extra=extra)
+    with mock.patch.multiple(
+        _zip_files, _READ_BYTES=read_bytes, _READ_GAP=gap, _HEADER_GUESS=guess
+    ):
+        found = read_all(path, numbers, folder.rstrip("/"))
+    for name, copies in found.items():
+        assert set(copies) == {named[folder + name][0]}
+    expected = {str(number % len(members)) for number in numbers}
+    assert set(found) == expected
+
+
+@given(
+    sizes=st.lists(st.integers(0, 5000), min_size=1, max_size=30),
+    numbers=st.lists(st.integers(0, 29), min_size=1, max_size=60),
+    n_shares=st.integers(1, 12),
+)
+def test_shares_are_stretches_of_the_zip_of_about_equal_size(
+    tmp_path_factory, sizes, numbers, n_shares
+):
+    path = tmp_path_factory.mktemp("any") / "a.zip"
+    write(path, {str(k): (bytes(size), zipfile.ZIP_STORED) for k, size in enumerate(sizes)})
+    files = ZipFiles(path, "", ZipDirectory.read(path))
+    members = files.members("", [str(k) for k in range(len(sizes))])
+    numbers = np.array(numbers) % len(sizes)
+    shares = members.shares(numbers, n_shares)
+    assert len(shares) <= n_shares
+    assert sorted(np.concatenate(shares).tolist()) == list(range(len(numbers)))
+    in_file_order = numbers[np.concatenate(shares)]
+    assert (np.diff(in_file_order) >= 0).all()
+    all_bytes = np.array(sizes)[numbers]
+    for share in shares:
+        assert all_bytes[share].sum() <= all_bytes.sum() / n_shares + 2 * all_bytes.max() + 1
+
+
+def test_neighbours_are_read_at_once(tmp_path):
+    path = tmp_path / "a.zip"
+    write(path, {str(k): (os.urandom(900), zipfile.ZIP_DEFLATED) for k in range(100)})
+    with mock.patch.object(_zip_files, "_read_at", wraps=_zip_files._read_at) as reads:
+        assert len(read_all(path, range(100))) == 100
+        assert reads.call_count <= 2  # the last is read again: the file ends where it is guessed to
+        reads.reset_mock()
+        read_all(path, [3, 97])
+        assert reads.call_count == 2
+
+
+def small_zip(path):
+    content = {"a/0": b"0" * 70, "a/1": bytes(range(40)), "a/2": b""}
+    methods = (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    write(path, dict(zip(content, zip(content.values(), methods, strict=True), strict=True)))
+    return content
+
+
+def allowed(path, content):
+    """Read a damaged zip: an error, or members as they were, none under another's name."""
+    try:
+        found = read_all(path, range(3), "a")
+    except (ValueError, zipfile.BadZipFile, EOFError, NotImplementedError, struct.error):
+        return
+    except (KeyError, ZeroDivisionError):  # the test's own: no such folder, no file in it
+        return
+    for name, copies in found.items():
+        assert set(copies) == {content[f"a/{name}"]}
+
+
+@pytest.mark.parametrize("change", [0x01, 0x20, 0x80, 0xFF])
+def test_no_changed_byte_gives_other_data(tmp_path, change):
+    path = tmp_path / "a.zip"
+    content = small_zip(path)
+    intact = path.read_bytes()
+    for place in range(len(intact)):
+        damaged = bytearray(intact)
+        damaged[place] ^= change
+        path.write_bytes(damaged)
+        allowed(path, content)
+
+
+def test_no_truncation_gives_other_data(tmp_path):
+    path = tmp_path / "a.zip"
+    small_zip(path)
+    intact = path.read_bytes()
+    for length in range(len(intact)):
+        path.write_bytes(intact[:length])
+        with pytest.raises((zipfile.BadZipFile, ValueError)):
+            ZipDirectory.read(path)
+
+
+def test_a_zip_that_is_cut_off_after_it_was_opened_gives_no_other_data(tmp_path):
+    path = tmp_path / "a.zip"
+    content = small_zip(path)
+    intact = path.read_bytes()
+    members = ZipFiles(path, "", ZipDirectory.read(path)).members("a", ["0", "1", "2"])
+    directory = intact.index(b"PK\x01\x02")
+    for length in range(len(intact)):
+        path.write_bytes(intact[:length])
+        if length < directory:
+            with pytest.raises(ValueError, match=r"a/\d: damaged .the zip ends"):
+                list(members.read_many(np.arange(3)))
+        else:
+            data = [bytes(data) for _, data in members.read_many(np.arange(3))]
+            assert data == list(content.values())
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+def test_no_overwritten_stretch_gives_other_data(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("any") / "a.zip"
+    content = small_zip(path)
+    damaged = bytearray(path.read_bytes())
+    start = data.draw(st.integers(0, len(damaged)))
+    old = data.draw(st.integers(0, 40))
+    damaged[start : start + old] = data.draw(
+        st.binary(max_size=40) | st.sampled_from([b"\0" * 8, b"\xff" * 8, bytes(damaged[:35])])
+    )
+    path.write_bytes(damaged)
+    allowed(path, content)
+
+
+def test_a_size_far_beyond_the_zip_takes_no_memory(tmp_path):
+    path = tmp_path / "a.zip"
+    content = small_zip(path)
+    entry = path.read_bytes().index(b"PK\x01\x02")
+    for field in (20, 24):  # size in the zip, full size
+        damaged = bytearray(path.read_bytes())
+        damaged[entry + field : entry + field + 4] = b"\xf0\xff\xff\x7f"
+        (tmp_path / "b.zip").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"a/0: damaged"):
+            read_all(tmp_path / "b.zip", range(3), "a")
+    allowed(path, content)
+
+
+def test_exchanged_names_are_noticed(tmp_path):
+    path = tmp_path / "a.zip"
+    small_zip(path)
+    intact = path.read_bytes()
+    directory = intact.index(b"PK\x01\x02")
+    swapped = intact[directory:].replace(b"a/0", b"a/x").replace(b"a/1", b"a/0")
+    path.write_bytes(intact[:directory] + swapped.replace(b"a/x", b"a/1"))
+    with pytest.raises(ValueError, match=r"a/\d: damaged .another member lies in its place"):
+        read_all(path, range(3), "a")

@@ -1,0 +1,133 @@
+"""Trials of Sensorium folders and zips kept in one netCDF store per recording.
+
+Labels and statistics are small and always come from the source; sensorium.py reads them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import logging
+import os
+import re
+import shutil
+import time
+import uuid
+from pathlib import Path
+
+import xarray as xr
+
+from v1tlearn.datasets._trial_files import FolderFiles
+from v1tlearn.datasets._zip_files import ZipFiles
+from v1tlearn.datasets.schema import DIMS
+from v1tlearn.datasets.store import save_recordings
+
+logger = logging.getLogger(__name__)
+
+# Part of the name of a store: raise it whenever reading a source gives other values than before.
+_VERSION = 1
+_GROUP = "recording"
+_ABANDONED_SECONDS = 24 * 3600
+
+
+def cached_trials(
+    mouse: str, dataset: xr.Dataset, files: FolderFiles | ZipFiles, folder: Path
+) -> xr.Dataset:
+    """Return a recording whose trials are read from a store in `folder`, written if missing.
+
+    The name of the store holds hashes of the source's path and of its fingerprint, so a store is
+    never used for another source, nor replaced by other trials while someone reads it.
+    """
+    fingerprint = files.fingerprint()
+    source = f"{_stem(files)}-{_hash(str(files))}"
+    path = Path(os.path.abspath(folder)) / f"{source}-{_hash(f'{_VERSION} {fingerprint}')}.nc"
+    names = [name for name in DIMS if name in dataset]
+    opened = None
+    if path.exists():
+        try:
+            opened = _open(path)
+        except (OSError, RuntimeError) as error:
+            logger.warning("mouse %r: %s is broken (%s) and written again", mouse, path, error)
+    if opened is None:
+        _make_folder(path.parent)
+        logger.info("mouse %r: keeping the trials of %s in %s", mouse, files, path)
+        labels = [name for name in dataset[names].coords if name != "behavior"]
+        stored = dataset[names].drop_vars(labels).drop_attrs()
+        _write(mouse, stored, files, fingerprint, path)
+        _remove_left_behind(path.parent, source, path)
+        opened = _open(path)
+    result = dataset.assign({name: opened.variables[name] for name in names})
+    for name in names:
+        result[name].attrs = dataset[name].attrs
+    result.set_close(opened.close)
+    return result
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(
+            f"cache is {folder}, which is no folder; expected the path of one to keep stores in"
+        ) from None
+
+
+def _open(path: Path) -> xr.Dataset:
+    return xr.open_dataset(path, group=_GROUP, engine="netcdf4", cache=False, decode_cf=False)
+
+
+def _write(
+    mouse: str,
+    dataset: xr.Dataset,
+    files: FolderFiles | ZipFiles,
+    fingerprint: str,
+    path: Path,
+) -> None:
+    """Write a store beside its place and rename it, unless the source changed meanwhile."""
+    _check_space(mouse, dataset, path.parent)
+    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.new")
+    try:
+        # Uncompressed reads fastest.
+        save_recordings({_GROUP: dataset}, partial, compression=None)
+        if files.fingerprint() != fingerprint:
+            raise ValueError(
+                f"mouse {mouse!r}: {files} changed while it was read into the cache; wait until "
+                "it is complete and read it again"
+            )
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _check_space(mouse: str, dataset: xr.Dataset, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if dataset.nbytes > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"mouse {mouse!r}: its trials take {dataset.nbytes / 2**30:.1f} GiB in the cache, but "
+            f"{free / 2**30:.1f} GiB are free; make room, or choose another cache",
+            str(folder),
+        )
+
+
+def _remove_left_behind(folder: Path, source: str, path: Path) -> None:
+    """Remove stores of earlier states of a source, and what killed processes left of any."""
+    outdated = [other for other in folder.glob(f"{source}-*.nc") if other != path]
+    abandoned = [
+        other
+        for other in folder.glob(f".*{source}-*")
+        if time.time() - other.stat().st_mtime > _ABANDONED_SECONDS
+    ]
+    for other in outdated + abandoned:
+        with contextlib.suppress(OSError):  # gone already, or open where that forbids removal
+            other.unlink()
+
+
+def _stem(files: FolderFiles | ZipFiles) -> str:
+    name = re.split(r"[/\\]", str(files))[-1].removesuffix(".zip")
+    return re.sub(r"[^\w.-]", "_", name)[:80]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
