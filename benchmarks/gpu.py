@@ -338,9 +338,9 @@ def epochs(sizes: Sizes, args: argparse.Namespace, device: torch.device) -> Iter
 
 def profile(sizes: Sizes, args: argparse.Namespace, device: torch.device) -> Iterator[Row]:
     """Record the second epoch of a fit, and look for time in which the device had nothing to do."""
-    kinds = [torch.profiler.ProfilerActivity.CPU]
-    if device.type == "cuda":
-        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    # Of a GPU its kernels alone: to note every operator would slow the host down.
+    kind = torch.profiler.ProfilerActivity
+    kinds = [kind.CUDA if device.type == "cuda" else kind.CPU]
     profiler = torch.profiler.profile(activities=kinds)
 
     def on_epoch(record: dict[str, float]) -> None:
