@@ -64,10 +64,10 @@ def test_the_table(monkeypatch):
     missing = None
     monkeypatch.setattr(compilation, "missing_compiler", lambda device: missing)
     long, short = compilation._LEAST_STEPS, compilation._LEAST_STEPS - 1
-    assert resolve_compile("auto", core, CUDA, long)
+    assert resolve_compile("auto", core, CUDA, long) == "auto"
     assert not resolve_compile("auto", core, CUDA, short)
     assert not resolve_compile("auto", core, CPU, long)
-    assert resolve_compile(True, core, CPU, 1)
+    assert resolve_compile(True, core, CPU, 1) is True
     assert not resolve_compile(False, core, CUDA, long)
     core.requires_grad_(False)  # a frozen one
     assert not resolve_compile("auto", core, CUDA, long)
@@ -136,6 +136,33 @@ def test_the_module_stays_plain(monkeypatch):
     with pytest.raises(ZeroDivisionError), compiled(core, True):
         raise ZeroDivisionError
     assert "forward" not in vars(core)
+
+
+@pytest.mark.parametrize("wanted", ["auto", True])
+def test_what_the_compiler_cannot_do(monkeypatch, caplog, wanted):
+    unsupported = type("Unsupported", (RuntimeError,), {"__module__": "torch._dynamo.exc"})
+
+    def compile_(function, **options):
+        def fast(*args):
+            raise error
+
+        return fast
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    core, images = transformer(), torch.zeros(2, 1, 8, 12)
+    error = ValueError("of the model")
+    with pytest.raises(ValueError, match="of the model"), compiled(core, wanted):
+        core(images)
+    error = unsupported("some operation")
+    if wanted is True:
+        with pytest.raises(unsupported), compiled(core, wanted):
+            core(images)
+        return
+    with compiled(core, wanted):
+        assert core(images).shape == (2, 8, 2, 3)
+        core(images)
+    told = [r.getMessage() for r in caplog.records if r.name == "v1tlearn"]
+    assert told == ["torch.compile failed, and training goes on without it: some operation"]
 
 
 @pytest.mark.slow

@@ -4,7 +4,8 @@
 setting    device         what happens
 =========  =============  ====================================================================
 "auto"     CUDA           The core is compiled if the run has at least 5,000 steps at most, a
-                          compiler is there, and the core is trained.
+                          compiler is there, and the core is trained. If that fails, a warning
+                          is logged and the training goes on without.
 "auto"     others         Never: `benchmarks/bench_loop.py --compile` shows what it brings there.
 True       any            The core is compiled; an error if there is no compiler.
 False      any            Never.
@@ -20,6 +21,7 @@ stay those of the plain module; results differ by rounding and, with dropout, by
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -29,7 +31,10 @@ from typing import Any
 import torch
 from torch import nn
 
+logger = logging.getLogger("v1tlearn")
+
 _LEAST_STEPS = 5000
+_COMPILER_MODULES = ("torch._dynamo", "torch._inductor")
 _COMPILERS = ("g++", "clang++", "c++", "cl")
 
 
@@ -52,7 +57,9 @@ def missing_compiler(device: torch.device) -> str | None:
     return None
 
 
-def resolve_compile(setting: str | bool, core: nn.Module, device: torch.device, steps: int) -> bool:
+def resolve_compile(
+    setting: str | bool, core: nn.Module, device: torch.device, steps: int
+) -> str | bool:
     """Decide whether to compile the core.
 
     Parameters
@@ -65,7 +72,8 @@ def resolve_compile(setting: str | bool, core: nn.Module, device: torch.device, 
 
     Returns
     -------
-    bool
+    "auto" or bool
+        "auto" where it pays, but was not asked for.
 
     Raises
     ------
@@ -81,18 +89,20 @@ def resolve_compile(setting: str | bool, core: nn.Module, device: torch.device, 
     if isinstance(setting, bool):
         return setting
     trained = any(parameter.requires_grad for parameter in core.parameters())
-    return device.type == "cuda" and missing is None and trained and steps >= _LEAST_STEPS
+    pays = device.type == "cuda" and trained and steps >= _LEAST_STEPS
+    return "auto" if pays and missing is None else False
 
 
 @contextmanager
-def compiled(core: nn.Module, wanted: bool) -> Iterator[None]:
+def compiled(core: nn.Module, wanted: str | bool) -> Iterator[None]:
     """Compile a core's forward pass for training; the module itself stays as it is.
 
     Parameters
     ----------
     core : Module
-    wanted : bool
-        Nothing is done without.
+    wanted : "auto" or bool
+        Nothing is done where False; with "auto" the plain forward pass takes over if the compiler
+        fails, with True the error goes on.
     """
     if not wanted:
         yield
@@ -102,7 +112,17 @@ def compiled(core: nn.Module, wanted: bool) -> Iterator[None]:
 
     def forward(*args: Any) -> Any:
         """Compiled where gradients are wanted."""
-        return (fast if torch.is_grad_enabled() else plain)(*args)
+        nonlocal fast
+        if not torch.is_grad_enabled():
+            return plain(*args)
+        try:
+            return fast(*args)
+        except Exception as error:
+            if wanted is True or not type(error).__module__.startswith(_COMPILER_MODULES):
+                raise
+            logger.warning("torch.compile failed, and training goes on without it: %s", error)
+            fast = plain
+        return plain(*args)
 
     core.forward = forward
     try:

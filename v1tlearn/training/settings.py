@@ -29,7 +29,7 @@ class TrainingSettings:
     loss_epsilon : float
         Added to rates and responses in the Poisson loss.
     compile : "auto" or bool
-        See `v1tlearn.training.compilation`.
+        Whether to compile the core, see `v1tlearn.training.compilation`.
     micro_batch_size : "auto" or int
         Trials per mouse that go through the model at once, see `v1tlearn.training.memory`.
     checkpoint_activations : "auto" or bool
