@@ -1,6 +1,6 @@
 """Models that predict the responses of visual cortex neurons, in several animals at once."""
 
-from v1tlearn import interop, metrics, model_selection, preprocessing, search
+from v1tlearn import inspection, interop, metrics, model_selection, preprocessing, search
 from v1tlearn.datasets import (
     fetch_franke2022,
     fetch_sensorium2022,
@@ -38,6 +38,7 @@ __all__ = [
     "ViTRegressor",
     "fetch_franke2022",
     "fetch_sensorium2022",
+    "inspection",
     "interop",
     "load_sensorium",
     "load_v1t",
