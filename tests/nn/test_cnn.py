@@ -217,6 +217,24 @@ def test_statistics_run_as_those_of_plain_layers():
         assert ours.num_batches_tracked == theirs.num_batches_tracked == 3
 
 
+def test_maps_far_from_zero_do_not_bend_the_gradient():
+    torch.manual_seed(0)
+    how = _convolution.ActivatedConvolutions(True, 1e-5, True, torch.float32, ())
+    maps = 30 + 0.3 * torch.randn(8, 4, 20, 20).contiguous(memory_format=torch.channels_last)
+    weights, gain, offset = torch.randn(8, 4, 20, 20), torch.rand(4) + 0.5, torch.randn(4)
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        x = maps.to(dtype).requires_grad_()
+        mean, variance = maps.double().mean((0, 2, 3)), maps.double().var((0, 2, 3), correction=0)
+        out = _convolution.activated_convolutions(
+            *(t.to(dtype) for t in (x, gain, offset, mean, variance)), how._replace(dtype=dtype)
+        )
+        gradients.append(torch.autograd.grad((out * weights).sum(), x)[0].double())
+    # Of a constant plane ahead of normalisation this is the gradient: the truth is zero.
+    drift = (gradients[0] - gradients[1]).sum((0, 2, 3)).abs()
+    assert (drift < 2e-7 * gradients[1].abs().sum((0, 2, 3))).all()
+
+
 def test_training_keeps_one_map_per_layer():
     core = nn.Stacked2dCore((1, 20, 24), hidden_channels=8, input_kernel=3)
     kept = {}

@@ -234,10 +234,11 @@ class _NormalizationBackward:
         if self.training:  # the mean and the part along the maps are lost
             n = self.maps.numel() // self.maps.shape[1]
             along = -factor * self.scale * to_gain / n
-            constant = -factor * self.total / n - along * self.mean[:, 0, 0]
+            constant = -factor * self.total / n
         along, constant, factor = (v[:, None, None] for v in (along, constant, factor))
         for chunk in _chunks(self.maps):
-            lost = torch.addcmul(constant, _full(self.maps[chunk]), along)
+            # Centred first: maps far from zero would round all values of a channel alike.
+            lost = torch.addcmul(constant, _full(self.maps[chunk]) - self.mean, along)
             self.gradient[chunk] = lost.addcmul_(_full(self.gradient[chunk]), factor)
         return self.gradient, to_gain, self.total
 
