@@ -113,15 +113,14 @@ def _check_space(mouse: str, dataset: xr.Dataset, folder: Path) -> None:
 
 def _remove_left_behind(folder: Path, source: str, path: Path) -> None:
     """Remove stores of earlier states of a source, and what killed processes left of any."""
-    outdated = [other for other in folder.glob(f"{source}-*.nc") if other != path]
-    abandoned = [
-        other
-        for other in folder.glob(f".*{source}-*")
-        if time.time() - other.stat().st_mtime > _ABANDONED_SECONDS
-    ]
-    for other in outdated + abandoned:
+    outdated = (other for other in folder.glob(f"{source}-*.nc") if other != path)
+    for other in outdated:
         with contextlib.suppress(OSError):  # gone already, or open where that forbids removal
             other.unlink()
+    for other in folder.glob(f".*{source}-*"):
+        with contextlib.suppress(OSError):  # finished or removed meanwhile
+            if time.time() - other.stat().st_mtime > _ABANDONED_SECONDS:
+                other.unlink()
 
 
 def _stem(files: FolderFiles | ZipFiles) -> str:
