@@ -198,6 +198,11 @@ def test_parts_are_not_cut_where_they_would_change_batch_statistics():
     with pytest.raises(ValueError, match=r"micro_batch_size=2 is below batch_size=4.*batch norm"):
         run(make_model(ConvCore), micro_batch_size=2)
     run(make_model(ConvCore), epochs=1, micro_batch_size=4)
+    for size in ("auto", 20):  # more than there are trials
+        settings = TrainingSettings(20, 1, micro_batch_size=size)
+        found = resolve_settings(make_model(ConvCore), make_data(), settings)
+        assert found.micro_batch_size == 20
+        assert resolve_settings(make_model(ConvCore), make_data(), found) == found
     frozen = make_model(ConvCore)
     frozen.freeze_core()  # normalises with running statistics
     run(frozen, epochs=1, micro_batch_size=2)

@@ -322,10 +322,10 @@ def plan(
     ValueError
         If a micro-batch size was given to a core with batch normalisation.
     """
-    check_micro_batches(model, settings)
     choices = (settings.micro_batch_size, settings.checkpoint_activations)
     if settings.prediction_batch_size and not any(isinstance(c, str) for c in choices):
-        return settings
+        return settings  # decided before
+    check_micro_batches(model, settings)
     batch = min(settings.batch_size, max(len(trials) for trials in data.values()))
     device = next(iter(data.values())).device
     with remedies_named(*step_in_words(model, data, settings)):
@@ -348,7 +348,7 @@ def plan(
     chosen = max(smallest, min(wanted, fitting))
     return replace(
         settings,
-        micro_batch_size=_even(batch, chosen),
+        micro_batch_size=_even(batch, chosen) if chosen < batch else settings.batch_size,
         checkpoint_activations=bool(again),
         prediction_batch_size=_prediction_batch_size(settings, footprint, memory, device),
     )
