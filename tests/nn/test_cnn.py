@@ -86,11 +86,12 @@ def with_planes(images, behaviors):
     linear=st.booleans(),
     training=st.booleans(),
     chunk=st.sampled_from([1, 150, 10**6]),
+    large_filters=st.booleans(),
     size=st.tuples(st.integers(4, 9), st.integers(5, 9)),
 )
 def test_any_core_restated_with_planes_as_numbers(
     n_images, channels, planes, n_layers, input_kernel, hidden_kernel, separable, bias, linear,
-    training, chunk, size,
+    training, chunk, large_filters, size,
 ):  # fmt: skip
     torch.manual_seed(n_images + 7 * planes)
     core, leaves = random_core(
@@ -111,6 +112,7 @@ def test_any_core_restated_with_planes_as_numbers(
     core.train(training)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_convolution, "_CHUNK_VALUES", chunk)  # one image, a few, or all at a time
+        patch.setattr(_convolution, "_QUICK_LARGE_FILTERS", large_filters)
         maps = core(images, behaviors if planes else None)
         torch.testing.assert_close(maps, expected, rtol=1e-8, atol=1e-8)
         weights = torch.randn(maps.shape, dtype=torch.float64)
