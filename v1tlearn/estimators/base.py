@@ -169,7 +169,7 @@ class EncodingRegressor(
         )
         go_on = hasattr(self, "module_")
         seed = self.seed_ if go_on else draw_seed(self.random_state)
-        target = call.target.load()
+        target = _tensors.read_responses(self, call.trials, call.target)
         begin = partial(self._begin, call.trials, target, seed, go_on=go_on)
         return self._train(call.trials, target, None, 1, begin)
 
@@ -304,9 +304,11 @@ class EncodingRegressor(
                 f"validation is a {type(validation).__name__}: expected Trials, for instance "
                 'trials.sel(tier="validation") or Trials.from_arrays(...).'
             )
-        trials, target = call.trials, call.target.load()
+        trials = call.trials
+        target = _tensors.read_responses(self, trials, call.target)
         if validation is not None:
-            return (trials, target), (validation, validation.responses)
+            held_target = _tensors.read_responses(self, validation, validation.responses)
+            return (trials, target), (validation, held_target)
         if self.validation_fraction == 0:
             return (trials, target), None
         rows, held_rows = split_trials(trials, self.validation_fraction, seed)
