@@ -23,7 +23,7 @@ import v1tlearn as v1
 BASE = {"trials": 256, "neurons": 256, "mice": 2, "height": 18, "width": 32}
 # The smallest sizes are those at which what grows is no longer lost in the fixed overhead.
 SIZES = {
-    "trials": [512, 1024, 2048, 4096],
+    "trials": [256, 512, 1024, 2048],
     "neurons": [1000, 2000, 4000, 8000, 16000],
     "mice": [1, 2, 4, 8],
     "tokens": [128, 256, 512, 1024, 2048],
@@ -88,7 +88,7 @@ def sizes_of(axis: str, size: int, quick: bool) -> dict[str, int]:
     # patches at every pixel, in a fixed number of rows: tokens = rows * columns
     rows = 2 if quick else ROWS
     shape = {"height": PATCH + rows - 1, "width": PATCH + size // rows - 1}
-    return {**out, **shape, "mice": 1, "trials": 16 if quick else 64}
+    return {**out, **shape, "mice": 1, "trials": 16 if quick else 32}
 
 
 def recordings(sizes: dict[str, int], seed: int = 0) -> v1.Trials:
