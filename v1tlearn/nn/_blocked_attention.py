@@ -35,7 +35,6 @@ def takes(qkv: Tensor, dropout: float) -> bool:
     return qkv.device.type == "cpu" and qkv.dtype in _BITS and 0 <= dropout <= _MAX_DROPOUT
 
 
-@torch.compiler.disable
 def blocked_attention(
     qkv: Tensor, *, scale: float = 1.0, dropout: float = 0.0, local: bool = False
 ) -> Tensor:

@@ -14,6 +14,8 @@ others  dropout; more than 64 MB of weights         torch's plain way, a few ima
                                                     computed again in the backward pass
 others  no dropout; less weights                    torch's choice
 ======  ==========================================  =============================================
+
+Where the core is compiled, a CPU counts among the others.
 """
 
 from collections.abc import Callable
@@ -146,8 +148,9 @@ class Attention(nn.Module):
     def _mix(self, qkv: Tensor) -> Tensor:
         """What the heads of each token gather (B, N, H, D), of (B, N, 3, H, D)."""
         dropout = self.attention_dropout if self.training else 0.0
-        blocked = dropout > 0 or qkv.dtype == torch.bfloat16
-        if blocked and _blocked_attention.takes(qkv, dropout):
+        worth_it = dropout > 0 or qkv.dtype == torch.bfloat16
+        takes = worth_it and _blocked_attention.takes(qkv, dropout)
+        if takes and not torch.compiler.is_compiling():
             return self._mix_in_blocks(qkv, dropout)
         q, k, v = self._scaled(qkv)
         attend = partial(

@@ -23,14 +23,10 @@ class Dropout(nn.Dropout):
         """Inputs, of any shape, with some elements zero and the others scaled up in training."""
         if not self.training or self.p == 0:
             return inputs
-        if inputs.device.type == "cpu" and inputs.is_floating_point() and self.p < 1:
-            return _dropout(inputs, self.p)
+        quick = inputs.device.type == "cpu" and inputs.is_floating_point() and self.p < 1
+        if quick and not torch.compiler.is_compiling():
+            return _Dropout.apply(inputs, self.p)
         return F.dropout(inputs, self.p)
-
-
-@torch.compiler.disable
-def _dropout(inputs: Tensor, rate: float) -> Tensor:
-    return _Dropout.apply(inputs, rate)
 
 
 class _Dropout(torch.autograd.Function):
