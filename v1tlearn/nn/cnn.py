@@ -122,6 +122,16 @@ class Stacked2dCore(nn.Module):
         """
         return []
 
+    def checkpointed_parts(self) -> list[nn.Module]:
+        """Parts whose activations may be computed again in the backward pass, to save memory.
+
+        Returns
+        -------
+        list of Module
+            All layers but the first. On a CPU they are always computed again, see `_convolution`.
+        """
+        return list(self.layers[1:])
+
     def penalty(self) -> Tensor:
         """Weighted roughness of the filters of the first layer.
 
