@@ -1,6 +1,9 @@
 """Blocked attention and dropout of the CPU against plain statements of the same in float64."""
 
 import math
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -151,7 +154,95 @@ def test_threads_give_what_one_thread_gives_without_dropout(monkeypatch):
     finally:
         torch.set_num_threads(n_before)
     torch.testing.assert_close(*results, rtol=1e-12, atol=1e-14)
-    assert threading.active_count() < 10
+
+
+def test_number_of_threads_may_change_before_the_backward_pass(monkeypatch):
+    """The same weights are dropped in both directions."""
+    monkeypatch.setattr(_blocked_attention, "_WEIGHTS_WORTH_THREADS", 1)
+    qkv = make_qkv(5, 12, 3, 4)
+    n_before, gradients = torch.get_num_threads(), []
+    try:
+        for n_later in (3, 1):
+            torch.set_num_threads(3)
+            torch.manual_seed(0)
+            mixed = blocked_attention(qkv, dropout=0.3)
+            torch.set_num_threads(n_later)
+            gradients.append(torch.autograd.grad(mixed.square().sum(), qkv)[0])
+    finally:
+        torch.set_num_threads(n_before)
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-14)
+
+
+def test_threads_that_begin_meanwhile_keep_their_number(monkeypatch):
+    """Those that come once the threads of attention are there, however often it is called."""
+    monkeypatch.setattr(_blocked_attention, "_WEIGHTS_WORTH_THREADS", 1)
+    n_before, seen = torch.get_num_threads(), []
+    try:
+        torch.set_num_threads(3)
+        qkv = make_qkv(2, 40, 3, 4).detach()
+        blocked_attention(qkv)
+        stop = threading.Event()
+
+        def attend():
+            while not stop.is_set():
+                blocked_attention(qkv)
+
+        def look():
+            torch.zeros(1) + 1
+            seen.append(torch.get_num_threads())
+
+        attending = threading.Thread(target=attend)
+        attending.start()
+        for _ in range(50):
+            looking = threading.Thread(target=look)
+            looking.start()
+            looking.join()
+        stop.set()
+        attending.join()
+    finally:
+        torch.set_num_threads(n_before)
+    assert set(seen) == {3}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_forked_processes_have_threads_of_their_own():
+    script = """
+import os, torch
+from v1tlearn.nn import _blocked_attention as blocked
+blocked._WEIGHTS_WORTH_THREADS = 1
+torch.set_num_threads(2)
+qkv = torch.randn(2, 9, 3, 2, 4)
+expected = blocked.blocked_attention(qkv)
+child = os.fork()
+if child == 0:
+    torch.set_num_threads(2)
+    os._exit(0 if torch.allclose(blocked.blocked_attention(qkv), expected) else 1)
+print(os.waitpid(child, 0)[1])
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+    )
+    assert done.stdout.strip() == "0"
+
+
+def test_no_image_at_all():
+    qkv = make_qkv(0, 5, 2, 4)
+    mixed = blocked_attention(qkv, dropout=0.5)
+    mixed.sum().backward()
+    assert mixed.shape == (0, 5, 2, 4)
+    assert qkv.grad.shape == qkv.shape
+
+
+def test_default_device_does_not_matter():
+    layer = Attention(6, 2, 7, head_dim=3, scale=0.5, dropout=0.2)
+    tokens = torch.randn(2, 7, 6, requires_grad=True)
+    with torch.device("meta"):
+        layer(tokens).sum().backward()
+    assert tokens.grad.device.type == "cpu"
 
 
 def test_errors_of_threads_reach_the_caller(monkeypatch):

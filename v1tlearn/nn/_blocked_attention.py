@@ -6,6 +6,7 @@ The backward pass computes the weights again, block by block, and drops the same
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -83,10 +84,10 @@ class _BlockedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, options: _Options) -> Tensor:
         """Attend; only queries, keys and values are kept."""
-        seed = int(torch.randint(2**62, ())) if options.dropout else 0
-        ctx.save_for_backward(qkv)
-        ctx.options, ctx.seed = options, seed
+        seed = int(torch.randint(2**62, (), device="cpu")) if options.dropout else 0
         plan = _plan(qkv)
+        ctx.save_for_backward(qkv)
+        ctx.options, ctx.seed, ctx.plan = options, seed, plan
         out = torch.empty_like(qkv[:, :, 0], memory_format=torch.contiguous_format)
         _share_out(lambda: _Forward(plan, qkv, out, options), plan, seed)
         return out
@@ -96,7 +97,7 @@ class _BlockedAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """Gradients of queries, keys and values."""
         (qkv,) = ctx.saved_tensors
-        plan = _plan(qkv)
+        plan = ctx.plan  # whatever the number of threads is by now: it decides on random numbers
         qkv_grad = torch.empty_like(qkv, memory_format=torch.contiguous_format)
         _share_out(lambda: _Backward(plan, qkv, grad, qkv_grad, ctx.options), plan, ctx.seed)
         return qkv_grad, None
@@ -160,8 +161,7 @@ def _share_out(make_worker: Callable[[], Callable[..., None]], plan: _Plan, seed
     not wait for one another after every operation.
     """
     seeds = np.random.SeedSequence(seed).spawn(len(plan.groups))
-    n_threads = min(plan.n_threads, len(plan.groups))
-    if n_threads == 1:
+    if plan.n_threads == 1 or len(plan.groups) < 2:
         with torch.autocast("cpu", enabled=False):
             worker = make_worker()
             for group, own_seed in zip(plan.groups, seeds, strict=True):
@@ -170,10 +170,6 @@ def _share_out(make_worker: Callable[[], Callable[..., None]], plan: _Plan, seed
     inference = torch.is_inference_mode_enabled()
     own = threading.local()
 
-    def begin() -> None:
-        """Keep torch's operations in this thread from starting threads; they have no more cores."""
-        torch.set_num_threads(1)
-
     def work(group: _Group, own_seed: np.random.SeedSequence) -> None:
         """Do the work of one group."""
         with torch.inference_mode() if inference else torch.no_grad():
@@ -181,12 +177,47 @@ def _share_out(make_worker: Callable[[], Callable[..., None]], plan: _Plan, seed
                 own.worker = make_worker()
             own.worker(group, own_seed)
 
-    n_before = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(n_threads, initializer=begin) as pool:
-            list(pool.map(work, plan.groups, seeds))
-    finally:
-        torch.set_num_threads(n_before)  # of threads that begin from here on
+    list(_pool(plan.n_threads).map(work, plan.groups, seeds))
+
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+_pools_lock = threading.Lock()
+
+
+def _pool(n_threads: int) -> ThreadPoolExecutor:
+    """Threads whose operations stay in them, made when they are first needed.
+
+    Torch has no such setting for single threads: what one sets also holds for threads that use
+    torch for the first time later, so that it is put back as soon as all of these have begun.
+    """
+    with _pools_lock:
+        if n_threads not in _pools:
+            n_before = torch.get_num_threads()
+            all_began = threading.Barrier(n_threads)
+
+            def begin() -> None:
+                """Keep torch's operations in this thread."""
+                torch.set_num_threads(1)
+                all_began.wait()
+
+            pool = ThreadPoolExecutor(n_threads, "v1tlearn-attention", begin)
+            try:
+                list(pool.map(int, range(n_threads)))
+            finally:
+                torch.set_num_threads(n_before)
+            _pools[n_threads] = pool
+        return _pools[n_threads]
+
+
+def _forget_pools() -> None:
+    """Start anew in a process that was forked: its threads are not there."""
+    global _pools_lock
+    _pools.clear()
+    _pools_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pools)
 
 
 # -- the work ------------------------------------------------------------------------------------
@@ -206,21 +237,22 @@ class _Worker:
         self.scale, dropout, self.local = options
         self.rate = dropout * 256  # in bytes
         self.upscale = 1 / (1 - dropout)
-        self.tokens = torch.zeros(plan.heads, plan.tokens, plan.width, dtype=dtype)
+        self.tokens = torch.zeros(plan.heads, plan.tokens, plan.width, dtype=dtype, device="cpu")
         self.scores, self.weights = self.block(), self.block()
-        self.mixed = torch.empty(plan.heads * plan.rows * plan.width, dtype=dtype)
+        self.mixed = self._empty(plan.heads * plan.rows * plan.width)
         if dropout:
             self.kept = self.block(_BITS[dtype])
 
     def block(self, dtype: torch.dtype | None = None) -> Tensor:
         """Memory for one block of weights, flat."""
-        plan = self.plan
-        return torch.empty(plan.heads * plan.rows * plan.tokens, dtype=dtype or self.dtype)
+        return self._empty(self.plan.heads * self.plan.rows * self.plan.tokens, dtype=dtype)
 
     def columns(self, dtype: torch.dtype | None = None) -> Tensor:
         """Memory for the tokens of one group side by side."""
-        plan = self.plan
-        return torch.empty(plan.heads, plan.width, plan.tokens, dtype=dtype or self.dtype)
+        return self._empty(self.plan.heads, self.plan.width, self.plan.tokens, dtype=dtype)
+
+    def _empty(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+        return torch.empty(shape, dtype=dtype or self.dtype, device="cpu")
 
     def fill(self, part: Tensor, scale: float = 1.0) -> Tensor:
         """Lay out a group (images, heads, tokens, head_dim) one after the other, with padding."""

@@ -10,12 +10,12 @@ CPU     float32 or float64, no dropout              torch's fused kernel
 CPU     dropout, and bfloat16 with or without       `_blocked_attention`: torch's kernel has no
                                                     dropout, and does not use the bfloat16
                                                     products of the processor
-others  dropout; more than 64 MB of weights         torch's plain way, a few images at a time,
+others  more than 64 MB of weights                  torch's choice, a few images at a time,
                                                     computed again in the backward pass
-others  no dropout; less weights                    torch's choice
+others  less                                        torch's choice
 ======  ==========================================  =============================================
 
-Where the core is compiled, a CPU counts among the others.
+Where the core is compiled, a CPU with dropout or bfloat16 counts among the others.
 """
 
 from collections.abc import Callable
@@ -161,10 +161,10 @@ class Attention(nn.Module):
         )
         if q.device.type == "cuda":
             mixed = _with_padded_heads(attend, q, k, v)
-        elif dropout > 0:
-            mixed = _in_parts(attend, q, k, v)
-        else:
+        elif q.device.type == "cpu" and dropout == 0:
             mixed = attend(q, k, v)
+        else:
+            mixed = _in_parts(attend, q, k, v)
         return mixed.transpose(1, 2)
 
     def _mix_in_blocks(self, qkv: Tensor, dropout: float) -> Tensor:

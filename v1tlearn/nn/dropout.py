@@ -36,7 +36,7 @@ class _Dropout(torch.autograd.Function):
     def forward(ctx: Any, inputs: Tensor, rate: float) -> Tensor:
         """Drop elements."""
         n = inputs.numel()
-        random = np.random.SFC64(int(torch.randint(2**62, ())))
+        random = np.random.SFC64(int(torch.randint(2**62, (), device="cpu")))
         numbers = random.random_raw(-(-n // 4)).view(np.uint16)[:n]
         kept = torch.from_numpy((numbers >= round(rate * 2**16)).view(np.uint8)).view(inputs.shape)
         ctx.save_for_backward(kept)
