@@ -240,8 +240,6 @@ class _Worker:
         self.tokens = torch.zeros(plan.heads, plan.tokens, plan.width, dtype=dtype, device="cpu")
         self.scores, self.weights = self.block(), self.block()
         self.mixed = self._empty(plan.heads * plan.rows * plan.width)
-        if dropout:
-            self.kept = self.block(_BITS[dtype])
 
     def block(self, dtype: torch.dtype | None = None) -> Tensor:
         """Memory for one block of weights, flat."""
@@ -286,15 +284,19 @@ class _Worker:
         torch.softmax(scores, -1, out=weights)
         return scores, weights
 
-    def draw(self, random: np.random.SFC64, shape: torch.Size) -> Tensor:
-        """Draw 1 where a weight (heads, rows, tokens) is kept and 0 where it is dropped."""
-        n_queries, n_weights = shape[0] * shape[1], math.prod(shape)
+    def draw(self, random: np.random.SFC64, memory: Tensor) -> Tensor:
+        """Draw 1 where a weight (heads, rows, tokens) is kept and 0 where it is dropped.
+
+        The integers take the place of scores that are not needed any more.
+        """
+        shape, n_weights = memory.shape, memory.numel()
+        n_queries = shape[0] * shape[1]
         words = random.random_raw(n_weights // 8 + n_queries)
         below = int(self.rate)
         upper = (words[-n_queries:] >> 11) < (self.rate - below) * 2.0**53
         limits = torch.from_numpy((below + upper).astype(np.uint8)).view(*shape[:2], 1)
         numbers = torch.from_numpy(words[:-n_queries].view(np.uint8)).view(shape)
-        return _shaped(self.kept, shape).copy_(torch.ge(numbers, limits, out=numbers))
+        return memory.view(_BITS[self.dtype]).copy_(torch.ge(numbers, limits, out=numbers))
 
 
 class _Forward(_Worker):
@@ -312,9 +314,9 @@ class _Forward(_Worker):
         values, out = self.fill(v), self.out[group]
         random = np.random.SFC64(seed)
         for rows in self.plan.blocks():
-            _, weights = self.weigh(queries[..., rows].transpose(1, 2), keys, rows.start)
+            scores, weights = self.weigh(queries[..., rows].transpose(1, 2), keys, rows.start)
             if self.rate:
-                _drop(weights, self.draw(random, weights.shape))
+                _drop(weights, self.draw(random, scores))
             mixed = _shaped(self.mixed, (*weights.shape[:2], self.plan.width))
             _put(out[..., rows, :], torch.bmm(weights, values, out=mixed), self.upscale)
 
@@ -351,15 +353,16 @@ class _Backward(_Worker):
             grads = _shaped(self.weight_grads, weights.shape)
             torch.bmm(g_block.transpose(1, 2), values, out=grads)
             if self.rate:
-                kept = self.draw(random, weights.shape)
+                kept = self.draw(random, scores)
                 _drop(grads, kept)
-            torch._softmax_backward_data(grads, weights, -1, self.dtype, grad_input=scores)
+            # Row by row, so that gradients of scores may take the place of those of weights.
+            torch._softmax_backward_data(grads, weights, -1, self.dtype, grad_input=grads)
             if self.rate:
                 _drop(weights, kept)
             self.add_product(value_sums, g_block, weights)
-            self.add_product(key_sums, q_block, scores)
+            self.add_product(key_sums, q_block, grads)
             mixed = _shaped(self.mixed, (*weights.shape[:2], self.plan.width))
-            _put(dq[..., rows, :], torch.bmm(scores, key_rows, out=mixed), self.scale)
+            _put(dq[..., rows, :], torch.bmm(grads, key_rows, out=mixed), self.scale)
         _put(dk, key_sums.transpose(1, 2))
         _put(dv, value_sums.transpose(1, 2))
 
