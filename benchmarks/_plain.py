@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from v1tlearn.nn import EncodingModel, GaussianReadout, MouseBatch, Stacked2dCore, ViTCore
-from v1tlearn.nn import poisson_loss as our_poisson_loss
+from v1tlearn.training import MouseData, TrainingSettings
 from v1tlearn.training.devices import autocast
+from v1tlearn.training.loop import backward
+from v1tlearn.training.memory import checkpointed, plan
 
 Targets = Mapping[str, tuple[Tensor, Tensor | None]]
 
@@ -317,9 +319,11 @@ def our_step(
     optimizer: torch.optim.Optimizer,
     precision: str = "float32",
     scale: float = 1.0,
-    joint: bool = True,
-) -> Tensor:
-    """One training step as `v1tlearn.training.loop` takes it.
+) -> Callable[[], Tensor]:
+    """Prepare training steps as `v1tlearn.training.train` takes them, without compilation.
+
+    All mice go through the core together, whole batches or the parts of them that the loop chooses
+    for this device, with activations kept or computed again, as it chooses.
 
     Parameters
     ----------
@@ -327,24 +331,36 @@ def our_step(
         In training mode.
     batches, targets, optimizer, precision, scale
         As of `plain_step`.
-    joint : bool, default=True
-        All mice in one pass through the core.
 
     Returns
     -------
-    Tensor
-        Loss, penalties included, detached.
+    callable
+        Each call takes a step on the same batches, and returns the loss, penalties included.
     """
-    device = next(iter(batches.values())).images.device
-    with autocast(precision, device):
-        predictions = model(batches, joint=joint)
-    loss = model.core_penalty() + sum(model.readout_penalty(mouse) for mouse in batches)
-    for mouse, prediction in predictions.items():
-        loss = loss + scale * our_poisson_loss(prediction.float(), *targets[mouse])
-    loss.backward()
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return loss.detach()
+    data = {
+        mouse: MouseData(
+            batch.images,
+            behaviors=batch.behaviors,
+            pupil=batch.pupil,
+            shifter_inputs=batch.shifter_inputs,
+            responses=targets[mouse][0],
+            recorded=targets[mouse][1],
+        )
+        for mouse, batch in batches.items()
+    }
+    n = max(len(batch.images) for batch in batches.values())
+    settings = TrainingSettings(n, 1, loss_scale=scale, precision=precision, compile=False)
+    settings = plan(model, data, settings)
+
+    def step() -> Tensor:
+        """Take one step."""
+        with checkpointed(model.core, settings.checkpoint_activations):
+            losses, _, penalty = backward(batches, targets, data, model, settings)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return scale * losses.sum() + penalty
+
+    return step
 
 
 @torch.no_grad()

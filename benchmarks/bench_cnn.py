@@ -85,7 +85,7 @@ def prepare_step(which: str, size: str, precision: str, device: str) -> Callable
         optimizer = plain_optimizer(model, kind="adam")
         return lambda: plain_step(model, batches, targets, optimizer, precision)
     optimizer = our_optimizer(model, kind="adam")
-    return lambda: our_step(model, batches, targets, optimizer, precision)
+    return our_step(model, batches, targets, optimizer, precision)
 
 
 def prepare_inference(which: str, size: str, precision: str, device: str) -> Callable[[], object]:

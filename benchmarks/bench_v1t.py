@@ -1,4 +1,4 @@
-"""Training and prediction of V1T, against materialised attention with one mouse after another.
+"""Training and prediction of V1T and ViT, against materialised attention, one mouse after another.
 
 The training step is the whole of it: forward, loss, penalties, backward, optimiser, with all the
 dropout of the published settings, and ours as the training loop takes it: the images of a batch in
@@ -17,6 +17,7 @@ from _plain import (
     Targets,
     check_same,
     our_optimizer,
+    our_step,
     plain_model,
     plain_optimizer,
     plain_step,
@@ -32,10 +33,7 @@ from v1tlearn.nn import (
     ViTCore,
     poisson_loss,
 )
-from v1tlearn.training import MouseData, TrainingSettings
 from v1tlearn.training.devices import autocast
-from v1tlearn.training.loop import backward
-from v1tlearn.training.memory import plan
 
 BEHAVIORS = 5
 MICE = ("mouse 1", "mouse 2")
@@ -46,12 +44,19 @@ SIZES = {
     "small": (36, 64, 8, 4, 2, 4, 32, 64, 500, 16),
     "tiny": (16, 24, 8, 4, 1, 2, 8, 16, 20, 2),
 }
+NAMES = ("V1T published", "ViT published", "V1T small", "ViT small")
 # Speed of training, memory, speed of prediction, that the published size should reach.
 BARS = {"float32": (2.5, 4, 2), "bfloat16": (6, None, 3)}
 
 
-def make_model(size: str) -> EncodingModel:
-    height, width, patch, stride, blocks, heads, length, hidden, neurons, _ = SIZES[size]
+def sizes(name: str) -> tuple[int, ...]:
+    """Sizes of a model called by kind and size, such as "ViT small"."""
+    return SIZES[name.split()[1]]
+
+
+def make_model(name: str) -> EncodingModel:
+    height, width, patch, stride, blocks, heads, length, hidden, neurons, _ = sizes(name)
+    has_behavior = name.startswith("V1T")
     torch.manual_seed(0)
     core = ViTCore(
         (1, height, width),
@@ -61,8 +66,8 @@ def make_model(size: str) -> EncodingModel:
         n_heads=heads,
         embed_dim=length,
         mlp_dim=hidden,
-        behavior_mode="b_mlp",
-        n_behaviors=BEHAVIORS,
+        behavior_mode="b_mlp" if has_behavior else "none",
+        n_behaviors=BEHAVIORS if has_behavior else 0,
     )
     return EncodingModel(
         core,
@@ -75,8 +80,8 @@ def make_model(size: str) -> EncodingModel:
     )
 
 
-def make_batches(size: str) -> tuple[dict[str, MouseBatch], Targets]:
-    height, width, *_, neurons, n = SIZES[size]
+def make_batches(name: str) -> tuple[dict[str, MouseBatch], Targets]:
+    height, width, *_, neurons, n = sizes(name)
     torch.manual_seed(1)
     batches = {
         mouse: MouseBatch(
@@ -94,49 +99,29 @@ def to_device(batches: Mapping[str, MouseBatch], device: torch.device) -> dict[s
     }
 
 
-def plain_training(size: str, precision: str, device: str) -> Callable[[], object]:
+def plain_training(name: str, precision: str, device: str) -> Callable[[], object]:
     """Prepare a plain training step."""
-    model = plain_model(make_model(size)).to(device).train()
-    batches, targets = make_batches(size)
+    model = plain_model(make_model(name)).to(device).train()
+    batches, targets = make_batches(name)
     batches = to_device(batches, torch.device(device))
     targets = {mouse: (values.to(device), None) for mouse, (values, _) in targets.items()}
     optimizer = plain_optimizer(model)
     return lambda: plain_step(model, batches, targets, optimizer, precision)
 
 
-def our_training(size: str, precision: str, device: str) -> Callable[[], object]:
+def our_training(name: str, precision: str, device: str) -> Callable[[], object]:
     """Prepare a training step of the package."""
-    model = make_model(size).to(device).train()
-    batches, targets = make_batches(size)
+    model = make_model(name).to(device).train()
+    batches, targets = make_batches(name)
     batches = to_device(batches, torch.device(device))
-    data = {
-        mouse: MouseData(
-            batch.images,
-            behaviors=batch.behaviors,
-            pupil=batch.pupil,
-            responses=targets[mouse][0].to(device),
-            scale_trials=len(batch.images),
-        )
-        for mouse, batch in batches.items()
-    }
-    n = SIZES[size][-1]
-    settings = plan(model, data, TrainingSettings(n, 1, precision=precision))
-    responses = {mouse: trials.targets(slice(None)) for mouse, trials in data.items()}
-    optimizer = our_optimizer(model)
-
-    def step() -> None:
-        """Take one step as the loop does."""
-        backward(batches, responses, data, model, settings)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step
+    targets = {mouse: (values.to(device), None) for mouse, (values, _) in targets.items()}
+    return our_step(model, batches, targets, our_optimizer(model), precision)
 
 
-def prediction(size: str, precision: str, device: str, plain: bool) -> Callable[[], object]:
+def prediction(name: str, precision: str, device: str, plain: bool) -> Callable[[], object]:
     """Prepare the prediction of a batch."""
-    model = make_model(size).to(device).eval()
-    batches = to_device(make_batches(size)[0], torch.device(device))
+    model = make_model(name).to(device).eval()
+    batches = to_device(make_batches(name)[0], torch.device(device))
     module = plain_model(model).eval() if plain else model
 
     @torch.inference_mode()
@@ -148,10 +133,10 @@ def prediction(size: str, precision: str, device: str, plain: bool) -> Callable[
     return predict
 
 
-def check(size: str, device: str) -> None:
+def check(name: str, device: str) -> None:
     """Raise unless both kinds give the same predictions and, without dropout, gradients."""
-    model = make_model(size).to(device)
-    batches, targets = make_batches(size)
+    model = make_model(name).to(device)
+    batches, targets = make_batches(name)
     batches = to_device(batches, torch.device(device))
     plain = plain_model(model)
     check_same(model, plain, batches)
@@ -162,79 +147,42 @@ def check(size: str, device: str) -> None:
         sum(poisson_loss(rates[m], targets[m][0].to(device)) for m in MICE).backward()
         core = module.core if module is model else module.core.core
         gradients.append([p.grad.clone() for p in core.parameters()])
-    for (name, _), ours, theirs in zip(model.core.named_parameters(), *gradients, strict=True):
+    for (parameter, _), ours, theirs in zip(model.core.named_parameters(), *gradients, strict=True):
         torch.testing.assert_close(
-            ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item(), msg=name
+            ours, theirs, rtol=1e-3, atol=1e-3 * theirs.abs().max().item(), msg=parameter
         )
 
 
-def measure(size: str, device: str, args: argparse.Namespace) -> list[Row]:
-    check(size, device)
-    n_images = len(MICE) * SIZES[size][-1]
-    flop = training_flop(make_model(size).core)
-    rows = []
-    for precision, bars in BARS.items():
-        training_bar, memory_bar, prediction_bar = bars if size == "published" else (None,) * 3
-        note = f"{size} size, {precision} against plain float32"
-        plain, ours, ratio = compare(
-            plain_training(size, "float32", device),
-            our_training(size, precision, device),
-            args.repeats,
-            torch.device(device),
-        )
-        rows.append(
-            Row(
-                f"V1T training {precision}",
-                plain / n_images,
-                ours / n_images,
-                "s/image",
-                ratio,
-                training_bar,
-                note,
-            )
-        )
-        share = flop * n_images / ours / matrix_rate(getattr(torch, precision), device)
-        rows.append(
-            Row(
-                f"V1T training {precision}, share of the matrix rate",
-                None,
-                share,
-                "",
-                note=f"{size} size, {flop / 1e9:.1f} GFLOP per image",
-            )
-        )
-        memory = [
-            peak_memory(name, __file__, size, kind, device, device=device)
-            for name, kind in (("plain_training", "float32"), ("our_training", precision))
-        ]
-        rows.append(
-            Row(
-                f"V1T training {precision}, peak memory",
-                memory[0] / 2**20,
-                memory[1] / 2**20,
-                "MB",
-                memory[0] / memory[1],
-                memory_bar,
-                note,
-            )
-        )
-        plain, ours, ratio = compare(
-            prediction(size, "float32", device, True),
-            prediction(size, precision, device, False),
-            args.repeats,
-            torch.device(device),
-        )
-        rows.append(
-            Row(
-                f"V1T prediction {precision}",
-                plain / n_images,
-                ours / n_images,
-                "s/image",
-                ratio,
-                prediction_bar,
-                note,
-            )
-        )
+def measure(name: str, precision: str, device: str, args: argparse.Namespace) -> list[Row]:
+    """Speed, share of the matrix rate and memory of a model called by kind and size."""
+    n_images = len(MICE) * sizes(name)[-1]
+    note = f"{name.split()[1]} size, {precision} against plain float32"
+    bars = BARS[precision] if name == "V1T published" else (None,) * 3
+    what = f"{name.split()[0]} training {precision}"
+    plain, ours, ratio = compare(
+        plain_training(name, "float32", device),
+        our_training(name, precision, device),
+        args.repeats,
+        torch.device(device),
+    )
+    rows = [Row(what, plain / n_images, ours / n_images, "s/image", ratio, bars[0], note)]
+    flop = training_flop(make_model(name).core)
+    share = flop * n_images / ours / matrix_rate(getattr(torch, precision), device)
+    work = f"{name.split()[1]} size, {flop / 1e9:.1f} GFLOP per image"
+    rows.append(Row(f"{what}, share of the matrix rate", None, share, "", note=work))
+    plain, ours = (
+        peak_memory(function, __file__, name, kind, device, device=device) / 2**20
+        for function, kind in (("plain_training", "float32"), ("our_training", precision))
+    )
+    rows.append(Row(f"{what}, peak memory", plain, ours, "MiB", plain / ours, bars[1], note))
+    plain, ours, ratio = compare(
+        prediction(name, "float32", device, True),
+        prediction(name, precision, device, False),
+        args.repeats,
+        torch.device(device),
+    )
+    what = f"{name.split()[0]} prediction {precision}"
+    rows.append(Row(what, plain / n_images, ours / n_images, "s/image", ratio, bars[2], note))
     return rows
 
 
@@ -243,8 +191,15 @@ def main() -> None:
     device = args.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    sizes = ("tiny",) if args.quick else ("published", "small")
-    report("v1t", [row for size in sizes for row in measure(size, device, args)], args)
+    names = ("V1T tiny", "ViT tiny") if args.quick else NAMES
+    rows = []
+    for name in names:
+        check(name, device)
+        # V1T and ViT differ by networks of behaviour, which cost nothing beside the rest.
+        precisions = BARS if name.startswith("V1T") else ("float32",)
+        for precision in precisions:
+            rows += measure(name, precision, device, args)
+    report("v1t", rows, args)
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def ours(
     model = make_model(kind, sizes, device)
     inputs, targets = make_batch(model, batch_size(kind, sizes), device)
     optimizer = our_optimizer(model)
-    return model, lambda: our_step(model, inputs, targets, optimizer, precision)
+    return model, our_step(model, inputs, targets, optimizer, precision)
 
 
 def plain(
@@ -230,7 +230,7 @@ def compilation(sizes: Sizes, args: argparse.Namespace, device: torch.device) ->
         ratio,
         note=f"the first step took {first:.3g} s",
     )
-    est = estimator(sizes, args, device).set_params(max_epochs=2, compile=True)
+    est = estimator(sizes, device).set_params(max_epochs=2, compile=True)
     est.fit(recordings(sizes, sizes.trials))
     first, last = (record["seconds"] for record in est.history_)
     yield Row(
@@ -264,7 +264,7 @@ def memory(sizes: Sizes, args: argparse.Namespace, device: torch.device) -> Iter
             f"{kind} training step, bfloat16, peak memory",
             other,
             our,
-            "MB",
+            "MiB",
             other / our if our else None,
             note="plain with checkpointing" if kind == "V1T" else "",
         )
@@ -283,7 +283,7 @@ def recordings(sizes: Sizes, trials: int) -> v1.Trials:
     )
 
 
-def estimator(sizes: Sizes, args: argparse.Namespace, device: torch.device) -> v1.V1TRegressor:
+def estimator(sizes: Sizes, device: torch.device) -> v1.V1TRegressor:
     """V1T as published, in bfloat16; training on everything."""
     return v1.V1TRegressor(
         **dict(sizes.vit),
@@ -300,7 +300,7 @@ def epochs(sizes: Sizes, args: argparse.Namespace, device: torch.device) -> Iter
     """Epochs end to end through `fit`, prediction and receptive fields."""
     trials = recordings(sizes, sizes.trials)
     size = f"{sizes.mice} mice x {sizes.trials} trials x {sizes.neurons} neurons"
-    est = estimator(sizes, args, device).set_params(max_epochs=2, compile=False)
+    est = estimator(sizes, device).set_params(max_epochs=2, compile=False)
     start = time.perf_counter()
     est.fit(trials)
     whole = time.perf_counter() - start
@@ -348,7 +348,7 @@ def profile(sizes: Sizes, args: argparse.Namespace, device: torch.device) -> Ite
         profiler.start() if record["epoch"] == 1 else profiler.stop()
 
     trials = recordings(sizes, sizes.profiled_steps * sizes.batch)
-    estimator(sizes, args, device).set_params(max_epochs=2).fit(trials, on_epoch=on_epoch)
+    estimator(sizes, device).set_params(max_epochs=2).fit(trials, on_epoch=on_epoch)
     path: Path = args.out / "gpu_trace.json.gz"
     args.out.mkdir(parents=True, exist_ok=True)
     profiler.export_chrome_trace(str(path))

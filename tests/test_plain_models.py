@@ -132,12 +132,13 @@ def test_plain_and_our_step_take_the_same_step(kind, missing):
             readout.sigma.zero_()  # no random positions
     plain = _plain.plain_model(model)
     inputs, targets = batches_of(missing=missing)
+    if kind == "convolution":  # batch norm sees one mouse at a time in the plain form
+        del inputs["B"]
     before = {n: p.clone() for n, p in model.named_parameters()}
     # plain gradient descent shows gradients as they are
     ours = torch.optim.SGD(model.parameters(), lr=1e-3)
     other = torch.optim.SGD(plain.parameters(), lr=1e-3)
-    joint = kind != "convolution"  # batch norm sees one mouse at a time in the plain form
-    loss = _plain.our_step(model, inputs, targets, ours, scale=2.0, joint=joint)
+    loss = _plain.our_step(model, inputs, targets, ours, scale=2.0)()
     expected = _plain.plain_step(plain, inputs, targets, other, scale=2.0)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-4)
     for (name, p), q in zip(model.named_parameters(), plain._model[0].parameters(), strict=True):
