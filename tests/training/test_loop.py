@@ -352,6 +352,26 @@ def test_history_has_one_plain_record_per_epoch():
     assert "validation_loss" not in state["history"][0]
 
 
+@pytest.mark.parametrize("wanted", [{}, {"checkpoint_activations": True}, {"compile": True}])
+def test_the_model_may_be_copied_between_epochs(monkeypatch, wanted):
+    monkeypatch.setattr(torch, "compile", lambda function, **_: lambda *args: function(*args))
+    monkeypatch.setattr("v1tlearn.training.compilation.missing_compiler", lambda device: None)
+    model, copies = make_model(), []
+
+    def keep(record):
+        copies.extend([copy.deepcopy(model), pickle.loads(pickle.dumps(model))])
+
+    run(2, model=model, on_epoch=keep, validation=False, **wanted)
+    images = torch.rand(2, 3, 8, 10)
+    for kept in copies:
+        expected = model.core.eval()(images)
+        with torch.no_grad():
+            for parameter in kept.core.parameters():
+                parameter.zero_()
+        assert torch.equal(model.core(images), expected)
+        assert not torch.equal(kept.core.eval()(images), expected)  # it has weights of its own
+
+
 def test_no_epoch_leaves_the_weights_alone():
     model = make_model()
     initial = copy.deepcopy(model.state_dict())

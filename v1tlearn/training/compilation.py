@@ -24,12 +24,12 @@ import importlib.util
 import logging
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+
+from v1tlearn.training.stand_ins import StandIns
 
 logger = logging.getLogger("v1tlearn")
 
@@ -93,8 +93,7 @@ def resolve_compile(
     return "auto" if pays and missing is None else False
 
 
-@contextmanager
-def compiled(core: nn.Module, wanted: str | bool) -> Iterator[None]:
+def compiled(core: nn.Module, wanted: str | bool) -> StandIns:
     """Compile a core's forward pass for training; the module itself stays as it is.
 
     Parameters
@@ -103,10 +102,14 @@ def compiled(core: nn.Module, wanted: str | bool) -> Iterator[None]:
     wanted : "auto" or bool
         Nothing is done where False; with "auto" the plain forward pass takes over if the compiler
         fails, with True the error goes on.
+
+    Returns
+    -------
+    context manager
+        Within it the core is the compiled one.
     """
     if not wanted:
-        yield
-        return
+        return StandIns({})
     plain = core.forward
     fast = torch.compile(plain, dynamic=True)
 
@@ -124,8 +127,4 @@ def compiled(core: nn.Module, wanted: str | bool) -> Iterator[None]:
             fast = plain
         return plain(*args)
 
-    core.forward = forward
-    try:
-        yield
-    finally:
-        del core.forward  # of this one object; that of its class comes forth again
+    return StandIns({core: forward})

@@ -112,16 +112,19 @@ def train(
             isolated_rng(state["rng"], device),
             numerics(settings.precision, device, deterministic=settings.deterministic),
             memory.remedies_named(*memory.step_in_words(model, data, settings)),
-            compiled(model.core, settings.compile),
-            memory.checkpointed(model.core, settings.checkpoint_activations),
         ):
+            fast = compiled(model.core, settings.compile)
+            frugal = memory.checkpointed(model.core, settings.checkpoint_activations)
             if state["epoch"] == 0 and schedule.scores_initial_weights and validation is not None:
                 initial = evaluate(model, validation, settings, score, schedule.mean_over)
                 schedule.start(initial["validation_correlation"])
             for _ in range(settings.max_epochs):
-                verdict = _epoch(
-                    model, data, settings, optimizer, schedule, state, validation, score, on_epoch
-                )
+                with fast, frugal:  # not around `on_epoch`, which may copy the model
+                    verdict = _epoch(
+                        model, data, settings, optimizer, schedule, state, validation, score
+                    )
+                if on_epoch is not None:
+                    on_epoch(state["history"][-1])
                 if verdict.stop:
                     state["finished"] = True
                     break
@@ -191,7 +194,6 @@ def _epoch(
     state: dict[str, Any],
     validation: Mapping[str, MouseData] | None,
     score: Score | None,
-    on_epoch: Callable[[Record], None] | None,
 ) -> Any:
     start = time.perf_counter()
     lr = optimizer.param_groups[-1]["lr"]
@@ -209,8 +211,6 @@ def _epoch(
         group["lr"] = max(group["lr"] * verdict.lr_factor, min(schedule.min_lr, group["lr"]))
     record |= {"lr": lr, "seconds": time.perf_counter() - start}
     state["history"].append(record)
-    if on_epoch is not None:
-        on_epoch(record)
     return verdict
 
 

@@ -45,6 +45,7 @@ from v1tlearn.training.data import MouseData
 from v1tlearn.training.devices import autocast
 from v1tlearn.training.rng import initial_rng, isolated_rng
 from v1tlearn.training.settings import TrainingSettings
+from v1tlearn.training.stand_ins import StandIns
 
 _PROBE_TRIALS = 2
 _TENSOR_PER_THREAD = 2**23  # bytes
@@ -390,8 +391,7 @@ def checkpointed_parts(core: nn.Module) -> list[nn.Module]:
     return core.checkpointed_parts() if hasattr(core, "checkpointed_parts") else []
 
 
-@contextmanager
-def checkpointed(core: nn.Module, wanted: bool) -> Iterator[None]:
+def checkpointed(core: nn.Module, wanted: bool) -> StandIns:
     """Keep only the inputs of a core's parts for the backward pass, and compute the rest again.
 
     The same numbers come out, dropout and running statistics included.
@@ -401,15 +401,14 @@ def checkpointed(core: nn.Module, wanted: bool) -> Iterator[None]:
     core : Module
     wanted : bool
         Nothing is done without.
+
+    Returns
+    -------
+    context manager
+        Within it the parts are computed again.
     """
     parts = checkpointed_parts(core) if wanted else []
-    try:
-        for part in parts:
-            part.forward = _recomputing(part, part.forward)
-        yield
-    finally:
-        for part in parts:
-            del part.forward  # of this one object; that of its class comes forth again
+    return StandIns({part: _recomputing(part, part.forward) for part in parts})
 
 
 def _recomputing(part: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
