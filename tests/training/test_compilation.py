@@ -139,8 +139,9 @@ def test_the_module_stays_plain(monkeypatch):
 
 
 @pytest.mark.parametrize("wanted", ["auto", True])
-def test_what_the_compiler_cannot_do(monkeypatch, caplog, wanted):
-    unsupported = type("Unsupported", (RuntimeError,), {"__module__": "torch._dynamo.exc"})
+@pytest.mark.parametrize("origin", ["torch._dynamo.exc", "triton.compiler.errors"])
+def test_what_the_compiler_cannot_do(monkeypatch, caplog, wanted, origin):
+    unsupported = type("Unsupported", (RuntimeError,), {"__module__": origin})
 
     def compile_(function, **options):
         def fast(*args):

@@ -4,16 +4,20 @@
 setting    device         what happens
 =========  =============  ====================================================================
 "auto"     CUDA           The core is compiled if the run has at least 5,000 steps at most, a
-                          compiler is there, and the core is trained. If that fails, a warning
-                          is logged and the training goes on without.
+                          compiler is there, and the core is trained. Where the compiler fails
+                          in a forward pass, with an error of its own or of Triton, a warning is
+                          logged and the training goes on without. All other errors reach the
+                          caller, those of the backward pass among them, which torch compiles
+                          when it first comes: set False then.
 "auto"     others         Never: `benchmarks/bench_loop.py --compile` shows what it brings there.
 True       any            The core is compiled; an error if there is no compiler.
 False      any            Never.
 =========  =============  ====================================================================
 
 The core alone is compiled, for training alone and for any number of images; readouts differ from
-mouse to mouse, and validation would need a second compilation. Compiling takes tens of seconds,
-the time of hundreds or thousands of steps: where a step gets a tenth faster, 5,000 steps earn it.
+mouse to mouse, and validation would need a second compilation. Compiling takes time once, which
+only long trainings earn; that 5,000 steps do is a guess, which `benchmarks/gpu.py` is to put to the
+test on the GPU at hand.
 CUDA graphs, which ask for steps of one size, are not used. Weights, their names and what is saved
 stay those of the plain module; results differ by rounding and, with dropout, by the numbers drawn.
 """
@@ -34,7 +38,7 @@ from v1tlearn.training.stand_ins import StandIns
 logger = logging.getLogger("v1tlearn")
 
 _LEAST_STEPS = 5000
-_COMPILER_MODULES = ("torch._dynamo", "torch._inductor")
+_COMPILER_MODULES = ("torch._dynamo", "torch._inductor", "triton")
 _COMPILERS = ("g++", "clang++", "c++", "cl")
 
 
@@ -101,7 +105,7 @@ def compiled(core: nn.Module, wanted: str | bool) -> StandIns:
     core : Module
     wanted : "auto" or bool
         Nothing is done where False; with "auto" the plain forward pass takes over if the compiler
-        fails, with True the error goes on.
+        fails in a forward pass, with True the error goes on.
 
     Returns
     -------
