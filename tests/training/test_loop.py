@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+import threading
 from functools import partial
 
 import numpy as np
@@ -25,8 +26,9 @@ from v1tlearn.training import (
     predict_mouse,
     train,
 )
-from v1tlearn.training.data import epoch_batches
+from v1tlearn.training.data import StreamedMouseData, epoch_batches
 from v1tlearn.training.schedule import Verdict
+from v1tlearn.training.streaming import HostArray
 
 CPU = torch.device("cpu")
 TRIALS, NEURONS = {"A": 11, "b.2": 7}, {"A": 4, "b.2": 3}
@@ -203,6 +205,38 @@ def test_loss_and_score_of_validation():
         terms = terms if recorded is None else terms[recorded]
         loss, count = loss + terms.sum().item(), count + terms.numel()
     assert record["validation_loss"] == pytest.approx(loss / count, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 4, 50])
+def test_streamed_trials_are_read_ahead_in_validation(size):
+    class Watched(HostArray):
+        def read(self, rows, out):
+            read.append((threading.current_thread() is threading.main_thread(), len(rows)))
+            super().read(rows, out)
+
+    model, data, read = make_model().eval(), make_data(), []
+    streamed = {
+        mouse: StreamedMouseData(
+            Watched(d.images.numpy()),
+            d.image_mean,
+            d.image_std,
+            d.behaviors,
+            d.pupil,
+            responses=Watched(
+                d.responses.numpy()
+                if d.recorded is None
+                else np.where(d.recorded, d.responses, np.nan).astype(np.float32)
+            ),
+            complete=d.recorded is None,
+        )
+        for mouse, d in data.items()
+    }
+    settings = TrainingSettings(batch_size=3, max_epochs=1, prediction_batch_size=size)
+    first, second = (evaluate(model, d, settings, mean_rate_score) for d in (data, streamed))
+    assert first == second
+    assert not any(in_main for in_main, _ in read)
+    assert sum(n for _, n in read) == 2 * sum(TRIALS.values())  # images and responses, once
+    assert max(n for _, n in read) <= size
 
 
 def test_prediction_does_not_depend_on_the_batch_size():

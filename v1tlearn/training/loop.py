@@ -354,8 +354,9 @@ def evaluate(
     losses, count, scores, weights = [], 0, [], []
     size = settings.prediction_batch_size or settings.batch_size
     for mouse, trials in data.items():
-        predictions = predict_mouse(model, mouse, trials, size, settings.precision)
-        target, recorded = trials.targets(slice(None))
+        predictions, target, recorded = _predict_known(
+            model, mouse, trials, size, settings.precision
+        )
         losses.append(poisson_loss(predictions, target, recorded, settings.loss_epsilon))
         count = count + (target.numel() if recorded is None else recorded.sum())
         weights.append(target.shape[1] if mean_over == "neurons" else 1)
@@ -363,6 +364,23 @@ def evaluate(
     mean_loss = torch.stack(losses).sum() / count
     loss, mean = torch.stack([mean_loss, torch.stack(scores).sum() / sum(weights)]).tolist()
     return {"validation_loss": loss, "validation_correlation": mean}
+
+
+def _predict_known(
+    model: EncodingModel, mouse: str, trials: MouseData, batch_size: int, precision: str
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Predictions and targets of one mouse; streamed trials are read ahead, and each once."""
+    rows = [{mouse: slice(i, i + batch_size)} for i in range(0, len(trials), batch_size)]
+    parts = []
+    with (
+        closing(step_batches({mouse: trials}, rows)) as batches,
+        autocast(precision, trials.device),
+    ):
+        for inputs, targets in batches:
+            parts.append((model(inputs)[mouse].float(), *targets[mouse]))
+    predictions, target, recorded = zip(*parts, strict=True)
+    whole = None if recorded[0] is None else torch.cat(recorded)
+    return torch.cat(predictions), torch.cat(target), whole
 
 
 @torch.inference_mode()
