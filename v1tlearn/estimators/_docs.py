@@ -129,17 +129,22 @@ compile : "auto" or bool, default="auto"
     devices where the training is long enough to earn the time it takes.
 micro_batch_size : "auto" or int, default="auto"
     Trials of each mouse that go through the model at once; where they are fewer than `batch_size`
-    the gradients of a step add up, which needs less memory. "auto" takes whole batches, and fewer
-    trials only where the memory is too small for them. Cores with batch normalisation take whole
-    batches always.
+    the gradients of a step add up, which needs less memory. "auto" takes, on CUDA devices, as many
+    as fit into the memory; on a CPU as many as fit and as keep every tensor at 8 MB per thread or
+    less, which is faster; whole batches on other devices. Cores with batch normalisation take
+    whole batches always. Other parts draw other random numbers for dropout and the readouts.
 checkpoint_activations : "auto" or bool, default="auto"
     Keep only the inputs of the core's blocks or layers for the backward pass, and compute the rest
     again: less memory, more time, the same result. "auto" does so where the memory is too small.
+    CNN and LN models compute again on a CPU whatever is set.
 stream_data : "auto" or bool, default="auto"
-    Keep the recordings in host memory and bring them to the device batch by batch, ahead of the
-    step that needs them. "auto" does so where they do not fit on the device.
+    Keep the recordings of a GPU's training in host memory, or where that is too small in their
+    files, and bring them to the device batch by batch, ahead of the step that needs them. On a CPU
+    they are read from their files in this way. "auto" does so where they do not fit into the
+    device's free memory.
 deterministic : bool, default=False
-    Deterministic algorithms on GPUs, too.
+    Deterministic algorithms on GPUs, too. What is "auto" then goes by all the memory a GPU has, not
+    by what is free, so that a run can be repeated bit for bit.
 random_state : int, RandomState, Generator or None, default=None
     Drives the validation split, initial weights, batches, dropout and readout sampling.
 warm_start : bool, default=False
