@@ -42,7 +42,7 @@ from torch.utils.checkpoint import checkpoint
 from v1tlearn.nn.losses import poisson_loss
 from v1tlearn.nn.model import EncodingModel
 from v1tlearn.training.data import MouseData
-from v1tlearn.training.devices import autocast
+from v1tlearn.training.devices import autocast, numerics
 from v1tlearn.training.rng import initial_rng, isolated_rng
 from v1tlearn.training.settings import TrainingSettings
 from v1tlearn.training.stand_ins import StandIns
@@ -226,7 +226,11 @@ def measure(
     device = next(iter(data.values())).device
     groups = [list(data)] if settings.joint else [[mouse] for mouse in data]
     found = []
-    with isolated_rng(initial_rng(0), device), torch.enable_grad():
+    with (
+        isolated_rng(initial_rng(0), device),
+        numerics(settings.precision, device, deterministic=settings.deterministic),
+        torch.enable_grad(),
+    ):
         for group in groups:
             probe = copy.deepcopy(model).train()
             rows = {m: slice(min(_PROBE_TRIALS, len(data[m]))) for m in group}
