@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import v1tlearn as v1
 from v1tlearn.estimators import _encode
+from v1tlearn.training import memory
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (6, 1, 12, 16), dtype=np.uint8)
@@ -192,7 +193,7 @@ def test_blocks_and_batches_of_any_size(fit, monkeypatch, shift, block, values):
     estimator, trials = fit(v1.CNNRegressor, behavior_mode="none", shift=shift), make_trials()
     expected = one_by_one(estimator, trials)
     monkeypatch.setattr(_encode, "_SHARED_BLOCK", block)
-    monkeypatch.setattr(_encode, "_CPU_VALUES", values)
+    monkeypatch.setattr(memory, "_CPU_VALUES", values)
     assert_agree(estimator.predict(trials), expected)
 
 
@@ -202,7 +203,7 @@ def test_batches_of_any_size_with_behavior(fit, monkeypatch, block, values):
     estimator, trials = fit(v1.V1TRegressor), make_trials()
     expected = one_by_one(estimator, trials)
     monkeypatch.setattr(_encode, "BLOCK", block)
-    monkeypatch.setattr(_encode, "_CPU_VALUES", values)
+    monkeypatch.setattr(memory, "_CPU_VALUES", values)
     assert_agree(estimator.predict(trials), expected)
 
 
@@ -248,17 +249,6 @@ def test_ensembles_predict_in_the_same_way(fit, count):
     assert_agree(found, one_by_one(estimator, make_trials()))
 
 
-def test_batch_size_follows_the_widest_layer_and_the_largest_readout(fit):
-    model, cpu = fit(v1.CNNRegressor).module_, torch.device("cpu")
-    channels, height, width = model.core.output_shape
-    assert _encode.batch_size(model, cpu) == 2**21 // (height * width * channels)
-    model = copy.deepcopy(model)
-    model.readouts[1].n_neurons = 10**5
-    assert _encode.batch_size(model, cpu) == 2**21 // (10**5 * channels)
-    model.readouts[1].n_neurons = 10**9
-    assert _encode.batch_size(model, cpu) == 1
-
-
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 12))
 def test_cuts_hold_every_row_once_and_split_nothing_that_fits(numbers, size):
     numbers = np.sort(numbers)
@@ -298,4 +288,4 @@ def test_cuda_predicts_as_the_cpu_does(fit, mode):
     estimator, trials = fit(v1.V1TRegressor, behavior_mode=mode), make_trials()
     on_gpu = copy.deepcopy(estimator).set_params(device="cuda")
     assert_agree(on_gpu.predict(trials), one_by_one(estimator, trials), rtol=1e-3)
-    assert _encode.batch_size(on_gpu.module_, on_gpu.device_) >= 1
+    assert memory.prediction_batch_size(on_gpu.module_, on_gpu.device_) >= 1

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import v1tlearn as v1
 from v1tlearn.estimators import _placement, _tensors
 from v1tlearn.estimators._moments import moments_in_blocks
-from v1tlearn.estimators._placement import DEVICE, MEMORY, RECORDINGS, free_bytes, n_bytes, place
+from v1tlearn.estimators._placement import DEVICE, MEMORY, RECORDINGS, n_bytes, place
 from v1tlearn.training.data import StreamedMouseData
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -159,7 +159,7 @@ def test_streaming_to_a_gpu_changes_nothing(kept, small, trials, store, monkeypa
     params = {"device": "cuda", "deterministic": True, "precision": "float32"}
     resident = small(stream_data=False, **params).fit(trials)
     if kept == RECORDINGS:
-        monkeypatch.setattr(_placement, "free_bytes", lambda device: 0)
+        monkeypatch.setattr(_placement, "free_memory", lambda device: 0)
     streamed = small(stream_data=True, **params).fit(v1.Trials.open(store).sel(tier="train"))
     assert same_models(resident, streamed)
 
@@ -188,7 +188,7 @@ def test_where_recordings_are_kept(stream, device, free, where, trials, monkeypa
     """Free memory is given in multiples of what the recordings take."""
     needed = n_bytes(trials, trials.responses)
     sizes = {kind: x if x is None else x * needed for kind, x in free.items()}
-    monkeypatch.setattr(_placement, "free_bytes", lambda device: sizes[device.type])
+    monkeypatch.setattr(_placement, "free_memory", lambda device: sizes[device.type])
     assert place(stream, device, trials, trials.responses)[0] == where
 
 
@@ -196,11 +196,6 @@ def test_bytes_are_those_of_the_tensors(fitted, trials):
     data = _tensors.to_device(fitted, trials, trials.responses)
     expected = sum(d.images.nbytes + d.responses.nbytes for d in data.values())
     assert n_bytes(trials, trials.responses) == expected
-
-
-@pytest.mark.skipif(not os.path.exists("/proc/meminfo"), reason="only Linux tells")
-def test_free_memory_is_part_of_the_memory():
-    assert 0 < free_bytes(CPU) < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def test_the_log_says_what_and_why(small, trials, caplog):

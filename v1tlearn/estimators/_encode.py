@@ -14,48 +14,17 @@ from torch import Tensor
 
 from v1tlearn._view import BLOCK
 from v1tlearn.estimators import _tensors
-from v1tlearn.nn import EncodingModel
 from v1tlearn.training import MouseData, numerics, predict_mouse, resolve_precision
 from v1tlearn.training.devices import autocast
-from v1tlearn.training.memory import available_memory
+from v1tlearn.training.memory import prediction_batch_size
 from v1tlearn.trials import Trials
 
 if TYPE_CHECKING:
     from v1tlearn.estimators.base import EncodingRegressor
 
-# Values that one layer may put out for a batch. On a CPU 8 MiB in float32, which stay in its
-# caches; elsewhere 1 GiB, where more images at once are no faster.
-_CPU_VALUES, _OTHER_VALUES = 2**21, 2**28
-_LIVE_LAYERS = 8  # outputs that are in memory at a time, at most
 _SHARED_BLOCK = 4 * BLOCK  # trials that are read at once where images repeat
 
 Outputs = tuple[str, slice | np.ndarray, Tensor]
-
-
-def batch_size(model: EncodingModel, device: torch.device) -> int:
-    """Decide how many images go through a model at once where nothing is trained.
-
-    Parameters
-    ----------
-    model : EncodingModel
-    device : torch.device
-
-    Returns
-    -------
-    int
-        As many as keep what the widest layer, or the largest readout, puts out at 2 million values
-        on a CPU and 256 million on other devices, and no more than fit into the memory that is
-        free. At least 1. The `batch_size` of the training does not count.
-    """
-    channels, height, width = model.core.output_shape
-    widest = max(len(p) for name, p in model.core.named_parameters() if name.endswith("weight"))
-    neurons = max(readout.n_neurons for readout in model.readouts)
-    values = max(height * width * widest, neurons * channels)
-    size = (_CPU_VALUES if device.type == "cpu" else _OTHER_VALUES) // values
-    room = available_memory(device)
-    if room is not None:
-        size = min(size, int(room / (4 * _LIVE_LAYERS * values)))
-    return max(1, size)
 
 
 def predict(
@@ -84,7 +53,7 @@ def predict(
     run = _Prediction(
         estimator,
         trials,
-        batch_size(estimator.module_, device),
+        prediction_batch_size(estimator.module_, device, deterministic=estimator.deterministic),
         resolve_precision(estimator.precision, device, training=False),
         activate,
     )

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from v1tlearn.training.capacity import free_memory
 from v1tlearn.trials import Responses, Trials
 
 SHARE = 0.6  # of the free memory that recordings may take; the rest is for the model's work
@@ -54,13 +54,13 @@ def place(
     """
     if stream != "auto" and not stream:
         return DEVICE, "stream_data=False"
-    needed, free = n_bytes(trials, target), free_bytes(device)
+    needed, free = n_bytes(trials, target), free_memory(device)
     why = f"they take {needed / 1e9:.3g} GB; {_told(free)} free on {device.type}"
     if stream == "auto" and _fits(needed, free):
         return DEVICE, why
     if device.type == "cpu":
         return RECORDINGS, why
-    free = free_bytes(torch.device("cpu"))
+    free = free_memory(torch.device("cpu"))
     where = MEMORY if _fits(needed, free) else RECORDINGS
     return where, f"{why}, {_told(free)} free in host memory"
 
@@ -94,31 +94,6 @@ def n_bytes(trials: Trials, target: Responses) -> int:
         n_neurons = target[positions[:1]].get(mouse).shape[1]
         total += len(positions) * (image.nbytes + n_neurons * np.dtype(np.float32).itemsize)
     return total
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Free memory of a device.
-
-    Parameters
-    ----------
-    device : torch.device
-
-    Returns
-    -------
-    int or None
-        In bytes; None where the system does not tell.
-    """
-    if device.type == "cuda":
-        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + kept
-    if device.type == "mps":
-        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None  # not Linux
-    sizes = dict(line.split(":", 1) for line in lines)
-    return int(sizes["MemAvailable"].split()[0]) * 1024
 
 
 def read_images(trials: Trials, mouse: str) -> np.ndarray:

@@ -13,10 +13,10 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from v1tlearn.estimators import _encode
 from v1tlearn.estimators.base import EncodingRegressor
 from v1tlearn.training import draw_seed, numerics, resolve_precision
 from v1tlearn.training.devices import autocast
+from v1tlearn.training.memory import prediction_batch_size
 
 NOISE = ("uniform", "gaussian")
 METHODS = ("covariance", "sum")
@@ -118,7 +118,9 @@ def receptive_fields(
     estimator._to_device()
     model, device = estimator.module_.eval(), estimator.device_
     precision = resolve_precision(estimator.precision, device, training=False)
-    size = _encode.batch_size(model, device) if batch_size == "auto" else int(batch_size)
+    size = batch_size
+    if batch_size == "auto":
+        size = prediction_batch_size(model, device, deterministic=estimator.deterministic)
     seed = draw_seed(random_state)
     shape = (estimator.image_shape_[0], *model.cropper.output_size)
     sums = {m: _Sums(model.readout(m).n_neurons, shape, device) for m in mice}

@@ -6,32 +6,31 @@ What a step keeps for its backward pass is measured, in a forward pass of two tr
 setting                         what "auto" decides
 ==============================  ===============================================================
 ``micro_batch_size``            CUDA: as many trials at once as fit into nine tenths of the free
-                                memory. CPU: as many as fit into half of the machine's memory,
-                                and for speed no more than make tensors of 8 MB per thread: larger
-                                ones leave the caches, and get new pages from the system every
-                                time. Parts of equal size. The whole batch elsewhere, and with batch
-                                normalisation, which a part of a batch would change.
+                                memory, or, with ``deterministic``, a third of the whole. CPU: as
+                                many as fit into half of the machine's memory, and for speed no more
+                                than make tensors of 8 MB per thread: larger ones leave the caches,
+                                and get new pages from the system every time. Parts of equal size.
+                                The whole batch elsewhere, and with batch normalisation, which a
+                                part of a batch would change.
 ``checkpoint_activations``      Where not even a single trial fits otherwise; with batch
                                 normalisation, where the batch does not.
-``prediction_batch_size``       CPU: trials that make tensors of that size. CUDA: those that would
-                                fit in training, at most 1,024, at least those of a batch.
+                                Convolutions on a CPU are computed again whatever is set.
+``prediction_batch_size``       See `prediction_batch_size`, which predictions take, too.
 ==============================  ===============================================================
 
-On a CPU nothing depends on how much memory is free at the moment, so that runs can be repeated bit
-for bit: dropout draws other numbers for other parts.
+On a CPU, and with ``deterministic`` anywhere, nothing depends on how much memory is free at the
+moment, so that runs can be repeated bit for bit: dropout draws other numbers for other parts.
 """
 
 from __future__ import annotations
 
 import copy
-import os
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,8 +38,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from v1tlearn.nn.cnn import Stacked2dCore
 from v1tlearn.nn.losses import poisson_loss
 from v1tlearn.nn.model import EncodingModel
+from v1tlearn.training.capacity import available_memory
 from v1tlearn.training.data import MouseData
 from v1tlearn.training.devices import autocast, numerics
 from v1tlearn.training.rng import initial_rng, isolated_rng
@@ -49,12 +50,13 @@ from v1tlearn.training.stand_ins import StandIns
 
 _PROBE_TRIALS = 2
 _TENSOR_PER_THREAD = 2**23  # bytes
-_CPU_SHARE, _CUDA_SHARE = 0.5, 0.9
-_LARGEST_PREDICTION = 1024  # trials
+# Values that one layer may put out for a batch where nothing is trained. On a CPU 8 MiB in float32,
+# which stay in its caches; elsewhere 1 GiB, where more images at once are no faster.
+_CPU_VALUES, _OTHER_VALUES = 2**21, 2**28
+_LIVE_LAYERS = 8  # outputs that are in memory at a time, at most
 # Going back through an operation takes, beside what was kept, the gradients of its outputs and
 # inputs and a copy or two.
 _WORKSPACE_TENSORS = 3
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 # ------------------------------------------------------------------------------- out of memory
@@ -137,7 +139,7 @@ def step_in_words(
     remedies = ["a smaller batch_size"]
     if not takes_batch_statistics(model) and settings.micro_batch_size != 1:
         remedies.insert(0, "a smaller micro_batch_size")
-    if settings.checkpoint_activations is not True:
+    if settings.checkpoint_activations is not True and saves_memory(model, settings):
         remedies.append("checkpoint_activations=True")
     if settings.precision != "bfloat16":
         remedies.append("precision='bfloat16'")
@@ -248,35 +250,6 @@ def measure(
     return max(found, key=lambda footprint: footprint.kept)
 
 
-def available_memory(device: torch.device) -> float | None:
-    """Bytes that a training step may fill.
-
-    Parameters
-    ----------
-    device : torch.device
-
-    Returns
-    -------
-    float or None
-        Nine tenths of what is free on a CUDA device; half of what the machine, or the container,
-        has for a CPU; None where that is not known.
-    """
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return _CUDA_SHARE * (free + idle)
-    if device.type != "cpu":
-        return None
-    try:
-        limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    except (AttributeError, ValueError, OSError):
-        return None
-    for file in map(Path, _CGROUP_LIMITS):
-        text = file.read_text().strip() if file.is_file() else ""
-        limits += [int(text)] if text.isdigit() else []
-    return _CPU_SHARE * min(limits)
-
-
 # --------------------------------------------------------------------- what is done about it
 
 
@@ -284,6 +257,26 @@ def takes_batch_statistics(model: EncodingModel) -> bool:
     """Tell whether the core normalises with statistics of the batch while it is trained."""
     norms = any(isinstance(module, _BatchNorm) for module in model.core.modules())
     return norms and not model.core_frozen
+
+
+def saves_memory(model: EncodingModel, settings: TrainingSettings) -> bool:
+    """Tell whether `checkpoint_activations` saves memory with this model where it is.
+
+    Parameters
+    ----------
+    model : EncodingModel
+        On its device.
+    settings : TrainingSettings
+
+    Returns
+    -------
+    bool
+        False where the core names no parts, and with convolutions on a CPU, which compute again
+        whatever is set, unless they are compiled.
+    """
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    always = isinstance(model.core, Stacked2dCore) and on_cpu and settings.compile is not True
+    return bool(checkpointed_parts(model.core)) and not always
 
 
 def check_micro_batches(model: EncodingModel, settings: TrainingSettings) -> None:
@@ -296,11 +289,13 @@ def check_micro_batches(model: EncodingModel, settings: TrainingSettings) -> Non
     """
     size = settings.micro_batch_size
     if not isinstance(size, str) and size < settings.batch_size and takes_batch_statistics(model):
+        others = "precision='bfloat16' saves memory, too"
+        if saves_memory(model, settings):
+            others = "checkpoint_activations=True and precision='bfloat16' save memory, too"
         raise ValueError(
             f"micro_batch_size={size} is below batch_size={settings.batch_size}, but the core has "
             "batch normalisation, whose statistics would be those of fewer trials, and the result "
-            "another one. Set micro_batch_size='auto', which takes whole batches here; "
-            "checkpoint_activations=True and precision='bfloat16' save memory, too."
+            f"another one. Set micro_batch_size='auto', which takes whole batches here; {others}."
         )
 
 
@@ -327,41 +322,49 @@ def plan(
     ValueError
         If a micro-batch size was given to a core with batch normalisation.
     """
-    choices = (settings.micro_batch_size, settings.checkpoint_activations)
-    if settings.prediction_batch_size and not any(isinstance(c, str) for c in choices):
-        return settings  # decided before
     check_micro_batches(model, settings)
     batch = min(settings.batch_size, max(len(trials) for trials in data.values()))
     device = next(iter(data.values())).device
-    with remedies_named(*step_in_words(model, data, settings)):
-        footprint = measure(model, data, settings)
-    memory, (size, again) = available_memory(device), choices
-    has_parts = bool(checkpointed_parts(model.core))
-    wanted = batch if isinstance(size, str) else min(size, batch)
-    if isinstance(size, str) and not takes_batch_statistics(model):
-        if device.type == "cpu":
-            wanted = min(batch, max(1, int(_cpu_tensor() / max(1.0, footprint.largest))))
-        smallest = 1
-    else:
-        smallest = wanted
-    if memory is None:
-        fitting, again = wanted, again is True
-    else:
-        if isinstance(again, str):
-            again = has_parts and smallest * footprint.step(checkpointed=False) > memory
-        fitting = int(memory / max(1.0, footprint.step(checkpointed=again)))
-    chosen = max(smallest, min(wanted, fitting))
+    size, again = settings.micro_batch_size, settings.checkpoint_activations
+    at_once = settings.prediction_batch_size or prediction_batch_size(
+        model, device, deterministic=settings.deterministic
+    )
+    if isinstance(size, str) and takes_batch_statistics(model):
+        size = batch
+    if isinstance(again, str) and not saves_memory(model, settings):
+        again = False
+    if isinstance(size, str) or isinstance(again, str):  # nothing is measured in vain
+        with remedies_named(*step_in_words(model, data, settings)):
+            footprint = measure(model, data, settings)
+        memory = available_memory(device, deterministic=settings.deterministic)
+        size, again = _fitting(footprint, memory, size, again, _quick(footprint, batch, device))
     return replace(
         settings,
-        micro_batch_size=_even(batch, chosen) if chosen < batch else settings.batch_size,
-        checkpoint_activations=bool(again),
-        prediction_batch_size=_prediction_batch_size(settings, footprint, memory, device),
+        micro_batch_size=_even(batch, size) if size < batch else settings.batch_size,
+        checkpoint_activations=again,
+        prediction_batch_size=at_once,
     )
 
 
-def _cpu_tensor() -> int:
-    """Bytes of the largest tensors that are quick to work on."""
-    return _TENSOR_PER_THREAD * torch.get_num_threads()
+def _fitting(
+    footprint: Footprint, memory: float | None, size: str | int, again: str | bool, quick: int
+) -> tuple[int, bool]:
+    """Trials at once, `quick` of them at most where "auto", and whether blocks are recomputed."""
+    smallest, wanted = (1, quick) if isinstance(size, str) else (size, size)
+    if memory is None:
+        return wanted, again is True
+    if isinstance(again, str):
+        again = smallest * footprint.step(checkpointed=False) > memory
+    fitting = int(memory / max(1.0, footprint.step(checkpointed=again)))
+    return max(smallest, min(wanted, fitting)), again
+
+
+def _quick(footprint: Footprint, batch: int, device: torch.device) -> int:
+    """Trials of a batch that are trained on fastest at once."""
+    if device.type != "cpu":
+        return batch
+    tensor = _TENSOR_PER_THREAD * torch.get_num_threads()
+    return min(batch, max(1, int(tensor / max(1.0, footprint.largest))))
 
 
 def _even(batch: int, at_most: int) -> int:
@@ -369,15 +372,37 @@ def _even(batch: int, at_most: int) -> int:
     return -(-batch // -(-batch // at_most))
 
 
-def _prediction_batch_size(
-    settings: TrainingSettings, footprint: Footprint, memory: float | None, device: torch.device
+def prediction_batch_size(
+    model: EncodingModel, device: torch.device, *, deterministic: bool = False
 ) -> int:
-    if device.type == "cpu":
-        return max(1, int(_cpu_tensor() * footprint.mice / max(1.0, footprint.largest)))
-    if memory is None:
-        return settings.batch_size
-    fitting = int(memory * footprint.mice / max(1.0, footprint.step(checkpointed=False)))
-    return max(settings.batch_size, min(fitting, _LARGEST_PREDICTION))
+    """Decide how many images go through a model at once where nothing is trained.
+
+    Parameters
+    ----------
+    model : EncodingModel
+    device : torch.device
+    deterministic : bool, default=False
+        Whether it must not depend on how much memory is free.
+
+    Returns
+    -------
+    int
+        As many as keep what the widest layer, or the largest readout, puts out at 2 million values
+        on a CPU and 256 million on other devices, and no more than fit into `available_memory`. At
+        least 1. The `batch_size` of the training does not count.
+    """
+    channels, height, width = model.core.output_shape
+    weights = [
+        p for name, p in model.core.named_parameters() if name.endswith("weight") and p.dim()
+    ]
+    widest = max((len(p) for p in weights), default=channels)
+    neurons = max(readout.n_neurons for readout in model.readouts)
+    values = max(height * width * widest, neurons * channels)
+    size = (_CPU_VALUES if device.type == "cpu" else _OTHER_VALUES) // values
+    room = available_memory(device, deterministic=deterministic)
+    if room is not None:
+        size = min(size, int(room / (4 * _LIVE_LAYERS * values)))
+    return max(1, size)
 
 
 def checkpointed_parts(core: nn.Module) -> list[nn.Module]:

@@ -1,0 +1,94 @@
+"""How much memory there is: what is free at the moment, and what a training step may fill."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+_CUDA_SHARE = 0.9  # of what is free
+_CPU_SHARE, _CUDA_SHARE_OF_ALL = 0.5, 1 / 3  # of what there is; recordings may take much of it
+_MEMINFO = "/proc/meminfo"
+# Of a container, in either version of the kernel's interface: folder, files of limit and usage, and
+# what `memory.stat` calls the part of the usage that gives way, pages of files that were read.
+_CGROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    (
+        "/sys/fs/cgroup/memory",
+        "memory.limit_in_bytes",
+        "memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
+)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Free memory of a device.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    int or None
+        In bytes; for a CPU what the machine has left, or the container if that is less. None where
+        the system does not tell.
+    """
+    if device.type == "cuda":
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + idle
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    if device.type != "cpu":
+        return None
+    left = [max(0, limit - used) for limit, used in _containers()]
+    try:
+        lines = Path(_MEMINFO).read_text().splitlines()
+    except OSError:
+        return min(left, default=None)  # not Linux
+    sizes = dict(line.split(":", 1) for line in lines)
+    return min([int(sizes["MemAvailable"].split()[0]) * 1024, *left])
+
+
+def available_memory(device: torch.device, *, deterministic: bool = False) -> float | None:
+    """Bytes that a training step may fill.
+
+    Parameters
+    ----------
+    device : torch.device
+    deterministic : bool, default=False
+        Whether the answer must be the same whatever is free at the moment.
+
+    Returns
+    -------
+    float or None
+        Nine tenths of what is free on a CUDA device, or a third of all it has with
+        `deterministic`; half of what the machine, or the container, has for a CPU; None where
+        that is not known.
+    """
+    if device.type == "cuda":
+        if deterministic:
+            return _CUDA_SHARE_OF_ALL * torch.cuda.mem_get_info(device)[1]
+        return _CUDA_SHARE * free_memory(device)
+    if device.type != "cpu":
+        return None
+    try:
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+    return _CPU_SHARE * min([whole, *(limit for limit, _ in _containers())])
+
+
+def _containers() -> Iterator[tuple[int, int]]:
+    """Limit and usage, in bytes, of the containers that this process is in."""
+    for folder, limit, usage, reclaimable in _CGROUPS:
+        try:
+            texts = [(Path(folder) / name).read_text() for name in (limit, usage, "memory.stat")]
+        except OSError:
+            continue
+        if texts[0].strip().isdigit():  # otherwise "max"
+            stat = dict(line.split() for line in texts[2].splitlines())
+            yield int(texts[0]), int(texts[1]) - int(stat.get(reclaimable, 0))
