@@ -1,10 +1,7 @@
-"""Parts of batches, recomputed blocks and full memory: the same result, and words that help."""
+"""Parts of batches and recomputed blocks: the same result, and what "auto" makes of memory."""
 
 import copy
-import pickle
-import subprocess
 import sys
-import textwrap
 import warnings
 
 import pytest
@@ -12,14 +9,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.training.models import (
+    NEURONS,
+    ConvCore,
+    Transformer,
+    assert_same,
+    in_a_process,
+    make_data,
+    make_model,
+    run,
+    without_randomness,
+)
 from v1tlearn import nn
 from v1tlearn.training import (
     ConstantSchedule,
-    InsufficientMemoryError,
     MouseData,
     TrainingSettings,
     initial_rng,
-    isolated_rng,
     memory,
     new_state,
     resolve_settings,
@@ -27,113 +33,7 @@ from v1tlearn.training import (
 )
 from v1tlearn.training.loop import backward
 
-NEURONS = {"A": 4, "b.2": 3}
-CUDA = torch.device("cuda")
-
-
-class ConvCore(torch.nn.Module):
-    """Layers with batch normalisation and dropout, as a core; counts its passes."""
-
-    def __init__(self, dropout=0.3):
-        super().__init__()
-        self.input_shape, self.output_shape = (3, 8, 10), (4, 8, 10)
-        self.layers = torch.nn.Sequential(
-            *(
-                torch.nn.Sequential(
-                    torch.nn.Conv2d(n, 4, 3, padding=1),
-                    torch.nn.BatchNorm2d(4),
-                    torch.nn.ELU(),
-                    torch.nn.Dropout(dropout),
-                )
-                for n in (3, 4)
-            )
-        )
-        self.passes = 0
-
-    def checkpointed_parts(self):
-        return list(self.layers)
-
-    def mouse_parameters(self):
-        return []
-
-    def penalty(self):
-        return sum(p.abs().sum() for p in self.parameters())
-
-    def forward(self, images, behaviors=None, sizes=()):
-        self.passes += 1
-        return self.layers(images)
-
-
-class Transformer(nn.ViTCore):
-    def __init__(self, dropout=0.3, n_blocks=2):
-        rates = dict.fromkeys(("patch_dropout", "attention_dropout", "mlp_dropout"), dropout)
-        sizes = {"patch_size": 4, "n_heads": 2, "embed_dim": 6, "mlp_dim": 5}
-        super().__init__(
-            (1, 8, 10),
-            n_blocks=n_blocks,
-            behavior_mode="b_mlp_per_mouse",
-            n_behaviors=2,
-            mice=tuple(NEURONS),
-            drop_path=dropout,
-            **sizes,
-            **rates,
-        )
-
-    def checkpointed_parts(self):
-        return list(self.blocks)
-
-
-def make_model(core, seed=0):
-    torch.manual_seed(seed)
-    core = core()
-    return nn.EncodingModel(
-        core,
-        {m: nn.GaussianReadout(core.output_shape, n) for m, n in NEURONS.items()},
-        cropper=nn.ImageCropper((8, 10)),
-        shifters={"A": nn.Shifter()},
-        behavior_channels=core.input_shape[0] == 3,
-    )
-
-
-def without_randomness(core, seed=0):
-    """A model that gives the same in training every time."""
-    model = make_model(lambda: core(dropout=0.0), seed)
-    for readout in model.readouts:
-        readout.sigma.requires_grad_(False).zero_()
-    return model
-
-
-def make_data(trials=(("A", 11), ("b.2", 7)), device="cpu"):
-    generator = torch.Generator().manual_seed(1)
-    data = {}
-    for mouse, n in dict(trials).items():
-        recorded = torch.rand(n, NEURONS[mouse], generator=generator) > 0.2
-        responses = -torch.rand(n, NEURONS[mouse], generator=generator).log()
-        data[mouse] = MouseData(
-            torch.randint(0, 256, (n, 1, 8, 10), generator=generator, dtype=torch.uint8).to(device),
-            image_mean=120.0,
-            image_std=60.0,
-            behaviors=torch.randn(n, 2, generator=generator).to(device),
-            pupil=torch.randn(n, 2, generator=generator).to(device),
-            responses=torch.where(recorded, responses, 0).to(device),
-            recorded=recorded.to(device) if mouse == "A" else None,
-            scale_trials=n,
-        )
-    return data
-
-
-def run(model, epochs=2, state=None, data=None, optimizer=torch.optim.SGD, lr=1e-3, **settings):
-    state = new_state(initial_rng(1)) if state is None else state
-    settings = TrainingSettings(**{"batch_size": 4, "max_epochs": epochs} | settings)
-    data = data or make_data()
-    made = optimizer(model.parameters(), lr=lr)
-    train(model, data, settings, made, ConstantSchedule(), state)
-    return state
-
-
-def assert_same(one, other, **tolerance):
-    for (name, first), second in zip(one.items(), other.values(), strict=True):
-        torch.testing.assert_close(first, second, **{"rtol": 0, "atol": 0} | tolerance, msg=name)
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 # ------------------------------------------------------------------------------- micro-batches
@@ -241,11 +141,12 @@ PEAK = """
     torch.set_num_threads(1)
     core = nn.ViTCore((1, 36, 64), patch_size=4, patch_stride=4, n_blocks=8, n_heads=1,
                       embed_dim=64, mlp_dim=128, attention_dropout=0.0, patch_dropout=0.0)
-    core.checkpointed_parts = lambda: list(core.blocks)
     def step(n):
         core(torch.randn(n, 1, 36, 64)).square().sum().backward()
     def peak():
         return next(int(s.split()[1]) for s in open("/proc/self/status") if s.startswith("VmHWM"))
+    with memory.checkpointed(core, True):
+        step(1)  # in either process, for what torch imports at its first use
     step(1)
     before = peak()
     with memory.checkpointed(core, sys.argv[1] == "True"):
@@ -261,16 +162,12 @@ def test_recomputed_blocks_need_less_memory():
     assert peaks[1] < 0.4 * peaks[0]
 
 
-def in_a_process(script, *args):
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), *args],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-
 # ---------------------------------------------------------------------------- what "auto" takes
+
+
+def convolutional():
+    sizes = {"n_layers": 2, "hidden_channels": 4, "input_kernel": 3, "hidden_kernel": 3}
+    return nn.Stacked2dCore((3, 8, 10), **sizes)
 
 
 class Known(torch.nn.Module):
@@ -335,6 +232,65 @@ def test_measuring_changes_nothing(core):
     assert memory.measure(model, data, TrainingSettings(4, 1)) == first
 
 
+def test_measuring_follows_the_settings_of_the_run():
+    """Torch asks at the first matrix product of a process whether cuBLAS is deterministic."""
+    model, seen = make_model(Transformer), []
+    model.core.register_forward_pre_hook(
+        lambda *_: seen.append(torch.are_deterministic_algorithms_enabled())
+    )
+    for wanted in (True, False):
+        memory.measure(model, make_data(), TrainingSettings(4, 1, deterministic=wanted))
+    assert seen == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("core", "given", "measured"),
+    [
+        (Transformer, {}, 1),
+        (Transformer, {"micro_batch_size": 2}, 1),
+        (Transformer, {"micro_batch_size": 2, "checkpoint_activations": True}, 0),
+        (ConvCore, {}, 1),
+        (ConvCore, {"checkpoint_activations": False}, 0),  # whole batches
+        (convolutional, {}, 0),  # and computed again always
+    ],
+)
+def test_nothing_is_measured_twice_or_in_vain(monkeypatch, core, given, measured):
+    calls, measure = [], memory.measure
+    monkeypatch.setattr(memory, "measure", lambda *args: calls.append(1) or measure(*args))
+    model, data = make_model(core), make_data()
+    found = resolve_settings(model, data, TrainingSettings(4, 1, **given))
+    assert resolve_settings(model, data, found) == found
+    assert len(calls) == measured
+
+
+def test_recomputation_is_recommended_where_it_brings_something():
+    settings = TrainingSettings(4, 1, micro_batch_size=2)
+    for core, helps in ((Transformer, True), (ConvCore, True), (convolutional, False)):
+        model = make_model(core)
+        assert memory.saves_memory(model, settings) is helps
+        _, remedies, _ = memory.step_in_words(model, make_data(), settings)
+        assert ("checkpoint_activations=True" in remedies) is helps
+        if core is not Transformer:
+            with pytest.raises(ValueError, match="batch norm") as told:
+                memory.check_micro_batches(model, settings)
+            assert ("checkpoint_activations=True" in str(told.value)) is helps
+    compiled = TrainingSettings(4, 1, compile=True)
+    assert memory.saves_memory(make_model(convolutional), compiled)
+
+
+def test_deterministic_runs_do_not_ask_what_is_free(monkeypatch):
+    seen = []
+
+    def available(device, *, deterministic=False):
+        seen.append(deterministic)
+
+    monkeypatch.setattr(memory, "available_memory", available)
+    for wanted in (True, False):
+        settings = TrainingSettings(4, 1, deterministic=wanted)
+        resolve_settings(make_model(Transformer), make_data(), settings)
+    assert seen == [True, True, False, False]
+
+
 @pytest.mark.parametrize(
     ("core", "share", "expected"),
     [  # memory as a share of what the whole batch of 8 needs
@@ -351,7 +307,7 @@ def test_measuring_changes_nothing(core):
 def test_auto_fits_steps_into_memory(monkeypatch, core, share, expected):
     model, data, settings = make_model(core), make_data(), TrainingSettings(8, 1)
     whole = 8 * memory.measure(model, data, settings).step(checkpointed=False)
-    monkeypatch.setattr(memory, "available_memory", lambda device: share * whole)
+    monkeypatch.setattr(memory, "available_memory", lambda device, **_: share * whole)
     found = resolve_settings(model, data, settings)
     assert (found.micro_batch_size, found.checkpoint_activations) == expected
     assert resolve_settings(model, data, found) is not settings
@@ -360,16 +316,26 @@ def test_auto_fits_steps_into_memory(monkeypatch, core, share, expected):
 
 def test_what_was_asked_for_is_done(monkeypatch):
     model, data = make_model(Transformer), make_data()
-    monkeypatch.setattr(memory, "available_memory", lambda device: 1.0)
+    monkeypatch.setattr(memory, "available_memory", lambda device, **_: 1.0)
     found = resolve_settings(model, data, TrainingSettings(8, 1, micro_batch_size=8))
     assert (found.micro_batch_size, found.checkpoint_activations) == (8, True)
     found = resolve_settings(model, data, TrainingSettings(8, 1, checkpoint_activations=False))
     assert (found.micro_batch_size, found.checkpoint_activations) == (1, False)
-    monkeypatch.setattr(memory, "available_memory", lambda device: None)  # not known
+    monkeypatch.setattr(memory, "available_memory", lambda device, **_: None)  # not known
     found = resolve_settings(model, data, TrainingSettings(8, 1))
     assert (found.micro_batch_size, found.checkpoint_activations) == (8, False)
     found = resolve_settings(model, data, TrainingSettings(8, 1, checkpoint_activations=True))
     assert found.checkpoint_activations is True
+
+
+def test_predictions_follow_the_widest_layer_and_the_largest_readout():
+    model = make_model(convolutional)
+    channels, height, width = model.core.output_shape
+    assert memory.prediction_batch_size(model, CPU) == 2**21 // (height * width * channels)
+    model.readouts[1].n_neurons = 10**5
+    assert memory.prediction_batch_size(model, CPU) == 2**21 // (10**5 * channels)
+    model.readouts[1].n_neurons = 10**9
+    assert memory.prediction_batch_size(model, CPU) == 1
 
 
 def test_parts_on_a_cpu_do_not_leave_the_caches(monkeypatch):
@@ -378,138 +344,6 @@ def test_parts_on_a_cpu_do_not_leave_the_caches(monkeypatch):
     monkeypatch.setattr(memory, "_TENSOR_PER_THREAD", 3.5 * largest / torch.get_num_threads())
     found = resolve_settings(model, data, settings)
     assert found.micro_batch_size == 3  # three parts of 3, 3 and 2
-    assert found.prediction_batch_size == 7  # images of two mice pass together in training
-
-
-def test_memory_of_a_cpu_is_that_of_the_machine_or_the_container(monkeypatch, tmp_path):
-    whole = memory.available_memory(torch.device("cpu"))
-    assert whole == memory.available_memory(torch.device("cpu")) > 0
-    limit = tmp_path / "memory.max"
-    monkeypatch.setattr(memory, "_CGROUP_LIMITS", (str(limit), str(tmp_path / "none")))
-    limit.write_text("max\n")
-    assert memory.available_memory(torch.device("cpu")) >= whole
-    limit.write_text("1000000\n")
-    assert memory.available_memory(torch.device("cpu")) == 500_000
-    assert memory.available_memory(torch.device("meta")) is None
-
-
-# ------------------------------------------------------------------------------ out of memory
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..."),
-        RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate "
-            "memory: you tried to allocate 8589934592 bytes. Error code 12"
-        ),
-        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 64 bytes."),
-        RuntimeError("std::bad_alloc"),
-        MemoryError("Unable to allocate 2.00 GiB for an array"),
-    ],
-)
-def test_full_memory_is_told_with_remedies_and_the_best_model_stays(error):
-    model = make_model(Transformer)
-    state = run(model, epochs=1)
-    best = copy.deepcopy(state["best"])
-    forward = model.core.tokenizer.forward
-
-    def fail(images):
-        if state["epoch"] == 2:
-            raise error
-        return forward(images)
-
-    model.core.tokenizer.forward = fail
-    with pytest.raises(InsufficientMemoryError) as told:
-        run(model, epochs=3, state=state)
-    for word in ("batch_size=4", "'b.2': 3", "8 x 10", "smaller micro_batch_size", "stream_data"):
-        assert word in str(told.value)
-    for word in ("checkpoint_activations=True", "precision='bfloat16'"):
-        assert word in str(told.value)
-    asked = {"CUDA": "2.00 GiB", "[enf": "8589934592 bytes", "Defa": "64 bytes"}
-    assert asked.get(str(error)[:4], "memory") in str(told.value)
-    assert isinstance(told.value, MemoryError)
-    again = pickle.loads(pickle.dumps(told.value))
-    assert (type(again), str(again)) == (type(told.value), str(told.value))
-    assert state["epoch"] == 2
-    assert_same(model.state_dict(), state["best"])
-    assert not all(torch.equal(best[name], state["best"][name]) for name in best)
-    assert all(p.grad is None for p in model.parameters())
-    del model.core.tokenizer.forward
-    run(model, epochs=1, state=state)
-    assert state["epoch"] == 3
-
-
-def test_remedies_that_are_in_use_are_not_named():
-    settings = TrainingSettings(
-        4, 1, precision="bfloat16", checkpoint_activations=True, micro_batch_size=1
-    )
-    _, remedies, _ = memory.step_in_words(make_model(Transformer), make_data(), settings)
-    assert [r.split(",")[0] for r in remedies] == ["a smaller batch_size", "stream_data=True"]
-    _, remedies, _ = memory.step_in_words(make_model(ConvCore), make_data(), TrainingSettings(4, 1))
-    assert "a smaller micro_batch_size" not in remedies
-
-
-def test_other_errors_stay_what_they_are():
-    with pytest.raises(RuntimeError, match=r"^shapes$"), memory.remedies_named("", []):
-        raise RuntimeError("shapes")
-
-
-def test_gradients_of_an_interrupted_step_are_gone():
-    model = make_model(Transformer)
-    calls = []
-
-    def interrupt(*_):
-        calls.append(1)
-        if len(calls) > 3:  # the second mouse of the second step
-            raise KeyboardInterrupt
-
-    model.core.register_forward_pre_hook(interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        run(model, joint=False, micro_batch_size=4, checkpoint_activations=False)
-    assert all(p.grad is None for p in model.parameters())
-
-
-FULL = """
-    import resource, torch
-    from v1tlearn import nn
-    from v1tlearn.training import (ConstantSchedule, InsufficientMemoryError, MouseData,
-                                   TrainingSettings, initial_rng, new_state, train)
-    torch.set_num_threads(1)
-    core = nn.ViTCore((1, 36, 64), patch_size=8, patch_stride=4, n_blocks=4, n_heads=1,
-                      embed_dim=64, mlp_dim=256)
-    model = nn.EncodingModel(core, {"A": nn.GaussianReadout(core.output_shape, 5)},
-                             cropper=nn.ImageCropper((36, 64)))
-    n = 256
-    data = {"A": MouseData(torch.zeros(n, 1, 36, 64, dtype=torch.uint8),
-                           responses=torch.ones(n, 5), scale_trials=n)}
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-    limit = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, limit[1]))
-    optimizer = torch.optim.Adam(model.parameters())
-    for size in (n, 1):
-        settings = TrainingSettings(n if size == n else 2, 1, micro_batch_size=size)
-        try:
-            train(model, {m: d for m, d in data.items()} if size == n else
-                  {"A": MouseData(data["A"].images[:4], responses=data["A"].responses[:4],
-                                  scale_trials=4)},
-                  settings, optimizer, ConstantSchedule(), new_state(initial_rng(0)))
-        except InsufficientMemoryError as error:
-            assert size == n, error
-            assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-            print(error)
-    print("and went on")
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
-def test_a_step_that_fills_memory_in_truth():
-    told, went_on = in_a_process(FULL).stdout.splitlines()
-    assert "bytes more were asked for" in told
-    assert "a smaller micro_batch_size" in told
-    assert went_on == "and went on"
 
 
 # ---------------------------------------------------------------------------------------- CUDA
@@ -527,21 +361,6 @@ def test_recomputed_blocks_give_the_same_result_on_cuda(core):
 
 
 @pytest.mark.gpu
-def test_full_cuda_memory_is_told():
-    model, data = make_model(Transformer).to(CUDA), make_data(device=CUDA)
-    _, total = torch.cuda.mem_get_info()
-    fill = memory.available_memory(CUDA)
-    assert 0 < fill < total
-
-    def fail(images):
-        return torch.empty(2 * total, dtype=torch.uint8, device=CUDA)
-
-    model.core.tokenizer.forward = fail
-    with pytest.raises(InsufficientMemoryError, match="GiB more were asked for"):
-        run(model, data=data)
-
-
-@pytest.mark.gpu
 @pytest.mark.parametrize("core", [Transformer, ConvCore])
 @pytest.mark.parametrize("joint", [True, False])
 def test_no_step_waits_for_the_device(core, joint):
@@ -551,9 +370,8 @@ def test_no_step_waits_for_the_device(core, joint):
         model, data = make_model(core).to(CUDA), make_data(device=CUDA)
         settings = TrainingSettings(batch_size, 3, joint=joint, checkpoint_activations=False)
         optimizer = torch.optim.Adam(model.parameters(), fused=True)
-        seen = []
 
-        def watch(record, seen=seen):
+        def watch(record):
             torch.cuda.set_sync_debug_mode("warn" if record["epoch"] == 1 else "default")
 
         with warnings.catch_warnings(record=True) as seen:
@@ -571,13 +389,11 @@ def test_no_step_waits_for_the_device(core, joint):
             finally:
                 torch.cuda.set_sync_debug_mode("default")
         counts.append(sum("synchron" in str(w.message) for w in seen))
-    assert counts[0] == counts[1] == counts[2]
+    assert counts[0] == counts[1] == counts[2] >= 1  # the one of the epoch
 
 
 def test_runs_use_their_own_generator_for_measuring():
     """What "auto" measures does not move the run's random numbers."""
     expected = run(make_model(Transformer), micro_batch_size=4, checkpoint_activations=False)
     state = run(make_model(Transformer))
-    with isolated_rng(initial_rng(3), torch.device("cpu")):
-        torch.rand(3)
     assert_same(state["model"], expected["model"])

@@ -1,0 +1,151 @@
+"""Memory that ends in a training step: words that help, and a model that is in order."""
+
+import copy
+import pickle
+import sys
+
+import pytest
+import torch
+
+from tests.training.models import (
+    ConvCore,
+    Transformer,
+    assert_same,
+    in_a_process,
+    make_data,
+    make_model,
+    run,
+)
+from v1tlearn.training import InsufficientMemoryError, TrainingSettings, memory
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ..."),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate "
+            "memory: you tried to allocate 8589934592 bytes. Error code 12"
+        ),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 64 bytes."),
+        RuntimeError("std::bad_alloc"),
+        MemoryError("Unable to allocate 2.00 GiB for an array"),
+    ],
+)
+def test_full_memory_is_told_with_remedies_and_the_best_model_stays(error):
+    model = make_model(Transformer)
+    state = run(model, epochs=1)
+    best = copy.deepcopy(state["best"])
+    forward = model.core.tokenizer.forward
+
+    def fail(images):
+        if state["epoch"] == 2:
+            raise error
+        return forward(images)
+
+    model.core.tokenizer.forward = fail
+    with pytest.raises(InsufficientMemoryError) as told:
+        run(model, epochs=3, state=state)
+    for word in ("batch_size=4", "'b.2': 3", "8 x 10", "smaller micro_batch_size", "stream_data"):
+        assert word in str(told.value)
+    for word in ("checkpoint_activations=True", "precision='bfloat16'"):
+        assert word in str(told.value)
+    asked = {"CUDA": "2.00 GiB", "[enf": "8589934592 bytes", "Defa": "64 bytes"}
+    assert asked.get(str(error)[:4], "memory") in str(told.value)
+    assert isinstance(told.value, MemoryError)
+    again = pickle.loads(pickle.dumps(told.value))
+    assert (type(again), str(again)) == (type(told.value), str(told.value))
+    assert state["epoch"] == 2
+    assert_same(model.state_dict(), state["best"])
+    assert not all(torch.equal(best[name], state["best"][name]) for name in best)
+    assert all(p.grad is None for p in model.parameters())
+    del model.core.tokenizer.forward
+    run(model, epochs=1, state=state)
+    assert state["epoch"] == 3
+
+
+def test_remedies_that_are_in_use_are_not_named():
+    settings = TrainingSettings(
+        4, 1, precision="bfloat16", checkpoint_activations=True, micro_batch_size=1
+    )
+    _, remedies, _ = memory.step_in_words(make_model(Transformer), make_data(), settings)
+    assert [r.split(",")[0] for r in remedies] == ["a smaller batch_size", "stream_data=True"]
+    _, remedies, _ = memory.step_in_words(make_model(ConvCore), make_data(), TrainingSettings(4, 1))
+    assert "a smaller micro_batch_size" not in remedies
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(RuntimeError, match=r"^shapes$"), memory.remedies_named("", []):
+        raise RuntimeError("shapes")
+
+
+def test_gradients_of_an_interrupted_step_are_gone():
+    model = make_model(Transformer)
+    calls = []
+
+    def interrupt(*_):
+        calls.append(1)
+        if len(calls) > 3:  # the second mouse of the second step
+            raise KeyboardInterrupt
+
+    model.core.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, joint=False, micro_batch_size=4, checkpoint_activations=False)
+    assert all(p.grad is None for p in model.parameters())
+
+
+FULL = """
+    import resource, torch
+    from v1tlearn import nn
+    from v1tlearn.training import (ConstantSchedule, InsufficientMemoryError, MouseData,
+                                   TrainingSettings, initial_rng, new_state, train)
+    torch.set_num_threads(1)
+    core = nn.ViTCore((1, 36, 64), patch_size=8, patch_stride=4, n_blocks=4, n_heads=1,
+                      embed_dim=64, mlp_dim=256)
+    model = nn.EncodingModel(core, {"A": nn.GaussianReadout(core.output_shape, 5)},
+                             cropper=nn.ImageCropper((36, 64)))
+    n = 256
+    data = {"A": MouseData(torch.zeros(n, 1, 36, 64, dtype=torch.uint8),
+                           responses=torch.ones(n, 5), scale_trials=n)}
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+    limit = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, limit[1]))
+    optimizer = torch.optim.Adam(model.parameters())
+    for size in (n, 1):
+        settings = TrainingSettings(n if size == n else 2, 1, micro_batch_size=size)
+        try:
+            train(model, {m: d for m, d in data.items()} if size == n else
+                  {"A": MouseData(data["A"].images[:4], responses=data["A"].responses[:4],
+                                  scale_trials=4)},
+                  settings, optimizer, ConstantSchedule(), new_state(initial_rng(0)))
+        except InsufficientMemoryError as error:
+            assert size == n, error
+            assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+            print(error)
+    print("and went on")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+def test_a_step_that_fills_memory_in_truth():
+    told, went_on = in_a_process(FULL).stdout.splitlines()
+    assert "bytes more were asked for" in told
+    assert "a smaller micro_batch_size" in told
+    assert went_on == "and went on"
+
+
+@pytest.mark.gpu
+def test_full_cuda_memory_is_told():
+    model, data = make_model(Transformer).to(CUDA), make_data(device=CUDA)
+    _, total = torch.cuda.mem_get_info()
+    assert 0 < memory.available_memory(CUDA) < total
+
+    def fail(images):
+        return torch.empty(2 * total, dtype=torch.uint8, device=CUDA)
+
+    model.core.tokenizer.forward = fail
+    with pytest.raises(InsufficientMemoryError, match="GiB more were asked for"):
+        run(model, data=data)
