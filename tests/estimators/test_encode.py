@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import v1tlearn as v1
+from v1tlearn import _view
 from v1tlearn.estimators import _encode
 from v1tlearn.training import memory
 
@@ -164,6 +165,24 @@ def test_content_decides_where_there_are_no_labels(fit, count):
     trials = make_trials(image_ids=None)
     assert_agree(estimator.predict(trials), one_by_one(estimator, trials))
     assert encoded.count == len(IMAGES)
+
+
+def test_only_images_that_were_asked_for_are_read(fit, monkeypatch):
+    estimator, trials = fit(v1.CNNRegressor, behavior_mode="none"), make_trials(image_ids=None)
+    hashed, content_hashes = [], _view._content_hashes
+
+    def watch(recording):
+        hashed.append(recording.sizes["trial"])
+        return content_hashes(recording)
+
+    monkeypatch.setattr(_view, "_content_hashes", watch)
+    some = trials[[3, 40, 9, 38, 0]]
+    assert_agree(estimator.predict(some), one_by_one(estimator, some))
+    assert sum(hashed) == len(some)
+    labelled = v1.Trials({m: make_trials().recordings[m].to_dataset() for m in "A"})
+    other = {m: trials.recordings[m].to_dataset() for m in "B"}
+    mixed = v1.Trials({"A": labelled.recordings["A"].to_dataset(), **other})
+    assert_agree(estimator.predict(mixed), one_by_one(estimator, mixed))
 
 
 def test_an_image_is_the_same_as_integers_and_as_floats(fit, count):

@@ -95,7 +95,9 @@ class _Prediction:
             positions = np.concatenate([self.trials.rows(m)[0] for m in mice])
             numbers = np.full(len(self.trials), -1)
             if self._shares_images(mice):
-                numbers[positions] = _by_first_appearance(self.trials.image_ids[positions])
+                numbers[positions] = _by_first_appearance(
+                    np.concatenate([self._image_labels(m) for m in mice])
+                )
             if numbers.max() + 1 < len(positions) and numbers.max() >= 0:
                 blocks = self._repeated(positions, numbers)
             else:
@@ -123,6 +125,15 @@ class _Prediction:
         """Whether feature maps depend on nothing but the image."""
         cropper = self.estimator.module_.cropper
         return not self.estimator.core_columns_ and all(cropper.shifter(m) is None for m in mice)
+
+    def _image_labels(self, mouse: str) -> np.ndarray:
+        """Labels of a mouse's images; hashes, of these images only, where there are none."""
+        positions = self.trials.rows(mouse)[0]
+        labelled = "image_id" in self.trials[positions[:1]].recordings[mouse].coords
+        if labelled:
+            return self.trials[positions].image_ids
+        blocks = self.trials.blocks(mouse)
+        return np.concatenate([Trials(block.recordings).image_ids for block in blocks])
 
     def _plain(self, mouse: str) -> Iterator[Outputs]:
         """Trials in their order, each through the core."""
