@@ -2,7 +2,8 @@
 
 An epoch of `v1tlearn.training.train` is timed against a bare loop over the same number of batches,
 cut and standardised beforehand: a CNN of the size published for Sensorium 2022, and a small V1T.
-Whole batches go through the model in both, and validation, which is not in the bare loop, is left
+Whole batches go through the model in both; the loop also reports its epoch to the progress bar and
+log of ``verbose=1``, the bar drawn to nowhere. Validation, which is not in the bare loop, is left
 out of both. With ``--compile`` it is also measured what `torch.compile` of the core brings, and
 after how many steps it has earned the time it took.
 """
@@ -10,7 +11,9 @@ after how many steps it has earned the time it took.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
+import os
 import time
 import warnings
 from collections.abc import Callable
@@ -18,6 +21,7 @@ from collections.abc import Callable
 import torch
 from _measure import Row, compare, median_seconds, parser, report, seconds
 
+from v1tlearn.estimators._progress import progress
 from v1tlearn.nn import (
     EncodingModel,
     GaussianReadout,
@@ -148,7 +152,7 @@ class Runs:
         return run
 
     def loop(self) -> Callable[[], None]:
-        """Prepare an epoch of the training loop, with whole batches."""
+        """Prepare an epoch of the training loop, with whole batches, told to a progress bar."""
         model = copy.deepcopy(self.model)
         settings = TrainingSettings(
             self.batch_size,
@@ -162,7 +166,13 @@ class Runs:
 
         def run() -> None:
             state = new_state(initial_rng(0))
-            train(model, self.data, settings, make_optimizer(model), ConstantSchedule(), state)
+            optimizer, schedule = make_optimizer(model), ConstantSchedule()
+            with (
+                open(os.devnull, "w", encoding="utf-8") as nowhere,
+                contextlib.redirect_stderr(nowhere),
+                progress("benchmark", 1, verbose=1) as report,
+            ):
+                train(model, self.data, settings, optimizer, schedule, state, on_epoch=report)
 
         return run
 
