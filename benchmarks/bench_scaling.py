@@ -20,18 +20,21 @@ from scipy.optimize import least_squares
 
 import v1tlearn as v1
 
-BASE = {"trials": 256, "neurons": 256, "mice": 2, "height": 18, "width": 32}
+BASE = {"trials": 128, "neurons": 256, "mice": 2, "height": 18, "width": 32}
 # The smallest sizes are those at which what grows is no longer lost in the fixed overhead.
 SIZES = {
-    "trials": [256, 512, 1024, 2048],
-    "neurons": [1000, 2000, 4000, 8000, 16000],
+    "trials": [128, 256, 512, 1024],
+    "neurons": [2000, 4000, 8000, 16000],
     "mice": [1, 2, 4, 8],
-    "tokens": [128, 256, 512, 1024, 2048],
+    "tokens": [256, 512, 1024, 2048],
 }
 QUICK_SIZES = {"trials": [16, 32, 64], "neurons": [4, 8, 16], "mice": [1, 2, 4], "tokens": [8, 16]}
-# Exponents that the work itself has; tokens lie between linear (perceptrons) and quadratic.
+# Exponents that the work itself has; tokens lie between linear (perceptrons) and quadratic, but
+# their weights for each other are never kept.
 EXPECTED = {"trials": 1.0, "neurons": 1.0, "mice": 1.0, "tokens": 2.0}
+EXPECTED_MEMORY = 1.0
 TOLERANCE = 0.1
+MEMORY_POINTS = 3  # the largest of each axis: every one takes a process of its own
 PATCH, ROWS = 6, 8  # pixels of a patch; rows of tokens while their columns grow
 
 
@@ -131,14 +134,44 @@ def epoch_and_prediction(
 ) -> tuple[float, float]:
     """Seconds of the fastest epoch and of the fastest prediction of all trials."""
     trials = recordings(sizes)
-    fitted = estimator(model, axis, repeats + 1, device).fit(trials)
-    epochs = [record["seconds"] for record in fitted.history_[1:]]
+    fitted = estimator(model, axis, repeats, device).fit(trials)
+    epochs = [record["seconds"] for record in fitted.history_]
     predictions = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
         fitted.predict(trials)
         predictions.append(time.perf_counter() - start)
-    return min(epochs), min(predictions[1:])
+    return min(epochs), min(predictions)
+
+
+def times(
+    model: str, axis: str, sizes: list[int], args: argparse.Namespace, device: str
+) -> list[tuple[float, float]]:
+    """Seconds of `epoch_and_prediction` at all points of an axis, printed one by one."""
+    points = [sizes_of(axis, size, args.quick) for size in sizes]
+    epoch_and_prediction(model, axis, points[0], 1, device)  # to warm up
+    out = []
+    for size, point in zip(sizes, points, strict=True):
+        out.append(epoch_and_prediction(model, axis, point, args.repeats, device))
+        epoch, prediction = out[-1]
+        print(
+            f"{model}, {size} {axis}: epoch {epoch:.3g} s, prediction {prediction:.3g} s",
+            flush=True,
+        )
+    return out
+
+
+def peaks(
+    model: str, axis: str, sizes: list[int], args: argparse.Namespace, device: str
+) -> list[float]:
+    """Peak memory in MiB of a fit at these points of an axis, printed one by one."""
+    out = []
+    for size in sizes:
+        point = json.dumps(sizes_of(axis, size, args.quick))
+        used = peak_memory("prepare_epoch", __file__, model, axis, point, device, device=device)
+        out.append(used / 2**20)
+        print(f"{model}, {size} {axis}: peak memory {out[-1]:.3g} MiB", flush=True)
+    return out
 
 
 def curve(model: str, axis: str, cost: str, unit: str, sizes: list, values: list) -> dict:
@@ -166,27 +199,13 @@ def measure(args: argparse.Namespace) -> list[dict]:
     curves = []
     for axis, sizes in (QUICK_SIZES if args.quick else SIZES).items():
         for model in ("V1T", "CNN") if axis != "tokens" else ("V1T",):
-            points = [sizes_of(axis, size, args.quick) for size in sizes]
-            times = [
-                epoch_and_prediction(model, axis, point, args.repeats, device) for point in points
-            ]
-            for cost, values in zip(("epoch", "prediction"), zip(*times, strict=True), strict=True):
+            found = times(model, axis, sizes, args, device)
+            for cost, values in zip(("epoch", "prediction"), zip(*found, strict=True), strict=True):
                 curves.append(curve(model, axis, cost, "s", sizes, list(values)))
             if model == "V1T" and (axis == "trials" or not args.quick):
-                peaks = [
-                    peak_memory(
-                        "prepare_epoch",
-                        __file__,
-                        model,
-                        axis,
-                        json.dumps(point),
-                        device,
-                        device=device,
-                    )
-                    / 2**20
-                    for point in points
-                ]
-                curves.append(curve(model, axis, "memory", "MB", sizes, peaks))
+                largest = sizes[-MEMORY_POINTS:]
+                found = peaks(model, axis, largest, args, device)
+                curves.append(curve(model, axis, "memory", "MiB", largest, found))
     return curves
 
 
@@ -198,7 +217,7 @@ def rows(curves: list[dict]) -> list[Row]:
             None,
             c["exponent"],
             "exponent",
-            bar=EXPECTED[c["axis"]] + TOLERANCE,
+            bar=(EXPECTED_MEMORY if c["cost"] == "memory" else EXPECTED[c["axis"]]) + TOLERANCE,
             note=(
                 f"{c['axis']} {c['sizes'][0]} to {c['sizes'][-1]}, {c['values'][0]:.3g} to "
                 f"{c['values'][-1]:.3g} {c['unit']}, of it overhead {c['overhead']:.2g}; slope "
@@ -212,7 +231,7 @@ def rows(curves: list[dict]) -> list[Row]:
 
 def main() -> None:
     made = parser(__doc__)
-    made.set_defaults(repeats=3)
+    made.set_defaults(repeats=2)
     args = made.parse_args()
     curves = measure(args)
     report("scaling", rows(curves), args, curves=curves)
