@@ -132,7 +132,7 @@ micro_batch_size : "auto" or int, default="auto"
     the gradients of a step add up, which needs less memory. "auto" takes, on CUDA devices, as many
     as fit into the memory; on a CPU as many as fit and as keep every tensor at 8 MB per thread or
     less, which is faster; whole batches on other devices. Cores with batch normalisation take
-    whole batches always. Other parts draw other random numbers for dropout and the readouts.
+    whole batches always. Parts of another size draw other numbers for dropout and the readouts.
 checkpoint_activations : "auto" or bool, default="auto"
     Keep only the inputs of the core's blocks or layers for the backward pass, and compute the rest
     again: less memory, more time, the same result. "auto" does so where the memory is too small.
