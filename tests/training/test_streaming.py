@@ -181,6 +181,22 @@ def test_an_error_of_reading_reaches_the_loop_at_its_step():
         next(stream)
 
 
+def test_other_devices_are_used_by_the_loop_alone(monkeypatch):
+    """Two threads that compute on Apple's GPUs at once may end the process."""
+    users, to = [], torch.Tensor.to
+
+    def noted(tensor, *args, **kwargs):
+        users.append(threading.current_thread())
+        return to(tensor, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "to", noted)
+    source, steps = one_source()
+    arrived = list(read_ahead({"x": source}, steps, torch.device("meta")))
+    assert {step["x"].device.type for step in arrived} == {"meta"}
+    assert len(users) == len(steps)
+    assert set(users) == {threading.current_thread()}
+
+
 def test_an_empty_epoch_has_no_step():
     source, _ = one_source()
     assert list(read_ahead({"x": source}, [], CPU)) == []

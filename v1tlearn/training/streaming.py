@@ -80,9 +80,13 @@ def read_rows(source: Source, rows: np.ndarray, device: torch.device) -> Tensor:
     Tensor
         In the dtype of the source.
     """
+    return torch.from_numpy(_read(source, rows)).to(device)
+
+
+def _read(source: Source, rows: np.ndarray) -> np.ndarray:
     out = np.empty((len(rows), *source.shape[1:]), source.dtype)
     source.read(rows, out)
-    return torch.from_numpy(out).to(device)
+    return out
 
 
 def read_ahead(
@@ -152,12 +156,12 @@ class _Carrier:
         self._device = device
 
     def send(self, sources: Mapping[Hashable, Source], step: Mapping[Hashable, np.ndarray]) -> Any:
-        """Read the rows of a step; in the thread."""
-        return {key: read_rows(sources[key], rows, self._device) for key, rows in step.items()}
+        """Read the rows of a step; in the thread, which leaves the device to the loop."""
+        return {key: _read(sources[key], rows) for key, rows in step.items()}
 
     def receive(self, sent: Any) -> dict[Hashable, Tensor]:
-        """Hand over the rows of a step; in the loop."""
-        return sent
+        """Bring the rows of a step to the device; in the loop."""
+        return {key: torch.from_numpy(values).to(self._device) for key, values in sent.items()}
 
 
 class _PinnedCarrier:
