@@ -318,28 +318,6 @@ def test_gpu_maps_and_gradients_are_those_of_the_cpu(training):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.gpu
-def test_gpu_runs_the_function_of_the_cpu():
-    torch.manual_seed(0)
-    how = _convolution.ActivatedConvolutions(
-        True, 1e-5, True, torch.float64, ((0, 1), (1, 4), (0, 1))
-    )
-    tensors = [
-        torch.randn(shape, dtype=torch.float64)
-        for shape in ((3, 4, 5, 6), 4, 4, (4, 4, 1, 1), 4, (4, 1, 3, 3), 4, (4, 4, 1, 1), 4)
-    ]
-    runs = []
-    for device in ("cpu", "cuda"):
-        leaves = [t.to(device).requires_grad_() for t in tensors]
-        maps = leaves[0].detach()
-        mean, variance = maps.mean((0, 2, 3)), maps.var((0, 2, 3), correction=0)
-        out = _convolution.activated_convolutions(*leaves[:3], mean, variance, how, *leaves[3:])
-        gradients = torch.autograd.grad(out.square().sum(), leaves)
-        runs.append([out.detach().cpu(), *(g.cpu() for g in gradients)])
-    for one, other in zip(*runs, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
-
-
 def test_penalty_is_the_weighted_roughness_of_the_first_filters():
     core = nn.Stacked2dCore((2, 12, 12), hidden_channels=1, input_kernel=3, laplace=0.5)
     with torch.no_grad():

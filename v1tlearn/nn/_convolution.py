@@ -49,12 +49,9 @@ class ActivatedConvolutions(NamedTuple):
 
 
 def _chunks(maps: Tensor) -> list[slice]:
-    """Cut a batch into images that are worked on together; elsewhere than on a CPU, all are."""
-    n_images = step = maps.shape[0]
-    if maps.device.type == "cpu":
-        step = _CHUNK_VALUES // maps.shape[1:].numel()
-    step = max(1, step)
-    return [slice(i, i + step) for i in range(0, n_images, step)]
+    """Cut a batch into images that are worked on together."""
+    step = max(1, _CHUNK_VALUES // maps.shape[1:].numel())
+    return [slice(i, i + step) for i in range(0, maps.shape[0], step)]
 
 
 def _flat(maps: Tensor) -> Tensor:
@@ -94,7 +91,7 @@ def _convolution_backward(
         to_maps = _maps(g @ weight[:, :, 0, 0], maps) if need_maps else None
         return to_maps, (g.T @ _flat(maps))[:, :, None, None] if need_weight else None
     depthwise = groups == maps.shape[1] == weight.shape[0]
-    by_image = need_weight and depthwise and maps.device.type == "cpu" and _QUICK_LARGE_FILTERS
+    by_image = need_weight and depthwise and _QUICK_LARGE_FILTERS
     need_here = need_weight and not by_image
     to_maps = to_weight = None
     if need_maps or need_here:
@@ -274,7 +271,7 @@ def activated_convolutions(
     Parameters
     ----------
     maps : Tensor of shape (n_images, n_channels, height, width)
-        Channels last.
+        Channels last, on a CPU.
     gain : Tensor of shape (n_channels,)
         Factor after the normalisation.
     offset : Tensor of shape (n_channels,)
