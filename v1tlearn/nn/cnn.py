@@ -13,7 +13,8 @@ class Stacked2dCore(nn.Module):
     """Stacked convolutional core (Lurz et al. 2021; Sensorium 2022 configuration).
 
     A first convolution without padding, then size-preserving ones; batch normalisation and ELU
-    after each. Weights start Xavier-normal, biases at zero.
+    after each. Weights start Xavier-normal, biases at zero. On a CPU gradients cannot be
+    differentiated again: second derivatives raise RuntimeError there.
 
     Parameters
     ----------

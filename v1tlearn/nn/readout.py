@@ -83,7 +83,8 @@ class GaussianReadout(nn.Module):
     """Gaussian readout of one mouse (Lurz et al. 2021).
 
     In training each neuron reads the map at a new random point per image, drawn around its
-    position; in evaluation at the position itself.
+    position; in evaluation at the position itself. Gradients cannot be differentiated again: second
+    derivatives raise RuntimeError.
 
     Parameters
     ----------
