@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 BLUE, ORANGE, GREY = "#2a6f97", "#c8553d", "0.55"
 MARKERS = {"V1T": "o", "CNN": "s"}
 COLORS = {"V1T": BLUE, "CNN": ORANGE}
-UNITS = {"s": "seconds", "MB": "MB"}
+UNITS = {"s": "seconds", "MiB": "MiB"}
 
 
 def read(directory: Path) -> list[dict]:

@@ -185,6 +185,19 @@ def test_exponents_need_two_sizes_and_positive_costs(sizes, values):
         bench_scaling.power_law(sizes, values)
 
 
+@pytest.mark.parametrize(("cost", "bar"), [("memory", 1.1), ("epoch", 2.1), ("prediction", 2.1)])
+def test_tokens_may_cost_quadratic_time_but_no_more_than_linear_memory(cost, bar):
+    for values, passed in (([2.0, 4.0], True), ([2.0, 8.0], bar > 2), ([2.0, 18.0], False)):
+        curve = bench_scaling.curve("V1T", "tokens", cost, "s", [1024, 2048], values)
+        (row,) = bench_scaling.rows([curve])
+        assert (row.bar, row.passed()) == (pytest.approx(bar), passed)
+
+
+def test_tokens_are_trained_with_dropout_on_their_attention():
+    model = bench_scaling.estimator("V1T", "tokens", 1, "cpu")
+    assert model.attention_dropout > 0
+
+
 @pytest.mark.parametrize("tokens", bench_scaling.SIZES["tokens"])
 def test_images_of_the_token_axis_have_that_many_tokens(tokens):
     sizes = bench_scaling.sizes_of("tokens", tokens, quick=False)
@@ -285,7 +298,10 @@ def results(directory, *options):
     args = arguments(directory, *options)
     _measure.report("v1t", rows, args)
     sizes = [1, 2, 4]
-    curves = [bench_scaling.curve("V1T", "mice", "epoch", "s", sizes, [1.0, 2.0, 4.0])]
+    curves = [
+        bench_scaling.curve("V1T", "mice", "epoch", "s", sizes, [1.0, 2.0, 4.0]),
+        bench_scaling.curve("V1T", "mice", "memory", "MiB", sizes[-2:], [1.0, 2.0]),
+    ]
     _measure.report("scaling", bench_scaling.rows(curves), args, curves=curves)
 
 
