@@ -147,6 +147,32 @@ def test_plain_and_our_step_take_the_same_step(kind, missing):
         torch.testing.assert_close(p - before[name], q - before[name], rtol=1e-3, atol=2e-6)
 
 
+@pytest.mark.parametrize("kind", ["transformer", "convolution"])
+def test_training_curves_of_plain_and_our_steps_coincide(kind):
+    """Without random numbers, by the optimisers that the benchmarks use; new weights each step."""
+    torch.manual_seed(1)
+    convolution = kind == "convolution"
+    if convolution:
+        core = Stacked2dCore((3, *IMAGE), hidden_channels=4, n_layers=3, laplace=0.5)
+    else:
+        core = transformer(behavior_mode="b_mlp", n_behaviors=2, l1=0.01)
+    model = model_of(core, channels=convolution, shift="readout")
+    for readout in model.readouts:
+        readout.sigma.requires_grad_(False).zero_()  # no random positions
+    inputs, targets = batches_of()
+    if convolution:  # batch norm sees one mouse at a time in the plain form
+        del inputs["B"]
+    plain = _plain.plain_model(model)
+    plain_optimizer = _plain.plain_optimizer(plain, lr=3e-3)
+    ours = _plain.our_step(model, inputs, targets, _plain.our_optimizer(model, lr=3e-3))
+    curves = []
+    for _ in range(15):
+        curves.append((ours(), _plain.plain_step(plain, inputs, targets, plain_optimizer)))
+    found, expected = torch.tensor(curves).T
+    assert expected[-1] < 0.95 * expected[0]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+
+
 def test_plain_model_has_weights_of_its_own():
     model = model_of(transformer())
     plain = _plain.plain_model(model)
