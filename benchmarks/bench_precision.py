@@ -52,7 +52,7 @@ MODELS = {
         },
     ),
 }
-EPOCHS = {"CNN": (10, 3), "V1T": (10, 3)}  # then at a quarter of the learning rate
+EPOCHS = {"CNN": (8, 3), "V1T": (8, 3)}  # then at a quarter of the learning rate
 
 
 def fit_and_score(
