@@ -237,7 +237,7 @@ def rows(curves: list[dict]) -> list[Row]:
 
 def main() -> None:
     made = parser(__doc__)
-    made.set_defaults(repeats=4)
+    made.set_defaults(repeats=3)
     args = made.parse_args()
     curves = measure(args)
     report("scaling", rows(curves), args, curves=curves)
