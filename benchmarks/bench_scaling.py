@@ -1,10 +1,9 @@
 """How the cost of training and prediction grows with trials, neurons, mice and tokens.
 
 Small models are fitted to random recordings whose size grows in steps of two along one axis. To
-seconds per epoch and seconds of prediction a power law with a fixed overhead is fitted,
-``overhead + factor * size ** exponent``; the exponent and the slope between the two largest sizes,
-which no overhead term can bend, are printed. Peak memory is measured at those two alone, and its
-exponent is that slope.
+seconds per epoch and seconds of prediction a power law is fitted, ``factor * size ** exponent``, by
+a line through their logarithms. The exponent and the slope between the two largest sizes, where
+fixed costs count least, are printed. Peak memory is measured at those two alone.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from _measure import Row, parser, peak_memory, report
-from scipy.optimize import least_squares
 
 import v1tlearn as v1
 
@@ -39,44 +37,26 @@ MEMORY_POINTS = 2  # the largest of each axis: every one takes a process of its 
 PATCH, ROWS = 6, 8  # pixels of a patch; rows of tokens while their columns grow
 
 
-def power_law(sizes: list[float], values: list[float]) -> tuple[float, float, float]:
-    """Fit ``overhead + factor * size ** exponent`` to positive values, on a logarithmic scale.
+def power_law(sizes: list[float], values: list[float]) -> tuple[float, float]:
+    """Fit ``factor * size ** exponent`` to positive values, on logarithmic axes.
 
     Parameters
     ----------
     sizes, values : list of float
-        At least two points; with two there is no overhead term.
+        At least two points.
 
     Returns
     -------
     tuple of float
-        Exponent, factor, overhead. The overhead is not negative.
+        Exponent and factor.
     """
     x, y = np.asarray(sizes, float), np.asarray(values, float)
     if len(x) != len(y) or len(set(sizes)) < 2 or not ((x > 0).all() and (y > 0).all()):
         raise ValueError(
             f"a power law needs positive values at two sizes or more, got {sizes}, {values}."
         )
-    slope, offset = np.polyfit(np.log(x), np.log(y), 1)
-    if len(set(sizes)) == 2:
-        return float(slope), float(np.exp(offset)), 0.0
-    last, top = np.log(x / x.max()), y.max()
-
-    def residuals(parameters: np.ndarray) -> np.ndarray:
-        exponent, share = parameters[0], parameters[1]
-        logs = np.log(share * y.min() + (top - share * y.min()) * np.exp(exponent * last))
-        return logs + parameters[2] - np.log(y)
-
-    # At most 95 % of the smallest value is overhead; more could not be told from no growth.
-    bounds = ([0.0, 0.0, -1.0], [4.0, 0.95, 1.0])
-    starts = [[min(max(slope, 0.1), 3.9), share, 0.0] for share in (0.05, 0.5, 0.9)]
-    best = min(
-        (least_squares(residuals, start, bounds=bounds) for start in starts), key=lambda r: r.cost
-    )
-    exponent, share, shift = best.x
-    scale = np.exp(shift)
-    factor = scale * (top - share * y.min()) / x.max() ** exponent
-    return float(exponent), float(factor), float(scale * share * y.min())
+    exponent, offset = np.polyfit(np.log(x), np.log(y), 1)
+    return float(exponent), float(np.exp(offset))
 
 
 def upper_slope(sizes: list[float], values: list[float]) -> float:
@@ -177,7 +157,7 @@ def peaks(
 
 def curve(model: str, axis: str, cost: str, unit: str, sizes: list, values: list) -> dict:
     """One curve as it is written."""
-    exponent, factor, overhead = power_law(sizes, values)
+    exponent, factor = power_law(sizes, values)
     return {
         "model": model,
         "axis": axis,
@@ -187,7 +167,6 @@ def curve(model: str, axis: str, cost: str, unit: str, sizes: list, values: list
         "values": values,
         "exponent": exponent,
         "factor": factor,
-        "overhead": overhead,
         "upper_slope": upper_slope(sizes, values),
     }
 
@@ -212,12 +191,6 @@ def measure(args: argparse.Namespace) -> list[dict]:
 
 def rows(curves: list[dict]) -> list[Row]:
     """One line per curve: the exponent, with what it should stay below."""
-
-    def above(c: dict) -> str:
-        """What the exponent is of, where an overhead was told from growth."""
-        fitted = f", of it overhead {c['overhead']:.2g}" if len(c["sizes"]) > 2 else ""
-        return f"{fitted}; slope between the largest two {c['upper_slope']:.2f}"
-
     return [
         Row(
             f"{c['model']}: {c['cost']} against {c['axis']}",
@@ -227,7 +200,8 @@ def rows(curves: list[dict]) -> list[Row]:
             bar=(EXPECTED_MEMORY if c["cost"] == "memory" else EXPECTED[c["axis"]]) + TOLERANCE,
             note=(
                 f"{c['axis']} {c['sizes'][0]} to {c['sizes'][-1]}, {c['values'][0]:.3g} to "
-                f"{c['values'][-1]:.3g} {c['unit']}{above(c)}"
+                f"{c['values'][-1]:.3g} {c['unit']}; slope between the largest two "
+                f"{c['upper_slope']:.2f}"
             ),
             at_most=True,
         )

@@ -171,9 +171,7 @@ def draw_scaling(curves: list[dict], path: Path) -> bool:
             for c in shown:
                 color = COLORS.get(c["model"], GREY)
                 sizes = np.geomspace(c["sizes"][0], c["sizes"][-1], 50)
-                panel.plot(
-                    sizes, c["overhead"] + c["factor"] * sizes ** c["exponent"], color=color, lw=1
-                )
+                panel.plot(sizes, c["factor"] * sizes ** c["exponent"], color=color, lw=1)
                 panel.plot(
                     c["sizes"],
                     c["values"],

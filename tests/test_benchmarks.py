@@ -152,28 +152,19 @@ def test_figures_have_three_digits(value, text):
     assert _measure.number(value) == text
 
 
-@given(
-    exponent=st.floats(0.5, 2.5),
-    factor=st.floats(1e-4, 10),
-    share=st.floats(0, 0.8),
-    n=st.integers(4, 6),
-)
+@given(exponent=st.floats(0.5, 2.5), factor=st.floats(1e-4, 10), n=st.integers(2, 6))
 @settings(max_examples=15)
-def test_exponents_of_known_curves(exponent, factor, share, n):
+def test_exponents_of_known_curves(exponent, factor, n):
     sizes = [64 * 2**i for i in range(n)]
-    overhead = share * factor * sizes[0] ** exponent
-    values = [overhead + factor * size**exponent for size in sizes]
-    found, found_factor, found_overhead = bench_scaling.power_law(sizes, values)
-    assert found == pytest.approx(exponent, abs=0.02)
-    fitted = [found_overhead + found_factor * size**found for size in sizes]
-    assert fitted == pytest.approx(values, rel=0.01)
+    values = [factor * size**exponent for size in sizes]
+    assert bench_scaling.power_law(sizes, values) == pytest.approx((exponent, factor))
 
 
 def test_exponents_of_noisy_curves():
     sizes, noise = [512, 1024, 2048, 4096], [1.02, 0.98, 1.01, 0.99]
     values = [0.001 * size * factor for size, factor in zip(sizes, noise, strict=True)]
     assert bench_scaling.power_law(sizes, values)[0] == pytest.approx(1.0, abs=0.1)
-    assert bench_scaling.power_law(sizes[:2], [1.0, 4.0]) == pytest.approx((2.0, 2**-18, 0.0))
+    assert bench_scaling.power_law(sizes[:2], [1.0, 4.0]) == pytest.approx((2.0, 2**-18))
     assert bench_scaling.upper_slope(sizes, [1.0, 1.0, 1.0, 8.0]) == pytest.approx(3.0)
 
 
