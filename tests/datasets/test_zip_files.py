@@ -210,6 +210,71 @@ def test_a_size_far_beyond_the_zip_takes_no_memory(tmp_path):
     allowed(path, content)
 
 
+@pytest.mark.parametrize("level", range(10))
+def test_members_of_every_level_are_inflated(tmp_path, level):
+    rng = np.random.default_rng(level)
+    contents = {
+        "random": rng.bytes(70_000),
+        "floats": rng.gamma(0.3, 3, 20_000).astype("f4").tobytes(),
+        "words": b"to be or not to be " * 4000,
+        "zeros": bytes(2**21),
+        "empty": b"",
+    }
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=level) as zip:
+        for name, content in contents.items():
+            zip.writestr(name, content)
+    found = read_all(tmp_path / "a.zip", range(len(contents)))
+    assert found == {name: [content] for name, content in contents.items()}
+
+
+def change_entry(path, at, values):
+    """Write a number into the directory's entry of the first member, once for each value."""
+    intact = path.read_bytes()
+    place = intact.index(b"PK\x01\x02") + at
+    for value in values:
+        path.write_bytes(intact[:place] + struct.pack("<L", value) + intact[place + 4 :])
+        yield value
+
+
+def test_a_deflated_member_that_ends_early_is_refused(tmp_path):
+    path, content = tmp_path / "a.zip", os.urandom(50) + b"0" * 500
+    write(path, {"0": (content, zipfile.ZIP_DEFLATED)})
+    n_bytes = int(ZipDirectory.read(path).table[0, 1])
+    for _ in change_entry(path, 20, range(n_bytes)):
+        with pytest.raises(ValueError, match=r"a.zip/0: damaged .it (does not|cannot)"):
+            read_all(path, [0])
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_checksum_that_does_not_fit_is_refused(tmp_path, method):
+    path = tmp_path / "a.zip"
+    write(path, {"0": (b"to be or not to be " * 40, method)})
+    crc = int(ZipDirectory.read(path).table[0, 4])
+    for _ in change_entry(path, 16, [0, crc ^ 1, crc ^ 2**31]):
+        with pytest.raises(ValueError, match=r"a.zip/0: damaged .its checksum does not match"):
+            read_all(path, [0])
+
+
+def test_a_size_that_the_deflated_data_do_not_have_is_refused(tmp_path):
+    path, content = tmp_path / "a.zip", b"to be or not to be " * 40
+    write(path, {"0": (content, zipfile.ZIP_DEFLATED)})
+    n = len(content)
+    for size in change_entry(path, 24, [0, 1, n - 1, n + 1, 2 * n, 2**20, 2**32 - 2]):
+        message = "its checksum" if size in (0, n + 1, 2 * n) else "it (does not|cannot)"
+        with pytest.raises(ValueError, match=rf"a.zip/0: damaged .{message}"):
+            read_all(path, [0])
+
+
+def test_a_size_beyond_the_decoder_is_refused(tmp_path):
+    path = tmp_path / "a.zip"
+    write(path, {"0": (bytes(100), zipfile.ZIP_DEFLATED)})
+    with (
+        mock.patch.object(_zip_files, "_MOST_BYTES", 99),
+        pytest.raises(ValueError, match=r"a.zip/0: damaged .it cannot be 100 bytes"),
+    ):
+        read_all(path, [0])
+
+
 def test_exchanged_names_are_noticed(tmp_path):
     path = tmp_path / "a.zip"
     small_zip(path)

@@ -10,11 +10,11 @@ import io
 import os
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import deflate
 import numpy as np
 
 # Signature, disks, entries on this disk and in all, bytes and start of the directory, comment.
@@ -43,6 +43,7 @@ _COLUMNS = ("offset", "size", "full_size", "method", "crc", "flags")
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _HEADER_GUESS = 512  # bytes, with name and extra field; a member with a longer one is read again
 _MOST_INFLATED = 1032  # bytes of data that deflate can make of one
+_MOST_BYTES = 2**32 - 1  # of data that the decoder makes of a member
 _READ_BYTES = 2**20  # read at once where members are neighbours
 _READ_GAP = 2**14  # members this far apart are neighbours
 
@@ -213,7 +214,7 @@ class ZipMembers:
         bounds = np.searchsorted(ends, ends[-1] * np.arange(1, n_shares) // n_shares, side="right")
         return [share for share in np.split(order, bounds) if len(share)]
 
-    def read_many(self, numbers: np.ndarray) -> Iterator[tuple[int, bytes | memoryview]]:
+    def read_many(self, numbers: np.ndarray) -> Iterator[tuple[int, bytearray | memoryview]]:
         """Yield (position in `numbers`, content) of members, in the order of the zip.
 
         A content is valid until the next one is asked for.
@@ -268,17 +269,18 @@ class ZipMembers:
         found = {stored.decode("utf-8", "replace"), stored.decode("cp437")}
         return name.rpartition("/")[2] in {one.rpartition("/")[2] for one in found}
 
-    def _unpack(self, number: int, content: memoryview) -> bytes | memoryview:
+    def _unpack(self, number: int, content: memoryview) -> bytearray | memoryview:
         """Return a member's data, inflated where it is deflated, once its checksum fits."""
         _, size, full_size, method, crc = self.table[number].tolist()
-        data: bytes | memoryview = content
+        data: bytearray | memoryview = content
         if method != zipfile.ZIP_STORED:
-            expected = min(full_size, _MOST_INFLATED * size)  # a damaged size may be any
+            if full_size > min(_MOST_INFLATED * size, _MOST_BYTES):
+                raise self._damaged(number, f"it cannot be {full_size} bytes")
             try:
-                data = zlib.decompress(content, -zlib.MAX_WBITS, expected or 1)
-            except zlib.error as error:
-                raise self._damaged(number, str(error)) from error
-        if len(data) != full_size or zlib.crc32(data) != crc:
+                data = deflate.deflate_decompress(content, full_size)
+            except deflate.DeflateError as error:
+                raise self._damaged(number, "it does not inflate to its size") from error
+        if len(data) != full_size or deflate.crc32(data) != crc:
             raise self._damaged(number, "its checksum does not match")
         return data
 
