@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from v1tlearn import nn
+from v1tlearn.nn import _reading
 from v1tlearn.nn._reading import read_points
 
 KINDS = ("full", "uncorrelated", "isotropic")
@@ -71,6 +72,53 @@ def test_readouts_are_products_with_bilinear_samples(n_images, n_channels, heigh
     ]
     read = read_points(*(torch.tensor(values) for values in (features, points, weights)))
     np.testing.assert_allclose(read.numpy(), expected, atol=1e-12)
+
+
+@given(st.integers(0, 40), st.integers(1, 5), st.integers(1, 60), st.booleans(), st.booleans())
+def test_blocks_without_gradients_read_the_same(n_images, height, n, moved, last):
+    generator = torch.Generator().manual_seed(height + 10 * n)
+    shape = (n_images, 3, height, height + 1)
+    features = torch.randn(shape, dtype=torch.float64, generator=generator)
+    features = features.to(memory_format=torch.channels_last if last else torch.contiguous_format)
+    sets = (n_images if moved else 1, n, 2)
+    points = 3 * torch.rand(sets, dtype=torch.float64, generator=generator) - 1.5
+    weights = torch.randn(n, 3, dtype=torch.float64, generator=generator)
+    expected = read_points(features, points, weights.clone().requires_grad_()).detach()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_reading, "_BLOCK_VALUES", 3 * 16 // torch.get_num_threads())
+        patch.setattr(_reading, "_CHUNK_POINTS", 256)
+        read = read_points(features, points, weights)
+    torch.testing.assert_close(read, expected, rtol=0, atol=1e-12)
+    sampled = nn.sample_features(features, points.expand(n_images, -1, -1))
+    torch.testing.assert_close(read, (sampled * weights).sum(-1), rtol=0, atol=1e-12)
+
+
+def test_one_set_of_points_gets_the_gradients_of_all_images():
+    torch.manual_seed(0)
+    features, weights = torch.randn(9, 3, 4, 5).double(), torch.randn(6, 3).double()
+    points = (torch.rand(1, 6, 2).double() * 2 - 1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda p: read_points(features, p, weights), (points,))
+
+
+def test_no_more_feature_vectors_than_a_block_without_gradients(monkeypatch):
+    monkeypatch.setattr(_reading, "_BLOCK_VALUES", 2**10)
+    largest = torch.get_num_threads() * 2**10
+    made = []
+
+    def bags(*args, **options):
+        """Keep the size of what is made."""
+        made.append(embedding_bag(*args, **options))
+        return made[-1]
+
+    embedding_bag = torch.nn.functional.embedding_bag
+    monkeypatch.setattr(torch.nn.functional, "embedding_bag", bags)
+    for n_neurons in (300, 600):
+        made.clear()
+        read_points(
+            torch.randn(20, 16, 5, 6), torch.zeros(1, n_neurons, 2), torch.ones(n_neurons, 16)
+        )
+        assert sum(m.numel() for m in made) == 20 * n_neurons * 16
+        assert max(m.numel() for m in made) <= largest
 
 
 @pytest.mark.parametrize(("n_images", "height", "width", "n"), [(2, 4, 5, 6), (9, 3, 1, 1)])

@@ -333,7 +333,7 @@ def test_predictions_follow_the_widest_layer_and_the_largest_readout():
     channels, height, width = model.core.output_shape
     assert memory.prediction_batch_size(model, CPU) == 2**21 // (height * width * channels)
     model.readouts[1].n_neurons = 10**5
-    assert memory.prediction_batch_size(model, CPU) == 2**21 // (10**5 * channels)
+    assert memory.prediction_batch_size(model, CPU) == 2**21 // 10**5
     model.readouts[1].n_neurons = 10**9
     assert memory.prediction_batch_size(model, CPU) == 1
 

@@ -16,6 +16,8 @@ from torch.autograd.function import once_differentiable
 _CHUNK_POINTS = 2**15
 _CHUNK_VALUES = 2**22
 _CHUNK_IMAGES = 8
+# Values of feature vectors that a thread makes at a time where no gradient is asked for.
+_BLOCK_VALUES = 2**19
 
 
 class _Corners(NamedTuple):
@@ -174,6 +176,41 @@ def _features_gradient(corners: _Corners, weights: Tensor, features: Tensor) -> 
     return table[:, 2:-2, 2:-2].permute(0, 3, 1, 2)
 
 
+def _blocks(n_images: int, weights: Tensor) -> list[slice]:
+    """Neurons whose feature vectors in some images stay in the caches of all threads."""
+    n_neurons, n_channels = weights.shape
+    step = max(1, torch.get_num_threads() * _BLOCK_VALUES // (n_images * n_channels))
+    return [slice(i, i + step) for i in range(0, n_neurons, step)]
+
+
+def _read_without_gradients(features: Tensor, points: Tensor, weights: Tensor) -> Tensor:
+    """Read block by block on a CPU; see `read_points`.
+
+    No gradient needs the products of single cells, so that a sum of cells goes before the product.
+    """
+    n_channels, height, width = features.shape[1:]
+    n_neurons = len(weights)
+    out = points.new_empty(len(features), n_neurons)
+    table = _Table(features, n_neurons, points.dtype)
+    everywhere = _corners(points, height, width) if len(points) == 1 else None
+    for chunk in _chunks(features, n_neurons):
+        cells = table.fill(features[chunk])
+        n_images = len(features[chunk])
+        first = torch.arange(n_images, dtype=torch.int32).mul_((height + 4) * (width + 4))
+        for block in _blocks(n_images, weights):
+            if everywhere is None:
+                found = _corners(points[chunk, block], height, width)
+                numbers, shares = found.cells, found.weights
+            else:
+                numbers = everywhere.cells[:, block] + first[:, None, None]
+                shares = everywhere.weights[:, block].expand(n_images, -1, -1)
+            vectors = F.embedding_bag(
+                numbers.view(-1, 4), cells, per_sample_weights=shares.reshape(-1, 4), mode="sum"
+            ).view(n_images, -1, n_channels)
+            torch.sum(vectors.mul_(weights[block]), -1, out=out[chunk, block])
+    return out
+
+
 def read_points(features: Tensor, points: Tensor, weights: Tensor) -> Tensor:
     """Product of each neuron's weights with the feature vector at its point.
 
@@ -183,8 +220,9 @@ def read_points(features: Tensor, points: Tensor, weights: Tensor) -> Tensor:
     ----------
     features : Tensor of shape (n_images, n_channels, height, width)
         Feature maps, of any floating type; quick where channels are last.
-    points : Tensor of shape (n_images, n_neurons, 2)
-        Points as (x, y), float32 or float64; -1 and 1 are the centres of the outermost cells.
+    points : Tensor of shape (n_images, n_neurons, 2) or (1, n_neurons, 2)
+        Points as (x, y), float32 or float64; -1 and 1 are the centres of the outermost cells. One
+        set of points is that of all images.
     weights : Tensor of shape (n_neurons, n_channels)
         Of the same dtype as the points.
 
@@ -193,4 +231,7 @@ def read_points(features: Tensor, points: Tensor, weights: Tensor) -> Tensor:
     Tensor of shape (n_images, n_neurons)
         Of the dtype of the points.
     """
-    return _Read.apply(features, points, weights)
+    learns = torch.is_grad_enabled() and any(x.requires_grad for x in (features, points, weights))
+    if features.device.type == "cpu" and not learns:
+        return _read_without_gradients(features, points, weights)
+    return _Read.apply(features, points.expand(len(features), -1, -1), weights)

@@ -233,8 +233,8 @@ class GaussianReadout(nn.Module):
             with torch.no_grad():  # else a position that left the map would get no gradient again
                 self.free_mu.clamp_(-1, 1)
         with torch.autocast(features.device.type, enabled=False):
-            # (B, n, 2)
-            points = self._draw(n_images) if self.training else self.mu().expand(n_images, -1, -1)
+            # (B, n, 2), or (1, n, 2) for all images
+            points = self._draw(n_images) if self.training else self.mu()[None]
             if shift is not None:
                 points = points + shift[:, None].to(points.dtype)
             return read_points(features, points, self.features) + self.bias

@@ -411,8 +411,10 @@ def predict_mouse(
     Tensor of shape (n_trials, n_neurons)
         Standardised responses, or what they are ahead of the non-linearity; float32.
     """
+    shape = len(trials), model.readout(mouse).n_neurons
+    out = torch.empty(shape, dtype=torch.float32, device=trials.device)
     with autocast(precision, trials.device):
-        batches = (
-            trials.batch(slice(i, i + batch_size)) for i in range(0, len(trials), batch_size)
-        )
-        return torch.cat([model({mouse: b}, activate=activate)[mouse].float() for b in batches])
+        for start in range(0, len(trials), batch_size):
+            rows = slice(start, start + batch_size)
+            out[rows] = model({mouse: trials.batch(rows)}, activate=activate)[mouse]
+    return out

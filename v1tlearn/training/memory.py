@@ -54,6 +54,9 @@ _TENSOR_PER_THREAD = 2**23  # bytes
 # which stay in its caches; elsewhere 1 GiB, where more images at once are no faster.
 _CPU_VALUES, _OTHER_VALUES = 2**21, 2**28
 _LIVE_LAYERS = 8  # outputs that are in memory at a time, at most
+# What is kept for each neuron and image while its response is read: on a CPU, where neurons are
+# read in blocks, the response alone; elsewhere numbers, shares and products of four cells, too.
+_CPU_READING, _OTHER_READING = 1, 16
 # Going back through an operation takes, beside what was kept, the gradients of its outputs and
 # inputs and a copy or two.
 _WORKSPACE_TENSORS = 3
@@ -387,9 +390,9 @@ def prediction_batch_size(
     Returns
     -------
     int
-        As many as keep what the widest layer, or the largest readout, puts out at 2 million values
-        on a CPU and 256 million on other devices, and no more than fit into `available_memory`. At
-        least 1. The `batch_size` of the training does not count.
+        As many as keep what the widest layer puts out, or the largest readout needs, at 2 million
+        values on a CPU and 256 million on other devices, and no more than fit into
+        `available_memory`. At least 1. The `batch_size` of the training does not count.
     """
     channels, height, width = model.core.output_shape
     weights = [
@@ -397,8 +400,9 @@ def prediction_batch_size(
     ]
     widest = max((len(p) for p in weights), default=channels)
     neurons = max(readout.n_neurons for readout in model.readouts)
-    values = max(height * width * widest, neurons * channels)
-    size = (_CPU_VALUES if device.type == "cpu" else _OTHER_VALUES) // values
+    on_cpu = device.type == "cpu"
+    values = max(height * width * widest, neurons * (_CPU_READING if on_cpu else _OTHER_READING))
+    size = (_CPU_VALUES if on_cpu else _OTHER_VALUES) // values
     room = available_memory(device, deterministic=deterministic)
     if room is not None:
         size = min(size, int(room / (4 * _LIVE_LAYERS * values)))
