@@ -84,12 +84,12 @@ def seconds(function: Callable[[], object], device: torch.device | None = None) 
     return time.perf_counter() - start
 
 
-def compare(
+def time_in_turn(
     plain: Callable[[], object],
     ours: Callable[[], object],
-    repeats: int = 5,
+    repeats: int,
     device: torch.device | None = None,
-) -> tuple[float, float, float]:
+) -> list[tuple[float, float]]:
     """Time two functions in turn, so that a machine that slows down slows both.
 
     Parameters
@@ -97,14 +97,14 @@ def compare(
     plain, ours : callable
         Without arguments. Each is called once to warm up, then `repeats` times; which of a pair
         comes first alternates.
-    repeats : int, default=5
+    repeats : int
     device : torch.device, optional
         Waited for before the clock is read.
 
     Returns
     -------
-    tuple of float
-        Median seconds of `plain` and of `ours`, median of the ratios plain / ours of the pairs.
+    list of (float, float)
+        Seconds of `plain` and of `ours`, pair by pair.
     """
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}.")
@@ -120,8 +120,61 @@ def compare(
             plain_time = seconds(plain, device)
             our_time = seconds(ours, device)
         pairs.append((plain_time, our_time))
+    return pairs
+
+
+def compare(
+    plain: Callable[[], object],
+    ours: Callable[[], object],
+    repeats: int = 5,
+    device: torch.device | None = None,
+) -> tuple[float, float, float]:
+    """Sum up what `time_in_turn` finds.
+
+    Parameters
+    ----------
+    plain, ours, repeats, device
+        As of `time_in_turn`.
+
+    Returns
+    -------
+    tuple of float
+        Median seconds of `plain` and of `ours`, median of the ratios plain / ours of the pairs.
+    """
+    return summary(time_in_turn(plain, ours, repeats, device))
+
+
+def summary(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """Medians of both columns of pairs, and of the ratios first / second."""
     ratio = statistics.median(first / second for first, second in pairs)
     return (*(statistics.median(column) for column in zip(*pairs, strict=True)), ratio)
+
+
+def median_interval(values: Sequence[float], share: float = 0.95) -> tuple[float, float]:
+    """Interval in which the median of what the values are drawn from lies.
+
+    Its ends are two of the values; that each of them falls below the median like a fair coin is
+    all that is assumed. With too few values the interval is the whole of their range.
+
+    Parameters
+    ----------
+    values : sequence of float
+    share : float, default=0.95
+        Probability at least.
+
+    Returns
+    -------
+    tuple of float
+    """
+    ordered, n = sorted(values), len(values)
+    outside, cut = 0.0, 0  # how likely at most `cut` values lie on one side, either of them
+    while cut < n // 2:
+        outside += 2 * math.comb(n, cut) / 2**n
+        if outside > 1 - share:
+            break
+        cut += 1
+    cut = max(cut - 1, 0)
+    return ordered[cut], ordered[n - 1 - cut]
 
 
 def median_seconds(

@@ -12,6 +12,7 @@ import io
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -256,9 +257,12 @@ def plain_poisson_loss(
     return (prediction + eps - (target + eps) * torch.log(prediction + eps)).sum()
 
 
-def plain_optimizer(model: nn.Module, lr: float = 1e-3, kind: str = "adamw") -> torch.optim.Adam:
+def plain_optimizer(
+    model: nn.Module, lr: float = 1e-3, kind: str = "adamw", **options: Any
+) -> torch.optim.Adam:
     """Optimiser that updates one parameter after the other."""
-    return _optimizer(kind)(model.parameters(), lr=lr, weight_decay=0.0, foreach=False, fused=False)
+    options = {"lr": lr, "weight_decay": 0.0} | options
+    return _optimizer(kind)(model.parameters(), foreach=False, fused=False, **options)
 
 
 def our_optimizer(model: nn.Module, lr: float = 1e-3, kind: str = "adamw") -> torch.optim.Adam:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import torch
 from _measure import Row, compare, parser, peak_memory, report
+from _models import CNN, CNN_BEHAVIORS, Targets, image_size, make_batch, make_model
 from _plain import (
     check_same,
     our_optimizer,
@@ -22,59 +23,22 @@ from _plain import (
     plain_step,
 )
 
-from v1tlearn.nn import (
-    EncodingModel,
-    GaussianReadout,
-    ImageCropper,
-    MouseBatch,
-    Shifter,
-    Stacked2dCore,
-)
+from v1tlearn.nn import EncodingModel, MouseBatch
 from v1tlearn.training.devices import autocast, numerics, resolve_device
 
-N_BEHAVIORS = 3
-# name: height, width, layers, channels, input kernel, mice, neurons, trials per mouse
-SIZES = {
-    "published": (36, 64, 4, 64, 9, 1, 5000, 128),
-    "small": (36, 64, 3, 16, 9, 2, 500, 64),
-    "tiny": (16, 24, 2, 8, 5, 2, 5, 6),
-}
+# Mice, neurons and trials per step of each.
+SIZES = {"published": (1, 5000, 128), "small": (2, 500, 64), "tiny": (2, 5, 6)}
 # size and precision: bar of the training step
 BARS = {("published", "float32"): 2.0, ("published", "bfloat16"): 3.0}
 MEMORY_BAR = 2.0
 
 
-def make(size: str, device: str) -> tuple[EncodingModel, dict, dict]:
+def make(size: str, device: str) -> tuple[EncodingModel, dict[str, MouseBatch], Targets]:
     """Model in training mode, batches and targets."""
-    height, width, n_layers, channels, kernel, n_mice, n_neurons, n_trials = SIZES[size]
-    torch.manual_seed(0)
-    core = Stacked2dCore(
-        (1 + N_BEHAVIORS, height, width),
-        n_layers=n_layers,
-        hidden_channels=channels,
-        input_kernel=kernel,
-    )
-    mice = [f"mouse {i}" for i in range(n_mice)]
-    model = EncodingModel(
-        core,
-        {
-            m: GaussianReadout(core.output_shape, n_neurons, positions=torch.rand(n_neurons, 2))
-            for m in mice
-        },
-        cropper=ImageCropper((height, width)),
-        shifters={m: Shifter() for m in mice},
-        behavior_channels=True,
-    ).to(device)
-    batches = {
-        m: MouseBatch(
-            torch.randn(n_trials, 1, height, width, device=device),
-            torch.randn(n_trials, N_BEHAVIORS, device=device),
-            torch.randn(n_trials, 2, device=device),
-        )
-        for m in mice
-    }
-    targets = {m: (-torch.rand(n_trials, n_neurons, device=device).log(), None) for m in mice}
-    return model.train(), batches, targets
+    n_mice, n_neurons, n_trials = SIZES[size]
+    image = image_size(size)
+    model = make_model("CNN", CNN[size], n_mice, n_neurons, image, device, CNN_BEHAVIORS)
+    return model, *make_batch(model, n_trials, CNN_BEHAVIORS)
 
 
 def prepare_step(which: str, size: str, precision: str, device: str) -> Callable[[], object]:
@@ -103,7 +67,8 @@ def prepare_inference(which: str, size: str, precision: str, device: str) -> Cal
 
 def rows_of(size: str, args: argparse.Namespace, device: torch.device) -> list[Row]:
     """Time and memory of one size; the plain model is in float32 throughout."""
-    height, width, *_, n_mice, n_neurons, n_trials = SIZES[size]
+    n_mice, n_neurons, n_trials = SIZES[size]
+    height, width = image_size(size)
     note = f"{height} x {width}, {n_mice} x {n_neurons} neurons, {n_trials} trials each"
     model, batches, _ = make(size, str(device))
     for precision, tolerance in (("float32", 1e-4), ("bfloat16", 5e-2)):

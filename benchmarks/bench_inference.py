@@ -14,25 +14,24 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from _measure import Row, compare, parser, peak_memory, report
+from _models import CNN, IMAGE, V1T, make_estimator
 from _plain import PlainModel, plain_model
 
 import v1tlearn as v1
 from v1tlearn.nn import MouseBatch
 from v1tlearn.training import resolve_device
 
-SMALL_V1T = {"patch_stride": 4, "n_blocks": 2, "n_heads": 2, "embed_dim": 32, "mlp_dim": 64}
-QUICK_V1T = {"patch_stride": 8, "n_blocks": 1, "n_heads": 1, "embed_dim": 8, "mlp_dim": 8}
-QUICK_CNN = {"n_layers": 2, "hidden_channels": 4}
+SMALL_V1T = V1T["small"] | {"n_heads": 2}
 BEHAVIORS = ["pupil_dilation", "running_speed", "pupil_x", "pupil_y"]
 # Name, class, parameters, trials, bars in float32 and bfloat16.
 MODELS = {
-    "V1T, published size": (v1.V1TRegressor, {}, 8, 2.0, 3.0),
+    "V1T, published size": (v1.V1TRegressor, V1T["published"], 8, 2.0, 3.0),
     "V1T, small": (v1.V1TRegressor, SMALL_V1T, 256, None, None),
-    "CNN, published size": (v1.CNNRegressor, {}, 256, None, None),
+    "CNN, published size": (v1.CNNRegressor, CNN["published"], 256, None, None),
 }
 QUICK = {
-    "V1T, tiny": (v1.V1TRegressor, QUICK_V1T, 12, None, None),
-    "CNN, tiny": (v1.CNNRegressor, QUICK_CNN, 12, None, None),
+    "V1T, tiny": (v1.V1TRegressor, V1T["tiny"], 12, None, None),
+    "CNN, tiny": (v1.CNNRegressor, CNN["tiny"], 12, None, None),
 }
 AGREE = {"float32": 1e-4, "bfloat16": 0.1}  # largest difference, as a share of the largest rate
 
@@ -41,7 +40,7 @@ def make_trials(shown: np.ndarray, mice: int, neurons: int, image_ids: str) -> v
     """Trials of several mice that see the same images, with labels per image or per trial."""
     rng = np.random.default_rng(0)
     names = [f"mouse {i}" for i in range(mice)]
-    images = rng.integers(0, 256, (shown.max() + 1, 1, 36, 64), dtype=np.uint8)
+    images = rng.integers(0, 256, (shown.max() + 1, 1, *IMAGE), dtype=np.uint8)
     labels = {
         "image": dict.fromkeys(names, shown),
         "trial": {m: np.arange(len(shown)) + i * len(shown) for i, m in enumerate(names)},
@@ -54,12 +53,6 @@ def make_trials(shown: np.ndarray, mice: int, neurons: int, image_ids: str) -> v
         positions={m: rng.uniform(size=(neurons, 2)) for m in names},
         behavior_names=BEHAVIORS,
     )
-
-
-def make_estimator(kind: type, params: dict, trials: v1.Trials, device: str) -> v1.CNNRegressor:
-    """Model with its initial weights, and statistics of the trials."""
-    options = {"max_epochs": 0, "validation_fraction": 0, "random_state": 0, "device": device}
-    return kind(**options, **params).fit(trials)
 
 
 def predict_plainly(

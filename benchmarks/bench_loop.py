@@ -1,11 +1,16 @@
 """What the training loop adds to forward, backward and optimizer step.
 
-An epoch of `v1tlearn.training.train` is timed against a bare loop over the same number of batches,
-cut and standardised beforehand: a CNN of the size published for Sensorium 2022, and a small V1T.
-Whole batches go through the model in both; the loop also reports its epoch to the progress bar and
-log of ``verbose=1``, the bar drawn to nowhere. Validation, which is not in the bare loop, is left
-out of both. With ``--compile`` it is also measured what `torch.compile` of the core brings, and
-after how many steps it has earned the time it took.
+An epoch of `v1tlearn.training.train`, from the call to its return, is timed against bare steps on
+the same batches: a CNN of the size published for Sensorium 2022, and a small V1T. Both take the
+same work: weights, optimizer (made ahead), penalties, scale of the loss, number format, and the
+parts of a batch that the loop chooses for this machine. What the loop adds is drawing, cutting and
+standardising batches, its tables of losses, the check that they are finite, copies of the weights,
+and the progress bar and log of ``verbose=1``, drawn to nowhere. Validation, which bare steps do not
+have, is left out. Pairs are short, and which of the two comes first alternates; the ratio is the
+median over the pairs, with their quartiles and the interval in which the median lies.
+
+With ``--compile`` it is also measured what `torch.compile` of the core brings, and after how many
+steps it has earned the time it took.
 """
 
 from __future__ import annotations
@@ -14,23 +19,25 @@ import argparse
 import contextlib
 import copy
 import os
+import statistics
 import time
 import warnings
 from collections.abc import Callable
 
 import torch
-from _measure import Row, compare, median_seconds, parser, report, seconds
+from _measure import (
+    Row,
+    median_interval,
+    median_seconds,
+    parser,
+    report,
+    seconds,
+    time_in_turn,
+)
+from _models import CNN, CNN_BEHAVIORS, V1T, image_size, make_model
 
 from v1tlearn.estimators._progress import progress
-from v1tlearn.nn import (
-    EncodingModel,
-    GaussianReadout,
-    ImageCropper,
-    Shifter,
-    Stacked2dCore,
-    ViTCore,
-    poisson_loss,
-)
+from v1tlearn.nn import EncodingModel, MouseBatch, poisson_loss
 from v1tlearn.training import (
     ConstantSchedule,
     MouseData,
@@ -46,21 +53,33 @@ from v1tlearn.training import (
 )
 from v1tlearn.training.compilation import compiled
 from v1tlearn.training.data import epoch_batches, step_batches
+from v1tlearn.training.loop import resolve_settings
+from v1tlearn.training.memory import checkpointed
 
 BAR = 1.03
-BEHAVIORS = 3
-SHAPE, QUICK_SHAPE = (36, 64), (16, 24)
-BATCH_SIZE = {"CNN": 128, "V1T": 32}
+MODELS = {
+    "CNN": CNN["published"],
+    "V1T": V1T["small"] | {"n_heads": 2, "embed_dim": 64, "mlp_dim": 128},
+}
+QUICK = {"CNN": CNN["tiny"], "V1T": V1T["tiny"]}
+BATCH_SIZE = {"CNN": 128, "V1T": 32}  # trials of each mouse
+# On a CPU. A step of the CNN takes seconds, one of the V1T a tenth of one.
+STEPS = {"CNN": 1, "V1T": 2}
+PAIRS = {"CNN": 31, "V1T": 121}
+GPU_STEPS = 50
+COMPILED_RUNS = 5
+
+Parts = list[tuple[dict[str, MouseBatch], dict[str, torch.Tensor]]]  # of a batch, and responses
 
 
 def make_data(args: argparse.Namespace, n: int, device: torch.device) -> dict[str, MouseData]:
-    shape = QUICK_SHAPE if args.quick else SHAPE
+    shape = image_size("tiny" if args.quick else "published")
     return {
         f"mouse {i}": MouseData(
             torch.randint(0, 256, (n, 1, *shape), dtype=torch.uint8, device=device),
             image_mean=110.0,
             image_std=60.0,
-            behaviors=torch.randn(n, BEHAVIORS, device=device),
+            behaviors=torch.randn(n, CNN_BEHAVIORS, device=device),
             pupil=torch.randn(n, 2, device=device),
             responses=-torch.rand(n, args.neurons, device=device).log(),
             scale_trials=n,
@@ -69,57 +88,29 @@ def make_data(args: argparse.Namespace, n: int, device: torch.device) -> dict[st
     }
 
 
-def make_model(args: argparse.Namespace, kind: str, device: torch.device) -> EncodingModel:
-    shape = QUICK_SHAPE if args.quick else SHAPE
-    if kind == "CNN":
-        core = Stacked2dCore((1 + BEHAVIORS, *shape), hidden_channels=4 if args.quick else 64)
-    else:
-        core = ViTCore(
-            (1, *shape),
-            patch_stride=4,
-            n_blocks=1 if args.quick else 2,
-            n_heads=2,
-            embed_dim=8 if args.quick else 64,
-            mlp_dim=8 if args.quick else 128,
-            behavior_mode="b_mlp",
-            n_behaviors=BEHAVIORS,
-        )
-    mice = [f"mouse {i}" for i in range(args.mice)]
-    return EncodingModel(
-        core,
-        {
-            m: GaussianReadout(
-                core.output_shape, args.neurons, positions=torch.rand(args.neurons, 2)
-            )
-            for m in mice
-        },
-        cropper=ImageCropper(shape),
-        shifters={m: Shifter() for m in mice},
-        behavior_channels=kind == "CNN",
-    ).to(device)
-
-
 def make_optimizer(model: EncodingModel) -> torch.optim.Optimizer:
     return torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
 
-def bare_epoch(
-    model: EncodingModel, optimizer: torch.optim.Optimizer, batches: list, scale: float, how: str
+def bare_step(
+    model: EncodingModel, optimizer: torch.optim.Optimizer, parts: Parts, scale: float, how: str
 ) -> None:
-    model.train()
-    for inputs, targets in batches:
-        with autocast(how, targets[next(iter(targets))][0].device):
+    """Forward, backward and update; the gradients of the parts of a batch add up."""
+    loss = model.core_penalty() + sum(model.readout_penalty(m) for m in parts[0][0])
+    device = loss.device
+    for inputs, targets in parts:
+        with autocast(how, device):
             predictions = model(inputs)
-        loss = model.core_penalty() + sum(model.readout_penalty(m) for m in inputs)
-        for mouse, (target, _) in targets.items():
-            loss = loss + scale * poisson_loss(predictions[mouse], target)
+        for mouse, target in targets.items():
+            loss = loss + scale * poisson_loss(predictions[mouse].float(), target)
         loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        loss = 0.0
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 class Runs:
-    """A bare epoch and one of the training loop, over the same data.
+    """Bare steps and an epoch of the training loop, over the same data.
 
     Parameters
     ----------
@@ -129,85 +120,106 @@ class Runs:
     """
 
     def __init__(self, args: argparse.Namespace, kind: str, device: torch.device) -> None:
-        torch.manual_seed(0)
-        self.batch_size = 4 if args.quick else BATCH_SIZE[kind]
-        self.steps = args.steps or (2 if device.type == "cpu" else 50)
-        self.device, self.precision = device, resolve_precision("auto", device, training=True)
-        self.data = make_data(args, self.steps * self.batch_size, device)
-        self.model = make_model(args, kind, device)
+        size = 4 if args.quick else BATCH_SIZE[kind]
+        self.steps = args.steps or (STEPS[kind] if device.type == "cpu" else GPU_STEPS)
+        self.device, self.scale = device, self.steps**0.5
+        shape = image_size("tiny" if args.quick else "published")
+        options = (QUICK if args.quick else MODELS)[kind]
+        self.model = make_model(
+            kind, options, args.mice, args.neurons, shape, device, CNN_BEHAVIORS
+        )
+        self.data = make_data(args, self.steps * size, device)
+        wanted = TrainingSettings(
+            size,
+            max_epochs=1,
+            precision=resolve_precision("auto", device, training=True),
+            compile=False,
+        )
+        with numerics(wanted.precision, device):
+            self.settings = resolve_settings(self.model, self.data, wanted)
         with isolated_rng(initial_rng(0), device):
             lengths = {mouse: len(trials) for mouse, trials in self.data.items()}
-            rows = epoch_batches(lengths, self.batch_size, device)
+            rows = epoch_batches(lengths, size, device)
             self.batches = list(step_batches(self.data, rows))
 
-    def bare(self) -> Callable[[], None]:
-        """Prepare an epoch of nothing but forward, backward and optimizer step."""
-        model = copy.deepcopy(self.model)
-        optimizer, scale = make_optimizer(model), self.steps**0.5
+    def _parts(self, inputs: dict[str, MouseBatch], targets: dict) -> Parts:
+        """A batch in the parts that the loop would cut it into."""
+        at_once, size = self.settings.micro_batch_size, self.settings.batch_size
+        return [
+            (
+                {
+                    m: MouseBatch(*(None if x is None else x[i : i + at_once] for x in batch))
+                    for m, batch in inputs.items()
+                },
+                {m: responses[i : i + at_once] for m, (responses, _) in targets.items()},
+            )
+            for i in range(0, size, at_once)
+        ]
+
+    def bare(self, model: EncodingModel, steps: int | None = None) -> Callable[[], None]:
+        """Prepare as many steps as an epoch has, and nothing else; or fewer."""
+        optimizer, how = make_optimizer(model), self.settings.precision
+        batches = [self._parts(*batch) for batch in self.batches[:steps]]
 
         def run() -> None:
-            with numerics(self.precision, self.device):
-                bare_epoch(model, optimizer, self.batches, scale, self.precision)
+            model.train()
+            with (
+                numerics(how, self.device),
+                checkpointed(model.core, self.settings.checkpoint_activations),
+            ):
+                for parts in batches:
+                    bare_step(model, optimizer, parts, self.scale, how)
 
         return run
 
-    def loop(self) -> Callable[[], None]:
-        """Prepare an epoch of the training loop, with whole batches, told to a progress bar."""
-        model = copy.deepcopy(self.model)
-        settings = TrainingSettings(
-            self.batch_size,
-            max_epochs=1,
-            precision=self.precision,
-            compile=False,
-            micro_batch_size=self.batch_size,
-            checkpoint_activations=False,
-            prediction_batch_size=self.batch_size,
-        )
+    def loop(self, model: EncodingModel) -> Callable[[], None]:
+        """Prepare an epoch of the training loop, told to a progress bar."""
+        optimizer = make_optimizer(model)
 
         def run() -> None:
-            state = new_state(initial_rng(0))
-            optimizer, schedule = make_optimizer(model), ConstantSchedule()
+            state, schedule = new_state(initial_rng(0)), ConstantSchedule()
             with (
                 open(os.devnull, "w", encoding="utf-8") as nowhere,
                 contextlib.redirect_stderr(nowhere),
                 progress("benchmark", 1, verbose=1) as report,
             ):
-                train(model, self.data, settings, optimizer, schedule, state, on_epoch=report)
-
-        return run
-
-    def step(self) -> Callable[[], None]:
-        """Prepare a single step."""
-        model = self.model
-        optimizer = make_optimizer(model)
-
-        def run() -> None:
-            with numerics(self.precision, self.device):
-                bare_epoch(model, optimizer, self.batches[:1], 1.0, self.precision)
+                train(model, self.data, self.settings, optimizer, schedule, state, on_epoch=report)
 
         return run
 
 
 def overhead(args: argparse.Namespace, kind: str, device: torch.device) -> Row:
-    """Time of an epoch of the loop over that of a bare one."""
+    """Time of an epoch of the loop over that of its steps alone."""
     runs = Runs(args, kind, device)
-    bare, ours, ratio = compare(runs.bare(), runs.loop(), args.repeats, device)
-    note = f"{args.mice} mice x {args.neurons} neurons, {runs.steps} steps of {runs.batch_size}"
-    what = f"{kind}, epoch over bare epoch"
-    return Row(what, bare, ours, "s", 1 / ratio, BAR, note, at_most=True)
+    bare, loop = runs.bare(copy.deepcopy(runs.model)), runs.loop(copy.deepcopy(runs.model))
+    pairs = time_in_turn(bare, loop, args.repeats or PAIRS[kind], device)
+    ratios = sorted(second / first for first, second in pairs)
+    bare_s, loop_s = (statistics.median(column) for column in zip(*pairs, strict=True))
+    quarter, last = len(ratios) // 4, len(ratios) - 1
+    low, high = median_interval(ratios)
+    note = (
+        f"{len(pairs)} pairs, quartiles {ratios[quarter]:.3f} to {ratios[last - quarter]:.3f}, "
+        f"median within {low:.3f} to {high:.3f}; {runs.steps} step(s) of {args.mice} mice x "
+        f"{runs.settings.batch_size} trials x {args.neurons} neurons, "
+        f"{runs.settings.micro_batch_size} trials at once"
+    )
+    ratio = statistics.median(ratios)
+    return Row(
+        f"{kind}, epoch over bare epoch", bare_s, loop_s, "s", ratio, BAR, note, at_most=True
+    )
 
 
 def compilation(args: argparse.Namespace, kind: str, device: torch.device) -> Row:
     """Time of a plain step over that of a compiled one, and what compiling took."""
     runs = Runs(args, kind, device)
-    step = runs.step()
-    plain = median_seconds(step, args.repeats, device)
+    step = runs.bare(runs.model, 1)
+    plain = median_seconds(step, args.repeats or COMPILED_RUNS, device)
     start = time.perf_counter()
     with warnings.catch_warnings(), compiled(runs.model.core, True):
         warnings.simplefilter("ignore")
         seconds(step, device)
         warm_up = time.perf_counter() - start
-        fast = median_seconds(step, args.repeats, device)
+        fast = median_seconds(step, args.repeats or COMPILED_RUNS, device)
     earned = f"{warm_up / (plain - fast):,.0f} steps" if fast < plain else "never"
     note = f"compiled in {warm_up:.0f} s, earned after: {earned}"
     return Row(f"{kind}, plain step over compiled", plain, fast, "s", plain / fast, note=note)
@@ -215,15 +227,16 @@ def compilation(args: argparse.Namespace, kind: str, device: torch.device) -> Ro
 
 def main() -> None:
     made = parser(__doc__)
+    made.set_defaults(repeats=None)  # see PAIRS
     made.add_argument("--mice", type=int, default=2)
     made.add_argument("--neurons", type=int, default=500)
     made.add_argument("--steps", type=int, default=None, help="steps of an epoch")
     made.add_argument("--compile", action="store_true", help="measure torch.compile, too")
     args = made.parse_args()
     device = resolve_device(args.device)
-    rows = [overhead(args, kind, device) for kind in BATCH_SIZE]
+    rows = [overhead(args, kind, device) for kind in MODELS]
     if args.compile:
-        rows += [compilation(args, kind, device) for kind in BATCH_SIZE]
+        rows += [compilation(args, kind, device) for kind in MODELS]
     report("loop", rows, args)
 
 

@@ -13,8 +13,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from _measure import Row, compare, parser, peak_memory, report
+from _models import CNN, IMAGE, V1T, make_estimator
 from _plain import PlainModel, plain_model
-from bench_inference import QUICK_CNN, QUICK_V1T, SMALL_V1T, make_estimator, make_trials
+from bench_inference import SMALL_V1T, make_trials
 
 import v1tlearn as v1
 from v1tlearn.inspection import receptive_fields
@@ -26,13 +27,13 @@ MICE = 2
 DRAWN_AT_ONCE = 512
 # Name, class, parameters, images that are timed.
 MODELS = {
-    "V1T, published size": (v1.V1TRegressor, {}, 8),
+    "V1T, published size": (v1.V1TRegressor, V1T["published"], 8),
     "V1T, small": (v1.V1TRegressor, SMALL_V1T, 512),
-    "CNN, published size": (v1.CNNRegressor, {}, 512),
+    "CNN, published size": (v1.CNNRegressor, CNN["published"], 512),
 }
 QUICK = {
-    "V1T, tiny": (v1.V1TRegressor, QUICK_V1T, 20),
-    "CNN, tiny": (v1.CNNRegressor, QUICK_CNN, 20),
+    "V1T, tiny": (v1.V1TRegressor, V1T["tiny"], 20),
+    "CNN, tiny": (v1.CNNRegressor, CNN["tiny"], 20),
 }
 AGREE = {"float32": 1e-3, "bfloat16": 0.2}  # largest difference, as a share of the largest value
 
@@ -52,7 +53,7 @@ def fields_plainly(
     device, size, out = estimator.device_, estimator.batch_size, {}
     generator = torch.Generator(device).manual_seed(0)
     counts = [min(DRAWN_AT_ONCE, n_images - i) for i in range(0, n_images, DRAWN_AT_ONCE)]
-    drawn = [torch.rand((n, 1, 36, 64), generator=generator, device=device) for n in counts]
+    drawn = [torch.rand((n, 1, *IMAGE), generator=generator, device=device) for n in counts]
     images = ((torch.cat(drawn) - 0.5) * 12**0.5).cpu().numpy()
     for mouse in estimator.mice_:
         parts = []

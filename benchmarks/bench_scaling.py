@@ -17,6 +17,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from _measure import Row, parser, peak_memory, report
+from _models import make_trials
 
 import v1tlearn as v1
 
@@ -76,17 +77,10 @@ def sizes_of(axis: str, size: int, quick: bool) -> dict[str, int]:
     return {**out, **shape, "mice": 1, "trials": 16 if quick else 32}
 
 
-def recordings(sizes: dict[str, int], seed: int = 0) -> v1.Trials:
+def recordings(sizes: dict[str, int]) -> v1.Trials:
     """Trials of random images, behaviour and responses."""
-    rng = np.random.default_rng(seed)
-    mice = [f"mouse {i}" for i in range(sizes["mice"])]
-    n, shape = sizes["trials"], (1, sizes["height"], sizes["width"])
-    return v1.Trials.from_arrays(
-        {m: rng.integers(0, 256, (n, *shape), dtype=np.uint8) for m in mice},
-        {m: rng.standard_normal((n, 5), dtype=np.float32) for m in mice},
-        {m: rng.standard_exponential((n, sizes["neurons"]), dtype=np.float32) for m in mice},
-        image_ids={m: np.arange(n) for m in mice},
-    )
+    image = (sizes["height"], sizes["width"])
+    return make_trials(sizes["mice"], sizes["trials"], sizes["neurons"], image, positions=False)
 
 
 def estimator(model: str, axis: str, epochs: int, device: str) -> v1.V1TRegressor:

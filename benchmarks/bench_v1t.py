@@ -9,12 +9,13 @@ published size; what the backward pass computes again is not counted.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 from _measure import Row, compare, matrix_rate, parser, peak_memory, report
+from _models import V1T, Targets, image_size, make_batch
+from _models import make_model as build
 from _plain import (
-    Targets,
     check_same,
     our_optimizer,
     our_step,
@@ -24,105 +25,47 @@ from _plain import (
     training_flop,
 )
 
-from v1tlearn.nn import (
-    EncodingModel,
-    GaussianReadout,
-    ImageCropper,
-    MouseBatch,
-    Shifter,
-    ViTCore,
-    poisson_loss,
-)
+from v1tlearn.nn import EncodingModel, MouseBatch, poisson_loss
 from v1tlearn.training.devices import autocast
 
-BEHAVIORS = 5
-MICE = ("mouse 1", "mouse 2")
-# Height, width, patch size and stride, blocks, heads, length of tokens, hidden units, neurons,
-# images per mouse and step.
-SIZES = {
-    "published": (36, 64, 8, 1, 4, 4, 155, 488, 5000, 4),
-    "small": (36, 64, 8, 4, 2, 4, 32, 64, 500, 16),
-    "tiny": (16, 24, 8, 4, 1, 2, 8, 16, 20, 2),
-}
+MICE = 2
+# Neurons, and images per step, of each mouse.
+SIZES = {"published": (5000, 4), "small": (500, 16), "tiny": (20, 2)}
 NAMES = ("V1T published", "ViT published", "V1T small", "ViT small")
 # Speed of training, memory, speed of prediction, that the published size should reach.
 BARS = {"float32": (2.5, 4, 2), "bfloat16": (6, None, 3)}
 
 
-def sizes(name: str) -> tuple[int, ...]:
-    """Sizes of a model called by kind and size, such as "ViT small"."""
-    return SIZES[name.split()[1]]
+def make_model(name: str, device: str) -> EncodingModel:
+    """Model in training mode, called by kind and size, such as "ViT small"."""
+    kind, size = name.split()
+    return build(kind, V1T[size], MICE, SIZES[size][0], image_size(size), device)
 
 
-def make_model(name: str) -> EncodingModel:
-    height, width, patch, stride, blocks, heads, length, hidden, neurons, _ = sizes(name)
-    has_behavior = name.startswith("V1T")
-    torch.manual_seed(0)
-    core = ViTCore(
-        (1, height, width),
-        patch_size=patch,
-        patch_stride=stride,
-        n_blocks=blocks,
-        n_heads=heads,
-        embed_dim=length,
-        mlp_dim=hidden,
-        behavior_mode="b_mlp" if has_behavior else "none",
-        n_behaviors=BEHAVIORS if has_behavior else 0,
-    )
-    return EncodingModel(
-        core,
-        {
-            mouse: GaussianReadout(core.output_shape, neurons, positions=torch.rand(neurons, 2))
-            for mouse in MICE
-        },
-        cropper=ImageCropper((height, width)),
-        shifters={mouse: Shifter() for mouse in MICE},
-    )
-
-
-def make_batches(name: str) -> tuple[dict[str, MouseBatch], Targets]:
-    height, width, *_, neurons, n = sizes(name)
-    torch.manual_seed(1)
-    batches = {
-        mouse: MouseBatch(
-            torch.randn(n, 1, height, width), torch.randn(n, BEHAVIORS), torch.randn(n, 2)
-        )
-        for mouse in MICE
-    }
-    return batches, {mouse: (-torch.rand(n, neurons).log(), None) for mouse in MICE}
-
-
-def to_device(batches: Mapping[str, MouseBatch], device: torch.device) -> dict[str, MouseBatch]:
-    return {
-        mouse: MouseBatch(*(None if x is None else x.to(device) for x in batch))
-        for mouse, batch in batches.items()
-    }
+def make(name: str, device: str) -> tuple[EncodingModel, dict[str, MouseBatch], Targets]:
+    """Model, batches and targets."""
+    model = make_model(name, device)
+    return model, *make_batch(model, SIZES[name.split()[1]][1])
 
 
 def plain_training(name: str, precision: str, device: str) -> Callable[[], object]:
     """Prepare a plain training step."""
-    model = plain_model(make_model(name)).to(device).train()
-    batches, targets = make_batches(name)
-    batches = to_device(batches, torch.device(device))
-    targets = {mouse: (values.to(device), None) for mouse, (values, _) in targets.items()}
-    optimizer = plain_optimizer(model)
-    return lambda: plain_step(model, batches, targets, optimizer, precision)
+    model, batches, targets = make(name, device)
+    plain = plain_model(model)
+    optimizer = plain_optimizer(plain)
+    return lambda: plain_step(plain, batches, targets, optimizer, precision)
 
 
 def our_training(name: str, precision: str, device: str) -> Callable[[], object]:
     """Prepare a training step of the package."""
-    model = make_model(name).to(device).train()
-    batches, targets = make_batches(name)
-    batches = to_device(batches, torch.device(device))
-    targets = {mouse: (values.to(device), None) for mouse, (values, _) in targets.items()}
+    model, batches, targets = make(name, device)
     return our_step(model, batches, targets, our_optimizer(model), precision)
 
 
 def prediction(name: str, precision: str, device: str, plain: bool) -> Callable[[], object]:
     """Prepare the prediction of a batch."""
-    model = make_model(name).to(device).eval()
-    batches = to_device(make_batches(name)[0], torch.device(device))
-    module = plain_model(model).eval() if plain else model
+    model, batches, _ = make(name, device)
+    module = (plain_model(model) if plain else model).eval()
 
     @torch.inference_mode()
     def predict() -> object:
@@ -135,16 +78,14 @@ def prediction(name: str, precision: str, device: str, plain: bool) -> Callable[
 
 def check(name: str, device: str) -> None:
     """Raise unless both kinds give the same predictions and, without dropout, gradients."""
-    model = make_model(name).to(device)
-    batches, targets = make_batches(name)
-    batches = to_device(batches, torch.device(device))
+    model, batches, targets = make(name, device)
     plain = plain_model(model)
     check_same(model, plain, batches)
     gradients = []
     for module in (model.eval(), plain.eval()):
         module.zero_grad()
         rates = module(batches)
-        sum(poisson_loss(rates[m], targets[m][0].to(device)) for m in MICE).backward()
+        sum(poisson_loss(rates[m], targets[m][0]) for m in batches).backward()
         core = module.core if module is model else module.core.core
         gradients.append([p.grad.clone() for p in core.parameters()])
     for (parameter, _), ours, theirs in zip(model.core.named_parameters(), *gradients, strict=True):
@@ -155,7 +96,7 @@ def check(name: str, device: str) -> None:
 
 def measure(name: str, precision: str, device: str, args: argparse.Namespace) -> list[Row]:
     """Speed, share of the matrix rate and memory of a model called by kind and size."""
-    n_images = len(MICE) * sizes(name)[-1]
+    n_images = MICE * SIZES[name.split()[1]][1]
     note = f"{name.split()[1]} size, {precision} against plain float32"
     bars = BARS[precision] if name == "V1T published" else (None,) * 3
     what = f"{name.split()[0]} training {precision}"
@@ -166,7 +107,7 @@ def measure(name: str, precision: str, device: str, args: argparse.Namespace) ->
         torch.device(device),
     )
     rows = [Row(what, plain / n_images, ours / n_images, "s/image", ratio, bars[0], note)]
-    flop = training_flop(make_model(name).core)
+    flop = training_flop(make_model(name, device).core)
     share = flop * n_images / ours / matrix_rate(getattr(torch, precision), device)
     work = f"{name.split()[1]} size, {flop / 1e9:.1f} GFLOP per image"
     rows.append(Row(f"{what}, share of the matrix rate", None, share, "", note=work))

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from _measure import Row, compare, matrix_rate, median_seconds, parser, peak_memory, report, seconds
+from _models import CNN, IMAGE, TINY_IMAGE, V1T, Targets, make_batch, make_model, make_trials
 from _plain import (
     check_same,
     our_optimizer,
@@ -30,19 +30,10 @@ from _trace import read_activity
 
 import v1tlearn as v1
 from v1tlearn.inspection import receptive_fields
-from v1tlearn.nn import (
-    EncodingModel,
-    GaussianReadout,
-    ImageCropper,
-    MouseBatch,
-    Shifter,
-    Stacked2dCore,
-    ViTCore,
-)
+from v1tlearn.nn import EncodingModel, MouseBatch
 from v1tlearn.training.compilation import compiled
 from v1tlearn.training.devices import numerics
 
-BEHAVIORS = 5
 IMAGES_PER_SECOND, TIMES_PLAIN, EPOCH_SECONDS, IDLE = 2000.0, 8.0, 15.0, 0.02
 
 
@@ -54,78 +45,45 @@ class Sizes:
     neurons: int = 8000
     trials: int = 4500
     screen: tuple[int, int] = (144, 256)  # of the recordings, in pixels
-    image: tuple[int, int] = (36, 64)  # of the models
+    image: tuple[int, int] = IMAGE  # of the models
     batch: int = 16
     cnn_batch: int = 128
     cnn_mice: int = 1
     noise_images: int = 50_000
     profiled_steps: int = 20
     matrix: int | None = None
-    vit: tuple[tuple[str, int], ...] = ()
-    cnn: tuple[tuple[str, int], ...] = ()
+    model: str = "published"
 
 
 QUICK = Sizes(
     mice=2,
     neurons=5,
     trials=24,
-    screen=(16, 24),
-    image=(16, 24),
+    screen=TINY_IMAGE,
+    image=TINY_IMAGE,
     batch=4,
     cnn_batch=4,
     noise_images=64,
     profiled_steps=3,
     matrix=64,
-    vit=(("n_blocks", 1), ("n_heads", 2), ("embed_dim", 8), ("mlp_dim", 8), ("patch_stride", 4)),
-    cnn=(("n_layers", 2), ("hidden_channels", 4), ("input_kernel", 5), ("hidden_kernel", 3)),
+    model="tiny",
 )
 
 
-def make_model(kind: str, sizes: Sizes, device: torch.device) -> EncodingModel:
-    """V1T or CNN with readouts and shifters of all mice, in training mode."""
-    torch.manual_seed(0)
-    channels = kind == "CNN"
-    if channels:
-        core = Stacked2dCore((1 + BEHAVIORS, *sizes.image), **dict(sizes.cnn))
-    else:
-        core = ViTCore(
-            (1, *sizes.image), behavior_mode="b_mlp", n_behaviors=BEHAVIORS, **dict(sizes.vit)
-        )
-    mice = [f"mouse {i}" for i in range(sizes.cnn_mice if channels else sizes.mice)]
-    positions = torch.rand(sizes.neurons, 2)
-    readouts = {
-        m: GaussianReadout(core.output_shape, sizes.neurons, positions=positions) for m in mice
-    }
-    return EncodingModel(
-        core,
-        readouts,
-        cropper=ImageCropper(sizes.image),
-        shifters={m: Shifter() for m in mice},
-        behavior_channels=channels,
-    ).to(device)
-
-
-def make_batch(model: EncodingModel, n: int, device: torch.device) -> tuple[dict, dict]:
-    """Random trials of every mouse, and targets, on the device."""
-    make = torch.Generator(device).manual_seed(1)
-
-    def normal(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=make, device=device)
-
-    size = model.cropper.output_size
-    inputs = {
-        m: MouseBatch(normal(n, 1, *size), normal(n, BEHAVIORS), normal(n, 2)) for m in model.mice
-    }
-    targets = {m: (normal(n, model.readout(m).n_neurons).abs(), None) for m in model.mice}
-    return inputs, targets
+def make(
+    kind: str, sizes: Sizes, device: torch.device
+) -> tuple[EncodingModel, dict[str, MouseBatch], Targets]:
+    """V1T or CNN in training mode, a batch of all its mice, and targets."""
+    options, mice = (CNN, sizes.cnn_mice) if kind == "CNN" else (V1T, sizes.mice)
+    model = make_model(kind, options[sizes.model], mice, sizes.neurons, sizes.image, device)
+    return model, *make_batch(model, sizes.cnn_batch if kind == "CNN" else sizes.batch)
 
 
 def ours(
     kind: str, precision: str, sizes: Sizes, device: torch.device
 ) -> tuple[EncodingModel, Callable[[], object]]:
     """The package's model and its training step."""
-    model = make_model(kind, sizes, device)
-    inputs, targets = make_batch(model, batch_size(kind, sizes), device)
+    model, inputs, targets = make(kind, sizes, device)
     optimizer = our_optimizer(model)
     return model, our_step(model, inputs, targets, optimizer, precision)
 
@@ -134,19 +92,13 @@ def plain(
     kind: str, precision: str, sizes: Sizes, device: torch.device, recompute: bool = False
 ) -> Callable[[], object]:
     """Training step of the plain model with the same weights and batch."""
-    model = make_model(kind, sizes, device)
-    inputs, targets = make_batch(model, batch_size(kind, sizes), device)
+    model, inputs, targets = make(kind, sizes, device)
     other = plain_model(model, checkpoint_activations=recompute)
     few = {m: MouseBatch(*(x[:2] for x in b[:3])) for m, b in inputs.items()}
     with numerics("float32", device):
         check_same(model, other, few, tolerance=1e-3)
     optimizer = plain_optimizer(other)
     return lambda: plain_step(other, inputs, targets, optimizer, precision)
-
-
-def batch_size(kind: str, sizes: Sizes) -> int:
-    """Trials per mouse and step."""
-    return sizes.cnn_batch if kind == "CNN" else sizes.batch
 
 
 def prepare_memory(
@@ -272,21 +224,13 @@ def memory(sizes: Sizes, args: argparse.Namespace, device: torch.device) -> Iter
 
 def recordings(sizes: Sizes, trials: int) -> v1.Trials:
     """Random recordings in the layout of the competition's."""
-    rng = np.random.default_rng(0)
-    mice = [f"mouse {i}" for i in range(sizes.mice)]
-    return v1.Trials.from_arrays(
-        {m: rng.integers(0, 256, (trials, 1, *sizes.screen), dtype=np.uint8) for m in mice},
-        {m: rng.standard_normal((trials, BEHAVIORS), dtype=np.float32) for m in mice},
-        {m: rng.standard_exponential((trials, sizes.neurons), dtype=np.float32) for m in mice},
-        image_ids={m: np.arange(trials) for m in mice},
-        positions={m: rng.random((sizes.neurons, 2)) for m in mice},
-    )
+    return make_trials(sizes.mice, trials, sizes.neurons, sizes.screen)
 
 
 def estimator(sizes: Sizes, device: torch.device) -> v1.V1TRegressor:
     """V1T as published, in bfloat16; training on everything."""
     return v1.V1TRegressor(
-        **dict(sizes.vit),
+        **V1T[sizes.model],
         image_size=sizes.image,
         batch_size=sizes.batch,
         precision="bfloat16",

@@ -24,6 +24,7 @@ from matplotlib.axes import Axes
 BLUE, ORANGE, GREY = "#2a6f97", "#c8553d", "0.55"
 MARKERS = {"V1T": "o", "CNN": "s"}
 COLORS = {"V1T": BLUE, "CNN": ORANGE}
+MODELS = ("V1T", "ViT", "CNN", "LN")
 UNITS = {"s": "seconds", "MiB": "MiB"}
 
 
@@ -95,9 +96,10 @@ def _line(cells: list[str], widths: list[int]) -> str:
 
 
 def _label(name: str, what: str) -> str:
-    """A row's name outside its table."""
+    """A row's name outside its table: with its script's topic, but no model beside another."""
     topic = {"cnn": "CNN", "v1t": "V1T", "gpu": "GPU"}.get(name, name.replace("_", " "))
-    return what if topic.lower() in what.lower() else f"{topic}: {what}"
+    of_model = topic in MODELS and any(model in what for model in MODELS)
+    return what if of_model or topic.lower() in what.lower() else f"{topic}: {what}"
 
 
 def _is_share(row: Row) -> bool:
@@ -143,7 +145,8 @@ def draw_ratios(results: list[dict], path: Path) -> bool:
     axis.tick_params(axis="y", length=0)
     if any(row.bar is not None for _, row in found):
         axis.plot([], [], color=ORANGE, lw=2.5, label="bar to reach")
-        axis.legend(frameon=False, loc="lower right", handlelength=0.8)
+        above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0}
+        axis.legend(frameon=False, handlelength=0.8, **above)
     axis.set_xlabel("times better than the plain implementation (log scale)")
     _clean(axis)
     fig.savefig(path, dpi=150)

@@ -1,6 +1,10 @@
 """The scripts of benchmarks/: what they compute from times, sizes and scores, and that they run."""
 
+import argparse
+import copy
+import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -20,6 +24,7 @@ sys.path.insert(0, str(BENCHMARKS))  # no package, but scripts with siblings
 import _measure  # noqa: E402
 import _plain  # noqa: E402
 import _trace  # noqa: E402
+import bench_loop  # noqa: E402
 import bench_precision  # noqa: E402
 import bench_scaling  # noqa: E402
 import gpu  # noqa: E402
@@ -101,6 +106,50 @@ def test_functions_are_timed_in_turn(monkeypatch):
     assert plain == pytest.approx(2 * ours)
     with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
         _measure.compare(plain, ours, 0)
+
+
+@pytest.mark.parametrize(("n", "share"), [(31, 0.95), (121, 0.95), (40, 0.5)])
+def test_the_median_lies_in_its_interval_as_often_as_wanted(n, share):
+    ranks = np.arange(n)
+    low, high = _measure.median_interval(ranks, share)
+    assert low + high == n - 1
+
+    def coverage(rank):
+        return 1 - 2 * sum(math.comb(n, i) for i in range(rank + 1)) / 2**n
+
+    assert coverage(low) >= share > coverage(low + 1)
+    samples = np.random.default_rng(0).standard_exponential((2000, n))
+    ends = np.array([_measure.median_interval(sample, share) for sample in samples])
+    inside = ((ends[:, 0] <= math.log(2)) & (ends[:, 1] >= math.log(2))).mean()
+    assert inside == pytest.approx(coverage(low), abs=0.03)
+
+
+def test_few_values_tell_no_more_than_their_range():
+    assert _measure.median_interval([3.0]) == (3.0, 3.0)
+    assert _measure.median_interval([3.0, 1.0, 2.0, 5.0, 4.0]) == (1.0, 5.0)
+
+
+@pytest.mark.parametrize(("kind", "at_once"), [("CNN", 4), ("V1T", 4), ("V1T", 3)])
+def test_bare_steps_and_the_loop_do_the_same_work(monkeypatch, kind, at_once):
+    """Without random numbers, and by gradient descent, both end at the same weights."""
+    args = argparse.Namespace(quick=True, steps=3, mice=2, neurons=5)
+    runs = bench_loop.Runs(args, kind, torch.device("cpu"))
+    runs.settings = dataclasses.replace(runs.settings, micro_batch_size=at_once)
+    for module in runs.model.modules():
+        for rate in {"p", "attention_dropout"} & set(vars(module)):
+            setattr(module, rate, 0.0)
+    for readout in runs.model.readouts:
+        readout.sigma.requires_grad_(False).zero_()
+    monkeypatch.setattr(
+        bench_loop, "make_optimizer", lambda m: torch.optim.SGD(m.parameters(), lr=1e-5)
+    )
+    models = [copy.deepcopy(runs.model) for _ in range(2)]
+    runs.bare(models[0])()
+    runs.loop(models[1])()
+    for before, *after in zip(*(m.parameters() for m in (runs.model, *models)), strict=True):
+        one, other = (values.detach() - before.detach() for values in after)
+        assert before.requires_grad == bool(one.any())
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
 
 
 def test_matrix_rate_counts_two_operations_per_product(monkeypatch):
@@ -294,6 +343,20 @@ def results(directory, *options):
         bench_scaling.curve("V1T", "mice", "memory", "MiB", sizes[-2:], [1.0, 2.0]),
     ]
     _measure.report("scaling", bench_scaling.rows(curves), args, curves=curves)
+
+
+@pytest.mark.parametrize(
+    ("script", "what", "label"),
+    [
+        ("v1t", "ViT training float32", "ViT training float32"),
+        ("v1t", "V1T training float32", "V1T training float32"),
+        ("cnn", "training step, small", "CNN: training step, small"),
+        ("epoch", "CNN, small, epoch", "CNN, small, epoch"),
+        ("receptive_fields", "V1T, small", "receptive fields: V1T, small"),
+    ],
+)
+def test_a_row_is_labelled_with_its_own_model(script, what, label):
+    assert plots._label(script, what) == label
 
 
 def test_plots_draw_everything_that_was_written(tmp_path, monkeypatch, capsys):

@@ -3,11 +3,13 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import v1tlearn as v1
 from v1tlearn.nn import (
     EncodingModel,
     GaussianReadout,
@@ -22,7 +24,9 @@ from v1tlearn.nn import (
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # no package, but scripts with siblings
 
+import _models  # noqa: E402
 import _plain  # noqa: E402
+import bench_epoch  # noqa: E402
 
 sys.path.remove(str(BENCHMARKS))
 
@@ -171,6 +175,27 @@ def test_training_curves_of_plain_and_our_steps_coincide(kind):
     found, expected = torch.tensor(curves).T
     assert expected[-1] < 0.95 * expected[0]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(("kind", "mice"), [("V1T", 2), ("CNN", 1)])
+def test_plain_epochs_are_the_epochs_of_a_fit(kind, mice):
+    """Without random numbers and with a step per epoch, where the order of trials says nothing."""
+    rates = {"patch_dropout": 0.0, "attention_dropout": 0.0, "mlp_dropout": 0.0}
+    n, neurons = 6, 4
+    estimator = {"V1T": v1.V1TRegressor, "CNN": v1.CNNRegressor}[kind]
+    params = _models.V1T["tiny"] | rates if kind == "V1T" else _models.CNN["tiny"]
+    trials = _models.make_trials(mice, n, neurons, IMAGE)
+    params = params | {"batch_size": n, "init_sigma": 1e-8, "lr": 1e-3}
+    fitted = _models.make_estimator(estimator, params, trials, "cpu")
+    plain = bench_epoch.prepare(fitted, trials)
+    fitted.set_params(max_epochs=4).fit(trials)
+    # The scale of a loss over all trials is 1.
+    expected = [r["loss"] * mice * n * neurons + r["penalty"] for r in fitted.history_]
+    found = [float(plain()) for _ in expected]
+    assert found[0] == pytest.approx(expected[0], rel=1e-6)
+    # The width of the positions is trained, too, and grows by a step of Adam at a time.
+    assert found == pytest.approx(expected, rel=5e-4)
+    assert np.ptp(expected) > 5e-3 * expected[0]
 
 
 def test_plain_model_has_weights_of_its_own():
