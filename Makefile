@@ -48,7 +48,7 @@ bench: $(VENV)/.installed-plot
 clean:
 	rm -rf docs/_build docs/auto_examples docs/generated demo_output bench_output
 
-$(VENV)/.installed-%: setup.py pyproject.toml constraints.txt | $(BIN)/pip
+$(VENV)/.installed-%: setup.py pyproject.toml constraints.txt $(wildcard v1tlearn/nn/*.[ch]) | $(BIN)/pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$*]"
 	@touch $@
 

@@ -3,9 +3,10 @@
 Tool configuration stands in pyproject.toml, the tested versions in constraints.txt.
 """
 
+import sys
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 readme = Path(__file__).with_name("README.md")
 
@@ -32,6 +33,17 @@ docs = [
     *search,
 ]
 
+# Without a compiler the package installs all the same, and attention on a CPU takes longer.
+kernel = Extension(
+    "v1tlearn.nn._attention_kernel",
+    sources=["v1tlearn/nn/_attention_kernel.c"],
+    depends=["v1tlearn/nn/_attention_kernel_unit.h"],
+    extra_compile_args=["-O3", "-std=c11", "-fopenmp"] if sys.platform == "linux" else [],
+    extra_link_args=["-fopenmp", "-lm"] if sys.platform == "linux" else [],
+    py_limited_api=True,
+    optional=True,
+)
+
 setup(
     name="v1tlearn",
     version="0.1.0",
@@ -50,6 +62,8 @@ setup(
         "Programming Language :: Python :: 3.11",
         "Topic :: Scientific/Engineering",
     ],
+    ext_modules=[kernel],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
     packages=find_packages(include=["v1tlearn", "v1tlearn.*"]),
     python_requires=">=3.11",
     install_requires=[

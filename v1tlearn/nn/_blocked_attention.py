@@ -1,4 +1,4 @@
-"""Attention with dropout for the CPU that holds the weights of a few queries at a time.
+"""Attention with dropout for any CPU that holds the weights of a few queries at a time.
 
 The backward pass computes the weights again, block by block, and drops the same ones.
 """

@@ -6,16 +6,19 @@ No way but the last keeps weights of tokens x tokens for the backward pass:
 device  case                                        computed by
 ======  ==========================================  =============================================
 CUDA    all                                         torch's fused kernels, heads padded to 8
-CPU     float32 or float64, no dropout              torch's fused kernel
-CPU     dropout, and bfloat16 with or without       `_blocked_attention`: torch's kernel has no
+CPU     float32 with vectors of 512 bits, bfloat16  `_compiled_attention`, with or without dropout,
+        with their products and without AMX         where the kernel was built
+CPU     else, dropout, and bfloat16 without         `_blocked_attention`: torch's kernel has no
                                                     dropout, and does not use the bfloat16
                                                     products of the processor
+CPU     else, float32 or float64, no dropout        torch's fused kernel
 others  more than 64 MB of weights                  torch's choice, a few images at a time,
                                                     computed again in the backward pass
 others  less                                        torch's choice
 ======  ==========================================  =============================================
 
-Where the core is compiled, a CPU with dropout or bfloat16 counts among the others.
+Where torch compiles the core, a CPU has torch's kernel in float32 and float64 without dropout, and
+counts among the others otherwise.
 """
 
 from collections.abc import Callable
@@ -26,7 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from . import _blocked_attention
+from . import _blocked_attention, _compiled_attention
 from .dropout import Dropout
 
 # Attention weights that may be kept for the backward pass where no fused kernel avoids it: 64 MB.
@@ -148,10 +151,12 @@ class Attention(nn.Module):
     def _mix(self, qkv: Tensor) -> Tensor:
         """What the heads of each token gather (B, N, H, D), of (B, N, 3, H, D)."""
         dropout = self.attention_dropout if self.training else 0.0
-        worth_it = dropout > 0 or qkv.dtype == torch.bfloat16
-        takes = worth_it and _blocked_attention.takes(qkv, dropout)
-        if takes and not torch.compiler.is_compiling():
-            return self._mix_in_blocks(qkv, dropout)
+        if not torch.compiler.is_compiling():
+            if _compiled_attention.takes(qkv, dropout):
+                return self._mix_in_tiles(_compiled_attention.compiled_attention, qkv, dropout)
+            no_torch_kernel = dropout > 0 or qkv.dtype == torch.bfloat16
+            if no_torch_kernel and _blocked_attention.takes(qkv, dropout):
+                return self._mix_in_tiles(_blocked_attention.blocked_attention, qkv, dropout)
         q, k, v = self._scaled(qkv)
         attend = partial(
             F.scaled_dot_product_attention,
@@ -167,12 +172,10 @@ class Attention(nn.Module):
             mixed = _in_parts(attend, q, k, v)
         return mixed.transpose(1, 2)
 
-    def _mix_in_blocks(self, qkv: Tensor, dropout: float) -> Tensor:
+    def _mix_in_tiles(self, attend: Callable[..., Tensor], qkv: Tensor, dropout: float) -> Tensor:
         """Gather, with one factor for all heads or a learned one each."""
         scale = self.scale
         if self.local:
             q = qkv[:, :, :1] * self.scale[:, None].to(qkv.dtype)
             qkv, scale = torch.cat((q, qkv[:, :, 1:]), 2), 1.0
-        return _blocked_attention.blocked_attention(
-            qkv, scale=scale, dropout=dropout, local=self.local
-        )
+        return attend(qkv, scale=scale, dropout=dropout, local=self.local)

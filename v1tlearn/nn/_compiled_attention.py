@@ -1,0 +1,123 @@
+"""Attention with dropout for the CPU by a compiled kernel, where one was built and runs here.
+
+Weights of 96 queries and 192 keys at a time never leave the caches, in both directions.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+try:
+    from . import _attention_kernel as _kernel
+except ImportError:  # installed without a compiler
+    _kernel = None
+
+_TYPES = {getattr(torch, name): name for name in (_kernel.types() if _kernel else ())}
+_RANDOM_STEPS = 2**16  # of the random numbers that decide on a weight
+# Below, starting threads costs more than they save.
+_PRODUCTS_WORTH_THREADS = 2_000_000
+
+
+def takes(qkv: Tensor, dropout: float) -> bool:
+    """Tell whether `compiled_attention` is made for these tensors and this dropout."""
+    return qkv.device.type == "cpu" and qkv.dtype in _TYPES and 0 <= dropout < 1 - 1 / _RANDOM_STEPS
+
+
+def compiled_attention(
+    qkv: Tensor, *, scale: float = 1.0, dropout: float = 0.0, local: bool = False
+) -> Tensor:
+    """Attend with dropout on the weights: ``dropout(softmax(scale q k^T)) v``.
+
+    Parameters
+    ----------
+    qkv : Tensor of shape (n_images, n_tokens, 3, n_heads, head_dim)
+        Queries, keys and values, on the CPU, in float32 or bfloat16.
+    scale : float, default=1.0
+        Factor of the products of queries and keys.
+    dropout : float, default=0.0
+        Probability of dropping a weight, in steps of 2^-16; the others are divided by one minus it.
+    local : bool, default=False
+        No token attends to itself.
+
+    Returns
+    -------
+    Tensor of shape (n_images, n_tokens, n_heads, head_dim)
+        What each token has gathered.
+
+    Notes
+    -----
+    As in Dao et al. (2022), the maximum of a row of scores is corrected tile by tile, and the
+    backward pass computes weights again from the logarithms of their sums. In bfloat16, factors of
+    products are rounded, everything else is float32. What is dropped follows from a hash of a seed,
+    image, head, query and key: results are the same bit for bit at any number of threads. Torch's
+    generator gives one seed per call, whatever the sizes.
+
+    References
+    ----------
+    Dao et al., "FlashAttention: Fast and memory-efficient exact attention with IO-awareness",
+    NeurIPS, 2022.
+    """
+    limit = round(dropout * _RANDOM_STEPS)
+    upscale = _RANDOM_STEPS / (_RANDOM_STEPS - limit)
+    return _CompiledAttention.apply(qkv, _Options(scale, upscale, limit, local))
+
+
+class _Options(NamedTuple):
+    scale: float
+    upscale: float
+    limit: int
+    local: bool
+
+
+class _CompiledAttention(torch.autograd.Function):
+    """See `compiled_attention`."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, options: _Options) -> Tensor:
+        """Attend; kept are inputs, outputs and the logarithms of the sums of weights."""
+        seed = int(torch.randint(2**62, (), device="cpu")) if options.limit else 0
+        qkv = qkv.contiguous()
+        n_images, n_tokens, _, n_heads, head_dim = qkv.shape
+        out = qkv.new_empty(n_images, n_tokens, n_heads, head_dim)
+        log_sums = qkv.new_empty(n_images, n_heads, n_tokens, dtype=torch.float32)
+        _run(qkv, options, seed, out, log_sums)
+        ctx.save_for_backward(qkv, out, log_sums)
+        ctx.options, ctx.seed = options, seed
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """Gradients of queries, keys and values."""
+        qkv, out, log_sums = ctx.saved_tensors
+        qkv_grad = torch.empty_like(qkv)
+        _run(qkv, ctx.options, ctx.seed, out, log_sums, grad.to(qkv.dtype).contiguous(), qkv_grad)
+        return qkv_grad, None
+
+
+def _run(qkv: Tensor, options: _Options, seed: int, *others: Tensor) -> None:
+    """Have the kernel do its work for all heads of all images, on contiguous tensors."""
+    n_images, n_tokens, _, n_heads, head_dim = qkv.shape
+    name, shape = _TYPES[qkv.dtype], (n_images, n_tokens, n_heads, head_dim)
+    n_products = n_images * n_heads * n_tokens**2 * head_dim
+    n_threads = torch.get_num_threads() if n_products > _PRODUCTS_WORTH_THREADS else 1
+    memory = _own_memory(n_threads * _kernel.memory_size(name, shape[1:]))
+    addresses = [tensor.data_ptr() for tensor in (qkv, *others)] + [0] * (4 - len(others))
+    _kernel.run(name, shape, tuple(options), seed, *addresses, memory.data_ptr(), n_threads)
+
+
+_own = threading.local()
+
+
+def _own_memory(n_bytes: int) -> Tensor:
+    """Memory of this thread, kept: the system would give new pages every time."""
+    n_bytes += 64  # to begin with a cache line
+    memory = getattr(_own, "memory", None)
+    if memory is None or memory.numel() < n_bytes:
+        _own.memory = memory = torch.empty(n_bytes, dtype=torch.uint8, device="cpu")
+    return memory[-memory.data_ptr() % 64 :]
