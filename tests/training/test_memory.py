@@ -1,6 +1,7 @@
 """Parts of batches and recomputed blocks: the same result, and what "auto" makes of memory."""
 
 import copy
+import platform
 import sys
 import warnings
 
@@ -160,6 +161,37 @@ PEAK = """
 def test_recomputed_blocks_need_less_memory():
     peaks = [int(in_a_process(PEAK, str(wanted)).stdout) for wanted in (False, True)]
     assert peaks[1] < 0.4 * peaks[0]
+
+
+FAULTS = """
+    import resource
+
+    import torch
+
+    from v1tlearn.training.memory import keep_freed_memory
+
+
+    def faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(3):
+            [torch.ones(2**18 * (1 + i % 5)) for i in range(15)]  # 45 MiB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+    faults()
+    given_back = faults()
+    keep_freed_memory()
+    faults()
+    print(given_back, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what glibc does with freed memory")
+def test_what_a_step_frees_serves_the_next_one(monkeypatch):
+    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_"):
+        monkeypatch.delenv(name, raising=False)
+    given_back, kept = map(int, in_a_process(FAULTS).stdout.split())
+    assert kept < 0.2 * given_back
 
 
 # ---------------------------------------------------------------------------- what "auto" takes

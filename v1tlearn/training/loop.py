@@ -113,6 +113,8 @@ def train(
             numerics(settings.precision, device, deterministic=settings.deterministic),
             memory.remedies_named(*memory.step_in_words(model, data, settings)),
         ):
+            if device.type == "cpu":
+                memory.keep_freed_memory()
             fast = compiled(model.core, settings.compile)
             frugal = memory.checkpointed(model.core, settings.checkpoint_activations)
             if state["epoch"] == 0 and schedule.scores_initial_weights and validation is not None:

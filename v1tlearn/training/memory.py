@@ -57,6 +57,7 @@ _LIVE_LAYERS = 8  # outputs that are in memory at a time, at most
 # What is kept for each neuron and image while its response is read: on a CPU, where neurons are
 # read in blocks, the response alone; elsewhere numbers, shares and products of four cells, too.
 _CPU_READING, _OTHER_READING = 1, 16
+_KEPT = 2**25 - 2**16  # bytes; a little below the 32 MiB to which glibc adapts
 # Going back through an operation takes, beside what was kept, the gradients of its outputs and
 # inputs and a copy or two.
 _WORKSPACE_TENSORS = 3
@@ -407,6 +408,18 @@ def prediction_batch_size(
     if room is not None:
         size = min(size, int(room / (4 * _LIVE_LAYERS * values)))
     return max(1, size)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what one step on a CPU frees for the next one.
+
+    Memory that goes back to the system after every step comes again page by page, by faults that
+    cost a small model a tenth of its time. glibc gives back what exceeds twice the largest block
+    of at most 32 MiB that was freed so far (M_TRIM_THRESHOLD in the manual of mallopt). Such a
+    block is freed here; it is never written to, so that it takes no memory. Where this number was
+    set by the user, or the library is another one, nothing changes.
+    """
+    torch.UntypedStorage(_KEPT, device="cpu")  # and at once let go
 
 
 def checkpointed_parts(core: nn.Module) -> list[nn.Module]:
