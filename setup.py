@@ -67,6 +67,7 @@ setup(
     packages=find_packages(include=["v1tlearn", "v1tlearn.*"]),
     python_requires=">=3.11",
     install_requires=[
+        "deflate>=0.9",
         "joblib>=1.4",
         "netCDF4>=1.7.5",
         "numpy>=2.0",
