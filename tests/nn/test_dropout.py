@@ -39,10 +39,50 @@ def test_rate_and_independence(rate):
         assert abs(correlation) < 4 / math.sqrt(n)
 
 
-def test_memory_layout_is_kept():
-    images = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
-    out = Dropout(0.5)(images)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("turned", ["inputs", "gradient", "both"])
+def test_memory_layout_does_not_matter(turned, dtype):
+    images, grad = torch.randn(2, 2, 3, 4, 5).to(dtype)
+    if turned != "gradient":
+        images = images.to(memory_format=torch.channels_last)
+    if turned != "inputs":
+        grad = grad.to(memory_format=torch.channels_last)
+    out = Dropout(0.5)(images.requires_grad_())
+    out.backward(grad)
+    assert out.stride() == images.stride()
     torch.testing.assert_close(out, torch.where(out != 0, images * 2, 0))
+    torch.testing.assert_close(images.grad, torch.where(out != 0, grad * 2, 0))
+
+
+def test_inputs_that_overlap_or_have_gaps():
+    for inputs in (torch.randn(4, 1).expand(4, 6), torch.randn(4, 12)[:, ::2]):
+        out = Dropout(0.5)(inputs)
+        assert 0 < (out != 0).sum() < out.numel()
+        torch.testing.assert_close(out, torch.where(out != 0, inputs * 2, 0))
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_threads_do_not_matter(n_threads):
+    inputs = torch.randn(2, 200_001)  # ends amid a vector
+    n_before = torch.get_num_threads()
+    torch.manual_seed(2)
+    expected = Dropout(0.3)(inputs)
+    try:
+        torch.set_num_threads(n_threads)
+        torch.manual_seed(2)
+        assert torch.equal(Dropout(0.3)(inputs), expected)
+    finally:
+        torch.set_num_threads(n_before)
+
+
+def test_without_kernels(monkeypatch):
+    """NumPy draws where nothing was compiled."""
+    monkeypatch.setattr("v1tlearn.nn._compiled.TYPES", {})
+    inputs = torch.randn(40, 50, requires_grad=True)
+    out = Dropout(0.5)(inputs)
+    out.sum().backward()
+    torch.testing.assert_close(out, torch.where(out != 0, inputs * 2, 0))
+    torch.testing.assert_close(inputs.grad, torch.where(out != 0, 2.0, 0.0))
 
 
 def test_seeds():

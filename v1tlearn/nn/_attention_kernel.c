@@ -22,6 +22,7 @@
 #define QUERIES 96
 #define KEYS 192
 #define PANEL 32
+#define DROPPED_AT_ONCE 16384
 
 #define SMALLER(a, b) ((a) < (b) ? (a) : (b))
 #define LARGER(a, b) ((a) > (b) ? (a) : (b))
@@ -75,12 +76,12 @@ static inline uint64_t random_row(uint64_t seed, long query)
   return mixed_bits(seed ^ mixed_bits((uint64_t)query));
 }
 
-/* Which of the 32 weights from `key` on are kept: a 32-bit mixing function with multiplications,
+/* Which of the 32 numbers from `key` on are kept: a 32-bit mixing function with multiplications,
    into which the query enters twice, so that rows are not one another's shifted. */
-TARGET static inline __mmask32 kept(const struct attention *unit, uint64_t row, long key)
+TARGET static inline __mmask32 kept(uint32_t limit, uint64_t row, long key)
 {
   const __m512i pairs = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  if (unit->limit == 0)
+  if (limit == 0)
     return ~(__mmask32)0;
   __m512i x = _mm512_add_epi32(pairs, _mm512_set1_epi32((int)(key / 2)));
   x = _mm512_mullo_epi32(x, _mm512_set1_epi32((int)0x9e3779b9u));
@@ -91,7 +92,7 @@ TARGET static inline __mmask32 kept(const struct attention *unit, uint64_t row, 
   x = _mm512_xor_epi32(x, _mm512_srli_epi32(x, 15));
   x = _mm512_mullo_epi32(x, _mm512_set1_epi32((int)0x846ca68bu));
   x = _mm512_xor_epi32(x, _mm512_srli_epi32(x, 16));
-  return _mm512_cmpge_epu16_mask(x, _mm512_set1_epi16((short)unit->limit));
+  return _mm512_cmpge_epu16_mask(x, _mm512_set1_epi16((short)limit));
 }
 
 /* -- rows of scores ----------------------------------------------------------------------------- */
@@ -150,6 +151,8 @@ TARGET static inline void scale_row(float *row, long n, float factor)
 /* The first n of sixteen lanes. */
 static inline __mmask16 lanes(long n)
 {
+  if (n <= 0)
+    return 0;
   return n < 16 ? (__mmask16)((1u << n) - 1) : (__mmask16)-1;
 }
 
@@ -169,7 +172,7 @@ TARGET static inline float weigh_float32(const struct attention *unit, const flo
   for (long j = 0; j < n; j += 32) {
     const __m512 low = exponentials(scores + j, unit->log2_scale, maximum);
     const __m512 high = exponentials(scores + j + 16, unit->log2_scale, maximum);
-    const __mmask32 keep = kept(unit, row, key + j);
+    const __mmask32 keep = kept(unit->limit, row, key + j);
     total = _mm512_add_ps(total, _mm512_add_ps(low, high));
     _mm512_storeu_ps(to + j, _mm512_maskz_mov_ps((__mmask16)keep, low));
     _mm512_storeu_ps(to + j + 16, _mm512_maskz_mov_ps((__mmask16)(keep >> 16), high));
@@ -189,7 +192,7 @@ TARGET static inline void weigh_back_float32(const struct attention *unit, const
   const __m512 up = _mm512_set1_ps(unit->upscale), delta = _mm512_set1_ps(*deltas);
   const uint64_t row = random_row(seed, query);
   for (long j = 0; j < n; j += 32) {
-    __mmask32 keep = kept(unit, row, key + j);
+    __mmask32 keep = kept(unit->limit, row, key + j);
     for (long at = j; at < j + 32; at += 16, keep >>= 16) {
       const __m512 p = exponentials(scores + at, unit->log2_scale, *log_sums);
       const __m512 g = _mm512_maskz_mul_ps((__mmask16)keep, _mm512_loadu_ps(grads + at), up);
@@ -199,20 +202,15 @@ TARGET static inline void weigh_back_float32(const struct attention *unit, const
   }
 }
 
-TARGET static inline void put_float32(float *out, const float *sums, long n, float factor)
+/* The first n of sixteen numbers. */
+TARGET static inline __m512 read_float32(const float *from, long n)
 {
-  for (long j = 0; j < n; j += 16)
-    _mm512_mask_storeu_ps(out + j, lanes(n - j),
-                          _mm512_mul_ps(_mm512_loadu_ps(sums + j), _mm512_set1_ps(factor)));
+  return _mm512_maskz_loadu_ps(lanes(n), from);
 }
 
-TARGET static inline float dot_float32(const float *a, const float *b, long n)
+TARGET static inline void write_float32(float *to, long n, __m512 x)
 {
-  __m512 total = _mm512_setzero_ps();
-  for (long j = 0; j < n; j += 16)
-    total = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(lanes(n - j), a + j),
-                            _mm512_maskz_loadu_ps(lanes(n - j), b + j), total);
-  return _mm512_reduce_add_ps(total);
+  _mm512_mask_storeu_ps(to, lanes(n), x);
 }
 
 /* One row of a panel. */
@@ -220,7 +218,7 @@ TARGET static inline void weave_float32(const float *row, long next, long n, wor
 {
   (void)next;
   _mm512_storeu_ps(to, _mm512_maskz_loadu_ps(lanes(n), row));
-  _mm512_storeu_ps(to + 16, _mm512_maskz_loadu_ps(n > 16 ? lanes(n - 16) : 0, row + 16));
+  _mm512_storeu_ps(to + 16, _mm512_maskz_loadu_ps(lanes(n - 16), row + 16));
 }
 
 #include "_attention_kernel_unit.h"
@@ -250,7 +248,7 @@ TARGET static inline float weigh_bfloat16(const struct attention *unit, const fl
   for (long j = 0; j < n; j += 32) {
     const __m512 low = exponentials(scores + j, unit->log2_scale, maximum);
     const __m512 high = exponentials(scores + j + 16, unit->log2_scale, maximum);
-    const __mmask32 keep = kept(unit, row, key + j);
+    const __mmask32 keep = kept(unit->limit, row, key + j);
     total = _mm512_add_ps(total, _mm512_add_ps(low, high));
     store_rounded(weights + j / 2, _mm512_maskz_mov_ps((__mmask16)keep, low),
                   _mm512_maskz_mov_ps((__mmask16)(keep >> 16), high));
@@ -286,7 +284,7 @@ TARGET static inline void weigh_back_bfloat16(const struct attention *unit, cons
     p[1] = s[1] = _mm512_setzero_si512();
     for (int i = 0; i < n_pair; i++) {
       __m512 weight[2], slope[2];
-      __mmask32 keep = kept(unit, rows[i], key + j);
+      __mmask32 keep = kept(unit->limit, rows[i], key + j);
       for (int half = 0; half < 2; half++, keep >>= 16) {
         const long at = i * KEYS + j + 16 * half;
         const __m512 e = exponentials(scores + at, unit->log2_scale, log_sums[i]);
@@ -303,26 +301,15 @@ TARGET static inline void weigh_back_bfloat16(const struct attention *unit, cons
   }
 }
 
-TARGET static inline void put_bfloat16(uint16_t *out, const float *sums, long n, float factor)
-{
-  for (long j = 0; j < n; j += 16) {
-    const __m512 x = _mm512_mul_ps(_mm512_loadu_ps(sums + j), _mm512_set1_ps(factor));
-    _mm256_mask_storeu_epi16(out + j, lanes(n - j), (__m256i)_mm512_cvtneps_pbh(x));
-  }
-}
-
-TARGET static inline __m512 widened(const uint16_t *from, long n)
+TARGET static inline __m512 read_bfloat16(const uint16_t *from, long n)
 {
   const __m512i x = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes(n), from));
   return _mm512_castsi512_ps(_mm512_slli_epi32(x, 16));
 }
 
-TARGET static inline float dot_bfloat16(const uint16_t *a, const uint16_t *b, long n)
+TARGET static inline void write_bfloat16(uint16_t *to, long n, __m512 x)
 {
-  __m512 total = _mm512_setzero_ps();
-  for (long j = 0; j < n; j += 16)
-    total = _mm512_fmadd_ps(widened(a + j, n - j), widened(b + j, n - j), total);
-  return _mm512_reduce_add_ps(total);
+  _mm256_mask_storeu_epi16(to, lanes(n), (__m256i)_mm512_cvtneps_pbh(x));
 }
 
 /* Two rows of a panel, the second `next` elements on, or of zeros where that is 0. */
@@ -438,6 +425,33 @@ static PyObject *run(PyObject *module, PyObject *args)
   Py_END_ALLOW_THREADS
   Py_RETURN_NONE;
 }
+static PyObject *drop(PyObject *module, PyObject *args)
+{
+  const char *type;
+  unsigned long long seed, from, to;
+  long n;
+  unsigned limit;
+  float upscale;
+  int n_threads;
+  (void)module;
+  if (!PyArg_ParseTuple(args, "slfIKKKi", &type, &n, &upscale, &limit, &seed, &from, &to,
+                        &n_threads))
+    return NULL;
+  const int wide = is_float32(type);
+  if (wide < 0)
+    return NULL;
+  const long n_parts = TILES(n, DROPPED_AT_ONCE);
+  Py_BEGIN_ALLOW_THREADS
+#pragma omp parallel for num_threads(n_threads) if (n_threads > 1)
+  for (long i = 0; i < n_parts; i++)
+    if (wide)
+      drop_float32(n, i, upscale, limit, seed, (float *)(uintptr_t)from, (float *)(uintptr_t)to);
+    else
+      drop_bfloat16(n, i, upscale, limit, seed, (uint16_t *)(uintptr_t)from,
+                    (uint16_t *)(uintptr_t)to);
+  Py_END_ALLOW_THREADS
+  Py_RETURN_NONE;
+}
 #endif
 
 static PyMethodDef methods[] = {
@@ -448,6 +462,9 @@ static PyMethodDef methods[] = {
     {"run", run, METH_VARARGS,
      "Attend: type, (n_images, n_tokens, n_heads, head_dim), (scale, upscale, limit, local), seed, "
      "addresses of qkv, out, log_sums, grad (0: forward), qkv_grad and memory, n_threads."},
+    {"drop", drop, METH_VARARGS,
+     "Dropout: type, number of elements, upscale, limit, seed, addresses of what is read and "
+     "written, n_threads."},
 #endif
     {NULL, NULL, 0, NULL}};
 

@@ -1,12 +1,43 @@
 /* Attention of one head of one image, forward and backward; included once per type of number.
 
    The including file defines NAME(x), TARGET, `element` (the type in memory), PER_WORD (elements
-   in 32 bits), MULTIPLY_ADD(sum, a, b) for sixteen words, and the functions weigh, weigh_back, put,
-   dot and weave of this type.
+   in 32 bits), MULTIPLY_ADD(sum, a, b) for sixteen words, and the functions read, write, weave,
+   weigh and weigh_back of this type.
 
    A word is what one lane multiplies and adds at once: a float, or two bfloat16 that follow one
    another along the summed dimension. The left factor of a product is read word by word; the right
    one lies in panels of PANEL columns, one row of words after the other. */
+
+/* -- rows of elements --------------------------------------------------------------------------- */
+
+TARGET static inline void NAME(put)(element *out, const float *sums, long n, float factor)
+{
+  for (long j = 0; j < n; j += 16)
+    NAME(write)(out + j, n - j, _mm512_mul_ps(_mm512_loadu_ps(sums + j), _mm512_set1_ps(factor)));
+}
+
+TARGET static inline float NAME(dot)(const element *a, const element *b, long n)
+{
+  __m512 total = _mm512_setzero_ps();
+  for (long j = 0; j < n; j += 16)
+    total = _mm512_fmadd_ps(NAME(read)(a + j, n - j), NAME(read)(b + j, n - j), total);
+  return _mm512_reduce_add_ps(total);
+}
+
+/* Dropout of one part of n elements. */
+TARGET static void NAME(drop)(long n, long part, float upscale, uint32_t limit, uint64_t seed,
+                              const element *from, element *to)
+{
+  const long first = part * DROPPED_AT_ONCE, last = SMALLER(n, first + DROPPED_AT_ONCE);
+  const uint64_t row = random_row(seed, part);
+  for (long i = first; i < last; i += 32) {
+    __mmask32 keep = kept(limit, row, i - first);
+    for (long at = i; at < i + 32; at += 16, keep >>= 16)
+      NAME(write)(to + at, last - at,
+                  _mm512_maskz_mul_ps((__mmask16)keep, NAME(read)(from + at, last - at),
+                                      _mm512_set1_ps(upscale)));
+  }
+}
 
 /* -- products ----------------------------------------------------------------------------------- */
 

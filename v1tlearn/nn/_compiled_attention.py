@@ -12,20 +12,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-try:
-    from . import _attention_kernel as _kernel
-except ImportError:  # installed without a compiler
-    _kernel = None
+from ._compiled import TYPES, kernel, n_threads, steps
 
-_TYPES = {getattr(torch, name): name for name in (_kernel.types() if _kernel else ())}
-_RANDOM_STEPS = 2**16  # of the random numbers that decide on a weight
 # Below, starting threads costs more than they save.
 _PRODUCTS_WORTH_THREADS = 2_000_000
-
-
-def takes(qkv: Tensor, dropout: float) -> bool:
-    """Tell whether `compiled_attention` is made for these tensors and this dropout."""
-    return qkv.device.type == "cpu" and qkv.dtype in _TYPES and 0 <= dropout < 1 - 1 / _RANDOM_STEPS
 
 
 def compiled_attention(
@@ -62,9 +52,7 @@ def compiled_attention(
     Dao et al., "FlashAttention: Fast and memory-efficient exact attention with IO-awareness",
     NeurIPS, 2022.
     """
-    limit = round(dropout * _RANDOM_STEPS)
-    upscale = _RANDOM_STEPS / (_RANDOM_STEPS - limit)
-    return _CompiledAttention.apply(qkv, _Options(scale, upscale, limit, local))
+    return _CompiledAttention.apply(qkv, _Options(scale, *steps(dropout), local))
 
 
 class _Options(NamedTuple):
@@ -103,12 +91,12 @@ class _CompiledAttention(torch.autograd.Function):
 def _run(qkv: Tensor, options: _Options, seed: int, *others: Tensor) -> None:
     """Have the kernel do its work for all heads of all images, on contiguous tensors."""
     n_images, n_tokens, _, n_heads, head_dim = qkv.shape
-    name, shape = _TYPES[qkv.dtype], (n_images, n_tokens, n_heads, head_dim)
+    name, shape = TYPES[qkv.dtype], (n_images, n_tokens, n_heads, head_dim)
     n_products = n_images * n_heads * n_tokens**2 * head_dim
-    n_threads = torch.get_num_threads() if n_products > _PRODUCTS_WORTH_THREADS else 1
-    memory = _own_memory(n_threads * _kernel.memory_size(name, shape[1:]))
+    threads = n_threads(worth_it=n_products > _PRODUCTS_WORTH_THREADS)
+    memory = _own_memory(threads * kernel.memory_size(name, shape[1:]))
     addresses = [tensor.data_ptr() for tensor in (qkv, *others)] + [0] * (4 - len(others))
-    _kernel.run(name, shape, tuple(options), seed, *addresses, memory.data_ptr(), n_threads)
+    kernel.run(name, shape, tuple(options), seed, *addresses, memory.data_ptr(), threads)
 
 
 _own = threading.local()

@@ -29,7 +29,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from . import _blocked_attention, _compiled_attention
+from . import _blocked_attention, _compiled
+from ._compiled_attention import compiled_attention
 from .dropout import Dropout
 
 # Attention weights that may be kept for the backward pass where no fused kernel avoids it: 64 MB.
@@ -152,8 +153,8 @@ class Attention(nn.Module):
         """What the heads of each token gather (B, N, H, D), of (B, N, 3, H, D)."""
         dropout = self.attention_dropout if self.training else 0.0
         if not torch.compiler.is_compiling():
-            if _compiled_attention.takes(qkv, dropout):
-                return self._mix_in_tiles(_compiled_attention.compiled_attention, qkv, dropout)
+            if _compiled.takes(qkv, dropout):
+                return self._mix_in_tiles(compiled_attention, qkv, dropout)
             no_torch_kernel = dropout > 0 or qkv.dtype == torch.bfloat16
             if no_torch_kernel and _blocked_attention.takes(qkv, dropout):
                 return self._mix_in_tiles(_blocked_attention.blocked_attention, qkv, dropout)

@@ -10,13 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ._compiled import TYPES, kernel, n_threads, steps, takes
+
+# Below, starting threads costs more than they save.
+_WORTH_THREADS = 100_000
+
 
 class Dropout(nn.Dropout):
     """Dropout of single elements (Srivastava et al. 2014), as torch's, but quick on the CPU.
 
-    There 16 bits decide on each element, many of which come out of one draw; torch draws a number
-    for every element, which for a transformer takes as long as its matrix products. Torch's
-    generator gives one seed per call.
+    There 16 bits decide on each element, which follow from a seed, by a compiled kernel or by
+    NumPy's generator where there is none; torch draws a number for every element, which for a
+    transformer takes as long as its matrix products. Torch's generator gives one seed per call.
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -24,9 +29,41 @@ class Dropout(nn.Dropout):
         if not self.training or self.p == 0:
             return inputs
         quick = inputs.device.type == "cpu" and inputs.is_floating_point() and self.p < 1
-        if quick and not torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            return F.dropout(inputs, self.p)
+        if takes(inputs, self.p):
+            return _CompiledDropout.apply(inputs, *steps(self.p))
+        if quick:
             return _Dropout.apply(inputs, self.p)
         return F.dropout(inputs, self.p)
+
+
+class _CompiledDropout(torch.autograd.Function):
+    """By a kernel that keeps nothing but a seed: what is dropped is computed again."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, upscale: float, limit: int) -> Tensor:
+        """Drop elements."""
+        ctx.options = (upscale, limit, int(torch.randint(2**62, (), device="cpu")))
+        ctx.stride = torch.empty_like(inputs).stride()
+        return _drop(inputs, ctx.stride, *ctx.options)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        """Gradient of what was kept."""
+        return _drop(grad, ctx.stride, *ctx.options), None, None
+
+
+def _drop(inputs: Tensor, stride: tuple[int, ...], *options: Any) -> Tensor:
+    """Drop the elements that a seed decides on, in the order of memory that the strides mean."""
+    out = inputs.new_empty_strided(inputs.shape, stride)
+    if inputs.stride() != stride:
+        inputs = out.copy_(inputs)
+    n, name = inputs.numel(), TYPES[inputs.dtype]
+    threads = n_threads(worth_it=n > _WORTH_THREADS)
+    kernel.drop(name, n, *options, inputs.data_ptr(), out.data_ptr(), threads)
+    return out
 
 
 class _Dropout(torch.autograd.Function):
