@@ -11,8 +11,10 @@ def kept_elements(shape, dtype, rate):
     return Dropout(rate)(torch.ones(shape, dtype=dtype)) != 0
 
 
-def kept_weights(n_images, n_tokens, n_heads, head_dim, dtype, *, dropout):
-    """What `blocked_attention` keeps of its weights (B, H, N, N), one column after another.
+def kept_weights(
+    n_images, n_tokens, n_heads, head_dim, dtype, *, dropout, attend=blocked_attention
+):
+    """What `attend` keeps of its weights (B, H, N, N), one column after another.
 
     All scores are zero; the values are the unit vectors, as many tokens at a time as fit.
     """
@@ -22,5 +24,5 @@ def kept_weights(n_images, n_tokens, n_heads, head_dim, dtype, *, dropout):
         for token in range(start, min(start + head_dim, n_tokens)):
             qkv[:, token, 2, :, token - start] = 1
         torch.set_rng_state(state)
-        columns.append(blocked_attention(qkv, dropout=dropout)[..., : n_tokens - start] != 0)
+        columns.append(attend(qkv, dropout=dropout)[..., : n_tokens - start] != 0)
     return torch.cat(columns, -1).transpose(1, 2)

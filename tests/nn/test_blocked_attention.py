@@ -10,8 +10,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.nn.attention_defined import (
+    LargestTensor,
+    make_qkv,
+    plain_attention,
+    relative_error,
+    torch_threads,
+)
 from tests.nn.drawn import kept_weights
 from v1tlearn.nn import _blocked_attention
 from v1tlearn.nn._blocked_attention import blocked_attention
@@ -20,20 +26,12 @@ from v1tlearn.nn.attention import Attention
 TOLERANCES = {torch.float64: 1e-13, torch.float32: 2e-6, torch.bfloat16: 2e-2}
 
 
-def make_qkv(n_images, n_tokens, n_heads, head_dim, dtype=torch.float64, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    qkv = torch.randn(n_images, n_tokens, 3, n_heads, head_dim, generator=generator)
-    return qkv.to(dtype).requires_grad_()
-
-
-def plain_attention(qkv, *, scale, local, kept, dropout):
-    """The definition, in float64, with the weights that are kept given."""
-    q, k, v = qkv.permute(2, 0, 3, 1, 4)
-    scores = scale * q @ k.transpose(-1, -2)
-    if local:
-        scores = scores.masked_fill(torch.eye(scores.shape[-1], dtype=torch.bool), -torch.inf)
-    weights = scores.softmax(-1) * kept / (1 - dropout)
-    return (weights @ v).transpose(1, 2)
+@pytest.fixture(autouse=True, scope="module")
+def nothing_compiled():
+    """Let layers attend in blocks where there is a kernel, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("v1tlearn.nn._compiled.TYPES", {})
+        yield
 
 
 sizes = st.tuples(st.integers(1, 4), st.integers(2, 40), st.integers(1, 4), st.integers(1, 20))
@@ -54,28 +52,22 @@ def test_forward_and_gradient_are_those_of_the_definition(
     """Over shapes, blocks smaller and larger than a head, and threads."""
     qkv = make_qkv(*shape, dtype)
     exact = qkv.detach().double().requires_grad_()
-    n_before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, torch_threads(n_threads):
         patch.setattr(_blocked_attention, "_BLOCK_BYTES", block_bytes)
         patch.setattr(_blocked_attention, "_WEIGHTS_WORTH_THREADS", 1)
-        try:
-            torch.set_num_threads(n_threads)
-            kept = torch.ones(())
-            if dropout:
-                torch.manual_seed(3)
-                kept = kept_weights(*shape, dtype, dropout=dropout)
+        kept = torch.ones(())
+        if dropout:
             torch.manual_seed(3)
-            mixed = blocked_attention(qkv, scale=scale, dropout=dropout, local=local)
-            grad = torch.randn(mixed.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
-            mixed.backward(grad)
-        finally:
-            torch.set_num_threads(n_before)
+            kept = kept_weights(*shape, dtype, dropout=dropout)
+        torch.manual_seed(3)
+        mixed = blocked_attention(qkv, scale=scale, dropout=dropout, local=local)
+        grad = torch.randn(mixed.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+        mixed.backward(grad)
     expected = plain_attention(exact, scale=scale, local=local, kept=kept, dropout=dropout)
     expected.backward(grad.double())
     assert mixed.dtype == qkv.grad.dtype == dtype
     for ours, theirs in ((mixed, expected), (qkv.grad, exact.grad)):
-        error = (ours.double() - theirs).norm()
-        assert error <= TOLERANCES[dtype] * max(theirs.norm(), 1e-3 * math.sqrt(theirs.numel()))
+        assert relative_error(ours.detach(), theirs.detach()) <= TOLERANCES[dtype]
 
 
 def test_gradient_is_that_of_finite_differences():
@@ -256,19 +248,6 @@ def test_errors_of_threads_reach_the_caller(monkeypatch):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(n_before)
-
-
-class LargestTensor(TorchDispatchMode):
-    """Notes the largest number of elements that any operation returns."""
-
-    largest = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(tensor, torch.Tensor):
-                self.largest = max(self.largest, tensor.numel())
-        return out
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])

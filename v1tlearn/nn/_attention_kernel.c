@@ -18,8 +18,8 @@
 #include <stdint.h>
 #include <string.h>
 
-/* Tokens of a tile: what lies in registers is 12 x 32, and a tile should stay in the second cache. */
-#define QUERIES 96
+/* Tokens of a tile, which should stay in the second cache; 12 x 32 products lie in registers. */
+#define QUERIES 288
 #define KEYS 192
 #define PANEL 32
 #define DROPPED_AT_ONCE 16384
