@@ -30,7 +30,7 @@ from v1tlearn.nn.attention import Attention
 pytestmark = pytest.mark.skipif(
     not _compiled.TYPES, reason="no kernel was built, or this processor cannot run it"
 )
-TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 1e-2}
+TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
 both_types = pytest.mark.parametrize("dtype", list(TOLERANCES))
 with_and_without_local = pytest.mark.parametrize("local", [False, True])
 TILE_OF_QUERIES, TILE_OF_KEYS, PANEL = 288, 192, 32
