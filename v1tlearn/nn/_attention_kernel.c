@@ -36,19 +36,23 @@
 
 typedef uint32_t word;
 
-/* What all heads of all images have in common. Strides are in elements, from token to token. */
+/* What all heads of all images have in common. Steps are in elements, from token to token. */
 struct attention {
-  long n_tokens, n_heads, width, step, out_step;
+  long n_tokens, n_heads, width;
+  long q_step, kv_step, out_step;
   float scale, log2_scale; /* of the products of queries and keys; the second times log2(e) */
   float upscale;           /* of weights that are kept */
   uint32_t limit;          /* a weight is dropped where 16 random bits are below */
   int local;               /* no token attends to itself */
 };
 
+/* Either queries, keys and values (images, tokens, 3, heads, width), or, with `shared`, queries
+   (images, tokens, heads, width) and tokens (images, tokens, width) that are the keys and values of
+   all heads; their gradients are (images, heads, tokens, width). */
 struct tensors {
   uint64_t seed;
-  const void *qkv, *grad; /* grad is NULL for the forward pass */
-  void *out, *qkv_grad;
+  const void *q, *shared, *grad; /* grad is NULL for the forward pass */
+  void *out, *q_grad, *shared_grad;
   float *log_sums;
 };
 
@@ -146,6 +150,15 @@ TARGET static inline void scale_row(float *row, long n, float factor)
 {
   for (long j = 0; j < n; j += 16)
     _mm512_storeu_ps(row + j, _mm512_mul_ps(_mm512_loadu_ps(row + j), _mm512_set1_ps(factor)));
+}
+
+TARGET static inline void combine_rows(float *a, float a_factor, const float *b, float b_factor,
+                                       long n)
+{
+  for (long j = 0; j < n; j += 16) {
+    const __m512 x = _mm512_mul_ps(_mm512_loadu_ps(b + j), _mm512_set1_ps(b_factor));
+    _mm512_storeu_ps(a + j, _mm512_fmadd_ps(_mm512_loadu_ps(a + j), _mm512_set1_ps(a_factor), x));
+  }
 }
 
 /* The first n of sixteen lanes. */
@@ -398,26 +411,30 @@ static PyObject *run(PyObject *module, PyObject *args)
 {
   const char *type;
   struct attention all;
-  unsigned long long seed, qkv, out, log_sums, grad, qkv_grad, memory;
+  unsigned long long seed, q, shared, out, log_sums, grad, q_grad, shared_grad, memory;
   long n_images;
   int n_threads;
   (void)module;
-  if (!PyArg_ParseTuple(args, "s(llll)(ffIp)KKKKKKKi", &type, &n_images, &all.n_tokens,
+  if (!PyArg_ParseTuple(args, "s(llll)(ffIp)KKKKKKKKKi", &type, &n_images, &all.n_tokens,
                         &all.n_heads, &all.width, &all.scale, &all.upscale, &all.limit, &all.local,
-                        &seed, &qkv, &out, &log_sums, &grad, &qkv_grad, &memory, &n_threads))
+                        &seed, &q, &shared, &out, &log_sums, &grad, &q_grad, &shared_grad, &memory,
+                        &n_threads))
     return NULL;
   const int wide = is_float32(type);
   if (wide < 0)
     return NULL;
   all.log2_scale = all.scale * 1.44269504f;
   all.out_step = all.n_heads * all.width;
-  all.step = 3 * all.out_step;
+  all.q_step = shared ? all.out_step : 3 * all.out_step;
+  all.kv_step = shared ? all.width : all.q_step;
   const struct tensors tensors = {
       seed,
-      (const void *)(uintptr_t)qkv,
+      (const void *)(uintptr_t)q,
+      (const void *)(uintptr_t)shared,
       (const void *)(uintptr_t)grad,
       (void *)(uintptr_t)out,
-      (void *)(uintptr_t)qkv_grad,
+      (void *)(uintptr_t)q_grad,
+      (void *)(uintptr_t)shared_grad,
       (float *)(uintptr_t)log_sums,
   };
   Py_BEGIN_ALLOW_THREADS
@@ -461,7 +478,8 @@ static PyMethodDef methods[] = {
      "Bytes that each thread works in: type, (n_tokens, n_heads, head_dim)."},
     {"run", run, METH_VARARGS,
      "Attend: type, (n_images, n_tokens, n_heads, head_dim), (scale, upscale, limit, local), seed, "
-     "addresses of qkv, out, log_sums, grad (0: forward), qkv_grad and memory, n_threads."},
+     "addresses of qkv or q, shared keys and values (or 0), out, log_sums, grad (0: forward), "
+     "gradients of the first two, memory, n_threads."},
     {"drop", drop, METH_VARARGS,
      "Dropout: type, number of elements, upscale, limit, seed, addresses of what is read and "
      "written, n_threads."},

@@ -178,14 +178,14 @@ TARGET static void NAME(forward)(const struct attention *unit, uint64_t seed, co
   NAME(forward_memory)(unit, memory, &m);
   for (long tile = 0; tile < n_tiles; tile++) {
     const long key = tile * KEYS, n_keys = SMALLER(KEYS, n - key);
-    NAME(copy_rows)(k + key * unit->step, unit->step, n_keys, width, m.rows, d);
+    NAME(copy_rows)(k + key * unit->kv_step, unit->kv_step, n_keys, width, m.rows, d);
     NAME(copy_columns)(m.rows, n_keys, d, m.keys + tile * m.keys_step);
-    NAME(copy_rows)(v + key * unit->step, unit->step, n_keys, width, m.rows, d);
+    NAME(copy_rows)(v + key * unit->kv_step, unit->kv_step, n_keys, width, m.rows, d);
     NAME(copy_panels)(m.rows, n_keys, d, width, m.values + tile * m.values_step, panel);
   }
   for (long query = 0; query < n; query += QUERIES) {
     const long n_queries = SMALLER(QUERIES, n - query);
-    NAME(copy_rows)(q + query * unit->step, unit->step, n_queries, width, m.rows, d);
+    NAME(copy_rows)(q + query * unit->q_step, unit->q_step, n_queries, width, m.rows, d);
     for (long i = 0; i < n_queries; i++)
       maxima[i] = -INFINITY, totals[i] = 0;
     memset(m.sums, 0, n_queries * padded * sizeof(float));
@@ -253,12 +253,14 @@ static size_t NAME(backward_memory)(const struct attention *unit, char *memory,
   return used;
 }
 
+/* `v_grad` is NULL where values are the keys: `k_grad` is that of both. */
 TARGET static void NAME(backward)(const struct attention *unit, uint64_t seed, const element *q,
                                   const element *k, const element *v, const element *out,
                                   const float *log_sums, const element *grad, element *q_grad,
                                   element *k_grad, element *v_grad, char *memory)
 {
-  const long n = unit->n_tokens, width = unit->width, step = unit->step;
+  const long n = unit->n_tokens, width = unit->width;
+  const long kv_step = unit->kv_step, q_step = unit->q_step;
   const long d = width / PER_WORD + (width % PER_WORD > 0), padded = ROUND_UP(width, PANEL);
   const long n_tiles = TILES(n, QUERIES), panel = QUERIES / PER_WORD * PANEL;
   struct NAME(backward_memory) m;
@@ -268,7 +270,7 @@ TARGET static void NAME(backward)(const struct attention *unit, uint64_t seed, c
   for (long tile = 0; tile < n_tiles; tile++) {
     const long query = tile * QUERIES, n_queries = SMALLER(QUERIES, n - query);
     word *to = m.query_rows + tile * m.rows_step;
-    NAME(copy_rows)(q + query * step, step, n_queries, width, to, d);
+    NAME(copy_rows)(q + query * q_step, q_step, n_queries, width, to, d);
     NAME(copy_panels)(to, n_queries, d, width, m.query_panels + tile * m.panels_step, panel);
     to = m.grad_rows + tile * m.rows_step;
     NAME(copy_rows)(grad + query * unit->out_step, unit->out_step, n_queries, width, to, d);
@@ -277,9 +279,9 @@ TARGET static void NAME(backward)(const struct attention *unit, uint64_t seed, c
   memset(m.q_sums, 0, n * padded * sizeof(float));
   for (long key = 0; key < n; key += KEYS) {
     const long n_keys = SMALLER(KEYS, n - key);
-    NAME(copy_rows)(v + key * step, step, n_keys, width, m.rows, d);
+    NAME(copy_rows)(v + key * kv_step, kv_step, n_keys, width, m.rows, d);
     NAME(copy_columns)(m.rows, n_keys, d, m.values);
-    NAME(copy_rows)(k + key * step, step, n_keys, width, m.rows, d);
+    NAME(copy_rows)(k + key * kv_step, kv_step, n_keys, width, m.rows, d);
     NAME(copy_columns)(m.rows, n_keys, d, m.keys);
     NAME(copy_panels)(m.rows, n_keys, d, width, m.key_panels, KEYS / PER_WORD * PANEL);
     memset(m.k_sums, 0, n_keys * padded * sizeof(float));
@@ -304,32 +306,43 @@ TARGET static void NAME(backward)(const struct attention *unit, uint64_t seed, c
                      m.key_panels, KEYS / PER_WORD * PANEL, m.q_sums + query * padded, padded, 1);
     }
     for (long j = 0; j < n_keys; j++) {
-      NAME(put)(k_grad + (key + j) * step, m.k_sums + j * padded, width, unit->scale);
-      NAME(put)(v_grad + (key + j) * step, m.v_sums + j * padded, width, unit->upscale);
+      float *k_row = m.k_sums + j * padded, *v_row = m.v_sums + j * padded;
+      if (v_grad) {
+        NAME(put)(k_grad + (key + j) * kv_step, k_row, width, unit->scale);
+        NAME(put)(v_grad + (key + j) * kv_step, v_row, width, unit->upscale);
+      } else {
+        combine_rows(k_row, unit->scale, v_row, unit->upscale, padded);
+        NAME(put)(k_grad + (key + j) * kv_step, k_row, width, 1);
+      }
     }
   }
   for (long i = 0; i < n; i++)
-    NAME(put)(q_grad + i * step, m.q_sums + i * padded, width, unit->scale);
+    NAME(put)(q_grad + i * q_step, m.q_sums + i * padded, width, unit->scale);
 }
 
 /* -- units -------------------------------------------------------------------------------------- */
 
-/* The work of one head of one image; `grad` is NULL for the forward pass. */
+/* The work of one head of one image. */
 static void NAME(do_unit)(const struct attention *all, const struct tensors *t, long i, char *memory)
 {
   const long n = all->n_tokens, image = i / all->n_heads, part = all->out_step;
   const long own = i % all->n_heads * all->width;
-  const long in = image * n * all->step + own, at = image * n * all->out_step + own;
+  const long in = image * n * all->q_step + own, at = image * n * all->out_step + own;
   const uint64_t seed = mixed_bits(t->seed + (uint64_t)i);
-  const element *q = (const element *)t->qkv + in;
+  const element *q = (const element *)t->q + in;
+  const element *shared = (const element *)t->shared + image * n * all->width;
+  const element *k = t->shared ? shared : q + part, *v = t->shared ? shared : q + 2 * part;
   element *out = (element *)t->out + at;
-  if (t->grad == NULL)
-    NAME(forward)(all, seed, q, q + part, q + 2 * part, out, t->log_sums + i * n, memory);
-  else {
-    element *q_grad = (element *)t->qkv_grad + in;
-    NAME(backward)(all, seed, q, q + part, q + 2 * part, out, t->log_sums + i * n,
-                   (const element *)t->grad + at, q_grad, q_grad + part, q_grad + 2 * part, memory);
+  if (t->grad == NULL) {
+    NAME(forward)(all, seed, q, k, v, out, t->log_sums + i * n, memory);
+    return;
   }
+  element *q_grad = (element *)t->q_grad + in;
+  element *shared_grad = (element *)t->shared_grad + i * n * all->width;
+  element *k_grad = t->shared ? shared_grad : q_grad + part;
+  element *v_grad = t->shared ? NULL : q_grad + 2 * part;
+  NAME(backward)(all, seed, q, k, v, out, t->log_sums + i * n, (const element *)t->grad + at,
+                 q_grad, k_grad, v_grad, memory);
 }
 
 /* Memory in which one thread works. */

@@ -52,7 +52,32 @@ def compiled_attention(
     Dao et al., "FlashAttention: Fast and memory-efficient exact attention with IO-awareness",
     NeurIPS, 2022.
     """
-    return _CompiledAttention.apply(qkv, _Options(scale, *steps(dropout), local))
+    return _CompiledAttention.apply(qkv, None, _Options(scale, *steps(dropout), local))
+
+
+def shared_attention(
+    queries: Tensor,
+    tokens: Tensor,
+    *,
+    scale: float = 1.0,
+    dropout: float = 0.0,
+    local: bool = False,
+) -> Tensor:
+    """Attend as `compiled_attention` does where tokens are the keys and values of all heads.
+
+    Parameters
+    ----------
+    queries : Tensor of shape (n_images, n_tokens, n_heads, length)
+    tokens : Tensor of shape (n_images, n_tokens, length)
+    scale, dropout, local
+        As of `compiled_attention`.
+
+    Returns
+    -------
+    Tensor of shape (n_images, n_tokens, n_heads, length)
+        What each token has gathered.
+    """
+    return _CompiledAttention.apply(queries, tokens, _Options(scale, *steps(dropout), local))
 
 
 class _Options(NamedTuple):
@@ -63,40 +88,53 @@ class _Options(NamedTuple):
 
 
 class _CompiledAttention(torch.autograd.Function):
-    """See `compiled_attention`."""
+    """See `compiled_attention` and, where `shared` is given, `shared_attention`."""
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, options: _Options) -> Tensor:
+    def forward(ctx: Any, q: Tensor, shared: Tensor | None, options: _Options) -> Tensor:
         """Attend; kept are inputs, outputs and the logarithms of the sums of weights."""
         seed = int(torch.randint(2**62, (), device="cpu")) if options.limit else 0
-        qkv = qkv.contiguous()
-        n_images, n_tokens, _, n_heads, head_dim = qkv.shape
-        out = qkv.new_empty(n_images, n_tokens, n_heads, head_dim)
-        log_sums = qkv.new_empty(n_images, n_heads, n_tokens, dtype=torch.float32)
-        _run(qkv, options, seed, out, log_sums)
-        ctx.save_for_backward(qkv, out, log_sums)
+        q, shared = q.contiguous(), None if shared is None else shared.contiguous()
+        n_images, n_tokens, *_, n_heads, width = q.shape
+        out = q.new_empty(n_images, n_tokens, n_heads, width)
+        log_sums = q.new_empty(n_images, n_heads, n_tokens, dtype=torch.float32)
+        _run(options, seed, q, shared, out, log_sums)
+        ctx.save_for_backward(q, shared, out, log_sums)
         ctx.options, ctx.seed = options, seed
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         """Gradients of queries, keys and values."""
-        qkv, out, log_sums = ctx.saved_tensors
-        qkv_grad = torch.empty_like(qkv)
-        _run(qkv, ctx.options, ctx.seed, out, log_sums, grad.to(qkv.dtype).contiguous(), qkv_grad)
-        return qkv_grad, None
+        q, shared, out, log_sums = ctx.saved_tensors
+        q_grad, by_head = torch.empty_like(q), None
+        if shared is not None:
+            n_images, n_tokens, n_heads, width = q.shape
+            by_head = q.new_empty(n_images, n_heads, n_tokens, width)
+        grad = grad.to(q.dtype).contiguous()
+        _run(ctx.options, ctx.seed, q, shared, out, log_sums, grad, q_grad, by_head)
+        return q_grad, None if by_head is None else by_head.sum(1), None
 
 
-def _run(qkv: Tensor, options: _Options, seed: int, *others: Tensor) -> None:
+def _run(
+    options: _Options,
+    seed: int,
+    q: Tensor,
+    shared: Tensor | None,
+    out: Tensor,
+    log_sums: Tensor,
+    *grads: Tensor | None,
+) -> None:
     """Have the kernel do its work for all heads of all images, on contiguous tensors."""
-    n_images, n_tokens, _, n_heads, head_dim = qkv.shape
-    name, shape = TYPES[qkv.dtype], (n_images, n_tokens, n_heads, head_dim)
-    n_products = n_images * n_heads * n_tokens**2 * head_dim
+    n_images, n_tokens, n_heads, width = shape = tuple(out.shape)
+    name = TYPES[q.dtype]
+    n_products = n_images * n_heads * n_tokens**2 * width
     threads = n_threads(worth_it=n_products > _PRODUCTS_WORTH_THREADS)
     memory = _own_memory(threads * kernel.memory_size(name, shape[1:]))
-    addresses = [tensor.data_ptr() for tensor in (qkv, *others)] + [0] * (4 - len(others))
-    kernel.run(name, shape, tuple(options), seed, *addresses, memory.data_ptr(), threads)
+    tensors = (q, shared, out, log_sums, *(grads or (None, None, None)), memory)
+    addresses = (0 if tensor is None else tensor.data_ptr() for tensor in tensors)
+    kernel.run(name, shape, tuple(options), seed, *addresses, threads)
 
 
 _own = threading.local()

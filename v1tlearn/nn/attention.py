@@ -8,6 +8,7 @@ device  case                                        computed by
 CUDA    all                                         torch's fused kernels, heads padded to 8
 CPU     float32 with vectors of 512 bits, bfloat16  `_compiled_attention`, with or without dropout,
         with their products and without AMX         where the kernel was built
+CPU     the same, heads not shorter than tokens     the same, with tokens as keys and values
 CPU     else, dropout, and bfloat16 without         `_blocked_attention`: torch's kernel has no
                                                     dropout, and does not use the bfloat16
                                                     products of the processor
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from . import _blocked_attention, _compiled
-from ._compiled_attention import compiled_attention
+from ._compiled_attention import compiled_attention, shared_attention
 from .dropout import Dropout
 
 # Attention weights that may be kept for the backward pass where no fused kernel avoids it: 64 MB.
@@ -132,11 +133,11 @@ class Attention(nn.Module):
             Queries, times their factor, keys and values: the attention weights are the softmax of
             the products of the first two.
         """
-        return self._scaled(self._projected(tokens))
+        return self._scaled(self._projected(self.norm(tokens)))
 
     def _projected(self, tokens: Tensor) -> Tensor:
-        """Queries, keys and values (B, N, 3, H, D) of tokens (B, N, d)."""
-        return self.to_qkv(self.norm(tokens)).unflatten(-1, (3, self.n_heads, self.head_dim))
+        """Queries, keys and values (B, N, 3, H, D) of normalised tokens (B, N, d)."""
+        return self.to_qkv(tokens).unflatten(-1, (3, self.n_heads, self.head_dim))
 
     def _scaled(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, times their factor, keys and values (B, H, N, D)."""
@@ -146,12 +147,51 @@ class Attention(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Attention output (B, N, d) of tokens (B, N, d)."""
+        tokens = self.norm(tokens)
+        if self._gathers_tokens(tokens):
+            return self.dropout(self._gather_tokens(tokens))
         mixed = self._mix(self._projected(tokens))  # (B, N, H, D)
         return self.dropout(self.projection(mixed.flatten(2)))
 
+    def _gathers_tokens(self, tokens: Tensor) -> bool:
+        """Tell whether `_gather_tokens` saves products, with a kernel that is there."""
+        n_images, n_tokens, embed_dim = tokens.shape
+        if torch.compiler.is_compiling() or not self.head_dim >= embed_dim < n_images * n_tokens:
+            return False
+        if torch.is_autocast_enabled("cpu"):
+            tokens = tokens.new_empty(0, dtype=torch.get_autocast_dtype("cpu"))
+        return _compiled.takes(tokens, self._weight_dropout())
+
+    def _gather_tokens(self, tokens: Tensor) -> Tensor:
+        """Output (B, N, d) of normalised tokens (B, N, d), where no keys and values are computed.
+
+        With keys Wk x and values Wv x, products of queries and keys are (Wk' Wq x)' x, and outputs
+        (Wo Wv) times the weighted sum of x, for each head: the products in brackets are those of
+        small matrices, and two projections of all tokens remain instead of four.
+        """
+        to_q, to_k, to_v = self.to_qkv.weight.unflatten(0, (3, self.n_heads, self.head_dim))
+        from_heads = self.projection.weight.unflatten(1, (self.n_heads, self.head_dim))
+        to_queries, scale = to_k.transpose(1, 2) @ to_q, self.scale  # (H, d, d)
+        if self.local:
+            to_queries, scale = to_queries * self.scale[:, None, None], 1.0
+        queries = F.linear(tokens, to_queries.flatten(0, 1)).unflatten(-1, (self.n_heads, -1))
+        mixed = shared_attention(
+            queries,
+            tokens.to(queries.dtype),
+            scale=scale,
+            dropout=self._weight_dropout(),
+            local=self.local,
+        )
+        to_outputs = (from_heads.transpose(0, 1) @ to_v).transpose(0, 1)  # (d, H, d)
+        return F.linear(mixed.flatten(2), to_outputs.flatten(1), self.projection.bias)
+
+    def _weight_dropout(self) -> float:
+        """Probability of dropping a weight, now."""
+        return self.attention_dropout if self.training else 0.0
+
     def _mix(self, qkv: Tensor) -> Tensor:
         """What the heads of each token gather (B, N, H, D), of (B, N, 3, H, D)."""
-        dropout = self.attention_dropout if self.training else 0.0
+        dropout = self._weight_dropout()
         if not torch.compiler.is_compiling():
             if _compiled.takes(qkv, dropout):
                 return self._mix_in_tiles(compiled_attention, qkv, dropout)
