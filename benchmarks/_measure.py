@@ -24,6 +24,8 @@ from typing import Any
 
 import torch
 
+from v1tlearn.nn import _compiled
+
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
 
@@ -296,7 +298,7 @@ def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
     Returns
     -------
     dict
-        Processor, threads, torch version, device.
+        Processor, threads, torch version, device, types that have compiled kernels.
     """
     processor, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     if info.exists():
@@ -311,6 +313,7 @@ def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": name,
+        "kernels": sorted(_compiled.TYPES.values()),
     }
 
 

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
+
+logger = logging.getLogger(__name__)
 
 try:
     from . import _attention_kernel as kernel
-except ImportError:  # installed without a compiler
+except ImportError as error:
     kernel = None
+    logger.info(
+        "v1tlearn was installed without a C compiler (%s): attention on CPUs takes longer", error
+    )
 
 # Types that there are kernels for, and their names.
 TYPES = {getattr(torch, name): name for name in (kernel.types() if kernel else ())}
+if kernel and not TYPES:
+    logger.info("this processor has no AVX-512: attention on CPUs takes longer")
 RANDOM_STEPS = 2**16  # of the random numbers that decide on what is dropped
 
 
