@@ -11,6 +11,7 @@
 #if defined(__x86_64__) && defined(__GNUC__) && defined(_OPENMP)
 #define HAS_KERNELS
 #include <cpuid.h>
+#include <float.h>
 #include <immintrin.h>
 #include <math.h>
 #include <omp.h>
@@ -119,7 +120,8 @@ TARGET static inline __m512 exp2_of(__m512 x)
 TARGET static inline __m512 exponentials(const float *scores, float scale, float shift)
 {
   const __m512 x = _mm512_loadu_ps(scores);
-  return exp2_of(_mm512_fmsub_ps(x, _mm512_set1_ps(scale), _mm512_set1_ps(shift)));
+  /* Rounded like the maximum, lest a large one be far from itself. */
+  return exp2_of(_mm512_sub_ps(_mm512_mul_ps(x, _mm512_set1_ps(scale)), _mm512_set1_ps(shift)));
 }
 
 /* Minus infinity where there is no key, and where a token would attend to itself. */
@@ -424,6 +426,8 @@ static PyObject *run(PyObject *module, PyObject *args)
   if (wide < 0)
     return NULL;
   all.log2_scale = all.scale * 1.44269504f;
+  if (all.log2_scale == 0)
+    all.log2_scale = FLT_MIN; /* of weights that are equal; what is hidden stays so */
   all.out_step = all.n_heads * all.width;
   all.q_step = shared ? all.out_step : 3 * all.out_step;
   all.kv_step = shared ? all.width : all.q_step;

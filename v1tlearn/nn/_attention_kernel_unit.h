@@ -187,7 +187,7 @@ TARGET static void NAME(forward)(const struct attention *unit, uint64_t seed, co
     const long n_queries = SMALLER(QUERIES, n - query);
     NAME(copy_rows)(q + query * unit->q_step, unit->q_step, n_queries, width, m.rows, d);
     for (long i = 0; i < n_queries; i++)
-      maxima[i] = -INFINITY, totals[i] = 0;
+      maxima[i] = -FLT_MAX, totals[i] = 0; /* a tile may be all minus infinity */
     memset(m.sums, 0, n_queries * padded * sizeof(float));
     for (long tile = 0; tile < n_tiles; tile++) {
       const long key = tile * KEYS, n_keys = SMALLER(KEYS, n - key);
@@ -330,17 +330,17 @@ static void NAME(do_unit)(const struct attention *all, const struct tensors *t, 
   const long in = image * n * all->q_step + own, at = image * n * all->out_step + own;
   const uint64_t seed = mixed_bits(t->seed + (uint64_t)i);
   const element *q = (const element *)t->q + in;
-  const element *shared = (const element *)t->shared + image * n * all->width;
-  const element *k = t->shared ? shared : q + part, *v = t->shared ? shared : q + 2 * part;
+  const element *shared = t->shared;
+  const element *k = shared ? shared + image * n * all->width : q + part;
+  const element *v = shared ? k : q + 2 * part;
   element *out = (element *)t->out + at;
   if (t->grad == NULL) {
     NAME(forward)(all, seed, q, k, v, out, t->log_sums + i * n, memory);
     return;
   }
   element *q_grad = (element *)t->q_grad + in;
-  element *shared_grad = (element *)t->shared_grad + i * n * all->width;
-  element *k_grad = t->shared ? shared_grad : q_grad + part;
-  element *v_grad = t->shared ? NULL : q_grad + 2 * part;
+  element *k_grad = shared ? (element *)t->shared_grad + i * n * all->width : q_grad + part;
+  element *v_grad = shared ? NULL : q_grad + 2 * part;
   NAME(backward)(all, seed, q, k, v, out, t->log_sums + i * n, (const element *)t->grad + at,
                  q_grad, k_grad, v_grad, memory);
 }

@@ -21,6 +21,7 @@ TYPES = {getattr(torch, name): name for name in (kernel.types() if kernel else (
 if kernel and not TYPES:
     logger.info("this processor has no AVX-512: attention on CPUs takes longer")
 RANDOM_STEPS = 2**16  # of the random numbers that decide on what is dropped
+MAX_RATE = 0.99  # above, these steps would change the mean of what is kept by a thousandth
 
 
 def steps(rate: float) -> tuple[float, int]:
@@ -42,7 +43,8 @@ def steps(rate: float) -> tuple[float, int]:
 def takes(tensor: torch.Tensor, rate: float) -> bool:
     """Tell whether the kernels are made for a tensor and a dropout rate."""
     known = tensor.device.type == "cpu" and tensor.dtype in TYPES
-    return known and 0 <= rate < 1 - 1 / RANDOM_STEPS
+    has_memory = type(tensor) in (torch.Tensor, torch.nn.Parameter)  # other than fake tensors
+    return known and has_memory and 0 <= rate <= MAX_RATE
 
 
 def n_threads(*, worth_it: bool) -> int:
