@@ -3,7 +3,9 @@
 Tool configuration stands in pyproject.toml, the tested versions in constraints.txt.
 """
 
+import platform
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -33,18 +35,19 @@ docs = [
     *search,
 ]
 
-# Empty elsewhere. Without a compiler the package installs all the same, and attention on a CPU is
-# slower.
-openmp = ["-fopenmp"] if sys.platform == "linux" else []
-kernel = Extension(
-    "v1tlearn.nn._attention_kernel",
-    sources=["v1tlearn/nn/_attention_kernel.c"],
-    depends=["v1tlearn/nn/_attention_kernel_unit.h"],
-    extra_compile_args=["-O3", "-std=c11", "-ffp-contract=off", *openmp],
-    extra_link_args=[*openmp, "-lm"] if openmp else [],
-    py_limited_api=True,
+# Where there is no compiler the package installs all the same, and attention on a CPU is slower.
+limited_api = not sysconfig.get_config_var("Py_GIL_DISABLED")  # such builds do not have it
+kernels = Extension(
+    "v1tlearn.nn._kernels",
+    sources=["v1tlearn/nn/_kernels.c"],
+    depends=["v1tlearn/nn/_kernels_shared.h", "v1tlearn/nn/_kernels_typed.h"],
+    define_macros=[("Py_LIMITED_API", "0x030B0000")] if limited_api else [],
+    extra_compile_args=["-O3", "-std=c11", "-ffp-contract=off", "-fopenmp"],
+    extra_link_args=["-fopenmp", "-lm"],
+    py_limited_api=limited_api,
     optional=True,
 )
+has_kernels = sys.platform == "linux" and platform.machine() == "x86_64"
 
 setup(
     name="v1tlearn",
@@ -64,8 +67,8 @@ setup(
         "Programming Language :: Python :: 3.11",
         "Topic :: Scientific/Engineering",
     ],
-    ext_modules=[kernel],
-    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    ext_modules=[kernels] if has_kernels else [],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if has_kernels and limited_api else {},
     packages=find_packages(include=["v1tlearn", "v1tlearn.*"]),
     python_requires=">=3.11",
     install_requires=[

@@ -43,7 +43,7 @@ _COLUMNS = ("offset", "size", "full_size", "method", "crc", "flags")
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _HEADER_GUESS = 512  # bytes, with name and extra field; a member with a longer one is read again
 _MOST_INFLATED = 1032  # bytes of data that deflate can make of one
-_MOST_BYTES = 2**32 - 1  # of data that the decoder makes of a member
+_MOST_BYTES = 2**32 - 1  # that the decoder makes of a member: it counts them in 32 bits
 _READ_BYTES = 2**20  # read at once where members are neighbours
 _READ_GAP = 2**14  # members this far apart are neighbours
 
@@ -274,8 +274,13 @@ class ZipMembers:
         _, size, full_size, method, crc = self.table[number].tolist()
         data: bytearray | memoryview = content
         if method != zipfile.ZIP_STORED:
-            if full_size > min(_MOST_INFLATED * size, _MOST_BYTES):
+            if full_size > _MOST_INFLATED * size:
                 raise self._damaged(number, f"it cannot be {full_size} bytes")
+            if full_size > _MOST_BYTES:
+                raise ValueError(
+                    f"{self.where(number)}: {full_size} bytes are more than can be inflated at "
+                    f"once ({_MOST_BYTES}); unpack the zip, or store this member uncompressed"
+                )
             try:
                 data = deflate.deflate_decompress(content, full_size)
             except deflate.DeflateError as error:

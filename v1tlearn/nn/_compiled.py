@@ -5,48 +5,68 @@ from __future__ import annotations
 import logging
 
 import torch
+from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
 try:
-    from . import _attention_kernel as kernel
+    from . import _kernels as kernel
 except ImportError as error:
     kernel = None
     logger.info(
-        "v1tlearn was installed without a C compiler (%s): attention on CPUs takes longer", error
+        "no compiled kernels (%s), so that attention and dropout on CPUs take longer; on Linux and "
+        "x86-64, install v1tlearn again where there are GCC 10 or newer and the headers of Python",
+        error,
     )
 
 # Types that there are kernels for, and their names.
 TYPES = {getattr(torch, name): name for name in (kernel.types() if kernel else ())}
-if kernel and not TYPES:
-    logger.info("this processor has no AVX-512: attention on CPUs takes longer")
-RANDOM_STEPS = 2**16  # of the random numbers that decide on what is dropped
-MAX_RATE = 0.99  # above, these steps would change the mean of what is kept by a thousandth
+if kernel and torch.float32 not in TYPES:
+    logger.info("the compiled kernels need AVX-512, which this processor does not have")
+
+_RANDOM_STEPS = 2**16  # of the random numbers that decide on what is dropped
+# Above, a rate rounded to these steps would change the mean of what is kept by a thousandth.
+_MAX_RATE = 0.99
 
 
-def steps(rate: float) -> tuple[float, int]:
-    """Factor of what is kept, and below which of the random numbers something is dropped.
+def threshold(rate: float) -> tuple[float, int]:
+    """Factor of what dropout keeps, and below which of 2^16 random numbers it drops.
 
     Parameters
     ----------
     rate : float
-        Probability of being dropped, below 1; in effect a multiple of 2^-16.
+        Probability of being dropped.
 
     Returns
     -------
     upscale : float
     limit : int
     """
-    return 1 / (1 - rate), round(rate * RANDOM_STEPS)
+    return 1 / (1 - rate), round(rate * _RANDOM_STEPS)
 
 
-def takes(tensor: torch.Tensor, rate: float) -> bool:
-    """Tell whether the kernels are made for a tensor and a dropout rate."""
-    known = tensor.device.type == "cpu" and tensor.dtype in TYPES
-    has_memory = type(tensor) in (torch.Tensor, torch.nn.Parameter)  # other than fake tensors
-    return known and has_memory and 0 <= rate <= MAX_RATE
+def takes(tensor: Tensor, rate: float, dtype: torch.dtype | None = None) -> bool:
+    """Tell whether the kernels are made for a tensor and a dropout rate.
+
+    Parameters
+    ----------
+    tensor : Tensor
+    rate : float
+        Probability of being dropped.
+    dtype : torch.dtype, optional
+        What the tensor will be by then; its own by default.
+
+    Returns
+    -------
+    bool
+        False for tensors without memory of their own, too, and under `torch.func`.
+    """
+    known = tensor.device.type == "cpu" and (dtype or tensor.dtype) in TYPES
+    is_plain = type(tensor) in (Tensor, torch.nn.Parameter)
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None
+    return known and is_plain and not transformed and 0 <= rate <= _MAX_RATE
 
 
-def n_threads(*, worth_it: bool) -> int:
-    """Threads that share the work of a kernel, which are those of torch."""
-    return torch.get_num_threads() if worth_it else 1
+def prefers_torch(dtype: torch.dtype) -> bool:
+    """Tell whether torch multiplies matrices by instructions that the kernels do not use (AMX)."""
+    return dtype == torch.bfloat16 and kernel is not None and kernel.has_amx()

@@ -1,6 +1,6 @@
 """Attention with dropout for the CPU by a compiled kernel, where one was built and runs here.
 
-Weights of 96 queries and 192 keys at a time never leave the caches, in both directions.
+Tiles of weights never leave the caches, in both directions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._compiled import TYPES, kernel, n_threads, steps
+from ._compiled import TYPES, kernel, threshold
 
 # Below, starting threads costs more than they save.
 _PRODUCTS_WORTH_THREADS = 2_000_000
@@ -52,7 +52,7 @@ def compiled_attention(
     Dao et al., "FlashAttention: Fast and memory-efficient exact attention with IO-awareness",
     NeurIPS, 2022.
     """
-    return _CompiledAttention.apply(qkv, None, _Options(scale, *steps(dropout), local))
+    return _CompiledAttention.apply(qkv, None, _Options(scale, *threshold(dropout), local))
 
 
 def shared_attention(
@@ -77,7 +77,7 @@ def shared_attention(
     Tensor of shape (n_images, n_tokens, n_heads, length)
         What each token has gathered.
     """
-    return _CompiledAttention.apply(queries, tokens, _Options(scale, *steps(dropout), local))
+    return _CompiledAttention.apply(queries, tokens, _Options(scale, *threshold(dropout), local))
 
 
 class _Options(NamedTuple):
@@ -108,13 +108,14 @@ class _CompiledAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         """Gradients of queries, keys and values."""
         q, shared, out, log_sums = ctx.saved_tensors
-        q_grad, by_head = torch.empty_like(q), None
-        if shared is not None:
-            n_images, n_tokens, n_heads, width = q.shape
-            by_head = q.new_empty(n_images, n_heads, n_tokens, width)
-        grad = grad.to(q.dtype).contiguous()
-        _run(ctx.options, ctx.seed, q, shared, out, log_sums, grad, q_grad, by_head)
-        return q_grad, None if by_head is None else by_head.sum(1), None
+        grads = (grad.to(q.dtype).contiguous(), torch.empty_like(q))
+        if shared is None:
+            _run(ctx.options, ctx.seed, q, shared, out, log_sums, *grads)
+            return grads[1], None, None
+        n_images, n_tokens, n_heads, width = q.shape
+        by_head = q.new_empty(n_images, n_heads, n_tokens, width)
+        _run(ctx.options, ctx.seed, q, shared, out, log_sums, *grads, by_head)
+        return grads[1], by_head.sum(1), None
 
 
 def _run(
@@ -124,17 +125,23 @@ def _run(
     shared: Tensor | None,
     out: Tensor,
     log_sums: Tensor,
-    *grads: Tensor | None,
+    grad: Tensor | None = None,
+    q_grad: Tensor | None = None,
+    shared_grad: Tensor | None = None,
 ) -> None:
-    """Have the kernel do its work for all heads of all images, on contiguous tensors."""
+    """Have the kernel do its work for all heads of all images, backward if there is `grad`."""
     n_images, n_tokens, n_heads, width = shape = tuple(out.shape)
-    name = TYPES[q.dtype]
-    n_products = n_images * n_heads * n_tokens**2 * width
-    threads = n_threads(worth_it=n_products > _PRODUCTS_WORTH_THREADS)
-    memory = _own_memory(threads * kernel.memory_size(name, shape[1:]))
-    tensors = (q, shared, out, log_sums, *(grads or (None, None, None)), memory)
+    if out.numel() == 0:
+        return
+    tensors = (q, shared, out, log_sums, grad, q_grad, shared_grad)
+    assert all(x is None or x.is_contiguous() for x in tensors)
+    name, n_units = TYPES[q.dtype], n_images * n_heads
+    worth_it = n_units * n_tokens**2 * width > _PRODUCTS_WORTH_THREADS
+    n_threads = min(torch.get_num_threads(), n_units) if worth_it else 1
+    size = kernel.memory_size(name, shape[1:], grad is not None)
+    tensors = (*tensors, _own_memory(n_threads * size))
     addresses = (0 if tensor is None else tensor.data_ptr() for tensor in tensors)
-    kernel.run(name, shape, tuple(options), seed, *addresses, threads)
+    kernel.run(name, shape, tuple(options), seed, *addresses, n_threads)
 
 
 _own = threading.local()

@@ -6,13 +6,13 @@ No way but the last keeps weights of tokens x tokens for the backward pass:
 device  case                                        computed by
 ======  ==========================================  =============================================
 CUDA    all                                         torch's fused kernels, heads padded to 8
-CPU     float32 with vectors of 512 bits, bfloat16  `_compiled_attention`, with or without dropout,
-        with their products and without AMX         where the kernel was built
-CPU     the same, heads not shorter than tokens     the same, with tokens as keys and values
-CPU     else, dropout, and bfloat16 without         `_blocked_attention`: torch's kernel has no
-                                                    dropout, and does not use the bfloat16
+CPU     with AVX-512: float32, and bfloat16 where   `_compiled_attention`, where it was built; to
+        it multiplies that without AMX; dropout up  tokens themselves if head_dim >= embed_dim and
+        to .99                                      a batch has more tokens than embed_dim
+CPU     other cases of bfloat16, or with dropout    `_blocked_attention`: torch's kernel has no
+        up to 255/256                               dropout, and does not use the bfloat16
                                                     products of the processor
-CPU     else, float32 or float64, no dropout        torch's fused kernel
+CPU     other cases without dropout                 torch's fused kernel
 others  more than 64 MB of weights                  torch's choice, a few images at a time,
                                                     computed again in the backward pass
 others  less                                        torch's choice
@@ -156,11 +156,18 @@ class Attention(nn.Module):
     def _gathers_tokens(self, tokens: Tensor) -> bool:
         """Tell whether `_gather_tokens` saves products, with a kernel that is there."""
         n_images, n_tokens, embed_dim = tokens.shape
-        if torch.compiler.is_compiling() or not self.head_dim >= embed_dim < n_images * n_tokens:
+        if self.head_dim < embed_dim or n_images * n_tokens <= embed_dim:
             return False
-        if torch.is_autocast_enabled("cpu"):
-            tokens = tokens.new_empty(0, dtype=torch.get_autocast_dtype("cpu"))
-        return _compiled.takes(tokens, self._weight_dropout())
+        dtype = tokens.dtype
+        if torch.is_autocast_enabled("cpu") and dtype != torch.float64:
+            dtype = torch.get_autocast_dtype("cpu")
+        return self._uses_kernel(tokens, dtype)
+
+    def _uses_kernel(self, tensor: Tensor, dtype: torch.dtype) -> bool:
+        """Tell whether a compiled kernel attends to a tensor, once it is in this format."""
+        if torch.compiler.is_compiling() or _compiled.prefers_torch(dtype):
+            return False
+        return _compiled.takes(tensor, self._weight_dropout(), dtype)
 
     def _gather_tokens(self, tokens: Tensor) -> Tensor:
         """Output (B, N, d) of normalised tokens (B, N, d), where no keys and values are computed.
@@ -192,12 +199,12 @@ class Attention(nn.Module):
     def _mix(self, qkv: Tensor) -> Tensor:
         """What the heads of each token gather (B, N, H, D), of (B, N, 3, H, D)."""
         dropout = self._weight_dropout()
-        if not torch.compiler.is_compiling():
-            if _compiled.takes(qkv, dropout):
-                return self._mix_in_tiles(compiled_attention, qkv, dropout)
-            no_torch_kernel = dropout > 0 or qkv.dtype == torch.bfloat16
-            if no_torch_kernel and _blocked_attention.takes(qkv, dropout):
-                return self._mix_in_tiles(_blocked_attention.blocked_attention, qkv, dropout)
+        if self._uses_kernel(qkv, qkv.dtype):
+            return self._mix_in_tiles(compiled_attention, qkv, dropout)
+        no_torch_kernel = dropout > 0 or qkv.dtype == torch.bfloat16
+        takes = no_torch_kernel and _blocked_attention.takes(qkv, dropout)
+        if takes and not torch.compiler.is_compiling():
+            return self._mix_in_tiles(_blocked_attention.blocked_attention, qkv, dropout)
         q, k, v = self._scaled(qkv)
         attend = partial(
             F.scaled_dot_product_attention,

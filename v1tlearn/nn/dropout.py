@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ._compiled import TYPES, kernel, n_threads, steps, takes
+from ._compiled import TYPES, kernel, takes, threshold
 
 # Below, starting threads costs more than they save.
 _WORTH_THREADS = 100_000
@@ -28,14 +28,12 @@ class Dropout(nn.Dropout):
         """Inputs, of any shape, with some elements zero and the others scaled up in training."""
         if not self.training or self.p == 0:
             return inputs
-        quick = inputs.device.type == "cpu" and inputs.is_floating_point() and self.p < 1
-        if torch.compiler.is_compiling():
+        on_cpu = inputs.device.type == "cpu" and inputs.is_floating_point()
+        if torch.compiler.is_compiling() or not on_cpu or self.p == 1:
             return F.dropout(inputs, self.p)
         if takes(inputs, self.p):
-            return _CompiledDropout.apply(inputs, *steps(self.p))
-        if quick:
-            return _Dropout.apply(inputs, self.p)
-        return F.dropout(inputs, self.p)
+            return _CompiledDropout.apply(inputs, *threshold(self.p))
+        return _Dropout.apply(inputs, self.p)
 
 
 class _CompiledDropout(torch.autograd.Function):
@@ -45,24 +43,25 @@ class _CompiledDropout(torch.autograd.Function):
     def forward(ctx: Any, inputs: Tensor, upscale: float, limit: int) -> Tensor:
         """Drop elements."""
         ctx.options = (upscale, limit, int(torch.randint(2**62, (), device="cpu")))
-        ctx.stride = torch.empty_like(inputs).stride()
-        return _drop(inputs, ctx.stride, *ctx.options)
+        out = torch.empty_like(inputs)
+        ctx.stride = out.stride()
+        return _drop(inputs, out, *ctx.options)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         """Gradient of what was kept."""
-        return _drop(grad, ctx.stride, *ctx.options), None, None
+        out = grad.new_empty_strided(grad.shape, ctx.stride)
+        return _drop(grad, out, *ctx.options), None, None
 
 
-def _drop(inputs: Tensor, stride: tuple[int, ...], *options: Any) -> Tensor:
-    """Drop the elements that a seed decides on, in the order of memory that the strides mean."""
-    out = inputs.new_empty_strided(inputs.shape, stride)
-    if inputs.stride() != stride:
+def _drop(inputs: Tensor, out: Tensor, upscale: float, limit: int, seed: int) -> Tensor:
+    """Drop the elements that a seed decides on, in the order of the output's memory."""
+    if inputs.stride() != out.stride():
         inputs = out.copy_(inputs)
     n, name = inputs.numel(), TYPES[inputs.dtype]
-    threads = n_threads(worth_it=n > _WORTH_THREADS)
-    kernel.drop(name, n, *options, inputs.data_ptr(), out.data_ptr(), threads)
+    n_threads = torch.get_num_threads() if n > _WORTH_THREADS else 1
+    kernel.drop(name, n, upscale, limit, seed, inputs.data_ptr(), out.data_ptr(), n_threads)
     return out
 
 

@@ -8,15 +8,16 @@ setting                         what "auto" decides
 ``micro_batch_size``            CUDA: as many trials at once as fit into nine tenths of the free
                                 memory, or, with ``deterministic``, a third of the whole. CPU: as
                                 many as fit into half of the machine's memory, and for speed no more
-                                than make tensors of 8 MB per thread: larger ones leave the caches,
-                                and get new pages from the system every time. Parts of equal size.
-                                The whole batch elsewhere, and with batch normalisation, which a
-                                part of a batch would change.
+                                than make tensors of 8 MB per thread: larger ones leave the caches.
+                                Parts of equal size. The whole batch elsewhere, and with batch
+                                normalisation, which a part of a batch would change.
 ``checkpoint_activations``      Where not even a single trial fits otherwise; with batch
                                 normalisation, where the batch does not.
                                 Convolutions on a CPU are computed again whatever is set.
 ``prediction_batch_size``       See `prediction_batch_size`, which predictions take, too.
 ==============================  ===============================================================
+
+Where a CPU trains, the C library keeps up to 64 MiB of freed memory: see `keep_freed_memory`.
 
 On a CPU, and with ``deterministic`` anywhere, nothing depends on how much memory is free at the
 moment, so that runs can be repeated bit for bit: dropout draws other numbers for other parts.
@@ -57,7 +58,7 @@ _LIVE_LAYERS = 8  # outputs that are in memory at a time, at most
 # What is kept for each neuron and image while its response is read: on a CPU, where neurons are
 # read in blocks, the response alone; elsewhere numbers, shares and products of four cells, too.
 _CPU_READING, _OTHER_READING = 1, 16
-_KEPT = 2**25 - 2**16  # bytes; a little below the 32 MiB to which glibc adapts
+_FREED_BLOCK = 2**25 - 2**16  # bytes; a little below the 32 MiB to which glibc adapts
 # Going back through an operation takes, beside what was kept, the gradients of its outputs and
 # inputs and a copy or two.
 _WORKSPACE_TENSORS = 3
@@ -414,12 +415,13 @@ def keep_freed_memory() -> None:
     """Let the C library keep what one step on a CPU frees for the next one.
 
     Memory that goes back to the system after every step comes again page by page, by faults that
-    cost a small model a tenth of its time. glibc gives back what exceeds twice the largest block
+    cost a small model part of its time. This holds for the process from then on, and changes
+    nothing but where memory comes from. glibc gives back what exceeds twice the largest block
     of at most 32 MiB that was freed so far (M_TRIM_THRESHOLD in the manual of mallopt). Such a
     block is freed here; it is never written to, so that it takes no memory. Where this number was
     set by the user, or the library is another one, nothing changes.
     """
-    torch.UntypedStorage(_KEPT, device="cpu")  # and at once let go
+    torch.UntypedStorage(_FREED_BLOCK, device="cpu")  # and at once let go
 
 
 def checkpointed_parts(core: nn.Module) -> list[nn.Module]:

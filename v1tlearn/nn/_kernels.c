@@ -1,175 +1,17 @@
-/* Attention with dropout on the weights, for processors with vectors of 512 bits.
+/* Attention with dropout on the weights, and dropout, for processors with vectors of 512 bits.
 
    As in Dao et al. (2022), weights are computed tile by tile, in caches, and again in the backward
    pass; what is dropped follows from a hash of seed, query and key, whatever the tiles and threads.
-   Python passes addresses of memory that it has checked: see _compiled_attention.py. */
+   Python passes addresses of contiguous memory: see _compiled_attention.py and dropout.py. */
 
 #define PY_SSIZE_T_CLEAN
-#define Py_LIMITED_API 0x030B0000
 #include <Python.h>
 
-#if defined(__x86_64__) && defined(__GNUC__) && defined(_OPENMP)
-#define HAS_KERNELS
 #include <cpuid.h>
-#include <float.h>
-#include <immintrin.h>
-#include <math.h>
 #include <omp.h>
 #include <stdatomic.h>
-#include <stdint.h>
-#include <string.h>
 
-/* Tokens of a tile, which should stay in the second cache; 12 x 32 products lie in registers. */
-#define QUERIES 288
-#define KEYS 192
-#define PANEL 32
-#define DROPPED_AT_ONCE 16384
-
-#define SMALLER(a, b) ((a) < (b) ? (a) : (b))
-#define LARGER(a, b) ((a) > (b) ? (a) : (b))
-#define TILES(n, size) (((n) + (size)-1) / (size))
-#define ROUND_UP(n, size) (TILES(n, size) * (size))
-
-#define FLOAT32_TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma")))
-#define BFLOAT16_TARGET                                                                            \
-  __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,fma,avx512bf16")))
-#define TARGET FLOAT32_TARGET
-
-typedef uint32_t word;
-
-/* What all heads of all images have in common. Steps are in elements, from token to token. */
-struct attention {
-  long n_tokens, n_heads, width;
-  long q_step, kv_step, out_step;
-  float scale, log2_scale; /* of the products of queries and keys; the second times log2(e) */
-  float upscale;           /* of weights that are kept */
-  uint32_t limit;          /* a weight is dropped where 16 random bits are below */
-  int local;               /* no token attends to itself */
-};
-
-/* Either queries, keys and values (images, tokens, 3, heads, width), or, with `shared`, queries
-   (images, tokens, heads, width) and tokens (images, tokens, width) that are the keys and values of
-   all heads; their gradients are (images, heads, tokens, width). */
-struct tensors {
-  uint64_t seed;
-  const void *q, *shared, *grad; /* grad is NULL for the forward pass */
-  void *out, *q_grad, *shared_grad;
-  float *log_sums;
-};
-
-/* The next words of some memory, on cache lines of their own; only counted if there is none. */
-static void *take(char *memory, size_t *used, long n_words)
-{
-  char *here = memory ? memory + *used : NULL;
-  *used += ROUND_UP((size_t)n_words, 16) * sizeof(word);
-  return here;
-}
-
-/* -- which weights are dropped ------------------------------------------------------------------ */
-
-static inline uint64_t mixed_bits(uint64_t x)
-{
-  x += 0x9e3779b97f4a7c15u;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-  return x ^ (x >> 31);
-}
-
-/* What the random numbers of a query's weights start from. */
-static inline uint64_t random_row(uint64_t seed, long query)
-{
-  return mixed_bits(seed ^ mixed_bits((uint64_t)query));
-}
-
-/* Which of the 32 numbers from `key` on are kept: a 32-bit mixing function with multiplications,
-   into which the query enters twice, so that rows are not one another's shifted. */
-TARGET static inline __mmask32 kept(uint32_t limit, uint64_t row, long key)
-{
-  const __m512i pairs = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  if (limit == 0)
-    return ~(__mmask32)0;
-  __m512i x = _mm512_add_epi32(pairs, _mm512_set1_epi32((int)(key / 2)));
-  x = _mm512_mullo_epi32(x, _mm512_set1_epi32((int)0x9e3779b9u));
-  x = _mm512_add_epi32(x, _mm512_set1_epi32((int)(uint32_t)row));
-  x = _mm512_xor_epi32(x, _mm512_srli_epi32(x, 16));
-  x = _mm512_mullo_epi32(x, _mm512_set1_epi32((int)0x7feb352du));
-  x = _mm512_xor_epi32(x, _mm512_set1_epi32((int)(uint32_t)(row >> 32)));
-  x = _mm512_xor_epi32(x, _mm512_srli_epi32(x, 15));
-  x = _mm512_mullo_epi32(x, _mm512_set1_epi32((int)0x846ca68bu));
-  x = _mm512_xor_epi32(x, _mm512_srli_epi32(x, 16));
-  return _mm512_cmpge_epu16_mask(x, _mm512_set1_epi16((short)limit));
-}
-
-/* -- rows of scores ----------------------------------------------------------------------------- */
-
-/* 2^x within 2e-7 of it, 0 below 2^-149, by a polynomial on [-1/2, 1/2]. */
-TARGET static inline __m512 exp2_of(__m512 x)
-{
-  x = _mm512_max_ps(_mm512_set1_ps(-150), x); /* NaN stays */
-  const __m512 whole = _mm512_roundscale_ps(x, 0), rest = _mm512_sub_ps(x, whole);
-  __m512 y = _mm512_set1_ps(1.535336188319500e-4f);
-  y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(1.339887440266574e-3f));
-  y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(9.618437357674640e-3f));
-  y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(5.550332471162809e-2f));
-  y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(2.402264791363012e-1f));
-  y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(6.931472028550421e-1f));
-  y = _mm512_fmadd_ps(y, rest, _mm512_set1_ps(1));
-  return _mm512_scalef_ps(y, whole);
-}
-
-TARGET static inline __m512 exponentials(const float *scores, float scale, float shift)
-{
-  const __m512 x = _mm512_loadu_ps(scores);
-  /* Rounded like the maximum, lest a large one be far from itself. */
-  return exp2_of(_mm512_sub_ps(_mm512_mul_ps(x, _mm512_set1_ps(scale)), _mm512_set1_ps(shift)));
-}
-
-/* Minus infinity where there is no key, and where a token would attend to itself. */
-static void hide(const struct attention *unit, float *scores, long n_queries, long n_keys,
-                 long query, long key)
-{
-  const float never = unit->scale < 0 ? INFINITY : -INFINITY; /* once multiplied */
-  for (long i = 0; i < n_queries; i++)
-    for (long j = n_keys; j < ROUND_UP(n_keys, PANEL); j++)
-      scores[i * KEYS + j] = never;
-  if (unit->local)
-    for (long i = LARGER(0, key - query); i < SMALLER(n_queries, key + n_keys - query); i++)
-      scores[i * KEYS + query + i - key] = never;
-}
-
-/* Raise a maximum of scores; return the factor of what was summed with the former one. */
-TARGET static inline float raise_maximum(const float *row, long n, float scale, float *maximum)
-{
-  __m512 most = _mm512_set1_ps(*maximum);
-  for (long j = 0; j < n; j += 16)
-    most = _mm512_max_ps(most, _mm512_mul_ps(_mm512_loadu_ps(row + j), _mm512_set1_ps(scale)));
-  const float before = *maximum;
-  *maximum = _mm512_reduce_max_ps(most);
-  return *maximum == before ? 1 : exp2f(before - *maximum);
-}
-
-TARGET static inline void scale_row(float *row, long n, float factor)
-{
-  for (long j = 0; j < n; j += 16)
-    _mm512_storeu_ps(row + j, _mm512_mul_ps(_mm512_loadu_ps(row + j), _mm512_set1_ps(factor)));
-}
-
-TARGET static inline void combine_rows(float *a, float a_factor, const float *b, float b_factor,
-                                       long n)
-{
-  for (long j = 0; j < n; j += 16) {
-    const __m512 x = _mm512_mul_ps(_mm512_loadu_ps(b + j), _mm512_set1_ps(b_factor));
-    _mm512_storeu_ps(a + j, _mm512_fmadd_ps(_mm512_loadu_ps(a + j), _mm512_set1_ps(a_factor), x));
-  }
-}
-
-/* The first n of sixteen lanes. */
-static inline __mmask16 lanes(long n)
-{
-  if (n <= 0)
-    return 0;
-  return n < 16 ? (__mmask16)((1u << n) - 1) : (__mmask16)-1;
-}
+#include "_kernels_shared.h"
 
 /* -- float32 ------------------------------------------------------------------------------------ */
 
@@ -236,7 +78,7 @@ TARGET static inline void weave_float32(const float *row, long next, long n, wor
   _mm512_storeu_ps(to + 16, _mm512_maskz_loadu_ps(lanes(n - 16), row + 16));
 }
 
-#include "_attention_kernel_unit.h"
+#include "_kernels_typed.h"
 #undef NAME
 #undef PER_WORD
 #undef MULTIPLY_ADD
@@ -335,7 +177,7 @@ TARGET static inline void weave_bfloat16(const uint16_t *row, long next, long n,
               _mm512_maskz_loadu_epi16(next ? some : 0, row + next));
 }
 
-#include "_attention_kernel_unit.h"
+#include "_kernels_typed.h"
 
 /* -- what the processor can --------------------------------------------------------------------- */
 
@@ -346,30 +188,32 @@ static int has_float32(void)
          __builtin_cpu_supports("fma");
 }
 
-/* Not where the processor multiplies matrices of bfloat16 (AMX), which torch's products use. */
 static int has_bfloat16(void)
 {
-  unsigned a, b, c, d;
-  const int has_leaf = __get_cpuid_count(7, 0, &a, &b, &c, &d);
-  return has_float32() && __builtin_cpu_supports("avx512bf16") && !(has_leaf && d >> 22 & 1);
+  return has_float32() && __builtin_cpu_supports("avx512bf16");
 }
-#endif
 
 /* -- for Python --------------------------------------------------------------------------------- */
 
 static PyObject *types(PyObject *module, PyObject *unused)
 {
   (void)module, (void)unused;
-#ifdef HAS_KERNELS
   if (has_bfloat16())
     return Py_BuildValue("(ss)", "float32", "bfloat16");
   if (has_float32())
     return Py_BuildValue("(s)", "float32");
-#endif
   return PyTuple_New(0);
 }
 
-#ifdef HAS_KERNELS
+#define AMX_BFLOAT16 (1u << 22) /* of register d of leaf 7 */
+
+static PyObject *has_amx(PyObject *module, PyObject *unused)
+{
+  unsigned a, b, c, d;
+  (void)module, (void)unused;
+  return PyBool_FromLong(__get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & AMX_BFLOAT16));
+}
+
 /* Whether a type is float32; -1 with an error set if this processor cannot compute with it. */
 static int is_float32(const char *type)
 {
@@ -385,21 +229,22 @@ static PyObject *memory_size(PyObject *module, PyObject *args)
 {
   const char *type;
   struct attention all = {0};
+  int backward;
   (void)module;
-  if (!PyArg_ParseTuple(args, "s(lll)", &type, &all.n_tokens, &all.n_heads, &all.width))
+  if (!PyArg_ParseTuple(args, "s(lll)p", &type, &all.n_tokens, &all.n_heads, &all.width, &backward))
     return NULL;
   const int wide = is_float32(type);
   if (wide < 0)
     return NULL;
-  return PyLong_FromSize_t(wide ? memory_float32(&all) : memory_bfloat16(&all));
+  return PyLong_FromSize_t((wide ? memory_float32 : memory_bfloat16)(&all, backward));
 }
 
-/* Threads take one unit after the other, since those of a busy machine are not equally fast. They
-   are the ones of torch, which loads the same OpenMP library. */
+/* Threads take one unit after the other, since those of a busy machine are not equally fast. Where
+   torch has loaded libgomp.so.1, as its wheels for Linux do, they are the threads of torch. */
 static void share_out(const struct attention *all, const struct tensors *tensors, long n_units,
                       int wide, int n_threads, char *memory)
 {
-  const size_t size = wide ? memory_float32(all) : memory_bfloat16(all);
+  const size_t size = (wide ? memory_float32 : memory_bfloat16)(all, tensors->grad != NULL);
   atomic_long next = 0;
 #pragma omp parallel num_threads(n_threads) if (n_threads > 1)
   {
@@ -446,6 +291,7 @@ static PyObject *run(PyObject *module, PyObject *args)
   Py_END_ALLOW_THREADS
   Py_RETURN_NONE;
 }
+
 static PyObject *drop(PyObject *module, PyObject *args)
 {
   const char *type;
@@ -473,13 +319,12 @@ static PyObject *drop(PyObject *module, PyObject *args)
   Py_END_ALLOW_THREADS
   Py_RETURN_NONE;
 }
-#endif
 
 static PyMethodDef methods[] = {
     {"types", types, METH_NOARGS, "Types of numbers that there is a kernel for here."},
-#ifdef HAS_KERNELS
+    {"has_amx", has_amx, METH_NOARGS, "Whether the processor multiplies matrices of bfloat16."},
     {"memory_size", memory_size, METH_VARARGS,
-     "Bytes that each thread works in: type, (n_tokens, n_heads, head_dim)."},
+     "Bytes that each thread works in: type, (n_tokens, n_heads, head_dim), backward."},
     {"run", run, METH_VARARGS,
      "Attend: type, (n_images, n_tokens, n_heads, head_dim), (scale, upscale, limit, local), seed, "
      "addresses of qkv or q, shared keys and values (or 0), out, log_sums, grad (0: forward), "
@@ -487,14 +332,20 @@ static PyMethodDef methods[] = {
     {"drop", drop, METH_VARARGS,
      "Dropout: type, number of elements, upscale, limit, seed, addresses of what is read and "
      "written, n_threads."},
-#endif
     {NULL, NULL, 0, NULL}};
 
-static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_attention_kernel",
-                                        "Attention with dropout, compiled.", 0, methods,
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernels",
+                                        "Attention and dropout, compiled.", 0, methods,
                                         NULL, NULL, NULL, NULL};
 
-PyMODINIT_FUNC PyInit__attention_kernel(void)
+PyMODINIT_FUNC PyInit__kernels(void)
 {
-  return PyModule_Create(&definition);
+  PyObject *module = PyModule_Create(&definition);
+  if (module && (PyModule_AddIntConstant(module, "QUERIES", QUERIES) < 0 ||
+                 PyModule_AddIntConstant(module, "KEYS", KEYS) < 0 ||
+                 PyModule_AddIntConstant(module, "PANEL", PANEL) < 0)) {
+    Py_DECREF(module);
+    return NULL;
+  }
+  return module;
 }

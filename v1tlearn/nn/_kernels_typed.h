@@ -346,11 +346,10 @@ static void NAME(do_unit)(const struct attention *all, const struct tensors *t, 
 }
 
 /* Memory in which one thread works. */
-static size_t NAME(memory)(const struct attention *all)
+static size_t NAME(memory)(const struct attention *all, int backward)
 {
-  struct NAME(forward_memory) forward;
-  struct NAME(backward_memory) backward;
-  const size_t one = NAME(forward_memory)(all, NULL, &forward);
-  const size_t other = NAME(backward_memory)(all, NULL, &backward);
-  return LARGER(one, other);
+  struct NAME(forward_memory) of_forward;
+  struct NAME(backward_memory) of_backward;
+  return backward ? NAME(backward_memory)(all, NULL, &of_backward)
+                  : NAME(forward_memory)(all, NULL, &of_forward);
 }
