@@ -1,6 +1,5 @@
 """The compiled attention of the CPU against plain statements of the same in float64."""
 
-import importlib.util
 import math
 import os
 import subprocess
@@ -12,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.nn.attention_defined import (
     LargestTensor,
@@ -22,31 +20,29 @@ from tests.nn.attention_defined import (
     torch_threads,
 )
 from tests.nn.drawn import kept_weights
-from v1tlearn import nn
-from v1tlearn.nn import _compiled, _compiled_attention
-from v1tlearn.nn._compiled_attention import compiled_attention
+from tests.nn.kernels import (
+    KNOWN_TYPES,
+    TOLERANCES,
+    each_known_type,
+    skip_module_without_kernels,
+)
+from v1tlearn.nn import _compiled_attention
+from v1tlearn.nn._compiled import TYPES, kernel
+from v1tlearn.nn._compiled_attention import compiled_attention, shared_attention
 from v1tlearn.nn.attention import Attention
 
-pytestmark = pytest.mark.skipif(
-    not _compiled.TYPES, reason="no kernel was built, or this processor cannot run it"
-)
-TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
-both_types = pytest.mark.parametrize("dtype", list(TOLERANCES))
+skip_module_without_kernels()
+TILE_OF_QUERIES, TILE_OF_KEYS, PANEL = kernel.QUERIES, kernel.KEYS, kernel.PANEL
 with_and_without_local = pytest.mark.parametrize("local", [False, True])
-TILE_OF_QUERIES, TILE_OF_KEYS, PANEL = 288, 192, 32
 
 
 @pytest.fixture(autouse=True, scope="module")
-def threads_for_all_sizes():
-    """Let small inputs be shared out, too."""
+def all_sizes_and_types():
+    """Let small inputs be shared out, too, and layers attend by the kernel in all types."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_compiled_attention, "_PRODUCTS_WORTH_THREADS", 0)
+        patch.setattr(kernel, "has_amx", lambda: False)
         yield
-
-
-def skip_unless_known(dtype):
-    if dtype not in _compiled.TYPES:
-        pytest.skip(f"this processor has no kernel for {dtype}")
 
 
 def attend_and_go_back(qkv, grad, *, seed=3, **options):
@@ -88,7 +84,7 @@ rates = st.sampled_from([0.0, 2**-10, 0.25, 0.5, 0.90625, round(0.98 * 2**16) / 
 
 @given(
     shape=st.tuples(st.integers(1, 3), token_counts, st.integers(1, 3), widths),
-    dtype=st.sampled_from(list(TOLERANCES)),
+    dtype=st.sampled_from(KNOWN_TYPES),
     scale=st.floats(0.1, 2),
     sign=st.sampled_from([1, -1]),
     dropout=rates,
@@ -99,7 +95,6 @@ def test_forward_and_gradient_are_those_of_the_definition(
     shape, dtype, scale, sign, dropout, local, n_threads
 ):
     """Over shapes that end within tiles, panels and vectors, and at their ends."""
-    skip_unless_known(dtype)
     qkv, grad = make_qkv(*shape, dtype), make_grad(*shape, dtype)
     options = {"scale": sign * scale / math.sqrt(shape[-1]), "dropout": dropout, "local": local}
     kept = 1
@@ -114,19 +109,17 @@ def test_forward_and_gradient_are_those_of_the_definition(
         assert relative_error(got, expected) <= TOLERANCES[dtype]
 
 
-@both_types
+@each_known_type
 def test_one_token_attends_to_itself(dtype):
-    skip_unless_known(dtype)
     qkv, grad = make_qkv(2, 1, 3, 5, dtype), make_grad(2, 1, 3, 5, dtype)
     ours = attend_and_go_back(qkv, grad, scale=0.5)
     for got, expected in zip(ours, defined(qkv, grad, scale=0.5), strict=True):
         assert relative_error(got, expected) <= TOLERANCES[dtype]
 
 
-@both_types
+@each_known_type
 @with_and_without_local
 def test_without_scale_all_weights_are_equal(local, dtype):
-    skip_unless_known(dtype)
     qkv, grad = make_qkv(1, 40, 2, 5, dtype), make_grad(1, 40, 2, 5, dtype)
     ours = attend_and_go_back(qkv, grad, scale=0.0, local=local)
     for got, expected in zip(ours, defined(qkv, grad, scale=0.0, local=local), strict=True):
@@ -134,11 +127,10 @@ def test_without_scale_all_weights_are_equal(local, dtype):
     assert (ours[1][:, :, :2] == 0).all()
 
 
-@both_types
+@each_known_type
 @pytest.mark.parametrize("size", [1e-30, 1e-3, 1e3, 1e6, 1e12, 1e18])
 def test_very_small_and_very_large_scores(size, dtype):
     """At the upper end, rows have one weight of 1 each, and scores are near the largest number."""
-    skip_unless_known(dtype)
     qkv, grad = make_qkv(1, 250, 2, 8, dtype).detach(), make_grad(1, 250, 2, 8, dtype)
     qkv[:, :, :2] *= size
     ours = attend_and_go_back(qkv, grad)
@@ -152,10 +144,9 @@ def test_very_small_and_very_large_scores(size, dtype):
             assert relative_error(got, expected) <= TOLERANCES[dtype]
 
 
-@both_types
+@each_known_type
 def test_one_hot_rows_are_exact(dtype):
     """Each token attends to one other, and gets its value unchanged."""
-    skip_unless_known(dtype)
     n = 256
     chosen = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     qkv = torch.zeros(1, n, 3, 1, n, dtype=dtype)
@@ -180,14 +171,14 @@ def test_scores_of_minus_infinity():
     torch.testing.assert_close(compiled_attention(qkv), expected)
 
 
-@both_types
+@each_known_type
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("part", [0, 1, 2])
-@pytest.mark.parametrize("token", [3, 210])
+@pytest.mark.parametrize("token", [3, TILE_OF_KEYS + 18])
 def test_inputs_that_are_not_finite(token, part, value, dtype):
     """Spread as far as by the definition, and not to other heads and images."""
-    skip_unless_known(dtype)
-    qkv, grad = make_qkv(2, 213, 2, 3, dtype).detach(), make_grad(2, 213, 2, 3, dtype)
+    shape = (2, TILE_OF_KEYS + 21, 2, 3)
+    qkv, grad = make_qkv(*shape, dtype).detach(), make_grad(*shape, dtype)
     qkv[1, token, part, 1, 2] = value
     ours = attend_and_go_back(qkv, grad, scale=0.6)
     tolerance = 5 * TOLERANCES[dtype]
@@ -201,10 +192,9 @@ def test_inputs_that_are_not_finite(token, part, value, dtype):
 # -- threads and memory --------------------------------------------------------------------------
 
 
-@both_types
+@each_known_type
 def test_number_of_threads_changes_no_bit(dtype):
     """In both directions, also where it is another one in the backward pass."""
-    skip_unless_known(dtype)
     qkv, grad = make_qkv(3, 201, 3, 9, dtype), make_grad(3, 201, 3, 9, dtype)
     results = []
     for forward, backward in ((1, 1), (2, 2), (3, 3), (40, 40), (3, 1), (1, 2)):
@@ -286,11 +276,10 @@ print(os.waitpid(child, 0)[1])
     assert done.stdout.strip() == "0"
 
 
-@both_types
+@each_known_type
 @with_and_without_local
 def test_training_never_holds_tokens_times_tokens(local, dtype, monkeypatch):
     """Nor do the bytes that a thread works in, which are kept, come to as many."""
-    skip_unless_known(dtype)
     monkeypatch.setattr(_compiled_attention, "_own", threading.local())
     n_tokens = 1654
     torch.manual_seed(0)
@@ -303,13 +292,13 @@ def test_training_never_holds_tokens_times_tokens(local, dtype, monkeypatch):
     assert tokens.grad.isfinite().all()
 
 
-@both_types
-def test_twice_the_tokens_need_at_most_twice_the_memory(dtype):
-    skip_unless_known(dtype)
-    name = _compiled.TYPES[dtype]
-    for n_tokens in (10, 192, 1654):
+@each_known_type
+@pytest.mark.parametrize("backward", [False, True])
+def test_twice_the_tokens_need_at_most_twice_the_memory(backward, dtype):
+    name = TYPES[dtype]
+    for n_tokens in (10, TILE_OF_KEYS, 1654):
         once, twice = (
-            _compiled.kernel.memory_size(name, (n, 4, 48)) for n in (n_tokens, 2 * n_tokens)
+            kernel.memory_size(name, (n, 4, 48), backward) for n in (n_tokens, 2 * n_tokens)
         )
         assert 0 < twice <= 2 * once
 
@@ -317,26 +306,19 @@ def test_twice_the_tokens_need_at_most_twice_the_memory(dtype):
 @pytest.mark.parametrize("name", ["float64", "", "float32 "])
 def test_types_without_a_kernel(name, monkeypatch):
     with pytest.raises(ValueError, match="no kernel"):
-        _compiled.kernel.memory_size(name, (4, 1, 2))
-    calls = []
-    monkeypatch.setattr(
-        _compiled_attention,
-        "kernel",
-        SimpleNamespace(
-            memory_size=_compiled.kernel.memory_size, run=lambda *inputs: calls.append(inputs)
-        ),
-    )
+        kernel.memory_size(name, (4, 1, 2), False)
+    calls, run = [], kernel.run
+    monkeypatch.setattr(kernel, "run", lambda *inputs: calls.append(inputs))
     compiled_attention(make_qkv(1, 4, 1, 2, torch.float32).detach())
     with pytest.raises(ValueError, match="no kernel"):
-        _compiled.kernel.run(name, *calls[0][1:])
+        run(name, *calls[0][1:])
 
 
 # -- kinds of tensors ----------------------------------------------------------------------------
 
 
-@both_types
+@each_known_type
 def test_inputs_and_gradients_of_any_strides(dtype):
-    skip_unless_known(dtype)
     qkv, grad = make_qkv(2, 40, 3, 5, dtype).detach(), make_grad(2, 40, 3, 5, dtype)
     expected = attend_and_go_back(qkv, grad, dropout=0.25)
     turned = qkv.permute(2, 4, 3, 1, 0).contiguous().permute(4, 3, 0, 2, 1)
@@ -350,100 +332,23 @@ def test_inputs_and_gradients_of_any_strides(dtype):
     torch.testing.assert_close(repeated, attend_and_go_back(same.clone(), ones.clone()))
 
 
-def test_no_image_and_no_head_at_all():
-    for shape in ((0, 5, 2, 4), (2, 5, 0, 4)):
-        qkv = make_qkv(*shape, torch.float32)
-        mixed = compiled_attention(qkv, dropout=0.5)
-        mixed.sum().backward()
-        assert mixed.shape == shape
-        assert qkv.grad.shape == qkv.shape
-
-
-def test_tensors_without_memory_are_left_to_torch():
-    with FakeTensorMode():
-        layer = Attention(6, 2, 7, head_dim=3, scale=0.5)
-        assert layer(torch.randn(2, 7, 6)).shape == (2, 7, 6)
-
-
-# -- the layer -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def calls(monkeypatch):
-    """Types that the layer hands to the kernel."""
-    seen = []
-
-    def attend(qkv, **options):
-        seen.append(qkv.dtype)
-        return compiled_attention(qkv, **options)
-
-    monkeypatch.setattr("v1tlearn.nn.attention.compiled_attention", attend)
-    return seen
-
-
-@both_types
-@with_and_without_local
-def test_layer_is_that_in_float64(local, dtype, calls):
-    """Values and gradients of inputs and parameters, without dropout and the kernel there."""
-    skip_unless_known(dtype)
-    torch.manual_seed(0)
-    layer = Attention(20, 2, 100, head_dim=7, scale=0.5, local=local)
-    if local:
-        layer.scale.data = torch.tensor([0.3, -0.9])
-    tokens, grad = torch.randn(2, 2, 100, 20)
-    results = []
-    for exact in (False, True):
-        layer, tokens = (layer.double(), tokens.double()) if exact else (layer, tokens)
-        inputs = [tokens.requires_grad_(), *layer.parameters()]
-        enabled = dtype == torch.bfloat16 and not exact
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            out = layer(tokens)
-        results.append((out.detach(), *torch.autograd.grad(out, inputs, grad.to(out.dtype))))
-        tokens = tokens.detach()
-    assert calls == [dtype]
-    for got, expected in zip(*results, strict=True):
-        assert relative_error(got, expected) < 3 * TOLERANCES[dtype]
-
-
-@both_types
-@with_and_without_local
-def test_layer_without_the_kernel_gives_the_same(local, dtype, calls, monkeypatch):
-    torch.manual_seed(0)
-    layer = Attention(20, 2, 50, head_dim=7, scale=0.5, local=local, dropout=0.2).eval()
-    tokens = torch.randn(2, 50, 20)
-    results = []
-    for types in (_compiled.TYPES, {}):
-        monkeypatch.setattr(_compiled, "TYPES", types)
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            results.append(layer(tokens).detach())
-    assert calls == [dtype] * (dtype in TOLERANCES)
-    assert relative_error(results[0], results[1].double()) < 3 * TOLERANCES[dtype]
-
-
-@both_types
-def test_without_the_kernel_blocks_train_with_dropout(dtype, calls, monkeypatch):
-    monkeypatch.setattr(_compiled, "TYPES", {})
-    layer = Attention(20, 2, 50, head_dim=7, scale=0.5, dropout=0.2)
-    tokens = torch.randn(2, 50, 20)
-    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        out = layer(tokens)
-    names, nodes = set(), [out.grad_fn]
-    while nodes:
-        node = nodes.pop()
-        names.add(node.name())
-        nodes += [following for following, _ in node.next_functions if following is not None]
-    out.float().square().sum().backward()
-    assert "_BlockedAttentionBackward" in names
-    assert not calls
-    assert all(p.grad.isfinite().all() for p in layer.parameters())
-
-
-def test_nothing_is_known_where_nothing_was_compiled(monkeypatch):
-    monkeypatch.setitem(sys.modules, "v1tlearn.nn._attention_kernel", None)
-    monkeypatch.delattr(nn, "_attention_kernel")
-    spec = importlib.util.spec_from_file_location("v1tlearn.nn._anew", _compiled.__file__)
-    anew = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(anew)
-    assert anew.kernel is None
-    assert anew.TYPES == {}
-    assert not anew.takes(torch.ones(1), 0.0)
+@each_known_type
+@pytest.mark.parametrize("shape", [(0, 5, 2, 4), (2, 0, 3, 4), (2, 5, 0, 4), (2, 5, 3, 0)])
+def test_without_images_tokens_heads_or_width(shape, dtype, monkeypatch):
+    """Results and gradients are empty, and so is the work."""
+    memory = torch.full((2**22,), 7, dtype=torch.uint8)
+    monkeypatch.setattr(_compiled_attention, "_own", SimpleNamespace(memory=memory))
+    n_images, n_tokens, _, width = shape
+    qkv = make_qkv(*shape, dtype)
+    queries = torch.empty(shape, dtype=dtype, requires_grad=True)
+    tokens = torch.randn(n_images, n_tokens, width, dtype=dtype, requires_grad=True)
+    for dropout in (0.0, 0.5):
+        mixed = compiled_attention(qkv, dropout=dropout)
+        shared = shared_attention(queries, tokens, dropout=dropout)
+        (mixed.sum() + shared.sum()).backward()
+        assert mixed.shape == shared.shape == shape
+        assert mixed.dtype == shared.dtype == dtype
+    for tensor in (qkv, queries, tokens):
+        assert tensor.grad.shape == tensor.shape
+        assert (tensor.grad == 0).all()
+    assert (memory == 7).all()

@@ -9,12 +9,11 @@ import torch
 
 from tests.nn.attention_defined import make_qkv
 from tests.nn.drawn import kept_weights
-from v1tlearn.nn import _compiled
+from tests.nn.kernels import skip_module_without_kernels
+from v1tlearn.nn._compiled import kernel
 from v1tlearn.nn._compiled_attention import compiled_attention
 
-pytestmark = pytest.mark.skipif(
-    not _compiled.TYPES, reason="no kernel was built, or this processor cannot run it"
-)
+skip_module_without_kernels()
 
 
 def kept_of(n_images, n_tokens, n_heads, *, dropout, seed=3):
@@ -47,9 +46,11 @@ def test_rate_is_the_same_everywhere(dropout):
 def test_weights_are_dropped_independently(dropout):
     """Neighbours near and far along images, heads, queries, keys and diagonals, and two calls."""
     kept, other = (
-        kept_of(3, 400, 3, dropout=dropout, seed=s).double() - (1 - dropout) for s in (0, 1)
+        kept_of(3, kernel.QUERIES + 112, 3, dropout=dropout, seed=s).double() - (1 - dropout)
+        for s in (0, 1)
     )
-    distances = (1, 2, 16, 32, 96, 192, 288)  # vectors, panels and tiles
+    # Vectors, panels and tiles.
+    distances = (1, 2, 16, kernel.PANEL, 3 * kernel.PANEL, kernel.KEYS, kernel.QUERIES)
     steps = [(1, 0, 0, 0), (2, 0, 0, 0), (0, 1, 0, 0), (0, 2, 0, 0), (1, 1, 0, 0)]
     steps += [(0, 0, a, b) for a, b in itertools.product((0, *distances), repeat=2) if a or b]
     correlations = {"calls": (kept * other).mean() * math.sqrt(kept.numel())}

@@ -9,26 +9,35 @@ from hypothesis import strategies as st
 
 from tests.nn.attention_defined import plain_attention, relative_error, torch_threads
 from tests.nn.drawn import kept_weights
+from tests.nn.kernels import (
+    KNOWN_TYPES,
+    TOLERANCES,
+    each_known_type,
+    skip_module_without_kernels,
+)
 from v1tlearn.nn import _compiled, _compiled_attention, attention
 from v1tlearn.nn._compiled_attention import compiled_attention, shared_attention
 from v1tlearn.nn.attention import Attention
 
-pytestmark = pytest.mark.skipif(
-    not _compiled.TYPES, reason="no kernel was built, or this processor cannot run it"
-)
-TOLERANCES = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
+skip_module_without_kernels()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def kernel_for_all_types():
+    """Let layers attend by the kernel in all types."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_compiled.kernel, "has_amx", lambda: False)
+        yield
 
 
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(2, 400), st.integers(1, 4), st.integers(1, 70)),
-    dtype=st.sampled_from(list(TOLERANCES)),
+    dtype=st.sampled_from(KNOWN_TYPES),
     dropout=st.sampled_from([0.0, 0.25, 0.5]),
     local=st.booleans(),
     n_threads=st.integers(1, 3),
 )
 def test_forward_and_gradient_are_those_of_the_definition(shape, dtype, dropout, local, n_threads):
-    if dtype not in _compiled.TYPES:
-        pytest.skip(f"this processor has no kernel for {dtype}")
     n_images, n_tokens, n_heads, width = shape
     generator = torch.Generator().manual_seed(0)
     queries, grad = torch.randn(2, n_images, n_tokens, n_heads, width, generator=generator)
@@ -70,8 +79,8 @@ def output_and_gradients(layer, tokens, grad):
 
 @pytest.mark.parametrize("local", [False, True])
 @pytest.mark.parametrize("head_dim", [6, 9])
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_layer_gives_what_it_gives_with_keys_and_values(local, head_dim, bfloat16, monkeypatch):
+@each_known_type
+def test_layer_gives_what_it_gives_with_keys_and_values(local, head_dim, dtype, monkeypatch):
     calls = []
 
     def noted(*args, **kwargs):
@@ -84,13 +93,13 @@ def test_layer_gives_what_it_gives_with_keys_and_values(local, head_dim, bfloat1
     if local:
         layer.scale.data = torch.tensor([0.3, 0.9])
     tokens, grad = torch.randn(2, 3, 50, 6)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         ours = output_and_gradients(layer, tokens, grad)
     assert len(calls) == 1
     exact = output_and_gradients(layer.double(), tokens.double(), grad)
     assert len(calls) == 1  # there is no kernel for float64
     for got, expected in zip(ours, exact, strict=True):
-        assert relative_error(got, expected) < (3e-2 if bfloat16 else 2e-6)
+        assert relative_error(got, expected) < (3e-2 if dtype == torch.bfloat16 else 2e-6)
 
 
 @pytest.mark.parametrize(("head_dim", "n_images", "n_tokens"), [(5, 3, 50), (6, 1, 6)])

@@ -1,0 +1,60 @@
+"""The compiled kernels are there wherever they can be built: their other tests skip without."""
+
+import importlib
+import platform
+import shlex
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+import torch
+
+import v1tlearn.nn
+from v1tlearn.nn import _compiled
+
+HOW_TO_BUILD = "`make test` or `pip install -e .` builds it, with GCC 10 or newer"
+FLAGS = {
+    torch.float32: {"avx512f", "avx512bw", "avx512vl", "avx512dq", "fma"},
+    torch.bfloat16: {"avx512f", "avx512bw", "avx512vl", "avx512dq", "fma", "avx512_bf16"},
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def can_be_built():
+    """Skip where the kernels cannot be built, and say what is missing."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        pytest.skip("kernels are for Linux on x86-64")
+    configured = shlex.split(sysconfig.get_config_var("CC") or "")[:1]
+    if not any(shutil.which(name) for name in (*configured, "gcc", "cc")):
+        pytest.skip("there is no C compiler")
+    if not Path(sysconfig.get_paths()["include"], "Python.h").exists():
+        pytest.skip("there is no Python.h")
+
+
+def built():
+    """The extension, or a failure that says how to build it."""
+    try:
+        return importlib.import_module("v1tlearn.nn._kernels")
+    except ImportError as error:
+        pytest.fail(f"v1tlearn.nn._kernels was not built ({error}): {HOW_TO_BUILD}")
+
+
+def test_types_are_those_that_the_processor_can():
+    assert _compiled.kernel is built()
+    lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    flags = set(next(line for line in lines if line.startswith("flags")).split())
+    assert set(_compiled.TYPES) == {dtype for dtype, needed in FLAGS.items() if needed <= flags}
+
+
+def test_kernels_are_not_older_than_their_sources():
+    folder = Path(v1tlearn.nn.__file__).parent
+    sources = list(folder.glob("_kernels*.[ch]"))
+    if not (folder.parents[1] / "setup.py").exists():
+        pytest.skip("sources are in checkouts only")
+    assert sources
+    changed = max(source.stat().st_mtime for source in sources)
+    assert Path(built().__file__).stat().st_mtime >= changed, (
+        f"the sources of v1tlearn.nn._kernels have changed since it was built: {HOW_TO_BUILD}"
+    )
