@@ -164,17 +164,26 @@ def test_recomputed_blocks_need_less_memory():
 
 
 FAULTS = """
+    import ctypes
     import resource
-
-    import torch
 
     from v1tlearn.training.memory import keep_freed_memory
 
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    libc.free.argtypes = [ctypes.c_void_p]
+    SIZES = [2**20 * (1 + i % 5) for i in range(15)]  # 45 MiB
+
 
     def faults():
+        # Of the C library, lest an object of Python lie above what is freed, and keep it.
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         for _ in range(3):
-            [torch.ones(2**18 * (1 + i % 5)) for i in range(15)]  # 45 MiB
+            blocks = [libc.malloc(size) for size in SIZES]
+            for block, size in zip(blocks, SIZES):
+                ctypes.memset(block, 1, size)
+            for block in reversed(blocks):
+                libc.free(block)
         return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
