@@ -181,7 +181,7 @@ def draw_scaling(curves: list[dict], path: Path) -> bool:
                     MARKERS.get(c["model"], "o"),
                     color=color,
                     ms=5,
-                    label=f"{c['model']}: exponent {c['exponent']:.2f}",
+                    label=f"{c['model']}: {c['exponent']:.2f}, at the end {c['upper_slope']:.2f}",
                 )
             if not shown:
                 continue
