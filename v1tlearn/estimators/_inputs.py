@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v1tlearn._call_forms import CallForm
 from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials._call_forms import CallForm
 
 if TYPE_CHECKING:
     from v1tlearn.estimators.base import EncodingRegressor

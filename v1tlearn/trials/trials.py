@@ -14,11 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 import xarray as xr
 
-from v1tlearn._call_forms import CallForm, recordings_from_arrays
-from v1tlearn._responses import Responses
-from v1tlearn._view import BLOCK, DATA, View, as_datasets, compact, read
 from v1tlearn.datasets.schema import default_behavior_names
 from v1tlearn.datasets.store import open_recordings, save_recordings
+from v1tlearn.trials._call_forms import CallForm, recordings_from_arrays
+from v1tlearn.trials._view import BLOCK, DATA, View, as_datasets, compact, read
+from v1tlearn.trials.responses import Responses
 
 
 class Step(Protocol):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from v1tlearn._view import DATA, View, read
+from v1tlearn.trials._view import DATA, View, read
 
 
 class Responses(View):

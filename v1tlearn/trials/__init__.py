@@ -1,0 +1,6 @@
+"""Labelled, sliceable views of the recordings of several mice."""
+
+from v1tlearn.trials.responses import Responses
+from v1tlearn.trials.trials import Trials
+
+__all__ = ["Responses", "Trials"]
