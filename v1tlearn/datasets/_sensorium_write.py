@@ -27,7 +27,7 @@ from v1tlearn.datasets.sensorium import (
 
 
 def write_sensorium(
-    recordings: xr.DataTree | Mapping[str, xr.Dataset],
+    recordings: xr.DataTree | Mapping[str, xr.Dataset] | xr.Dataset,
     folder: str | os.PathLike,
     zip: bool = False,
 ) -> list[Path]:
@@ -35,9 +35,10 @@ def write_sensorium(
 
     Parameters
     ----------
-    recordings : DataTree or mapping {mouse: Dataset}
-        Each with `stimuli`, `responses` and the coordinate `tier`. Read block by block, so lazily
-        opened recordings are never whole in memory.
+    recordings : DataTree, mapping {mouse: Dataset}, or Dataset
+        Several mice, or one: a child of a DataTree, or a dataset whose attribute `mouse_id` names
+        it. Each with `stimuli`, `responses` and the coordinate `tier`. Read block by block, so
+        lazily opened recordings are never whole in memory.
     folder : path
         Where the mice go, as `static{mouse}-GrayImageNet` (one channel) or `-ColorImageNet`; made
         if missing.

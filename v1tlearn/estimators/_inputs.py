@@ -266,7 +266,7 @@ def _as_responses(trials: Trials, y: Any) -> Responses:
                 f"{len(trials)} trials of {trials.mice} came with {len(y)} responses of {y.mice}. "
                 "Was y permuted or split differently from the trials?"
             )
-        return Responses(trials, y._sources, y._rows)  # permuted within mice: labels of trials
+        return y._labelled_like(trials)  # permuted within mice: labels of trials
     if len(y) != len(trials):
         raise ValueError(f"y has {len(y)} entries for {len(trials)} trials.")
     values = {}

@@ -81,7 +81,7 @@ class PredictionMixin:
         trials, form = _inputs.read_predict(
             self._model(), stimuli, behaviors, mouse_ids, behavior_names
         )
-        predictions = Responses.from_arrays(self._predict(trials), like=trials)
+        predictions = Responses.from_arrays(self._predict(trials), like=trials, name="predictions")
         return _inputs.answer(predictions, form, one_mouse=len(self.mice_) == 1)
 
     def score(

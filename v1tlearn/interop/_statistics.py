@@ -183,7 +183,7 @@ def _from_recording(trials: Trials, called: str, mouse: str, n_neurons: int) -> 
         )
     names = trials.behavior_names(called)
     trials = trials.sel(mouse_id=called)
-    stored = trials._recordings[called]  # whole: selecting its trials could copy its images
+    stored = trials._described(called)
     # stored statistics are those of the raw data, not of what preprocessing makes of them
     usable = set() if trials._steps else set(stored.variables)
     wanted = {"stimuli", "responses"} | ({"behaviors"} if names else set())
