@@ -52,6 +52,7 @@ VALUE_HABITS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("gpu", "nvidia"), ("cuda",)),
     **dict.fromkeys(("no", "off", "false", "null"), ("none",)),
     "mlp": ("b_mlp",),
+    **dict.fromkeys(("behavior", "behaviour", "behaviors"), ("b_mlp", "channels")),
 }
 
 

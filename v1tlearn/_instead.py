@@ -77,6 +77,52 @@ def trials_of_path(path: Any) -> str:
     return f"Trials.open({str(path)!r})"
 
 
+def mappings_instead(value: Any) -> str:
+    """Say how labelled recordings are had of something else.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    str
+    """
+    if _is_trials(value):
+        return "trials hold them as trials.recordings"
+    if isinstance(value, str | os.PathLike):
+        return f"open the path first: open_recordings({str(value)!r})"
+    return "wrap one dataset as {'mouse': dataset}"
+
+
+def path_of(name: str, value: Any, call: str) -> Path:
+    """Return an argument that is to be a path as one, or show the call that was meant.
+
+    Parameters
+    ----------
+    name : str
+        The argument.
+    value : object
+    call : str
+        The call, with its arguments in their order.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    TypeError
+        If it is no path.
+    """
+    if isinstance(value, str | os.PathLike):
+        return Path(value)
+    raise TypeError(
+        f"{name} is a {type(value).__name__}: expected a path, as text or a Path. The call is "
+        f"{call}."
+    )
+
+
 def refuse_no_trials(value: Any, call: str, *, tables: bool = True) -> None:
     """Raise for what is neither `Trials` nor arrays, with the call that was meant.
 
@@ -149,14 +195,18 @@ def _refuse_tensors(name: str, value: Any) -> None:
         )
 
 
+# Attributes are looked for on the class: reading one can mean to read a whole file.
+
+
 def _is_trials(value: Any) -> bool:
     return all(
-        hasattr(value, name) for name in ("responses", "recordings", "image_ids", "with_step")
+        hasattr(type(value), name) for name in ("responses", "recordings", "image_ids", "with_step")
     )
 
 
 def _is_responses(value: Any) -> bool:
-    return hasattr(value, "mouse_ids") and hasattr(value, "image_ids") and not _is_trials(value)
+    kind = type(value)
+    return hasattr(kind, "mouse_ids") and hasattr(kind, "image_ids") and not _is_trials(value)
 
 
 def _class_name(value: Any) -> str:

@@ -288,7 +288,7 @@ def split_by_image(
 
 
 def _check_trials(trials: Any, call: str) -> None:
-    if hasattr(trials, "tiers") and hasattr(trials, "sel"):
+    if hasattr(type(trials), "tiers") and hasattr(type(trials), "sel"):
         return
     refuse_no_trials(trials, call)
     raise TypeError(

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import xarray as xr
 
+from v1tlearn._instead import mappings_instead
+
 TIERS = ("train", "validation", "test", "final_test")
 
 BEHAVIOR_NAMES = (
@@ -174,7 +176,7 @@ def recordings_to_dict(recordings: xr.DataTree | Mapping[str, xr.Dataset]) -> di
     else:
         raise TypeError(
             f"recordings must be an xarray.DataTree or a mapping {{mouse: xarray.Dataset}}, "
-            f"got {type(recordings).__name__}; wrap one dataset as {{'mouse': dataset}}"
+            f"got {type(recordings).__name__}; {mappings_instead(recordings)}"
         )
     if not datasets:
         raise ValueError("recordings hold no mouse; expected at least one")

@@ -14,6 +14,7 @@ import netCDF4
 import numpy as np
 import xarray as xr
 
+from v1tlearn._instead import path_of
 from v1tlearn.datasets.schema import blocks, recordings_to_dict, validate_recordings
 
 # Variables that stay on disk until used; labels and statistics are small.
@@ -48,7 +49,11 @@ def save_recordings(
         hold what netCDF cannot: an attribute that is not text, numbers or a list of them; a
         dtype such as float16; a mouse id that starts with a sign.
     """
-    path = Path(path)
+    path = path_of("path", path, "save_recordings(recordings, path)")
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {path.absolute().parent} to write {path.name} into; make it first"
+        )
     if compression not in _COMPRESSIONS:
         raise ValueError(f"compression is {compression!r}, expected 'zlib' or None")
     datasets = recordings_to_dict(recordings)
@@ -96,10 +101,14 @@ def open_recordings(path: str | os.PathLike) -> xr.DataTree:
         If the file is not readable netCDF4 (truncated, broken, of another format) or does not
         hold recordings.
     """
-    path = Path(os.path.abspath(path))
+    path = Path(os.path.abspath(path_of("path", path, "open_recordings(path)")))
+    if path.is_dir() or path.suffix == ".zip":
+        hint = f"; folders and zips in the Sensorium layout: read_sensorium({str(path)!r})"
+    else:
+        hint = ""
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is not a file; expected a netCDF4 file written by save_recordings"
+            f"{path} is not a file; expected a netCDF4 file written by save_recordings{hint}"
         )
     try:
         tree = xr.open_datatree(
@@ -116,7 +125,7 @@ def open_recordings(path: str | os.PathLike) -> xr.DataTree:
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"{path} is not a readable netCDF4 file ({error}); it is broken, truncated or of "
-            "another format: write it again with save_recordings, or copy it again"
+            f"another format: write it again with save_recordings, or copy it again{hint}"
         ) from error
     try:
         validate_recordings(tree, check_values=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -363,7 +363,8 @@ def _as_responses(trials: Trials, y: Any, call: str) -> Responses:
                 "Was y permuted or split differently from the trials?"
             )
         return Responses(trials, y._sources, y._rows)  # permuted within mice: labels of trials
-    if np.ndim(y) == 0 or isinstance(y, dict):
+    one = isinstance(y, str | Mapping) or getattr(y, "ndim", 1) == 0 or not hasattr(y, "__len__")
+    if one:
         raise TypeError(
             f"y is a {type(y).__name__}: expected trials.responses, or nothing: {call}(trials) "
             "takes those of the trials."

@@ -33,7 +33,7 @@ class MetricScorer:
                 "scorer(model, trials). Predictions are compared by the function "
                 f"v1tlearn.metrics.{self.metric.__name__}(trials.responses, predictions)."
             )
-        if not hasattr(X, "responses"):
+        if not hasattr(type(X), "responses"):
             refuse_no_trials(X, "scorer(model, {})")
         truth = getattr(X, "responses", None) if y is None else y
         if truth is None:
