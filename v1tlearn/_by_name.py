@@ -111,7 +111,7 @@ def no_parameter(kind: type, name: str, known: Iterable[str]) -> str:
                 f" Give it to the model inside: {kind.__name__}({others[0]}({name}=...)), or set "
                 f"estimator__{name}."
             )
-    return f"{said} The parameters are {', '.join(sorted(known))}."
+    return f"{said} {_listed(known)}"
 
 
 def public_kinds() -> list[type]:
@@ -148,9 +148,14 @@ def _check_constructor(kind: type, args: tuple[Any, ...], params: dict[str, Any]
         )
     raise TypeError(
         f"{owner} takes {f'only {in_words(by_position)}' if by_position else 'no parameter'} by "
-        f"position, but {len(args)} came: name them, for instance {owner}({known[-1]}=...). The "
-        f"parameters are {', '.join(sorted(known))}."
+        f"position, but {len(args)} came"
+        + (f": name them, for instance {owner}({known[-1]}=...). " if known else ". ")
+        + _listed(known)
     )
+
+
+def _listed(known: list[str]) -> str:
+    return f"The parameters are {', '.join(sorted(known))}." if known else "It has no parameters."
 
 
 def _value_hint(kind: type, name: str, value: Any, allowed: Any) -> str:

@@ -229,7 +229,7 @@ def check_form(stimuli: Any, mouse_ids: Any) -> None:
     TypeError, ValueError
         Saying how the same data are given.
     """
-    if isinstance(stimuli, Mapping):
+    if isinstance(stimuli, Mapping) and not hasattr(stimuli, "shape"):
         if "stimuli" in stimuli and set(map(str, stimuli)) <= {*_ARGUMENTS, "positions"}:
             raise TypeError(
                 f"stimuli is a dict with the keys {list(stimuli)}, the names of arguments: "

@@ -100,6 +100,13 @@ def test_parameters_by_position(trials):
         v1.EnsembleRegressor()
 
 
+def test_a_class_without_parameters():
+    for call in (lambda: v1.Grayscale(True), lambda: v1.Grayscale(nonsense=1)):
+        with pytest.raises(TypeError, match="Grayscale .* It has no parameters"):
+            call()
+    assert not inspect.signature(v1.Grayscale).parameters
+
+
 @pytest.mark.parametrize("name", ["epochs", "cnnregressor__epochs"])
 def test_set_params_guesses_wherever_it_is_called(name, trials):
     est = v1.CNNRegressor()

@@ -170,6 +170,9 @@ class Grayscale(_StimuliTransformer):
     (10, 1, 36, 64)
     """
 
+    def __init__(self) -> None:
+        pass  # a signature without parameters, in place of that of `ByName.__new__`
+
     def _function(self) -> Callable[[np.ndarray], np.ndarray]:
         return _grayscale
 
@@ -191,7 +194,7 @@ def refuse_other_forms(X: Any, method: str, who: str) -> None:
     if isinstance(X, Trials):
         return
     refuse_no_trials(X, f"{method}({{}})")
-    if isinstance(X, Mapping):
+    if isinstance(X, Mapping) and not hasattr(X, "shape"):  # as sparse arrays can be
         raise TypeError(
             f"{who} was given a dict: expected Trials, or the array of one mouse. "
             "Trials.from_arrays(stimuli, behaviors) makes trials of dicts."
