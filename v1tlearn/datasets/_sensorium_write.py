@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from v1tlearn._instead import path_of
 from v1tlearn.datasets.schema import STATISTICS, blocks, recordings_to_dict, validate_recordings
 from v1tlearn.datasets.sensorium import (
     BEHAVIOR_FOLDERS,
@@ -65,7 +66,7 @@ def write_sensorium(
     coordinates in `config.json`. Responses that were not recorded are written as NaN. Each mouse
     is written beside its place and then renamed, so an interrupted call leaves no half of one.
     """
-    folder = Path(folder)
+    folder = path_of("folder", folder, "write_sensorium(recordings, folder)")
     datasets = {
         mouse: dataset.set_coords("position") if "position" in dataset else dataset
         for mouse, dataset in recordings_to_dict(recordings).items()

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import xarray as xr
 
+from v1tlearn._instead import mappings_instead
+
 TIERS = ("train", "validation", "test", "final_test")
 
 BEHAVIOR_NAMES = (
@@ -198,7 +200,7 @@ def recordings_to_dict(
     else:
         raise TypeError(
             f"recordings must be an xarray.DataTree or a mapping {{mouse: xarray.Dataset}}, "
-            f"got {type(recordings).__name__}; wrap one dataset as {{'mouse': dataset}}"
+            f"got {type(recordings).__name__}; {mappings_instead(recordings)}"
         )
     for mouse, node in datasets.items():
         if isinstance(node, xr.DataTree) and not node.children:

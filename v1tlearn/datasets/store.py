@@ -15,6 +15,7 @@ import netCDF4
 import numpy as np
 import xarray as xr
 
+from v1tlearn._instead import path_of
 from v1tlearn.datasets.schema import blocks, recordings_to_dict, validate_recordings
 
 # Variables that stay on disk until used; labels and statistics are small.
@@ -53,7 +54,11 @@ def save_recordings(
         hold what netCDF cannot: an attribute that is not text, numbers or a list of them; a
         dtype such as float16; a mouse id that starts with a sign.
     """
-    path = Path(path)
+    path = path_of("path", path, "save_recordings(recordings, path)")
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {path.absolute().parent} to write {path.name} into; make it first"
+        )
     if compression not in _COMPRESSIONS:
         raise ValueError(f"compression is {compression!r}, expected 'zlib' or None")
     datasets = recordings_to_dict(recordings)

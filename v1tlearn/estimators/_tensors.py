@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from v1tlearn._guesses import did_you_mean, guess
 from v1tlearn.estimators._modules import PUPIL, shift_columns
 from v1tlearn.estimators._moments import ResponseMoments, moments_in_blocks, response_blocks
 from v1tlearn.estimators._placement import (
@@ -180,7 +181,8 @@ def _check_shift_columns(estimator: EncodingRegressor, names: dict[str, list[str
         missing = [c for c in wanted if c not in (columns or [])]
         if missing:
             raise ValueError(
-                f"mouse {mouse!r}: shift_columns asks for {missing}, the columns are {columns}."
+                f"mouse {mouse!r}: shift_columns asks for {missing}, the columns are {columns}"
+                f"{did_you_mean([c for name in missing for c in guess(name, columns or [])])}"
             )
 
 
@@ -203,7 +205,8 @@ def _core_columns(estimator: EncodingRegressor, names: dict[str, list[str] | Non
         missing = [c for c in chosen if c not in columns]
         if missing:
             raise ValueError(
-                f"mouse {mouse!r}: behavior_columns asks for {missing}, the columns are {columns}."
+                f"mouse {mouse!r}: behavior_columns asks for {missing}, the columns are {columns}"
+                f"{did_you_mean([c for name in missing for c in guess(name, columns)])}"
             )
     if not chosen:
         raise ValueError(

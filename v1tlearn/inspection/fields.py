@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from v1tlearn._guesses import did_you_mean, guess
 from v1tlearn.estimators.base import EncodingRegressor
 from v1tlearn.training import draw_seed, numerics, resolve_precision
 from v1tlearn.training.devices import autocast
@@ -202,9 +203,10 @@ def _same_behavior(
     """Standardised behaviour of the core, and the mice whose images it sees with it."""
     columns = estimator.core_columns_
     if strangers := [name for name in behaviors if name not in columns]:
+        found = [column for name in strangers for column in guess(name, columns)]
         raise ValueError(
-            f"behaviors names {strangers}, the core of this model sees the columns {columns}: "
-            "name those only."
+            f"behaviors names {strangers}, the core of this model sees the columns {columns}"
+            f"{did_you_mean(list(map(repr, found)))} Name those only."
         )
     if not columns:
         return [(None, mice)]
@@ -273,14 +275,20 @@ def _known_mice(estimator: EncodingRegressor, mice: Sequence[str] | None) -> lis
     wanted = [mice] if isinstance(mice, str) else [str(mouse) for mouse in mice]
     unknown = [mouse for mouse in wanted if mouse not in estimator.mice_]
     if unknown or not wanted:
-        raise ValueError(f"mice: {unknown or wanted} came, this model has {estimator.mice_}.")
+        found = [name for mouse in unknown for name in guess(mouse, estimator.mice_)]
+        raise ValueError(
+            f"mice: {unknown or wanted} came, this model has {estimator.mice_}"
+            f"{did_you_mean(list(map(repr, found)))}"
+        )
     return list(dict.fromkeys(wanted))
 
 
 def _check(estimator: Any, n_images: Any, noise: str, method: str, batch_size: int | str) -> None:
     if not isinstance(estimator, EncodingRegressor):
+        kind = estimator if isinstance(estimator, type) else type(estimator)
+        what = f"{'the class' if isinstance(estimator, type) else 'an object of the class'}"
         raise TypeError(
-            f"receptive fields are those of one model, a {type(estimator).__name__} came: expected "
+            f"receptive fields are those of one model, {what} {kind.__name__} came: expected "
             "a fitted V1TRegressor, ViTRegressor, CNNRegressor or LNRegressor. Of an ensemble take "
             "the members, estimators_; of a Pipeline its last step."
         )

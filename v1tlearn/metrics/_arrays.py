@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from v1tlearn._instead import refuse_no_array
+
 _OTHER_TRIALS = (
     "y_true and y_pred carry different image ids: they are not the same trials in the same order."
 )
@@ -118,9 +120,12 @@ def blocks_of_neurons(true: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray
 
 
 def _source(name: str, y: Any, keys: list[str] | None) -> _Source:
+    refuse_no_array(name, y, "responses")
     if all(hasattr(y, attribute) for attribute in ("mouse_ids", "mice", "rows", "get")):
         if hasattr(type(y), "responses"):
-            raise TypeError(f"{name} is a Trials; pass the Responses that predict gave.")
+            raise TypeError(
+                f"{name} is a Trials; pass the Responses that predict gave, model.predict(trials)."
+            )
         return _Source(
             name,
             len(y),
@@ -231,7 +236,11 @@ def _mouse_labels(sources: list[_Source], mouse_ids: Any) -> tuple[np.ndarray, l
         raise ValueError("y_true has no trials.")
     for source in sources[1:]:
         if source.n_trials != true.n_trials:
-            raise ValueError(f"y_true has {true.n_trials} trials, y_pred has {source.n_trials}.")
+            raise ValueError(
+                f"y_true has {true.n_trials} trials, y_pred has {source.n_trials}: expected both "
+                "(trials, neurons) of the same trials, as trials.responses and "
+                "model.predict(trials) are."
+            )
     labelled = [s for s in sources if s.mouse_ids is not None and not s.per_mouse]
     labelled += [s for s in sources if s.per_mouse]
     if mouse_ids is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from v1tlearn._instead import refuse_no_trials
 from v1tlearn.metrics.correlation import (
     average_correlation,
     fraction_oracle,
@@ -26,6 +27,14 @@ class MetricScorer:
 
     def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:
         """Score of `estimator.predict(X)` against `y`, or else `X.responses`. Larger is better."""
+        if not hasattr(estimator, "predict"):
+            raise TypeError(
+                f"{self!r} was given a {type(estimator).__name__} as estimator: call it as "
+                "scorer(model, trials). Predictions are compared by the function "
+                f"v1tlearn.metrics.{self.metric.__name__}(trials.responses, predictions)."
+            )
+        if not hasattr(type(X), "responses"):
+            refuse_no_trials(X, "scorer(model, {})")
         truth = getattr(X, "responses", None) if y is None else y
         if truth is None:
             raise ValueError(
