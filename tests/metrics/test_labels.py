@@ -172,7 +172,7 @@ def test_other_units_are_refused(form, multioutput):
         true, others = ({m: r[m] for m in UNITS} for r in (true, others))
     elif form == "one":
         true, others = {"A": true["A"]}, {"A": others["A"]}
-    with pytest.raises(ValueError, match=r"mouse 'A'.*different neurons: number 2 is unit 8"):different neurons: number 2 is unit 8"):
+    with pytest.raises(ValueError, match=r"mouse 'A'.*different neurons: number 2 is unit 8"):
         metrics.single_trial_correlation(true, others, multioutput=multioutput)
 
 

@@ -39,6 +39,7 @@ from v1tlearn.metrics.correlation import (
     single_trial_correlation,
 )
 from v1tlearn.metrics.scorers import scorers
+from v1tlearn.metrics.table import score_table
 from v1tlearn.metrics.variance import fev, feve, normalized_correlation
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "fraction_oracle",
     "normalized_correlation",
     "oracle_correlation",
+    "score_table",
     "scorers",
     "single_trial_correlation",
 ]
