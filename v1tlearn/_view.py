@@ -103,6 +103,23 @@ class View:
             raise ValueError(f"unknown mouse {str(mouse_id)!r}: the recordings are of {names}.")
         return names.index(str(mouse_id))
 
+    def neuron_labels(self, mouse_id: str) -> dict[str, np.ndarray]:
+        """Unit ids and metadata of a mouse's neurons, as far as the recording tells them.
+
+        Parameters
+        ----------
+        mouse_id : str
+
+        Returns
+        -------
+        dict of str to ndarray of shape (n_neurons,)
+            "neuron", the unit ids, "area", "layer", "animal_id", "session" and "scan"; any of them.
+        """
+        self._number(mouse_id)
+        recording = self._recordings[str(mouse_id)]
+        names = [n for n in ("neuron", *NEURON_LABELS) if n in recording.coords]
+        return {n: np.asarray(recording[n].values) for n in names}
+
     @property
     def image_ids(self) -> np.ndarray:
         """Image of every trial, shape (n_trials,); a hash of its content where none was given."""
