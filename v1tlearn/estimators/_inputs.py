@@ -285,6 +285,17 @@ def _check_sizes(estimator: EncodingRegressor, trials: Trials, mouse: str) -> No
             f"mouse {mouse!r}: the trials have {n_neurons} neurons, the model was fitted on "
             f"{estimator.n_neurons_[mouse]}: give the same neurons in the same order."
         )
+    given, fitted = (
+        trials.neuron_labels(mouse).get("neuron"),
+        estimator.neurons_[mouse].get("neuron"),
+    )
+    if difference := told_apart(fitted, given):
+        raise ValueError(
+            f"mouse {mouse!r}: the trials are not of the neurons that the model was fitted on: "
+            f"{difference}. Bring them to the order of model.neurons_[{mouse!r}]['neuron']; where "
+            "the neurons are the same and only their ids are not, give recordings without ids: "
+            "recording.drop_vars('neuron')."
+        )
     shape = trials[trials.rows(mouse)[0][:1]].get("stimuli", mouse).shape[1:]
     same_channels = shape[0] == estimator.image_shape_[0]
     if not same_channels or not estimator.module_.cropper.takes(shape[1:]):
@@ -293,6 +304,31 @@ def _check_sizes(estimator: EncodingRegressor, trials: Trials, mouse: str) -> No
             f"the model was fitted on {tuple(estimator.image_shape_)}."
             f"{channels_last(shape, estimator.image_shape_)}"
         )
+
+
+def told_apart(expected: np.ndarray | None, found: np.ndarray | None) -> str:
+    """Compare the unit ids of as many neurons; of how many there are others tell.
+
+    Parameters
+    ----------
+    expected, found : ndarray of shape (n_neurons,) or None
+        None where they are not known: then neurons go by their place.
+
+    Returns
+    -------
+    str
+        How they differ; empty where they do not, or nothing tells.
+    """
+    if expected is None or found is None or len(expected) != len(found):
+        return ""
+    if np.array_equal(expected, found):
+        return ""
+    ours, theirs = ([str(unit) for unit in units] for units in (expected, found))
+    if ours == theirs:  # numbers of one, text of the other
+        return ""
+    place = next(i for i, (one, other) in enumerate(zip(ours, theirs, strict=True)) if one != other)
+    order = "the same unit ids in another order" if set(ours) == set(theirs) else "other unit ids"
+    return f"{order}, the first at place {place}, where {theirs[place]} came for {ours[place]}"
 
 
 def _check_columns(estimator: EncodingRegressor, trials: Trials, mouse: str) -> None:
@@ -362,6 +398,13 @@ def _as_responses(trials: Trials, y: Any, call: str) -> Responses:
                 f"{len(trials)} trials of {trials.mice} came with {len(y)} responses of {y.mice}. "
                 "Was y permuted or split differently from the trials?"
             )
+        for mouse in trials.mice:
+            ids = [view.neuron_labels(mouse).get("neuron") for view in (trials, y)]
+            if difference := told_apart(*ids):
+                raise ValueError(
+                    f"mouse {mouse!r}: y is of other neurons than the trials: {difference}. Give "
+                    "the trials' own responses."
+                )
         return y._labelled_like(trials)  # permuted within mice: labels of trials
     one = isinstance(y, str | Mapping) or getattr(y, "ndim", 1) == 0 or not hasattr(y, "__len__")
     if one:

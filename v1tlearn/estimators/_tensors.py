@@ -81,10 +81,32 @@ def describe(estimator: EncodingRegressor, trials: Trials, target: Responses) ->
         "core_columns_": core_columns,
         "used_columns_": used,
         "positions_": {m: trials.positions(m) for m in mice},
+        "neurons_": {m: plain_labels(trials.neuron_labels(m)) for m in mice},
         "statistics_": statistics,
     }
     if core_columns:
         out["feature_names_in_"] = np.asarray(core_columns, dtype=object)
+    return out
+
+
+def plain_labels(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Bring labels of neurons to numbers and text, which every file can hold.
+
+    Parameters
+    ----------
+    labels : dict of str to ndarray
+
+    Returns
+    -------
+    dict of str to ndarray
+    """
+    out = {}
+    for name, values in labels.items():
+        if values.dtype.kind in "biuf":
+            values = values.astype(values.dtype.newbyteorder("="))
+        elif values.dtype.kind != "U":
+            values = np.array([str(value) for value in values])
+        out[name] = values
     return out
 
 

@@ -95,6 +95,8 @@ class EnsembleRegressor(
         The mice, in the order of the recordings.
     n_neurons_ : dict of str to int
         Neurons per mouse.
+    neurons_ : dict of str to dict of str to ndarray
+        Per mouse the labels of its neurons, as in the members.
     seed_ : int
         What was drawn from `random_state`.
 
@@ -433,6 +435,7 @@ class EnsembleRegressor(
         first = estimators[0]
         self.estimators_ = estimators
         self.mice_, self.n_neurons_ = list(first.mice_), dict(first.n_neurons_)
+        self.neurons_ = {mouse: dict(labels) for mouse, labels in first.neurons_.items()}
         if hasattr(first, "feature_names_in_"):
             self.feature_names_in_ = first.feature_names_in_
         return self

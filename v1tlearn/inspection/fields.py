@@ -73,7 +73,12 @@ def receptive_fields(
     -------
     dict of str to DataArray (neuron, channel, height, width)
         Per mouse, float32. For "covariance" in units of the responses per standard deviation of
-        a pixel; for "sum" in units of the responses times grey level.
+        a pixel; for "sum" in units of the responses times grey level. ``neuron`` bears the unit ids
+        of the trials at `fit`, with ``area``, ``layer``... beside it; nothing where these had none.
+        ``height`` and ``width`` tell where the pixels that the core sees lie in the images that
+        came to `fit`, in pixels of these from the centre of the upper left one: row j of images
+        that were resized to a quarter lies at 4 j + 1.5. The pixels of the core themselves are the
+        places along both dimensions (``isel``).
 
     Raises
     ------
@@ -95,6 +100,10 @@ def receptive_fields(
     about their mean. Hence the default.
 
     Products are summed up in float32 over 512 images, and in float64 from there on.
+
+    ``height`` grows downwards, as rows of images do. `ImageDisplay.from_fields` draws fields the
+    right way up; xarray's own plots put row 0 at the bottom unless they are told otherwise:
+    ``fields["A"][0, 0].plot(yincrease=False)``.
 
     References
     ----------
@@ -252,11 +261,17 @@ def _labelled(
     values = (fields.cpu().numpy() * scale[:, None]).astype(np.float32)
     model = estimator.module_
     shape = (estimator.image_shape_[0], *model.cropper.output_size)
-    sizes = dict(zip(("neuron", "channel", "height", "width"), (len(values), *shape), strict=True))
+    rows, columns = model.cropper.source_positions()
+    in_pixels = {"units": "pixel"}
     return xr.DataArray(
-        values.reshape(tuple(sizes.values())),
-        dims=list(sizes),
-        coords={name: np.arange(size) for name, size in sizes.items()},
+        values.reshape(len(values), *shape),
+        dims=("neuron", "channel", "height", "width"),
+        coords={
+            **{name: ("neuron", of_all) for name, of_all in estimator.neurons_[mouse].items()},
+            "channel": np.arange(shape[0]),
+            "height": ("height", rows.numpy(), {"long_name": "row of the image", **in_pixels}),
+            "width": ("width", columns.numpy(), {"long_name": "column of the image", **in_pixels}),
+        },
         name="receptive_fields",
         attrs={
             "mouse_id": mouse,
@@ -265,6 +280,7 @@ def _labelled(
             "noise": noise,
             "n_images": n_images,
             "seed": seed,
+            "image_size": list(estimator.image_shape_[1:]),
         },
     )
 
