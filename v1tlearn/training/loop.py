@@ -102,6 +102,22 @@ def train(
         If a micro-batch size is given to a core with batch normalisation, or compilation is asked
         for without a compiler.
     """
+    with memory.remedies_named(*memory.step_in_words(model, data, settings)):
+        _run(model, data, settings, optimizer, schedule, state, validation, score, on_epoch)
+    return state
+
+
+def _run(
+    model: EncodingModel,
+    data: Mapping[str, MouseData],
+    settings: TrainingSettings,
+    optimizer: torch.optim.Optimizer,
+    schedule: Any,
+    state: dict[str, Any],
+    validation: Mapping[str, MouseData] | None,
+    score: Score | None,
+    on_epoch: Callable[[Record], None] | None,
+) -> None:
     device = next(iter(data.values())).device
     _resume(model, optimizer, schedule, state)
     if state["epoch"] == 0:
@@ -141,7 +157,6 @@ def train(
         state["schedule"] = schedule.state_dict()
         model.load_state_dict(state["best"])
         model.eval()
-    return state
 
 
 def resolve_settings(
