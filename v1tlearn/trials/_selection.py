@@ -217,7 +217,7 @@ def _matching(wanted: Any, have: np.ndarray) -> tuple[np.ndarray, list[Any]]:
 def _as_list(wanted: Any) -> list[Any]:
     if isinstance(wanted, xr.DataArray):
         wanted = wanted.values
-    if isinstance(wanted, np.ndarray | np.generic):
+    if hasattr(wanted, "tolist"):
         wanted = wanted.tolist()
     if isinstance(wanted, str | bytes) or not isinstance(wanted, Iterable):
         return [wanted]

@@ -298,7 +298,7 @@ class View:
             if wanted is not None:
                 keep &= pick_trials(name, wanted, self._trial_labels(name))
         view = self if keep.all() else self[keep]
-        if neuron is None and not of_neurons:
+        if not len(view) or (neuron is None and not of_neurons):
             return view._copy()
         ids = {mouse: view.neuron_ids(mouse) for mouse in view.mice}
         coords = {

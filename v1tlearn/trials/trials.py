@@ -35,6 +35,8 @@ class Trials(View):
     """Trials of one or several mice on one axis: what estimators fit, score and predict.
 
     A view: slicing and preprocessing copy no data, and files are read when numbers are needed.
+    ``trials[indices]`` are trials by number, ``trials["A"]`` is one mouse as a `Dataset`; `sel`
+    selects trials and neurons by label.
 
     Parameters
     ----------
