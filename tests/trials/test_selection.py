@@ -275,6 +275,19 @@ def test_wide_recordings_are_read_in_blocks_that_agree():
     )
 
 
+def test_labels_of_neurons_follow_the_selection(trials):
+    labels = trials.sel(neuron={"A": [1002, 1000]}).neuron_labels("A")
+    assert {name: values.tolist() for name, values in labels.items()} == {
+        "neuron": [1002, 1000],
+        "area": ["V1", "V1"],
+        "layer": ["L2/3", "L2/3"],
+    }
+    assert list(trials.responses.neuron_labels("B")) == ["neuron", "area", "layer"]
+    bare = v1.Trials.from_arrays(np.zeros((3, 1, 4, 6)), None, np.ones((3, 2)))
+    assert bare.neuron_labels("mouse") == {}
+    assert bare.sel(neuron=1).neuron_labels("mouse")["neuron"].tolist() == [1]
+
+
 def test_an_empty_view_has_nothing_to_select_from(trials):
     for empty in (trials[:0].sel(neuron=1000), trials.sel(tier=[], neuron={})):
         assert len(empty) == 0

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 import xarray as xr
 
+from v1tlearn.datasets.schema import NEURON_LABELS
 from v1tlearn.trials import _guesses, _summary
 from v1tlearn.trials._reading import BLOCK, DATA, with_neurons
 from v1tlearn.trials._selection import pick_neurons, pick_trials
@@ -159,6 +160,24 @@ class View:
             ids = recording["neuron"].values
             return ids if neurons is None else ids[neurons]
         return neurons
+
+    def neuron_labels(self, mouse_id: str) -> dict[str, np.ndarray]:
+        """Unit ids and metadata of a mouse's neurons, as far as the recording tells them.
+
+        Parameters
+        ----------
+        mouse_id : str
+
+        Returns
+        -------
+        dict of str to ndarray of shape (n_neurons,)
+            "neuron", the unit ids, "area", "layer", "animal_id", "session" and "scan"; any of them.
+        """
+        ids = self._known_neuron_ids(str(mouse_id))
+        labels = {} if ids is None else {"neuron": np.asarray(ids)}
+        described = self._described(str(mouse_id))
+        names = [name for name in NEURON_LABELS if name in described.coords]
+        return labels | {name: np.asarray(described[name].values) for name in names}
 
     def positions(self, mouse_id: str) -> np.ndarray | None:
         """Cortical positions of a mouse's neurons.
