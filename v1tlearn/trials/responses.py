@@ -116,10 +116,15 @@ class Responses(Arithmetic, View):
                     f"mouse {mouse!r}: {len(matrix)} response vectors came for "
                     f"{len(positions)} trials."
                 )
-            if matrix.ndim != 2 or n_neurons not in (0, matrix.shape[1]):
+            if matrix.ndim != 2:
                 raise ValueError(
-                    f"mouse {mouse!r}: values have the shape {matrix.shape}, expected "
-                    f"{(len(positions), n_neurons or 'neurons')} (trials, neurons)."
+                    f"mouse {mouse!r}: values have the shape {matrix.shape}, expected (trials, "
+                    "neurons)."
+                )
+            if n_neurons not in (0, matrix.shape[1]):
+                raise ValueError(
+                    f"mouse {mouse!r}: vectors of {matrix.shape[1]} responses came for {n_neurons} "
+                    "neurons: give one value per neuron, trial by trial of the same mice."
                 )
             matrices[mouse] = matrix
             rows[positions] = np.arange(len(positions))
