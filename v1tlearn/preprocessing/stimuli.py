@@ -15,6 +15,7 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
+from v1tlearn._documentation import DocumentationLinkMixin
 from v1tlearn.nn.images import center_crop, resize
 from v1tlearn.trials import Trials
 
@@ -40,7 +41,9 @@ class StimuliStep:
         return values
 
 
-class _StimuliTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+class _StimuliTransformer(
+    DocumentationLinkMixin, TransformerMixin, BaseEstimator, auto_wrap_output_keys=None
+):
     """A transformer that applies one function to images and needs no fit."""
 
     def _function(self) -> Callable[[np.ndarray], np.ndarray]:

@@ -19,7 +19,9 @@ from sklearn.utils import get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, Options
 from sklearn.utils.validation import check_is_fitted
 
+from v1tlearn._documentation import DocumentationLinkMixin
 from v1tlearn.estimators import CNNRegressor, ViTRegressor, _inputs
+from v1tlearn.estimators._progress import placed, shown_log
 from v1tlearn.estimators.base import EncodingRegressor
 from v1tlearn.search._recordings import describe_recording
 from v1tlearn.search.spaces import CNN_SPACE, V1T_SPACE
@@ -33,7 +35,7 @@ _IRRELEVANT = {"device", "verbose", "random_state", "validation_fraction"}  # fo
 _IRRELEVANT |= {"compile", "micro_batch_size", "checkpoint_activations", "stream_data"}
 
 
-class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
+class HyperbandSearch(DocumentationLinkMixin, MetaEstimatorMixin, BaseEstimator):
     """Search for parameters of a model with Hyperband and a tree-structured Parzen estimator.
 
     Every trial draws parameters, more and more from where good ones were found, and trains a model
@@ -78,7 +80,8 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
     refit : bool, default=True
         Train the best parameters once more, as in their trial, for `predict` and `score`.
     verbose : int, default=0
-        1: a progress bar over trials. Log records at level INFO tell of every trial.
+        1 shows a progress bar over trials; 2 also prints the log, which tells of every trial and
+        its training. The bars of single trials are shown where the model itself has ``verbose=1``.
 
     Attributes
     ----------
@@ -132,6 +135,7 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
     [0, 1]
     """
 
+    _documented_in = "v1tlearn.search"
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "estimator": [HasMethods(["fit", "predict", "get_params"])],
         "space": [dict, None],
@@ -240,7 +244,7 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
         name = self.study_name or type(self.estimator).__name__
         n_jobs = cpu_count() if self.n_jobs == -1 else self.n_jobs
         epochs = (self.min_epochs_, self.estimator.max_epochs, self.reduction_factor)
-        with tempfile.TemporaryDirectory() as folder, backend.quiet():
+        with tempfile.TemporaryDirectory() as folder, backend.quiet(), shown_log(self.verbose):
             shared = self.storage
             if shared is None and n_jobs > 1:
                 shared = Path(folder) / "study.db"
@@ -258,7 +262,9 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
                 self._read_study(backend, study, job)
         if self.refit:
             best = clone(job.estimator).set_params(**self.best_params_)
-            self.best_estimator_ = best.fit(call.trials, call.target, validation=validation)
+            with shown_log(self.verbose), placed("HyperbandSearch refit"):
+                best.fit(call.trials, call.target, validation=validation)
+            self.best_estimator_ = best
         return self
 
     def predict(
