@@ -34,7 +34,7 @@ mlp_dim : int, default=488
 attention : {{"standard", "lsa"}}, default="standard"
     "lsa": tokens do not attend to themselves, and the temperature is learned.
 attention_dropout : float, default=0.2544
-    Dropout of the attention output.
+    Dropout of the attention weights and of the attention output.
 mlp_dropout : float, default=0.2544
     Dropout in the MLPs.
 drop_path : float, default=0.0

@@ -160,7 +160,7 @@ def progress(
         try:
             yield on_epoch
         finally:
-            if state is not None and verbose and state["history"]:
+            if state is not None and state["history"] and not bar.disable:
                 _close(bar, state)
 
 
