@@ -102,7 +102,7 @@ def test_parameters_by_position(trials):
 
 def test_a_class_without_parameters():
     for call in (lambda: v1.Grayscale(True), lambda: v1.Grayscale(nonsense=1)):
-        with pytest.raises(TypeError, match="Grayscale .* It has no parameters"):
+        with pytest.raises(TypeError, match=r"Grayscale .* It has no parameters"):
             call()
     assert not inspect.signature(v1.Grayscale).parameters
 

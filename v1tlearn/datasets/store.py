@@ -101,14 +101,10 @@ def open_recordings(path: str | os.PathLike) -> xr.DataTree:
         If the file is not readable netCDF4 (truncated, broken, of another format) or does not
         hold recordings.
     """
-    path = Path(os.path.abspath(path_of("path", path, "open_recordings(path)")))
-    if path.is_dir() or path.suffix == ".zip":
-        hint = f"; folders and zips in the Sensorium layout: read_sensorium({str(path)!r})"
-    else:
-        hint = ""
+    path = Path(os.path.abspath(path))
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is not a file; expected a netCDF4 file written by save_recordings{hint}"
+            f"{path} is not a file; expected a netCDF4 file written by save_recordings"
         )
     try:
         tree = xr.open_datatree(
@@ -125,7 +121,7 @@ def open_recordings(path: str | os.PathLike) -> xr.DataTree:
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"{path} is not a readable netCDF4 file ({error}); it is broken, truncated or of "
-            f"another format: write it again with save_recordings, or copy it again{hint}"
+            "another format: write it again with save_recordings, or copy it again"
         ) from error
     try:
         validate_recordings(tree, check_values=False)
