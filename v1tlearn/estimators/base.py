@@ -311,7 +311,10 @@ class EncodingRegressor(
     def _make_core(
         self, input_shape: tuple[int, int, int], n_behaviors: int, behavior_mode: str
     ) -> torch.nn.Module:
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} has no core: a model says in _make_core(input_shape, "
+            "n_behaviors, behavior_mode) which Module it has."
+        )
 
     # ----------------------------------------------------------------------------- fitted state
 
