@@ -318,8 +318,9 @@ def draw_scores(axis, table: pd.DataFrame) -> None:
         xytext=(0, 3),
         textcoords="offset points",
     )
-    axis.set(ylabel="single-trial correlation", title="Held-out images")
-    axis.set_ylim(0, 1.15 * values["oracle"])
+    axis.axhline(0, color="k", lw=0.8)
+    axis.set(ylabel="single-trial correlation", title="Held-out images, share of the oracle")
+    axis.set_ylim(min(0, 1.15 * models.min()), 1.15 * values["oracle"])
 
 
 def draw_training(axis, models, ceiling: float) -> None:
@@ -334,8 +335,9 @@ def draw_training(axis, models, ceiling: float) -> None:
         )
     axis.axhline(ceiling, color=model_color("oracle"), lw=1.5, ls="--")
     axis.set(xlabel="epoch", ylabel="validation correlation", title="Training")
-    axis.set_ylim(0, 1.15 * ceiling)
-    axis.legend(frameon=False, ncols=2, loc="lower right")
+    axis.set_ylim(top=1.15 * ceiling)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(0, 0.86))
 
 
 def draw_neuron(axis, name, predicted, recorded, per_neuron) -> None:
