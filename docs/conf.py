@@ -34,17 +34,14 @@ extensions = [
     "numpydoc",
     "myst_parser",
     "sphinx_gallery.gen_gallery",
-    "class_pages",
+    "pages",
 ]
 templates_path = ["_templates"]
 exclude_patterns = ["_build", "auto_examples/**/*.ipynb", "auto_examples/**/*.py"]
 smartquotes = False  # of "auto" and its like they make what is not Python
 toc_object_entries_show_parents = "hide"
 default_role = "py:obj"  # a link where there is such an object, code otherwise
-rst_prolog = f"""
-.. |repository| replace:: {_urls.REPOSITORY_URL}
-.. currentmodule:: v1tlearn
-"""
+rst_prolog = ".. currentmodule:: v1tlearn\n"
 
 intersphinx_mapping = write_inventories(HERE / "generated" / "inventories")
 autosummary_generate = True

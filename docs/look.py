@@ -1,8 +1,8 @@
 """Pictures of the built site on a wide screen and on a phone, and what sticks out there.
 
-``python docs/look.py`` after ``make docs`` writes ``docs/_build/look/PAGE-WIDTH.png`` and lists,
-per page and width, what makes the page itself scroll sideways (which nothing should), and which
-tables and code scroll in a box of their own. It needs Chromium or Chrome.
+``python docs/look.py`` after ``make docs`` writes ``docs/_build/look/PAGE-WIDTH.png`` and lists
+what is cut off: at any width whatever makes the page scroll sideways, at the larger one also tables
+and code, which on a phone may scroll in boxes of their own. It needs Chromium or Chrome.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ FRAME = """<!DOCTYPE html><title>look</title>
 <style>body {{ margin: 0 }} iframe {{ border: 0 }}</style>
 <iframe src="/{page}" width="{width}" height="{height}"></iframe>"""
 MEASURE = """<!DOCTYPE html><title>look</title><pre id="found"></pre><script>
-const asked = {asked};
+const asked = {asked}, PAGE = ".bd-article-container";
 function name(e) {{
   const kind = e.getAttribute("class");
   return e.tagName.toLowerCase() + (kind ? "." + kind.trim().split(/\\s+/).join(".") : "");
 }}
 function boxed(e) {{
   for (let p = e.parentElement; p; p = p.parentElement) {{
+    if (p.matches(PAGE)) return false;
     if (["auto", "scroll", "hidden", "clip"].includes(getComputedStyle(p).overflowX)) return true;
   }}
   return false;
@@ -44,7 +45,8 @@ function boxed(e) {{
 function measure(frame) {{
   const doc = frame.contentDocument, root = doc.documentElement, width = root.clientWidth;
   const outside = [], scrolled = [];
-  for (const e of doc.querySelectorAll("main *")) {{
+  const page = doc.querySelector(PAGE) || root;
+  for (const e of page.querySelectorAll("*")) {{
     const box = e.getBoundingClientRect();
     if (box.width && box.right > width + 1 && !boxed(e)) outside.push(name(e));
     const flow = getComputedStyle(e).overflowX;
@@ -52,7 +54,8 @@ function measure(frame) {{
     if (wider && ["auto", "scroll", "hidden"].includes(flow))
       scrolled.push([name(e), e.scrollWidth, e.clientWidth]);
   }}
-  return {{height: root.scrollHeight, width: root.scrollWidth, outside, scrolled}};
+  const wide = Math.max(root.scrollWidth, width + page.scrollWidth - page.clientWidth);
+  return {{height: root.scrollHeight, width: wide, outside, scrolled}};
 }}
 async function all() {{
   const found = [];
@@ -181,13 +184,14 @@ def main() -> None:
     found = look(args.html, pages, None if args.measure else args.output, browser)
     bad = 0
     for (page, width), measured in found.items():
-        for element, inner, outer in measured["scrolled"]:
-            print(f"{page} at {width}: {element} scrolls, {inner} in {outer} pixels")
         if measured["width"] > width:
-            bad += 1
-            outside = ", ".join(dict.fromkeys(measured["outside"])) or "unknown"
-            print(f"{page} at {width}: {measured['width']} PIXELS WIDE because of {outside}")
-    print(f"{len(found)} views, {bad} wider than their screen")
+            outside = ", ".join(dict.fromkeys(measured["outside"])) or "an unknown element"
+            print(f"{page} at {width}: {measured['width']} pixels wide because of {outside}")
+        cut = measured["scrolled"] if width == max(WIDTHS) else []
+        for element, inner, outer in cut:
+            print(f"{page} at {width}: {element} is cut off, {inner} in {outer} pixels")
+        bad += measured["width"] > width or bool(cut)
+    print(f"{bad} of {len(found)} views are cut off")
     sys.exit(bad > 0)
 
 

@@ -1,4 +1,4 @@
-"""What the pages of classes and examples show beyond what autodoc and numpydoc make of them.
+"""What pages show beyond what Sphinx, autodoc and numpydoc make of them.
 
 Models have some 45 parameters: their lists get a heading per group, after the groups that the
 package itself has, and their signatures, as long as the lists, are left out. "Edit this page" leads
@@ -95,10 +95,16 @@ def link_to_source(app: Sphinx, page: str, template: str, context: dict, doctree
     context["get_edit_provider_and_url"] = lambda: ("GitHub", url)
 
 
+def fill_in_addresses(app: Sphinx, page: str, source: list[str]) -> None:
+    """Put the repository's address, which stands in one place, into pages and their code."""
+    source[0] = source[0].replace("REPOSITORY_URL", app.config.html_context["repository"])
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the above, after numpydoc and the theme."""
     app.connect("autodoc-process-docstring", add_methods, priority=800)
     app.connect("autodoc-process-docstring", add_headings, priority=900)
     app.connect("autodoc-process-signature", shorten_signature, priority=900)
+    app.connect("source-read", fill_in_addresses)
     app.connect("html-page-context", link_to_source, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
