@@ -79,7 +79,7 @@ mouse = trials.mice[0]
 of_mouse = test.sel(mouse_id=mouse)
 recorded, predicted = of_mouse.responses, model.predict(of_mouse)
 per_neuron = average_correlation(recorded, predicted, multioutput="raw_values")
-best = int(np.argmax(per_neuron))
+best = int(np.argmax(per_neuron.values))
 position = recordings[mouse]["position"].values
 
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")

@@ -19,8 +19,9 @@ from v1tlearn.estimators import (
     ViTRegressor,
 )
 from v1tlearn.interop import load_sensorium, load_v1t, save_v1t
+from v1tlearn.metrics import score_table
 from v1tlearn.preprocessing import CenterCrop, Grayscale, ResizeStimuli, TrialStandardizer
-from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials import Responses, Trials, concat
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ __all__ = [
     "Trials",
     "V1TRegressor",
     "ViTRegressor",
+    "concat",
     "fetch_franke2022",
     "fetch_sensorium2022",
     "inspection",
@@ -50,6 +52,7 @@ __all__ = [
     "read_sensorium",
     "save_recordings",
     "save_v1t",
+    "score_table",
     "search",
     "validate_recordings",
     "write_sensorium",

@@ -14,6 +14,7 @@ from sklearn.base import clone
 from sklearn.model_selection import PredefinedSplit
 from sklearn.utils.parallel import Parallel, delayed
 
+from v1tlearn._instead import refuse_no_array, refuse_no_trials
 from v1tlearn.training.seeds import RandomState, draw_seed
 
 __all__ = ["image_train_test_split", "leave_one_mouse_out", "split_by_image", "tier_split"]
@@ -50,6 +51,7 @@ def tier_split(
     >>> [(fit.tolist(), score.tolist()) for fit, score in cv.split()]
     [([0, 1], [2])]
     """
+    refuse_no_trials(trials, "tier_split({})")
     tiers = np.asarray(getattr(trials, "tiers", trials)).astype(str)
     test, train = ([side] if isinstance(side, str) else list(side) for side in (test, train))
     if set(test) & set(train):
@@ -92,6 +94,7 @@ def image_train_test_split(
     ValueError
         If a mouse saw too few images to be on both sides.
     """
+    _check_trials(trials, "image_train_test_split({})")
     train, test = split_by_image(trials.image_ids, test_size, random_state, trials.mouse_ids)
     return trials[train], trials[test]
 
@@ -149,6 +152,12 @@ def leave_one_mouse_out(
             f"a {type(est).__name__} has no transfer: expected one of the models of this package. "
             "The transformers of a Pipeline can be applied to the trials before."
         )
+    if isinstance(est, type):
+        raise TypeError(f"est is the class {est.__name__}: make a model of it, {est.__name__}().")
+    _check_trials(trials, "leave_one_mouse_out(model, {})")
+    for part in (test, validation):
+        if part is not None:
+            _check_trials(part, "leave_one_mouse_out(model, trials, {})")
     if test is None:
         if validation is not None:
             raise ValueError("validation is for use with test: without it, tiers decide.")
@@ -241,6 +250,7 @@ def split_by_image(
     ValueError
         If `fraction` is not between 0 and 1, lengths differ, or a mouse cannot be split.
     """
+    refuse_no_array("image_ids", image_ids, "image_ids")
     images = _codes(image_ids)
     mouse_ids = np.full(len(images), "all") if mouse_ids is None else np.asarray(mouse_ids)
     if len(mouse_ids) != len(images):
@@ -274,6 +284,16 @@ def split_by_image(
         f"mouse {str(name)!r}: found no split of the images that leaves it trials on both sides; "
         f"it saw {int((counts[:, np.argmax(short)] > 0).sum())} images. Give a validation set "
         "instead, or train on everything with validation_fraction=0."
+    )
+
+
+def _check_trials(trials: Any, call: str) -> None:
+    if hasattr(type(trials), "tiers") and hasattr(type(trials), "sel"):
+        return
+    refuse_no_trials(trials, call)
+    raise TypeError(
+        f"{call.partition('(')[0]} was given a {type(trials).__name__}: expected Trials, of arrays "
+        f"{call.format('Trials.from_arrays(stimuli, behaviors, responses)')}."
     )
 
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import v1tlearn as v1
-from v1tlearn import _view
 from v1tlearn.estimators import _encode
 from v1tlearn.training import memory
+from v1tlearn.trials import _view
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (6, 1, 12, 16), dtype=np.uint8)

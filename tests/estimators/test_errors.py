@@ -103,7 +103,7 @@ def test_patches_and_filters_larger_than_the_image(kind, params, parts, trials, 
         (lambda s, b, r: (s["A"][:0], None, r["A"][:0], []), ValueError, ["stimuli is empty"]),
         (lambda s, b, r: ({}, None, {}), ValueError, ["empty dict"]),
         (lambda s, b, r: ([], None, [], []), ValueError, ["empty list"]),
-        (lambda s, b, r: ("images", None, r), TypeError, ["stimuli is a str", "Trials"]),
+        (lambda s, b, r: ("images", None, r), TypeError, ["the path 'images'", "Trials.open"]),
         (lambda s, b, r: (None, None, r), TypeError, ["stimuli is a NoneType"]),
         (lambda s, b, r: (s, b), ValueError, ["responses are missing", "Trials(...)"]),
     ],
@@ -212,15 +212,54 @@ def test_images_that_cannot_be_split(data, small):
 
 
 def test_an_unknown_mouse(data, small, fitted, trials):
-    message = says("unknown mouse 'C'", "fitted on ['A', 'B']", "fit again")
+    message = says(
+        "unknown mouse 'C'", "fitted on ['A', 'B']", "model.transfer(trials.sel(mouse_id=['C'])"
+    )
+    strange = [{"C": field["A"]} for field in data]
+    with pytest.raises(ValueError, match=message) as error:
+        fitted.predict(*strange[:2])
+    assert "Did you mean" not in str(error.value)
     with pytest.raises(ValueError, match=message):
-        fitted.predict({"C": data[0]["A"]}, {"C": data[1]["A"]})
+        fitted.score(Trials.from_arrays(*strange))
     with pytest.raises(ValueError, match=says("unknown mouse 'B'", "['A']")):
         small(max_epochs=1).fit(trials.sel(mouse_id="A")).score(trials)
 
 
+def test_the_call_for_a_new_mouse_is_the_right_one(data, fitted):
+    model, trials = fitted, Trials.from_arrays(*({"C": field["A"]} for field in data))
+    with pytest.raises(ValueError, match="unknown mouse 'C'") as error:
+        model.predict(trials)
+    call = re.search(r"new = (model\.transfer\(.*?\]\)\))", str(error.value))[1]
+    new = eval(call)
+    assert new.predict(trials).mice == ["C"]
+
+
+def test_a_mouse_whose_name_is_written_otherwise(data, fitted):
+    with pytest.raises(ValueError, match=says("unknown mouse 'a'", "Did you mean 'A'?")):
+        fitted.predict({"a": data[0]["A"]}, {"a": data[1]["A"]})
+
+
+def test_mice_that_differ_as_number_and_text_are_the_same(data, small):
+    named = [{1: field["A"]} for field in data]
+    model = small(max_epochs=1).fit(*named)
+    assert list(model.predict({"1": data[0]["A"]}, {"1": data[1]["A"]})) == ["1"]
+
+
+def test_several_unknown_mice_are_all_named(data, fitted):
+    names = {"A": "C", "B": "D"}
+    with pytest.raises(ValueError, match="unknown mice 'C' and 'D'"):
+        fitted.predict(*({names[m]: v for m, v in field.items()} for field in data[:2]))
+
+
+def test_new_mice_cannot_join_a_model_later(data, small, trials):
+    model = small(max_epochs=1).fit(trials)
+    with pytest.raises(ValueError, match=says("unknown mouse 'C'", "fit anew", "all mice")):
+        model.partial_fit(*({**field, "C": field["A"]} for field in data))
+
+
 def test_an_unknown_mouse_in_the_validation_set(small, trials, test_trials):
-    with pytest.raises(ValueError, match="unknown mouse 'B'"):
+    message = says("unknown mouse 'B' in the validation set", "validation.sel(mouse_id=['A'])")
+    with pytest.raises(ValueError, match=message):
         small().fit(trials.sel(mouse_id="A"), validation=test_trials)
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 import v1tlearn as v1
-from v1tlearn.inspection import receptive_fields
+from v1tlearn.inspection import fit_gaussians, receptive_fields
 
 SHAPE = (12, 16)
 SMALL = {
@@ -245,6 +246,66 @@ def test_seed_decides(fit):
     generator = np.random.default_rng(0)
     drawn = [receptive_fields(estimator, 40, random_state=generator)["A"] for _ in range(2)]
     assert not np.allclose(*drawn)
+
+
+def test_fields_bear_the_labels_of_the_neurons(fit, trials):
+    field = receptive_fields(fit(v1.CNNRegressor), 20)["B"]
+    responses = trials.sel(mouse_id="B").responses["B"]
+    for name in ("neuron", "area", "layer", "animal_id", "session", "scan"):
+        assert field[name].values.tolist() == responses[name].values.tolist()
+    assert field["neuron"].values.tolist() == [1, 2, 3]  # of the simulated recordings
+    weighted = (field * responses.mean("trial")).transpose("neuron", ...)
+    np.testing.assert_allclose(
+        weighted.values,
+        field.values * responses.values.mean(0)[:, None, None, None],
+        rtol=1e-5,
+    )
+    gaussians = fit_gaussians(field)
+    assert gaussians["neuron"].values.tolist() == [1, 2, 3]
+
+
+def test_neurons_without_ids_go_by_their_place(fit, trials):
+    """A count from 0 would be aligned with unit ids that count from 1."""
+    plain = {m: trials.get("responses", m) for m in trials.mice}
+    stimuli = {m: trials.get("stimuli", m) for m in trials.mice}
+    estimator = copy.deepcopy(fit(v1.LNRegressor, behavior_mode="none")).fit(stimuli, None, plain)
+    field = receptive_fields(estimator, 20)["B"]
+    assert "neuron" not in field.coords
+    recorded = trials.sel(mouse_id="B").responses["B"].mean("trial")
+    assert (field * recorded).sizes["neuron"] == 3
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{}, {"crop_scale": 0.75}, {"image_size": (6, 8)}, {"crop_scale": 0.8, "image_size": (12, 6)}],
+)
+def test_pixels_lie_where_the_model_looks_in_the_recorded_image(fit, params):
+    """The place of a neuron's field, weighted, is that of the derivative by the recorded image."""
+    estimator = fit(v1.LNRegressor, behavior_mode="none", position_network=False, **params)
+    field = receptive_fields(estimator, 20_000, mice=["A"], noise="gaussian")["A"][:, 0]
+    assert field.attrs["image_size"] == list(SHAPE)
+    images = torch.randn(200, 1, *SHAPE, generator=torch.Generator().manual_seed(0))
+    images.requires_grad_()
+    model = estimator.module_
+    outputs = model.respond("A", model.encode("A", model.cropper(images), None))
+    weight = np.abs(field) ** 2
+    for neuron in range(4):
+        (slope,) = torch.autograd.grad(outputs[:, neuron].sum(), images, retain_graph=True)
+        energy = slope.mean(0)[0].numpy() ** 2
+        for name, axis in (("height", 1), ("width", 0)):
+            places = np.arange(SHAPE[1 - axis])
+            expected = (energy.sum(axis) * places).sum() / energy.sum()
+            of_neuron = weight[neuron].sum({"height", "width"} - {name})
+            found = float((of_neuron * of_neuron[name]).sum() / of_neuron.sum())
+            assert abs(found - expected) < 1  # chance, and crops that round
+
+
+def test_fields_survive_a_file(fit, tmp_path):
+    field = receptive_fields(fit(v1.CNNRegressor, image_size=(6, 8)), 20)["A"]
+    field.to_netcdf(tmp_path / "fields.nc")
+    with xr.open_dataarray(tmp_path / "fields.nc") as again:
+        xr.testing.assert_identical(again.drop_attrs(), field.drop_attrs())
+    assert field["height"].values.tolist() == [2 * j + 0.5 for j in range(6)]
 
 
 def test_some_mice_and_untouched_global_numbers(fit):

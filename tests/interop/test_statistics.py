@@ -148,6 +148,14 @@ def test_recordings_bring_positions_names_and_more_mice(tree, run):
     for mouse in "AB":
         np.testing.assert_array_equal(est.positions_[mouse], tree[mouse]["position"].values)
         assert est.behavior_names_[mouse] == FIVE
+        labels = est.neurons_[mouse]
+        for name in ("neuron", "area", "layer", "animal_id", "session", "scan"):
+            assert labels[name].tolist() == tree[mouse][name].values.tolist()
+
+
+def test_without_recordings_neurons_have_no_ids(run):
+    est = load_v1t(run[0])
+    assert est.neurons_ == {"A": {}, "B": {}}
 
 
 def published_run(published, tree, names, tmp_path, **changed):

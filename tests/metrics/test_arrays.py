@@ -203,6 +203,9 @@ class CountingResponses:
     def __len__(self):
         return N
 
+    def __getitem__(self, key):
+        return xr.DataArray(TRUE["A"], dims=("trial", "neuron")) if key == "A" else self
+
     def rows(self, mouse):
         return np.arange(N), np.arange(N)
 
@@ -289,7 +292,7 @@ class TestErrors:
             (np.zeros(20), r"shape \(20,\).*reshape to \(-1, 1\)"),
             (np.zeros((20, 1, 5)), r"shape \(20, 1, 5\)"),
             (objects([np.zeros((2, 2))] * 20), r"y_pred\[0\] has shape \(2, 2\)"),
-            ({"0": np.zeros(20)}, r"mouse '0': y_pred has shape \(20,\)"),
+            ({"mouse": np.zeros(20)}, r"mouse 'mouse': y_pred has shape \(20,\)"),
         ],
     )
     def test_shapes(self, wrong, message):
@@ -297,7 +300,7 @@ class TestErrors:
             single_trial_correlation(TRUE["A"], wrong)
 
     def test_types(self):
-        with pytest.raises(TypeError, match="mouse '0': y_pred has dtype"):
+        with pytest.raises(TypeError, match="mouse 'mouse': y_pred has dtype"):
             single_trial_correlation(TRUE["A"], PRED["A"].astype(str))
         with pytest.raises(TypeError, match="y_pred is a Trials"):
             single_trial_correlation(TRIALS.responses, TRIALS)

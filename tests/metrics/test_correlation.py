@@ -36,7 +36,7 @@ def make_data(seed=0, n_images=12, neurons=5, max_repeats=6, noise=1.0):
 
 def raw(metric, data, **kwargs):
     kwargs = {"image_ids": data["ids"], "multioutput": "raw_values", **kwargs}
-    return metric(*ARGUMENTS[metric](data), **kwargs)
+    return np.asarray(metric(*ARGUMENTS[metric](data), **kwargs))
 
 
 def corr(x, y):
@@ -306,10 +306,10 @@ def test_a_mouse_without_records_is_left_out_with_a_warning():
 def test_errors_name_the_mouse():
     data = make_data()
     nan = np.where(np.arange(5) == 2, np.nan, data["pred"])
-    with pytest.raises(ValueError, match="mouse '0': y_pred holds NaN or Inf"):
+    with pytest.raises(ValueError, match="mouse 'mouse': y_pred holds NaN or Inf"):
         single_trial_correlation(data["true"], nan)
     inf = np.where(np.arange(5) == 2, np.inf, data["true"])
-    with pytest.raises(ValueError, match="mouse '0': y_true holds Inf"):
+    with pytest.raises(ValueError, match="mouse 'mouse': y_true holds Inf"):
         single_trial_correlation(inf, data["pred"])
     with pytest.raises(ValueError, match=r"mouse 'b'.*at least 2 trials, got 1"):
         single_trial_correlation({"b": [[1.0, 2.0]]}, {"b": [[1.0, 2.0]]})

@@ -1,14 +1,22 @@
+import logging
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import sklearn
 import xarray as xr
 from sklearn.base import BaseEstimator, RegressorMixin, clone
-from sklearn.metrics import check_scoring, get_scorer
+from sklearn.inspection import permutation_importance
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import check_scoring, get_scorer, get_scorer_names
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
+    KFold,
     RandomizedSearchCV,
     cross_val_predict,
     cross_val_score,
@@ -169,3 +177,115 @@ def test_plain_arrays():
         metrics.scorers["average_correlation"](Constant(), X, X[:, :2])
     with pytest.raises(ValueError, match=r"scorers\['feve'\] needs responses"):
         metrics.scorers["feve"](Constant(), X)
+
+
+# By name ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scikit_learn_knows_the_names(name):
+    assert name in get_scorer_names()
+    assert get_scorer(name) == metrics.scorers[name]
+    assert check_scoring(Cheat(), scoring=name) == metrics.scorers[name]
+
+
+@pytest.mark.parametrize("routing", [False, True])
+def test_searches_and_cross_validation_by_name(routing):
+    groups, cv = TRIALS.image_ids, GroupKFold(3)
+    with sklearn.config_context(enable_metadata_routing=routing):
+        labels = {"params": {"groups": groups}} if routing else {"groups": groups}
+        options = {"cv": cv, "error_score": "raise"} | labels
+        scorer = metrics.scorers["average_correlation"]
+        by_name = cross_val_score(Cheat(), TRIALS, scoring="average_correlation", **options)
+        np.testing.assert_array_equal(
+            by_name, cross_val_score(Cheat(), TRIALS, scoring=scorer, **options)
+        )
+        several = cross_validate(Cheat(), TRIALS, scoring=list(NAMES), **options)
+        np.testing.assert_array_equal(several["test_average_correlation"], by_name)
+        assert all(f"test_{name}" in several for name in NAMES)
+        for search in (GridSearchCV, RandomizedSearchCV):
+            fitted = search(
+                Cheat(),
+                {"alpha": [0.0, 3.0]},
+                scoring="single_trial_correlation",
+                cv=cv,
+                error_score="raise",
+                **({} if search is GridSearchCV else {"n_iter": 2, "random_state": 0}),
+            ).fit(TRIALS, groups=groups)
+            assert fitted.best_params_ == {"alpha": 0.0}
+            assert fitted.score(TRIALS) == pytest.approx(1)
+
+
+def test_nested_searches_by_name_in_processes():
+    inner = GridSearchCV(
+        Cheat(),
+        {"alpha": [0.0, 3.0]},
+        scoring="normalized_correlation",
+        cv=KFold(2, shuffle=True, random_state=0),
+        error_score="raise",
+    )
+    scores = cross_val_score(
+        inner,
+        TRIALS,
+        groups=TRIALS.image_ids,
+        cv=GroupKFold(2),
+        scoring="average_correlation",
+        n_jobs=2,
+        error_score="raise",
+    )
+    np.testing.assert_allclose(scores, 1)
+
+
+def test_names_of_scikit_learn_are_as_before():
+    X = np.random.default_rng(0).standard_normal((20, 3))
+    found = permutation_importance(
+        LinearRegression().fit(X, X[:, 0]), X, X[:, 0], scoring="r2", random_state=0
+    )
+    assert found.importances_mean.argmax() == 0
+    with pytest.raises(ValueError, match="'scoring' parameter of cross_val_score must be"):
+        cross_val_score(LinearRegression(), X, X[:, 0], scoring="correlation_average")
+
+
+def test_without_the_table_of_scikit_learn_the_scorers_remain(monkeypatch, caplog):
+    monkeypatch.delattr("sklearn.metrics._scorer._SCORERS")
+    with caplog.at_level(logging.INFO, logger="v1tlearn"):
+        sys.modules[type(metrics.scorers["feve"]).__module__].register()
+    assert "use v1tlearn.metrics.scorers" in caplog.text
+    assert cross_val_score(Cheat(0.0), TRIALS, scoring=metrics.scorers["feve"], cv=2).shape == (2,)
+
+
+IMPORTED_LATE = """
+import numpy as np
+import sklearn.metrics._scorer as module
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+theirs = module._SCORERS["feve"] = module.get_scorer("r2")
+import v1tlearn as v1
+
+class First(RegressorMixin, BaseEstimator):
+    def fit(self, X, y):
+        return self
+    def predict(self, X):
+        return X[:, :2]
+
+X = np.random.default_rng(0).standard_normal((30, 3))
+assert np.allclose(cross_val_score(First(), X, X[:, :2], scoring="single_trial_correlation"), 1)
+search = GridSearchCV(First(), {}, scoring="single_trial_correlation").fit(X, X[:, :2])
+assert np.isclose(search.best_score_, 1)
+assert module._SCORERS["feve"] is theirs
+assert v1.metrics.scorers["feve"].metric is v1.metrics.feve
+"""
+
+
+def test_tools_imported_before_know_the_names_and_taken_ones_stay_with_their_owner():
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", IMPORTED_LATE],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'feve' scores as another package has it" in done.stderr

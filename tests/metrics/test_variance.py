@@ -32,7 +32,7 @@ def values(metric, true, pred, ids, **kwargs):
     arguments = (true,) if metric is fev else (true, pred)
     if metric is feve:
         kwargs.setdefault("threshold", -np.inf)
-    return metric(*arguments, image_ids=ids, multioutput="raw_values", **kwargs)
+    return np.asarray(metric(*arguments, image_ids=ids, multioutput="raw_values", **kwargs))
 
 
 ALL = (fev, feve, normalized_correlation)
@@ -234,5 +234,5 @@ def test_a_silent_or_unrecorded_neuron_is_nan_and_left_out(metric, value):
 @pytest.mark.parametrize("metric", ALL)
 def test_no_repeated_image_is_an_error(metric):
     true, pred, ids, _ = make_data()
-    with pytest.raises(ValueError, match="mouse '0': no image is repeated"):
+    with pytest.raises(ValueError, match="mouse 'mouse': no image is repeated"):
         values(metric, true, pred, np.arange(len(ids)))

@@ -93,6 +93,29 @@ def test_cropper_equals_the_functions():
     assert nn.ImageCropper((144, 256), crop_scale=0.8).output_size == (115, 204)
 
 
+@given(sides, sides, scales, st.tuples(st.integers(1, 50), st.integers(1, 50)) | st.none())
+def test_source_positions_are_what_ramps_show(height, width, scale, size):
+    cropper = nn.ImageCropper((height, width), crop_scale=scale, image_size=size)
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    shown = cropper(torch.stack((y, x))[:, None].double())
+    rows, columns = cropper.source_positions()
+    assert (len(rows), len(columns)) == cropper.output_size
+    # enlarged images are continued as they end, positions go on
+    cropped = nn.center_crop(torch.stack((y, x))[:, None], scale)
+    rows = rows.clamp(cropped[0].min(), cropped[0].max())
+    columns = columns.clamp(cropped[1].min(), cropped[1].max())
+    torch.testing.assert_close(shown[0, 0], rows[:, None].expand(cropper.output_size))
+    torch.testing.assert_close(shown[1, 0], columns.expand(cropper.output_size))
+
+
+def test_source_positions_of_a_quarter():
+    rows, columns = nn.ImageCropper((144, 256), image_size=(36, 64)).source_positions()
+    assert rows.tolist() == [4 * j + 1.5 for j in range(36)]
+    assert columns.tolist() == [4 * j + 1.5 for j in range(64)]
+    rows, columns = nn.ImageCropper((2, 2), image_size=(4, 4)).source_positions()
+    assert rows.tolist() == [-0.25, 0.25, 0.75, 1.25]  # edge to edge
+
+
 def test_only_mice_with_a_stimulus_shifter_are_moved():
     shifter = nn.StimulusShifter(max_shift=0.5)
     cropper = nn.ImageCropper((20, 30), crop_scale=0.5, shifters={"a.b": shifter})

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from v1tlearn._instead import path_of
 from v1tlearn.datasets.schema import STATISTICS, blocks, recordings_to_dict, validate_recordings
 from v1tlearn.datasets.sensorium import (
     BEHAVIOR_FOLDERS,
@@ -27,7 +28,7 @@ from v1tlearn.datasets.sensorium import (
 
 
 def write_sensorium(
-    recordings: xr.DataTree | Mapping[str, xr.Dataset],
+    recordings: xr.DataTree | Mapping[str, xr.Dataset] | xr.Dataset,
     folder: str | os.PathLike,
     zip: bool = False,
 ) -> list[Path]:
@@ -35,9 +36,10 @@ def write_sensorium(
 
     Parameters
     ----------
-    recordings : DataTree or mapping {mouse: Dataset}
-        Each with `stimuli`, `responses` and the coordinate `tier`. Read block by block, so lazily
-        opened recordings are never whole in memory.
+    recordings : DataTree, mapping {mouse: Dataset}, or Dataset
+        Several mice, or one: a child of a DataTree, or a dataset whose attribute `mouse_id` names
+        it. Each with `stimuli`, `responses` and the coordinate `tier`. Read block by block, so
+        lazily opened recordings are never whole in memory.
     folder : path
         Where the mice go, as `static{mouse}-GrayImageNet` (one channel) or `-ColorImageNet`; made
         if missing.
@@ -64,7 +66,7 @@ def write_sensorium(
     coordinates in `config.json`. Responses that were not recorded are written as NaN. Each mouse
     is written beside its place and then renamed, so an interrupted call leaves no half of one.
     """
-    folder = Path(folder)
+    folder = path_of("folder", folder, "write_sensorium(recordings, folder)")
     datasets = {
         mouse: dataset.set_coords("position") if "position" in dataset else dataset
         for mouse, dataset in recordings_to_dict(recordings).items()

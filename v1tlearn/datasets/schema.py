@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import xarray as xr
 
+from v1tlearn._instead import mappings_instead
+
 TIERS = ("train", "validation", "test", "final_test")
 
 BEHAVIOR_NAMES = (
@@ -135,13 +137,33 @@ def blocks(
         yield start, array[start : start + step].values
 
 
-def recordings_to_dict(recordings: xr.DataTree | Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+def leaf_name(node: xr.DataTree) -> str | None:
+    """Return the mouse that one node of a DataTree is: its name, or its attribute `mouse_id`.
+
+    Parameters
+    ----------
+    node : DataTree
+        Without children.
+
+    Returns
+    -------
+    str or None
+        None where neither tells.
+    """
+    name = node.name if node.name is not None else node.attrs.get("mouse_id")
+    return None if name is None else str(name)
+
+
+def recordings_to_dict(
+    recordings: xr.DataTree | Mapping[str, xr.Dataset | xr.DataTree] | xr.Dataset,
+) -> dict[str, xr.Dataset]:
     """Return recordings as a plain dict {mouse: dataset}, whichever form they came in.
 
     Parameters
     ----------
-    recordings : DataTree or mapping {mouse: Dataset}
-        One child, or dataset, per mouse.
+    recordings : DataTree, mapping {mouse: Dataset or DataTree}, or Dataset
+        One child, or dataset, per mouse; or one mouse alone: a child of a DataTree, or a dataset
+        whose attribute `mouse_id` names it.
 
     Returns
     -------
@@ -155,7 +177,11 @@ def recordings_to_dict(recordings: xr.DataTree | Mapping[str, xr.Dataset]) -> di
     ValueError
         If there is no mouse, a mouse has a name that files cannot hold, or the tree is nested.
     """
-    if isinstance(recordings, xr.DataTree):
+    if isinstance(recordings, xr.DataTree) and _is_named_leaf(recordings):
+        datasets = {leaf_name(recordings): recordings.to_dataset()}
+    elif isinstance(recordings, xr.Dataset) and "mouse_id" in recordings.attrs:
+        datasets = {str(recordings.attrs["mouse_id"]): recordings}
+    elif isinstance(recordings, xr.DataTree):
         if recordings.data_vars:
             found = ", ".join(map(str, recordings.data_vars))
             raise ValueError(
@@ -174,8 +200,11 @@ def recordings_to_dict(recordings: xr.DataTree | Mapping[str, xr.Dataset]) -> di
     else:
         raise TypeError(
             f"recordings must be an xarray.DataTree or a mapping {{mouse: xarray.Dataset}}, "
-            f"got {type(recordings).__name__}; wrap one dataset as {{'mouse': dataset}}"
+            f"got {type(recordings).__name__}; {mappings_instead(recordings)}"
         )
+    for mouse, node in datasets.items():
+        if isinstance(node, xr.DataTree) and not node.children:
+            datasets[mouse] = node.to_dataset()
     if not datasets:
         raise ValueError("recordings hold no mouse; expected at least one")
     for mouse, dataset in datasets.items():
@@ -187,8 +216,12 @@ def recordings_to_dict(recordings: xr.DataTree | Mapping[str, xr.Dataset]) -> di
     return datasets
 
 
+def _is_named_leaf(node: xr.DataTree) -> bool:
+    return bool(node.data_vars) and not node.children and leaf_name(node) is not None
+
+
 def validate_recordings(
-    recordings: xr.DataTree | Mapping[str, xr.Dataset], *, check_values: bool = True
+    recordings: xr.DataTree | Mapping[str, xr.Dataset] | xr.Dataset, *, check_values: bool = True
 ) -> None:
     """Check that recordings follow the schema.
 
@@ -197,8 +230,9 @@ def validate_recordings(
 
     Parameters
     ----------
-    recordings : DataTree or mapping {mouse: Dataset}
-        One child, or dataset, per mouse.
+    recordings : DataTree, mapping {mouse: Dataset}, or Dataset
+        One child, or dataset, per mouse; or one mouse alone: a child of a DataTree, or a dataset
+        whose attribute `mouse_id` names it.
     check_values : bool, default=True
         Also read stimuli, behaviors and responses, block by block, and look for values that are
         not finite. False checks names, dimensions, dtypes and labels only, and reads no trial.

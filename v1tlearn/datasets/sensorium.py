@@ -20,6 +20,7 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
+from v1tlearn._instead import path_of
 from v1tlearn.datasets._sensorium_cache import cached_trials
 from v1tlearn.datasets._trial_files import (
     FolderFiles,
@@ -134,10 +135,12 @@ def read_sensorium(
     ----------
     Willeke et al. 2022, The Sensorium competition, arXiv:2206.08666; Franke et al. 2022, Nature.
     """
-    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
+    alone = isinstance(path, str | os.PathLike | xr.DataTree | xr.Dataset | Mapping)
+    call = "read_sensorium(path) or read_sensorium([path, ...])"
+    paths = [path_of("path", one, call) for one in ([path] if alone else path)]
     if not paths:
         raise ValueError("no paths given; expected at least one folder or zip of a mouse")
-    found = [mouse for one in paths for mouse in _find_mice(Path(one))]
+    found = [mouse for one in paths for mouse in _find_mice(one)]
     datasets: dict[str, xr.Dataset] = {}
     origins: dict[str, str] = {}
     for (_, files), name in zip(found, _mouse_names(found, names), strict=True):
@@ -169,6 +172,11 @@ def _find_mice(path: Path) -> list[tuple[str, FolderFiles | ZipFiles]]:
         raise FileNotFoundError(
             f"{path} does not exist; expected a folder or zip in the Sensorium layout"
         )
+    if path.is_file() and path.suffix in (".nc", ".h5", ".hdf5", ".cdf"):
+        raise ValueError(
+            f"{path} is no folder or zip in the Sensorium layout; recordings that are kept as "
+            f"netCDF are opened by open_recordings({str(path)!r}) or Trials.open"
+        )
     if path.is_file():
         return _mice_in_zip(path)
     if (path / "data" / "images").is_dir():
@@ -195,10 +203,10 @@ def _mice_in_zip(path: Path) -> list[tuple[str, FolderFiles | ZipFiles]]:
     try:
         directory = ZipDirectory.read(path)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, struct.error) as error:
-        raise ValueError(
-            f"{path} is not a readable zip ({error}); it is probably truncated: download or copy "
-            "it again"
-        ) from error
+        why = "it is probably truncated: download or copy it again"
+        if path.suffix != ".zip" and not zipfile.is_zipfile(path):
+            why = "expected the folder or zip of a mouse, or a folder of these"
+        raise ValueError(f"{path} is not a readable zip ({error}); {why}") from error
     numbered = re.compile(r"\d+\.npy")
     prefixes = {
         folder.removesuffix("data/images")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
+import zipfile
 from collections.abc import Mapping
 from numbers import Number
 from pathlib import Path
@@ -14,10 +15,14 @@ import netCDF4
 import numpy as np
 import xarray as xr
 
+from v1tlearn._instead import path_of
 from v1tlearn.datasets.schema import blocks, recordings_to_dict, validate_recordings
 
 # Variables that stay on disk until used; labels and statistics are small.
 STREAMED = ("stimuli", "responses", "expected_responses")
+
+# Marks a file that holds responses without stimuli.
+RESPONSES_FILE = "v1tlearn responses"
 
 _COMPRESSIONS = ("zlib", None)
 # Names that netCDF or xarray give a meaning of their own, so that they would not come back.
@@ -25,7 +30,7 @@ _RESERVED_ATTRS = {"_FillValue", "missing_value", "scale_factor", "add_offset", 
 
 
 def save_recordings(
-    recordings: xr.DataTree | Mapping[str, xr.Dataset],
+    recordings: xr.DataTree | Mapping[str, xr.Dataset] | xr.Dataset,
     path: str | os.PathLike,
     compression: Literal["zlib"] | None = "zlib",
 ) -> None:
@@ -33,8 +38,9 @@ def save_recordings(
 
     Parameters
     ----------
-    recordings : DataTree or mapping {mouse: Dataset}
-        Read block by block, so lazily opened recordings are never whole in memory.
+    recordings : DataTree, mapping {mouse: Dataset}, or Dataset
+        Several mice, or one: a child of a DataTree, or a dataset whose attribute `mouse_id` names
+        it. Read block by block, so lazily opened recordings are never whole in memory.
     path : path
         The file; one that exists is replaced when the new one is complete.
     compression : {"zlib", None}, default="zlib"
@@ -48,25 +54,64 @@ def save_recordings(
         hold what netCDF cannot: an attribute that is not text, numbers or a list of them; a
         dtype such as float16; a mouse id that starts with a sign.
     """
-    path = Path(path)
+    path = path_of("path", path, "save_recordings(recordings, path)")
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {path.absolute().parent} to write {path.name} into; make it first"
+        )
     if compression not in _COMPRESSIONS:
         raise ValueError(f"compression is {compression!r}, expected 'zlib' or None")
     datasets = recordings_to_dict(recordings)
     validate_recordings(datasets, check_values=False)
-    root_attrs = recordings.attrs if isinstance(recordings, xr.DataTree) else {}
+    several = isinstance(recordings, xr.DataTree) and recordings.children
+    root_attrs = recordings.attrs if several else {}
     _check_attrs("recordings", root_attrs)
     for mouse, dataset in datasets.items():
         _check_fits(mouse, dataset)
         _check_not_reading_from(path, mouse, dataset)
+    _write(datasets, path, root_attrs, STREAMED, compression)
+
+
+def save_groups(
+    datasets: Mapping[str, xr.Dataset], path: str | os.PathLike, attrs: Mapping[str, Any]
+) -> None:
+    """Write datasets that are no whole recordings, such as responses alone, a group per mouse.
+
+    Parameters
+    ----------
+    datasets : mapping {mouse: Dataset}
+        In memory.
+    path : path
+        The file; one that exists is replaced when the new one is complete.
+    attrs : mapping
+        Attributes of the whole file.
+
+    Raises
+    ------
+    ValueError
+        If they hold what netCDF cannot.
+    """
+    for mouse, dataset in datasets.items():
+        _check_fits(mouse, dataset)
+    _write(datasets, Path(path), attrs, (), None)
+
+
+def _write(
+    datasets: Mapping[str, xr.Dataset],
+    path: Path,
+    attrs: Mapping[str, Any],
+    streamed: tuple[str, ...],
+    compression: str | None,
+) -> None:
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     try:
-        xr.Dataset(attrs=root_attrs).to_netcdf(partial, mode="w", engine="netcdf4")
+        xr.Dataset(attrs=attrs).to_netcdf(partial, mode="w", engine="netcdf4")
         for mouse, dataset in datasets.items():
-            streamed = [name for name in STREAMED if name in dataset]
-            labels = dataset.drop_vars(streamed).drop_encoding()
+            in_blocks = [name for name in streamed if name in dataset]
+            labels = dataset.drop_vars(in_blocks).drop_encoding()
             labels.to_netcdf(partial, mode="a", group=mouse, engine="netcdf4")
             with netCDF4.Dataset(partial, "a") as file:
-                for name in streamed:
+                for name in in_blocks:
                     _write_blocks(file[mouse], dataset[name], compression)
         os.replace(partial, path)
     finally:
@@ -96,11 +141,39 @@ def open_recordings(path: str | os.PathLike) -> xr.DataTree:
         If the file is not readable netCDF4 (truncated, broken, of another format) or does not
         hold recordings.
     """
-    path = Path(os.path.abspath(path))
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is not a file; expected a netCDF4 file written by save_recordings"
-        )
+    path = _existing_file(path)
+    tree = open_groups(path, STREAMED)
+    try:
+        if tree.attrs.get("kind") == RESPONSES_FILE:
+            raise ValueError("it holds responses alone: read it with Responses.open")
+        validate_recordings(tree, check_values=False)
+    except (TypeError, ValueError) as error:
+        tree.close()
+        raise ValueError(
+            f"{path} does not hold recordings as save_recordings writes them: {error}"
+        ) from error
+    return tree
+
+
+def open_groups(path: str | os.PathLike, lazy: tuple[str, ...] = ()) -> xr.DataTree:
+    """Open a netCDF4 file with a group per mouse, whatever the groups hold.
+
+    Parameters
+    ----------
+    path : path
+    lazy : tuple of str
+        Variables that stay on disk until used.
+
+    Returns
+    -------
+    DataTree
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is no such file, or it is not readable netCDF4.
+    """
+    path = _existing_file(path)
     try:
         tree = xr.open_datatree(
             path,
@@ -111,21 +184,55 @@ def open_recordings(path: str | os.PathLike) -> xr.DataTree:
         )
         for node in tree.children.values():
             for name, variable in node.variables.items():
-                if name not in STREAMED:
+                if name not in lazy:
                     variable.load()
     except (OSError, RuntimeError) as error:
+        is_zip = zipfile.is_zipfile(path)
         raise ValueError(
-            f"{path} is not a readable netCDF4 file ({error}); it is broken, truncated or of "
-            "another format: write it again with save_recordings, or copy it again"
-        ) from error
-    try:
-        validate_recordings(tree, check_values=False)
-    except (TypeError, ValueError) as error:
-        tree.close()
-        raise ValueError(
-            f"{path} does not hold recordings as save_recordings writes them: {error}"
+            f"{path} is not a readable netCDF4 file ({error}); "
+            + (
+                "it is a zip: a mouse in the Sensorium layout is read with read_sensorium"
+                if is_zip
+                else "it is broken, truncated or of another format: write it again with "
+                "save_recordings, or copy it again"
+            )
         ) from error
     return tree
+
+
+def _existing_file(path: str | os.PathLike) -> Path:
+    """The absolute path of a file; what is none says by what it is read instead."""
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"a {type(path).__name__} came where the path of one netCDF4 file was expected: "
+            "recordings at hand go into Trials(...), several files are opened one by one and "
+            "joined by v1tlearn.concat([...])"
+        )
+    path = Path(os.path.abspath(path))
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"{path} is not a file: there is nothing of that name; expected a netCDF4 file written "
+            "by save_recordings"
+        )
+    if (path / "model.json").is_file():
+        hint = "it is a saved model: load it with v1tlearn.load"
+    elif _looks_like_sensorium(path):
+        hint = "a folder of mice in the Sensorium layout is read with read_sensorium"
+    else:
+        hint = (
+            "expected a netCDF4 file written by save_recordings; mice in the Sensorium layout are "
+            "read with read_sensorium"
+        )
+    raise FileNotFoundError(f"{path} is not a file but a folder: {hint}")
+
+
+def _looks_like_sensorium(folder: Path) -> bool:
+    """Whether a folder is a mouse, or holds mice as folders or zips."""
+    if (folder / "data").is_dir() or any(folder.glob("*.zip")):
+        return True
+    return any((child / "data").is_dir() for child in folder.iterdir())
 
 
 def _write_blocks(group: netCDF4.Group, array: xr.DataArray, compression: str | None) -> None:
@@ -197,10 +304,11 @@ def _is_attribute(value: Any) -> bool:
 def _check_not_reading_from(path: Path, mouse: str, dataset: xr.Dataset) -> None:
     """Raise if `path`, about to be replaced, is what lazy variables would go on reading from."""
     for name, variable in dataset.variables.items():
-        source = variable.encoding.get("source")
-        lazy = bool(source) and not variable._in_memory
+        sources = variable.encoding.get("sources", (variable.encoding.get("source"),))
         # Replacing it under open variables would make pickled copies read other trials.
-        if lazy and path.exists() and os.path.exists(source) and os.path.samefile(source, path):
+        if variable._in_memory or not path.exists():
+            continue
+        if any(s and os.path.exists(s) and os.path.samefile(s, path) for s in sources):
             raise ValueError(
                 f"mouse {mouse!r}, {name} is read lazily from {path}, the file to be replaced; "
                 "call recordings.load() first, or save to another file"

@@ -182,6 +182,9 @@ mice_ : list of str
     The mice, in the order of the recordings.
 n_neurons_ : dict of str to int
     Neurons per mouse.
+neurons_ : dict of str to dict of str to ndarray of shape (n_neurons,)
+    Per mouse the labels of its neurons, as far as the trials told them: "neuron", the unit ids, and
+    "area", "layer", "animal_id", "session", "scan". Trials with other unit ids are refused later.
 image_shape_ : (int, int, int)
     Channels, height and width of the stimuli at `fit`.
 behavior_mode_ : str

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v1tlearn._view import BLOCK
 from v1tlearn.estimators import _tensors
 from v1tlearn.training import MouseData, numerics, predict_mouse, resolve_precision
 from v1tlearn.training.devices import autocast
 from v1tlearn.training.memory import prediction_batch_size
 from v1tlearn.trials import Trials
+from v1tlearn.trials._view import BLOCK
 
 if TYPE_CHECKING:
     from v1tlearn.estimators.base import EncodingRegressor

@@ -25,6 +25,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from v1tlearn.estimators import _persistence
+from v1tlearn.estimators._inputs import told_apart
 from v1tlearn.estimators._persistence import MODEL_FILE
 from v1tlearn.estimators._prediction import mean_correlation
 from v1tlearn.estimators.base import EncodingRegressor
@@ -141,6 +142,12 @@ def check_members(estimators: Sequence[EncodingRegressor]) -> None:
                 f"{first.used_columns_}: expected models that use the same."
             )
         for mouse in first.mice_:
+            own, others = (e.neurons_[mouse].get("neuron") for e in (first, member))
+            if difference := told_apart(own, others):
+                raise ValueError(
+                    f"mouse {mouse!r}: the neurons of estimators[{number}] are not those of the "
+                    f"first: {difference}. Fit all of them to the same neurons in one order."
+                )
             scales = [e.statistics_[mouse]["response_scale"] for e in (first, member)]
             if not np.allclose(*scales, rtol=1e-6):
                 raise ValueError(

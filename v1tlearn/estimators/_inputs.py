@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from v1tlearn._call_forms import CallForm
+from v1tlearn._guesses import guess, in_words
+from v1tlearn._instead import (
+    channels_last,
+    check_form,
+    refuse_no_trials,
+    trials_instead,
+)
 from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials._call_forms import CallForm
 
 if TYPE_CHECKING:
     from v1tlearn.estimators.base import EncodingRegressor
@@ -25,6 +32,13 @@ _MAY_CHANGE = frozenset(
     | {"compile", "micro_batch_size", "checkpoint_activations", "stream_data"}
     | {"warm_start", "verbose"}
 )
+
+
+_WORDS = {
+    "freeze": ("freeze_core",),
+    "frozen": ("freeze_core",),
+    "validation_data": ("validation",),
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,7 @@ def read_fit(
     if isinstance(stimuli, Trials):
         given = [name for name, value in labels.items() if value is not None]
         return _read_trials(stimuli, behaviors, responses, mouse_ids, given)
-    _refuse_bare_responses(stimuli, responses)
+    _refuse_other_forms(stimuli, behaviors, responses, "fit")
     trials = Trials.from_arrays(stimuli, behaviors, responses, mouse_ids, **labels)
     return Call(trials, trials.responses)
 
@@ -56,8 +70,8 @@ def read_score(
 ) -> Call:
     """Read the arguments of `score`."""
     if isinstance(stimuli, Trials):
-        return _read_trials(stimuli, behaviors, responses, mouse_ids, [])
-    _refuse_bare_responses(stimuli, responses)
+        return _read_trials(stimuli, behaviors, responses, mouse_ids, [], "score")
+    _refuse_other_forms(stimuli, behaviors, responses, "score")
     mouse_ids = _only_mouse(estimator, stimuli, mouse_ids)
     trials, _ = Trials._from_call(
         stimuli,
@@ -83,6 +97,7 @@ def read_predict(
             raise TypeError("Trials bring behaviour, names and mouse ids: call predict(trials).")
         trials, form = stimuli, None
     else:
+        refuse_no_trials(stimuli, "predict({})", tables=False)
         mouse_ids = _only_mouse(estimator, stimuli, mouse_ids)
         trials, form = Trials._from_call(
             stimuli,
@@ -117,7 +132,7 @@ def warn_about_tiers(trials: Trials) -> None:
             f"fit was given trials of the tiers {found} and trains on them too: select with "
             'trials.sel(tier="train") if they are meant for judging the model.',
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,  # the caller of fit, behind `explained`
         )
 
 
@@ -144,8 +159,30 @@ def check_parameters(estimator: EncodingRegressor) -> None:
         )
 
 
-def check_transfer(trials: Any, freeze_core: Any, params: dict[str, Any]) -> None:
-    """Check the arguments of `transfer`.
+def check_held_out(validation: Any) -> None:
+    """Check that a validation set is one.
+
+    Raises
+    ------
+    TypeError
+        Saying what was expected.
+    """
+    if validation is None or isinstance(validation, Trials):
+        return
+    _, expression = trials_instead(validation) or ("", "")
+    if expression in ("", "trials"):
+        expression = 'trials.sel(tier="validation")'
+    raise TypeError(
+        f"validation is a {type(validation).__name__}: expected Trials, for instance "
+        f"validation={expression} or Trials.from_arrays(...). A share of the images is set aside "
+        "by the parameter validation_fraction."
+    )
+
+
+def check_transfer(
+    estimator: EncodingRegressor | None, trials: Any, freeze_core: Any, params: dict[str, Any]
+) -> None:
+    """Check the arguments of `transfer`, with the parameters of the model where it is given.
 
     Raises
     ------
@@ -153,15 +190,27 @@ def check_transfer(trials: Any, freeze_core: Any, params: dict[str, Any]) -> Non
         Saying what was expected.
     """
     if not isinstance(trials, Trials):
+        _, expression = trials_instead(trials) or ("", "")
         raise TypeError(
-            f"trials is a {type(trials).__name__}: expected Trials; Trials.from_arrays(...) makes "
-            "them of arrays."
+            f"trials is a {type(trials).__name__}: expected Trials; "
+            + (
+                f"write transfer({expression})."
+                if expression
+                else "Trials.from_arrays(stimuli, behaviors, responses) makes them of arrays."
+            )
         )
     if not isinstance(freeze_core, bool | np.bool_):
         raise TypeError(
             f"freeze_core is a {type(freeze_core).__name__}: expected True or False. The trials "
             "bring their responses: call transfer(trials)."
         )
+    known = params if estimator is None else estimator.get_params(deep=False)
+    for name in params:
+        if name not in known and (found := guess(name, ["freeze_core", "validation"], _WORDS)):
+            raise ValueError(
+                f"transfer has no argument {name!r}: did you mean {found[0]}? Other names are "
+                "parameters of the model, such as max_epochs."
+            )
     if freeze_core and params.get("core_lr") is not None:
         raise ValueError(
             f"core_lr={params['core_lr']!r} has no effect on a frozen core: set freeze_core=False "
@@ -170,9 +219,22 @@ def check_transfer(trials: Any, freeze_core: Any, params: dict[str, Any]) -> Non
 
 
 def check_like_fit(
-    estimator: EncodingRegressor, trials: Trials, *, same_mice: bool = False
+    estimator: EncodingRegressor,
+    trials: Trials,
+    *,
+    same_mice: bool = False,
+    whose: str = "",
 ) -> None:
     """Check that trials are of the mice, sizes and columns of those at `fit`.
+
+    Parameters
+    ----------
+    estimator : EncodingRegressor
+    trials : Trials
+    same_mice : bool, default=False
+        They are to go on with, so no mouse may lack.
+    whose : str, optional
+        "validation" where they are those of the validation set.
 
     Raises
     ------
@@ -182,14 +244,9 @@ def check_like_fit(
     if not len(trials):
         raise ValueError("there are no trials: expected at least one.")
     known = estimator.mice_
+    if unknown := [mouse for mouse in trials.mice if mouse not in known]:
+        raise ValueError(_unknown_mice(unknown, known, same_mice=same_mice, whose=whose))
     for mouse in trials.mice:
-        if mouse not in known:
-            raise ValueError(
-                f"unknown mouse {mouse!r}: this model was fitted on {known}. A new animal needs a "
-                "readout of its own: fit again with its recording. In cross-validation every fold "
-                "needs trials of all mice: use GroupKFold on trials.image_ids, or a shuffled "
-                "KFold."
-            )
         _check_sizes(estimator, trials, mouse)
         _check_columns(estimator, trials, mouse)
     if same_mice and set(trials.mice) != set(known):
@@ -199,6 +256,28 @@ def check_like_fit(
         )
 
 
+def _unknown_mice(unknown: list[str], known: list[str], *, same_mice: bool, whose: str) -> str:
+    names = in_words([repr(mouse) for mouse in unknown])
+    said = f"unknown {'mouse' if len(unknown) == 1 else 'mice'} {names}"
+    if whose:
+        return (
+            f"{said} in the {whose} set: the training trials are of {known}, and a model is judged "
+            f"on mice that it is fitted to. Leave others out, {whose}.sel(mouse_id={known}), or "
+            "add their trials to those of the fit."
+        )
+    said += f": this model was fitted on {known}."
+    if found := [name for mouse in unknown for name in guess(mouse, known)]:
+        said += f" Did you mean {' or '.join(map(repr, dict.fromkeys(found)))}?"
+    if same_mice:
+        return f"{said} New animals cannot join later: fit anew with the trials of all mice."
+    return (
+        f"{said} A new animal needs a readout of its own, trained on the core of this model: new = "
+        f"model.transfer(trials.sel(mouse_id={unknown})), with responses, then new.predict(...). "
+        "In cross-validation every fold needs trials of all mice: use GroupKFold on "
+        "trials.image_ids, or a shuffled KFold."
+    )
+
+
 def _check_sizes(estimator: EncodingRegressor, trials: Trials, mouse: str) -> None:
     n_neurons = trials.n_neurons[mouse]
     if n_neurons and n_neurons != estimator.n_neurons_[mouse]:
@@ -206,13 +285,50 @@ def _check_sizes(estimator: EncodingRegressor, trials: Trials, mouse: str) -> No
             f"mouse {mouse!r}: the trials have {n_neurons} neurons, the model was fitted on "
             f"{estimator.n_neurons_[mouse]}: give the same neurons in the same order."
         )
+    given, fitted = (
+        trials.neuron_labels(mouse).get("neuron"),
+        estimator.neurons_[mouse].get("neuron"),
+    )
+    if difference := told_apart(fitted, given):
+        raise ValueError(
+            f"mouse {mouse!r}: the trials are not of the neurons that the model was fitted on: "
+            f"{difference}. Bring them to the order of model.neurons_[{mouse!r}]['neuron']; where "
+            "the neurons are the same and only their ids are not, give recordings without ids: "
+            "recording.drop_vars('neuron')."
+        )
     shape = trials[trials.rows(mouse)[0][:1]].get("stimuli", mouse).shape[1:]
     same_channels = shape[0] == estimator.image_shape_[0]
     if not same_channels or not estimator.module_.cropper.takes(shape[1:]):
         raise ValueError(
             f"mouse {mouse!r}: stimuli have the shape {tuple(shape)} (channels, height, width), "
             f"the model was fitted on {tuple(estimator.image_shape_)}."
+            f"{channels_last(shape, estimator.image_shape_)}"
         )
+
+
+def told_apart(expected: np.ndarray | None, found: np.ndarray | None) -> str:
+    """Compare the unit ids of as many neurons; of how many there are others tell.
+
+    Parameters
+    ----------
+    expected, found : ndarray of shape (n_neurons,) or None
+        None where they are not known: then neurons go by their place.
+
+    Returns
+    -------
+    str
+        How they differ; empty where they do not, or nothing tells.
+    """
+    if expected is None or found is None or len(expected) != len(found):
+        return ""
+    if np.array_equal(expected, found):
+        return ""
+    ours, theirs = ([str(unit) for unit in units] for units in (expected, found))
+    if ours == theirs:  # numbers of one, text of the other
+        return ""
+    place = next(i for i, (one, other) in enumerate(zip(ours, theirs, strict=True)) if one != other)
+    order = "the same unit ids in another order" if set(ours) == set(theirs) else "other unit ids"
+    return f"{order}, the first at place {place}, where {theirs[place]} came for {ours[place]}"
 
 
 def _check_columns(estimator: EncodingRegressor, trials: Trials, mouse: str) -> None:
@@ -236,18 +352,34 @@ def _check_columns(estimator: EncodingRegressor, trials: Trials, mouse: str) -> 
         )
 
 
-def _read_trials(trials: Trials, y: Any, responses: Any, mouse_ids: Any, labels: list[str]) -> Call:
+def _read_trials(
+    trials: Trials,
+    y: Any,
+    responses: Any,
+    mouse_ids: Any,
+    labels: list[str],
+    call: str = "fit",
+) -> Call:
+    if any(isinstance(other, Trials) for other in (y, responses, mouse_ids)):
+        raise TypeError(
+            f"{call} was given Trials twice: the second argument is y, trials.responses. "
+            + (
+                "Trials to choose the best epoch by go by name: fit(trials, validation=others)."
+                if call == "fit"
+                else f"The trials bring their responses: {call}(trials)."
+            )
+        )
     if responses is not None or mouse_ids is not None or labels:
         raise TypeError(
             "Trials bring behaviour, responses, mouse ids and labels"
             + (f" (so {', '.join(labels)} cannot be given beside them)" if labels else "")
-            + ": call fit(trials) or fit(trials, y)."
+            + f": call {call}(trials) or {call}(trials, y)."
         )
     if not len(trials):
         raise ValueError("there are no trials: expected at least one.")
     if y is None:
         return Call(trials, trials.responses)
-    target = _as_responses(trials, y)
+    target = _as_responses(trials, y, call)
     for mouse, n_neurons in trials.n_neurons.items():
         n = target[target.rows(mouse)[0][:1]].get(mouse).shape[1]
         if n_neurons and n != n_neurons:
@@ -258,7 +390,7 @@ def _read_trials(trials: Trials, y: Any, responses: Any, mouse_ids: Any, labels:
     return Call(trials, target)
 
 
-def _as_responses(trials: Trials, y: Any) -> Responses:
+def _as_responses(trials: Trials, y: Any, call: str) -> Responses:
     if isinstance(y, Responses):
         if not np.array_equal(y.mouse_ids, trials.mouse_ids):
             raise ValueError(
@@ -266,9 +398,28 @@ def _as_responses(trials: Trials, y: Any) -> Responses:
                 f"{len(trials)} trials of {trials.mice} came with {len(y)} responses of {y.mice}. "
                 "Was y permuted or split differently from the trials?"
             )
-        return Responses(trials, y._sources, y._rows)  # permuted within mice: labels of trials
+        for mouse in trials.mice:
+            ids = [view.neuron_labels(mouse).get("neuron") for view in (trials, y)]
+            if difference := told_apart(*ids):
+                raise ValueError(
+                    f"mouse {mouse!r}: y is of other neurons than the trials: {difference}. Give "
+                    "the trials' own responses."
+                )
+        return y._labelled_like(trials)  # permuted within mice: labels of trials
+    one = isinstance(y, str | Mapping) or getattr(y, "ndim", 1) == 0 or not hasattr(y, "__len__")
+    if one:
+        raise TypeError(
+            f"y is a {type(y).__name__}: expected trials.responses, or nothing: {call}(trials) "
+            "takes those of the trials."
+        )
     if len(y) != len(trials):
         raise ValueError(f"y has {len(y)} entries for {len(trials)} trials.")
+    if np.ndim(y[0]) == 0:
+        weights = " Weights of trials go by name: score(trials, sample_weight=weights)."
+        raise ValueError(
+            "y has one number per trial: expected one vector per trial, trials.responses."
+            + weights * (call == "score")
+        )
     values = {}
     for mouse in trials.mice:
         rows = [np.asarray(y[i]) for i in trials.rows(mouse)[0]]
@@ -281,11 +432,16 @@ def _as_responses(trials: Trials, y: Any) -> Responses:
     return Responses.from_arrays(values, like=trials)
 
 
-def _refuse_bare_responses(stimuli: Any, responses: Any) -> None:
+def _refuse_other_forms(stimuli: Any, behaviors: Any, responses: Any, call: str) -> None:
+    refuse_no_trials(stimuli, f"{call}({{}})", tables=False)
     if responses is None:
+        check_form(stimuli, None)
+        order = f"{call}(stimuli, behaviors, responses, mouse_ids)"
+        if behaviors is not None:
+            order += f", and without behaviour {call}(stimuli, None, responses)"
         raise ValueError(
-            "responses are missing. Without Trials the call is fit(stimuli, behaviors, responses, "
-            "mouse_ids). Inside GridSearchCV, cross_val_score and the like wrap the recordings "
+            f"responses are missing. Without Trials the call is {order}. "
+            "Inside GridSearchCV, cross_val_score and the like wrap the recordings "
             "first, in Trials(...) or Trials.from_arrays(stimuli, behaviors, responses, ...)"
             + (
                 "."

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from v1tlearn._by_name import ByName, public_kinds
+from v1tlearn._guesses import guess, in_words
 from v1tlearn.nn.losses import FLOAT32_EPSILON
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -38,7 +40,7 @@ V1T_TRAINING: dict[str, Any] = {
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class EncodingParameters:
+class EncodingParameters(ByName):
     """Parameters of an encoding model, described with the models themselves."""
 
     behavior_mode: str = "auto"
@@ -150,7 +152,11 @@ class EncodingParameters:
             If this model has no preset of that name.
         """
         if name not in cls._presets:
+            others = [k.__name__ for k in public_kinds() if name in getattr(k, "_presets", ())]
+            found = [] if others else guess(str(name), cls._presets)
             raise ValueError(
                 f"{cls.__name__} has no preset {name!r}: expected one of {sorted(cls._presets)}."
+                + (f" Did you mean {' or '.join(map(repr, found))}?" if found else "")
+                + (f" {name!r} is a preset of {in_words(others)}." if others else "")
             )
         return cls(**{**cls._presets[name], **overrides})

@@ -71,6 +71,8 @@ def restore_module(estimator: EncodingRegressor) -> None:
         module = make_model(estimator)
     module.load_state_dict(weights)
     estimator.module_ = module.eval()
+    # models of version 0.1.0 did not keep the labels of their neurons
+    estimator.__dict__.setdefault("neurons_", {mouse: {} for mouse in estimator.mice_})
 
 
 def save(estimator: EncodingRegressor, path: Path) -> None:

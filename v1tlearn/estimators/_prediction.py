@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn.estimators import _inputs
+from v1tlearn.estimators._calls import explained
 from v1tlearn.metrics import single_trial_correlation
 from v1tlearn.trials import Responses, Trials
 
@@ -29,6 +30,7 @@ class PredictionMixin:
         """Predict every mouse of the trials, in data units."""
         raise NotImplementedError
 
+    @explained
     def predict(
         self,
         stimuli: Any,
@@ -81,9 +83,10 @@ class PredictionMixin:
         trials, form = _inputs.read_predict(
             self._model(), stimuli, behaviors, mouse_ids, behavior_names
         )
-        predictions = Responses.from_arrays(self._predict(trials), like=trials)
+        predictions = Responses.from_arrays(self._predict(trials), like=trials, name="predictions")
         return _inputs.answer(predictions, form, one_mouse=len(self.mice_) == 1)
 
+    @explained
     def score(
         self,
         stimuli: Any,

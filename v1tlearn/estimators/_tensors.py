@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from v1tlearn._guesses import did_you_mean, guess
 from v1tlearn.estimators._modules import PUPIL, shift_columns
 from v1tlearn.estimators._moments import ResponseMoments, moments_in_blocks, response_blocks
 from v1tlearn.estimators._placement import (
@@ -80,10 +81,32 @@ def describe(estimator: EncodingRegressor, trials: Trials, target: Responses) ->
         "core_columns_": core_columns,
         "used_columns_": used,
         "positions_": {m: trials.positions(m) for m in mice},
+        "neurons_": {m: plain_labels(trials.neuron_labels(m)) for m in mice},
         "statistics_": statistics,
     }
     if core_columns:
         out["feature_names_in_"] = np.asarray(core_columns, dtype=object)
+    return out
+
+
+def plain_labels(labels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Bring labels of neurons to numbers and text, which every file can hold.
+
+    Parameters
+    ----------
+    labels : dict of str to ndarray
+
+    Returns
+    -------
+    dict of str to ndarray
+    """
+    out = {}
+    for name, values in labels.items():
+        if values.dtype.kind in "biuf":
+            values = values.astype(values.dtype.newbyteorder("="))
+        elif values.dtype.kind != "U":
+            values = np.array([str(value) for value in values])
+        out[name] = values
     return out
 
 
@@ -180,7 +203,8 @@ def _check_shift_columns(estimator: EncodingRegressor, names: dict[str, list[str
         missing = [c for c in wanted if c not in (columns or [])]
         if missing:
             raise ValueError(
-                f"mouse {mouse!r}: shift_columns asks for {missing}, the columns are {columns}."
+                f"mouse {mouse!r}: shift_columns asks for {missing}, the columns are {columns}"
+                f"{did_you_mean([c for name in missing for c in guess(name, columns or [])])}"
             )
 
 
@@ -203,7 +227,8 @@ def _core_columns(estimator: EncodingRegressor, names: dict[str, list[str] | Non
         missing = [c for c in chosen if c not in columns]
         if missing:
             raise ValueError(
-                f"mouse {mouse!r}: behavior_columns asks for {missing}, the columns are {columns}."
+                f"mouse {mouse!r}: behavior_columns asks for {missing}, the columns are {columns}"
+                f"{did_you_mean([c for name in missing for c in guess(name, columns)])}"
             )
     if not chosen:
         raise ValueError(

@@ -18,8 +18,10 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from v1tlearn._instead import channels_last
 from v1tlearn.estimators import _encode, _inputs, _persistence, _tensors
 from v1tlearn.estimators._assemble import assemble
+from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._modules import make_optimizer, make_schedule, update_groups
 from v1tlearn.estimators._parameters import EncodingParameters
 from v1tlearn.estimators._prediction import PredictionMixin
@@ -57,6 +59,7 @@ class EncodingRegressor(
 
     _published_behavior_mode: ClassVar[str] = "channels"
 
+    @explained
     def fit(
         self,
         stimuli: Any,
@@ -128,6 +131,7 @@ class EncodingRegressor(
         begin = partial(self._begin, trials, target, seed, go_on=go_on)
         return self._train(trials, target, held_out, self.max_epochs, begin, on_epoch)
 
+    @explained
     def partial_fit(
         self,
         stimuli: Any,
@@ -173,6 +177,7 @@ class EncodingRegressor(
         begin = partial(self._begin, call.trials, target, seed, go_on=go_on)
         return self._train(call.trials, target, None, 1, begin)
 
+    @explained
     def transfer(
         self,
         trials: Trials,
@@ -221,7 +226,7 @@ class EncodingRegressor(
         Lurz et al., "Generalization in data-driven models of primary visual cortex", ICLR, 2021.
         """
         check_is_fitted(self)
-        _inputs.check_transfer(trials, freeze_core, params)
+        _inputs.check_transfer(self, trials, freeze_core, params)
         _inputs.check_parameters(self)
         new = clone(self).set_params(**params)
         call = new._read_fit(trials, None, None, None)
@@ -299,11 +304,7 @@ class EncodingRegressor(
         self, call: _inputs.Call, validation: Trials | None, seed: int
     ) -> tuple[_Part, _Part | None]:
         """Trials and targets to train on, and those of validation where there are any."""
-        if validation is not None and not isinstance(validation, Trials):
-            raise TypeError(
-                f"validation is a {type(validation).__name__}: expected Trials, for instance "
-                'trials.sel(tier="validation") or Trials.from_arrays(...).'
-            )
+        _inputs.check_held_out(validation)
         trials = call.trials
         target = _tensors.read_responses(self, trials, call.target)
         if validation is not None:
@@ -320,7 +321,13 @@ class EncodingRegressor(
             _inputs.check_like_fit(self, trials, same_mice=True)
             _tensors.check_targets(target)
         else:
-            assemble(self, _tensors.describe(self, trials, target), seed=seed)
+            description = _tensors.describe(self, trials, target)
+            try:
+                assemble(self, description, seed=seed)
+            except ValueError as error:  # a core that such images do not fit
+                if hint := channels_last(description["image_shape_"]):
+                    raise ValueError(f"{error}{hint}") from error
+                raise
 
     @torch.inference_mode(False)  # whatever the caller's mode is
     @torch.enable_grad()
@@ -333,6 +340,11 @@ class EncodingRegressor(
         begin: Callable[[], None],
         on_epoch: Callable[[dict[str, float]], None] | None = None,
     ) -> Self:
+        if on_epoch is not None and not callable(on_epoch):
+            raise TypeError(
+                f"on_epoch is a {type(on_epoch).__name__}: expected a function, which is called "
+                "with the record of every epoch."
+            )
         found = self.__dict__.copy()
         try:
             begin()
@@ -341,7 +353,7 @@ class EncodingRegressor(
             data = self._bring(trials, target)
             validation = None
             if held_out is not None:
-                _inputs.check_like_fit(self, held_out[0])
+                _inputs.check_like_fit(self, held_out[0], whose="validation")
                 _tensors.check_validation(held_out[1])
                 validation = self._bring(*held_out)
             schedule = make_schedule(self) if validation is not None else ConstantSchedule()

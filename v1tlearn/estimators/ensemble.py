@@ -21,7 +21,9 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
+from v1tlearn._by_name import ByName
 from v1tlearn.estimators import _ensemble, _inputs
+from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._ensemble import Candidate, Part
 from v1tlearn.estimators._prediction import PredictionMixin
 from v1tlearn.estimators.base import EncodingRegressor
@@ -37,7 +39,7 @@ _LEARNED = ("learned", "learned_per_mouse")
 
 @dataclass(eq=False, repr=False)
 class EnsembleRegressor(
-    PredictionMixin, MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, BaseEstimator
+    PredictionMixin, MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, ByName, BaseEstimator
 ):
     """The best of several models that differ in their seed, with predictions combined.
 
@@ -93,6 +95,8 @@ class EnsembleRegressor(
         The mice, in the order of the recordings.
     n_neurons_ : dict of str to int
         Neurons per mouse.
+    neurons_ : dict of str to dict of str to ndarray
+        Per mouse the labels of its neurons, as in the members.
     seed_ : int
         What was drawn from `random_state`.
 
@@ -145,6 +149,7 @@ class EnsembleRegressor(
         "verbose": ["verbose"],
     }
 
+    @explained
     def fit(
         self,
         stimuli: Any,
@@ -206,6 +211,7 @@ class EnsembleRegressor(
         ]
         return self._choose(self._run(tasks), self.n_members, held_out, seed)
 
+    @explained
     def transfer(
         self,
         trials: Trials,
@@ -243,7 +249,7 @@ class EnsembleRegressor(
             If the loss of a member became NaN.
         """
         check_is_fitted(self)
-        _inputs.check_transfer(trials, freeze_core, params)
+        _inputs.check_transfer(None, trials, freeze_core, params)
         own = {k: params.pop(k) for k in ("validation_fraction", "random_state") if k in params}
         new = clone(self).set_params(**own)
         new.estimator.set_params(**params)
@@ -429,6 +435,7 @@ class EnsembleRegressor(
         first = estimators[0]
         self.estimators_ = estimators
         self.mice_, self.n_neurons_ = list(first.mice_), dict(first.n_neurons_)
+        self.neurons_ = {mouse: dict(labels) for mouse, labels in first.neurons_.items()}
         if hasattr(first, "feature_names_in_"):
             self.feature_names_in_ = first.feature_names_in_
         return self

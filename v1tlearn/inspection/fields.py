@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from v1tlearn._guesses import did_you_mean, guess
 from v1tlearn.estimators.base import EncodingRegressor
 from v1tlearn.training import draw_seed, numerics, resolve_precision
 from v1tlearn.training.devices import autocast
@@ -72,7 +73,12 @@ def receptive_fields(
     -------
     dict of str to DataArray (neuron, channel, height, width)
         Per mouse, float32. For "covariance" in units of the responses per standard deviation of
-        a pixel; for "sum" in units of the responses times grey level.
+        a pixel; for "sum" in units of the responses times grey level. ``neuron`` bears the unit ids
+        of the trials at `fit`, with ``area``, ``layer``... beside it; nothing where these had none.
+        ``height`` and ``width`` tell where the pixels that the core sees lie in the images that
+        came to `fit`, in pixels of these from the centre of the upper left one: row j of images
+        that were resized to a quarter lies at 4 j + 1.5. The pixels of the core themselves are the
+        places along both dimensions (``isel``).
 
     Raises
     ------
@@ -94,6 +100,10 @@ def receptive_fields(
     about their mean. Hence the default.
 
     Products are summed up in float32 over 512 images, and in float64 from there on.
+
+    ``height`` grows downwards, as rows of images do. `ImageDisplay.from_fields` draws fields the
+    right way up; xarray's own plots put row 0 at the bottom unless they are told otherwise:
+    ``fields["A"][0, 0].plot(yincrease=False)``.
 
     References
     ----------
@@ -202,9 +212,10 @@ def _same_behavior(
     """Standardised behaviour of the core, and the mice whose images it sees with it."""
     columns = estimator.core_columns_
     if strangers := [name for name in behaviors if name not in columns]:
+        found = [column for name in strangers for column in guess(name, columns)]
         raise ValueError(
-            f"behaviors names {strangers}, the core of this model sees the columns {columns}: "
-            "name those only."
+            f"behaviors names {strangers}, the core of this model sees the columns {columns}"
+            f"{did_you_mean(list(map(repr, found)))} Name those only."
         )
     if not columns:
         return [(None, mice)]
@@ -250,11 +261,17 @@ def _labelled(
     values = (fields.cpu().numpy() * scale[:, None]).astype(np.float32)
     model = estimator.module_
     shape = (estimator.image_shape_[0], *model.cropper.output_size)
-    sizes = dict(zip(("neuron", "channel", "height", "width"), (len(values), *shape), strict=True))
+    rows, columns = model.cropper.source_positions()
+    in_pixels = {"units": "pixel"}
     return xr.DataArray(
-        values.reshape(tuple(sizes.values())),
-        dims=list(sizes),
-        coords={name: np.arange(size) for name, size in sizes.items()},
+        values.reshape(len(values), *shape),
+        dims=("neuron", "channel", "height", "width"),
+        coords={
+            **{name: ("neuron", of_all) for name, of_all in estimator.neurons_[mouse].items()},
+            "channel": np.arange(shape[0]),
+            "height": ("height", rows.numpy(), {"long_name": "row of the image", **in_pixels}),
+            "width": ("width", columns.numpy(), {"long_name": "column of the image", **in_pixels}),
+        },
         name="receptive_fields",
         attrs={
             "mouse_id": mouse,
@@ -263,6 +280,7 @@ def _labelled(
             "noise": noise,
             "n_images": n_images,
             "seed": seed,
+            "image_size": list(estimator.image_shape_[1:]),
         },
     )
 
@@ -273,14 +291,20 @@ def _known_mice(estimator: EncodingRegressor, mice: Sequence[str] | None) -> lis
     wanted = [mice] if isinstance(mice, str) else [str(mouse) for mouse in mice]
     unknown = [mouse for mouse in wanted if mouse not in estimator.mice_]
     if unknown or not wanted:
-        raise ValueError(f"mice: {unknown or wanted} came, this model has {estimator.mice_}.")
+        found = [name for mouse in unknown for name in guess(mouse, estimator.mice_)]
+        raise ValueError(
+            f"mice: {unknown or wanted} came, this model has {estimator.mice_}"
+            f"{did_you_mean(list(map(repr, found)))}"
+        )
     return list(dict.fromkeys(wanted))
 
 
 def _check(estimator: Any, n_images: Any, noise: str, method: str, batch_size: int | str) -> None:
     if not isinstance(estimator, EncodingRegressor):
+        kind = estimator if isinstance(estimator, type) else type(estimator)
+        what = f"{'the class' if isinstance(estimator, type) else 'an object of the class'}"
         raise TypeError(
-            f"receptive fields are those of one model, a {type(estimator).__name__} came: expected "
+            f"receptive fields are those of one model, {what} {kind.__name__} came: expected "
             "a fitted V1TRegressor, ViTRegressor, CNNRegressor or LNRegressor. Of an ensemble take "
             "the members, estimators_; of a Pipeline its last step."
         )

@@ -7,8 +7,12 @@ import warnings
 import numpy as np
 import xarray as xr
 from scipy.optimize import OptimizeWarning, curve_fit
+from scipy.stats import f as f_distribution
 
 PARAMETERS = ("amplitude", "x", "y", "sigma_x", "sigma_y", "angle", "offset")
+
+_NARROWEST = 0.5  # pixels; a narrower Gaussian is one pixel, of whatever width and height
+_ERROR = 0.01  # of calling a field of noise well fitted
 
 
 def fit_gaussians(fields: xr.DataArray, *, worst: float = 0.05) -> xr.Dataset:
@@ -17,7 +21,8 @@ def fit_gaussians(fields: xr.DataArray, *, worst: float = 0.05) -> xr.Dataset:
     Parameters
     ----------
     fields : DataArray (neuron, channel, height, width)
-        Of one mouse, from `receptive_fields`. Channels are averaged.
+        Of one mouse, from `receptive_fields`. Channels are averaged. Coordinates ``height`` and
+        ``width`` tell where the pixels lie; without them they are counted from 0.
     worst : float, default=0.05
         Share of the neurons, on either axis, whose widths are the largest and which are marked as
         badly fitted.
@@ -25,10 +30,15 @@ def fit_gaussians(fields: xr.DataArray, *, worst: float = 0.05) -> xr.Dataset:
     Returns
     -------
     Dataset (neuron)
-        ``x``, ``y``, ``sigma_x``, ``sigma_y`` in pixels of the image that the core sees, from the
-        centre of the first; ``angle`` in radians, from the x axis to that of ``sigma_x``;
-        ``amplitude`` and ``offset`` in standard deviations of the field over its pixels; ``good``,
-        whether the fit converged and is not among the worst. NaN where it did not converge.
+        ``x``, ``y``, ``sigma_x``, ``sigma_y`` in the pixels of the coordinates ``width`` and
+        ``height``: for fields from `receptive_fields` those of the images that came to `fit`,
+        whatever the model crops and resizes, from the centre of the upper left one. ``angle`` in
+        radians, from the x axis to that of ``sigma_x``, clockwise where ``y`` points down;
+        ``amplitude`` and ``offset`` in standard deviations of the field over its pixels;
+        ``explained``, the share of the variance over pixels that the Gaussian explains. NaN where
+        the fit did not converge, which is free of bounds: ``good`` marks the fits to go on with.
+        Labels of the neurons are those of `fields`, and the attribute ``core_pixel`` holds height
+        and width of one pixel of the core in the unit of ``x`` and ``y``.
 
     Raises
     ------
@@ -40,6 +50,11 @@ def fit_gaussians(fields: xr.DataArray, *, worst: float = 0.05) -> xr.Dataset:
     As published, a field is centred, divided by its standard deviation over pixels, and made
     absolute. The published fit adds noise to it and starts in the middle of the image; this one
     takes it as it is and starts at its peak.
+
+    A fit is ``good`` if it converged, has a positive amplitude, both widths are at least half a
+    pixel of the field, its centre lies on the image, it is not among the worst, and it explains
+    more than fits of noise do: by an F test of its six parameters other than the offset, at a
+    level of 1 % over the number of pixels, since a fit of noise may find its peak in any of them.
 
     References
     ----------
@@ -68,51 +83,61 @@ def fit_gaussians(fields: xr.DataArray, *, worst: float = 0.05) -> xr.Dataset:
         )
     if not 0 <= worst < 1:
         raise ValueError(f"worst={worst!r}: expected a share from 0 to below 1.")
-    table = np.stack([_fit(field) for field in fields.values.astype(np.float64).mean(1)])
-    found = dict(zip(PARAMETERS, table.T, strict=True))
-    good = np.isfinite(table).all(1)
+    values = fields.values.astype(np.float64).mean(1)
+    rows = [_fit(field) for field in values]
+    table = np.reshape([best for best, _ in rows], (-1, len(PARAMETERS)))
+    explained = np.array([share for _, share in rows])
+    good = _sound(table, values.shape[1:]) & _beyond_noise(explained, values[:1].size)
+    y, x = (_positions(fields, name) for name in ("height", "width"))
+    found = dict(zip(PARAMETERS, _in_coordinates(table, x, y).T, strict=True))
+    found["explained"] = explained
     for name in ("sigma_x", "sigma_y"):
-        if good.any():
+        if np.isfinite(found[name]).any():
             good &= ~(found[name] > np.nanquantile(found[name], 1 - worst))
     units = dict.fromkeys(("x", "y", "sigma_x", "sigma_y"), "pixel")
     units |= {"angle": "radian", "amplitude": "standard deviation", "offset": "standard deviation"}
+    units["explained"] = "1"
+    of_mouse = {k: v for k, v in fields.attrs.items() if k == "mouse_id"}
     return xr.Dataset(
-        {name: ("neuron", values, {"units": units[name]}) for name, values in found.items()}
+        {name: ("neuron", column, {"units": units[name]}) for name, column in found.items()}
         | {"good": ("neuron", good)},
-        coords={"neuron": fields["neuron"]} if "neuron" in fields.coords else None,
-        attrs={k: v for k, v in fields.attrs.items() if k == "mouse_id"},
+        coords={k: c.variable for k, c in fields.coords.items() if c.dims == ("neuron",)},
+        attrs=of_mouse | {"core_pixel": [abs(_step(y)), abs(_step(x))]},
     )
 
 
-def _fit(field: np.ndarray) -> np.ndarray:
-    """Parameters of one neuron; NaN where its field is flat or the fit does not converge."""
-    failed = np.full(len(PARAMETERS), np.nan)
+def _fit(field: np.ndarray) -> tuple[np.ndarray, float]:
+    """Parameters of one neuron, in pixels, and the share of the variance they explain.
+
+    NaN where the field is flat or the fit does not converge.
+    """
+    failed = np.full(len(PARAMETERS), np.nan), np.nan
     spread = field.std()
-    if not spread > 0:
+    if not spread > 0 or field.size <= len(PARAMETERS):
         return failed
     values = np.abs((field - field.mean()) / spread)
+    if not values.std() > 0:  # two levels, each in half of the pixels
+        return failed
     height, width = values.shape
     row, column = np.unravel_index(values.argmax(), values.shape)
     start = (values.max(), column, row, width / 16, height / 10, 0.0, np.median(values))
     y, x = np.mgrid[:height, :width]
+    points = x.ravel(), y.ravel()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", OptimizeWarning)  # of a covariance nobody asks for
-            best, _ = curve_fit(_gaussian, (x.ravel(), y.ravel()), values.ravel(), p0=start)
+            # widths on their way to zero or infinity
+            warnings.filterwarnings("ignore", "(overflow|divide by zero|invalid value)")
+            best, _ = curve_fit(_gaussian, points, values.ravel(), p0=start)
+            rest = values.ravel() - _gaussian(points, *best)
     except RuntimeError:  # no convergence
         return failed
+    explained = 1 - (rest**2).mean() / values.var()
+    if not np.isfinite([*best, explained]).all():
+        return failed
     amplitude, x0, y0, sigma_x, sigma_y, angle, offset = best
-    return np.array(
-        [
-            amplitude,
-            x0,
-            y0,
-            abs(sigma_x),
-            abs(sigma_y),
-            (angle + np.pi / 2) % np.pi - np.pi / 2,
-            offset,
-        ]
-    )
+    widths = abs(sigma_x), abs(sigma_y)
+    return np.array([amplitude, x0, y0, *widths, _folded(angle), offset]), float(explained)
 
 
 def _gaussian(
@@ -130,3 +155,71 @@ def _gaussian(
     along = dx * np.cos(angle) + dy * np.sin(angle)
     across = dy * np.cos(angle) - dx * np.sin(angle)
     return offset + amplitude * np.exp(-0.5 * ((along / sigma_x) ** 2 + (across / sigma_y) ** 2))
+
+
+def _folded(angle: float | np.ndarray) -> float | np.ndarray:
+    """The direction of an axis, from -pi/2 to below pi/2."""
+    return (angle + np.pi / 2) % np.pi - np.pi / 2
+
+
+def _sound(table: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Whether Gaussians, in pixels, are such as receptive fields can be; False where NaN."""
+    amplitude, x, y, sigma_x, sigma_y = table.T[:5]
+    inside = (np.abs(x - (shape[1] - 1) / 2) <= shape[1] / 2) & (
+        np.abs(y - (shape[0] - 1) / 2) <= shape[0] / 2
+    )
+    return inside & (amplitude > 0) & (np.minimum(sigma_x, sigma_y) >= _NARROWEST)
+
+
+def _beyond_noise(explained: np.ndarray, n_pixels: int) -> np.ndarray:
+    """Whether more variance is explained than chance lets fits of noise explain."""
+    n_free, n_rest = len(PARAMETERS) - 1, n_pixels - len(PARAMETERS)
+    if n_rest < 1:
+        return np.zeros(len(explained), dtype=bool)
+    ratio = f_distribution.isf(_ERROR / n_pixels, n_free, n_rest) * n_free / n_rest
+    return explained > ratio / (1 + ratio)  # of explained to unexplained variance
+
+
+# ------------------------------------------------------------------------------------ coordinates
+
+
+def _positions(fields: xr.DataArray, name: str) -> np.ndarray:
+    """Where the pixels of one side lie; counted where nothing tells."""
+    if name not in fields.coords:
+        return np.arange(fields.sizes[name], dtype=np.float64)
+    return fields[name].values.astype(np.float64)
+
+
+def _step(positions: np.ndarray) -> float:
+    """Mean distance of neighbours."""
+    if len(positions) < 2:
+        return 1.0
+    return float((positions[-1] - positions[0]) / (len(positions) - 1))
+
+
+def _at(positions: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Positions at places between pixels and beyond the outermost."""
+    if len(positions) < 2:
+        return positions[0] + places
+    left = np.clip(np.nan_to_num(np.floor(places)), 0, len(positions) - 2).astype(np.int64)
+    return positions[left] + (places - left) * (positions[left + 1] - positions[left])
+
+
+def _in_coordinates(table: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Gaussians in the coordinates of their pixels: centres are moved, covariances scaled."""
+    out = table.copy()
+    out[:, 1], out[:, 2] = _at(x, table[:, 1]), _at(y, table[:, 2])
+    scale = np.array([_step(x), _step(y)])
+    for number in np.flatnonzero(np.isfinite(table).all(1)):
+        widths, angle = table[number, 3:5], table[number, 5]
+        axes = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        # columns: the two half axes of the ellipse one standard deviation away, scaled
+        axes = scale[:, None] * axes * widths
+        if np.ptp(np.abs(scale)) > 0:
+            directions, lengths, _ = np.linalg.svd(axes)
+            # of the new axes, that of sigma_x is the one nearest to the old one
+            nearest = np.abs(directions.T @ axes[:, 0] / np.linalg.norm(axes[:, 0])).argmax()
+            axes = (directions * lengths)[:, [nearest, 1 - nearest]]
+        out[number, 3:5] = np.linalg.norm(axes, axis=0)
+        out[number, 5] = _folded(np.arctan2(axes[1, 0], axes[0, 0]))
+    return out

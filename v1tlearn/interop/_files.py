@@ -201,7 +201,15 @@ def _first_line(error: Exception) -> str:
 
 def _check_there(path: Path) -> None:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: expected a file.")
+        ours = [p for p in (path, path.parent) if (p / "model.json").is_file()]
+        raise FileNotFoundError(
+            f"{path} is missing: expected a file."
+            + (
+                f" {ours[0]} holds a model that save wrote: load it with load of its class."
+                if ours
+                else ""
+            )
+        )
 
 
 def _kind(value: Any) -> str:

@@ -10,6 +10,7 @@ import torch
 
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
 from v1tlearn.estimators._assemble import assemble
+from v1tlearn.estimators._tensors import plain_labels
 from v1tlearn.estimators.base import EncodingRegressor
 from v1tlearn.interop._names import Arrays, fill, readout_name
 from v1tlearn.interop._statistics import Known, scaling, used_names
@@ -285,6 +286,7 @@ def build(
         "core_columns_": list(core_columns),
         "used_columns_": {m: [n for n in names[m] or [] if n in needed] for m in mice},
         "positions_": {m: _positions(known[m], source_grids[m], m) for m in mice},
+        "neurons_": {m: plain_labels(known[m].neurons) for m in mice},
         "statistics_": {m: scaling(known[m], names[m], m, n_neurons[m]) for m in mice},
     }
     if core_columns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,12 +43,15 @@ class Known:
         Cortical positions in the recording.
     image_shape : (int, int, int) or None
         Channels, height and width of the stimuli of the recording.
+    neurons : dict of str to ndarray
+        Unit ids and metadata of the neurons of the recording; empty where there is none.
     """
 
     pairs: dict[str, Pair]
     behavior_names: list[str] | None = None
     positions: np.ndarray | None = None
     image_shape: tuple[int, int, int] | None = None
+    neurons: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def of_inputs(self) -> bool:
@@ -183,7 +186,7 @@ def _from_recording(trials: Trials, called: str, mouse: str, n_neurons: int) -> 
         )
     names = trials.behavior_names(called)
     trials = trials.sel(mouse_id=called)
-    stored = trials._recordings[called]  # whole: selecting its trials could copy its images
+    stored = trials._described(called)
     # stored statistics are those of the raw data, not of what preprocessing makes of them
     usable = set() if trials._steps else set(stored.variables)
     wanted = {"stimuli", "responses"} | ({"behaviors"} if names else set())
@@ -224,6 +227,7 @@ def _from_recording(trials: Trials, called: str, mouse: str, n_neurons: int) -> 
         names,
         trials.positions(called),
         tuple(int(side) for side in shape),
+        trials.neuron_labels(called),
     )
 
 

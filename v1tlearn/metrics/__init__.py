@@ -12,9 +12,21 @@ All functions take responses and predictions as
 * dicts, or lists, of one (trials, neurons) array per mouse, `image_ids` in the same form.
 
 `y_true` and `y_pred` may differ in form, as the result of `cross_val_predict` does. NaN in
-`y_true` means "not recorded": such a trial does not exist for that neuron. With "raw_values" the
-answer has one value per neuron, mice one after another: in the order of the recordings, of the
-dict or list, or else of their first trials.
+`y_true` means "not recorded": such a trial does not exist for that neuron.
+
+How much is averaged, `multioutput` says:
+
+* "uniform_average", the default: a float, the mean over neurons, then over mice;
+* "mice": a DataArray (mouse,), the mean over the neurons of each mouse;
+* "raw_values": a DataArray (unit,), one value per neuron. ``values.sel(mouse="A")`` has the
+  dimension ``neuron``; what the arguments tell of neurons (area, layer...) comes along, so that
+  ``values.groupby("area").mean()`` works. Neurons bear their unit ids, or else numbers from 0;
+  recordings without a name are called as `Trials.from_arrays` calls them, "mouse". If both
+  arguments name the units of a mouse, the names have to be the same.
+
+Mice come in the order of the recordings, of the dict or list, or else of their first trials. Values
+are float64 and differ from one form to the other in their labels only. They are arrays to numpy,
+too, except for ``numpy.argmax``, which wants ``values.values``; ``values.idxmax()`` names the unit.
 
 Values that differ by rounding only do not count as varying: a neuron is constant if its standard
 deviation over trials is at most 1e-6 of its largest absolute value, 1e-12 where float64 came.
@@ -27,6 +39,7 @@ from v1tlearn.metrics.correlation import (
     single_trial_correlation,
 )
 from v1tlearn.metrics.scorers import scorers
+from v1tlearn.metrics.table import score_table
 from v1tlearn.metrics.variance import fev, feve, normalized_correlation
 
 __all__ = [
@@ -36,6 +49,7 @@ __all__ = [
     "fraction_oracle",
     "normalized_correlation",
     "oracle_correlation",
+    "score_table",
     "scorers",
     "single_trial_correlation",
 ]

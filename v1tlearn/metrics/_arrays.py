@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from v1tlearn._instead import refuse_no_array
+from v1tlearn.trials._call_forms import ONE_MOUSE
+
 _OTHER_TRIALS = (
     "y_true and y_pred carry different image ids: they are not the same trials in the same order."
 )
@@ -27,6 +30,7 @@ class MouseArrays:
     pred: np.ndarray | None  # (n, neurons)
     image_ids: np.ndarray | None  # (n,)
     weights: np.ndarray | None  # (n,)
+    neurons: dict[str, xr.Variable]  # "neuron", the unit ids, and what else is known of each
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class _Source:
     name: str
     n_trials: int
     matrix: Callable[[str, np.ndarray], np.ndarray]  # (mouse, flat positions) -> (n, neurons)
+    neurons: Callable[[str, np.ndarray], dict[str, xr.Variable]] = lambda mouse, at: {}
     mouse_ids: np.ndarray | None = None  # (n_trials,)
     responses: Any = None  # the Responses itself; its image ids can cost a pass over the stimuli
     mice: list[str] | None = None
@@ -93,6 +98,7 @@ def arrays_by_mouse(
             matrices[1] if y_pred is not None else None,
             None if images is None else images[at],
             None if weights is None else weights[at],
+            _neurons(sources, mouse, at, matrices[0].shape[1], alone=len(mice) == 1),
         )
 
 
@@ -118,13 +124,17 @@ def blocks_of_neurons(true: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray
 
 
 def _source(name: str, y: Any, keys: list[str] | None) -> _Source:
+    refuse_no_array(name, y, "responses")
     if all(hasattr(y, attribute) for attribute in ("mouse_ids", "mice", "rows", "get")):
         if hasattr(type(y), "responses"):
-            raise TypeError(f"{name} is a Trials; pass the Responses that predict gave.")
+            raise TypeError(
+                f"{name} is a Trials; pass the Responses that predict gave, model.predict(trials)."
+            )
         return _Source(
             name,
             len(y),
             lambda mouse, at: np.asarray(y.get(mouse)),
+            lambda mouse, at: _neuron_coordinates(y[at[:1]][mouse]),
             np.asarray(y.mouse_ids).astype(str),
             y,
             [str(mouse) for mouse in y.mice],
@@ -139,6 +149,7 @@ def _source(name: str, y: Any, keys: list[str] | None) -> _Source:
         y = dict(zip(keys, y, strict=True))
     if isinstance(y, Mapping):
         images = {str(mouse): _image_coordinate(matrix) for mouse, matrix in y.items()}
+        neurons = {str(mouse): _neuron_coordinates(matrix) for mouse, matrix in y.items()}
         matrices = {str(mouse): np.asarray(matrix) for mouse, matrix in y.items()}
         for mouse, matrix in matrices.items():
             if matrix.ndim != 2:
@@ -150,6 +161,7 @@ def _source(name: str, y: Any, keys: list[str] | None) -> _Source:
             name,
             sum(lengths),
             lambda mouse, at: matrices[mouse],
+            lambda mouse, at: neurons[mouse],
             np.repeat(np.array(list(matrices), dtype=str), lengths),
             mice=list(matrices),
             per_mouse=True,
@@ -166,13 +178,50 @@ def _image_coordinate(y: Any) -> np.ndarray | None:
     return images.values if images.dims == y.dims[:1] else None
 
 
+def _neuron_coordinates(y: Any) -> dict[str, xr.Variable]:
+    """What a DataArray (trial, neuron) tells of its neurons; "neuron" are the unit ids."""
+    if not isinstance(y, xr.DataArray) or y.ndim != 2:
+        return {}
+    dim = y.dims[1]
+    return {
+        "neuron" if name == dim else str(name): coordinate.variable.to_base_variable()
+        for name, coordinate in y.coords.items()
+        if coordinate.dims[:1] == (dim,)
+    }
+
+
+def _neurons(
+    sources: list[_Source], mouse: str, at: np.ndarray, n_neurons: int, *, alone: bool
+) -> dict[str, xr.Variable]:
+    """Unit ids and metadata of the neurons of a mouse, from whichever argument brings them."""
+    told = [{} if s.dense and not alone else s.neurons(mouse, at) for s in sources]
+    ids = [neurons["neuron"].values for neurons in told if "neuron" in neurons]
+    if len(ids) == 2 and not np.array_equal(*ids):
+        first = int(np.flatnonzero(ids[0] != ids[1])[0])
+        raise ValueError(
+            f"mouse {mouse!r}: y_true and y_pred hold different neurons: number {first} is unit "
+            f"{ids[0][first]} in y_true and {ids[1][first]} in y_pred. Select the same units, "
+            "in one order, in both."
+        )
+    known = {name: values for neurons in reversed(told) for name, values in neurons.items()}
+    return {"neuron": xr.Variable("neuron", np.arange(n_neurons)), **known}
+
+
 def _flat_source(name: str, y: Any) -> _Source:
     images = _image_coordinate(y)
+    neurons = _neuron_coordinates(y)
     if isinstance(y, (list, tuple)):
         y = _ragged(y)
     array = np.asarray(y)
     if array.ndim == 2 and array.dtype != object:
-        return _Source(name, len(array), lambda mouse, at: array[at], images=images, dense=True)
+        return _Source(
+            name,
+            len(array),
+            lambda mouse, at: array[at],
+            lambda mouse, at: neurons,
+            images=images,
+            dense=True,
+        )
     if array.ndim == 1 and array.dtype == object:
         vectors = [np.asarray(vector) for vector in array]
         wrong = [i for i, vector in enumerate(vectors) if vector.ndim != 1]
@@ -231,7 +280,11 @@ def _mouse_labels(sources: list[_Source], mouse_ids: Any) -> tuple[np.ndarray, l
         raise ValueError("y_true has no trials.")
     for source in sources[1:]:
         if source.n_trials != true.n_trials:
-            raise ValueError(f"y_true has {true.n_trials} trials, y_pred has {source.n_trials}.")
+            raise ValueError(
+                f"y_true has {true.n_trials} trials, y_pred has {source.n_trials}: expected both "
+                "(trials, neurons) of the same trials, as trials.responses and "
+                "model.predict(trials) are."
+            )
     labelled = [s for s in sources if s.mouse_ids is not None and not s.per_mouse]
     labelled += [s for s in sources if s.per_mouse]
     if mouse_ids is not None:
@@ -248,7 +301,7 @@ def _mouse_labels(sources: list[_Source], mouse_ids: Any) -> tuple[np.ndarray, l
     else:
         ragged = [s for s in sources if s.lengths is not None]
         if not ragged:
-            return np.full(true.n_trials, "0"), ["0"]
+            return np.full(true.n_trials, ONE_MOUSE), [ONE_MOUSE]
         labels = np.array([f"{n} neurons" for n in ragged[0].lengths])
         mice = _in_order(labels)
     for source in labelled:

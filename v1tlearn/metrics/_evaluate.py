@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
+import xarray as xr
 from sklearn.exceptions import UndefinedMetricWarning
 
 from v1tlearn.metrics._arrays import MouseArrays, arrays_by_mouse, blocks_of_neurons
@@ -22,7 +24,8 @@ logger = logging.getLogger(__name__)
 ROUNDING_FLOAT32 = 1e-6
 ROUNDING_FLOAT64 = 1e-12
 
-Multioutput = Literal["uniform_average", "raw_values"]
+Multioutput = Literal["uniform_average", "mice", "raw_values"]
+_MULTIOUTPUTS = ("uniform_average", "mice", "raw_values")
 
 
 class Repeats(NamedTuple):
@@ -58,6 +61,7 @@ class Block(NamedTuple):
 
 
 def evaluate(
+    name: str,
     statistic: Callable[[Block], np.ndarray],
     y_true: Any,
     y_pred: Any = None,
@@ -69,11 +73,13 @@ def evaluate(
     trials: Literal["all", "by_image", "repeated"] = "all",
     average: Callable[[np.ndarray], float] | None = None,
     n_rows: int = 1,
-) -> float | np.ndarray:
-    """Mean over neurons, then over mice, of a statistic; or its value for each neuron.
+) -> float | xr.DataArray:
+    """Mean over neurons, then over mice, of a statistic; or its value for each mouse or neuron.
 
     Parameters
     ----------
+    name : str
+        Of the metric.
     statistic : callable
         Block -> (neurons,), or (n_rows, neurons) if `n_rows` > 1; NaN where undefined.
     trials : {"all", "by_image", "repeated"}
@@ -82,11 +88,9 @@ def evaluate(
         (neurons,) or (n_rows, neurons) of one mouse -> float; by default the mean of the neurons
         that have a value. `n_rows` > 1 needs it, and `raw_values` is row 0 over row 1.
     """
-    if multioutput not in ("uniform_average", "raw_values"):
-        raise ValueError(
-            f"multioutput is {multioutput!r}, expected 'uniform_average' or 'raw_values'."
-        )
-    per_mouse = {}
+    if multioutput not in _MULTIOUTPUTS:
+        raise ValueError(f"multioutput is {multioutput!r}, expected one of {_MULTIOUTPUTS}.")
+    per_mouse, neurons = {}, {}
     for arrays in arrays_by_mouse(
         y_true,
         y_pred,
@@ -99,11 +103,47 @@ def evaluate(
         if problem:
             raise ValueError(f"mouse {arrays.mouse!r}: {problem}")
         per_mouse[arrays.mouse] = _neuron_values(statistic, arrays, trials, n_rows)
+        neurons[arrays.mouse] = arrays.neurons
     if multioutput == "raw_values":
         with np.errstate(divide="ignore", invalid="ignore"):
             values = [v[0] if n_rows == 1 else _ratio(*v) for v in per_mouse.values()]
-        return np.concatenate(values)
-    return _mean_over_mice({m: (average or _mean)(v) for m, v in per_mouse.items()})
+        return _labelled(name, np.concatenate(values), neurons)
+    scores = {mouse: (average or _mean)(v) for mouse, v in per_mouse.items()}
+    _warn_of_undefined(scores, "left out of the mean over mice" if multioutput != "mice" else "NaN")
+    values = np.array(list(scores.values()))
+    if multioutput == "mice":
+        return xr.DataArray(values, dims="mouse", coords={"mouse": list(scores)}, name=name)
+    return _mean(values)
+
+
+def _labelled(
+    name: str, values: np.ndarray, neurons: dict[str, dict[str, xr.Variable]]
+) -> xr.DataArray:
+    """Values of the neurons of all mice, one after another, under mouse and unit id.
+
+    What is known of the neurons of some mice only is NaN for the others. What bears the name of one
+    of the two levels cannot stand beside them.
+    """
+    mice = np.repeat(list(neurons), [known["neuron"].size for known in neurons.values()])
+    ids = [known["neuron"].values for known in neurons.values()]
+    if len({part.dtype.kind for part in ids}) > 1:
+        ids = [part.astype(object) for part in ids]  # numbers stay numbers beside text
+    units = pd.MultiIndex.from_arrays([mice, np.concatenate(ids)], names=["mouse", "neuron"])
+    out = xr.DataArray(
+        values, coords=xr.Coordinates.from_pandas_multiindex(units, "unit"), dims="unit", name=name
+    )
+    labels = dict.fromkeys(label for known in neurons.values() for label in known)
+    for label in labels:
+        if label in ("unit", *units.names):
+            continue
+        parts = [
+            pd.Series(
+                known[label].values if label in known else np.nan, range(known["neuron"].size)
+            )
+            for known in neurons.values()
+        ]
+        out = out.assign_coords({label: ("unit", pd.concat(parts).to_numpy())})
+    return out
 
 
 def _neuron_values(
@@ -190,13 +230,12 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.where(denominator != 0, numerator / denominator, np.nan)
 
 
-def _mean_over_mice(scores: dict[str, float]) -> float:
+def _warn_of_undefined(scores: dict[str, float], what: str) -> None:
     undefined = [mouse for mouse, score in scores.items() if np.isnan(score)]
     if undefined:
         warnings.warn(
             f"no neuron of mice {undefined} has a value (not recorded, silent, or below the "
-            "threshold); they are left out of the mean over mice.",
+            f"threshold); they are {what}.",
             UndefinedMetricWarning,
             stacklevel=4,
         )
-    return _mean(np.array(list(scores.values())))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
+import xarray as xr
 
 from v1tlearn.metrics._evaluate import Block, Multioutput, Repeats, evaluate
 
@@ -22,7 +23,7 @@ def single_trial_correlation(
     mouse_ids: Any = None,
     sample_weight: Any = None,
     multioutput: Multioutput = "uniform_average",
-) -> float | np.ndarray:
+) -> float | xr.DataArray:
     """Correlation of single-trial responses with their predictions.
 
     Pearson's correlation over all trials, repeats included, of each neuron; then the mean over
@@ -41,12 +42,12 @@ def single_trial_correlation(
         Mouse of each trial.
     sample_weight : array (n,), optional
         Weight of each trial in the correlation; a trial of weight 0 does not count.
-    multioutput : {"uniform_average", "raw_values"}
-        Mean over neurons, then mice; or one value per neuron, mice one after another.
+    multioutput : {"uniform_average", "mice", "raw_values"}
+        Mean over neurons, then mice; one value per mouse; or one per neuron.
 
     Returns
     -------
-    float or array (neurons,)
+    float or DataArray (mouse,) or (unit,)
         A neuron whose responses or predictions are constant up to rounding counts 0; a neuron
         with fewer than two recorded trials is NaN and left out of means.
 
@@ -63,6 +64,7 @@ def single_trial_correlation(
     0.5
     """
     return evaluate(
+        "single_trial_correlation",
         _single_trial,
         y_true,
         y_pred,
@@ -80,7 +82,7 @@ def average_correlation(
     image_ids: Any = None,
     mouse_ids: Any = None,
     multioutput: Multioutput = "uniform_average",
-) -> float | np.ndarray:
+) -> float | xr.DataArray:
     """Correlation to the average over repeats.
 
     Responses, and predictions (which differ between repeats if they use behaviour), are averaged
@@ -98,12 +100,12 @@ def average_correlation(
         Image of each trial; needed unless an argument brings them.
     mouse_ids : array (n,), optional
         Mouse of each trial.
-    multioutput : {"uniform_average", "raw_values"}
-        Mean over neurons, then mice; or one value per neuron, mice one after another.
+    multioutput : {"uniform_average", "mice", "raw_values"}
+        Mean over neurons, then mice; one value per mouse; or one per neuron.
 
     Returns
     -------
-    float or array (neurons,)
+    float or DataArray (mouse,) or (unit,)
         A neuron whose averages are constant counts 0; a neuron recorded for fewer than two
         images is NaN and left out of means.
 
@@ -113,6 +115,7 @@ def average_correlation(
         If arguments disagree, image ids are missing, or a mouse saw fewer than two images.
     """
     return evaluate(
+        "average_correlation",
         _to_average,
         y_true,
         y_pred,
@@ -130,7 +133,7 @@ def oracle_correlation(
     mouse_ids: Any = None,
     kind: OracleKind = "jackknife",
     multioutput: Multioutput = "uniform_average",
-) -> float | np.ndarray:
+) -> float | xr.DataArray:
     r"""Single-trial correlation that the average response to an image would reach.
 
     "jackknife" correlates each response with the mean of the *other* repeats of its image, over
@@ -151,12 +154,12 @@ def oracle_correlation(
         Mouse of each trial.
     kind : {"jackknife", "conservative"}
         Estimator, see above.
-    multioutput : {"uniform_average", "raw_values"}
-        Mean over neurons, then mice; or one value per neuron, mice one after another.
+    multioutput : {"uniform_average", "mice", "raw_values"}
+        Mean over neurons, then mice; one value per mouse; or one per neuron.
 
     Returns
     -------
-    float or array (neurons,)
+    float or DataArray (mouse,) or (unit,)
         A silent neuron counts 0; a neuron recorded for no repeated image is NaN and left out.
 
     Raises
@@ -165,6 +168,7 @@ def oracle_correlation(
         If image ids are missing, `kind` is unknown, or a mouse saw no image twice.
     """
     return evaluate(
+        "oracle_correlation",
         _oracle_of(kind),
         y_true,
         image_ids=image_ids,
@@ -182,7 +186,7 @@ def fraction_oracle(
     mouse_ids: Any = None,
     kind: OracleKind = "jackknife",
     multioutput: Multioutput = "uniform_average",
-) -> float | np.ndarray:
+) -> float | xr.DataArray:
     r"""Slope of the model's correlations against the oracle correlations.
 
     The least-squares line through the origin over the neurons of a mouse,
@@ -203,13 +207,13 @@ def fraction_oracle(
         Mouse of each trial.
     kind : {"jackknife", "conservative"}
         Estimator of the oracle correlation.
-    multioutput : {"uniform_average", "raw_values"}
-        The slope; or :math:`m_n / o_n` for each neuron, of which the slope is the mean weighted
-        by :math:`o_n^2`. NaN where the oracle is 0.
+    multioutput : {"uniform_average", "mice", "raw_values"}
+        The mean of the slopes; the slope of each mouse; or :math:`m_n / o_n` for each neuron, of
+        which the slope is the mean weighted by :math:`o_n^2`. NaN where the oracle is 0.
 
     Returns
     -------
-    float or array (neurons,)
+    float or DataArray (mouse,) or (unit,)
         NaN for a mouse whose neurons all have an oracle correlation of 0.
 
     Raises
@@ -219,6 +223,7 @@ def fraction_oracle(
     """
     oracle = _oracle_of(kind)
     return evaluate(
+        "fraction_oracle",
         lambda block: np.stack([_single_trial(block), oracle(block)]),
         y_true,
         y_pred,

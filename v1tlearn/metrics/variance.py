@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import xarray as xr
 
 from v1tlearn.metrics._evaluate import Block, Multioutput, evaluate
 
@@ -19,7 +20,7 @@ def fev(
     image_ids: Any = None,
     mouse_ids: Any = None,
     multioutput: Multioutput = "uniform_average",
-) -> float | np.ndarray:
+) -> float | xr.DataArray:
     r"""Fraction of the response variance that the stimulus can explain.
 
     Per neuron :math:`(V - V_\epsilon) / V` with :math:`V` the variance over all trials and
@@ -35,12 +36,12 @@ def fev(
         neuron) are left out: they say nothing about noise.
     mouse_ids : array (n,), optional
         Mouse of each trial.
-    multioutput : {"uniform_average", "raw_values"}
-        Mean over neurons, then mice; or one value per neuron, mice one after another.
+    multioutput : {"uniform_average", "mice", "raw_values"}
+        Mean over neurons, then mice; one value per mouse; or one per neuron.
 
     Returns
     -------
-    float or array (neurons,)
+    float or DataArray (mouse,) or (unit,)
         A silent neuron, or one recorded for no repeated image, is NaN and left out of means.
 
     Raises
@@ -49,6 +50,7 @@ def fev(
         If image ids are missing or a mouse saw no image twice.
     """
     return evaluate(
+        "fev",
         _fev,
         y_true,
         image_ids=image_ids,
@@ -66,7 +68,7 @@ def feve(
     mouse_ids: Any = None,
     threshold: float = 0.15,
     multioutput: Multioutput = "uniform_average",
-) -> float | np.ndarray:
+) -> float | xr.DataArray:
     r"""Fraction of the explainable variance that the predictions explain.
 
     Per neuron :math:`1 - (E - V_\epsilon) / (V - V_\epsilon)` with :math:`E` the mean squared
@@ -86,12 +88,12 @@ def feve(
         Mouse of each trial.
     threshold : float
         Neurons with `fev` below it are NaN and left out of means; ``-numpy.inf`` keeps all.
-    multioutput : {"uniform_average", "raw_values"}
-        Mean over neurons, then mice; or one value per neuron, mice one after another.
+    multioutput : {"uniform_average", "mice", "raw_values"}
+        Mean over neurons, then mice; one value per mouse; or one per neuron.
 
     Returns
     -------
-    float or array (neurons,)
+    float or DataArray (mouse,) or (unit,)
         A silent neuron, one below the threshold, or one recorded for no repeated image is NaN.
 
     Raises
@@ -100,6 +102,7 @@ def feve(
         If arguments disagree, image ids are missing, or a mouse saw no image twice.
     """
     return evaluate(
+        "feve",
         partial(_feve, threshold=threshold),
         y_true,
         y_pred,
@@ -117,7 +120,7 @@ def normalized_correlation(
     image_ids: Any = None,
     mouse_ids: Any = None,
     multioutput: Multioutput = "uniform_average",
-) -> float | np.ndarray:
+) -> float | xr.DataArray:
     r"""Correlation over images, normalised by its ceiling: CC_norm (Schoppe et al. 2016).
 
     Per neuron :math:`Cov(\bar r, \hat y) / \sqrt{Var(\hat y)\, SP}` over images, where
@@ -137,12 +140,12 @@ def normalized_correlation(
         neuron) are left out: they say nothing about noise.
     mouse_ids : array (n,), optional
         Mouse of each trial.
-    multioutput : {"uniform_average", "raw_values"}
-        Mean over neurons, then mice; or one value per neuron, mice one after another.
+    multioutput : {"uniform_average", "mice", "raw_values"}
+        Mean over neurons, then mice; one value per mouse; or one per neuron.
 
     Returns
     -------
-    float or array (neurons,)
+    float or DataArray (mouse,) or (unit,)
         NaN, and left out of means, where the signal power is not positive (silent or unreliable
         neurons) or fewer than two images were repeated; 0 where predictions are constant. Being
         an estimate, it can exceed 1.
@@ -161,6 +164,7 @@ def normalized_correlation(
     :math:`N_i` too and is used for them: it needs no trials to be dropped.
     """
     return evaluate(
+        "normalized_correlation",
         _normalized_correlation,
         y_true,
         y_pred,

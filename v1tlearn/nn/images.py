@@ -142,6 +142,17 @@ def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(images, size=tuple(size), mode="bilinear", align_corners=False)
 
 
+def _resized_positions(indices: Tensor, n_pixels: int) -> Tensor:
+    """Positions of the pixels of a resized side, where those of the unresized one are known."""
+    n = len(indices)
+    if n == 1:
+        return indices[0] + (torch.arange(n_pixels, dtype=torch.float64) + 0.5) / n_pixels - 0.5
+    # in pixels of the crop; enlarged, the outermost lie beyond the centres of its outermost ones
+    at = (torch.arange(n_pixels, dtype=torch.float64) + 0.5) * (n / n_pixels) - 0.5
+    left = at.floor().clamp(0, n - 2).long()
+    return indices[left] + (at - left) * (indices[left + 1] - indices[left])
+
+
 class ImageCropper(nn.Module):
     """Centre crop, moved per trial where the model has stimulus shifters, then resize.
 
@@ -214,6 +225,26 @@ class ImageCropper(nn.Module):
         """
         index = self._shifter_index.get(mouse)
         return None if index is None else self.shifters[index]
+
+    def source_positions(self) -> tuple[Tensor, Tensor]:
+        """Where the pixels that go out lie in the images that come in, with the eye at rest.
+
+        Pixel centres are whole numbers. An image that is only resized to a fraction 1 / s of its
+        size has the centre of pixel j at s (j + 1/2) - 1/2: it covers the pixels whose centres lie
+        from s j - 1/2 to s (j + 1) - 1/2.
+
+        Returns
+        -------
+        rows : Tensor of shape (output height,)
+            Float64, in pixels from the centre of the uppermost row.
+        columns : Tensor of shape (output width,)
+            From the centre of the leftmost column.
+        """
+        rows, columns = (
+            _resized_positions(indices.double().cpu(), n)
+            for indices, n in zip((self._rows, self._columns), self.output_size, strict=True)
+        )
+        return rows, columns
 
     def takes(self, size: tuple[int, int]) -> bool:
         """Tell whether images of a size can come in.

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from v1tlearn._by_name import ByName
 from v1tlearn.datasets.schema import default_behavior_names
 from v1tlearn.preprocessing.statistics import (
     TrialStatistics,
@@ -17,7 +18,7 @@ from v1tlearn.preprocessing.statistics import (
     stimuli_moments,
     trial_statistics,
 )
-from v1tlearn.preprocessing.stimuli import check_stimuli, float_dtype
+from v1tlearn.preprocessing.stimuli import check_stimuli, float_dtype, refuse_other_forms
 from v1tlearn.trials import Trials
 
 _ARRAY = "the array"  # stands for the mouse where plain arrays are fitted
@@ -61,7 +62,7 @@ class StandardizeStep:
         return values * scale + shift if self.inverse else (values - shift) / scale
 
 
-class TrialStandardizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+class TrialStandardizer(TransformerMixin, ByName, BaseEstimator, auto_wrap_output_keys=None):
     """Standardise stimuli and behaviour with statistics of the training trials.
 
     As published (Sensorium 2022; V1T 2023): images are z-scored with one mean and one standard
@@ -124,6 +125,7 @@ class TrialStandardizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         """
         for attribute in ("n_features_in_", "feature_names_in_"):  # of an earlier fit
             self.__dict__.pop(attribute, None)
+        refuse_other_forms(X, "fit", "TrialStandardizer")
         if isinstance(X, Trials):
             names = {mouse: X.behavior_names(mouse) for mouse in X.mice}
             scaling = {m: trial_statistics(X, m).scaling(names[m]) for m in X.mice}
@@ -210,6 +212,7 @@ class TrialStandardizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
         if isinstance(X, Trials):
             self._check_mice(X)
             return X.with_step(step)
+        refuse_other_forms(X, "transform", "TrialStandardizer")
         if _ARRAY not in self.scaling_:
             raise ValueError(
                 "TrialStandardizer was fitted on Trials and learned statistics per mouse; give it "
@@ -232,7 +235,9 @@ class TrialStandardizer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=N
                 raise ValueError(
                     f"unknown mouse {mouse!r}: this TrialStandardizer was fitted on "
                     + (f"the mice {known}" if known else "an array")
-                    + ". Fit it on trials of this mouse first."
+                    + ". A new animal needs statistics of its own: TrialStandardizer()."
+                    "fit_transform(trials), and a model a readout, which transfer trains: "
+                    "pipeline[-1].transfer(...) of these trials."
                 )
             names = trials.behavior_names(mouse)
             if names != self.behavior_names_[mouse]:

@@ -5,9 +5,10 @@ The pixels are those that the models make inside (`v1tlearn.nn.images`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
+from v1tlearn._by_name import ByName
+from v1tlearn._instead import refuse_no_trials
 from v1tlearn.nn.images import center_crop, resize
 from v1tlearn.trials import Trials
 
@@ -40,7 +43,7 @@ class StimuliStep:
         return values
 
 
-class _StimuliTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_keys=None):
+class _StimuliTransformer(TransformerMixin, ByName, BaseEstimator, auto_wrap_output_keys=None):
     """A transformer that applies one function to images and needs no fit."""
 
     def _function(self) -> Callable[[np.ndarray], np.ndarray]:
@@ -62,6 +65,7 @@ class _StimuliTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_keys
         self
         """
         self._function()
+        refuse_other_forms(X, "fit", type(self).__name__)
         if not isinstance(X, Trials):
             check_stimuli(X, type(self).__name__)
         return self
@@ -82,6 +86,7 @@ class _StimuliTransformer(TransformerMixin, BaseEstimator, auto_wrap_output_keys
         function = self._function()
         if isinstance(X, Trials):
             return X.with_step(StimuliStep(function))
+        refuse_other_forms(X, "transform", type(self).__name__)
         return function(check_stimuli(X, type(self).__name__))
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -116,8 +121,10 @@ class CenterCrop(_StimuliTransformer):
         self.scale = scale
 
     def _function(self) -> Callable[[np.ndarray], np.ndarray]:
-        if not 0 < self.scale <= 1:
-            raise ValueError(f"CenterCrop: scale is {self.scale}, expected above 0 and at most 1.")
+        if not isinstance(self.scale, Real) or not 0 < self.scale <= 1:
+            raise ValueError(
+                f"CenterCrop: scale is {self.scale!r}, expected a number above 0 and at most 1."
+            )
         return partial(_crop, scale=self.scale)
 
 
@@ -163,8 +170,35 @@ class Grayscale(_StimuliTransformer):
     (10, 1, 36, 64)
     """
 
+    def __init__(self) -> None:
+        pass  # a signature without parameters, in place of that of `ByName.__new__`
+
     def _function(self) -> Callable[[np.ndarray], np.ndarray]:
         return _grayscale
+
+
+def refuse_other_forms(X: Any, method: str, who: str) -> None:
+    """Raise for what is neither `Trials` nor an array, with the call that was meant.
+
+    Parameters
+    ----------
+    X : object
+    method, who : str
+        The method it was given to, and the name of the transformer, for the error.
+
+    Raises
+    ------
+    TypeError
+        If it is recordings, a path or a dict of arrays.
+    """
+    if isinstance(X, Trials):
+        return
+    refuse_no_trials(X, f"{method}({{}})")
+    if isinstance(X, Mapping) and not hasattr(X, "shape"):  # as sparse arrays can be
+        raise TypeError(
+            f"{who} was given a dict: expected Trials, or the array of one mouse. "
+            "Trials.from_arrays(stimuli, behaviors) makes trials of dicts."
+        )
 
 
 def check_stimuli(X: Any, who: str) -> np.ndarray:
@@ -192,6 +226,7 @@ def check_stimuli(X: Any, who: str) -> np.ndarray:
         raise ValueError(
             f"{who} takes Trials or stimuli of shape (trials, channels, height, width), got "
             f"{images.dtype} of shape {images.shape}."
+            + (" A gray image needs a channel axis: stimuli[:, None]." if images.ndim == 3 else "")
         )
     return images
 

@@ -16,6 +16,7 @@ from optuna.distributions import (
     distribution_to_json,
 )
 
+from v1tlearn._guesses import PARAMETER_HABITS, did_you_mean, guess
 from v1tlearn.search.spaces import IntegerUpTo, LogInteger
 
 
@@ -49,7 +50,11 @@ def read_space(space: Mapping[str, Any], estimator: Any) -> dict[str, Parameter]
     known = estimator.get_params(deep=False)
     unknown = sorted(set(space) - set(known))
     if unknown:
-        raise ValueError(f"{type(estimator).__name__} has no parameters {unknown} to search over.")
+        found = [name for word in unknown for name in guess(word, known, PARAMETER_HABITS)]
+        raise ValueError(
+            f"{type(estimator).__name__} has no parameters {unknown} to search over"
+            f"{did_you_mean(list(dict.fromkeys(found)))}"
+        )
     taken = sorted(set(space) & {"max_epochs", "random_state", "validation_fraction"})
     if taken:
         raise ValueError(

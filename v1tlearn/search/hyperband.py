@@ -19,7 +19,9 @@ from sklearn.utils import get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, Options
 from sklearn.utils.validation import check_is_fitted
 
+from v1tlearn._by_name import ByName
 from v1tlearn.estimators import CNNRegressor, ViTRegressor, _inputs
+from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators.base import EncodingRegressor
 from v1tlearn.search._recordings import describe_recording
 from v1tlearn.search.spaces import CNN_SPACE, V1T_SPACE
@@ -33,7 +35,7 @@ _IRRELEVANT = {"device", "verbose", "random_state", "validation_fraction"}  # fo
 _IRRELEVANT |= {"compile", "micro_batch_size", "checkpoint_activations", "stream_data"}
 
 
-class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
+class HyperbandSearch(MetaEstimatorMixin, ByName, BaseEstimator):
     """Search for parameters of a model with Hyperband and a tree-structured Parzen estimator.
 
     Every trial draws parameters, more and more from where good ones were found, and trains a model
@@ -179,6 +181,7 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
         self.refit = refit
         self.verbose = verbose
 
+    @explained
     def fit(
         self,
         stimuli: Any,
@@ -227,6 +230,7 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
         """
         self._validate_params()
         self._check_parameters()
+        _inputs.check_held_out(validation)
         backend = _import_backend()
         call = _inputs.read_fit(
             stimuli,
@@ -261,6 +265,7 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
             self.best_estimator_ = best.fit(call.trials, call.target, validation=validation)
         return self
 
+    @explained
     def predict(
         self,
         stimuli: Any,
@@ -289,6 +294,7 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
         """
         return self._best().predict(stimuli, behaviors, mouse_ids, behavior_names=behavior_names)
 
+    @explained
     def score(
         self,
         stimuli: Any,
@@ -368,8 +374,10 @@ class HyperbandSearch(MetaEstimatorMixin, BaseEstimator):
     def _check_parameters(self) -> None:
         estimator = self.estimator
         if not isinstance(estimator, EncodingRegressor):
+            kind = estimator if isinstance(estimator, type) else type(estimator)
+            what = f"{'the class' if isinstance(estimator, type) else 'a'} {kind.__name__}"
             raise TypeError(
-                f"estimator is a {type(estimator).__name__}: expected V1TRegressor, ViTRegressor, "
+                f"estimator is {what}: expected V1TRegressor, ViTRegressor, "
                 "CNNRegressor or LNRegressor, which report their score after every epoch. "
                 "scikit-learn's RandomizedSearchCV and HalvingRandomSearchCV take any estimator."
             )

@@ -1,4 +1,4 @@
-"""Views of recordings: labels, slicing, laziness, and the ragged responses beside them."""
+"""Views of recordings: making, indexing, labels, preprocessing and files."""
 
 import pickle
 from collections import Counter
@@ -10,107 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import v1tlearn as v1
-from v1tlearn.trials import Responses
-
-SIZES = {"A": (7, 3), "B": (4, 5), "C": (1, 2)}  # trials, neurons
-NAMES = ["pupil_dilation", "pupil_dilation_derivative", "running_speed"]
-
-
-def recording(mouse, **labels):
-    """Stimuli, behaviour and responses whose values tell mouse, trial and column."""
-    n, neurons = SIZES[mouse]
-    base = 100 * list(SIZES).index(mouse)
-    trial = np.arange(n)
-    return xr.Dataset(
-        {
-            "stimuli": (
-                ("trial", "channel", "height", "width"),
-                np.broadcast_to((base + trial)[:, None, None, None], (n, 1, 4, 6)).astype("u1"),
-            ),
-            "behaviors": (("trial", "behavior"), base + trial[:, None] + np.arange(3) / 10),
-            "responses": (
-                ("trial", "neuron"),
-                (base + trial[:, None] + np.arange(neurons) / 10).astype("f4"),
-                {"units": "Hz"},
-            ),
-        },
-        coords={
-            "behavior": NAMES,
-            "neuron": 1000 + np.arange(neurons),
-            "image_id": ("trial", trial % 3),
-            "tier": ("trial", np.where(trial % 2, "test", "train")),
-            "trial_id": ("trial", trial[::-1]),
-            "position": (("neuron", "axis"), np.arange(2.0 * neurons).reshape(-1, 2)),
-        }
-        | labels,
-    )
-
-
-@pytest.fixture
-def recordings():
-    return {mouse: recording(mouse) for mouse in SIZES}
-
-
-@pytest.fixture
-def trials(recordings):
-    return v1.Trials(recordings)
-
-
-@pytest.fixture
-def opened(trials, tmp_path):
-    trials.to_netcdf(tmp_path / "r.nc")
-    return v1.Trials.open(tmp_path / "r.nc")
-
-
-FLAT_MICE = np.repeat(list(SIZES), [n for n, _ in SIZES.values()])
-FLAT_ROWS = np.concatenate([np.arange(n) for n, _ in SIZES.values()])
-
-
-def vectors(view):
-    """Response vectors of a view, from the values that `recording` writes."""
-    out = []
-    for mouse, row in zip(*flat(view), strict=True):
-        base = 100 * list(SIZES).index(mouse)
-        out.append((base + row + np.arange(SIZES[mouse][1]) / 10).astype("f4"))
-    return out
-
-
-def flat(view):
-    """Mouse and row of each trial, told by the responses."""
-    firsts = [int(v[0]) for v in np.asarray(view.responses)]
-    mice = [list(SIZES)[value // 100] for value in firsts]
-    return mice, [value % 100 for value in firsts]
-
-
-def same(view, mice, rows):
-    """Every way to ask a view gives these trials in this order."""
-    mice, rows = np.asarray(mice), np.asarray(rows, dtype=int)
-    assert len(view) == len(rows)
-    assert view.shape == (len(rows),)
-    np.testing.assert_array_equal(view.mouse_ids, mice)
-    present = [m for m in SIZES if m in mice]
-    assert view.mice == present
-    assert view.n_neurons == {m: SIZES[m][1] for m in present}
-    np.testing.assert_array_equal(view.image_ids, rows % 3)
-    np.testing.assert_array_equal(view.tiers, np.where(rows % 2, "test", "train"))
-    answer = np.asarray(view.responses)
-    assert answer.shape == (len(rows),)
-    assert answer.dtype == object
-    for vector, expected in zip(answer, vectors(view), strict=True):
-        np.testing.assert_array_equal(vector, expected)
-    for m in present:
-        of_mouse = rows[mice == m]
-        source = recording(m)
-        for name in ("stimuli", "behaviors", "responses"):
-            np.testing.assert_array_equal(view.get(name, m), source[name].values[of_mouse])
-        np.testing.assert_array_equal(view.rows(m)[0], np.flatnonzero(mice == m))
-    tree = view.recordings
-    assert isinstance(tree, xr.DataTree)
-    assert list(tree.children) == present
-    for m in present:
-        expected = recording(m).isel(trial=rows[mice == m])
-        xr.testing.assert_identical(tree[m].to_dataset(), expected)
-
+from tests.trials.labelled import FLAT_MICE, FLAT_ROWS, NAMES, SIZES, N, Scale, recording, same
 
 # ------------------------------------------------------------------------------------- making
 
@@ -188,7 +88,6 @@ def test_flat_arrays_keep_the_callers_order(recordings):
 
 # ----------------------------------------------------------------------------------- indexing
 
-N = len(FLAT_ROWS)
 MASK = np.arange(N) % 3 == 1
 
 
@@ -246,11 +145,6 @@ def test_indices_that_do_not_fit(trials, key, match):
     for view in (trials, trials.responses):
         with pytest.raises(IndexError, match=match):
             view[key]
-
-
-def test_a_mouse_is_no_index_of_trials(trials):
-    with pytest.raises(IndexError, match="sel"):
-        trials["A"]
 
 
 def test_iteration_ends(trials):
@@ -400,22 +294,6 @@ def test_blocks_pass_once_through_a_mouse(trials):
 # ------------------------------------------------------------------------------- preprocessing
 
 
-class Scale:
-    """A step that multiplies by the number of the mouse, and remembers what it saw."""
-
-    def __init__(self, factors):
-        self.factors, self.calls = factors, []
-
-    def stimuli(self, mouse_id, images):
-        self.calls.append(("stimuli", mouse_id, len(images)))
-        return images.astype(float) * self.factors[mouse_id]
-
-    def behaviors(self, mouse_id, values, names):
-        assert names == NAMES
-        self.calls.append(("behaviors", mouse_id, len(values)))
-        return values * self.factors[mouse_id]
-
-
 def test_steps_are_applied_when_data_are_read_and_only_to_what_is_read(trials):
     step = Scale({"A": 2.0, "B": -1.0, "C": 0.0})
     view = trials.with_step(step).with_step(step)[[9, 3, 1]]
@@ -482,84 +360,6 @@ def test_lazy_trials_are_pickled_by_path(opened):
     copy = pickle.loads(pickle.dumps(opened[::-2]))
     assert not copy._recordings["A"].variables["stimuli"]._in_memory
     same(copy, FLAT_MICE[::-2], FLAT_ROWS[::-2])
-
-
-# ----------------------------------------------------------------------------------- responses
-
-
-def test_the_matrix_of_one_mouse_is_labelled(trials):
-    matrix = trials.responses[[8, 4, 2]]["A"]
-    assert matrix.dims == ("trial", "neuron")
-    assert matrix.attrs == {"units": "Hz"}
-    np.testing.assert_array_equal(matrix, trials._recordings["A"]["responses"][[4, 2]])
-    np.testing.assert_array_equal(matrix["neuron"], [1000, 1001, 1002])
-    np.testing.assert_array_equal(matrix["image_id"], [1, 2])
-    np.testing.assert_array_equal(matrix["tier"], ["train", "train"])
-    np.testing.assert_array_equal(matrix["trial_id"], [2, 4])
-    with pytest.raises(ValueError, match="unknown mouse 'Z'"):
-        trials.responses["Z"]
-    with pytest.raises(ValueError, match=r"no responses of mouse 'B' here, only of \['A'\]"):
-        trials[:7].responses["B"]
-
-
-def test_predictions_bear_the_labels_of_their_trials(trials):
-    view = trials[[9, 3, 7, 1]]
-    values = {"A": np.array([[1.0] * 3, [2.0] * 3]), "B": np.array([[3.0] * 5, [4.0] * 5])}
-    predictions = Responses.from_arrays(values, like=view)
-    assert [v[0] for v in np.asarray(predictions)] == [3.0, 1.0, 4.0, 2.0]
-    np.testing.assert_array_equal(predictions.image_ids, view.image_ids)
-    np.testing.assert_array_equal(predictions.tiers, view.tiers)
-    assert [v[0] for v in np.asarray(predictions[[3, 0]])] == [2.0, 3.0]
-    np.testing.assert_array_equal(predictions[[3, 0]]["A"], [[2.0] * 3])
-    np.testing.assert_array_equal(predictions["A"]["trial_id"], [3, 5])
-    with pytest.raises(ValueError, match="mouse 'A': 1 response vectors came for 2"):
-        Responses.from_arrays({**values, "A": values["A"][:1]}, like=view)
-
-
-def test_the_array_of_responses(trials):
-    array = np.asarray(trials.responses)
-    assert array.shape == (N,)
-    assert [len(v) for v in array] == [SIZES[m][1] for m in FLAT_MICE]
-    assert np.asarray(trials[:0].responses).shape == (0,)
-    with pytest.raises(ValueError, match="without a copy"):
-        np.array(trials.responses, copy=False)
-
-
-@pytest.mark.parametrize("source", ["trials", "opened"])
-def test_responses_are_pickled_without_stimuli(request, source):
-    trials = request.getfixturevalue(source)
-    target = trials.responses[[9, 3, 3]]
-    copy = pickle.loads(pickle.dumps(target))
-    assert "stimuli" not in copy._recordings["A"]
-    for vector, expected in zip(np.asarray(copy), np.asarray(target), strict=True):
-        np.testing.assert_array_equal(vector, expected)
-    xr.testing.assert_identical(copy["A"], target["A"])
-    np.testing.assert_array_equal(copy.image_ids, target.image_ids)
-    np.testing.assert_array_equal(copy[1:].tiers, target[1:].tiers)
-
-
-def test_pickled_responses_of_unlabelled_trials_keep_their_images():
-    images = np.arange(5 * 24, dtype=np.uint8).reshape(5, 1, 4, 6)[[0, 1, 2, 1, 0]]
-    target = v1.Trials.from_arrays(images, None, np.ones((5, 2))).responses
-    copy = pickle.loads(pickle.dumps(target[1:]))
-    assert copy.image_ids[0] == copy.image_ids[2] == target.image_ids[1]
-    np.testing.assert_array_equal(copy.tiers, [""] * 4)
-    assert copy["mouse"].shape == (4, 2)
-
-
-# -------------------------------------------------------------------------------------- reprs
-
-
-def test_reprs(trials):
-    assert repr(trials[:9]) == "<Trials: 9 trials of 2 mice: A (7 trials), B (2 trials)>"
-    assert repr(trials[:3].responses) == "<Responses: 3 trials of 1 mice: A (3 trials)>"
-    page = trials[:9]._repr_html_()
-    assert "9 trials of 2 mice" in page
-    assert "1 × 4 × 6" in page
-    assert "running_speed" in page
-    assert "<td>C</td>" not in page
-    strange = v1.Trials({"<b>": recording("A")[["stimuli"]]})._repr_html_()
-    assert "&lt;b&gt;" in strange
 
 
 def test_trials_do_not_pass_for_an_array(trials):

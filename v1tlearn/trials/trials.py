@@ -6,29 +6,29 @@ an index, never data. Reading, and the preprocessing recorded on a view, happen 
 
 from __future__ import annotations
 
-import html
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from v1tlearn._call_forms import CallForm, recordings_from_arrays
-from v1tlearn._responses import Responses
-from v1tlearn._view import BLOCK, DATA, View, as_datasets, compact, read
-from v1tlearn.datasets.schema import default_behavior_names
+from v1tlearn.datasets.schema import STATISTICS, default_behavior_names
 from v1tlearn.datasets.store import open_recordings, save_recordings
-
-
-class Step(Protocol):
-    """One fitted preprocessing step that a view remembers and applies to what it reads."""
-
-    def stimuli(self, mouse_id: str, images: np.ndarray) -> np.ndarray:
-        """Process images of shape (trials, channels, height, width)."""
-
-    def behaviors(self, mouse_id: str, values: np.ndarray, names: list[str]) -> np.ndarray:
-        """Process behaviour of shape (trials, columns)."""
+from v1tlearn.trials._call_forms import CallForm, recordings_from_arrays
+from v1tlearn.trials._reading import (
+    BLOCK,
+    DATA,
+    as_datasets,
+    compact,
+    pixel_coords,
+    read,
+    with_neurons,
+)
+from v1tlearn.trials._summary import Column
+from v1tlearn.trials._view import View
+from v1tlearn.trials.inputs import Inputs, Step
+from v1tlearn.trials.responses import Responses
 
 
 class Trials(View):
@@ -38,8 +38,10 @@ class Trials(View):
 
     Parameters
     ----------
-    recordings : DataTree, dict of str to Dataset, or Dataset
-        One recording per mouse, see `v1tlearn.validate_recordings` for its form.
+    recordings : DataTree, dict of str to Dataset or DataTree, or Dataset
+        One recording per mouse, see `v1tlearn.validate_recordings` for its form. A child of a
+        DataTree is one mouse, under its name; so is a dataset, under its attribute `mouse_id`
+        ("mouse" without it).
 
     Raises
     ------
@@ -62,14 +64,19 @@ class Trials(View):
     (12, ['A', 'B'], {'A': 5, 'B': 5})
     """
 
-    def __init__(self, recordings: xr.DataTree | Mapping[str, xr.Dataset] | xr.Dataset) -> None:
+    _called = "trials"
+
+    def __init__(
+        self,
+        recordings: xr.DataTree | Mapping[str, xr.Dataset | xr.DataTree] | xr.Dataset,
+    ) -> None:
         self._recordings = as_datasets(recordings)
         counts = [ds.sizes["trial"] for ds in self._recordings.values()]
         self._index = np.concatenate(
             [np.column_stack([np.full(n, k), np.arange(n)]) for k, n in enumerate(counts)]
         ).astype(np.int64)
         self._steps: tuple[Step, ...] = ()
-        self._hashes = {}
+        self._neurons, self._hashes = {}, {}
 
     @classmethod
     def from_arrays(
@@ -152,6 +159,12 @@ class Trials(View):
         Returns
         -------
         Trials
+
+        Raises
+        ------
+        TypeError, ValueError, FileNotFoundError
+            If there is no such file, or it holds no recordings; the error says what reads a folder
+            of Sensorium mice, a saved model, or responses alone.
         """
         return cls(open_recordings(path))
 
@@ -165,14 +178,36 @@ class Trials(View):
         """
         save_recordings(self.recordings, path)
 
-    def _view(self, index: np.ndarray, steps: tuple[Step, ...]) -> Trials:
-        view = object.__new__(type(self))
-        view._recordings, view._hashes = self._recordings, self._hashes
-        view._index, view._steps = index, steps
-        return view
+    def __getitem__(self, key: Any) -> Trials | xr.Dataset:
+        """Select trials by number; or give one mouse as a `Dataset`.
 
-    def __getitem__(self, key: Any) -> Trials:
-        return self._view(self._index[self._key(key)], self._steps)
+        ``trials["A"]`` holds the trials of this view, with their labels and neurons. Stimuli and
+        behaviour are what an estimator sees: as recorded, and read when they are used, where the
+        view has no preprocessing steps; else processed, and in memory, without the attributes and
+        statistics of the recorded ones. Rows of images count from the lower edge, so that plots of
+        xarray show them the right way up.
+        """
+        if isinstance(key, str):
+            return self._dataset(key)
+        return self._copy(_index=self._index[self._key(key)])
+
+    def _dataset(self, mouse: str) -> xr.Dataset:
+        rows = self._rows_of_shown(mouse)
+        recording = with_neurons(self._recordings[mouse], self._neurons.get(mouse))
+        dataset = recording.isel(trial=compact(rows)).assign_attrs(mouse_id=mouse)
+        if not self._steps:
+            return dataset.assign_coords(pixel_coords(dataset["stimuli"]))
+        for name in ("stimuli", "behaviors"):
+            if name in dataset:
+                inputs = Inputs(self, name)
+                array = inputs[mouse]
+                if inputs._is_changed(mouse):  # statistics of the file are of recorded values
+                    gone = {f"{name}_{statistic}" for statistic in STATISTICS}
+                    dataset = dataset.drop_vars(gone & set(dataset.variables))
+                sized = [dim for dim in array.dims if array.sizes[dim] != dataset.sizes[dim]]
+                dataset = dataset.drop_dims(sized)
+                dataset[name] = array
+        return dataset
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         raise TypeError(
@@ -181,54 +216,22 @@ class Trials(View):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle the mice of this view only."""
+        """Pickle the mice of this view only, and of what is in memory only its neurons."""
         state = self.__dict__.copy()
         names = list(self._recordings)
         kept = self.mice
         numbers = np.full(len(names), -1)
         numbers[[names.index(mouse) for mouse in kept]] = np.arange(len(kept))
-        state["_recordings"] = {mouse: self._recordings[mouse] for mouse in kept}
         state["_index"] = np.column_stack([numbers[self._index[:, 0]], self._index[:, 1]])
+        state["_recordings"], state["_neurons"] = {}, {}
+        for mouse in kept:
+            recording, neurons = self._recordings[mouse], self._neurons.get(mouse)
+            if neurons is not None and not recording.variables["stimuli"]._in_memory:
+                state["_neurons"][mouse] = neurons
+            else:
+                recording = with_neurons(recording, neurons)
+            state["_recordings"][mouse] = recording
         return state
-
-    def sel(self, *, tier: Any = None, mouse_id: Any = None) -> Trials:
-        """Select by label.
-
-        Parameters
-        ----------
-        tier : str or sequence of str, optional
-            "train", "validation", "test", "final_test".
-        mouse_id : str or sequence, optional
-            Mouse or mice.
-
-        Returns
-        -------
-        Trials
-
-        Raises
-        ------
-        ValueError
-            If no trial bears such a label.
-        """
-        keep = np.ones(len(self), dtype=bool)
-        for name, wanted, labels in (
-            ("tier", tier, lambda: self.tiers),
-            ("mouse_id", mouse_id, lambda: self.mouse_ids),
-        ):
-            if wanted is None:
-                continue
-            several = isinstance(wanted, Iterable) and not isinstance(wanted, str)
-            wanted = [str(w) for w in (wanted if several else [wanted])]
-            have = labels()
-            missing = [w for w in wanted if w not in have]
-            if missing:
-                present = sorted(set(have.tolist()) - {""})
-                raise ValueError(
-                    f"no trial with {name} {', '.join(map(repr, missing))}: "
-                    + (f"these trials have {present}." if present else f"there is no {name} here.")
-                )
-            keep &= np.isin(have, np.asarray(wanted, dtype=str))
-        return self[keep]
 
     def with_step(self, step: Step) -> Trials:
         """Record one more preprocessing step; it is applied when data are read.
@@ -242,7 +245,7 @@ class Trials(View):
         -------
         Trials
         """
-        return self._view(self._index, (*self._steps, step))
+        return self._copy(_steps=(*self._steps, step))
 
     def blocks(self, mouse_id: str, size: int = BLOCK) -> Iterator[Trials]:
         """Pass through the trials of one mouse in views of at most `size` trials.
@@ -275,16 +278,18 @@ class Trials(View):
         """
         if name not in DATA:
             raise ValueError(f"no variable {name!r}: expected one of {list(DATA)}.")
-        self._number(mouse_id)
+        rows = self.rows(mouse_id)[1]
         mouse_id = str(mouse_id)
         recording = self._recordings[mouse_id]
         if name not in recording:
             return None
-        values = read(recording.variables[name], self.rows(mouse_id)[1])
+        if name not in ("stimuli", "behaviors"):
+            return read(recording.variables[name], rows, self._neurons.get(mouse_id))
+        values = read(recording.variables[name], rows)
         for step in self._steps:
             if name == "stimuli":
                 values = step.stimuli(mouse_id, values)
-            elif name == "behaviors":
+            else:
                 values = step.behaviors(mouse_id, values, self.behavior_names(mouse_id))
         return values
 
@@ -321,21 +326,6 @@ class Trials(View):
             return [str(name) for name in recording["behavior"].values]
         return default_behavior_names(recording.sizes["behavior"])
 
-    def positions(self, mouse_id: str) -> np.ndarray | None:
-        """Cortical positions of a mouse's neurons.
-
-        Parameters
-        ----------
-        mouse_id : str
-
-        Returns
-        -------
-        ndarray of shape (n_neurons, 2 or 3) or None
-            In micrometres; None where the recording does not tell.
-        """
-        recording = self._recordings[str(mouse_id)]
-        return np.asarray(recording["position"].values) if "position" in recording else None
-
     def recorded_trials(self, mouse_id: str) -> int:
         """Trials in the whole recording of a mouse, whatever this view shows of them.
 
@@ -350,9 +340,20 @@ class Trials(View):
         return self._recordings[str(mouse_id)].sizes["trial"]
 
     @property
-    def n_neurons(self) -> dict[str, int]:
-        """Number of neurons per mouse; 0 where nothing tells it."""
-        return {m: int(self._recordings[m].sizes.get("neuron", 0)) for m in self.mice}
+    def stimuli(self) -> Inputs:
+        """The stimuli of these trials, labelled, preprocessed, and read when they are used."""
+        return Inputs(self, "stimuli")
+
+    @property
+    def behaviors(self) -> Inputs:
+        """The behaviour of these trials, labelled, preprocessed, and read when it is used.
+
+        Raises
+        ------
+        ValueError
+            If a mouse has none.
+        """
+        return Inputs(self, "behaviors")
 
     @property
     def responses(self) -> Responses:
@@ -363,14 +364,10 @@ class Trials(View):
         ValueError
             If a mouse has none.
         """
-        for mouse in self.mice:
-            if "responses" not in self._recordings[mouse]:
-                raise ValueError(
-                    f"mouse {mouse!r} has no responses: give them to Trials.from_arrays, or use "
-                    "predict, which needs none."
-                )
-        sources = {m: self._recordings[m].variables["responses"] for m in self.mice}
-        return Responses(self, sources, self._index[:, 1])
+        return self._target(
+            "responses",
+            "give them to Trials.from_arrays, or use predict, which needs none.",
+        )
 
     @property
     def expected_responses(self) -> Responses:
@@ -381,38 +378,35 @@ class Trials(View):
         ValueError
             If a recording is not a simulated one.
         """
+        return self._target(
+            "expected_responses",
+            "only simulated recordings (make_v1_recordings) know the true rate.",
+        )
+
+    def _target(self, name: str, hint: str) -> Responses:
         for mouse in self.mice:
-            if "expected_responses" not in self._recordings[mouse]:
-                raise ValueError(
-                    f"mouse {mouse!r} has no expected_responses: only simulated recordings "
-                    "(make_v1_recordings) know the true rate."
-                )
-        sources = {m: self._recordings[m].variables["expected_responses"] for m in self.mice}
-        return Responses(self, sources, self._index[:, 1])
+            if name not in self._recordings[mouse]:
+                raise ValueError(f"mouse {mouse!r} has no {name}: {hint}")
+        sources = {m: self._recordings[m].variables[name] for m in self.mice}
+        return Responses(self, sources, self._index[:, 1], name=name, columns=self._neurons)
 
     @property
     def recordings(self) -> xr.DataTree:
         """The trials of this view as labelled recordings, unprocessed, one child per mouse."""
-        return xr.DataTree.from_dict(
-            {m: self._recordings[m].isel(trial=compact(self.rows(m)[1])) for m in self.mice}
-        )
+        tree = {}
+        for mouse in self.mice:
+            recording = with_neurons(self._recordings[mouse], self._neurons.get(mouse))
+            tree[mouse] = recording.isel(trial=compact(self.rows(mouse)[1]))
+        return xr.DataTree.from_dict(tree)
 
-    def __repr__(self) -> str:
-        return self._summary("Trials")
+    def _title(self) -> str:
+        steps = [type(step).__name__.removesuffix("Step") for step in self._steps]
+        return super()._title() + (f", preprocessed ({', '.join(steps)})" if steps else "")
 
-    def _repr_html_(self) -> str:
-        rows = []
-        for mouse, n_neurons in self.n_neurons.items():
+    def _details_shown(self) -> list[Column]:
+        shapes, behavior = [], []
+        for mouse in self.mice:
             sizes = self._recordings[mouse].sizes
-            shape = " × ".join(str(sizes[dim]) for dim in ("channel", "height", "width"))
-            behavior = ", ".join(self.behavior_names(mouse) or ["–"])
-            cells = (mouse, len(self.rows(mouse)[0]), n_neurons or "–", shape, behavior)
-            row = "".join(f"<td>{html.escape(str(cell))}</td>" for cell in cells)
-            rows.append(f"<tr>{row}</tr>")
-        head = "".join(
-            f"<th>{name}</th>" for name in ("mouse", "trials", "neurons", "stimuli", "behaviour")
-        )
-        return (
-            f"<div><strong>Trials</strong>: {len(self)} trials of {len(self.mice)} mice<table>"
-            f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        )
+            shapes.append(" × ".join(str(sizes[dim]) for dim in ("channel", "height", "width")))
+            behavior.append(", ".join(self.behavior_names(mouse) or ["–"]))
+        return [("recorded stimuli", shapes), ("behaviour", behavior)]

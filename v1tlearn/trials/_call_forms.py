@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from v1tlearn._instead import check_axes, check_form
 from v1tlearn.datasets.schema import default_behavior_names
 
 ONE_MOUSE = "mouse"
@@ -74,6 +75,7 @@ def recordings_from_arrays(
         Where the forms are mixed, or shapes or numbers of trials do not fit; the mouse and the
         variable are named.
     """
+    check_form(stimuli, mouse_ids)
     per_trial = {
         "stimuli": stimuli,
         "behaviors": behaviors,
@@ -308,7 +310,10 @@ def _by_number(mouse: str, n_columns: int) -> list[str]:
     try:
         return default_behavior_names(n_columns)
     except ValueError as error:
-        raise ValueError(f"mouse {mouse!r}: {error}") from error
+        raise ValueError(
+            f"mouse {mouse!r}: {error}. Are these the responses? The order is stimuli, behaviors, "
+            "responses: without behaviour give None, fit(stimuli, None, responses)."
+        ) from error
 
 
 def _behavior_table(
@@ -327,6 +332,8 @@ def _behavior_table(
         raise ValueError(
             f"mouse {mouse!r}: behaviors has shape {table.shape}: expected (trials, columns)."
         )
+    if isinstance(given, str):
+        raise TypeError(f"behavior_names is {given!r}: expected a list of names.")
     if given is not None:
         given = [str(c) for c in given]
         if names is not None and names != given:
@@ -355,12 +362,7 @@ def _dataset(
     unnamed: Callable[[str, int], list[str]],
 ) -> xr.Dataset:
     stimuli = np.asarray(part["stimuli"])
-    if stimuli.ndim != 4:
-        hint = " A gray image needs a channel axis: stimuli[:, None]." if stimuli.ndim == 3 else ""
-        raise ValueError(
-            f"mouse {mouse!r}: stimuli has shape {stimuli.shape}: expected (trials, channels, "
-            f"height, width).{hint}"
-        )
+    check_axes(mouse, {**part, "stimuli": stimuli})
     if stimuli.dtype.kind not in "uif":
         raise TypeError(
             f"mouse {mouse!r}: stimuli has dtype {stimuli.dtype}: expected grey levels as integers "

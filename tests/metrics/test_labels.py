@@ -1,0 +1,202 @@
+"""What the values of single mice and neurons are called, and that names do not change numbers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from sklearn.exceptions import UndefinedMetricWarning
+
+from v1tlearn import metrics
+from v1tlearn.trials import Responses, Trials
+
+N_IMAGES, N_REPEATS = 8, 4
+UNITS = {"B": [12, 40, 7], "A": [3, 5, 8, 2, 1]}
+IDS = np.repeat(np.arange(N_IMAGES), N_REPEATS)
+WITH_PREDICTIONS = {
+    name: getattr(metrics, name)
+    for name in (
+        "single_trial_correlation",
+        "average_correlation",
+        "feve",
+        "fraction_oracle",
+        "normalized_correlation",
+    )
+}
+OF_RESPONSES = {name: getattr(metrics, name) for name in ("fev", "oracle_correlation")}
+METRICS = WITH_PREDICTIONS | OF_RESPONSES
+
+
+def draw(seed):
+    rng = np.random.default_rng(seed)
+    out = {}
+    for mouse, units in UNITS.items():
+        signal = np.random.default_rng(len(units)).standard_normal((N_IMAGES, len(units)))[IDS]
+        out[mouse] = signal + 0.5 * rng.standard_normal(signal.shape)
+    return out
+
+
+TRUE, PRED = draw(0), draw(1)
+
+
+def make_trials(**labels):
+    """Recordings of both mice, with labels of their neurons, each a dict per mouse."""
+    images = np.zeros((len(IDS), 1, 2, 2), "u1")
+    recordings = {}
+    for mouse in UNITS:
+        coords = {"image_id": ("trial", IDS)}
+        coords |= {name: ("neuron", of[mouse]) for name, of in labels.items() if mouse in of}
+        recordings[mouse] = xr.Dataset(
+            {
+                "stimuli": (("trial", "channel", "height", "width"), images),
+                "responses": (("trial", "neuron"), TRUE[mouse]),
+            },
+            coords,
+        )
+    return Trials(recordings)
+
+
+AREAS = {"B": ["V1", "LM", "V1"], "A": ["V1", "LM", "LM", "V1", "AL"]}
+TRIALS = make_trials(neuron=UNITS, area=AREAS, layer={"A": ["L4"] * 5})
+PREDICTED = Responses.from_arrays(PRED, like=TRIALS)
+
+
+def score(name, true, pred, **options):
+    return METRICS[name](true, *([pred] if name in WITH_PREDICTIONS else []), **options)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_values_per_neuron_bear_mouse_and_unit(name):
+    values = score(name, TRIALS.responses, PREDICTED, multioutput="raw_values")
+    assert isinstance(values, xr.DataArray)
+    assert (values.name, values.dims, values.dtype) == (name, ("unit",), np.float64)
+    assert list(values.indexes["unit"].names) == ["mouse", "neuron"]
+    assert values["unit"].values.tolist() == [(m, unit) for m in UNITS for unit in UNITS[m]]
+    for mouse, units in UNITS.items():
+        of_mouse = values.sel(mouse=mouse)
+        assert of_mouse.dims == ("neuron",)
+        np.testing.assert_array_equal(of_mouse["neuron"], units)
+        alone = score(name, TRUE[mouse], PRED[mouse], image_ids=IDS, multioutput="raw_values")
+        np.testing.assert_array_equal(of_mouse, alone)
+    assert values.sel(mouse="A", neuron=8) == values[5]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_values_per_mouse(name):
+    per_mouse = score(name, TRIALS.responses, PREDICTED, multioutput="mice")
+    assert (per_mouse.name, per_mouse.dims, per_mouse.dtype) == (name, ("mouse",), np.float64)
+    assert per_mouse["mouse"].values.tolist() == list(UNITS)
+    for mouse in UNITS:
+        assert per_mouse.sel(mouse=mouse) == score(name, TRUE[mouse], PRED[mouse], image_ids=IDS)
+    mean = score(name, TRIALS.responses, PREDICTED)
+    assert type(mean) is float
+    assert per_mouse.mean() == mean
+
+
+def test_metadata_of_neurons_come_along():
+    values = metrics.fev(TRIALS.responses, multioutput="raw_values")
+    assert values["area"].values.tolist() == AREAS["B"] + AREAS["A"]
+    by_area = values.groupby("area").mean()
+    expected = values.values[[k == "LM" for k in values["area"].values]].mean()
+    assert by_area.sel(area="LM") == pytest.approx(expected)
+    layers = pd.Series(values["layer"].values)
+    assert layers.isna().tolist() == [True] * 3 + [False] * 5  # mouse B tells none
+    assert values.sel(mouse="A")["layer"].values.tolist() == ["L4"] * 5
+    frame = values.to_dataframe()
+    assert {"area", "layer", "fev"} <= set(frame.columns)
+
+
+def test_whichever_argument_has_labels_gives_them():
+    options = {"image_ids": IDS, "multioutput": "raw_values"}
+    labelled, plain = {m: TRIALS.responses[m] for m in UNITS}, TRUE
+    ids = {"image_ids": dict.fromkeys(UNITS, IDS), "multioutput": "raw_values"}
+    for true, pred in ((labelled, plain), (plain, labelled)):
+        values = metrics.average_correlation(true, pred, **ids)
+        assert values["neuron"].values.tolist() == UNITS["B"] + UNITS["A"]
+        assert values["area"].values.tolist() == AREAS["B"] + AREAS["A"]
+        one = metrics.average_correlation(true["A"], pred["A"], **options)
+        assert one["neuron"].values.tolist() == UNITS["A"]
+    against_arrays = metrics.feve(TRIALS.responses, np.asarray(PREDICTED), multioutput="raw_values")
+    assert against_arrays["neuron"].values.tolist() == UNITS["B"] + UNITS["A"]
+
+
+def test_a_dimension_may_be_called_otherwise():
+    cells = xr.DataArray(TRUE["A"], dims=("presentation", "cell"), coords={"cell": list("abcde")})
+    values = metrics.single_trial_correlation(cells, PRED["A"], multioutput="raw_values")
+    assert values.sel(neuron="c") == values[2]
+
+
+def test_arrays_get_numbers_and_the_name_of_a_single_mouse():
+    values = metrics.single_trial_correlation(TRUE["A"], PRED["A"], multioutput="raw_values")
+    only = Trials.from_arrays(np.zeros((2, 1, 2, 2))).mice  # what one unnamed recording is called
+    assert values["unit"].values.tolist() == [(*only, k) for k in range(5)]
+    assert metrics.single_trial_correlation(TRUE["A"], PRED["A"], multioutput="mice").sel(
+        mouse=only
+    ).values == [metrics.single_trial_correlation(TRUE["A"], PRED["A"])]
+    of_dict = metrics.single_trial_correlation(TRUE, PRED, multioutput="raw_values")
+    assert of_dict["unit"].values.tolist() == [(m, k) for m in UNITS for k in range(len(UNITS[m]))]
+
+
+def test_padded_arrays_of_several_mice_have_no_units():
+    dense = np.full((2 * len(IDS), 5), np.nan)
+    dense[: len(IDS), :3], dense[len(IDS) :] = TRUE["B"], TRUE["A"]
+    columns = xr.DataArray(dense, dims=("trial", "neuron"), coords={"neuron": np.arange(5) + 10})
+    values = metrics.single_trial_correlation(
+        columns, dense, mouse_ids=np.repeat(list(UNITS), len(IDS)), multioutput="raw_values"
+    )
+    assert values["neuron"].values.tolist() == [0, 1, 2, 0, 1, 2, 3, 4]
+
+
+def test_numbers_and_names_of_units_mix():
+    trials = make_trials(neuron={"B": list("xyz"), "A": UNITS["A"]})
+    values = metrics.fev(trials.responses, multioutput="raw_values")
+    assert values["neuron"].values.tolist() == ["x", "y", "z", *UNITS["A"]]
+    assert values.sel(mouse="A", neuron=8) == values[5]
+
+
+def test_values_of_two_models_align_by_name():
+    one = metrics.feve(TRIALS.responses, PREDICTED, multioutput="raw_values")
+    only_a = TRIALS.sel(mouse_id="A")
+    other = metrics.fev(only_a.responses, multioutput="raw_values")
+    difference = one - other
+    assert difference.sizes == {"unit": 5}
+    np.testing.assert_allclose(difference, one.values[3:] - other.values)
+
+
+@pytest.mark.parametrize("form", ["responses", "dict", "one"])
+@pytest.mark.parametrize("multioutput", ["uniform_average", "mice", "raw_values"])
+def test_other_units_are_refused(form, multioutput):
+    swapped = {"B": UNITS["B"], "A": [3, 5, 2, 8, 1]}
+    others = Responses.from_arrays(PRED, like=make_trials(neuron=swapped))
+    true = TRIALS.responses
+    if form == "dict":
+        true, others = ({m: r[m] for m in UNITS} for r in (true, others))
+    elif form == "one":
+        true, others = {"A": true["A"]}, {"A": others["A"]}
+    with pytest.raises(ValueError, match=r"mouse 'A'.*different neurons: number 2 is unit 8"):
+        metrics.single_trial_correlation(true, others, multioutput=multioutput)
+
+
+def test_a_mouse_without_a_value_warns_in_the_mean_and_per_mouse():
+    silent = TRUE | {"B": np.zeros_like(TRUE["B"])}
+    ids = dict.fromkeys(UNITS, IDS)
+    with pytest.warns(UndefinedMetricWarning, match=r"\['B'\].*are left out of the mean"):
+        mean = metrics.fev(silent, image_ids=ids)
+    with pytest.warns(UndefinedMetricWarning, match=r"\['B'\].*are NaN"):
+        per_mouse = metrics.fev(silent, image_ids=ids, multioutput="mice")
+    np.testing.assert_array_equal(per_mouse.isnull(), [True, False])
+    assert per_mouse.mean() == mean
+
+
+def test_functions_of_numpy_take_the_values():
+    values = metrics.fev(TRIALS.responses, multioutput="raw_values")
+    plain = np.asarray(values)
+    for function in (np.mean, np.nanmedian, np.max, np.argsort, np.sort, np.isnan, np.sqrt):
+        with np.errstate(invalid="ignore"):
+            np.testing.assert_array_equal(function(values), function(plain))
+    np.testing.assert_array_equal(np.concatenate([values, values]), np.tile(plain, 2))
+    assert f"{values[0]:.3f}" == f"{plain[0]:.3f}"
+
+
+def test_an_unknown_multioutput_is_refused():
+    with pytest.raises(ValueError, match="multioutput is 'neurons', expected one of"):
+        metrics.fev(TRIALS.responses, multioutput="neurons")

@@ -1,0 +1,269 @@
+"""Scores of several models on the same trials as one table."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from v1tlearn.metrics._evaluate import Multioutput
+from v1tlearn.metrics.correlation import (
+    average_correlation,
+    fraction_oracle,
+    single_trial_correlation,
+)
+from v1tlearn.metrics.variance import feve, normalized_correlation
+from v1tlearn.trials import Responses, Trials
+
+ORACLE = "oracle"
+_SHARE = "share_of_oracle"
+_METRICS = {
+    metric.__name__: metric
+    for metric in (
+        single_trial_correlation,
+        average_correlation,
+        feve,
+        fraction_oracle,
+        normalized_correlation,
+    )
+}
+_Metric = Callable[..., Any]  # f(y_true, y_pred, multioutput=...)
+_OF_REPEATS = ("feve", "fraction_oracle", "normalized_correlation")
+
+
+def score_table(
+    estimators: Any,
+    trials: Trials,
+    *,
+    metrics: str | Sequence[str] | Mapping[str, Callable[..., Any]] | None = None,
+    multioutput: Multioutput = "mice",
+    oracle: bool | Literal["auto"] = "auto",
+) -> pd.DataFrame:
+    """Score fitted models on the same trials, with all metrics, in a tidy table.
+
+    Every model predicts once. There is one row per model, mouse and metric, and none for the mean
+    over mice, which `multioutput` or a pivot makes where it is wanted (see the examples).
+
+    Parameters
+    ----------
+    estimators : estimator, dict of str to estimator, or sequence of estimators
+        Fitted; Pipelines, searches and ensembles, too. Without names they are called after their
+        class, Pipelines after their last step; those of one class are numbered from 1.
+    trials : Trials
+        What to predict, with the responses to compare with.
+    metrics : str, sequence of str, or dict of str to callable, optional
+        Names of metrics, or functions ``f(y_true, y_pred, multioutput=...)`` with names of your
+        own. By default `single_trial_correlation`, `average_correlation`, `feve`,
+        `fraction_oracle`, `normalized_correlation` and, for simulated recordings,
+        "share_of_oracle": the single-trial correlation over that of the true rates. Those that need
+        repeated images are NaN, with a warning, for mice without; asked for by name they are an
+        error.
+    multioutput : {"mice", "uniform_average", "raw_values"}, default="mice"
+        A row per mouse, one for all mice, or one per neuron. The "share_of_oracle" of all mice is
+        the share of the mean correlations, which is not the mean of the shares of the mice.
+    oracle : bool or "auto", default="auto"
+        Whether the true rates of simulated recordings are scored, too, as the model "oracle": the
+        noise ceiling. "auto" does so where `trials` have them.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``model``, ``mouse`` (not for "uniform_average"), ``neuron`` and what is known of it
+        (for "raw_values"), ``metric`` and ``value``; in the order of the models, metrics, mice and
+        neurons.
+
+    Raises
+    ------
+    TypeError
+        If an estimator cannot predict, or `trials` are no `Trials`.
+    NotFittedError
+        If an estimator is not fitted; it is named.
+    ValueError
+        If a metric is unknown or needs repeated images that are not there, if trials have no
+        responses, or a model has the name of the oracle.
+
+    See Also
+    --------
+    v1tlearn.metrics : What the metrics are.
+
+    Examples
+    --------
+    >>> import v1tlearn as v1
+    >>> trials = v1.Trials(v1.make_v1_recordings(
+    ...     n_mice=2, n_neurons=5, n_trials=40, n_test_images=4, n_repeats=3,
+    ...     image_shape=(16, 24), random_state=0))
+    >>> model = v1.CNNRegressor(n_layers=2, hidden_channels=4, max_epochs=2, random_state=0)
+    >>> model.fit(trials.sel(tier="train"))
+    CNNRegressor(...)
+    >>> table = v1.score_table({"CNN": model}, trials.sel(tier="test"))
+    >>> table.columns.tolist()
+    ['model', 'mouse', 'metric', 'value']
+
+    The table of a paper has means over mice, and a row per model:
+
+    >>> means = v1.score_table(
+    ...     {"CNN": model}, trials.sel(tier="test"), multioutput="uniform_average")
+    >>> means.pivot_table("value", "model", "metric", sort=False).index.tolist()
+    ['CNN', 'oracle']
+    """
+    if not isinstance(trials, Trials):
+        raise TypeError(
+            f"trials is a {type(trials).__name__}: expected Trials, such as v1.Trials(recordings) "
+            'or trials.sel(tier="test").'
+        )
+    models = _named(estimators)
+    target = trials.responses
+    rates = _true_rates(trials, oracle)
+    if rates is not None and ORACLE in models:
+        raise ValueError(
+            f"a model is called {ORACLE!r}, as the row of the true rates is: give it another name, "
+            "or set oracle=False."
+        )
+    chosen = _chosen(metrics, trials, multioutput)
+    parts = []
+    for name in [*models, *([ORACLE] if rates is not None else [])]:
+        predicted = models[name].predict(trials) if name in models else rates
+        for metric, function in chosen.items():
+            values = function(target, predicted, multioutput=multioutput)
+            parts.append(_rows(name, metric, values))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _named(estimators: Any) -> dict[str, Any]:
+    """Fitted estimators by name."""
+    if isinstance(estimators, Mapping):
+        models = {str(name): estimator for name, estimator in estimators.items()}
+    else:
+        several = isinstance(estimators, list | tuple)
+        models = _by_class(list(estimators) if several else [estimators])
+    if not models:
+        raise ValueError("there are no estimators: give one at least.")
+    for name, estimator in models.items():
+        if isinstance(estimator, type) or not hasattr(estimator, "predict"):
+            what = "the class" if isinstance(estimator, type) else "a"
+            kind = estimator if isinstance(estimator, type) else type(estimator)
+            raise TypeError(
+                f"the model {name!r} is {what} {kind.__name__}: expected a fitted estimator."
+            )
+        if hasattr(estimator, "fit"):
+            try:
+                check_is_fitted(estimator)
+            except NotFittedError as error:
+                raise NotFittedError(
+                    f"the model {name!r} is not fitted: call fit first."
+                ) from error
+    return models
+
+
+def _by_class(estimators: list[Any]) -> dict[str, Any]:
+    """Estimators under the names of their classes, with a number where several are of one."""
+    kinds = [e if isinstance(e, type) else type(_last_step(e)) for e in estimators]
+    names = [kind.__name__ for kind in kinds]
+    count, seen = Counter(names), Counter()
+    out = {}
+    for name, estimator in zip(names, estimators, strict=True):
+        seen[name] += 1
+        out[f"{name} {seen[name]}" if count[name] > 1 else name] = estimator
+    return out
+
+
+def _last_step(estimator: Any) -> Any:
+    return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+
+
+def _true_rates(trials: Trials, oracle: bool | str) -> Responses | None:
+    if not isinstance(oracle, bool | np.bool_) and oracle != "auto":
+        raise ValueError(f"oracle is {oracle!r}: expected True, False or 'auto'.")
+    if oracle == "auto":
+        oracle = _is_simulated(trials)
+    return trials.expected_responses if oracle else None
+
+
+def _is_simulated(trials: Trials) -> bool:
+    return all(trials.has("expected_responses", mouse) for mouse in trials.mice)
+
+
+def _chosen(metrics: Any, trials: Trials, multioutput: str) -> dict[str, _Metric]:
+    """Metrics by name."""
+    share = {_SHARE: _Share(trials, multioutput)} if _is_simulated(trials) else {}
+    known = _METRICS | share
+    if isinstance(metrics, Mapping):
+        return {str(name): metric for name, metric in metrics.items()}
+    if metrics is None:
+        return known | _limited_to_repeats(trials)
+    names = [metrics] if isinstance(metrics, str) else list(metrics)
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise ValueError(
+            f"metrics is {metrics!r}: expected names among {list(known)}"
+            + ("" if share else f" ({_SHARE!r} for simulated recordings only)")
+            + ", or a dict of functions."
+        )
+    return {name: known[name] for name in names}
+
+
+class _Share:
+    """Single-trial correlation over that of the true rates."""
+
+    def __init__(self, trials: Trials, multioutput: str) -> None:
+        self._best = single_trial_correlation(
+            trials.responses, trials.expected_responses, multioutput=multioutput
+        )
+
+    def __call__(self, target: Responses, predicted: Any, *, multioutput: str) -> Any:
+        best = xr.DataArray(self._best)
+        share = single_trial_correlation(target, predicted, multioutput=multioutput)
+        share = share / best.where(best != 0)
+        return share if best.ndim else float(share)
+
+
+def _limited_to_repeats(trials: Trials) -> dict[str, _Metric]:
+    """The metrics that need repeated images, of the mice that saw such; NaN for others."""
+    images = trials.image_ids
+    mice = [m for m in trials.mice if _any_twice(images[trials.rows(m)[0]])]
+    without = [m for m in trials.mice if m not in mice]
+    if not without:
+        return {}
+    warnings.warn(
+        f"no image is repeated for the mice {without}: {', '.join(_OF_REPEATS)} are NaN for them, "
+        "and left out of means. Score trials with repeated images, such as the test tier.",
+        UndefinedMetricWarning,
+        stacklevel=4,
+    )
+    return {name: partial(_of_some, _METRICS[name], mice) for name in _OF_REPEATS}
+
+
+def _any_twice(images: np.ndarray) -> bool:
+    return len(np.unique(images)) < len(images)
+
+
+def _of_some(
+    metric: _Metric, mice: list[str], target: Responses, predicted: Any, *, multioutput: str
+) -> Any:
+    at = np.flatnonzero(np.isin(target.mouse_ids, mice))
+    values = metric(target[at], predicted[at], multioutput=multioutput) if mice else np.nan
+    if multioutput == "uniform_average":
+        return values
+    out = single_trial_correlation(target, predicted, multioutput=multioutput)
+    out[:] = np.nan
+    out[np.isin(out["mouse"].values, mice)] = np.asarray(values)
+    return out
+
+
+def _rows(model: str, metric: str, values: Any) -> pd.DataFrame:
+    if isinstance(values, xr.DataArray):
+        rows = values.to_dataframe(name="value").reset_index()
+    else:
+        rows = pd.DataFrame({"value": [values]})
+    rows.insert(0, "model", model)
+    value = rows.pop("value")
+    return rows.assign(metric=metric, value=value)

@@ -1,0 +1,174 @@
+"""Arithmetic of `Responses`: with numbers, and with others of the same trials and neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Number
+from typing import Any, Self
+
+import numpy as np
+
+# Results whose unit is that of the operands, where these agree in it.
+_SAME_UNIT = {np.add, np.subtract, np.negative, np.positive, np.absolute, np.fabs}
+_SAME_UNIT |= {np.maximum, np.minimum, np.fmax, np.fmin}
+
+
+class Arithmetic:
+    """Operators, and numpy's elementwise functions, trial by trial and neuron by neuron."""
+
+    def __add__(self, other: Any) -> Self:
+        return self._combine(np.add, self, other)
+
+    def __radd__(self, other: Any) -> Self:
+        return self._combine(np.add, other, self)
+
+    def __sub__(self, other: Any) -> Self:
+        return self._combine(np.subtract, self, other)
+
+    def __rsub__(self, other: Any) -> Self:
+        return self._combine(np.subtract, other, self)
+
+    def __mul__(self, other: Any) -> Self:
+        return self._combine(np.multiply, self, other)
+
+    def __rmul__(self, other: Any) -> Self:
+        return self._combine(np.multiply, other, self)
+
+    def __truediv__(self, other: Any) -> Self:
+        return self._combine(np.divide, self, other)
+
+    def __rtruediv__(self, other: Any) -> Self:
+        return self._combine(np.divide, other, self)
+
+    def __pow__(self, other: Any) -> Self:
+        return self._combine(np.power, self, other)
+
+    def __neg__(self) -> Self:
+        return self._combine(np.negative, self)
+
+    def __abs__(self) -> Self:
+        return self._combine(np.absolute, self)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        """Apply numpy's elementwise functions: ``np.sqrt(responses)``."""
+        if method != "__call__" or kwargs or ufunc.nout > 1 or ufunc.signature:
+            raise TypeError(
+                f"Responses take numpy's elementwise functions, np.sqrt(responses), not "
+                f"{ufunc.__name__} by {method} with {sorted(kwargs)}: use responses.mean(...), or "
+                'responses["A"] for the matrix of one mouse.'
+            )
+        return self._combine(ufunc, *inputs)
+
+    def _combine(self, function: np.ufunc, *operands: Any) -> Self:
+        responses = [operand for operand in operands if isinstance(operand, Arithmetic)]
+        for operand in operands:
+            if not isinstance(operand, Arithmetic) and not _is_number(operand):
+                raise TypeError(
+                    f"{type(self).__name__} combine with numbers and with Responses of the same "
+                    f"trials and neurons, not with a {type(operand).__name__}: label arrays with "
+                    "Responses.from_arrays(values, like=trials), or take one mouse, "
+                    'responses["A"].'
+                )
+        first = responses[0]
+        for other in responses[1:]:
+            check_alike(first, other)
+        values = {}
+        for mouse in first.mice:
+            arrays = (o.get(mouse) if isinstance(o, Arithmetic) else o for o in operands)
+            with np.errstate(all="ignore"):  # as xarray does: what is undefined is NaN
+                values[mouse] = function(*arrays)
+        names = {other.name for other in responses}
+        return first._computed(
+            values,
+            name=names.pop() if len(names) == 1 else None,
+            attrs={m: _attrs(function, operands, m) for m in first.mice},
+        )
+
+
+def check_alike(first: Any, other: Any) -> None:
+    """Check that two `Responses` are of the same trials and neurons in the same order.
+
+    Raises
+    ------
+    ValueError
+        Naming the mouse and what differs.
+    """
+    if len(first) != len(other) or not np.array_equal(first.mouse_ids, other.mouse_ids):
+        counts = [{m: len(r.rows(m)[0]) for m in r.mice} for r in (first, other)]
+        raise ValueError(
+            "responses combine trial by trial of the same mice in the same order, but their trials "
+            f"per mouse are {counts[0]} and {counts[1]}"
+            + (" in another order" if counts[0] == counts[1] else "")
+            + ": select the same trials of both."
+        )
+    for mouse in first.mice:
+        n_first, n_other = first.n_neurons[mouse], other.n_neurons[mouse]
+        if n_first != n_other:
+            raise ValueError(
+                f"mouse {mouse!r}: responses of {n_first} and of {n_other} neurons do not combine: "
+                "select the same neurons of both, sel(neuron=...)."
+            )
+        check_unit_ids(mouse, first, other)
+    if any(not _same_rows(first, other, mouse) for mouse in first.mice):
+        _check_labels(first, other)
+
+
+def check_unit_ids(mouse: str, first: Any, other: Any) -> None:
+    """Check that two views of as many neurons of a mouse are of the same neurons in one order.
+
+    Raises
+    ------
+    ValueError
+        Naming the first that differs, where both know their unit ids.
+    """
+    one, two = first._known_neuron_ids(mouse), other._known_neuron_ids(mouse)
+    if one is None or two is None or len(one) != len(two) or np.array_equal(one, two):
+        return
+    pairs = zip(one.tolist(), two.tolist(), strict=True)
+    place, (a, b) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+    raise ValueError(
+        f"mouse {mouse!r}: the unit ids differ, first at place {place}: {a!r} and {b!r}. Responses "
+        "go together neuron by neuron: bring both to the same neurons in the same order, "
+        "sel(neuron=...)."
+    )
+
+
+def _same_rows(first: Any, other: Any, mouse: str) -> bool:
+    same = first._recordings[mouse] is other._recordings[mouse]
+    return same and np.array_equal(first.rows(mouse)[1], other.rows(mouse)[1])
+
+
+def _check_labels(first: Any, other: Any) -> None:
+    """Trials of other recordings, or read from a file, are the same where their labels are."""
+    shared = first._names_of_labels()[0] & other._names_of_labels()[0]
+    for name in ("image_id", "tier", *sorted(shared)):
+        one, two = first._trial_labels(name), other._trial_labels(name)
+        if name == "tier" and (set(one) == {""} or set(two) == {""}):
+            continue  # one of them does not tell
+        if one.dtype.kind != two.dtype.kind:
+            one, two = one.astype(str), two.astype(str)
+        if not np.array_equal(one, two):
+            place = int(np.argmax(one != two))
+            raise ValueError(
+                f"mouse {str(first.mouse_ids[place])!r}: {name} of trial {place} is "
+                f"{one[place].item()!r} in one and {two[place].item()!r} in the other: responses "
+                "combine trial by trial: bring both to the same order."
+            )
+
+
+def _is_number(operand: Any) -> bool:
+    return isinstance(operand, Number | np.generic) or (
+        isinstance(operand, np.ndarray) and operand.ndim == 0 and operand.dtype.kind in "buif"
+    )
+
+
+def _attrs(function: np.ufunc, operands: tuple[Any, ...], mouse: str) -> Mapping[str, Any]:
+    """Attributes that are true of the result."""
+    kept = [o._attrs.get(mouse, {}) for o in operands if isinstance(o, Arithmetic)]
+    same_unit = all(attrs.get("units") == kept[0].get("units") for attrs in kept)
+    scaled = len(kept) == 1 and (
+        function is np.multiply or (function is np.divide and isinstance(operands[0], Arithmetic))
+    )
+    if scaled or (function in _SAME_UNIT and same_unit):
+        return {k: v for k, v in kept[0].items() if all(attrs.get(k) == v for attrs in kept)}
+    return {}

@@ -1,0 +1,146 @@
+"""From `Responses` to means over trials, neurons and repeats, and to a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from v1tlearn.trials._view import View
+
+
+def over_trials(responses: View) -> xr.DataArray:
+    """Mean of each neuron over its trials, the neurons of all mice on one axis."""
+    mice = responses.mice
+    values = [_nanmean(responses.get(mouse), axis=0) for mouse in mice]
+    coords = [responses._neuron_coords(mouse) for mouse in mice]
+    units = pd.MultiIndex.from_tuples(
+        [(mouse, unit) for mouse in mice for unit in responses.neuron_ids(mouse).tolist()],
+        names=["mouse", "neuron"],
+    )
+    array = xr.DataArray(
+        np.concatenate(values) if values else np.empty(0),
+        dims="unit",
+        coords=xr.Coordinates.from_pandas_multiindex(units, "unit"),
+        name=responses.name,
+        attrs=_shared_attrs(responses),
+    )
+    shared = set.intersection(*map(set, coords)) if coords else set()
+    return array.assign_coords(
+        {
+            name: ("unit", np.concatenate([_values(of_mouse[name]) for of_mouse in coords]))
+            for name in sorted(shared - {"neuron"})
+        }
+    )
+
+
+def over_neurons(responses: View) -> xr.DataArray:
+    """Mean of each trial over its neurons, in the order of the view."""
+    means = np.empty(len(responses))
+    for mouse in responses.mice:
+        means[responses.rows(mouse)[0]] = _nanmean(responses.get(mouse), axis=1)
+    labels = {
+        "mouse": responses.mouse_ids,
+        "image_id": responses.image_ids,
+        "tier": responses.tiers,
+    }
+    return xr.DataArray(
+        means,
+        dims="trial",
+        coords={name: ("trial", values) for name, values in labels.items()},
+        name=responses.name,
+        attrs=_shared_attrs(responses),
+    )
+
+
+def over_repeats(responses: View) -> View:
+    """Mean of each neuron over the repeats of each image, images as they first come."""
+    recordings, sources, firsts = {}, {}, []
+    for number, mouse in enumerate(responses.mice):
+        positions, rows = responses.rows(mouse)
+        images = responses._mouse_image_ids(mouse)[rows]
+        _, first, codes = np.unique(images, return_index=True, return_inverse=True)
+        order = np.argsort(first, kind="stable")
+        codes, first = np.argsort(order)[codes], first[order]
+        values = responses.get(mouse)
+        means = [_nanmean(values[codes == image], axis=0) for image in range(len(first))]
+        dtype = np.result_type(values.dtype, np.float32)
+        sources[mouse] = np.stack(means).astype(dtype, copy=False)
+        labels = responses._described(mouse).assign_coords(
+            image_id=("trial", responses._mouse_image_ids(mouse))
+        )
+        recordings[mouse] = _of_all_repeats(labels.isel(trial=rows), first, codes)
+        firsts += [(positions[place], number, row) for row, place in enumerate(first)]
+    index = np.asarray([entry[1:] for entry in sorted(firsts)], dtype=np.int64).reshape(-1, 2)
+    return responses._copy(
+        _recordings=recordings,
+        _sources=sources,
+        _index=index,
+        _rows=index[:, 1],
+        _neurons={},
+        _columns={},
+        _hashes={},
+    )
+
+
+def to_dataframe(responses: View) -> pd.DataFrame:
+    """One row per trial and neuron; see `Responses.to_dataframe`."""
+    name = responses.name or "value"
+    per_trial = {"image_id": responses.image_ids}
+    if set(responses.tiers.tolist()) - {""}:
+        per_trial["tier"] = responses.tiers
+    tables = []
+    for mouse in responses.mice:
+        positions, _ = responses.rows(mouse)
+        matrix = responses[mouse]
+        n_trials, n_neurons = matrix.shape
+        columns: dict[str, Any] = {
+            "mouse": np.full(matrix.size, mouse, dtype=object),
+            "trial": np.repeat(positions, n_neurons),
+        }
+        for label, values in per_trial.items():
+            columns[label] = np.repeat(values[positions], n_neurons)
+        columns["neuron"] = np.tile(responses.neuron_ids(mouse), n_trials)
+        for label, coord in matrix.coords.items():
+            if str(label) in columns:
+                continue
+            if coord.dims == ("neuron",):
+                columns[str(label)] = np.tile(coord.values, n_trials)
+            elif coord.dims == ("trial",):
+                columns[str(label)] = np.repeat(coord.values, n_neurons)
+        columns[name] = matrix.values.ravel()
+        tables.append(pd.DataFrame(columns))
+    if not tables:
+        return pd.DataFrame({c: [] for c in ("mouse", "trial", *per_trial, "neuron", name)})
+    return pd.concat(tables, ignore_index=True)
+
+
+def _shared_attrs(responses: View) -> dict[str, Any]:
+    """Attributes that hold for all mice."""
+    first, *others = [responses._attrs.get(mouse, {}) for mouse in responses.mice] or [{}]
+    same = (k for k, v in first.items() if all(np.array_equal(a.get(k), v) for a in others))
+    return {name: first[name] for name in same}
+
+
+def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean in float64 of what is not NaN; NaN where nothing is left."""
+    recorded = ~np.isnan(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.sum(values, axis=axis, where=recorded, dtype=np.float64) / recorded.sum(axis)
+
+
+def _values(coord: Any) -> np.ndarray:
+    return np.asarray(coord[1] if isinstance(coord, tuple) else coord.values)
+
+
+def _of_all_repeats(labels: xr.Dataset, first: np.ndarray, codes: np.ndarray) -> xr.Dataset:
+    """Labels of images: those of their first trials, if all their repeats share them."""
+    differ = [
+        name
+        for name, label in labels.variables.items()
+        if "trial" in label.dims
+        and not np.array_equal(label.values, label.isel(trial=first[codes]).values)
+    ]
+    return labels.drop_vars(differ).isel(trial=first)

@@ -1,0 +1,226 @@
+"""Recordings of one mouse, joined along their trials: what must agree, and how it is read."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from v1tlearn.datasets.schema import STATISTICS
+from v1tlearn.trials._reading import DATA, compact, pixel_coords
+
+_CALLER = 5  # frames from here to the caller of `concat`
+_STATISTICS = {f"{name}_{s}" for name in ("stimuli", "behaviors", "responses") for s in STATISTICS}
+
+
+def join(mouse: str, parts: Sequence[xr.Dataset], numbers: Sequence[int]) -> xr.Dataset:
+    """Join recordings of one mouse along the trials.
+
+    Parameters
+    ----------
+    mouse : str
+    parts : sequence of Dataset
+        At least one; they may lack what a whole recording has, such as stimuli.
+    numbers : sequence of int
+        What the caller counts them as, for errors.
+
+    Returns
+    -------
+    Dataset
+        Variables that are read lazily from a file in any part stay lazy.
+
+    Raises
+    ------
+    ValueError
+        Naming the mouse, the variable and what differs.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    parts = [_without_pixel_coords(part) for part in parts]
+    differ = _other_statistics(parts)
+    parts = [part.drop_vars(differ, errors="ignore") for part in parts]
+    first = parts[0]
+    for number, part in zip(numbers[1:], parts[1:], strict=True):
+        both = (numbers[0], number)
+        _check_variables(mouse, both, first, part)
+        for name, variable in first.variables.items():
+            _check_alike(mouse, both, str(name), variable, part.variables[name])
+    if differ:
+        warnings.warn(
+            f"mouse {mouse!r}: {', '.join(differ)} are left out: the parts differ in them, so that "
+            "they describe none but their own trials.",
+            UserWarning,
+            stacklevel=_CALLER,
+        )
+    joined: dict[Any, xr.Variable] = {}
+    for name, variable in first.variables.items():
+        variables = [part.variables[name] for part in parts]
+        joined[name] = _along_trials(variables) if "trial" in variable.dims else variable
+    coords = {name: joined.pop(name) for name in first.coords}
+    return xr.Dataset(joined, coords, attrs=common_attrs([part.attrs for part in parts]))
+
+
+def _without_pixel_coords(part: xr.Dataset) -> xr.Dataset:
+    """Drop the rows and columns that ``trials["A"]`` adds for plots: they say nothing more."""
+    if "stimuli" not in part:
+        return part
+    bare = part.drop_vars(["height", "width"], errors="ignore")
+    added = pixel_coords(bare["stimuli"])
+    ours = [
+        name
+        for name, (_, values, _) in added.items()
+        if name in part.coords and np.array_equal(part[name].values, values)
+    ]
+    return part.drop_vars(ours)
+
+
+def _other_statistics(parts: list[xr.Dataset]) -> list[str]:
+    """Statistics that came with the files and are not those of all parts."""
+    names = {str(name) for part in parts for name in part.variables if name in _STATISTICS}
+    first = parts[0].variables
+    return sorted(
+        name
+        for name in names
+        if not all(name in p and _equal(p.variables[name], first[name]) for p in parts)
+    )
+
+
+def _check_variables(
+    mouse: str, numbers: tuple[int, int], first: xr.Dataset, part: xr.Dataset
+) -> None:
+    for one, other, number in ((first, part, numbers[1]), (part, first, numbers[0])):
+        only = sorted(str(name) for name in set(one.variables) - set(other.variables))
+        if only:
+            raise ValueError(
+                f"mouse {mouse!r}: part {number} has no {', '.join(only)}, which another part has: "
+                f"give every part the same variables, or leave them out, dataset.drop_vars({only})."
+            )
+
+
+def _check_alike(
+    mouse: str, numbers: tuple[int, int], name: str, one: xr.Variable, other: xr.Variable
+) -> None:
+    where = f"mouse {mouse!r}, {name}: part {numbers[0]} and part {numbers[1]}"
+    if one.dims != other.dims:
+        raise ValueError(f"{where} have the dimensions {one.dims} and {other.dims}.")
+    sizes = [{d: n for d, n in v.sizes.items() if d != "trial"} for v in (one, other)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            f"{where} have the sizes {sizes[0]} and {sizes[1]}; sessions of one mouse are joined "
+            "trial by trial, of the same neurons, columns and image size: select what both have, "
+            "or name the mice apart."
+        )
+    if name in DATA and one.dtype != other.dtype:
+        raise ValueError(
+            f"{where} have the dtypes {one.dtype} and {other.dtype}: convert one, "
+            f'dataset.assign({name}=dataset["{name}"].astype("{one.dtype}")).'
+        )
+    rounded = np.result_type(one.dtype, other.dtype).kind == "f" and "f" not in (
+        one.dtype.kind,
+        other.dtype.kind,
+    )  # int64 and uint64
+    if _kind(one.dtype) != _kind(other.dtype) or rounded:
+        raise ValueError(
+            f"{where} have the dtypes {one.dtype} and {other.dtype}: bring the labels to one kind."
+        )
+    if one.attrs.get("units") != other.attrs.get("units"):
+        raise ValueError(
+            f"{where} have the units {one.attrs.get('units')!r} and {other.attrs.get('units')!r}: "
+            "bring both to one unit."
+        )
+    if "trial" not in one.dims and not _equal(one, other):
+        raise ValueError(f"{where} differ{_first_difference(one, other)}")
+
+
+def _kind(dtype: np.dtype) -> str:
+    """Numbers, text or truth: what can be told apart without a conversion."""
+    return {"i": "integer", "u": "integer", "U": "text", "T": "text", "O": "text"}.get(
+        dtype.kind, dtype.kind
+    )
+
+
+def _first_difference(one: xr.Variable, other: xr.Variable) -> str:
+    hint = "neurons" if "neuron" in one.dims else "columns" if "behavior" in one.dims else "values"
+    advice = f": the same mouse is joined with the same {hint} in the same order."
+    if one.ndim != 1:
+        return advice
+    values = one.values, other.values
+    differ = np.flatnonzero([a != b for a, b in zip(*(v.tolist() for v in values), strict=True)])
+    place = int(differ[0])
+    return (
+        f" at {len(differ)} of {len(values[0])} places, first at {place}: "
+        f"{values[0][place].item()!r} and {values[1][place].item()!r}{advice}"
+        if hasattr(values[0][place], "item")
+        else f" first at place {place}: {values[0][place]!r} and {values[1][place]!r}{advice}"
+    )
+
+
+def _equal(one: xr.Variable, other: xr.Variable) -> bool:
+    return one is other or one.equals(other)
+
+
+def _along_trials(variables: list[xr.Variable]) -> xr.Variable:
+    attrs = common_attrs([variable.attrs for variable in variables])
+    dims = variables[0].dims
+    if all(variable._in_memory for variable in variables):
+        values = np.concatenate([np.asarray(variable.values) for variable in variables])
+        return xr.Variable(dims, values, attrs)
+    sources = [variable.encoding.get("source") for variable in variables]
+    return xr.Variable(
+        dims,
+        indexing.LazilyIndexedArray(_Joined(variables)),
+        attrs,
+        encoding={"sources": tuple(source for source in sources if source)},
+    )
+
+
+def common_attrs(attrs: Sequence[dict]) -> dict[Any, Any]:
+    """Attributes that all parts share: others would not be true of all trials."""
+    first, *others = attrs
+    return {
+        name: value
+        for name, value in first.items()
+        if all(name in a and np.array_equal(a[name], value) for a in others)
+    }
+
+
+class _Joined(BackendArray):
+    """Arrays one after the other along the first dimension, read where they are indexed."""
+
+    def __init__(self, variables: Sequence[xr.Variable]) -> None:
+        self._variables = tuple(variables)
+        self._starts = np.cumsum([0, *(len(variable) for variable in variables)])
+        self.shape = (int(self._starts[-1]), *variables[0].shape[1:])
+        self.dtype = np.result_type(*(variable.dtype for variable in variables))
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._read
+        )
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        trials, *others = key
+        if isinstance(trials, int | np.integer):
+            return self._read_rows(np.asarray([trials]), others)[0]
+        if isinstance(trials, slice):
+            trials = np.arange(*trials.indices(self.shape[0]))
+        return self._read_rows(np.asarray(trials), others)
+
+    def _read_rows(self, rows: np.ndarray, others: list[Any]) -> np.ndarray:
+        part_of = np.searchsorted(self._starts, rows, side="right") - 1
+        out: np.ndarray | None = None
+        for number in np.unique(part_of):
+            places = np.flatnonzero(part_of == number)
+            own = rows[places] - self._starts[number]
+            values = np.asarray(self._variables[number][(compact(own), *others)])
+            if out is None:
+                out = np.empty((len(rows), *values.shape[1:]), self.dtype)
+            out[places] = values
+        if out is None:
+            out = np.asarray(self._variables[0][(np.arange(0), *others)])
+        return out

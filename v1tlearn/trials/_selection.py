@@ -1,0 +1,270 @@
+"""Selecting trials and neurons by their labels: from what callers write to positions.
+
+Pure functions of labels; views apply what they answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+_SHOWN = 20  # labels that an error lists
+
+
+def pick_trials(name: str, wanted: Any, have: np.ndarray) -> np.ndarray:
+    """Mask of the trials that bear one of the wanted labels.
+
+    Parameters
+    ----------
+    name : str
+        What the labels are, for the error.
+    wanted : label or iterable of labels
+    have : ndarray of shape (n_trials,)
+
+    Raises
+    ------
+    ValueError
+        If no trial bears one of them.
+    """
+    mask, missing = _matching(wanted, have)
+    if missing:
+        present = sorted(set(have.tolist()) - {""})
+        raise ValueError(
+            f"no trial with {name} {', '.join(map(repr, missing))}: "
+            + (f"these trials have {_some(present)}." if present else f"there is no {name} here.")
+        )
+    return mask
+
+
+def pick_neurons(
+    wanted: Any, labels: Mapping[str, Any], ids: Mapping[str, np.ndarray], coords: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Positions of the wanted neurons among those of each mouse.
+
+    Parameters
+    ----------
+    wanted : unit ids, mask, dict of these per mouse, or None
+    labels : dict of str to label or labels
+        Wanted values of other coordinates of the neurons.
+    ids : dict of str to ndarray of shape (n_neurons,)
+        Unit ids per mouse.
+    coords : dict of str to dict of str to ndarray of shape (n_neurons,)
+        Per mouse the coordinates named in `labels`.
+
+    Returns
+    -------
+    dict of str to ndarray of int
+        Without the mice that keep all their neurons.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the mouse, the neurons that are not there, and mice that would be left without any.
+    """
+    if isinstance(wanted, slice):
+        raise TypeError(
+            "neurons are selected by their ids, by a mask or by a label such as area=..., not by a "
+            "slice: give the ids, such as list(range(start, stop))."
+        )
+    found = {} if wanted is None else _by_neuron(wanted, ids)
+    for name, values in labels.items():
+        masks = _by_label(name, values, {mouse: coords[mouse].get(name) for mouse in ids})
+        for mouse, mask in masks.items():
+            picked = found.get(mouse, np.arange(len(mask)))
+            found[mouse] = picked[mask[picked]]
+    empty = [mouse for mouse, picked in found.items() if not len(picked)]
+    if empty:
+        rest = [mouse for mouse in ids if mouse not in empty]
+        raise ValueError(
+            f"{'mouse' if len(empty) == 1 else 'mice'} {', '.join(map(repr, empty))} would be left "
+            "without neurons: "
+            + (
+                f"select the mice, too: sel(mouse_id={rest}, ...)."
+                if rest
+                else "no neuron fits all that was asked for."
+            )
+        )
+    return found
+
+
+def _by_neuron(wanted: Any, ids: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    per_mouse = _per_mouse(wanted, list(ids))
+    if per_mouse is not None:
+        return {mouse: _of_one(mouse, part, ids[mouse]) for mouse, part in per_mouse.items()}
+    if _is_mask(wanted):
+        if len(ids) > 1:
+            raise ValueError(
+                f"one mask of neurons came for the mice {list(ids)}: give one per mouse, "
+                f'neuron={{"{next(iter(ids))}": mask, ...}}, or select the mouse first.'
+            )
+        return {mouse: _of_one(mouse, wanted, have) for mouse, have in ids.items()}
+    found = {mouse: _find(mouse, wanted, have) for mouse, have in ids.items()}
+    missing = [w for w in _as_list(wanted) if all(w in missed for _, missed in found.values())]
+    if missing:
+        have = "; ".join(f"mouse {mouse!r} has {_span(i)}" for mouse, i in ids.items())
+        raise ValueError(f"no neuron with the id {_some(missing)}: {have}.")
+    return {mouse: picked for mouse, (picked, _) in found.items()}
+
+
+def _per_mouse(wanted: Any, mice: list[str]) -> dict[str, Any] | None:
+    """What is wanted of each mouse, where it came so: as a dict, or labelled as scores are."""
+    if isinstance(wanted, Mapping):
+        parts = {str(mouse): part for mouse, part in wanted.items()}
+        unknown = [mouse for mouse in parts if mouse not in mice]
+        if unknown:
+            raise ValueError(f"neurons of the unknown mice {unknown}: these trials are of {mice}.")
+        return parts
+    if not isinstance(wanted, xr.DataArray) or not {"mouse", "neuron"} <= set(wanted.coords):
+        return None
+    if wanted.ndim != 1 or wanted.dtype != bool or wanted["mouse"].dims != wanted.dims:
+        raise TypeError(
+            f"neuron is an array {wanted.dims} of {wanted.dtype} that names mice and neurons: "
+            "expected a mask, such as scores > 0.2."
+        )
+    named = wanted["mouse"].values.astype(str)
+    lacking = [mouse for mouse in mice if mouse not in named]
+    if lacking:
+        raise ValueError(f"the mask of neurons says nothing about the mice {lacking}.")
+    dim = wanted.dims[0]
+    parts = {}
+    for mouse in mice:
+        own = np.flatnonzero(named == mouse)
+        neurons = wanted["neuron"].values[own]
+        parts[mouse] = xr.DataArray(wanted.values[own], dims=dim, coords={"neuron": (dim, neurons)})
+    return parts
+
+
+def _of_one(mouse: str, wanted: Any, ids: np.ndarray) -> np.ndarray:
+    if isinstance(wanted, slice) or wanted is None:
+        raise TypeError(
+            f"mouse {mouse!r}: neurons are selected by their ids or by a mask, not by {wanted!r}; "
+            "mice that the dict does not name keep all their neurons."
+        )
+    if _is_mask(wanted):
+        mask = np.asarray(wanted)
+        if mask.shape != ids.shape:
+            raise ValueError(
+                f"mouse {mouse!r}: a mask of shape {mask.shape} came for {len(ids)} neurons: "
+                "expected one truth value per neuron."
+            )
+        if isinstance(wanted, xr.DataArray) and "neuron" in wanted.coords:
+            named = wanted["neuron"].values
+            if not np.array_equal(named, ids):
+                raise ValueError(
+                    f"mouse {mouse!r}: the mask is of the neurons {_span(named)}, the mouse has "
+                    f"{_span(ids)}, or has them in another order: make the mask of these neurons."
+                )
+        return np.flatnonzero(mask)
+    picked, missing = _find(mouse, wanted, ids)
+    if missing:
+        raise ValueError(
+            f"mouse {mouse!r} has no neuron with the id {_some(missing)}: it has {_span(ids)}."
+        )
+    return picked
+
+
+def _find(mouse: str, wanted: Any, ids: np.ndarray) -> tuple[np.ndarray, list[Any]]:
+    """Positions of unit ids, in the order asked for, and the ids that are not there."""
+    where, labels = _places(ids), _as_list(wanted)
+    places = [_at(label, where) for label in labels]
+    missing = [label for label, place in zip(labels, places, strict=True) if place is None]
+    picked = np.asarray([place for place in places if place is not None], dtype=np.int64)
+    unique, counts = np.unique(picked, return_counts=True)
+    if len(unique) < len(picked):
+        twice = ids[unique[counts > 1]].tolist()
+        raise ValueError(
+            f"mouse {mouse!r}: the neurons {_some(twice)} are asked for more than once: unit ids "
+            "stay unique."
+        )
+    return (unique if isinstance(wanted, set | frozenset) else picked), missing
+
+
+def _by_label(
+    name: str, wanted: Any, have: Mapping[str, np.ndarray | None]
+) -> dict[str, np.ndarray]:
+    without = [mouse for mouse, labels in have.items() if labels is None]
+    if without:
+        raise ValueError(
+            f"{'mouse' if len(without) == 1 else 'mice'} {', '.join(map(repr, without))}: the "
+            f"recording has no {name} of its neurons: select the mice that have it, "
+            f"sel(mouse_id={[m for m in have if m not in without]}, ...)."
+        )
+    wanted = _as_list(wanted)
+    matched = {mouse: _matching(wanted, labels) for mouse, labels in have.items()}
+    missing = [w for w in wanted if all(w in missed for _, missed in matched.values())]
+    if missing:
+        present = {label for labels in have.values() for label in labels.tolist()}
+        raise ValueError(
+            f"no neuron with {name} {_some(missing)}: these have {_some(sorted(present, key=str))}."
+        )
+    return {mouse: mask for mouse, (mask, _) in matched.items()}
+
+
+def _matching(wanted: Any, have: np.ndarray) -> tuple[np.ndarray, list[Any]]:
+    """Mask of the wanted labels, and what of these is not there; text is compared as text."""
+    text = have.dtype.kind in "USO"
+    labels = list(map(str, have.tolist())) if text else have.tolist()
+    wanted = [str(w) if text else w for w in _as_list(wanted)]
+    present = set(labels)
+    missing = [w for w in wanted if not _is_in(w, present)]
+    chosen = {w for w in wanted if _is_in(w, present)}
+    return np.fromiter((label in chosen for label in labels), bool, len(labels)), missing
+
+
+def _as_list(wanted: Any) -> list[Any]:
+    if isinstance(wanted, xr.DataArray):
+        wanted = wanted.values
+    if isinstance(wanted, np.ndarray | np.generic):
+        wanted = wanted.tolist()
+    if isinstance(wanted, str | bytes) or not isinstance(wanted, Iterable):
+        return [wanted]
+    return list(wanted)
+
+
+def _is_mask(wanted: Any) -> bool:
+    if isinstance(wanted, str | bytes | set | frozenset) or not isinstance(wanted, Iterable):
+        return False
+    if not hasattr(wanted, "dtype"):
+        return (
+            isinstance(wanted, list | tuple)
+            and bool(wanted)
+            and all(isinstance(w, bool | np.bool_) for w in wanted)
+        )
+    return np.asarray(wanted).dtype == bool
+
+
+def _places(ids: np.ndarray) -> dict[Any, int]:
+    text = ids.dtype.kind in "USO"
+    return {str(label) if text else label: place for place, label in enumerate(ids.tolist())}
+
+
+def _at(label: Any, places: Mapping[Any, int]) -> int | None:
+    try:
+        found = places.get(label)
+        return places.get(str(label)) if found is None else found
+    except TypeError:  # no label: unhashable
+        return None
+
+
+def _is_in(label: Any, present: set[Any]) -> bool:
+    try:
+        return label in present
+    except TypeError:
+        return False
+
+
+def _some(labels: list[Any]) -> str:
+    shown = ", ".join(map(repr, labels[:_SHOWN]))
+    return f"[{shown}{', ...' if len(labels) > _SHOWN else ''}]"
+
+
+def _span(ids: np.ndarray) -> str:
+    if not len(ids):
+        return "no neurons"
+    labels = ids.tolist()
+    if len(labels) <= 6:
+        return f"{len(labels)} with the ids {labels}"
+    return f"{len(labels)} with the ids {labels[0]!r}, {labels[1]!r}, ... {labels[-1]!r}"
