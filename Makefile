@@ -27,7 +27,7 @@ help:
 	@echo "make test       the test suite, one process per core"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make lint       ruff, import layers, docstrings"
-	@echo "make docs       the site, in docs/_build/html"
+	@echo "make docs       the site, in docs/_build/html; QUICK=1 does not run the gallery's examples"
 	@echo "make bench      speed, as ratios against plain implementations: JSON, table, figures in"
 	@echo "                bench_output/; QUICK=1 only shows, at tiny sizes, that everything runs"
 
@@ -48,7 +48,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/numpydoc lint $$(git ls-files 'v1tlearn/*.py')
 
 docs: $(VENV)/.installed-docs
-	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -b html $(if $(QUICK),-t quick) docs docs/_build/html
 
 bench: $(VENV)/.installed-plot
 	for script in benchmarks/bench_*.py; do \

@@ -29,6 +29,8 @@ from v1tlearn.nn import _compiled
 
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
+VECTOR_BITS = {"AVX512": 512, "AVX2": 256, "SVE256": 256}  # others have 128
+BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")  # the last is ARM's
 
 
 @dataclass
@@ -305,16 +307,22 @@ def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
     Returns
     -------
     dict
-        Processor, threads, torch version, device, types that have compiled kernels.
+        Processor, bits of its vectors as torch uses them, instructions it has for bfloat16,
+        threads, torch version, device, types that have compiled kernels.
     """
     processor, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
+    instructions: set[str] = set()
     if info.exists():
-        lines = [s for s in info.read_text().splitlines() if s.startswith("model name")]
-        processor = lines[0].split(":", 1)[1].strip() if lines else processor
+        lines = [s.split(":", 1) for s in info.read_text().splitlines() if ":" in s]
+        known = {key.strip(): value.strip() for key, value in reversed(lines)}
+        processor = known.get("model name", processor)
+        instructions = set(known.get("flags", known.get("Features", "")).split())
     device = torch.device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
         "processor": processor,
+        "vector_bits": VECTOR_BITS.get(torch.backends.cpu.get_cpu_capability(), 128),
+        "bfloat16": sorted(instructions & set(BFLOAT16)),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

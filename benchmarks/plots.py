@@ -1,7 +1,7 @@
 """Figures and one table from everything that the benchmarks wrote.
 
 ``python benchmarks/plots.py`` draws ``ratios.png``, ``scaling.png`` and ``matrix_rate.png`` beside
-the JSON files; with ``--table`` it prints their rows instead, the table of the documentation.
+the JSON files; with ``--table`` it prints their rows instead, the tables of the documentation.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def rows_of(result: dict) -> list[Row]:
 
 
 def table(results: list[dict]) -> str:
-    """All rows as text, one block per script with what it ran on.
+    """All rows as tables in reStructuredText, one per script with what it ran on.
 
     Raises
     ------
@@ -65,34 +65,40 @@ def table(results: list[dict]) -> str:
     """
     if quick := [r["name"] for r in results if r["arguments"].get("quick")]:
         raise ValueError(f"{quick} come from --quick runs; run these scripts at their full size.")
-    head = ["", "plain", "ours", "unit", "ratio", "bar"]
-    blocks = {r["name"]: [_cells(row) for row in rows_of(r)] for r in results}
-    every = [head, *(cells for block in blocks.values() for cells in block)]
-    widths = [max(len(cells[i]) for cells in every) for i in range(len(head))]
     out = []
     for result in results:
-        place = result["machine"]
         out += [
-            f"{result['name']} ({place['processor']}, {place['threads']} threads, device "
-            f"{place['device']}, torch {place['torch']})",
-            _line(head, widths),
+            f".. list-table:: ``{result['name']}``: {_place(result['machine'])}",
+            "   :class: figures",
+            "   :header-rows: 1",
+            "",
+            *_line(["", "plain", "ours", "unit", "ratio", "bar"]),
+            *(line for row in rows_of(result) for line in _line(_cells(row))),
+            "",
         ]
-        out += [_line(cells, widths) for cells in blocks[result["name"]]]
-        out.append("")
     return "\n".join(out)
 
 
+def _place(machine: dict) -> str:
+    parts = [machine["processor"]]
+    if machine["device"] == "cpu":
+        extra = f" with {', '.join(machine['bfloat16'])}" if machine["bfloat16"] else ""
+        parts.append(f"vectors of {machine['vector_bits']} bits{extra}")
+    else:
+        parts.append(machine["device"])
+    return ", ".join([*parts, f"{machine['threads']} threads", f"torch {machine['torch']}"])
+
+
 def _cells(row: Row) -> list[str]:
-    bar = "" if row.bar is None else f"{'<=' if row.at_most else '>='} {number(row.bar)}"
+    bar = "" if row.bar is None else f"{'≤' if row.at_most else '≥'} {number(row.bar)}"
+    if row.passed() is False:
+        bar = f"**{bar}, missed**"
     return [row.what, number(row.plain), number(row.ours), row.unit, number(row.ratio), bar]
 
 
-def _line(cells: list[str], widths: list[int]) -> str:
-    left = (0, 3)
-    return "  ".join(
-        cell.ljust(width) if i in left else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ).rstrip()
+def _line(cells: list[str]) -> list[str]:
+    marks = ["   * -", *["     -"] * (len(cells) - 1)]
+    return [f"{mark} {cell}".rstrip() for mark, cell in zip(marks, cells, strict=True)]
 
 
 def _label(name: str, what: str) -> str:

@@ -4,7 +4,7 @@ Searching for hyper-parameters
 
 :class:`~v1tlearn.search.HyperbandSearch` draws parameters where earlier trials found good ones, and
 ends trials that are behind the others after a few epochs. It needs Optuna,
-``pip install "v1tlearn[search]"``; the end of this page does without.
+``pip install "optuna>=5"``; the end of this page does without.
 """
 
 # %%

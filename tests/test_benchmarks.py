@@ -373,14 +373,47 @@ def test_plots_draw_everything_that_was_written(tmp_path, monkeypatch, capsys):
     plots.main()
     table = capsys.readouterr().out
     for text in (
-        "v1t (",
+        ".. list-table:: ``v1t``: ",
         "V1T training step (small size)",
-        ">= 2.50",
-        "<= 1.03",
+        "- ≥ 2.50",
+        "- ≤ 1.03",
         "V1T: epoch against mice",
+        "vectors of ",
     ):
         assert text in table
-    assert max(map(len, table.splitlines())) <= 120
+    assert "missed" not in table
+
+
+@pytest.mark.parametrize(
+    ("row", "cell"),
+    [
+        (_measure.Row("a", 2.0, 1.0, "s", 2.0, 2.5), "**≥ 2.50, missed**"),
+        (_measure.Row("b", 2.0, 2.1, "s", 1.05, 1.03, at_most=True), "**≤ 1.03, missed**"),
+        (_measure.Row("c", 3.0, 1.0, "s", 3.0, 2.5), "≥ 2.50"),
+        (_measure.Row("d", 3.0, 1.0, "s", 3.0), ""),
+    ],
+)
+def test_table_marks_bars_that_were_missed(row, cell):
+    assert plots._cells(row)[-1] == cell
+
+
+def test_machine_tells_the_width_of_its_vectors(monkeypatch):
+    for capability, bits in (("AVX512", 512), ("AVX2", 256), ("DEFAULT", 128)):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda c=capability: c)
+        assert _measure.machine()["vector_bits"] == bits
+
+
+@pytest.mark.parametrize(
+    ("machine", "told"),
+    [
+        ({}, "X, vectors of 512 bits, 2 threads, torch 2"),
+        ({"bfloat16": ["avx512_bf16"]}, "vectors of 512 bits with avx512_bf16, 2 threads"),
+        ({"device": "NVIDIA"}, "X, NVIDIA, 2 threads, torch 2"),
+    ],
+)
+def test_table_tells_what_it_was_measured_on(machine, told):
+    known = {"processor": "X", "vector_bits": 512, "bfloat16": [], "threads": 2, "torch": "2"}
+    assert told in plots._place(known | {"device": "cpu"} | machine)
 
 
 def test_table_refuses_quick_runs_and_nothing(tmp_path, monkeypatch, capsys):

@@ -103,7 +103,7 @@ def read_sensorium(
         (trial, neuron), float32; `position` (neuron, axis) in micrometres; labels of trials and
         neurons; statistics of the training tier. Trials stay in file order; `trial_id` gives the
         order in time. Arrays are read from the files whenever, and only as far as, they are
-        indexed; call `.load()` to keep them.
+        indexed; call ``.load()`` to keep them.
 
     Raises
     ------

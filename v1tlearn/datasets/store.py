@@ -130,7 +130,7 @@ def open_recordings(path: str | os.PathLike) -> xr.DataTree:
     -------
     DataTree
         One child per mouse. Labels, behaviour and statistics are in memory; stimuli and responses
-        are read whenever, and only as far as, they are indexed; call `.load()` to keep them. It
+        are read whenever, and only as far as, they are indexed; call ``.load()`` to keep them. It
         can be pickled, by path, and be closed with `.close()` or a `with` statement.
 
     Raises

@@ -1,12 +1,51 @@
-"""The documentation of the parameters that models share, written once."""
+"""The documentation of the parameters that models share, written once and in groups.
+
+Every parameter stands in one group, and nothing else says which: `help` and the site's class pages
+show the groups that stand here.
+"""
 
 from __future__ import annotations
 
+import re
+import textwrap
+from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T", bound=type)
 
-_TRANSFORMER = """\
+CHANNELS = """\
+behavior_mode : {{"auto", "none", "channels"}}, default="auto"
+    "channels" appends behaviour to the image as constant planes; "auto" does so when all mice
+    have behaviour, and leaves it out when none has."""
+
+B_MLP = """\
+behavior_mode : {{"auto", "b_mlp", "b_mlp_first_block", "b_mlp_shared", "b_mlp_per_mouse", \
+"channels", "none"}}, default="auto"
+    Where a small network adds behaviour to all tokens: in every block ("b_mlp", what "auto" means
+    when all mice have behaviour; it means "none" when none has), in the first only, with one
+    network shared by the blocks, or with networks of each mouse; "channels" is the way of
+    `ViTRegressor`."""
+
+_INPUTS = """\
+behavior_columns : "all", "non_pupil" or sequence of str, default={behavior_columns}
+    Behaviour that enters the core; "non_pupil" is all but ``pupil_x`` and ``pupil_y``.
+shift : {{"readout", "none", "stimulus", "both", "both_behavior"}}, default="readout"
+    What the eye moves, by a small network per mouse: the readout positions, the centre of the
+    crop (with ``crop_scale`` below 1), or both; "both_behavior" lets all behaviour move the crop.
+shift_columns : "pupil" or sequence of str, default="pupil"
+    Behaviour that drives these networks; "pupil" is ``pupil_x`` and ``pupil_y``, and mice without
+    them have no readout shifter.
+crop_scale : float, default=1.0
+    Share of either image side that a centre crop keeps.
+image_size : "auto" or (int, int), default="auto"
+    Height and width in pixels after cropping; "auto" makes 144 x 256 into 36 x 64 and leaves
+    other sizes alone.
+standardize : bool, default=True
+    Learn, per mouse, mean and standard deviation of the images and of the pupil position, and the
+    standard deviation of other behaviour, over the training trials. False if a
+    `TrialStandardizer` did so before."""
+
+TRANSFORMER = """\
 patch_size : int, default=8
     Side of the patches that become tokens, in pixels.
 patch_stride : int, default=1
@@ -44,7 +83,7 @@ bias : bool, default=True
 core_l1 : float, default=0.5379
     Weight of the L1 penalty on all parameters of the core."""
 
-_CONVOLUTIONAL = """\
+CONVOLUTIONAL = """\
 n_layers : int, default={n_layers}
     Convolutional layers.
 hidden_channels : int, default=64
@@ -61,25 +100,9 @@ batch_norm_momentum : float, default=0.1
     Weight of the newest batch in the running statistics of batch normalisation; 0.9 in the
     published recipes, where the statistics are nearly those of the last batch.
 laplace : float, default=6.3831
-    Weight of the penalty on rough first filters.
-behavior_mode : {{"auto", "none", "channels"}}, default="auto"
-    "channels" appends behaviour to the image as constant planes; "auto" does so when all mice
-    have behaviour, and leaves it out when none has."""
+    Weight of the penalty on rough first filters."""
 
-_COMMON = """\
-behavior_columns : "all", "non_pupil" or sequence of str, default={behavior_columns}
-    Behaviour that enters the core; "non_pupil" is all but ``pupil_x`` and ``pupil_y``.
-shift : {{"readout", "none", "stimulus", "both", "both_behavior"}}, default="readout"
-    What the eye moves, by a small network per mouse: the readout positions, the centre of the
-    crop (with ``crop_scale`` below 1), or both; "both_behavior" lets all behaviour move the crop.
-shift_columns : "pupil" or sequence of str, default="pupil"
-    Behaviour that drives these networks; "pupil" is ``pupil_x`` and ``pupil_y``, and mice without
-    them have no readout shifter.
-crop_scale : float, default=1.0
-    Share of either image side that a centre crop keeps.
-image_size : "auto" or (int, int), default="auto"
-    Height and width in pixels after cropping; "auto" makes 144 x 256 into 36 x 64 and leaves
-    other sizes alone.
+_READOUT = """\
 position_network : bool, default=True
     Predict readout positions from cortical positions, for mice that have them; otherwise every
     neuron learns its own.
@@ -99,7 +122,9 @@ readout_bias : {{"zero", "mean", "published_mean", "published_mean_over_std"}}, 
     Initial bias: "mean" starts the prediction at the mean response; the published variants put
     the mean itself, raw or scaled, in its place.
 readout_l1 : float, default=0.0076
-    Weight of the L1 penalty on readout features.
+    Weight of the L1 penalty on readout features."""
+
+_TRAINING = """\
 optimizer : {{"adam", "adamw"}}, default={optimizer}
 lr : float, default={lr}
     Learning rate.
@@ -135,10 +160,15 @@ max_lr_drops : int, default=2
 validation_fraction : float, default=0.1
     Share of the images that `fit` sets aside where it is given no `validation`; 0 trains on
     everything for `max_epochs`.
-standardize : bool, default=True
-    Learn, per mouse, mean and standard deviation of the images and of the pupil position, and the
-    standard deviation of other behaviour, over the training trials. False if a
-    `TrialStandardizer` did so before.
+random_state : int, RandomState, Generator or None, default=None
+    Drives the validation split, initial weights, batches, dropout and readout sampling.
+warm_start : bool, default=False
+    `fit` goes on from the fitted state, exactly as if it had not stopped.
+verbose : int, default=0
+    1 shows a progress bar; 2 also prints the log: what is trained on what, when the learning rate
+    drops, why the training ended and which epoch was kept."""
+
+_MACHINE = """\
 device : str, default="auto"
     "auto" takes cuda, mps or cpu, whichever is there first.
 precision : {{"auto", "float32", "tf32", "bfloat16"}}, default="auto"
@@ -165,14 +195,7 @@ stream_data : "auto" or bool, default="auto"
     device's free memory.
 deterministic : bool, default=False
     Deterministic algorithms on GPUs, too. What is "auto" then goes by all the memory a GPU has, not
-    by what is free, so that a run can be repeated bit for bit.
-random_state : int, RandomState, Generator or None, default=None
-    Drives the validation split, initial weights, batches, dropout and readout sampling.
-warm_start : bool, default=False
-    `fit` goes on from the fitted state, exactly as if it had not stopped.
-verbose : int, default=0
-    1 shows a progress bar; 2 also prints the log: what is trained on what, when the learning rate
-    drops, why the training ended and which epoch was kept."""
+    by what is free, so that a run can be repeated bit for bit."""
 
 _ATTRIBUTES = """
 Attributes
@@ -181,6 +204,9 @@ mice_ : list of str
     The mice, in the order of the recordings.
 n_neurons_ : dict of str to int
     Neurons per mouse.
+neurons_ : dict of str to dict of str to ndarray of shape (n_neurons,)
+    Per mouse the labels of its neurons, as far as the trials told them: "neuron", the unit ids, and
+    "area", "layer", "animal_id", "session", "scan". Trials with other unit ids are refused later.
 neurons_ : dict of str to dict of str to ndarray of shape (n_neurons,)
     Per mouse the labels of its neurons, as far as the trials told them: "neuron", the unit ids, and
     "area", "layer", "animal_id", "session", "scan". Trials with other unit ids are refused later.
@@ -213,35 +239,60 @@ device_ : torch.device
     Where it is; never saved.
 """
 
+_PARAMETER = re.compile(r"^(\w[\w, ]*) :", re.MULTILINE)
 
-def document(kind: T) -> T:
+
+def document(*, architecture: str, behavior_mode: str = CHANNELS) -> Callable[[T], T]:
     """Complete the docstring of a model class with the parameters it shares with others.
 
-    The docstring holds ``{transformer}`` or ``{convolutional}``, ``{common}`` and ``{attributes}``
-    where the texts belong; defaults are those of the class.
+    The docstring holds ``{groups}``, ``{parameters}`` and ``{attributes}`` where the texts belong;
+    defaults are those of the class. The class gets ``_parameter_groups``, names by group.
 
     Parameters
     ----------
-    kind : type
-        A dataclass.
+    architecture : str
+        Parameters of the core, `TRANSFORMER` or `CONVOLUTIONAL`.
+    behavior_mode : str, default=CHANNELS
+        How behaviour enters, `CHANNELS` or `B_MLP`.
 
     Returns
     -------
-    type
-        The same class.
+    callable
+        Takes a dataclass and returns the same class.
     """
-    defaults = {
-        name: repr(field.default).replace("'", '"')
-        for name, field in kind.__dataclass_fields__.items()
+    groups = {
+        "inputs": f"{behavior_mode}\n{_INPUTS}",
+        "architecture": architecture,
+        "readout": _READOUT,
+        "training": _TRAINING,
+        "machine": _MACHINE,
     }
-    texts = {
-        "{transformer}": _TRANSFORMER,
-        "{convolutional}": _CONVOLUTIONAL,
-        "{common}": _COMMON,
-        "{attributes}": _ATTRIBUTES.strip(),
-    }
-    for place, text in texts.items():
-        if place in (kind.__doc__ or ""):  # python -OO leaves no docstrings
-            text = text.format(**defaults).replace("\n", "\n    ")
-            kind.__doc__ = kind.__doc__.replace(place, text)
-    return kind
+
+    def complete(kind: T) -> T:
+        defaults = {
+            name: repr(field.default).replace("'", '"')
+            for name, field in kind.__dataclass_fields__.items()
+        }
+        names = {
+            group: [n for some in _PARAMETER.findall(text) for n in some.split(", ")]
+            for group, text in groups.items()
+        }
+        kind._parameter_groups = names
+        starts = [f"{group} (from `{some[0]}`)" for group, some in names.items()]
+        overview = f"Parameters come in groups: {', '.join(starts[:-1])} and {starts[-1]}."
+        texts = {
+            "{groups}": textwrap.fill(overview, 96),
+            # blank lines set the groups apart in `help`
+            "{parameters}": "\n\n".join(groups.values()).format(**defaults),
+            "{attributes}": _ATTRIBUTES.strip(),
+        }
+        for place, text in texts.items():
+            if place in (kind.__doc__ or ""):  # python -OO leaves no docstrings
+                kind.__doc__ = kind.__doc__.replace(place, _indent(text))
+        return kind
+
+    return complete
+
+
+def _indent(text: str) -> str:
+    return re.sub(r"\n(?=.)", "\n    ", text)

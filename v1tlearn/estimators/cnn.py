@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from sklearn.utils._param_validation import Interval
 
-from v1tlearn.estimators._docs import document
+from v1tlearn.estimators._docs import CONVOLUTIONAL, document
 from v1tlearn.estimators._parameters import V1T_TRAINING
 from v1tlearn.estimators.base import EncodingRegressor
 from v1tlearn.nn import Stacked2dCore
@@ -35,15 +35,16 @@ SENSORIUM_2022: dict[str, Any] = {
 V1T_2023: dict[str, Any] = {**V1T_TRAINING, "batch_norm_momentum": 0.9, "lr": 0.009}
 
 
-@document
+@document(architecture=CONVOLUTIONAL)
 @dataclass(eq=False, repr=False, kw_only=True)
 class CNNRegressor(EncodingRegressor):
     """Stacked convolutional core with a Gaussian readout per mouse.
 
+    {groups}
+
     Parameters
     ----------
-    {convolutional}
-    {common}
+    {parameters}
 
     {attributes}
 

@@ -5,21 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from v1tlearn.estimators._docs import document
+from v1tlearn.estimators._docs import CONVOLUTIONAL, document
 from v1tlearn.estimators.cnn import SENSORIUM_2022, V1T_2023, CNNRegressor
 
 
-@document
+@document(architecture=CONVOLUTIONAL)
 @dataclass(eq=False, repr=False, kw_only=True)
 class LNRegressor(CNNRegressor):
     """Linear-nonlinear model: a linear convolutional core, readout, and ELU + 1.
 
     The core of `CNNRegressor` without ELU; batch normalisation stays, as published.
 
+    {groups}
+
     Parameters
     ----------
-    {convolutional}
-    {common}
+    {parameters}
 
     {attributes}
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from v1tlearn.estimators._docs import document
+from v1tlearn.estimators._docs import B_MLP, TRANSFORMER, document
 from v1tlearn.estimators._parameters import V1T_TRAINING
 from v1tlearn.estimators.base import EncodingRegressor
 from v1tlearn.nn import ViTCore
@@ -19,18 +19,16 @@ _RATE = Interval(Real, 0, 1, closed="left")
 _PUBLISHED = {**V1T_TRAINING, "lr": 0.001647}
 
 
-@document
+@document(architecture=TRANSFORMER)
 @dataclass(eq=False, repr=False, kw_only=True)
 class ViTRegressor(EncodingRegressor):
     """Vision transformer core with a Gaussian readout per mouse; behaviour as image channels.
 
+    {groups}
+
     Parameters
     ----------
-    {transformer}
-    behavior_mode : {"auto", "none", "channels"}, default="auto"
-        "channels" appends behaviour to the image as constant planes; "auto" does so when all mice
-        have behaviour, and leaves it out when none has.
-    {common}
+    {parameters}
 
     {attributes}
 
@@ -110,21 +108,16 @@ class ViTRegressor(EncodingRegressor):
         )
 
 
-@document
+@document(architecture=TRANSFORMER, behavior_mode=B_MLP)
 @dataclass(eq=False, repr=False, kw_only=True)
 class V1TRegressor(ViTRegressor):
     """V1T: vision transformer core with behaviour in every block, Gaussian readout per mouse.
 
+    {groups}
+
     Parameters
     ----------
-    {transformer}
-    behavior_mode : {"auto", "b_mlp", "b_mlp_first_block", "b_mlp_shared", "b_mlp_per_mouse", \
-"channels", "none"}, default="auto"
-        Where a small network adds behaviour to all tokens: in every block ("b_mlp", what "auto"
-        means when all mice have behaviour; it means "none" when none has), in the first only,
-        with one network shared by the blocks, or with networks of each mouse; "channels" is the
-        way of `ViTRegressor`.
-    {common}
+    {parameters}
 
     {attributes}
 

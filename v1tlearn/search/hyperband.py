@@ -43,7 +43,7 @@ class HyperbandSearch(DocumentationLinkMixin, MetaEstimatorMixin, ByName, BaseEs
     Every trial draws parameters, more and more from where good ones were found, and trains a model
     on the same images as all others. After an epoch at which Hyperband compares trials, those
     whose validation correlation is not among the best of their bracket are ended. Needs Optuna:
-    ``pip install "v1tlearn[search]"``.
+    ``pip install "optuna>=5"``.
 
     Parameters
     ----------
@@ -496,7 +496,7 @@ def _import_backend() -> ModuleType:
         import optuna  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            'HyperbandSearch needs Optuna: pip install "v1tlearn[search]". scikit-learn\'s '
+            'HyperbandSearch needs Optuna: pip install "optuna>=5". scikit-learn\'s '
             "RandomizedSearchCV and HalvingRandomSearchCV do without it."
         ) from error
     from v1tlearn.search import _optuna
