@@ -51,12 +51,12 @@ def test_behaviour_bears_the_names_of_its_columns(trials, recordings):
     np.testing.assert_array_equal(unnamed.behaviors["A"]["behavior"], NAMES)
 
 
-def test_an_image_is_plotted_the_right_way_up(trials):
+def test_pixels_are_counted_from_the_upper_left_one(trials):
     images = trials.stimuli["A"]
-    np.testing.assert_array_equal(images["height"], [3, 2, 1, 0])
+    np.testing.assert_array_equal(images["height"], [0, 1, 2, 3])
     np.testing.assert_array_equal(images["width"], np.arange(6))
-    assert images["height"].attrs["units"] == "px"
-    np.testing.assert_array_equal(trials["A"]["height"], [3, 2, 1, 0])
+    assert images["height"].attrs["units"] == "pixel"
+    np.testing.assert_array_equal(trials["A"]["height"], [0, 1, 2, 3])
     own = recording("A").assign_coords(height=[8.0, 6.0, 4.0, 2.0])
     np.testing.assert_array_equal(v1.Trials({"A": own}).stimuli["A"]["height"], [8, 6, 4, 2])
 
@@ -68,7 +68,15 @@ def test_the_upper_row_is_drawn_above():
     array = v1.Trials.from_arrays(image).stimuli["mouse"][0, 0]
     for plot in (array.plot.imshow, array.plot.pcolormesh):
         figure, axes = pyplot.subplots(figsize=(2, 2))
-        plot(ax=axes, add_colorbar=False, add_labels=False, cmap="gray", vmin=0, vmax=255)
+        plot(
+            ax=axes,
+            yincrease=False,
+            add_colorbar=False,
+            add_labels=False,
+            cmap="gray",
+            vmin=0,
+            vmax=255,
+        )
         axes.set_axis_off()
         figure.subplots_adjust(0, 0, 1, 1)
         figure.canvas.draw()
@@ -100,7 +108,7 @@ def test_steps_are_applied(trials):
     np.testing.assert_allclose(view.stimuli["A"], 2.0 * trials[[3, 1]].get("stimuli", "A"))
     np.testing.assert_allclose(view.behaviors["B"], -trials[[9]].get("behaviors", "B"))
     np.testing.assert_array_equal(view.stimuli["A"]["image_id"], [0, 1])
-    np.testing.assert_array_equal(view.stimuli["A"]["height"], [3, 2, 1, 0])
+    np.testing.assert_array_equal(view.stimuli["A"]["height"], [0, 1, 2, 3])
 
 
 @pytest.mark.parametrize("step", [CenterCrop(0.5), ResizeStimuli((2, 3)), Grayscale()])

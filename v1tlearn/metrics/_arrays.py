@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn._instead import refuse_no_array
+from v1tlearn.trials._arithmetic import same_rows
 from v1tlearn.trials._call_forms import ONE_MOUSE
 
 _OTHER_TRIALS = (
@@ -326,7 +327,7 @@ def _check_same_trials(sources: list[_Source], labels: np.ndarray, mice: list[st
     if len(responses) < 2:
         return
     true, pred = responses
-    if all(np.array_equal(true.rows(mouse)[1], pred.rows(mouse)[1]) for mouse in true.mice):
+    if all(same_rows(true, pred, mouse) for mouse in true.mice):
         return
     if not np.array_equal(true.image_ids, pred.image_ids):  # views of different recordings
         raise ValueError(_OTHER_TRIALS)

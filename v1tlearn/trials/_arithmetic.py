@@ -109,7 +109,7 @@ def check_alike(first: Any, other: Any) -> None:
                 "select the same neurons of both, sel(neuron=...)."
             )
         check_unit_ids(mouse, first, other)
-    if any(not _same_rows(first, other, mouse) for mouse in first.mice):
+    if any(not same_rows(first, other, mouse) for mouse in first.mice):
         _check_labels(first, other)
 
 
@@ -136,7 +136,8 @@ def check_unit_ids(mouse: str, first: Any, other: Any) -> None:
     )
 
 
-def _same_rows(first: Any, other: Any, mouse: str) -> bool:
+def same_rows(first: Any, other: Any, mouse: str) -> bool:
+    """Whether two views show the same rows of one recording of a mouse, without reading labels."""
     same = first._recordings[mouse] is other._recordings[mouse]
     return same and np.array_equal(first.rows(mouse)[1], other.rows(mouse)[1])
 

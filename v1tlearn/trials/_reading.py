@@ -108,7 +108,7 @@ def with_neurons(recording: xr.Dataset, neurons: np.ndarray | None) -> xr.Datase
 
 
 def pixel_coords(images: xr.DataArray) -> dict[str, Any]:
-    """Rows counted from the lower edge, as plots do, and columns from the left, in pixels.
+    """Rows counted from the top, as those of receptive fields, and columns from the left.
 
     Parameters
     ----------
@@ -119,11 +119,11 @@ def pixel_coords(images: xr.DataArray) -> dict[str, Any]:
     dict
         Coordinates; none that the images have already.
     """
-    rows = np.arange(images.sizes["height"])[::-1]
+    rows = np.arange(images.sizes["height"])
     columns = np.arange(images.sizes["width"])
     coords = {
-        "height": ("height", rows, {"long_name": "pixels above the lower edge", "units": "px"}),
-        "width": ("width", columns, {"long_name": "pixels from the left edge", "units": "px"}),
+        "height": ("height", rows, {"long_name": "row of the image", "units": "pixel"}),
+        "width": ("width", columns, {"long_name": "column of the image", "units": "pixel"}),
     }
     return {name: coord for name, coord in coords.items() if name not in images.coords}
 

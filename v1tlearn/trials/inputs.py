@@ -63,7 +63,8 @@ class Inputs(View):
         ``trials.stimuli["A"]`` is (trial, channel, height, width), ``trials.behaviors["A"]``
         (trial, behavior). Without preprocessing steps it is read when it is used; with steps it is
         in memory, and bears no attributes where a step changed the values. Rows of images count
-        from the lower edge, so that plots of xarray show them the right way up.
+        from the top: `v1tlearn.inspection.ImageDisplay` draws them the right way up, plots of
+        xarray do with ``plot.imshow(yincrease=False)``.
         """
         if isinstance(key, str):
             return self._array(key)

@@ -186,8 +186,7 @@ class Trials(View):
         ``trials["A"]`` holds the trials of this view, with their labels and neurons. Stimuli and
         behaviour are what an estimator sees: as recorded, and read when they are used, where the
         view has no preprocessing steps; else processed, and in memory, without the attributes and
-        statistics of the recorded ones. Rows of images count from the lower edge, so that plots of
-        xarray show them the right way up.
+        statistics of the recorded ones. Rows of images count from the top.
         """
         if isinstance(key, str):
             return self._dataset(key)
