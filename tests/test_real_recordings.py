@@ -7,7 +7,6 @@ V1TLEARN_TEST_DATA; `--log-cli-level=INFO` shows the scores.
 import io
 import logging
 import os
-import time
 import zipfile
 from pathlib import Path
 
@@ -78,7 +77,6 @@ def test_a_cnn_beats_ridge_regression_on_pixels(macaque, seed):
     train, test = image_train_test_split(macaque, 0.2, random_state=seed)
     assert not set(train.image_ids) & set(test.image_ids)
     linear = single_trial_correlation(test.responses, ridge_on_pixels(train, test))
-    start, core_start = time.perf_counter(), time.process_time()
     cnn = v1.CNNRegressor(
         n_layers=3,
         hidden_channels=32,
@@ -90,15 +88,10 @@ def test_a_cnn_beats_ridge_regression_on_pixels(macaque, seed):
         max_epochs=25,
         random_state=seed,
     ).fit(train)
-    seconds, core_seconds = time.perf_counter() - start, time.process_time() - core_start
     deep = cnn.score(test)
-    logger.info(
-        "seed %d: ridge %.3f, CNN %.3f in %.0f s, %.0f core seconds",
-        *(seed, linear, deep, seconds, core_seconds),
-    )
+    logger.info("seed %d: ridge %.3f, CNN %.3f", seed, linear, deep)
     assert linear > 0.2  # a fair opponent
     assert deep > linear + 0.03
-    assert core_seconds < 2 * 300  # five minutes on two cores, however busy they are
 
 
 RETINA_FRAME = 10  # bins of 1.667 ms in one frame

@@ -7,17 +7,19 @@ is n images of one pixel with p channels, seen by one mouse.
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 from sklearn.base import RegressorMixin
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import _check_feature_names, check_is_fitted, validate_data
 
 import v1tlearn as v1
 
-# Each with its reason, and the check of ours that replaces it.
-EXPECTED_FAILURES = {
+# Each with its reason, and the check of ours that replaces it. They are left out, rather than
+# expected to fail: whether float32 comes out alike depends on the processor.
+REPLACED = {
     "check_methods_subset_invariance": (
-        "predictions are float32: those of a batch and of its rows differ in the seventh digit; "
-        "instead: test_base.py::test_predictions_do_not_depend_on_the_block"
+        "predictions are float32: those of a batch and of its rows may differ in the seventh "
+        "digit; instead: test_base.py::test_predictions_do_not_depend_on_the_block"
     ),
 }
 
@@ -104,15 +106,9 @@ def small_cnn():
     return v1.CNNRegressor(**Flat().get_params())
 
 
-def is_ensemble(estimator):
-    """Whose means over members come out alike."""
-    return isinstance(estimator, FlatEnsemble)
-
-
-@parametrize_with_checks(
-    [Flat(random_state=0), FlatEnsemble(small_cnn(), random_state=0)],
-    expected_failed_checks=lambda estimator: {} if is_ensemble(estimator) else EXPECTED_FAILURES,
-    xfail_strict=True,
-)
+@parametrize_with_checks([Flat(random_state=0), FlatEnsemble(small_cnn(), random_state=0)])
 def test_sklearn_checks(estimator, check):
+    name = check.func.__name__
+    if name in REPLACED:
+        pytest.skip(REPLACED[name])
     check(estimator)

@@ -43,7 +43,7 @@ _HEARTBEAT = 10  # seconds between the signs of life of a trial in a database
 _GRACE = 60  # seconds without one after which its process is taken to be dead
 _POLL = 1.0  # seconds between looks at the trials of other processes
 _OPENINGS = 10  # times that a database is opened which others are making
-_PATIENCE = 5  # seconds to wait for the settings of a study that another process begins
+_PATIENCE = 60  # seconds to wait for the settings of a study that another process begins
 _ATTEMPTS = 3  # times that parameters are tried whose process was killed
 
 _SETTINGS = "v1tlearn_settings"
@@ -150,7 +150,11 @@ def open_study(
     except DuplicatedStudyError:
         study = optuna.load_study(study_name=name, storage=storage, pruner=pruner)
         start = time.monotonic()
-        while _SETTINGS not in study.user_attrs and time.monotonic() - start < _PATIENCE:
+        while (
+            _SETTINGS not in study.user_attrs
+            and not study.get_trials(deepcopy=False)  # of a study that others begin there is none
+            and time.monotonic() - start < _PATIENCE
+        ):
             time.sleep(0.1)
     # The pruner lays out its brackets when it first judges a trial; a sampler that goes on with a
     # study needs them before that.
