@@ -29,7 +29,7 @@ print(table.round(3).to_string())
 fig, ax = plt.subplots(figsize=(5, 3.5), layout="constrained")
 for name, model in models.items():
     per_neuron = average_correlation(test.responses, model.predict(test), multioutput="raw_values")
-    ax.ecdf(np.asarray(per_neuron), color=model_color(name), label=name)
+    ax.ecdf(pd.Series(np.asarray(per_neuron)).dropna(), color=model_color(name), label=name)
 ax.set(xlabel="correlation to average over repeats", ylabel="share of neurons")
 ax.legend(frameon=False)
 fig.savefig("first_steps.png", dpi=150)

@@ -30,11 +30,7 @@ def test_the_page_leads_to_scripts_and_their_guide():
 
 
 def test_every_table_that_the_scripts_write_is_on_the_page():
-    """Titles of their tables are those of the paper; what the page says covers each."""
     titles = re.findall(r'"(A\.\d+)"', (ROOT / "examples" / "paper_tables.py").read_text())
-    page = text("docs/from_the_paper.rst")
-    assert len(set(titles)) > 3
-    for title in set(titles):
-        assert f"Table {title}" in page or re.search(rf"Tables? [^.]*{re.escape(title)}", page), (
-            title
-        )
+    page = (ROOT / "docs" / "from_the_paper.rst").read_text(encoding="utf-8")
+    rows = " ".join(re.findall(r"\* - (Tables? .*)", page))
+    assert {"A.5", "A.7", "A.8"} <= set(titles) <= set(re.findall(r"A\.\d+", rows))
