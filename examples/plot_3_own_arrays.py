@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import v1tlearn as v1
+from v1tlearn.inspection import MODEL_COLORS
 
 recordings = v1.make_v1_recordings(
     n_mice=2,
@@ -97,10 +98,18 @@ trials = v1.Trials.from_arrays(stimuli, behaviors, responses)
 images, counts = np.unique(trials.image_ids, return_counts=True)
 print(f"{len(trials)} trials of {len(images)} images, one of them shown {counts.max()} times")
 
+# %%
+# Recorded and predicted
+# ----------------------
+# A neuron without a unit id goes by its place. These are trials of the fit, which a model predicts
+# better than others.
+
 neuron = int(np.argmax(responses["A"].mean(axis=0)))
-fig, ax = plt.subplots(figsize=(8, 3), layout="constrained")
-ax.plot(responses["A"][:80, neuron], color="0.6", label="recorded")
-ax.plot(predicted[:80, neuron], color="C0", label="predicted")
-ax.set(xlabel="trial", ylabel="response", title=f"Neuron {neuron}, trials of the fit")
-ax.legend(frameon=False)
+fig, ax = plt.subplots(figsize=(5, 2.8), layout="constrained")
+ax.plot(responses["A"][:60, neuron], color=MODEL_COLORS["recorded"], lw=1, label="recorded")
+ax.plot(predicted[:60, neuron], color=MODEL_COLORS["CNN"], label="CNN")
+ax.set(xlabel="trial", ylabel="response (a.u.)")
+ax.set_title(f"Mouse A, neuron at place {neuron}", loc="left", fontsize="medium")
+ax.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+ax.spines[["top", "right"]].set_visible(False)
 plt.show()

@@ -22,12 +22,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import v1tlearn as v1
+from v1tlearn.inspection import ImageDisplay, PredictionDisplay
 from v1tlearn.metrics import average_correlation
 
 folder = Path(tempfile.mkdtemp())
 simulated = v1.make_v1_recordings(
     n_mice=2,
-    n_neurons=40,
+    n_neurons=150,
     n_trials=600,
     n_test_images=20,
     n_repeats=5,
@@ -58,12 +59,15 @@ print(recordings[next(iter(recordings.children))])
 trials = v1.Trials.open(folder / "recordings.nc")
 model = v1.CNNRegressor(
     n_layers=2,
-    hidden_channels=16,
+    hidden_channels=8,
     input_kernel=7,
     hidden_kernel=5,
     laplace=0.1,
+    readout_bias="mean",
+    readout_l1=0.003,
+    lr=0.005,
     batch_size=16,
-    max_epochs=20,
+    max_epochs=15,
     random_state=0,
 )
 model.fit(trials.sel(tier="train"), validation=trials.sel(tier="validation"))
@@ -71,25 +75,30 @@ test = trials.sel(tier="test")
 print(f"single-trial correlation on the test tier: {model.score(test):.3f}")
 
 # %%
+# Images and what is predicted
+# ----------------------------
+# Images of the first test trials, with what is known of them.
+
+ImageDisplay.from_trials(test, labels=("image_id", "tier"), behaviors=["running_speed"])
+plt.show()
+
+# %%
 # Neuron by neuron
 # ----------------
-# The labels are still there: cortical position, image and tier come back with the responses.
+# The labels are still there: unit ids and cortical positions come back with the recording. On the
+# left the neurons in the cortex, on the right the one that is predicted best: a dot is an image,
+# the mean over its repeats.
 
 mouse = trials.mice[0]
 of_mouse = test.sel(mouse_id=mouse)
 recorded, predicted = of_mouse.responses, model.predict(of_mouse)
-per_neuron = average_correlation(recorded, predicted, multioutput="raw_values")
-best = int(np.argmax(per_neuron.values))
+per_neuron = np.asarray(average_correlation(recorded, predicted, multioutput="raw_values"))
+best = recordings[mouse]["neuron"].values[per_neuron.argmax()]
 position = recordings[mouse]["position"].values
 
-fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-points = left.scatter(*position[:, :2].T, c=per_neuron, s=25)
-left.set(xlabel="cortex x (µm)", ylabel="cortex y (µm)", title=f"Mouse {mouse}")
+fig, (left, right) = plt.subplots(2, 1, figsize=(4.4, 7), layout="constrained")
+points = left.scatter(*position[:, :2].T, c=per_neuron, s=30, alpha=0.8, lw=0)
+left.set(xlabel="cortex x (µm)", ylabel="cortex y (µm)", title=f"Mouse {mouse}", aspect="equal")
 fig.colorbar(points, ax=left, label="correlation to average")
-
-images = [of_mouse.image_ids == image for image in np.unique(of_mouse.image_ids)]
-means = [[r[mouse].values[i, best].mean() for i in images] for r in (recorded, predicted)]
-right.plot(*means, "o")
-right.axline((0, 0), slope=1, color="0.7", lw=1, zorder=0)
-right.set(xlabel="recorded", ylabel="predicted", title=f"Neuron {best}: mean over repeats")
+PredictionDisplay.from_predictions(recorded, {"CNN": predicted}, neuron=best, ax=right)
 plt.show()

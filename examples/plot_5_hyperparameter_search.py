@@ -20,6 +20,7 @@ from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import GroupKFold, HalvingRandomSearchCV
 
 import v1tlearn as v1
+from v1tlearn.inspection import MODEL_COLORS
 from v1tlearn.search import CNN_SPACE, HyperbandSearch, scikit_learn_space
 
 recordings = v1.make_v1_recordings(
@@ -37,7 +38,7 @@ train, test = trials.sel(tier="train"), trials.sel(tier="test")
 space = {
     "lr": loguniform(1e-4, 1e-1),
     "laplace": CNN_SPACE["laplace"],
-    "input_kernel": [3, 5, 7],
+    "input_kernel": [3, 5, 7, 9, 11],
 }
 
 # %%
@@ -65,28 +66,31 @@ print(f"{spent:.0%} of the epochs of full trials")
 # %%
 # What the search saw
 # -------------------
-# Left, the best validation correlation so far of every trial: many end at the first comparison. In
-# the middle, what the trials reached, in the order of the search. Right, the share of the variance
-# of the scores that each parameter explains, among the trials that were trained to their end.
+# Above, the best validation correlation so far of every trial: many end at the first comparison. In
+# the middle, what the trials reached by their learning rate: the best lies well within the range
+# that was searched. Below, the share of the variance of the scores that each parameter explains,
+# among the trials that were trained to their end.
 
-fig, (curves, history, shares) = plt.subplots(1, 3, figsize=(10, 3.3), layout="constrained")
+color = MODEL_COLORS["CNN"]
+fig, (curves, history, shares) = plt.subplots(3, 1, figsize=(5, 8), layout="constrained")
 best = search.study_.best_trial.number
 for trial in search.study_.trials:
     reported = trial.intermediate_values
-    style = {"color": "C0", "lw": 2, "zorder": 3} if trial.number == best else {"color": "0.75"}
+    style = {"color": color, "lw": 2, "zorder": 3} if trial.number == best else {"color": "0.75"}
     curves.plot(list(reported), list(reported.values()), marker=".", ms=4, **style)
-curves.set(xlabel="epoch", ylabel="validation correlation", title="Trials, the best in blue")
+curves.set(xlabel="epoch", ylabel="best validation\ncorrelation", title="Trials, the best in blue")
 
-for state, color in [("pruned", "0.7"), ("complete", "C0")]:
+for state, shade in [("pruned", "0.7"), ("complete", color)]:
     some = results[results["state"] == state]
-    history.scatter(some["trial"], some["score"], s=16, color=color, label=state)
-complete = results["score"].where(results["state"] == "complete")
-history.step(results["trial"], complete.cummax().ffill(), where="post", color="C0", label="best")
-history.set(xlabel="trial", ylabel="best validation correlation", title="Search")
-history.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    dots = {"s": 22, "alpha": 0.7, "lw": 0, "color": shade}
+    history.scatter(some["param_lr"], some["score"], label=f"{state} trials", **dots)
+history.axvline(lr, color=color, lw=1, ls=":", label="best")
+low, high = space["lr"].support()
+history.set(xscale="log", xlim=(low, high), xlabel="lr", ylabel="best validation\ncorrelation")
+history.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
 
 importances = search.importances()
-shares.barh(importances.index[::-1], importances[::-1], color="C0", height=0.6)
+shares.barh(importances.index[::-1], importances[::-1], color=color, height=0.6)
 shares.set(xlabel="share of the variance of scores", title="Importance")
 for ax in (curves, history, shares):
     ax.spines[["top", "right"]].set_visible(False)

@@ -16,6 +16,7 @@ import numpy as np
 from sklearn.base import clone
 
 import v1tlearn as v1
+from v1tlearn.inspection import MODEL_COLORS
 
 recordings = v1.make_v1_recordings(
     n_mice=4,
@@ -66,13 +67,23 @@ for n in n_trials:
 # Scores
 # ------
 
-fig, ax = plt.subplots(figsize=(5, 3.5), layout="constrained")
-for (label, values), color in zip(scores.items(), ("C0", "0.6"), strict=True):
-    ax.plot(n_trials, values, "o-", color=color, label=label)
+fig, ax = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
+for label, values in scores.items():
+    own = label == "from scratch"
+    color = MODEL_COLORS["CNN"]
+    ax.plot(
+        n_trials,
+        values,
+        "o--" if own else "o-",
+        color=color,
+        mfc="w" if own else color,
+        label=label,
+    )
 ax.set(xscale="log", xlabel="training trials of the new mouse", ylabel="single-trial correlation")
 ax.set_xticks(n_trials, n_trials)
 ax.minorticks_off()
-ax.legend(frameon=False)
+ax.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+ax.spines[["top", "right"]].set_visible(False)
 plt.show()
 
 # %%

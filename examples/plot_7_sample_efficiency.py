@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 from sklearn.model_selection import GroupKFold, learning_curve
 
 import v1tlearn as v1
+from v1tlearn.inspection import model_color
 
 recordings = v1.make_v1_recordings(
     n_mice=2,
@@ -59,13 +60,15 @@ curves = {
 # %%
 # One line per fold; the mean stands out.
 
-fig, ax = plt.subplots(figsize=(5, 3.5), layout="constrained")
-for color, (name, (sizes, _, scores)) in zip(("C0", "0.5"), curves.items(), strict=True):
-    ax.plot(sizes, scores, color=color, lw=0.7, alpha=0.6)
+fig, ax = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
+for name, (sizes, _, scores) in curves.items():
+    color = model_color(name)
+    ax.plot(sizes, scores, color=color, lw=0.7, alpha=0.5)
     ax.plot(sizes, scores.mean(axis=1), "o-", color=color, label=name)
     print(name, dict(zip(sizes.tolist(), scores.mean(axis=1).round(3).tolist(), strict=True)))
 ax.set(xscale="log", xlabel="training trials, both mice", ylabel="single-trial correlation")
 ax.set_xticks(sizes, sizes)
 ax.minorticks_off()
-ax.legend(frameon=False)
+ax.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+ax.spines[["top", "right"]].set_visible(False)
 plt.show()

@@ -194,6 +194,17 @@ def test_fields_of_any_other_dimensions(fields, figures):
     assert bare.axes_[1].get_title() == "neuron 1"
 
 
+def test_xarray_puts_row_0_at_the_top_where_it_is_told(fields, figures):
+    """As the documentation of receptive fields says; it does not of its own accord."""
+    fields[0, 0].plot(yincrease=False)
+    low, high = figures.gca().get_ylim()
+    assert low > high
+    figures.figure()
+    fields[0, 0].plot()
+    low, high = figures.gca().get_ylim()
+    assert low < high
+
+
 def test_errors(test_trials, fields):
     with pytest.raises(ValueError, match=r"shape \(6, 9\): expected \(images, channels"):
         ImageDisplay(np.zeros((6, 9)))
