@@ -2,8 +2,17 @@
 # repeated only when the metadata or the tested versions change; otherwise pip is not called at all.
 
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
+# The versions to install: those tested, or CONSTRAINTS=constraints-lowest.txt, or the newest with
+# CONSTRAINTS= and nothing behind it. Each has an environment of its own.
+CONSTRAINTS ?= constraints.txt
+VENV := .venv$(if $(CONSTRAINTS),$(patsubst constraints%.txt,%,$(notdir $(CONSTRAINTS))),-highest)
+ifeq ($(OS),Windows_NT)
+  BIN := $(VENV)/Scripts
+  PIP := $(BIN)/pip.exe
+else
+  BIN := $(VENV)/bin
+  PIP := $(BIN)/pip
+endif
 WORKERS ?= auto
 OUT ?= bench_output
 
@@ -12,7 +21,9 @@ OUT ?= bench_output
 .PHONY: help demo test test-slow lint docs bench clean
 
 help:
-	@echo "make demo       fit the four models to simulated mice: a table and a figure in demo_output/"
+	@echo "make demo       fit the four models to simulated mice: a first table after half a minute of"
+	@echo "                processor time, all after two, and a figure in demo_output/; FULL=1 takes more"
+	@echo "                neurons, trials and epochs"
 	@echo "make test       the test suite, one process per core"
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make lint       ruff, import layers, docstrings"
@@ -21,7 +32,7 @@ help:
 	@echo "                bench_output/; QUICK=1 only shows, at tiny sizes, that everything runs"
 
 demo: $(VENV)/.installed-plot
-	$(BIN)/python examples/demo.py
+	@$(BIN)/python examples/demo.py $(if $(FULL),--full)
 
 # One thread per worker: the workers fill the cores.
 test: $(VENV)/.installed-test
@@ -48,11 +59,16 @@ bench: $(VENV)/.installed-plot
 clean:
 	rm -rf docs/_build docs/auto_examples docs/generated demo_output bench_output
 
-$(VENV)/.installed-%: setup.py pyproject.toml constraints.txt $(wildcard v1tlearn/nn/*.[ch]) | $(BIN)/pip
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$*]"
+# The dots tell that pip, which is quiet for minutes, is at work. They end with this shell.
+$(VENV)/.installed-%: setup.py pyproject.toml $(CONSTRAINTS) $(wildcard v1tlearn/nn/*.[ch]) | $(PIP)
+	@echo "Installing v1tlearn[$*] and what it needs in $(VENV). This happens once, and takes minutes"
+	@echo "where PyTorch, the largest part, comes over a slow network."
+	@(while sleep 1 && kill -0 $$$$ 2> /dev/null; do printf .; done) & dots=$$!; \
+	  $(BIN)/python -m pip install --quiet $(CONSTRAINTS:%=-c %) -e ".[$*]"; status=$$?; \
+	  kill $$dots 2> /dev/null; echo; exit $$status
 	@touch $@
 
-$(BIN)/pip:
+$(PIP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "v1tlearn needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." \
 	       "Name another interpreter: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }

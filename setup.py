@@ -4,13 +4,15 @@ Tool configuration stands in pyproject.toml, the tested versions in constraints.
 """
 
 import platform
+import runpy
 import sys
 import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 
-readme = Path(__file__).with_name("README.md")
+here = Path(__file__).resolve().parent
+urls = runpy.run_path(str(here / "v1tlearn" / "_urls.py"))  # importing the package imports torch
 
 plot = ["matplotlib>=3.8.4"]
 search = ["optuna>=5"]
@@ -53,9 +55,16 @@ setup(
     name="v1tlearn",
     version="0.1.0",
     description="Models of visual cortex responses to images, as scikit-learn estimators",
-    long_description=readme.read_text(encoding="utf-8"),
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="v1tlearn developers",
+    url=urls["REPOSITORY_URL"],
+    project_urls={
+        "Documentation": urls["DOCS_URL"],
+        "Source": urls["REPOSITORY_URL"],
+        "Issues": urls["REPOSITORY_URL"] + "/issues",
+        "Changelog": urls["DOCS_URL"] + "/changelog.html",
+    },
     license="BSD-3-Clause",
     license_files=["LICENSE"],
     keywords="neuroscience visual cortex system identification vision transformer scikit-learn",
@@ -66,10 +75,12 @@ setup(
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3.11",
         "Topic :: Scientific/Engineering",
+        "Typing :: Typed",
     ],
     ext_modules=[kernels] if has_kernels else [],
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if has_kernels and limited_api else {},
     packages=find_packages(include=["v1tlearn", "v1tlearn.*"]),
+    package_data={"v1tlearn": ["py.typed"]},
     python_requires=">=3.11",
     install_requires=[
         "deflate>=0.9",

@@ -1,13 +1,73 @@
 """
-Fit LN, CNN, ViT and V1T to simulated mice, print a table of scores and draw a figure.
+Fit LN, CNN, ViT and V1T to simulated mice, print tables of scores and draw a figure.
 
-``make demo`` runs this in under five minutes on two cores. Recordings, models, table and figure
-are left in ``demo_output/``; the gallery picks the models up from there.
+``make demo`` runs this: LN and CNN beside the true rates after half a minute of processor time, all
+four models after two. ``make demo FULL=1`` takes more neurons, trials and epochs. Recordings,
+models, table and figure are left in ``demo_output/``; the gallery picks the models up from there.
 """
 
 import argparse
+import os
+import threading
 import time
 from pathlib import Path
+
+
+class Teller:
+    """Prints what is said and, a second after the last line, what is being done."""
+
+    def __init__(self) -> None:
+        self._doing, self._since = "starting", time.perf_counter()
+        self._begin = self._last = time.perf_counter()
+        self._lock = threading.Lock()  # so that every line is printed whole
+        threading.Thread(target=self._go_on, daemon=True).start()
+
+    def say(self, text: str) -> None:
+        """Print lines at once."""
+        with self._lock:
+            print(text, flush=True)
+            self._last = time.perf_counter()
+
+    def do(self, what: str) -> None:
+        """Print what begins now."""
+        with self._lock:
+            self._doing, self._since = what, time.perf_counter()
+        self.say(f"{time.perf_counter() - self._begin:5.0f} s  {what} ...")
+
+    def _go_on(self) -> None:
+        while True:
+            time.sleep(max(0.05, self._last + 1 - time.perf_counter()))
+            now = time.perf_counter()
+            if now >= self._last + 1:
+                seconds = now - self._since
+                self.say(f"{now - self._begin:5.0f} s  ... {self._doing} for {seconds:.0f} s")
+
+
+def processor_seconds() -> float:
+    """Processor time of this process so far, all of its threads and the imports included."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
+def parse() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--output", type=Path, default=Path("demo_output"))
+    parser.add_argument("--seed", type=int, default=0, help="of the simulated recordings")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--full", action="store_true", help="recordings and models of a real size")
+    size.add_argument("--quick", action="store_true", help="only shows that everything runs")
+    return parser.parse_args()
+
+
+ARGUMENTS = parse()
+FORM = "full" if ARGUMENTS.full else "quick" if ARGUMENTS.quick else "short"
+if FORM != "full":
+    # Steps of small models are too short to be shared between threads, which then wait for one
+    # another and spend processor time on it. Must be set before the import of torch.
+    os.environ["OMP_NUM_THREADS"] = "1"
+TELLER = Teller()
+TELLER.do("importing PyTorch, scikit-learn and xarray")
 
 import matplotlib
 
@@ -16,143 +76,304 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 
 import v1tlearn as v1
+from v1tlearn.inspection import model_color
 from v1tlearn.metrics import average_correlation, single_trial_correlation
 
+SIMULATED = {
+    "quick": {
+        "n_mice": 2,
+        "n_neurons": 12,
+        "n_trials": 60,
+        "n_test_images": 6,
+        "n_repeats": 4,
+        "image_shape": (18, 32),
+        "explainable_variance": 0.4,
+    },
+    "short": {
+        "n_mice": 2,
+        "n_neurons": 100,
+        "n_trials": 1500,
+        "n_test_images": 40,
+        "n_repeats": 10,
+        "image_shape": (18, 32),
+        "explainable_variance": 0.4,
+    },
+    "full": {
+        "n_mice": 2,
+        "n_neurons": 1000,
+        "n_trials": 4500,
+        "n_test_images": 50,
+        "n_repeats": 10,
+    },
+}
+
 # Smaller than the published models, which are made for five mice with 8,000 neurons each: images
-# at half resolution, fewer tokens and channels, and penalties for a loss that sums over an eighth
-# of the neurons.
+# at half resolution, fewer tokens and channels, and penalties for a loss that sums over fewer
+# neurons.
 COMMON = {
     "image_size": (18, 32),
-    "batch_size": 32,
     "readout_bias": "mean",
     "readout_l1": 0.003,
-    "lr_patience": 2,
     "warm_start": True,
     "random_state": 0,
 }
-CONVOLUTIONAL = {**COMMON, "hidden_channels": 32, "laplace": 1.0, "lr": 0.008}
-TRANSFORMER = {**COMMON, "patch_size": 6, "patch_stride": 3, "n_blocks": 2, "n_heads": 2}
-TRANSFORMER |= {"embed_dim": 64, "mlp_dim": 128, "core_l1": 0.01, "lr": 0.003}
-TRANSFORMER |= {"patch_dropout": 0.0, "attention_dropout": 0.0, "mlp_dropout": 0.0}
-MODELS = {
-    "CNN": v1.CNNRegressor(**CONVOLUTIONAL, n_layers=3, input_kernel=7, hidden_kernel=5),
-    "V1T": v1.V1TRegressor(**TRANSFORMER),
-    "ViT": v1.ViTRegressor(**TRANSFORMER),
-    "LN": v1.LNRegressor(**{**CONVOLUTIONAL, "hidden_channels": 16}, n_layers=1, input_kernel=13),
+TRANSFORMER = {
+    "patch_size": 6,
+    "patch_stride": 3,
+    "n_blocks": 2,
+    "n_heads": 2,
+    "patch_dropout": 0.0,
+    "attention_dropout": 0.0,
+    "mlp_dropout": 0.0,
 }
-# Enough to compare, not to converge: LN gains some points more with three times the epochs.
-EPOCHS = {"CNN": (10, 3), "V1T": (5, 2), "ViT": (4, 2), "LN": (6, 2)}
+SHORT = {
+    "LN": {
+        "n_layers": 1,
+        "hidden_channels": 16,
+        "input_kernel": 13,
+        "laplace": 0.1,
+        "lr": 0.012,
+        "batch_size": 16,
+    },
+    "CNN": {
+        "n_layers": 2,
+        "hidden_channels": 16,
+        "input_kernel": 7,
+        "hidden_kernel": 5,
+        "laplace": 0.1,
+        "lr": 0.012,
+        "batch_size": 16,
+    },
+    "V1T": {
+        **TRANSFORMER,
+        "embed_dim": 48,
+        "mlp_dim": 96,
+        "core_l1": 0.0,
+        "lr": 0.004,
+        "batch_size": 16,
+    },
+}
+FULL = {
+    "LN": {
+        "n_layers": 1,
+        "hidden_channels": 16,
+        "input_kernel": 13,
+        "laplace": 1.0,
+        "lr": 0.008,
+        "lr_patience": 2,
+        "batch_size": 32,
+    },
+    "CNN": {
+        "n_layers": 3,
+        "hidden_channels": 32,
+        "input_kernel": 7,
+        "hidden_kernel": 5,
+        "laplace": 1.0,
+        "lr": 0.008,
+        "lr_patience": 2,
+        "batch_size": 32,
+    },
+    "V1T": {
+        **TRANSFORMER,
+        "embed_dim": 64,
+        "mlp_dim": 128,
+        "core_l1": 0.01,
+        "lr": 0.003,
+        "lr_patience": 2,
+        "batch_size": 32,
+    },
+}
+SHORT["ViT"], FULL["ViT"] = SHORT["V1T"], FULL["V1T"]
+PARAMETERS = {"quick": SHORT, "short": SHORT, "full": FULL}
+CLASSES = {
+    "LN": v1.LNRegressor,
+    "CNN": v1.CNNRegressor,
+    "ViT": v1.ViTRegressor,
+    "V1T": v1.V1TRegressor,
+}
+# At the first learning rate, and then at a quarter of it. Enough to compare, not to converge: LN
+# gains some points more with three times the epochs.
+EPOCHS = {
+    "quick": {"LN": (1, 1), "CNN": (1, 1), "ViT": (1, 1), "V1T": (1, 1)},
+    "short": {"LN": (10, 3), "CNN": (12, 3), "ViT": (9, 3), "V1T": (8, 2)},
+    "full": {"LN": (6, 2), "CNN": (10, 3), "ViT": (4, 2), "V1T": (5, 2)},
+}
+METRICS = {
+    "single-trial correlation": single_trial_correlation,
+    "correlation to average": average_correlation,
+}
 
 
-def fit(name: str, model, train: v1.Trials, validation: v1.Trials, path: Path):
-    """Fit one model, go on at a quarter of the learning rate, and save it."""
-    start = time.perf_counter()
-    first, last = EPOCHS[name]
-    model.set_params(max_epochs=first).fit(train, validation=validation)
-    model.set_params(max_epochs=last, lr=model.lr / 4).fit(train, validation=validation)
-    model.save(path)
-    return name, model, time.perf_counter() - start
-
-
-def main(output: Path, seed: int) -> None:
-    """Simulate, fit, score and draw."""
-    output.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
-    recordings = v1.make_v1_recordings(
-        n_mice=2, n_neurons=1000, n_trials=4500, n_test_images=50, n_repeats=10, random_state=seed
-    )
-    v1.save_recordings(recordings, output / "recordings.nc", compression=None)
+def simulate() -> tuple[v1.Trials, v1.Trials, v1.Trials]:
+    """Trials to fit, to choose the epoch by, and to score."""
+    TELLER.do("simulating two mice")
+    recordings = v1.make_v1_recordings(random_state=ARGUMENTS.seed, **SIMULATED[FORM])
+    v1.save_recordings(recordings, ARGUMENTS.output / "recordings.nc", compression=None)
     trials = v1.Trials(recordings)
-    train, validation = trials.sel(tier="train"), trials.sel(tier="validation")
-    test = trials.sel(tier="test")
-    print(
-        f"{len(trials.mice)} mice with {trials.n_neurons} neurons, {len(train)} training trials, "
-        f"{len(test)} test trials; simulated in {time.perf_counter() - start:.0f} s",
-        flush=True,
+    train, validation, test = (trials.sel(tier=t) for t in ("train", "validation", "test"))
+    TELLER.say(
+        f"{len(trials.mice)} mice with {' and '.join(map(str, trials.n_neurons.values()))} neurons,"
+        f" {len(train)} training trials, {len(test)} test trials"
     )
-    oracle = single_trial_correlation(test.responses, test.expected_responses)
-    print(f"Fitting {', '.join(MODELS)}, two at a time ...", flush=True)
-    fits = Parallel(n_jobs=2, return_as="generator_unordered")(
-        delayed(fit)(name, model, train, validation, output / "models" / name)
-        for name, model in MODELS.items()
-    )
-    models, rows, predictions = {}, {}, {}
-    for name, model, seconds in fits:
-        models[name], predictions[name] = model, model.predict(test)
-        reached = single_trial_correlation(test.responses, predictions[name])
-        rows[name] = {
-            "single-trial correlation": reached,
-            "correlation to average": average_correlation(test.responses, predictions[name]),
-            "share of the oracle": reached / oracle,
-        }
-        print(f"  {name}: {model.n_iter_} epochs in {seconds:.0f} s", flush=True)
-    rows["oracle"] = {
-        "single-trial correlation": oracle,
-        "correlation to average": average_correlation(test.responses, test.expected_responses),
-        "share of the oracle": 1.0,
-    }
-    table = pd.DataFrame.from_dict(rows, orient="index").loc[["LN", "CNN", "ViT", "V1T", "oracle"]]
-    table.to_csv(output / "scores.csv", index_label="model")
-    print("\nHeld-out images, each shown ten times; means over neurons, then over mice")
-    formats = {
-        "single-trial correlation": "{:.3f}".format,
-        "correlation to average": "{:.3f}".format,
-        "share of the oracle": "{:.1%}".format,
-    }
-    print(table.to_string(formatters=formats))
-    draw(models, predictions["V1T"], test, output / "demo.png")
-    print(f"\nFigure, table and models are in {output}/")
+    return train, validation, test
 
 
-def draw(models: dict, predicted: v1.Responses, test: v1.Trials, path: Path) -> None:
-    """Predicted against recorded responses of one neuron and of all, and the training curves."""
-    mouse = test.mice[0]
-    recorded_images = test.responses[mouse].groupby("image_id").mean()
-    predicted_images = predicted[mouse].groupby("image_id").mean()
-    per_neuron = average_correlation(
-        test.sel(mouse_id=mouse).responses,
-        predicted[np.flatnonzero(predicted.mouse_ids == mouse)],
-        multioutput="raw_values",
-    )
-    neuron = int(np.argsort(per_neuron)[int(0.9 * len(per_neuron))])
-    fig, axes = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
-    axes[0].plot(
-        predicted_images[:, neuron], recorded_images[:, neuron], "o", ms=4, color="tab:blue"
-    )
-    axes[0].axline((0, 0), slope=1, color="0.7", lw=1, zorder=0)
-    axes[0].set(
-        xlabel="predicted response (a.u.)",
-        ylabel="recorded response, mean of 10 repeats (a.u.)",
-        title=f"V1T, mouse {mouse}, one neuron: r = {per_neuron[neuron]:.2f}",
-    )
-    axes[1].hist(per_neuron, bins=30, color="tab:blue")
-    axes[1].axvline(np.mean(per_neuron), color="k", lw=1, ls="--")
-    axes[1].set(
-        xlabel="correlation to average",
-        ylabel="neurons",
-        title=f"V1T, mouse {mouse}: mean {np.mean(per_neuron):.2f}",
-    )
-    for name, model in sorted(models.items()):
-        axes[2].plot(
-            [record["epoch"] for record in model.history_],
-            [record["validation_correlation"] for record in model.history_],
-            ".-",
-            label=name,
+def fit(name: str, train: v1.Trials, validation: v1.Trials):
+    """Fit one model, go on at a quarter of the learning rate, and save it."""
+    first, last = EPOCHS[FORM][name]
+    model = CLASSES[name](**COMMON, **PARAMETERS[FORM][name])
+
+    def on_epoch(record: dict[str, float]) -> None:
+        TELLER.say(
+            f"         {name} epoch {record['epoch']:2} of {first + last}: validation correlation "
+            f"{record['validation_correlation']:.3f}"
         )
-    axes[2].set(xlabel="epoch", ylabel="validation correlation", title="Training")
-    axes[2].legend(frameon=False)
-    for axis in axes:
+
+    TELLER.do(f"fitting {name}")
+    given = {"validation": validation, "on_epoch": on_epoch}
+    model.set_params(max_epochs=first).fit(train, **given)
+    model.set_params(max_epochs=last, lr=model.lr / 4).fit(train, **given)
+    model.save(ARGUMENTS.output / "models" / name)
+    return model
+
+
+def scores(predictions: dict[str, v1.Responses], test: v1.Trials) -> pd.DataFrame:
+    """Table of all predictions, the true rates among them."""
+    rows = {
+        name: {label: metric(test.responses, predicted) for label, metric in METRICS.items()}
+        for name, predicted in predictions.items()
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    single = table["single-trial correlation"]
+    return table.assign(**{"share of the oracle": single / single["oracle"]})
+
+
+def show(table: pd.DataFrame) -> None:
+    """Print a table, and what it has cost."""
+    formats = dict.fromkeys(METRICS, "{:.3f}".format) | {"share of the oracle": "{:.1%}".format}
+    repeats = SIMULATED[FORM]["n_repeats"]
+    TELLER.say(
+        f"\nHeld-out images, each shown {repeats} times; means over neurons, then over mice. The "
+        f"oracle is\nthe true rate, with which no model can do better.\n"
+        f"{table.to_string(formatters=formats)}\n"
+        f"Processor time so far, imports included: {processor_seconds():.0f} s\n"
+    )
+
+
+def main() -> None:
+    """Simulate, fit, score and draw."""
+    ARGUMENTS.output.mkdir(parents=True, exist_ok=True)
+    train, validation, test = simulate()
+    models, predictions = {}, {}
+    for name in ("LN", "CNN", "ViT", "V1T"):
+        models[name] = fit(name, train, validation)
+        TELLER.do(f"scoring {name}")
+        predictions[name] = models[name].predict(test)
+        if name in ("CNN", "V1T"):
+            table = scores({**predictions, "oracle": test.expected_responses}, test)
+            show(table)
+    table.to_csv(ARGUMENTS.output / "scores.csv", index_label="model")
+    TELLER.do("drawing")
+    draw(models, predictions, table, validation, test)
+    TELLER.say(f"Figure demo.png, table scores.csv and the models are in {ARGUMENTS.output}/")
+
+
+def draw(models, predictions, table, validation: v1.Trials, test: v1.Trials) -> None:
+    """Scores, training curves, and what the best model predicts of one neuron and of all."""
+    best = table.drop(index="oracle")["single-trial correlation"].idxmax()
+    mouse = test.mice[0]
+    of_mouse = test.sel(mouse_id=mouse)
+    per_neuron = {
+        name: single_trial_correlation(of_mouse.responses, responses, multioutput="raw_values")
+        for name, responses in {
+            "oracle": of_mouse.expected_responses,
+            best: predictions[best][np.flatnonzero(predictions[best].mouse_ids == mouse)],
+        }.items()
+    }
+    ceiling = single_trial_correlation(validation.responses, validation.expected_responses)
+    fig, axes = plt.subplots(2, 2, figsize=(7, 7), layout="constrained")
+    draw_scores(axes[0, 0], table)
+    draw_training(axes[0, 1], models, ceiling)
+    draw_neuron(axes[1, 0], best, predictions[best][mouse], test.responses[mouse], per_neuron[best])
+    draw_neurons(axes[1, 1], best, per_neuron, mouse)
+    for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
-    fig.savefig(path, dpi=150)
+    fig.savefig(ARGUMENTS.output / "demo.png", dpi=200)
     plt.close(fig)
 
 
+def draw_scores(axis, table: pd.DataFrame) -> None:
+    """Mean correlation of each model, below that of the true rates."""
+    values = table["single-trial correlation"]
+    models = values.drop("oracle")
+    bars = axis.bar(models.index, models, color=[model_color(name) for name in models.index])
+    axis.bar_label(bars, [f"{share:.0%}" for share in table["share of the oracle"].drop("oracle")])
+    axis.axhline(values["oracle"], color=model_color("oracle"), lw=1.5, ls="--")
+    axis.annotate(
+        "oracle: noise ceiling",
+        (0.02, values["oracle"]),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 3),
+        textcoords="offset points",
+    )
+    axis.axhline(0, color="k", lw=0.8)
+    axis.set(ylabel="single-trial correlation", title="Held-out images, share of the oracle")
+    axis.set_ylim(min(0, 1.15 * models.min()), 1.15 * values["oracle"])
+
+
+def draw_training(axis, models, ceiling: float) -> None:
+    """Validation correlation after each epoch."""
+    for name, model in models.items():
+        axis.plot(
+            [record["epoch"] for record in model.history_],
+            [record["validation_correlation"] for record in model.history_],
+            ".-",
+            color=model_color(name),
+            label=name,
+        )
+    axis.axhline(ceiling, color=model_color("oracle"), lw=1.5, ls="--")
+    axis.set(xlabel="epoch", ylabel="validation correlation", title="Training")
+    axis.set_ylim(top=1.15 * ceiling)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.legend(frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(0, 0.86))
+
+
+def draw_neuron(axis, name, predicted, recorded, per_neuron) -> None:
+    """Responses of one neuron, averaged over the repeats of each image, on equal axes."""
+    neuron = int(np.argsort(per_neuron)[int(0.9 * len(per_neuron))])  # a good one, not the best
+    predicted = predicted.groupby("image_id").mean()[:, neuron]
+    recorded = recorded.groupby("image_id").mean()[:, neuron]
+    axis.plot(predicted, recorded, "o", ms=6, mew=0, alpha=0.6, color=model_color(name))
+    top = 1.05 * float(max(predicted.max(), recorded.max()))
+    axis.plot([0, top], [0, top], color="0.7", lw=1, zorder=0)
+    r = np.corrcoef(predicted, recorded)[0, 1]
+    axis.set(
+        xlim=(0, top),
+        ylim=(0, top),
+        aspect="equal",
+        xlabel="predicted (a.u.)",
+        ylabel="recorded, mean of repeats (a.u.)",
+        title=f"{name}: images, one neuron (r = {r:.2f})",
+    )
+
+
+def draw_neurons(axis, name, per_neuron, mouse: str) -> None:
+    """Correlation of each neuron's predictions against that of its true rate, on equal axes."""
+    oracle, reached = per_neuron["oracle"], per_neuron[name]
+    axis.plot(oracle, reached, "o", ms=5, mew=0, alpha=0.5, color=model_color(name))
+    ends = [min(0, 1.05 * np.min(reached)), 1.05 * np.max(oracle)]
+    axis.plot(ends, ends, color=model_color("oracle"), lw=1.5, ls="--", zorder=0)
+    axis.set(
+        xlim=ends,
+        ylim=ends,
+        aspect="equal",
+        xlabel="oracle, single-trial correlation",
+        ylabel=f"{name}, single-trial correlation",
+        title=f"{name}: neurons of mouse {mouse}",
+    )
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("demo_output"))
-    parser.add_argument("--seed", type=int, default=0, help="of the simulated recordings")
-    arguments = parser.parse_args()
-    main(arguments.output, arguments.seed)
+    main()

@@ -21,6 +21,8 @@ from v1tlearn.nn import ViTCore
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # no package, but scripts with siblings
 
+pytest.importorskip("resource", reason="the benchmarks measure memory as POSIX does")
+
 import _measure  # noqa: E402
 import _plain  # noqa: E402
 import _trace  # noqa: E402

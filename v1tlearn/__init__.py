@@ -17,6 +17,7 @@ from v1tlearn.estimators import (
     LNRegressor,
     V1TRegressor,
     ViTRegressor,
+    load,
 )
 from v1tlearn.interop import load_sensorium, load_v1t, save_v1t
 from v1tlearn.metrics import score_table
@@ -42,6 +43,7 @@ __all__ = [
     "fetch_sensorium2022",
     "inspection",
     "interop",
+    "load",
     "load_sensorium",
     "load_v1t",
     "make_v1_recordings",

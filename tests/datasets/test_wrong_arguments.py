@@ -36,27 +36,15 @@ def test_netcdf_for_the_reader_of_sensorium(folder):
         v1.read_sensorium(folder / "r.nc")
 
 
-def test_sensorium_for_the_reader_of_netcdf(folder):
-    with pytest.raises(FileNotFoundError, match=says("not a file", "read_sensorium('")):
-        v1.open_recordings(folder / "folders")
-    (path,) = (folder / "zips").iterdir()
-    with pytest.raises(ValueError, match=says("not a readable netCDF4 file", "read_sensorium('")):
-        v1.open_recordings(path)
-
-
 def test_what_is_neither(folder):
     with pytest.raises(ValueError, match=says("notes.txt", "a folder of these")) as error:
         v1.read_sensorium(folder / "notes.txt")
     assert "truncated" not in str(error.value)
-    with pytest.raises(ValueError, match="not a readable netCDF4 file") as error:
-        v1.open_recordings(folder / "notes.txt")
-    assert "read_sensorium" not in str(error.value)
 
 
-def test_recordings_for_readers(recordings):
-    for read in (v1.read_sensorium, v1.open_recordings):
-        with pytest.raises(TypeError, match=rf"path is a DataTree.*{read.__name__}\(path\)"):
-            read(recordings)
+def test_recordings_for_the_reader(recordings):
+    with pytest.raises(TypeError, match=says("path is a DataTree", "read_sensorium(path)")):
+        v1.read_sensorium(recordings)
 
 
 def test_paths_of_any_kind_in_any_sequence(recordings, folder):

@@ -18,9 +18,12 @@ SMALL = {
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
+    """In this process and in those of joblib, which have more where there are more cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
     torch.set_num_threads(before)
 
 

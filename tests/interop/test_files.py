@@ -141,7 +141,7 @@ def test_hostile_files_do_not_run_in_a_process_of_their_own(run, tmp_path):
         "try:\n    load_v1t(sys.argv[1])\nexcept ValueError as error:\n"
         "    sys.exit(0 if 'refused' in str(error) else 1)\nsys.exit(2)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(run)], check=False, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, str(run)], check=False)
     assert done.returncode == 0
     assert not sentinel.exists()
 

@@ -288,4 +288,4 @@ def test_tools_imported_before_know_the_names_and_taken_ones_stay_with_their_own
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "'feve' scores as another package has it" in done.stderr
+    assert "scoring='feve' is a scorer of another package" in done.stderr

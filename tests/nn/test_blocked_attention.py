@@ -209,6 +209,50 @@ def test_threads_that_begin_meanwhile_keep_their_number(monkeypatch):
     assert set(seen) == {3}
 
 
+def test_each_thread_does_its_operations_alone(monkeypatch):
+    """Otherwise threads would start threads, and there would be more of them than cores."""
+    monkeypatch.setattr(_blocked_attention, "_WEIGHTS_WORTH_THREADS", 1)
+    weigh, seen = _blocked_attention._Forward.weigh, []
+
+    def look(*args):
+        torch.zeros(1) + 1
+        seen.append((threading.current_thread().name, torch.get_num_threads()))
+        return weigh(*args)
+
+    monkeypatch.setattr(_blocked_attention._Forward, "weigh", look)
+    with torch_threads(3):
+        blocked_attention(make_qkv(4, 40, 3, 4).detach())
+        assert torch.get_num_threads() == 3
+    assert {n for _, n in seen} == {1}
+    assert all(name.startswith("v1tlearn-attention") for name, _ in seen)
+
+
+def test_no_thread_waits_for_one_that_cannot_begin(monkeypatch):
+    monkeypatch.setattr(_blocked_attention, "_WEIGHTS_WORTH_THREADS", 1)
+    monkeypatch.setattr(_blocked_attention, "_pools", {})
+    start, started = threading.Thread.start, []
+
+    def no_third(thread):
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    qkv = make_qkv(4, 9, 3, 4).detach()
+    with torch_threads(3):
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", no_third)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                blocked_attention(qkv)
+        assert len(started) == 2
+        assert not any(thread.is_alive() for thread in started)
+        assert torch.get_num_threads() == 3
+        mixed = blocked_attention(qkv)  # once there is room
+        for pool in _blocked_attention._pools.values():
+            pool.shutdown()
+    torch.testing.assert_close(mixed, plain_attention(qkv, scale=1))
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_forked_processes_have_threads_of_their_own():
     script = """
@@ -229,7 +273,6 @@ print(os.waitpid(child, 0)[1])
         capture_output=True,
         text=True,
         check=True,
-        timeout=100,
     )
     assert done.stdout.strip() == "0"
 

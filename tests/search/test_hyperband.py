@@ -1,5 +1,7 @@
+import itertools
 import logging
 import pickle
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
@@ -18,6 +20,7 @@ from v1tlearn.search import (
     V1T_SPACE,
     HyperbandSearch,
     _distributions,
+    _optuna,
 )
 
 
@@ -167,12 +170,24 @@ def test_seed_of_the_estimator_is_kept(trials):
     assert search.best_estimator_.random_state == 7
 
 
-def test_timeout_ends_the_search_after_the_trial_that_runs(trials):
-    search = search_pretended(n_trials=None, timeout=1e-9)
+def test_timeout_ends_the_search_after_the_trial_that_runs(trials, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+
+    class TakesASecond(Pretended):
+        def fit(self, *args, **kwargs):
+            clock.now += 1
+            return super().fit(*args, **kwargs)
+
+    monkeypatch.setattr(_optuna, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    search = search_pretended(TakesASecond(max_epochs=2), n_trials=None, timeout=2.5)
+    assert len(search.fit(trials).results_) == 3
+
+
+def test_timeout_that_leaves_no_time_for_a_trial(trials, monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(_optuna, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
     with pytest.raises(ValueError, match="in time"):
-        search.fit(trials)
-    table = search.set_params(timeout=0.3).fit(trials).results_
-    assert len(table) >= 1
+        search_pretended(n_trials=None, timeout=0.5).fit(trials)
 
 
 def test_loss_that_is_not_finite_fails_the_trial_only(trials):

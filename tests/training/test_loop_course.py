@@ -31,6 +31,7 @@ class Script:
     """A schedule with a given course, which notes what it is told."""
 
     min_lr, scores_initial_weights, mean_over = 0.0, False, "mice"
+    ending = "the course is over"
 
     def __init__(self, *verdicts):
         self.verdicts, self.scores = list(verdicts), []

@@ -1,7 +1,6 @@
 """Data that stay on the host arrive as if they had been on the device; threads end with loops."""
 
 import threading
-import time
 from contextlib import closing
 
 import numpy as np
@@ -108,35 +107,42 @@ def test_standardising_a_batch_leaves_what_is_kept_as_it_is(dtype, which):
     assert same(data.targets(slice(None))[0], first[1])
 
 
-class Slow(HostArray):
-    """Counts its reads; fails at one of them."""
+class Counted(HostArray):
+    """Counts its reads, and how far they are ahead of the loop; fails at one of them."""
 
     def __init__(self, values, fail_at=None):
         super().__init__(values)
         self.reads, self.fail_at = 0, fail_at
+        self.asked_for, self.furthest_ahead = 0, 0
+        self.read_once = threading.Semaphore(0)
 
     def read(self, rows, out):
         self.reads += 1
+        self.furthest_ahead = max(self.furthest_ahead, self.reads - self.asked_for)
         if self.reads == self.fail_at:
             raise ValueError("mouse 'A': the file ends here.")
         super().read(rows, out)
+        self.read_once.release()
 
 
 def one_source(**options):
-    return Slow(np.arange(40.0), **options), [{"x": np.array([i])} for i in range(20)]
+    return Counted(np.arange(40.0), **options), [{"x": np.array([i])} for i in range(20)]
 
 
 def test_reading_is_ahead_but_not_by_more_than_asked():
     source, steps = one_source()
+    n_awaited = 0
     with closing(read_ahead({"x": source}, steps, CPU)) as stream:
-        next(stream)
-        deadline = time.monotonic() + 10
-        while source.reads < 1 + READ_AHEAD and time.monotonic() < deadline:
-            time.sleep(0.001)
-        assert source.reads == 1 + READ_AHEAD
-        assert len(threads()) == 1
-        assert [float(step["x"]) for step in stream] == list(range(1, 20))
+        for i in range(20):
+            source.asked_for += 1
+            assert float(next(stream)["x"]) == i
+            assert len(threads()) <= 1
+            while n_awaited < min(20, i + 1 + READ_AHEAD):  # which nobody asks for any more
+                assert source.read_once.acquire(timeout=300)  # for ever if nothing is ahead
+                n_awaited += 1
+        assert next(stream, None) is None
     assert source.reads == 20
+    assert source.furthest_ahead == READ_AHEAD
 
 
 def test_the_thread_ends_when_the_iterator_is_closed():

@@ -311,3 +311,10 @@ def test_responses_are_numbers():
     assert v1.Trials.from_arrays(STIMULI["A"], None, numbers).get("responses", "mouse").dtype == (
         np.float64
     )
+
+
+def test_views_are_no_arrays_of_trials():
+    trials = v1.Trials.from_arrays(np.zeros((3, 1, 4, 6)), None, np.ones((3, 2)))
+    for came in (trials.stimuli, trials):
+        with pytest.raises(TypeError, match="give the trials themselves"):
+            v1.Trials.from_arrays(came, None, trials.responses)

@@ -106,7 +106,18 @@ def test_files_stay_on_disk(tmp_path, recordings):
             v1.save_recordings(joined, path)
 
 
-A = "mouse 'A'"
+def test_a_file_and_memory_go_together(tmp_path):
+    v1.save_recordings({"A": session(first=0)}, tmp_path / "1.nc")
+    mixed = v1.concat([v1.Trials.open(tmp_path / "1.nc"), v1.Trials({"A": session(first=50)})])
+    assert not mixed._recordings["A"].variables["stimuli"]._in_memory
+    whole = v1.concat([{"A": session(first=first)} for first in (0, 50)])["A"]
+    for key in (slice(None), [13, 2, 7, 7, 0], slice(5, 9)):
+        view = mixed[key].sel(neuron=[1002, 1001])
+        for name in ("stimuli", "responses"):
+            expected = whole[name].isel(trial=key)
+            if name == "responses":
+                expected = expected.isel(neuron=[2, 1])
+            np.testing.assert_array_equal(view.get(name, "A"), expected)
 
 
 @pytest.mark.parametrize(

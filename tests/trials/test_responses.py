@@ -155,6 +155,8 @@ def test_files_of_responses_and_of_recordings_are_told_apart(trials, tmp_path):
 def test_values_that_do_not_fit_the_labels(trials):
     with pytest.raises(ValueError, match="mouse 'A': vectors of 2 responses came for 3 neurons"):
         Responses.from_arrays({"A": np.ones((7, 2))}, like=trials[:7])
+    with pytest.raises(ValueError, match=r"mouse 'A': values have the shape \(7,\)"):
+        Responses.from_arrays({"A": np.ones(7)}, like=trials[:7])
     with pytest.raises(ValueError, match=r"values of mouse 'A' are missing: there are \['B'\]"):
         Responses.from_arrays({"B": np.ones((4, 5))}, like=trials[:7])
 

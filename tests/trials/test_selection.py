@@ -3,7 +3,9 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
@@ -271,3 +273,29 @@ def test_wide_recordings_are_read_in_blocks_that_agree():
     np.testing.assert_array_equal(
         trials[order].sel(neuron=neurons).get("responses", "mouse"), values[order][:, neurons]
     )
+
+
+def test_labels_of_neurons_follow_the_selection(trials):
+    labels = trials.sel(neuron={"A": [1002, 1000]}).neuron_labels("A")
+    assert {name: values.tolist() for name, values in labels.items()} == {
+        "neuron": [1002, 1000],
+        "area": ["V1", "V1"],
+        "layer": ["L2/3", "L2/3"],
+    }
+    assert list(trials.responses.neuron_labels("B")) == ["neuron", "area", "layer"]
+    bare = v1.Trials.from_arrays(np.zeros((3, 1, 4, 6)), None, np.ones((3, 2)))
+    assert bare.neuron_labels("mouse") == {}
+    assert bare.sel(neuron=1).neuron_labels("mouse")["neuron"].tolist() == [1]
+
+
+def test_an_empty_view_has_nothing_to_select_from(trials):
+    for empty in (trials[:0].sel(neuron=1000), trials.sel(tier=[], neuron={})):
+        assert len(empty) == 0
+        assert empty.n_neurons == {}
+
+
+def test_ids_may_come_as_a_series_or_a_tensor(trials):
+    for ids in (pd.Series([1001, 1000]), pd.Index([1001, 1000]), torch.tensor([1001, 1000])):
+        np.testing.assert_array_equal(trials.sel(neuron=ids).neuron_ids("A"), [1001, 1000])
+    mask = pd.Series([True, False, True], index=[1000, 1001, 1002])
+    np.testing.assert_array_equal(trials.sel(neuron={"A": mask}).neuron_ids("A"), [1000, 1002])

@@ -51,8 +51,9 @@ def test_pages(trials):
         ["C", "1", "1", "0", "2", "Hz"],
     ]
     page = trials.with_step(Scale({}))._repr_html_()
-    assert "12 trials of 3 mice, preprocessed (Scale)" in page
-    assert "preprocessed (Scale)" in repr(trials.with_step(Scale({})))
+    assert "12 trials of 3 mice, 1 preprocessing step<" in page
+    twice = trials.with_step(Scale({})).with_step(Scale({}))
+    assert repr(twice).startswith("<Trials: 12 trials of 3 mice, 2 preprocessing steps>")
 
 
 def test_what_may_be_missing(recordings):

@@ -382,3 +382,57 @@ def test_labels_may_come_as_data_variables(recordings):
     trials, usual = v1.Trials(plain), v1.Trials(recordings)
     np.testing.assert_array_equal(trials.image_ids, usual.image_ids)
     np.testing.assert_array_equal(trials.tiers, usual.tiers)
+
+
+# ------------------------------------------------------------------------- children of DataTrees
+
+
+def nested(recordings):
+    """A tree whose mice inherit a coordinate from above, as `from_dict` of shared axes makes it."""
+    bare = {mouse: part.drop_vars("behavior") for mouse, part in recordings.items()}
+    return xr.DataTree.from_dict({"/": xr.Dataset(coords={"behavior": NAMES}), **bare})
+
+
+def test_a_child_of_a_tree_is_one_mouse(recordings):
+    for tree in (xr.DataTree.from_dict(recordings), nested(recordings)):
+        alone = v1.Trials(tree["B"])
+        assert alone.mice == ["B"]
+        assert alone.behavior_names("B") == NAMES
+        xr.testing.assert_identical(alone.recordings["B"].to_dataset(), recordings["B"])
+        same(v1.Trials({"A": tree["A"], "B": tree["B"], "C": tree["C"]}), FLAT_MICE, FLAT_ROWS)
+        renamed = v1.Trials({"X": tree["A"]})
+        np.testing.assert_array_equal(renamed.get("responses", "X"), recordings["A"]["responses"])
+        same(v1.Trials(tree), FLAT_MICE, FLAT_ROWS)
+        same(v1.Trials(v1.concat([tree[m] for m in SIZES])), FLAT_MICE, FLAT_ROWS)
+
+
+def test_a_group_of_mice_in_a_deeper_tree(recordings):
+    deep = xr.DataTree.from_dict({f"day1/{mouse}": part for mouse, part in recordings.items()})
+    same(v1.Trials(deep["day1"]), FLAT_MICE, FLAT_ROWS)
+    assert v1.Trials(deep["day1/C"]).mice == ["C"]
+    with pytest.raises(ValueError, match=r"mouse 'day1': has groups below it \(A, B, C\).*tree"):
+        v1.Trials(deep)
+
+
+def test_a_tree_of_one_dataset_without_a_name(recordings):
+    assert v1.Trials(xr.DataTree(recordings["A"])).mice == ["mouse"]
+    assert v1.Trials(xr.DataTree(recordings["A"].assign_attrs(mouse_id="Q"))).mice == ["Q"]
+
+
+def test_children_are_checked_written_and_opened(recordings, tmp_path):
+    tree = nested(recordings)
+    v1.validate_recordings(tree["A"])
+    v1.validate_recordings({"A": tree["A"], "B": tree["B"]})
+    v1.validate_recordings(recordings["A"].assign_attrs(mouse_id="A"))
+    broken = recordings["A"].assign(behaviors=recordings["A"]["behaviors"] * np.nan)
+    with pytest.raises(ValueError, match="mouse 'A', behaviors: nan in trial 0"):
+        v1.validate_recordings(xr.DataTree.from_dict({"A": broken})["A"])
+    v1.save_recordings(tree["A"], tmp_path / "a.nc")
+    opened = v1.open_recordings(tmp_path / "a.nc")
+    assert list(opened.children) == ["A"]
+    xr.testing.assert_equal(opened["A"].to_dataset().load(), recordings["A"])
+    v1.save_recordings(opened["A"], tmp_path / "again.nc")
+    same_one = v1.Trials(v1.open_recordings(tmp_path / "again.nc")["A"])
+    np.testing.assert_array_equal(same_one.get("stimuli", "A"), recordings["A"]["stimuli"])
+    files = v1.write_sensorium(tree["A"], tmp_path / "mice")
+    assert v1.Trials(v1.read_sensorium(files)).mice == ["A"]

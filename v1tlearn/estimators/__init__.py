@@ -3,6 +3,14 @@
 from v1tlearn.estimators.cnn import CNNRegressor
 from v1tlearn.estimators.ensemble import EnsembleRegressor
 from v1tlearn.estimators.linear import LNRegressor
+from v1tlearn.estimators.loading import load
 from v1tlearn.estimators.v1t import V1TRegressor, ViTRegressor
 
-__all__ = ["CNNRegressor", "EnsembleRegressor", "LNRegressor", "V1TRegressor", "ViTRegressor"]
+__all__ = [
+    "CNNRegressor",
+    "EnsembleRegressor",
+    "LNRegressor",
+    "V1TRegressor",
+    "ViTRegressor",
+    "load",
+]

@@ -46,8 +46,10 @@ standardize : bool, default=True
     `TrialStandardizer` did so before."""
 
 TRANSFORMER = """\
-patch_size, patch_stride : int, default=8, 1
-    Side and distance of the patches that become tokens, in pixels.
+patch_size : int, default=8
+    Side of the patches that become tokens, in pixels.
+patch_stride : int, default=1
+    Distance from one patch to the next, in pixels.
 tokenizer : {{"unfold", "conv", "spt", "cct", "dual_norm"}}, default="unfold"
     How patches become tokens: linear projection, convolution, shifted patches, convolution
     with pooling, or projection between two normalisations.
@@ -60,11 +62,20 @@ token_grid : {{"true", "published"}}, default="true"
     were trained so.
 patch_dropout : float, default=0.0229
     Dropout of single elements of the token embeddings.
-n_blocks, n_heads, embed_dim, mlp_dim : int, default=4, 4, 155, 488
-    Size of the transformer; every head has the full embedding width.
+n_blocks : int, default=4
+    Blocks of the transformer.
+n_heads : int, default=4
+    Heads of a block; every head has the full embedding width.
+embed_dim : int, default=155
+    Width of a token.
+mlp_dim : int, default=488
+    Hidden units of the MLP of a block.
 attention : {{"standard", "lsa"}}, default="standard"
     "lsa": tokens do not attend to themselves, and the temperature is learned.
-attention_dropout, mlp_dropout : float, default=0.2544, 0.2544
+attention_dropout : float, default=0.2544
+    Dropout of the attention weights and of the attention output.
+mlp_dropout : float, default=0.2544
+    Dropout in the MLPs.
 drop_path : float, default=0.0
     Rate at which a block's branches are left out while training.
 bias : bool, default=True
@@ -77,8 +88,10 @@ n_layers : int, default={n_layers}
     Convolutional layers.
 hidden_channels : int, default=64
     Channels of each.
-input_kernel, hidden_kernel : int, default=9, 7
-    Side of the filters of the first layer, which has no padding, and of the others; in pixels.
+input_kernel : int, default=9
+    Side of the filters of the first layer, which has no padding, in pixels.
+hidden_kernel : int, default=7
+    Side of the filters of the other layers, in pixels.
 depth_separable : bool, default=True
     Build the layers after the first of pointwise and depthwise convolutions.
 bias : bool, default=True
@@ -95,12 +108,16 @@ position_network : bool, default=True
     neuron learns its own.
 position_dims : int, default=2
     Cortical axes used, 2 or 3.
-position_hidden_layers, position_hidden_units : int, default=1, 30
-    Size of the position network; without hidden layers it is linear, then tanh.
+position_hidden_layers : int, default=1
+    Hidden layers of the position network; without any it is linear, then tanh.
+position_hidden_units : int, default=30
+    Units of each.
 gaussian : {{"full", "uncorrelated", "isotropic"}}, default="full"
     Spread of the readout position while training.
-init_sigma, init_mu_range : float, default=0.1, 0.3
-    Initial spread, and range of free initial positions, in half map sides.
+init_sigma : float, default=0.1
+    Initial spread, in half map sides.
+init_mu_range : float, default=0.3
+    Range of free initial positions, in half map sides.
 readout_bias : {{"zero", "mean", "published_mean", "published_mean_over_std"}}, default="zero"
     Initial bias: "mean" starts the prediction at the mean response; the published variants put
     the mean itself, raw or scaled, in its place.
@@ -134,8 +151,12 @@ schedule : {{"plateau", "rounds", "constant"}}, default="plateau"
     back to the best weights after `lr_patience` + 1 epochs without improvement, and stops after
     `max_lr_drops` drops in vain (Li et al. 2023); "rounds" are those of Sensorium 2022.
     All keep the weights of the best epoch.
-lr_patience, lr_factor, max_lr_drops : int, float, int, default=10, 0.3, 2
-    See `schedule`.
+lr_patience : int, default=10
+    Epochs without improvement that are waited through, see `schedule`.
+lr_factor : float, default=0.3
+    Factor on the learning rate, see `schedule`.
+max_lr_drops : int, default=2
+    Drops of the learning rate in vain before the training ends, see `schedule`.
 validation_fraction : float, default=0.1
     Share of the images that `fit` sets aside where it is given no `validation`; 0 trains on
     everything for `max_epochs`.
@@ -144,7 +165,8 @@ random_state : int, RandomState, Generator or None, default=None
 warm_start : bool, default=False
     `fit` goes on from the fitted state, exactly as if it had not stopped.
 verbose : int, default=0
-    1 shows a progress bar."""
+    1 shows a progress bar; 2 also prints the log: what is trained on what, when the learning rate
+    drops, why the training ended and which epoch was kept."""
 
 _MACHINE = """\
 device : str, default="auto"
@@ -185,6 +207,9 @@ n_neurons_ : dict of str to int
 neurons_ : dict of str to dict of str to ndarray of shape (n_neurons,)
     Per mouse the labels of its neurons, as far as the trials told them: "neuron", the unit ids, and
     "area", "layer", "animal_id", "session", "scan". Trials with other unit ids are refused later.
+neurons_ : dict of str to dict of str to ndarray of shape (n_neurons,)
+    Per mouse the labels of its neurons, as far as the trials told them: "neuron", the unit ids, and
+    "area", "layer", "animal_id", "session", "scan". Trials with other unit ids are refused later.
 image_shape_ : (int, int, int)
     Channels, height and width of the stimuli at `fit`.
 behavior_mode_ : str
@@ -198,6 +223,11 @@ statistics_ : dict of str to dict
 history_ : list of dict
     One record per epoch: ``loss`` and ``validation_loss`` (Poisson loss per response),
     ``penalty``, ``validation_correlation``, ``lr``, ``seconds``.
+best_epoch_ : int
+    The epoch whose weights were kept, from 1; 0 for the initial weights.
+stop_reason_ : str
+    Why the training ended: "max_epochs", "schedule", "on_epoch" (which raised), "non-finite loss",
+    "out of memory", "interrupted" or "error".
 module_ : torch.nn.Module
     The fitted model, `v1tlearn.nn.EncodingModel`.
 columns_assumed_ : bool

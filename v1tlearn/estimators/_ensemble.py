@@ -28,6 +28,7 @@ from v1tlearn.estimators import _persistence
 from v1tlearn.estimators._inputs import told_apart
 from v1tlearn.estimators._persistence import MODEL_FILE
 from v1tlearn.estimators._prediction import mean_correlation
+from v1tlearn.estimators._progress import placed, shown_log
 from v1tlearn.estimators.base import EncodingRegressor
 from v1tlearn.nn import elu_plus_one, poisson_loss
 from v1tlearn.training import (
@@ -79,6 +80,12 @@ def run(tasks: Sequence[Callable[[], Candidate]], n_jobs: int | None) -> Iterato
     n_jobs = 1 if getattr(backend, "supports_sharedmem", False) else n_jobs
     parallel = Parallel(n_jobs=n_jobs, prefer="processes", return_as="generator")
     return parallel(delayed(task)() for task in tasks)
+
+
+def placed_and_shown(task: Callable[[], Candidate], place: str, verbose: int) -> Candidate:
+    """Run one task under its name, showing the log in whatever process this is."""
+    with placed(place), shown_log(verbose):
+        return task()
 
 
 def train(model: EncodingRegressor, training: Part, held_out: Part | None) -> Candidate:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from v1tlearn._guesses import in_words
 from v1tlearn.nn import (
     EncodingModel,
     GaussianReadout,
@@ -52,6 +53,7 @@ def make_model(estimator: EncodingRegressor) -> EncodingModel:
     input_shape = (channels + n_behaviors * as_channels, *cropper.output_size)
     est.mice_ = estimator.mice_
     core = est._make_core(input_shape, 0 if as_channels else n_behaviors, estimator.behavior_mode_)
+    _check_core(core, type(est).__name__)
     readouts = {m: _readout(est, estimator, core.output_shape, m) for m in estimator.mice_}
     moves_readout = est.shift in ("readout", "both", "both_behavior")
     shifters = {m: Shifter(len(moving)) for m in moving_mice} if moves_readout else {}
@@ -61,6 +63,25 @@ def make_model(estimator: EncodingRegressor) -> EncodingModel:
     if estimator.core_frozen_:
         model.freeze_core()
     return model.float()  # whatever torch's default dtype is
+
+
+def _check_core(core: Any, owner: str) -> None:
+    """Check that a core, perhaps a user's own, has what the rest of the model asks of it."""
+    asked = ("input_shape", "output_shape", "penalty", "mouse_parameters")
+    missing = [name for name in asked if not hasattr(core, name)]
+    if not isinstance(core, torch.nn.Module) or missing:
+        lacks = f" without {in_words(missing)}" if isinstance(core, torch.nn.Module) else ""
+        raise TypeError(
+            f"{owner}._make_core gave a {type(core).__name__}{lacks}: expected a Module with "
+            "forward(images, behaviors, sizes), input_shape and output_shape (channels, height, "
+            "width), penalty() and mouse_parameters()."
+        )
+    shape = core.output_shape
+    if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
+        raise ValueError(
+            f"the output_shape of {type(core).__name__} is {shape!r}: expected the channels, "
+            "height and width of its feature maps, each at least 1."
+        )
 
 
 def shift_columns(wanted: Any) -> tuple[str, ...]:

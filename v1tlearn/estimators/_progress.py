@@ -1,12 +1,22 @@
-"""What users see of a running fit: a bar if they asked for it, log records otherwise."""
+"""What users see of a running fit: a bar and the log if they asked for them, log records always."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+import multiprocessing
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
+
+from v1tlearn.training import MouseData, TrainingSettings
+
+if TYPE_CHECKING:
+    from v1tlearn.estimators.base import EncodingRegressor
 
 logger = logging.getLogger("v1tlearn")
 
@@ -16,6 +26,92 @@ _SHOWN = {
     "validation_correlation": ("val. corr.", ".4f"),
     "lr": ("lr", ".2g"),
 }
+_ENDED = {  # early
+    "schedule": "stopped early",
+    "on_epoch": "ended by on_epoch",
+    "non-finite loss": "ended, loss not finite",
+    "out of memory": "ended, out of memory",
+    "interrupted": "interrupted",
+    "error": "ended by an error",
+}
+
+
+_PLACE: ContextVar[str] = ContextVar("v1tlearn_place", default="")
+
+
+@contextmanager
+def placed(place: str) -> Iterator[None]:
+    """Tell fits apart that are part of something larger.
+
+    Parameters
+    ----------
+    place : str
+        What the fits within are, such as "EnsembleRegressor candidate 2/10".
+    """
+    token = _PLACE.set(place)
+    try:
+        yield
+    finally:
+        _PLACE.reset(token)
+
+
+def run_name(kind: str, seed: int) -> str:
+    """What bars and log call a fit.
+
+    Parameters
+    ----------
+    kind : str
+        Name of the class of the model.
+    seed : int
+
+    Returns
+    -------
+    str
+    """
+    place = _PLACE.get()
+    return f"{place} ({kind}, seed {seed})" if place else kind
+
+
+def log_start(
+    name: str,
+    estimator: EncodingRegressor,
+    data: Mapping[str, MouseData],
+    validation: Mapping[str, MouseData] | None,
+    settings: TrainingSettings,
+) -> None:
+    """Tell in the log what is trained on what.
+
+    Parameters
+    ----------
+    name : str
+        From `run_name`.
+    estimator : EncodingRegressor
+        About to be trained.
+    data, validation : dict of str to MouseData
+        Per mouse; there may be no validation trials.
+    settings : TrainingSettings
+        Resolved.
+    """
+    mice = ", ".join(
+        f"{mouse} ({estimator.n_neurons_[mouse]} neurons, {len(trials)} trials"
+        + (f" and {len(validation[mouse])} of validation)" if mouse in (validation or {}) else ")")
+        for mouse, trials in data.items()
+    )
+    done = estimator.state_["epoch"]
+    logger.info(
+        "%s: training %s: %s; mice %s; %d parameters, seed %d, on %s in %s; batches of %d trials "
+        "per mouse, at most %d epochs",
+        name,
+        f"goes on after epoch {done}" if done else "begins",
+        " ".join(repr(estimator).split()),
+        mice,
+        sum(p.numel() for p in estimator.module_.parameters()),
+        estimator.seed_,
+        estimator.device_,
+        settings.precision,
+        settings.batch_size,
+        settings.max_epochs,
+    )
 
 
 @contextmanager
@@ -24,6 +120,7 @@ def progress(
     max_epochs: int,
     verbose: int,
     also: Callable[[dict[str, float]], None] | None = None,
+    state: dict[str, Any] | None = None,
 ) -> Iterator[Callable[[dict[str, float]], None]]:
     """Report epochs: losses, correlation, learning rate and time left.
 
@@ -33,16 +130,20 @@ def progress(
         What is being fitted.
     max_epochs : int
     verbose : int
-        0: log records at level DEBUG; 1: a progress bar, too.
+        0: log records at level DEBUG; 1 and more: a progress bar, too.
     also : callable, optional
         Is told the same records afterwards.
+    state : dict, optional
+        Of the training: at its end the bar says why there were fewer epochs, and which was kept.
 
     Yields
     ------
     callable
         To be told the record of every epoch.
     """
-    with tqdm(total=max_epochs, desc=name, unit="epoch", disable=not verbose) as bar:
+    with tqdm(
+        total=max_epochs, desc=_PLACE.get() or name, unit="epoch", disable=not verbose
+    ) as bar:
 
         def on_epoch(record: dict[str, float]) -> None:
             shown = {
@@ -56,4 +157,130 @@ def progress(
             if also is not None:
                 also(dict(record))
 
-        yield on_epoch
+        try:
+            yield on_epoch
+        finally:
+            if state is not None and state["history"] and not bar.disable:
+                _close(bar, state)
+
+
+def _close(bar: tqdm, state: dict[str, Any]) -> None:
+    """Say how it ended; a bar that ends early is complete all the same."""
+    words = [_ENDED[state["stop_reason"]]] if state["stop_reason"] in _ENDED else []
+    kept = state.get("best_epoch")  # models saved by earlier versions do not tell
+    if kept is not None:
+        words.append(f"epoch {kept} kept")
+        score = state["history"][kept - 1].get("validation_correlation") if kept else None
+        words += [] if score is None else [f"val. corr.={score:.4f}"]
+    epochs, start = bar.n, bar.start_t
+    if 0 < epochs < bar.total:
+        bar.reset(total=epochs)  # in notebooks this alone redraws the total
+        bar.start_t = start
+        bar.update(epochs)
+    bar.set_postfix_str(", ".join(words))
+
+
+# -------------------------------------------------------------------------------------------- log
+
+
+class _BesideBars(logging.Handler):
+    """Writes to standard error without tearing the bars that are there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            tqdm.write(self.format(record), file=sys.stderr)
+        except Exception:
+            self.handleError(record)
+
+
+class _BesideBarsStream:
+    """Stands for a stream of the user's handlers while there are bars, and writes beside them."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        tqdm.write(text, file=self.stream, end="")
+
+    def flush(self) -> None:
+        self.stream.flush()
+
+
+class _Shown:
+    """How many fits show the log at the moment, and what to put back after the last of them."""
+
+    lock = threading.Lock()
+    fits = 0
+    handler: logging.Handler | None = None
+    level = logging.NOTSET
+
+
+@contextmanager
+def shown_log(verbose: int) -> Iterator[None]:
+    """Print the log while a fit runs, if `verbose` is 2 or more; with bars it is not torn by them.
+
+    Where the log goes to a screen already, because the user configured logging, records of level
+    INFO are let through to there, and nothing is printed twice. Fits within fits count as one.
+
+    Parameters
+    ----------
+    verbose : int
+    """
+    own = [h for h in _handlers() if verbose and _stream_on_screen(h)]
+    for handler in own:
+        handler.setStream(_BesideBarsStream(handler.stream))
+    with _Shown.lock:
+        _Shown.fits += verbose >= 2
+        if verbose >= 2 and _Shown.fits == 1:
+            _show()
+    try:
+        yield
+    finally:
+        with _Shown.lock:
+            _Shown.fits -= verbose >= 2
+            if verbose >= 2 and _Shown.fits == 0:
+                _hide()
+        for handler in own:
+            handler.setStream(handler.stream.stream)
+
+
+def _show() -> None:
+    _Shown.level = logger.level
+    if logger.getEffectiveLevel() > logging.INFO:
+        logger.setLevel(logging.INFO)
+    if any(_is_on_screen(handler) for handler in _handlers()):
+        return
+    process = multiprocessing.current_process().name
+    where = "" if process == "MainProcess" else f"[{process}] "
+    _Shown.handler = _BesideBars()
+    _Shown.handler.setFormatter(logging.Formatter(f"%(asctime)s {where}%(message)s", "%H:%M:%S"))
+    logger.addHandler(_Shown.handler)
+
+
+def _hide() -> None:
+    logger.setLevel(_Shown.level)
+    if _Shown.handler is not None:
+        logger.removeHandler(_Shown.handler)
+        _Shown.handler = None
+
+
+def _handlers() -> Iterator[logging.Handler]:
+    """Handlers that records of the log reach."""
+    place: logging.Logger | None = logger
+    while place is not None:
+        yield from place.handlers
+        place = place.parent if place.propagate else None
+
+
+def _is_on_screen(handler: logging.Handler) -> bool:
+    """Whether a handler shows records of level INFO to the user; foreign kinds are taken to do."""
+    if handler.level > logging.INFO or isinstance(handler, logging.NullHandler):
+        return False
+    if isinstance(handler, logging.StreamHandler):
+        return isinstance(handler.stream, _BesideBarsStream) or _stream_on_screen(handler)
+    return True
+
+
+def _stream_on_screen(handler: logging.Handler) -> bool:
+    screens = (sys.stderr, sys.stdout, sys.__stderr__, sys.__stdout__)
+    return isinstance(handler, logging.StreamHandler) and any(handler.stream is s for s in screens)

@@ -18,6 +18,7 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from v1tlearn._documentation import DocumentationLinkMixin
 from v1tlearn._instead import channels_last
 from v1tlearn.estimators import _encode, _inputs, _persistence, _tensors
 from v1tlearn.estimators._assemble import assemble
@@ -25,7 +26,7 @@ from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._modules import make_optimizer, make_schedule, update_groups
 from v1tlearn.estimators._parameters import EncodingParameters
 from v1tlearn.estimators._prediction import PredictionMixin
-from v1tlearn.estimators._progress import progress
+from v1tlearn.estimators._progress import log_start, progress, run_name, shown_log
 from v1tlearn.estimators._transfer import adopt_core
 from v1tlearn.metrics.tensors import correlation
 from v1tlearn.model_selection import split_by_image
@@ -49,7 +50,12 @@ _Part = tuple[Trials, Responses]
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class EncodingRegressor(
-    PredictionMixin, MultiOutputMixin, RegressorMixin, EncodingParameters, BaseEstimator
+    PredictionMixin,
+    DocumentationLinkMixin,
+    MultiOutputMixin,
+    RegressorMixin,
+    EncodingParameters,
+    BaseEstimator,
 ):
     """Base of the models: a core shared by all mice, a Gaussian readout per mouse.
 
@@ -276,9 +282,24 @@ class EncodingRegressor(
     @property
     def history_(self) -> list[dict[str, float]]:
         """One record per epoch: losses, penalty, validation correlation, lr, seconds."""
+        return self._noted("history")
+
+    @property
+    def best_epoch_(self) -> int:
+        """The epoch whose weights were kept, from 1; 0 for the initial weights."""
+        return self._noted("best_epoch")
+
+    @property
+    def stop_reason_(self) -> str:
+        """Why the training ended."""
+        return self._noted("stop_reason")
+
+    def _noted(self, name: str) -> Any:
         if "state_" not in self.__dict__:
-            raise NotFittedError(f"this {type(self).__name__} is not fitted: it has no history_.")
-        return self.state_["history"]
+            raise NotFittedError(f"this {type(self).__name__} is not fitted: it has no {name}_.")
+        if name not in self.state_:
+            raise AttributeError(f"this model was saved by a version that did not note {name}_.")
+        return self.state_[name]
 
     @property
     def n_iter_(self) -> int:
@@ -290,7 +311,10 @@ class EncodingRegressor(
     def _make_core(
         self, input_shape: tuple[int, int, int], n_behaviors: int, behavior_mode: str
     ) -> torch.nn.Module:
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} has no core: a model says in _make_core(input_shape, "
+            "n_behaviors, behavior_mode) which Module it has."
+        )
 
     # ----------------------------------------------------------------------------- fitted state
 
@@ -329,8 +353,6 @@ class EncodingRegressor(
                     raise ValueError(f"{error}{hint}") from error
                 raise
 
-    @torch.inference_mode(False)  # whatever the caller's mode is
-    @torch.enable_grad()
     def _train(
         self,
         trials: Trials,
@@ -345,6 +367,19 @@ class EncodingRegressor(
                 f"on_epoch is a {type(on_epoch).__name__}: expected a function, which is called "
                 "with the record of every epoch."
             )
+        with shown_log(self.verbose), torch.inference_mode(False), torch.enable_grad():
+            # whatever the caller's mode is
+            return self._run(trials, target, held_out, max_epochs, begin, on_epoch)
+
+    def _run(
+        self,
+        trials: Trials,
+        target: Responses,
+        held_out: _Part | None,
+        max_epochs: int,
+        begin: Callable[[], None],
+        on_epoch: Callable[[dict[str, float]], None] | None,
+    ) -> Self:
         found = self.__dict__.copy()
         try:
             begin()
@@ -367,7 +402,9 @@ class EncodingRegressor(
             self.state_ |= {"model": self.state_["best"], "schedule": None, "finished": False}
         if self.state_["optimizer"] is not None:
             self.state_["optimizer"] = update_groups(self.state_["optimizer"], optimizer)
-        with progress(type(self).__name__, max_epochs, self.verbose, on_epoch) as report:
+        name = run_name(type(self).__name__, self.seed_)
+        log_start(name, self, data, validation, settings)
+        with progress(name, max_epochs, self.verbose, on_epoch, self.state_) as report:
             train(
                 self.module_,
                 data,
@@ -378,6 +415,7 @@ class EncodingRegressor(
                 validation=validation,
                 score=_mean_correlation,
                 on_epoch=report,
+                name=name,
             )
         return self
 

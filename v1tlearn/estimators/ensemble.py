@@ -22,10 +22,12 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from v1tlearn._by_name import ByName
+from v1tlearn._documentation import DocumentationLinkMixin
 from v1tlearn.estimators import _ensemble, _inputs
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._ensemble import Candidate, Part
 from v1tlearn.estimators._prediction import PredictionMixin
+from v1tlearn.estimators._progress import shown_log
 from v1tlearn.estimators.base import EncodingRegressor
 from v1tlearn.nn import elu_plus_one
 from v1tlearn.training import draw_seed
@@ -39,7 +41,13 @@ _LEARNED = ("learned", "learned_per_mouse")
 
 @dataclass(eq=False, repr=False)
 class EnsembleRegressor(
-    PredictionMixin, MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, ByName, BaseEstimator
+    PredictionMixin,
+    DocumentationLinkMixin,
+    MetaEstimatorMixin,
+    MultiOutputMixin,
+    RegressorMixin,
+    ByName,
+    BaseEstimator,
 ):
     """The best of several models that differ in their seed, with predictions combined.
 
@@ -54,8 +62,10 @@ class EnsembleRegressor(
     estimator : V1TRegressor, ViTRegressor, CNNRegressor or LNRegressor
         The model. Its `random_state` and `validation_fraction` are replaced by those of the
         ensemble. A `Pipeline` goes around the ensemble, not into it.
-    n_candidates, n_members : int, default=10, 5
-        Models that are trained, and models that are kept.
+    n_candidates : int, default=10
+        Models that are trained.
+    n_members : int, default=5
+        Models that are kept.
     combine : {"outputs", "rates", "learned", "learned_per_mouse"}, default="outputs"
         "outputs" averages what the members give ahead of the output non-linearity, which is applied
         to the mean (published); "rates" averages predicted responses. "learned" weights the
@@ -72,7 +82,8 @@ class EnsembleRegressor(
     random_state : int, RandomState, Generator or None, default=None
         Drives the validation split, the seeds of the candidates and the learning of weights.
     verbose : int, default=0
-        1 shows a progress bar over candidates.
+        1 shows a progress bar over candidates; 2 also prints the log, of the candidates, too. The
+        bars of single candidates are shown where the model itself has ``verbose=1``.
 
     Attributes
     ----------
@@ -209,7 +220,8 @@ class EnsembleRegressor(
             partial(_ensemble.train, clone(template).set_params(random_state=s), training, held_out)
             for s in _ensemble.draw_seeds(seed, self.n_candidates)
         ]
-        return self._choose(self._run(tasks), self.n_members, held_out, seed)
+        with shown_log(self.verbose):
+            return self._choose(self._run(tasks, "candidate"), self.n_members, held_out, seed)
 
     @explained
     def transfer(
@@ -266,7 +278,8 @@ class EnsembleRegressor(
             )
             for m, s in zip(self.estimators_, seeds, strict=True)
         ]
-        return new._choose(new._run(tasks), len(tasks), held_out, seed)
+        with shown_log(new.verbose):
+            return new._choose(new._run(tasks, "member"), len(tasks), held_out, seed)
 
     @classmethod
     def from_members(
@@ -382,14 +395,20 @@ class EnsembleRegressor(
                 f"{self.combine!r} on: give validation=, or set combine='outputs'."
             )
 
-    def _run(self, tasks: list[Callable[[], Candidate]]) -> list[Candidate]:
-        """Train candidates, and report those that failed."""
+    def _run(self, tasks: list[Callable[[], Candidate]], what: str) -> list[Candidate]:
+        """Train candidates or members, and report those that failed."""
         candidates: list[Candidate] = []
         name = type(self).__name__
+        places = [f"{name} {what} {i}/{len(tasks)}" for i in range(1, len(tasks) + 1)]
+        logger.info("%s: training %d %ss, n_jobs=%s", name, len(tasks), what, self.n_jobs)
+        tasks = [
+            partial(_ensemble.placed_and_shown, task, place, self.verbose)
+            for task, place in zip(tasks, places, strict=True)
+        ]
         with tqdm(total=len(tasks), desc=name, unit="model", disable=not self.verbose) as bar:
             for candidate in _ensemble.run(tasks, self.n_jobs):
                 bar.update()
-                logger.debug("%s candidate %d: %.4f", name, len(candidates), candidate.score)
+                logger.info("%s: score %.4f", places[len(candidates)], candidate.score)
                 if candidate.estimator is None:
                     warnings.warn(
                         f"candidate {len(candidates)} (random_state={candidate.seed}) is left "
@@ -429,6 +448,11 @@ class EnsembleRegressor(
         for name in ("weights_", "intercepts_", "feature_names_in_"):
             self.__dict__.pop(name, None)
         self.__dict__.update(fitted)
+        logger.info(
+            "%s: kept %s, best first",
+            type(self).__name__,
+            ", ".join(f"number {i + 1} (score {scores[i]:.4f})" for i in members),
+        )
         return self._adopt(estimators)
 
     def _adopt(self, estimators: list[EncodingRegressor]) -> Self:

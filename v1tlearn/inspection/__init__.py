@@ -1,7 +1,23 @@
-"""Looking at data and fitted models: receptive fields, and the colours of every figure."""
+"""Looking at data and fitted models: displays, receptive fields, and the colours of every figure.
+
+Displays draw with matplotlib, the extra `plot`, which is imported when something is drawn.
+"""
 
 from v1tlearn.inspection.colors import MODEL_COLORS, model_color
 from v1tlearn.inspection.fields import receptive_fields
 from v1tlearn.inspection.gaussians import fit_gaussians
+from v1tlearn.inspection.images import ImageDisplay
+from v1tlearn.inspection.responses import PredictionDisplay
+from v1tlearn.inspection.scores import ScoreDisplay
+from v1tlearn.inspection.training import TrainingDisplay
 
-__all__ = ["MODEL_COLORS", "fit_gaussians", "model_color", "receptive_fields"]
+__all__ = [
+    "ImageDisplay",
+    "PredictionDisplay",
+    "ScoreDisplay",
+    "TrainingDisplay",
+    "receptive_fields",
+    "fit_gaussians",
+    "MODEL_COLORS",
+    "model_color",
+]

@@ -10,6 +10,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -197,12 +198,18 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
 
             def begin() -> None:
                 """Keep torch's operations in this thread."""
+                torch.get_num_threads()  # what a thread's first look sets would undo the next line
                 torch.set_num_threads(1)
-                all_began.wait()
+                with suppress(threading.BrokenBarrierError):
+                    all_began.wait()
 
             pool = ThreadPoolExecutor(n_threads, "v1tlearn-attention", begin)
             try:
                 list(pool.map(int, range(n_threads)))
+            except BaseException:  # there may be no room for all of them
+                all_began.abort()  # or the others would wait for ever
+                pool.shutdown()
+                raise
             finally:
                 torch.set_num_threads(n_before)
             _pools[n_threads] = pool

@@ -11,6 +11,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from v1tlearn._by_name import ByName
+from v1tlearn._documentation import DocumentationLinkMixin
 from v1tlearn.datasets.schema import default_behavior_names
 from v1tlearn.preprocessing.statistics import (
     TrialStatistics,
@@ -62,7 +63,9 @@ class StandardizeStep:
         return values * scale + shift if self.inverse else (values - shift) / scale
 
 
-class TrialStandardizer(TransformerMixin, ByName, BaseEstimator, auto_wrap_output_keys=None):
+class TrialStandardizer(
+    DocumentationLinkMixin, TransformerMixin, ByName, BaseEstimator, auto_wrap_output_keys=None
+):
     """Standardise stimuli and behaviour with statistics of the training trials.
 
     As published (Sensorium 2022; V1T 2023): images are z-scored with one mean and one standard

@@ -17,6 +17,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
 from v1tlearn._by_name import ByName
+from v1tlearn._documentation import DocumentationLinkMixin
 from v1tlearn._instead import refuse_no_trials
 from v1tlearn.nn.images import center_crop, resize
 from v1tlearn.trials import Trials
@@ -43,7 +44,9 @@ class StimuliStep:
         return values
 
 
-class _StimuliTransformer(TransformerMixin, ByName, BaseEstimator, auto_wrap_output_keys=None):
+class _StimuliTransformer(
+    DocumentationLinkMixin, TransformerMixin, ByName, BaseEstimator, auto_wrap_output_keys=None
+):
     """A transformer that applies one function to images and needs no fit."""
 
     def _function(self) -> Callable[[np.ndarray], np.ndarray]:

@@ -32,6 +32,7 @@ from sklearn.base import clone
 from sqlalchemy.exc import IntegrityError, OperationalError
 from tqdm.auto import tqdm
 
+from v1tlearn.estimators._progress import placed, shown_log
 from v1tlearn.search import _distributions as distributions
 from v1tlearn.training import NonFiniteLossError
 from v1tlearn.trials import Responses, Trials
@@ -255,7 +256,7 @@ def work(job: Job, study: optuna.Study) -> None:
 
 def work_in_process(job: Job, storage: str | Path, name: str) -> None:
     """`work` of a process of its own."""
-    with quiet(), open_storage(storage) as opened:
+    with quiet(), shown_log(job.verbose), open_storage(storage) as opened:
         epochs = (job.min_epochs, job.estimator.max_epochs, job.reduction_factor)
         work(job, open_study(opened, name, *epochs))
 
@@ -293,6 +294,7 @@ def _train(job: Job, trial: optuna.Trial) -> float:
     params = distributions.suggest(trial, job.space, job.estimator)
     estimator = clone(job.estimator).set_params(**params)
     best = -np.inf
+    of = f" of {job.n_trials}" if job.n_trials else ""
 
     def on_epoch(record: dict[str, float]) -> None:
         nonlocal best
@@ -303,7 +305,8 @@ def _train(job: Job, trial: optuna.Trial) -> float:
 
     reason = None
     try:
-        estimator.fit(job.trials, job.target, validation=job.validation, on_epoch=on_epoch)
+        with placed(f"HyperbandSearch trial {trial.number}{of}"):
+            estimator.fit(job.trials, job.target, validation=job.validation, on_epoch=on_epoch)
     except optuna.TrialPruned:
         if np.isfinite(best):
             raise

@@ -20,8 +20,10 @@ from sklearn.utils._param_validation import HasMethods, Interval, Options
 from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn._by_name import ByName
+from v1tlearn._documentation import DocumentationLinkMixin
 from v1tlearn.estimators import CNNRegressor, ViTRegressor, _inputs
 from v1tlearn.estimators._calls import explained
+from v1tlearn.estimators._progress import placed, shown_log
 from v1tlearn.estimators.base import EncodingRegressor
 from v1tlearn.search._recordings import describe_recording
 from v1tlearn.search.spaces import CNN_SPACE, V1T_SPACE
@@ -35,7 +37,7 @@ _IRRELEVANT = {"device", "verbose", "random_state", "validation_fraction"}  # fo
 _IRRELEVANT |= {"compile", "micro_batch_size", "checkpoint_activations", "stream_data"}
 
 
-class HyperbandSearch(MetaEstimatorMixin, ByName, BaseEstimator):
+class HyperbandSearch(DocumentationLinkMixin, MetaEstimatorMixin, ByName, BaseEstimator):
     """Search for parameters of a model with Hyperband and a tree-structured Parzen estimator.
 
     Every trial draws parameters, more and more from where good ones were found, and trains a model
@@ -80,7 +82,8 @@ class HyperbandSearch(MetaEstimatorMixin, ByName, BaseEstimator):
     refit : bool, default=True
         Train the best parameters once more, as in their trial, for `predict` and `score`.
     verbose : int, default=0
-        1: a progress bar over trials. Log records at level INFO tell of every trial.
+        1 shows a progress bar over trials; 2 also prints the log, which tells of every trial and
+        its training. The bars of single trials are shown where the model itself has ``verbose=1``.
 
     Attributes
     ----------
@@ -134,6 +137,7 @@ class HyperbandSearch(MetaEstimatorMixin, ByName, BaseEstimator):
     [0, 1]
     """
 
+    _documented_in = "v1tlearn.search"
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "estimator": [HasMethods(["fit", "predict", "get_params"])],
         "space": [dict, None],
@@ -244,7 +248,7 @@ class HyperbandSearch(MetaEstimatorMixin, ByName, BaseEstimator):
         name = self.study_name or type(self.estimator).__name__
         n_jobs = cpu_count() if self.n_jobs == -1 else self.n_jobs
         epochs = (self.min_epochs_, self.estimator.max_epochs, self.reduction_factor)
-        with tempfile.TemporaryDirectory() as folder, backend.quiet():
+        with tempfile.TemporaryDirectory() as folder, backend.quiet(), shown_log(self.verbose):
             shared = self.storage
             if shared is None and n_jobs > 1:
                 shared = Path(folder) / "study.db"
@@ -262,7 +266,9 @@ class HyperbandSearch(MetaEstimatorMixin, ByName, BaseEstimator):
                 self._read_study(backend, study, job)
         if self.refit:
             best = clone(job.estimator).set_params(**self.best_params_)
-            self.best_estimator_ = best.fit(call.trials, call.target, validation=validation)
+            with shown_log(self.verbose), placed("HyperbandSearch refit"):
+                best.fit(call.trials, call.target, validation=validation)
+            self.best_estimator_ = best
         return self
 
     @explained

@@ -14,11 +14,12 @@ from torch.nn.utils import parameters_to_vector
 
 from v1tlearn.nn.losses import poisson_loss
 from v1tlearn.nn.model import EncodingModel, MouseBatch
-from v1tlearn.training import memory
+from v1tlearn.training import course, memory
 from v1tlearn.training.compilation import compiled, resolve_compile
 from v1tlearn.training.data import MouseData, Targets, epoch_batches, step_batches
 from v1tlearn.training.devices import autocast, numerics
 from v1tlearn.training.rng import isolated_rng
+from v1tlearn.training.schedule import Verdict
 from v1tlearn.training.settings import TrainingSettings
 from v1tlearn.training.state import copy_weights
 
@@ -63,6 +64,7 @@ def train(
     validation: Mapping[str, MouseData] | None = None,
     score: Score | None = None,
     on_epoch: Callable[[Record], None] | None = None,
+    name: str = "model",
 ) -> dict[str, Any]:
     """Train until the schedule ends it or the epochs are used up.
 
@@ -86,6 +88,8 @@ def train(
         the schedule sees the mean over mice. Needed with `validation`.
     on_epoch : callable, optional
         Told the record of every epoch.
+    name : str, default="model"
+        What the log calls the model.
 
     Returns
     -------
@@ -102,10 +106,28 @@ def train(
         If a micro-batch size is given to a core with batch normalisation, or compilation is asked
         for without a compiler.
     """
+    with memory.remedies_named(*memory.step_in_words(model, data, settings)):
+        _run(model, data, settings, optimizer, schedule, state, validation, score, on_epoch, name)
+    return state
+
+
+def _run(
+    model: EncodingModel,
+    data: Mapping[str, MouseData],
+    settings: TrainingSettings,
+    optimizer: torch.optim.Optimizer,
+    schedule: Any,
+    state: dict[str, Any],
+    validation: Mapping[str, MouseData] | None,
+    score: Score | None,
+    on_epoch: Callable[[Record], None] | None,
+    name: str,
+) -> None:
     device = next(iter(data.values())).device
     _resume(model, optimizer, schedule, state)
     if state["epoch"] == 0:
         state["best"] = copy_weights(model)
+    start, reason, why = time.perf_counter(), "error", ""
     try:
         settings = resolve_settings(model, data, settings)
         with (
@@ -122,17 +144,24 @@ def train(
                 schedule.start(initial["validation_correlation"])
             for _ in range(settings.max_epochs):
                 with fast, frugal:  # not around `on_epoch`, which may copy the model
-                    verdict = _epoch(
+                    verdict, lr = _epoch(
                         model, data, settings, optimizer, schedule, state, validation, score
                     )
+                course.log_verdict(name, state, verdict, lr)
                 if on_epoch is not None:
+                    reason = "on_epoch"
                     on_epoch(state["history"][-1])
+                    reason = "error"
                 if verdict.stop:
-                    state["finished"] = True
+                    state["finished"], reason, why = True, "schedule", schedule.ending
                     break
-    except (NonFiniteLossError, memory.InsufficientMemoryError):
-        model.load_state_dict(state["best"])
-        optimizer.state.clear()
+            else:
+                reason, why = "max_epochs", f"max_epochs={settings.max_epochs} are over"
+    except BaseException as error:
+        reason, why = course.reason_of(error, reason)
+        if isinstance(error, NonFiniteLossError | memory.InsufficientMemoryError):
+            model.load_state_dict(state["best"])
+            optimizer.state.clear()
         raise
     finally:
         optimizer.zero_grad(set_to_none=True)  # of a step that was interrupted
@@ -141,7 +170,8 @@ def train(
         state["schedule"] = schedule.state_dict()
         model.load_state_dict(state["best"])
         model.eval()
-    return state
+        state["stop_reason"] = reason
+        course.log_end(name, state, why, time.perf_counter() - start)
 
 
 def resolve_settings(
@@ -196,7 +226,8 @@ def _epoch(
     state: dict[str, Any],
     validation: Mapping[str, MouseData] | None,
     score: Score | None,
-) -> Any:
+) -> tuple[Verdict, tuple[float, float]]:
+    """Train one epoch; what the schedule says, and the learning rate before and after."""
     start = time.perf_counter()
     lr = optimizer.param_groups[-1]["lr"]
     record: Record = {"epoch": state["epoch"] + 1}
@@ -206,14 +237,14 @@ def _epoch(
     verdict = schedule.step(record.get("validation_correlation"))
     state["epoch"] += 1
     if verdict.improved:
-        state["best"] = copy_weights(model)
+        state["best"], state["best_epoch"] = copy_weights(model), state["epoch"]
     if verdict.restore:
         model.load_state_dict(state["best"])
     for group in optimizer.param_groups:
         group["lr"] = max(group["lr"] * verdict.lr_factor, min(schedule.min_lr, group["lr"]))
     record |= {"lr": lr, "seconds": time.perf_counter() - start}
     state["history"].append(record)
-    return verdict
+    return verdict, (lr, optimizer.param_groups[-1]["lr"])
 
 
 def _train_epoch(

@@ -26,6 +26,7 @@ moment, so that runs can be repeated bit for bit: dropout draws other numbers fo
 from __future__ import annotations
 
 import copy
+import errno
 import re
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -67,6 +68,22 @@ _WORKSPACE_TENSORS = 3
 # ------------------------------------------------------------------------------- out of memory
 
 
+# What an error says where memory was asked for in vain, in the words of torch on CPUs and GPUs, of
+# the libraries that it calls (cuDNN, cuBLAS), of C++ with GCC and with Microsoft's compiler, of the
+# C library, of netCDF, and of Python where the stack of a thread finds no place.
+_IN_VAIN = (
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "out of memory",
+    "alloc_failed",
+    "bad_alloc",
+    "bad allocation",
+    "memory allocation (malloc) failure",
+    "can't start new thread",
+)
+
+
 class InsufficientMemoryError(MemoryError):
     """Memory did not suffice; the message says for what, and what helps."""
 
@@ -75,14 +92,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that memory was asked for in vain, on any device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    words = ("not enough memory", "can't allocate memory", "out of memory", "bad_alloc")
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(word in text for word in words)
+    return isinstance(error, RuntimeError) and any(words in text for words in _IN_VAIN)
 
 
 @contextmanager
 def remedies_named(what: str, remedies: Sequence[str], outcome: str = "") -> Iterator[None]:
-    """Turn what torch says when memory ends into an error that says what helps.
+    """Turn what is said when memory ends, whoever notices it first, into what helps.
 
     Parameters
     ----------
@@ -102,11 +120,12 @@ def remedies_named(what: str, remedies: Sequence[str], outcome: str = "") -> Ite
         yield
     except InsufficientMemoryError:
         raise
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # they hold the tensors that fill the memory
-        asked = re.search(r"tried to allocate ([\d.]+ ?\w+)", str(error), flags=re.IGNORECASE)
+        # torch and NumPy tell; the C++ library, where it is the first to find nothing, does not
+        asked = re.search(r"(?:tried|unable) to allocate ([\d.]+ ?\w+)", str(error), re.IGNORECASE)
         raise InsufficientMemoryError(
             f"memory does not suffice for {what}"
             + (f" ({asked[1]} more were asked for)" if asked else "")
@@ -419,9 +438,13 @@ def keep_freed_memory() -> None:
     nothing but where memory comes from. glibc gives back what exceeds twice the largest block
     of at most 32 MiB that was freed so far (M_TRIM_THRESHOLD in the manual of mallopt). Such a
     block is freed here; it is never written to, so that it takes no memory. Where this number was
-    set by the user, or the library is another one, nothing changes.
+    set by the user, the library is another one, or there is no room for the block, nothing changes.
     """
-    torch.UntypedStorage(_FREED_BLOCK, device="cpu")  # and at once let go
+    try:
+        torch.UntypedStorage(_FREED_BLOCK, device="cpu")  # and at once let go
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
 
 
 def checkpointed_parts(core: nn.Module) -> list[nn.Module]:

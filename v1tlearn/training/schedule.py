@@ -37,6 +37,7 @@ class _Schedule:
     min_lr = 0.0
     scores_initial_weights = False
     mean_over = "mice"  # how scores of several mice become one
+    ending = ""  # what it says of itself when it ends the training
     _state: tuple[str, ...] = ()
 
     def state_dict(self) -> dict[str, Any]:
@@ -97,6 +98,14 @@ class PlateauSchedule(_Schedule):
     def __init__(self, patience: int = 10, factor: float = 0.3, max_drops: int = 2) -> None:
         self.patience, self.factor, self.max_drops = patience, factor, max_drops
         self.best, self.wait, self.drops = -math.inf, 0, 0
+
+    @property
+    def ending(self) -> str:
+        """What it says of itself when it ends the training."""
+        return (
+            f"no better validation correlation in {self.patience + 1} epochs at each of "
+            f"{self.drops + 1} learning rates"
+        )
 
     def step(self, score: float) -> Verdict:
         """Judge one epoch.
@@ -160,6 +169,11 @@ class RoundsSchedule(_Schedule):
     def start(self, score: float) -> None:
         """Take the score of the initial weights as the one to beat."""
         self.best = score
+
+    @property
+    def ending(self) -> str:
+        """What it says of itself when it ends the training."""
+        return f"{self.rounds} rounds of early stopping are over"
 
     def step(self, score: float) -> Verdict:
         """Judge one epoch.

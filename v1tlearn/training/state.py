@@ -23,16 +23,19 @@ def new_state(rng: dict[str, Any]) -> dict[str, Any]:
     dict
         ``epoch`` (int), ``history`` (list of records), ``model``, ``best``, ``optimizer``,
         ``schedule`` (None before training) and ``rng``. ``model`` holds the weights after the
-        last epoch, ``best`` those with the highest validation score.
+        last epoch, ``best`` those with the highest validation score, which are of ``best_epoch``,
+        0 before the first. ``stop_reason`` says why the last run ended.
     """
     return {
         "epoch": 0,
         "history": [],
         "model": None,
         "best": None,
+        "best_epoch": 0,
         "optimizer": None,
         "schedule": None,
         "finished": False,
+        "stop_reason": None,
         "rng": rng,
     }
 

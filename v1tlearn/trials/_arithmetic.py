@@ -124,8 +124,11 @@ def check_unit_ids(mouse: str, first: Any, other: Any) -> None:
     one, two = first._known_neuron_ids(mouse), other._known_neuron_ids(mouse)
     if one is None or two is None or len(one) != len(two) or np.array_equal(one, two):
         return
-    pairs = zip(one.tolist(), two.tolist(), strict=True)
-    place, (a, b) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+    pairs = list(zip(one.tolist(), two.tolist(), strict=True))
+    differ = [place for place, (a, b) in enumerate(pairs) if str(a) != str(b)]
+    if not differ:  # numbers of one, text of the other
+        return
+    place, (a, b) = differ[0], pairs[differ[0]]
     raise ValueError(
         f"mouse {mouse!r}: the unit ids differ, first at place {place}: {a!r} and {b!r}. Responses "
         "go together neuron by neuron: bring both to the same neurons in the same order, "

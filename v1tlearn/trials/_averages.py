@@ -10,6 +10,8 @@ import xarray as xr
 
 from v1tlearn.trials._view import View
 
+_COLUMNS = 512  # neurons that are summed at once
+
 
 def over_trials(responses: View) -> xr.DataArray:
     """Mean of each neuron over its trials, the neurons of all mice on one axis."""
@@ -64,10 +66,7 @@ def over_repeats(responses: View) -> View:
         _, first, codes = np.unique(images, return_index=True, return_inverse=True)
         order = np.argsort(first, kind="stable")
         codes, first = np.argsort(order)[codes], first[order]
-        values = responses.get(mouse)
-        means = [_nanmean(values[codes == image], axis=0) for image in range(len(first))]
-        dtype = np.result_type(values.dtype, np.float32)
-        sources[mouse] = np.stack(means).astype(dtype, copy=False)
+        sources[mouse] = _mean_of_groups(responses.get(mouse), codes)
         labels = responses._described(mouse).assign_coords(
             image_id=("trial", responses._mouse_image_ids(mouse))
         )
@@ -129,6 +128,28 @@ def _nanmean(values: np.ndarray, axis: int) -> np.ndarray:
     recorded = ~np.isnan(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.sum(values, axis=axis, where=recorded, dtype=np.float64) / recorded.sum(axis)
+
+
+def _mean_of_groups(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Means over the rows of each group, NaN left out: (rows, neurons) -> (groups, neurons)."""
+    order = np.argsort(codes, kind="stable")
+    counts = np.bincount(codes)
+    starts = np.cumsum(counts) - counts
+    means = np.empty((len(counts), values.shape[1]), np.result_type(values.dtype, np.float32))
+    for start in range(0, values.shape[1], _COLUMNS):
+        block = values[:, start : start + _COLUMNS]
+        sums = np.zeros((len(counts), block.shape[1]))
+        recorded = np.zeros(sums.shape, dtype=np.int64)
+        for repeat in range(counts.max()):  # all groups at once
+            of_group = np.flatnonzero(counts > repeat)
+            rows = block[order[starts[of_group] + repeat]].astype(np.float64)
+            is_recorded = ~np.isnan(rows)
+            rows[~is_recorded] = 0
+            sums[of_group] += rows
+            recorded[of_group] += is_recorded
+        with np.errstate(invalid="ignore"):
+            means[:, start : start + _COLUMNS] = sums / recorded
+    return means
 
 
 def _values(coord: Any) -> np.ndarray:

@@ -187,6 +187,12 @@ def _split_flat(
     fields: dict[str, Any], mouse_ids: Any, n_neurons: Mapping[str, int]
 ) -> tuple[dict[str, dict[str, Any]], CallForm]:
     stimuli = fields["stimuli"]
+    if hasattr(stimuli, "mouse_ids"):
+        raise TypeError(
+            f"stimuli is a view of {type(stimuli).__name__}, which bring their labels: give the "
+            "trials themselves, fit(trials) or predict(trials), or the array of one mouse, "
+            'trials.get("stimuli", "A").'
+        )
     if getattr(stimuli, "ndim", None) is None or not hasattr(stimuli, "shape"):
         raise TypeError(
             f"stimuli is a {type(stimuli).__name__}: expected an array (trials, channels, height, "

@@ -206,18 +206,18 @@ def _by_label(
 def _matching(wanted: Any, have: np.ndarray) -> tuple[np.ndarray, list[Any]]:
     """Mask of the wanted labels, and what of these is not there; text is compared as text."""
     text = have.dtype.kind in "USO"
-    labels = list(map(str, have.tolist())) if text else have.tolist()
+    labels = list(map(str, have.tolist())) if have.dtype.kind in "SO" else have.tolist()
     wanted = [str(w) if text else w for w in _as_list(wanted)]
     present = set(labels)
     missing = [w for w in wanted if not _is_in(w, present)]
     chosen = {w for w in wanted if _is_in(w, present)}
-    return np.fromiter((label in chosen for label in labels), bool, len(labels)), missing
+    return np.asarray([label in chosen for label in labels], dtype=bool), missing
 
 
 def _as_list(wanted: Any) -> list[Any]:
     if isinstance(wanted, xr.DataArray):
         wanted = wanted.values
-    if isinstance(wanted, np.ndarray | np.generic):
+    if hasattr(wanted, "tolist"):
         wanted = wanted.tolist()
     if isinstance(wanted, str | bytes) or not isinstance(wanted, Iterable):
         return [wanted]

@@ -72,6 +72,6 @@ def as_html(head: str, columns: Sequence[Column]) -> str:
     kind, _, rest = head.partition(":")
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     return (
-        f"<div><strong>{html.escape(kind)}</strong>:{html.escape(rest)}"
+        f'<div style="overflow-x: auto"><strong>{html.escape(kind)}</strong>:{html.escape(rest)}'
         f"{table if columns[0][1] else ''}</div>"
     )

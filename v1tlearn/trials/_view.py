@@ -173,11 +173,11 @@ class View:
         dict of str to ndarray of shape (n_neurons,)
             "neuron", the unit ids, "area", "layer", "animal_id", "session" and "scan"; any of them.
         """
-        mouse = str(mouse_id)
-        ids, recording = self._known_neuron_ids(mouse), self._recordings[mouse]
-        picked = self._neurons.get(mouse, slice(None))
-        found = {n: recording[n].values[picked] for n in NEURON_LABELS if n in recording.coords}
-        return found if ids is None else {"neuron": ids, **found}
+        ids = self._known_neuron_ids(str(mouse_id))
+        labels = {} if ids is None else {"neuron": np.asarray(ids)}
+        described = self._described(str(mouse_id))
+        names = [name for name in NEURON_LABELS if name in described.coords]
+        return labels | {name: np.asarray(described[name].values) for name in names}
 
     def positions(self, mouse_id: str) -> np.ndarray | None:
         """Cortical positions of a mouse's neurons.
@@ -317,7 +317,7 @@ class View:
             if wanted is not None:
                 keep &= pick_trials(name, wanted, self._trial_labels(name))
         view = self if keep.all() else self[keep]
-        if neuron is None and not of_neurons:
+        if not len(view) or (neuron is None and not of_neurons):
             return view._copy()
         ids = {mouse: view.neuron_ids(mouse) for mouse in view.mice}
         coords = {

@@ -103,24 +103,32 @@ class Responses(Arithmetic, View):
             If a mouse is missing, or has another number of trials or neurons.
         """
         rows = np.empty(len(like), dtype=np.int64)
-        for mouse in like.mice:
+        matrices = {}
+        for mouse, n_neurons in like.n_neurons.items():
             positions, _ = like.rows(mouse)
             if mouse not in values:
                 raise ValueError(
                     f"values of mouse {mouse!r} are missing: there are {list(values)}."
                 )
-            if len(values[mouse]) != len(positions):
+            matrix = np.asarray(values[mouse])
+            if len(matrix) != len(positions):
                 raise ValueError(
-                    f"mouse {mouse!r}: {len(values[mouse])} response vectors came for "
+                    f"mouse {mouse!r}: {len(matrix)} response vectors came for "
                     f"{len(positions)} trials."
                 )
-            if like.n_neurons[mouse] not in (0, np.shape(values[mouse])[1]):
+            if matrix.ndim != 2:
                 raise ValueError(
-                    f"mouse {mouse!r}: vectors of {np.shape(values[mouse])[1]} responses came for "
-                    f"{like.n_neurons[mouse]} neurons."
+                    f"mouse {mouse!r}: values have the shape {matrix.shape}, expected (trials, "
+                    "neurons)."
                 )
+            if n_neurons not in (0, matrix.shape[1]):
+                raise ValueError(
+                    f"mouse {mouse!r}: vectors of {matrix.shape[1]} responses came for {n_neurons} "
+                    "neurons: give one value per neuron, trial by trial of the same mice."
+                )
+            matrices[mouse] = matrix
             rows[positions] = np.arange(len(positions))
-        return cls(like, values, rows, name=name)
+        return cls(like, matrices, rows, name=name)
 
     @classmethod
     def open(cls, path: str | Path) -> Responses:

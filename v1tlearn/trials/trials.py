@@ -35,6 +35,8 @@ class Trials(View):
     """Trials of one or several mice on one axis: what estimators fit, score and predict.
 
     A view: slicing and preprocessing copy no data, and files are read when numbers are needed.
+    ``trials[indices]`` are trials by number, ``trials["A"]`` is one mouse as a `Dataset`; `sel`
+    selects trials and neurons by label.
 
     Parameters
     ----------
@@ -400,8 +402,9 @@ class Trials(View):
         return xr.DataTree.from_dict(tree)
 
     def _title(self) -> str:
-        steps = [type(step).__name__.removesuffix("Step") for step in self._steps]
-        return super()._title() + (f", preprocessed ({', '.join(steps)})" if steps else "")
+        steps = len(self._steps)
+        told = f", {steps} preprocessing step{'s' if steps > 1 else ''}" if steps else ""
+        return super()._title() + told
 
     def _details_shown(self) -> list[Column]:
         shapes, behavior = [], []

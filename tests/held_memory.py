@@ -1,0 +1,24 @@
+"""How much memory tensors hold, counted and not measured: the same on every machine."""
+
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class HeldMemory(TorchDispatchMode):
+    """Notes the most bytes that tensors made within it hold at a time, in this thread."""
+
+    def __init__(self):
+        super().__init__()
+        self.most, self._storages = 0, {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self._storages[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self._storages = {k: v for k, v in self._storages.items() if not v[0].expired()}
+        self.most = max(self.most, sum(size for _, size in self._storages.values()))
+        return out

@@ -1,0 +1,164 @@
+"""An engineer with a torch module: the code of docs/your_own_core.rst, and what it says of it."""
+
+import contextlib
+import io
+import pickle
+import re
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+
+import v1tlearn as v1
+from v1tlearn.estimators.base import EncodingRegressor
+from v1tlearn.inspection import receptive_fields
+
+PAGE = Path(__file__).parents[2] / "docs" / "your_own_core.rst"
+
+
+def blocks(kind):
+    """Blocks of the page of one language, in their order."""
+    found = re.findall(
+        rf"^\.\. code-block:: {kind}\n(?:   :.*\n)*\n((?:   .*\n|\n)+)", PAGE.read_text(), re.M
+    )
+    return [textwrap.dedent(block).strip() for block in found]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A module with the code of the page, run in an empty folder, and what it printed."""
+    module = ModuleType("code_of_your_own_core")
+    sys.modules[module.__name__] = module  # where pickle finds the classes
+    printed = io.StringIO()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with contextlib.chdir(tmp_path_factory.mktemp("page")), contextlib.redirect_stdout(printed):
+        exec("\n".join(blocks("python")), module.__dict__)
+    yield module, printed.getvalue()
+    torch.set_num_threads(threads)
+    del sys.modules[module.__name__]
+
+
+@pytest.fixture(scope="module")
+def model(page):
+    return page[0].model
+
+
+@pytest.fixture(scope="module")
+def test(page):
+    return page[0].test
+
+
+def test_the_page_prints_what_it_shows(page):
+    assert page[1].split() == "\n".join(blocks("none")).split()
+
+
+def test_it_learns(page, model, test):
+    untrained = page[0].EnergyRegressor(max_epochs=0, random_state=0).fit(page[0].train)
+    assert model.score(test) > untrained.score(test) + 0.03
+    assert model.history_[-1]["loss"] < model.history_[0]["loss"]
+
+
+def test_it_is_cloned_and_pickled(page, model, test):
+    assert clone(model).get_params() == model.get_params()
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(test).get("A"), model.predict(test).get("A"))
+
+
+def test_its_parameters_are_checked_like_others(page):
+    module, _ = page
+    with pytest.raises(TypeError, match=r"EnergyRegressor has no parameter 'pairs'.*n_pairs"):
+        module.EnergyRegressor(pairs=3)
+    with pytest.raises(ValueError, match="The 'kernel' parameter of EnergyRegressor must be"):
+        module.EnergyRegressor(kernel=0).fit(module.train)
+
+
+def test_it_is_transferred_combined_and_mapped(page, model, test):
+    module, _ = page
+    one = module.train.sel(mouse_id="A")
+    for freeze in (True, False):
+        moved = model.transfer(one, freeze, max_epochs=1)
+        kept = torch.equal(moved.module_.core.filters.weight, model.module_.core.filters.weight)
+        assert kept == freeze
+    template = clone(model).set_params(max_epochs=1)
+    ensemble = v1.EnsembleRegressor(template, n_candidates=2, n_members=2, random_state=0)
+    assert np.isfinite(ensemble.fit(module.train).score(test))
+    assert receptive_fields(model, 20)["A"].sizes["neuron"] == 30
+
+
+def test_a_list_of_parts_saves_memory_as_the_page_says(page):
+    module, _ = page
+
+    class Frugal(module.EnergyCore):
+        def checkpointed_parts(self):
+            return [self.filters]
+
+    @dataclass(eq=False, repr=False, kw_only=True)
+    class FrugalRegressor(module.EnergyRegressor):
+        def _make_core(self, input_shape, n_behaviors, behavior_mode):
+            return Frugal(input_shape, self.n_pairs, self.kernel, self.core_l1)
+
+    one = module.train.sel(mouse_id="A")
+    fits = [
+        FrugalRegressor(max_epochs=1, random_state=0, checkpoint_activations=again).fit(one)
+        for again in (True, False)
+    ]
+    weights = [fit.module_.core.filters.weight for fit in fits]
+    torch.testing.assert_close(*weights)
+
+
+# ------------------------------------------------------------------------ what a core may lack
+
+
+def regressor(core):
+    """A model of a core that is made of the shape of its input."""
+
+    @dataclass(eq=False, repr=False, kw_only=True)
+    class Own(EncodingRegressor):
+        def _make_core(self, input_shape, n_behaviors, behavior_mode):
+            return core(input_shape)
+
+    return Own(max_epochs=1, device="cpu")
+
+
+class Bare(torch.nn.Conv2d):
+    def __init__(self, input_shape):
+        super().__init__(input_shape[0], 2, 3)
+
+
+class Flat(Bare):
+    """A core with the names, whose maps are said to be flat."""
+
+    def __init__(self, input_shape):
+        super().__init__(input_shape)
+        self.input_shape, self.output_shape = input_shape, (2,)
+
+    def penalty(self):
+        return 0.0
+
+    def mouse_parameters(self):
+        return []
+
+
+@pytest.mark.parametrize(
+    ("core", "error", "message"),
+    [
+        (Bare, TypeError, "a Bare without input_shape, output_shape, penalty and mouse_parameters"),
+        (lambda shape: None, TypeError, "_make_core gave a NoneType: expected a Module"),
+        (Flat, ValueError, r"output_shape of Flat is \(2,\): expected the channels"),
+    ],
+)
+def test_cores_that_lack_something(core, error, message, page):
+    with pytest.raises(error, match=message):
+        regressor(core).fit(page[0].train)
+
+
+def test_an_estimator_without_a_core(page):
+    with pytest.raises(NotImplementedError, match=r"EncodingRegressor has no core.*_make_core"):
+        EncodingRegressor(max_epochs=1).fit(page[0].train)

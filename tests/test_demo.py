@@ -1,0 +1,140 @@
+"""The demo, run as `make demo` runs it, and the snippet of the README."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import pytest
+
+import v1tlearn as v1
+from v1tlearn.metrics import single_trial_correlation
+
+ROOT = Path(__file__).parents[1]
+MODELS = ["LN", "CNN", "ViT", "V1T"]
+COLUMNS = ["single-trial correlation", "correlation to average", "share of the oracle"]
+
+
+def run(*options):
+    """Lines of the demo."""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "examples" / "demo.py"), *options],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    return result.stdout.splitlines()
+
+
+def tables(lines):
+    """Names of the rows of each table that was printed, and their shares of the oracle."""
+    heads = [i for i, line in enumerate(lines) if line.split() == " ".join(COLUMNS).split()]
+    found = []
+    for head in heads:
+        rows = [line.split() for line in lines[head + 1 :]]
+        end = next(i for i, row in enumerate(rows) if row[0] == "oracle") + 1
+        found.append({row[0]: float(row[-1].rstrip("%")) / 100 for row in rows[:end]})
+    return found
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """Lines and folder of the demo at its smallest."""
+    output = tmp_path_factory.mktemp("demo")
+    return run("--quick", "--output", str(output)), output
+
+
+def test_it_tells_from_the_start_what_it_does(quick):
+    lines, _ = quick
+    assert "importing PyTorch" in lines[0]
+    done = [line for line in lines if line.endswith(" ...")]
+    order = [re.sub(r"^ *\d+ s  (.*) \.\.\.$", r"\1", line) for line in done]
+    assert order[1] == "simulating two mice"
+    assert [text for text in order if text.startswith("fitting")] == [
+        f"fitting {m}" for m in MODELS
+    ]
+    assert order[-1] == "drawing"
+
+
+def test_every_epoch_has_a_line(quick):
+    lines, output = quick
+    for name in MODELS:
+        printed = [line for line in lines if line.lstrip().startswith(f"{name} epoch")]
+        model = getattr(v1, f"{name}Regressor").load(output / "models" / name)
+        assert len(printed) == len(model.history_)
+        for line, record in zip(printed, model.history_, strict=True):
+            assert line.endswith(f"{record['validation_correlation']:.3f}")
+
+
+def test_a_first_table_comes_before_the_transformers(quick):
+    lines, _ = quick
+    first, last = tables(lines)
+    assert list(first) == ["LN", "CNN", "oracle"]
+    assert list(last) == [*MODELS, "oracle"]
+    assert first == {name: last[name] for name in first}
+    spent = [i for i, line in enumerate(lines) if line.startswith("Processor time so far")]
+    assert len(spent) == 2
+    assert spent[0] < next(i for i, line in enumerate(lines) if "fitting ViT" in line)
+
+
+def test_the_table_on_disk_scores_the_models_on_disk(quick):
+    lines, output = quick
+    table = pd.read_csv(output / "scores.csv", index_col="model")
+    assert list(table.index) == [*MODELS, "oracle"]
+    assert list(table.columns) == COLUMNS
+    assert table.loc["oracle", "share of the oracle"] == 1
+    test = v1.Trials.open(output / "recordings.nc").sel(tier="test")
+    for name in MODELS:
+        model = getattr(v1, f"{name}Regressor").load(output / "models" / name)
+        reached = single_trial_correlation(test.responses, model.predict(test))
+        np.testing.assert_allclose(table.loc[name, COLUMNS[0]], reached, rtol=1e-4)
+        assert abs(tables(lines)[1][name] - table.loc[name, COLUMNS[2]]) < 0.001
+
+
+def test_the_figure_is_readable_at_the_width_of_a_page(quick):
+    picture = matplotlib.image.imread(quick[1] / "demo.png")
+    height, width, _ = picture.shape
+    assert width >= 1400
+    assert height <= width
+    assert picture[..., :3].std() > 0.05  # something is drawn
+
+
+def test_unknown_sizes_are_refused():
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "demo.py"), "--quick", "--full"],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2
+    assert "not allowed with" in result.stderr
+
+
+@pytest.mark.slow
+def test_the_default_form_finds_most_of_what_can_be_found(tmp_path):
+    lines = run("--output", str(tmp_path))
+    first, last = tables(lines)
+    assert list(first) == ["LN", "CNN", "oracle"]
+    assert 0.2 < last["LN"] < last["CNN"] < 1
+    assert last["LN"] < last["V1T"] < 1
+    assert last["ViT"] > 0.2
+    assert max(last[name] for name in MODELS) > 0.4
+
+
+def test_the_readme_states_what_its_snippet_prints(capsys):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## In a few lines")[2].partition("\n## ")[0]
+    code, printed = re.search(r"```python\n(.*?)```\n+```\n(.*?)```", section, re.DOTALL).groups()
+    exec(compile(code, "README.md", "exec"), {})
+    number = r"-?\d+\.\d+"
+    stated, found = printed.strip(), capsys.readouterr().out.strip()
+    assert re.sub(number, "#", found) == re.sub(number, "#", stated)
+    # Rounding differs between processors, and training amplifies it; a mean over all neurons
+    # and test trials stays within some thousandths, and this within one of its printed digits.
+    for a, b in zip(re.findall(number, found), re.findall(number, stated), strict=True):
+        assert abs(float(a) - float(b)) <= 0.0151

@@ -1,0 +1,212 @@
+"""What is shipped, under which versions, and what the forge is told to run."""
+
+import os
+import platform
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+URLS = runpy.run_path(str(ROOT / "v1tlearn" / "_urls.py"))
+BUILD = """
+import sys
+from setuptools import build_meta
+out = sys.argv[1]  # which the builds overwrite
+build_meta.build_sdist(out)
+build_meta.build_wheel(out)
+"""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Wheel and source distribution of what is in the folder now, and the wheel's metadata."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    unbuilt = shutil.ignore_patterns("__pycache__", "*.so", "*.pyd")
+    shutil.copytree(ROOT / "v1tlearn", source / "v1tlearn", ignore=unbuilt)
+    # Without a compiler: that the kernels are built has a test of its own.
+    environment = {**os.environ, "CC": "no-compiler", "PYTHONWARNINGS": "ignore"}
+    result = subprocess.run(
+        [sys.executable, "-c", BUILD, str(out)],
+        cwd=source,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    (wheel,) = out.glob("*.whl")
+    (sdist,) = out.glob("*.tar.gz")
+    with zipfile.ZipFile(wheel) as archive:
+        in_wheel = set(archive.namelist())
+        (metadata,) = (name for name in in_wheel if name.endswith(".dist-info/METADATA"))
+        metadata = Parser().parsestr(archive.read(metadata).decode())
+    with tarfile.open(sdist) as archive:
+        in_sdist = {name.partition("/")[2] for name in archive.getnames()}
+    return in_wheel, in_sdist, metadata
+
+
+def test_both_distributions_hold_every_module_and_say_that_they_are_typed(built):
+    in_wheel, in_sdist, metadata = built
+    modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "v1tlearn").rglob("*.py")}
+    for names in (in_wheel, in_sdist):
+        assert modules <= names
+        assert "v1tlearn/py.typed" in names
+        assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
+    assert "Typing :: Typed" in metadata.get_all("Classifier")
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="no kernels are built here"
+)
+def test_the_source_distribution_holds_all_that_the_kernels_are_built_from(built):
+    _, in_sdist, _ = built
+    sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "v1tlearn" / "nn").glob("*.[ch]")}
+    assert sources <= in_sdist
+
+
+def test_the_addresses_of_the_project_come_from_one_place(built):
+    *_, metadata = built
+    stated = dict(line.split(", ", 1) for line in metadata.get_all("Project-URL"))
+    assert stated["Source"] == URLS["REPOSITORY_URL"]
+    assert stated["Documentation"] == URLS["DOCS_URL"]
+    assert all(address.startswith(tuple(URLS.values())[-2:]) for address in stated.values())
+
+
+def requirements(metadata):
+    """One entry per package and extra."""
+    return [Requirement(text) for text in metadata.get_all("Requires-Dist")]
+
+
+def pinned(path):
+    lines = (line.partition("#")[0].strip() for line in path.read_text().splitlines())
+    return {name.lower(): Version(v) for name, _, v in (x.partition("==") for x in lines if x)}
+
+
+def test_the_lowest_versions_are_the_lower_bounds(built):
+    lowest = pinned(ROOT / "constraints-lowest.txt")
+    bounds = {}
+    for requirement in requirements(built[2]):
+        (bound,) = requirement.specifier
+        assert bound.operator == ">=", f"no plain lower bound: {requirement}"
+        if str(requirement.marker) != 'extra == "docs"':  # the site is built with tested versions
+            bounds[requirement.name.lower()] = Version(bound.version)
+    assert lowest == bounds
+
+
+def test_the_tested_versions_are_within_the_bounds(built):
+    tested = pinned(ROOT / "constraints.txt")
+    for requirement in requirements(built[2]):
+        name = requirement.name.lower()
+        assert name in tested, f"constraints.txt has no version of {name}"
+        assert requirement.specifier.contains(tested[name]), f"{requirement}: {tested[name]}"
+
+
+def load(path):
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def workflow():
+    """The one workflow; YAML 1.1 reads the key `on` as True."""
+    (path,) = (ROOT / ".github" / "workflows").glob("*.yml")
+    return load(path)
+
+
+def test_the_workflow_runs_ci_on_three_systems_with_lowest_and_highest_versions():
+    job = workflow()["jobs"]["ci"]
+    matrix = job["strategy"]["matrix"]
+    assert {name.partition("-")[0] for name in matrix["system"]} == {"ubuntu", "macos", "windows"}
+    assert set(matrix["versions"]) == {"lowest", "highest"}
+    constraints = {entry["versions"]: entry["constraints"] for entry in matrix["include"]}
+    assert constraints["highest"] == ""
+    assert (ROOT / constraints["lowest"]).is_file()
+    assert constraints["lowest"] != constraints["tested"] == "constraints.txt"
+    assert job["env"]["CONSTRAINTS"] == "${{ matrix.constraints }}"
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["bash .ci/run"]
+    assert (ROOT / ".ci" / "run").is_file()
+
+
+def test_the_lowest_python_of_the_workflow_is_the_one_that_setup_asks_for(built):
+    entries = workflow()["jobs"]["ci"]["strategy"]["matrix"]["include"]
+    pythons = {entry["versions"]: Version(entry["python"]) for entry in entries}
+    assert built[2]["Requires-Python"] == f">={pythons['lowest']}"
+    assert pythons["highest"] > pythons["lowest"]
+
+
+def test_the_workflow_may_only_read_and_names_the_version_of_every_action():
+    flow = workflow()
+    assert flow["permissions"] == {"contents": "read"}
+    assert "pull_request_target" not in flow[True]
+    for job in flow["jobs"].values():
+        assert "permissions" not in job
+        assert job["timeout-minutes"] > 0
+        for step in job["steps"]:
+            if "uses" in step:
+                assert re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"])
+            # What strangers write must not become part of a command.
+            assert "${{" not in step.get("run", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "constraint"),
+    [
+        ([], ".venv", "-c constraints.txt "),
+        (["CONSTRAINTS=constraints-lowest.txt"], ".venv-lowest", "-c constraints-lowest.txt "),
+        (["CONSTRAINTS="], ".venv-highest", ""),
+    ],
+)
+def test_every_set_of_versions_has_an_environment_of_its_own(given, environment, constraint):
+    if shutil.which("make") is None:
+        pytest.skip("needs make")
+    target = f"{environment}/.installed-test"
+    plan = subprocess.run(
+        ["make", "--no-print-directory", "-n", "-W", "setup.py", "test", *given],
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if k not in ("CONSTRAINTS", "MAKEFLAGS")},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    (install,) = re.findall(r"(\S+) -m pip install --quiet +(.*)-e", plan)
+    assert Path(install[0]).parts[0] == environment
+    assert install[1].strip() == constraint.strip()
+    assert f"touch {target}" in plan
+
+
+ISSUE_FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
+KINDS = {"markdown", "textarea", "input", "dropdown", "checkboxes"}
+
+
+@pytest.mark.parametrize("path", ISSUE_FORMS, ids=lambda path: path.stem)
+def test_issue_forms_are_what_the_forge_expects(path):
+    form = load(path)
+    if path.stem == "config":
+        assert set(form) <= {"blank_issues_enabled", "contact_links"}
+        return
+    assert {"name", "description", "body"} <= set(form) <= {"name", "description", "labels", "body"}
+    ids = [field["id"] for field in form["body"] if field["type"] != "markdown"]
+    assert len(ids) == len(set(ids)) > 0
+    for field in form["body"]:
+        assert field["type"] in KINDS
+        assert field["attributes"].get("label" if field["type"] != "markdown" else "value")
+    assert any(field.get("validations", {}).get("required") for field in form["body"])
+
+
+def test_there_are_forms_for_wrong_missing_and_unclear():
+    assert {path.stem for path in ISSUE_FORMS} == {
+        "bug_report",
+        "config",
+        "documentation",
+        "feature_request",
+    }

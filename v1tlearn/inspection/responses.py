@@ -1,0 +1,261 @@
+"""Predicted against recorded responses, on the same axes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from v1tlearn.inspection._drawing import legend_above, named, only_axes
+from v1tlearn.inspection.colors import figure_colors
+from v1tlearn.inspection.scores import same_axes
+from v1tlearn.trials import Responses, Trials
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_NAME = "PredictionDisplay"
+
+
+class PredictionDisplay:
+    """Predicted against recorded responses: recorded to the right, predicted upwards, one scale.
+
+    `from_estimator` makes one of fitted models, `from_predictions` of what they predicted.
+
+    Parameters
+    ----------
+    recorded : array of shape (n,)
+        Recorded responses in their unit; NaN where not recorded.
+    predicted : dict of str to array of shape (n,)
+        Per model its predictions of them.
+    units : str, default="a.u."
+        Of both.
+    title : str, default=""
+        Whose responses they are.
+    colors : dict of str to str, optional
+        Per model; by default those of `model_color`.
+
+    Attributes
+    ----------
+    ax_ : Axes
+        After `plot`.
+    figure_ : Figure
+
+    Raises
+    ------
+    ValueError
+        If there is no model, or as many predictions as responses did not come.
+
+    Examples
+    --------
+    >>> from v1tlearn.inspection import PredictionDisplay
+    >>> display = PredictionDisplay([0.0, 1.0, 4.0], {"CNN": [0.5, 1.5, 3.0]}, units="spikes")
+    >>> sorted(display.predicted)
+    ['CNN']
+    """
+
+    def __init__(
+        self,
+        recorded: Any,
+        predicted: Mapping[str, Any],
+        *,
+        units: str = "a.u.",
+        title: str = "",
+        colors: Mapping[str, str] | None = None,
+    ) -> None:
+        self.recorded = np.asarray(recorded, dtype=float).reshape(-1)
+        self.predicted = {
+            str(name): np.asarray(values, dtype=float).reshape(-1)
+            for name, values in predicted.items()
+        }
+        if not self.predicted:
+            raise ValueError("predicted is empty: expected at least one model.")
+        for name, values in self.predicted.items():
+            if len(values) != len(self.recorded):
+                raise ValueError(
+                    f"{name!r}: {len(values)} predictions came for {len(self.recorded)} recorded "
+                    "responses."
+                )
+        self.units, self.title = units, title
+        self.colors = dict(colors or figure_colors(self.predicted))
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimators: Any,
+        trials: Trials,
+        *,
+        mouse_id: str | None = None,
+        neuron: Any = None,
+        average: bool = True,
+        ax: Axes | None = None,
+        scatter_kw: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Predict trials with fitted models, and draw.
+
+        Parameters
+        ----------
+        estimators : estimator, sequence of estimators or dict of str to estimator
+            Fitted.
+        trials : Trials
+            With responses.
+        mouse_id, neuron, average
+            Of `from_predictions`.
+        ax, scatter_kw
+            Of `plot`.
+
+        Returns
+        -------
+        PredictionDisplay
+        """
+        if not isinstance(trials, Trials):
+            raise TypeError(
+                f"trials is a {type(trials).__name__}: expected Trials; predictions go to "
+                "PredictionDisplay.from_predictions."
+            )
+        mouse = _one_mouse(trials, mouse_id)
+        trials = trials.sel(mouse_id=mouse)
+        predictions = {name: e.predict(trials) for name, e in named(estimators).items()}
+        return cls.from_predictions(
+            trials.responses,
+            predictions,
+            neuron=neuron,
+            average=average,
+            ax=ax,
+            scatter_kw=scatter_kw,
+        )
+
+    @classmethod
+    def from_predictions(
+        cls,
+        y_true: Responses,
+        predictions: Responses | Mapping[str, Responses],
+        *,
+        mouse_id: str | None = None,
+        neuron: Any = None,
+        average: bool = True,
+        ax: Axes | None = None,
+        scatter_kw: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Draw predictions against what was recorded, of one mouse.
+
+        Parameters
+        ----------
+        y_true : Responses
+            Recorded.
+        predictions : Responses, or dict of str to Responses
+            Of the same trials; per model where there are several.
+        mouse_id : str, optional
+            Whose responses; not needed where there is one mouse.
+        neuron : optional
+            Unit id of one neuron; without ids its place. By default all neurons are in one figure.
+        average : bool, default=True
+            A dot per image, the mean over its repeats; otherwise a dot per trial.
+        ax, scatter_kw
+            Of `plot`.
+
+        Returns
+        -------
+        PredictionDisplay
+
+        Raises
+        ------
+        TypeError, ValueError
+            If these are no `Responses` of the same trials, or mouse or neuron are unknown.
+        """
+        models = {"model": predictions} if isinstance(predictions, Responses) else predictions
+        for name, values in {"y_true": y_true, **models}.items():
+            if not isinstance(values, Responses):
+                raise TypeError(
+                    f"{name} is a {type(values).__name__}: expected Responses, as trials.responses "
+                    "and predict(trials) give them; arrays go to PredictionDisplay(...)."
+                )
+            if not np.array_equal(values.mouse_ids, y_true.mouse_ids):
+                raise ValueError(
+                    f"{name}: {len(values)} predictions of the mice {values.mice} came for "
+                    f"{len(y_true)} responses of {y_true.mice}: expected the same trials."
+                )
+        mouse = _one_mouse(y_true, mouse_id)
+        recorded = _table(y_true, mouse, neuron)
+        # means are over the same repeats
+        tables = {
+            name: np.where(np.isnan(recorded), np.nan, _table(model, mouse, neuron))
+            for name, model in models.items()
+        }
+        if average:
+            recorded = _means(recorded, y_true, mouse)
+            tables = {name: _means(values, y_true, mouse) for name, values in tables.items()}
+        title = f"Mouse {mouse}" + ("" if neuron is None else f", neuron {neuron}")
+        units = str(y_true[mouse].attrs.get("units", "a.u."))
+        display = cls(recorded, tables, units=units, title=title)
+        return display.plot(ax, scatter_kw=scatter_kw)
+
+    def plot(self, ax: Axes | None = None, *, scatter_kw: Mapping[str, Any] | None = None) -> Self:
+        """Draw a dot per response, both axes alike, and the line where they are equal.
+
+        Parameters
+        ----------
+        ax : Axes, optional
+            A new figure by default.
+        scatter_kw : dict, optional
+            Of the dots, as `matplotlib.axes.Axes.scatter` takes it.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib, the extra `plot`.
+        """
+        self.ax_, self.figure_ = only_axes(ax, _NAME, (4.0, 4.2))
+        crowd = 0.5 if len(self.recorded) <= 500 else 0.15
+        style = {"s": 18, "alpha": crowd, "linewidths": 0, **(scatter_kw or {})}
+        for name, values in self.predicted.items():
+            color = {"color": self.colors[name]}
+            self.ax_.scatter(self.recorded, values, label=name, **color | style)
+        same_axes(self.ax_, np.concatenate([self.recorded, *self.predicted.values()]))
+        self.ax_.set(xlabel=f"recorded ({self.units})", ylabel=f"predicted ({self.units})")
+        # the legend keeps the place between
+        several = len(self.predicted) > 1
+        self.ax_.set_title(self.title, pad=18 if several else None)
+        if several:
+            legend_above(self.ax_)
+        return self
+
+
+def _one_mouse(view: Trials | Responses, mouse_id: str | None) -> str:
+    mice = view.mice
+    if mouse_id is None and len(mice) > 1:
+        raise ValueError(f"there are the mice {mice}: name one, mouse_id={mice[0]!r}.")
+    mouse = mice[0] if mouse_id is None else str(mouse_id)
+    if mouse not in mice:
+        raise ValueError(f"unknown mouse {mouse!r}: the trials are of {mice}.")
+    return mouse
+
+
+def _table(responses: Responses, mouse: str, neuron: Any) -> np.ndarray:
+    """Responses (trials, neurons) of one mouse, of one neuron where it is named."""
+    values = responses.get(mouse)
+    if neuron is None:
+        return values
+    ids = responses.neuron_labels(mouse).get("neuron", np.arange(values.shape[1]))
+    at = np.flatnonzero(ids == neuron)
+    if len(at) != 1:
+        raise ValueError(
+            f"mouse {mouse!r} has no neuron {neuron!r}: unit ids go from {ids[0]} to {ids[-1]}."
+        )
+    return values[:, at]
+
+
+def _means(values: np.ndarray, responses: Responses, mouse: str) -> np.ndarray:
+    """Means over the repeats of every image, (images * neurons,), of what was recorded."""
+    images = responses.image_ids[responses.rows(mouse)[0]]
+    _, number = np.unique(images, return_inverse=True)
+    total = np.zeros((number.max() + 1, values.shape[1]))
+    count = np.zeros_like(total)
+    np.add.at(total, number, np.nan_to_num(values))
+    np.add.at(count, number, ~np.isnan(values))
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan).ravel()

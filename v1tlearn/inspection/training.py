@@ -1,0 +1,225 @@
+"""How a fitted model, or several, came about: losses and validation correlation by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from v1tlearn.inspection._drawing import axes_for, last_step, legend_above, named
+from v1tlearn.inspection.colors import figure_colors, shades
+
+if TYPE_CHECKING:
+    pass
+
+_NAME = "TrainingDisplay"
+
+
+class TrainingDisplay:
+    """Training curves: losses above, validation correlation below, by epoch.
+
+    `from_estimator` makes one of fitted models.
+
+    Parameters
+    ----------
+    histories : dict of str to list of dict
+        Per model one record per epoch, as in `history_`: "epoch", "loss", "lr" and, with
+        validation, "validation_loss" and "validation_correlation".
+    colors : dict of str to str, optional
+        Per model; by default those of `model_color`, in shades where models bear one name.
+
+    Attributes
+    ----------
+    kept_ : dict of str to int
+        Per model the epoch whose weights it keeps: that of the highest validation correlation, or
+        the last without validation.
+    lr_drops_ : dict of str to list of int
+        Per model the epochs from which on its learning rate was lower than before.
+    axes_ : ndarray of shape (2,)
+        The axes of loss and correlation; after `plot`. One only, where no model was validated.
+    figure_ : Figure
+    lines_ : dict of str to list of Line2D
+        Per model its lines: training loss, validation loss, validation correlation.
+
+    Raises
+    ------
+    ValueError
+        If there is no model, or one has no epochs.
+
+    See Also
+    --------
+    ScoreDisplay : What the models reached.
+
+    Examples
+    --------
+    >>> from v1tlearn.inspection import TrainingDisplay
+    >>> records = [{"epoch": 1, "loss": 2.0, "lr": 0.01, "validation_loss": 2.1,
+    ...             "validation_correlation": 0.1},
+    ...            {"epoch": 2, "loss": 1.5, "lr": 0.01, "validation_loss": 1.9,
+    ...             "validation_correlation": 0.2},
+    ...            {"epoch": 3, "loss": 1.2, "lr": 0.003, "validation_loss": 2.0,
+    ...             "validation_correlation": 0.15}]
+    >>> display = TrainingDisplay({"CNN": records})
+    >>> display.kept_, display.lr_drops_
+    ({'CNN': 2}, {'CNN': [3]})
+    """
+
+    def __init__(
+        self,
+        histories: Mapping[str, Sequence[Mapping[str, float]]],
+        *,
+        colors: Mapping[str, str] | None = None,
+    ) -> None:
+        if not histories:
+            raise ValueError("histories is empty: expected at least one model.")
+        self.histories = {str(name): list(records) for name, records in histories.items()}
+        for name, records in self.histories.items():
+            if not records:
+                raise ValueError(
+                    f"{name!r} has no epochs to show: it was not trained here (max_epochs=0, or "
+                    "opened from published code)."
+                )
+        self.colors = dict(colors or figure_colors(self.histories))
+        self.kept_ = {name: _kept(records) for name, records in self.histories.items()}
+        self.lr_drops_ = {name: _drops(records) for name, records in self.histories.items()}
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimators: Any,
+        *,
+        ax: Any = None,
+        line_kw: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Draw the training of fitted models.
+
+        Parameters
+        ----------
+        estimators : estimator, sequence of estimators or dict of str to estimator
+            Fitted. Of an ensemble all members are shown, in shades of its colour, the best first;
+            of a Pipeline its model; of a search the best estimator.
+        ax, line_kw
+            Of `plot`.
+
+        Returns
+        -------
+        TrainingDisplay
+        """
+        models = named(estimators)
+        colors = figure_colors(models)
+        histories, of_members = {}, {}
+        for name, estimator in models.items():
+            model = last_step(estimator)
+            if not hasattr(model, "estimators_"):
+                histories[name], of_members[name] = model.history_, colors[name]
+                continue
+            members = {f"{name}, member {i}": m for i, m in enumerate(model.estimators_, 1)}
+            histories |= {label: member.history_ for label, member in members.items()}
+            tones = shades(colors[name], len(members))
+            of_members |= dict(zip(members, tones, strict=True))
+        return cls(histories, colors=of_members).plot(ax, line_kw=line_kw)
+
+    def plot(self, ax: Any = None, *, line_kw: Mapping[str, Any] | None = None) -> Self:
+        """Draw the curves.
+
+        The epoch whose weights are kept is a dot on every validation curve; the first epoch after
+        every drop of the learning rate is a tick at the bottom, in the colour of its model.
+
+        Parameters
+        ----------
+        ax : sequence of two Axes, optional
+            For the losses and for the correlation; a single one where no model was validated. A
+            new figure by default.
+        line_kw : dict, optional
+            Of all lines, as `matplotlib.axes.Axes.plot` takes it.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib, the extra `plot`.
+        """
+        validated = any("validation_correlation" in r[-1] for r in self.histories.values())
+        n = 1 + validated
+        self.axes_, self.figure_ = axes_for(ax, n, _NAME, (n, 1), (5.0, 2.4 * n + 0.2), sharex=True)  # type: np.ndarray, Figure
+        self.lines_ = {name: self._draw(name, line_kw or {}) for name in self.histories}
+        losses = self.axes_[0]
+        losses.set_ylabel("Poisson loss\nper response")
+        if validated:
+            self.axes_[1].set_ylabel("validation\ncorrelation")
+        self.axes_[-1].set_xlabel("epoch")
+        self.axes_[-1].xaxis.get_major_locator().set_params(integer=True)
+        for axis in self.axes_:
+            axis.spines[["top", "right"]].set_visible(False)
+        self._legend(losses, validated)
+        return self
+
+    def _draw(self, name: str, line_kw: Mapping[str, Any]) -> list[Any]:
+        records = self.histories[name]
+        epochs = [record["epoch"] for record in records]
+        style = {"color": self.colors[name], "lw": 1.5, **line_kw}
+        kept = self.kept_[name] - epochs[0]
+        lines = [self.axes_[0].plot(epochs, _column(records, "loss"), label=name, **style)[0]]
+        for axis, key, dashes in (
+            (self.axes_[0], "validation_loss", {"ls": "--"}),
+            (self.axes_[-1], "validation_correlation", {}),
+        ):
+            values = _column(records, key)
+            if np.isnan(values).all():
+                continue
+            lines += axis.plot(epochs, values, label=f"_{name}", **style | dashes)
+            axis.plot(
+                epochs[kept], values[kept], "o", color=style["color"], ms=5, label=f"_{name}, kept"
+            )
+        for axis in self.axes_ if self.lr_drops_[name] else ():
+            axis.plot(
+                self.lr_drops_[name],
+                np.zeros(len(self.lr_drops_[name])),
+                "|",
+                transform=axis.get_xaxis_transform(),
+                color=style["color"],
+                ms=10,
+                mew=1.5,
+                clip_on=False,
+                label=f"_{name}, lr drops",
+            )
+        return lines
+
+    def _legend(self, axis: Any, validated: bool) -> None:
+        """Models by colour, and what the marks mean, above the axes where no data are."""
+        from matplotlib.lines import Line2D
+
+        models = [Line2D([], [], color=c, lw=2, label=name) for name, c in self.colors.items()]
+        grey, marks = {"color": "0.4", "lw": 1.5}, []
+        if validated:
+            marks = [
+                Line2D([], [], label="training", **grey),
+                Line2D([], [], ls="--", label="validation", **grey),
+                Line2D([], [], marker="o", ms=5, ls="", color="0.4", label="kept"),
+            ]
+        if any(self.lr_drops_.values()):
+            marks.append(
+                Line2D([], [], marker="|", ms=10, mew=1.5, ls="", color="0.4", label="lr drop")
+            )
+        if marks:
+            axis.add_artist(legend_above(axis, marks))
+        legend_above(axis, models, lines_up=bool(marks))
+
+
+def _column(records: Sequence[Mapping[str, float]], key: str) -> np.ndarray:
+    return np.array([record.get(key, np.nan) for record in records], dtype=float)
+
+
+def _kept(records: Sequence[Mapping[str, float]]) -> int:
+    scores = _column(records, "validation_correlation")
+    best = len(records) - 1 if np.isnan(scores).all() else int(np.nanargmax(scores))
+    return int(records[best]["epoch"])
+
+
+def _drops(records: Sequence[Mapping[str, float]]) -> list[int]:
+    rates = _column(records, "lr")
+    return [int(records[i + 1]["epoch"]) for i in np.flatnonzero(np.diff(rates) < 0)]

@@ -1,0 +1,103 @@
+"""What the log tells of a training run: drops of the learning rate, the end, and what was kept."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from v1tlearn.training.memory import InsufficientMemoryError
+from v1tlearn.training.schedule import Verdict
+
+logger = logging.getLogger("v1tlearn")
+
+
+def log_verdict(
+    name: str, state: dict[str, Any], verdict: Verdict, lr: tuple[float, float]
+) -> None:
+    """Tell what a schedule changed after an epoch, if it did.
+
+    Parameters
+    ----------
+    name : str
+        Of the model.
+    state : dict
+        After the epoch.
+    verdict : Verdict
+    lr : (float, float)
+        Learning rate before and after.
+    """
+    changes = []
+    if lr[1] != lr[0]:
+        changes.append(f"learning rate {lr[0]:.3g} -> {lr[1]:.3g}")
+    if verdict.restore:
+        changes.append(f"back to {best_in_words(state)}")
+    if changes:
+        logger.info("%s: after epoch %d: %s", name, state["epoch"], "; ".join(changes))
+
+
+def best_in_words(state: dict[str, Any]) -> str:
+    """Say whose weights are the best so far.
+
+    Parameters
+    ----------
+    state : dict
+
+    Returns
+    -------
+    str
+        Such as "epoch 7, validation correlation 0.1234".
+    """
+    epoch = state.get("best_epoch")
+    if not epoch:  # None: of a model that was saved by an earlier version
+        return "the weights it began with" if epoch is None else "the initial weights"
+    score = state["history"][epoch - 1].get("validation_correlation")
+    return f"epoch {epoch}" + ("" if score is None else f", validation correlation {score:.4f}")
+
+
+def reason_of(error: BaseException, otherwise: str) -> tuple[str, str]:
+    """Why a training ended with an error.
+
+    Parameters
+    ----------
+    error : BaseException
+    otherwise : {"on_epoch", "error"}
+        The reason where the error itself does not tell.
+
+    Returns
+    -------
+    reason : str
+        In the words of ``stop_reason_``.
+    why : str
+        For the log.
+    """
+    if isinstance(error, FloatingPointError):
+        return "non-finite loss", "the loss is not finite"
+    if isinstance(error, InsufficientMemoryError):
+        return "out of memory", "memory did not suffice"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", "interrupted"
+    raised = f"{type(error).__name__} was raised"
+    return otherwise, f"{raised} by on_epoch" if otherwise == "on_epoch" else raised
+
+
+def log_end(name: str, state: dict[str, Any], why: str, seconds: float) -> None:
+    """Tell that a training ended, why, and which weights were kept.
+
+    Parameters
+    ----------
+    name : str
+        Of the model.
+    state : dict
+        At the end.
+    why : str
+    seconds : float
+        Since the beginning.
+    """
+    logger.info(
+        "%s: training ended after epoch %d, in %.1f s: %s; kept: %s",
+        name,
+        state["epoch"],
+        seconds,
+        why,
+        best_in_words(state),
+    )
