@@ -329,7 +329,7 @@ def test_errors(fit, params, message):
 
 def test_only_single_fitted_models(fit):
     ensemble = v1.EnsembleRegressor.from_members([fit(v1.CNNRegressor)])
-    with pytest.raises(TypeError, match=r"a EnsembleRegressor came: .* take the members"):
+    with pytest.raises(TypeError, match=r"EnsembleRegressor came: .* take the members"):
         receptive_fields(ensemble, 10)
     with pytest.raises(v1.estimators.base.NotFittedError):
         receptive_fields(v1.CNNRegressor(), 10)
