@@ -420,7 +420,7 @@ def test_transfer_takes_the_parameters_of_fit(ensemble, trials):
     assert new.estimator.lr == new.estimators_[0].lr == 1e-4
     assert not new.estimators_[0].core_frozen_
     assert np.isfinite(new.score(animal))
-    with pytest.raises(ValueError, match="Invalid parameter 'n_floors'"):
+    with pytest.raises(ValueError, match="no parameter 'n_floors'"):
         ensemble.transfer(animal, n_floors=1)
     with pytest.raises(TypeError, match="trials is a list: expected Trials"):
         ensemble.transfer([animal])

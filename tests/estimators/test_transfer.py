@@ -184,7 +184,7 @@ class TestErrors:
             fitted.transfer(new_mouse, behavior_mode="none")
 
     def test_unknown_parameter(self, fitted, new_mouse):
-        with pytest.raises(ValueError, match="Invalid parameter 'learning_rate'"):
+        with pytest.raises(ValueError, match="no parameter 'learning_rate': did you mean lr"):
             fitted.transfer(new_mouse, learning_rate=1.0)
 
     def test_responses_beside_trials(self, fitted, new_mouse):
