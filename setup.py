@@ -21,9 +21,9 @@ test = [
     "import-linter>=2.3",
     "numpydoc>=1.8",
     "pytest>=8.2",
-    "pytest-timeout>=2.3",
-    "pytest-xdist>=3.6",
-    "ruff>=0.9",
+    "pytest-timeout>=2.3.1",
+    "pytest-xdist>=3.6.1",
+    "ruff>=0.17",
     *plot,
     *search,
 ]

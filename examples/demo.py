@@ -134,7 +134,7 @@ SHORT = {
         "hidden_channels": 16,
         "input_kernel": 13,
         "laplace": 0.1,
-        "lr": 0.012,
+        "lr": 0.006,
         "batch_size": 16,
     },
     "CNN": {
@@ -143,7 +143,7 @@ SHORT = {
         "input_kernel": 7,
         "hidden_kernel": 5,
         "laplace": 0.1,
-        "lr": 0.012,
+        "lr": 0.006,
         "batch_size": 16,
     },
     "V1T": {
@@ -197,7 +197,7 @@ CLASSES = {
 # gains some points more with three times the epochs.
 EPOCHS = {
     "quick": {"LN": (1, 1), "CNN": (1, 1), "ViT": (1, 1), "V1T": (1, 1)},
-    "short": {"LN": (10, 3), "CNN": (12, 3), "ViT": (9, 3), "V1T": (8, 2)},
+    "short": {"LN": (6, 2), "CNN": (5, 2), "ViT": (7, 2), "V1T": (5, 2)},
     "full": {"LN": (6, 2), "CNN": (10, 3), "ViT": (4, 2), "V1T": (5, 2)},
 }
 METRICS = {

@@ -81,7 +81,19 @@ def test_the_addresses_of_the_project_come_from_one_place(built):
     stated = dict(line.split(", ", 1) for line in metadata.get_all("Project-URL"))
     assert stated["Source"] == URLS["REPOSITORY_URL"]
     assert stated["Documentation"] == URLS["DOCS_URL"]
-    assert all(address.startswith(tuple(URLS.values())[-2:]) for address in stated.values())
+    assert all(
+        address.startswith((URLS["REPOSITORY_URL"], URLS["DOCS_URL"]))
+        for address in stated.values()
+    )
+
+
+def test_no_other_file_holds_an_address_of_the_project():
+    texts = [*ROOT.glob("*.*"), *(ROOT / ".github").rglob("*.*"), *(ROOT / "docs").glob("*.*")]
+    places = [URLS[name].partition("//")[2] for name in ("REPOSITORY_URL", "DOCS_URL")]
+    for path in texts:
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            assert not [place for place in places if place in text], path
 
 
 def requirements(metadata):
