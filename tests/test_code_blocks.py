@@ -158,6 +158,7 @@ class Page:
 
 
 BRIEF = {"max_epochs=20": "max_epochs=1"}
+FEW_FOLDS = {"max_epochs=5": "max_epochs=1", "GroupKFold(3)": "GroupKFold(2)"}
 FEW_FITS = {
     "n_candidates=10, n_members=5, n_jobs=2": "n_candidates=2, n_members=1",
     "n_trials=100": "n_trials=6",
@@ -165,12 +166,13 @@ FEW_FITS = {
 PAGES = {
     "README.md": Page(readme, BRIEF),
     "docs/index.rst": Page(files_and_arrays, BRIEF, shown=True),
-    "docs/getting_started.rst": Page(arrays, BRIEF | {"max_epochs=5": "max_epochs=1"}, shown=True),
+    "docs/getting_started.rst": Page(arrays, BRIEF | FEW_FOLDS, shown=True),
     "docs/your_recordings.rst": Page(files_and_arrays),
     "docs/data_model.rst": Page(data_model),
     "docs/several_models.rst": Page(several_models, FEW_FITS),
     "docs/from_the_paper.rst": Page(lambda names: sensorium()),
     "docs/interop.rst": Page(interop),
+    "docs/your_own_core.rst": Page(replace={"max_epochs=15": "max_epochs=1"}),
 }
 
 

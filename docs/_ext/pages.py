@@ -83,7 +83,8 @@ def source_of(page: str) -> Path:
         module, _, attribute = name.rpartition(".")
         found = getattr(importlib.import_module(module), attribute)
         return Path(inspect.getsourcefile(inspect.unwrap(found))).relative_to(ROOT)
-    return Path("CHANGELOG.md") if page == "changelog" else Path("docs", f"{page}.rst")
+    whole = {"changelog": "CHANGELOG.md", "contributing": "CONTRIBUTING.md"}
+    return Path(whole[page]) if page in whole else Path("docs", f"{page}.rst")
 
 
 def link_to_source(app: Sphinx, page: str, template: str, context: dict, doctree: Any) -> None:
