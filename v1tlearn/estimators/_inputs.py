@@ -398,13 +398,6 @@ def _as_responses(trials: Trials, y: Any, call: str) -> Responses:
                 f"{len(trials)} trials of {trials.mice} came with {len(y)} responses of {y.mice}. "
                 "Was y permuted or split differently from the trials?"
             )
-        for mouse in trials.mice:
-            ids = [view.neuron_labels(mouse).get("neuron") for view in (trials, y)]
-            if difference := told_apart(*ids):
-                raise ValueError(
-                    f"mouse {mouse!r}: y is of other neurons than the trials: {difference}. Give "
-                    "the trials' own responses."
-                )
         return y._labelled_like(trials)  # permuted within mice: labels of trials
     one = isinstance(y, str | Mapping) or getattr(y, "ndim", 1) == 0 or not hasattr(y, "__len__")
     if one:

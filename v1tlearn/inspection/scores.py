@@ -69,7 +69,7 @@ class ScoreDisplay:
     >>> from v1tlearn.inspection import ScoreDisplay
     >>> display = ScoreDisplay({"LN": {"A": [0.1, 0.2]}, "CNN": {"A": [0.2, 0.4]}},
     ...                        ceiling={"A": [0.4, 0.5]})
-    >>> display.best_, round(display.means_.loc["oracle", "mean"], 2)
+    >>> display.best_, round(float(display.means_.loc["oracle", "mean"]), 2)
     ('CNN', 0.45)
     """
 
