@@ -58,11 +58,23 @@ common = {
     "max_lr_drops": 1,
     "random_state": 0,
 }
-convolutional = {"hidden_channels": 16, "laplace": 0.1, "lr": 0.012, **common}
+convolutional = {"hidden_channels": 16, "laplace": 0.1}
 models = {
-    "LN": v1.LNRegressor(n_layers=1, input_kernel=13, max_epochs=12, **convolutional),
+    "LN": v1.LNRegressor(
+        n_layers=1,
+        input_kernel=13,
+        lr=0.003,
+        max_epochs=12,
+        **{**common, **convolutional, "readout_l1": 0.0},
+    ),
     "CNN": v1.CNNRegressor(
-        n_layers=2, input_kernel=7, hidden_kernel=5, max_epochs=14, **convolutional
+        n_layers=2,
+        input_kernel=7,
+        hidden_kernel=5,
+        lr=0.012,
+        max_epochs=14,
+        **common,
+        **convolutional,
     ),
     "V1T": v1.V1TRegressor(
         patch_size=6,

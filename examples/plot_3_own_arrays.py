@@ -22,7 +22,7 @@ from v1tlearn.inspection import MODEL_COLORS
 
 recordings = v1.make_v1_recordings(
     n_mice=2,
-    n_neurons=[30, 50],
+    n_neurons=[60, 100],
     n_trials=500,
     n_test_images=20,
     n_repeats=5,
@@ -37,7 +37,18 @@ for mouse, recording in recordings.children.items():
     responses[mouse] = recording["responses"].values
     print(mouse, stimuli[mouse].shape, behaviors[mouse].shape, responses[mouse].shape)
 
-settings = {"n_layers": 2, "hidden_channels": 8, "batch_size": 16, "max_epochs": 8}
+settings = {
+    "n_layers": 2,
+    "hidden_channels": 8,
+    "input_kernel": 7,
+    "hidden_kernel": 5,
+    "laplace": 0.1,
+    "readout_bias": "mean",
+    "readout_l1": 0.003,
+    "lr": 0.01,
+    "batch_size": 16,
+    "max_epochs": 4,
+}
 
 # %%
 # Dicts
@@ -82,8 +93,11 @@ print([(str(mouse), row.shape) for mouse, row in zip(mouse_ids[order][:4], answe
 # %%
 # One mouse
 # ---------
+# Trained for longer than those above, which only show the forms.
 
-model = v1.CNNRegressor(**settings).fit(stimuli["A"], behaviors["A"], responses["A"])
+model = v1.CNNRegressor(**{**settings, "max_epochs": 30}).fit(
+    stimuli["A"], behaviors["A"], responses["A"]
+)
 predicted = model.predict(stimuli["A"], behaviors["A"])
 score = model.score(stimuli["A"], behaviors["A"], responses["A"])
 print(predicted.shape, f"correlation {score:.3f}")

@@ -25,7 +25,7 @@ from v1tlearn.search import CNN_SPACE, HyperbandSearch, scikit_learn_space
 
 recordings = v1.make_v1_recordings(
     n_mice=1,
-    n_neurons=40,
+    n_neurons=150,
     n_trials=500,
     n_test_images=12,
     n_repeats=5,
@@ -49,7 +49,13 @@ space = {
 # ``storage="study.db"`` the search would go on after a crash, and several processes could share it.
 
 estimator = v1.CNNRegressor(
-    n_layers=2, hidden_channels=4, hidden_kernel=5, batch_size=16, max_epochs=9
+    n_layers=2,
+    hidden_channels=4,
+    hidden_kernel=5,
+    readout_bias="mean",
+    readout_l1=0.003,
+    batch_size=16,
+    max_epochs=9,
 )
 search = HyperbandSearch(
     estimator, space, n_trials=20, min_epochs=1, validation_fraction=0.2, random_state=1
@@ -87,7 +93,7 @@ for state, shade in [("pruned", "0.7"), ("complete", color)]:
 history.axvline(lr, color=color, lw=1, ls=":", label="best")
 low, high = space["lr"].support()
 history.set(xscale="log", xlim=(low, high), xlabel="lr", ylabel="best validation\ncorrelation")
-history.legend(frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+history.legend(frameon=False, ncols=3, fontsize="small", loc="lower left", bbox_to_anchor=(0, 1))
 
 importances = search.importances()
 shares.barh(importances.index[::-1], importances[::-1], color=color, height=0.6)
@@ -108,7 +114,7 @@ halving = HalvingRandomSearchCV(
     estimator.set_params(validation_fraction=0, random_state=0),
     scikit_learn_space(space),
     resource="max_epochs",
-    min_resources=1,
+    min_resources=3,
     max_resources=9,
     n_candidates=6,
     cv=GroupKFold(2),
