@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -100,16 +101,26 @@ class _Server(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
-def _run(browser: str, *options: str) -> str:
-    with tempfile.TemporaryDirectory() as profile:
+def _run(browser: str, *options: str, tries: int = 3) -> str:
+    """Output of one start of the browser, which on busy machines may hang, and is started again."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
         command += [f"--user-data-dir={profile}", "--virtual-time-budget=60000", *options]
         # what the pages load from elsewhere is not waited for
         command += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{browser} ended with {done.returncode}: {done.stderr[-2000:]}")
-    return done.stdout
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, start_new_session=True, **pipes)
+        try:
+            out, error = process.communicate(timeout=90)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # it has processes of its own
+            process.communicate()
+            if tries == 1:
+                raise
+            return _run(browser, *options, tries=tries - 1)
+    if process.returncode:
+        raise RuntimeError(f"{browser} ended with {process.returncode}: {error[-2000:]}")
+    return out
 
 
 def look(
@@ -162,6 +173,7 @@ def look(
             _run(browser, f"--screenshot={file}", size, f"{address}/look-page")
     finally:
         server.shutdown()
+        server.server_close()
     return found
 
 
