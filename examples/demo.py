@@ -132,7 +132,7 @@ SHORT = {
     "LN": {
         "n_layers": 1,
         "hidden_channels": 16,
-        "input_kernel": 13,
+        "input_kernel": 11,
         "laplace": 0.1,
         "lr": 0.006,
         "batch_size": 16,
@@ -197,7 +197,7 @@ CLASSES = {
 # gains some points more with three times the epochs.
 EPOCHS = {
     "quick": {"LN": (1, 1), "CNN": (1, 1), "ViT": (1, 1), "V1T": (1, 1)},
-    "short": {"LN": (6, 2), "CNN": (5, 2), "ViT": (7, 2), "V1T": (5, 2)},
+    "short": {"LN": (4, 2), "CNN": (4, 2), "ViT": (5, 2), "V1T": (4, 2)},
     "full": {"LN": (6, 2), "CNN": (10, 3), "ViT": (4, 2), "V1T": (5, 2)},
 }
 METRICS = {

@@ -6,7 +6,7 @@ LN, CNN and V1T are fitted to the same simulated mice and scored on held-out, re
 Because the recordings are simulated, the true rate behind every response is known, and with it the
 best score that any model could reach.
 
-If ``make demo`` has run, its models, which train longer on more trials, are loaded instead.
+If ``make demo`` has run, its models, fitted to more neurons and trials, are loaded instead.
 """
 
 # %%

@@ -175,9 +175,8 @@ def linear_model(fit, kernel, output=lambda x: x):
         readout.free_mu = torch.nn.Parameter(centre.repeat(readout.n_neurons, 1))
     size = kernel.shape[-1]
     field = np.zeros(SHAPE)
-    field[row : row + size, column : column + size] = (features[:, None, None] * kernel[:, 0]).sum(
-        0
-    )
+    weighted = (features[:, None, None] * kernel[:, 0]).sum(0)
+    field[row : row + size, column : column + size] = weighted.numpy()
     scale = estimator.statistics_["A"]["response_scale"]
     return estimator, scale[:, None, None, None] * field
 
