@@ -12,7 +12,7 @@ ends trials that are behind the others after a few epochs. It needs Optuna,
 # -------------------
 # A space is a dict of lists and distributions, as for scikit-learn's random searches. Ready ones
 # are ``V1T_SPACE`` for the transformers and ``CNN_SPACE`` for the convolutional models. Here
-# three parameters are searched, with filters that fit into small images.
+# three parameters are searched.
 
 import matplotlib.pyplot as plt
 from scipy.stats import loguniform
@@ -25,7 +25,7 @@ from v1tlearn.search import CNN_SPACE, HyperbandSearch, scikit_learn_space
 
 recordings = v1.make_v1_recordings(
     n_mice=1,
-    n_neurons=150,
+    n_neurons=60,
     n_trials=500,
     n_test_images=12,
     n_repeats=5,
@@ -38,7 +38,7 @@ train, test = trials.sel(tier="train"), trials.sel(tier="test")
 space = {
     "lr": loguniform(1e-4, 1e-1),
     "laplace": CNN_SPACE["laplace"],
-    "input_kernel": [3, 5, 7, 9, 11],
+    "readout_l1": loguniform(1e-4, 1e-1),
 }
 
 # %%
@@ -51,9 +51,8 @@ space = {
 estimator = v1.CNNRegressor(
     n_layers=2,
     hidden_channels=4,
+    input_kernel=7,
     hidden_kernel=5,
-    readout_bias="mean",
-    readout_l1=0.003,
     batch_size=16,
     max_epochs=9,
 )
@@ -63,8 +62,8 @@ search = HyperbandSearch(
 search.fit(train)
 results = search.results_
 spent = results["epochs"].sum() / (len(results) * estimator.max_epochs)
-lr, kernel = search.best_params_["lr"], search.best_params_["input_kernel"]
-print(f"best: lr {lr:.4f}, input_kernel {kernel}")
+lr, l1 = search.best_params_["lr"], search.best_params_["readout_l1"]
+print(f"best: lr {lr:.4f}, readout_l1 {l1:.4f}")
 print(f"validation {search.best_score_:.3f}, test {search.score(test):.3f}")
 print(f"{(results['state'] == 'pruned').sum()} of {len(results)} trials ended early: ", end="")
 print(f"{spent:.0%} of the epochs of full trials")
@@ -123,5 +122,5 @@ halving = HalvingRandomSearchCV(
 halving.fit(train, groups=train.image_ids)
 for epochs, n_candidates in zip(halving.n_resources_, halving.n_candidates_, strict=True):
     print(f"{n_candidates} candidates for {epochs} epochs")
-lr, kernel = halving.best_params_["lr"], halving.best_params_["input_kernel"]
-print(f"best: lr {lr:.4f}, input_kernel {kernel}; test {halving.score(test):.3f}")
+lr, l1 = halving.best_params_["lr"], halving.best_params_["readout_l1"]
+print(f"best: lr {lr:.4f}, readout_l1 {l1:.4f}; test {halving.score(test):.3f}")
