@@ -21,6 +21,7 @@ def load(path):
 
 other_projects = load(DOCS / "_ext" / "other_projects.py")
 look = load(DOCS / "look.py")
+pages = load(DOCS / "_ext" / "pages.py")
 
 
 def test_inventories_hold_full_and_short_names(tmp_path):
@@ -34,6 +35,17 @@ def test_inventories_hold_full_and_short_names(tmp_path):
     assert url == "https://scikit-learn.org/stable/"
     assert entries["Pipeline"] == entries["sklearn.pipeline.Pipeline"] == f"py:class 1 {page} -"
     assert entries["make_pipeline"].startswith("py:function ")
+
+
+def test_the_link_to_edit_a_page_leads_to_a_file():
+    root = DOCS.parent
+    names = [path.stem for path in DOCS.glob("*.rst")]
+    names += ["auto_examples/index"]
+    names += [f"auto_examples/{path.stem}" for path in (root / "examples").glob("plot_*.py")]
+    names += [f"generated/v1tlearn.{name}" for name in ("Trials", "V1TRegressor", "score_table")]
+    for name in names:
+        assert (root / pages.source_of(name)).is_file(), name
+    assert pages.source_of("generated/v1tlearn.concat").as_posix() == "v1tlearn/trials/concat.py"
 
 
 def test_names_that_projects_do_not_have_are_refused():

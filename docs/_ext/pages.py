@@ -11,9 +11,10 @@ import importlib
 import inspect
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sphinx.application import Sphinx
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,7 +90,9 @@ def source_of(page: str) -> Path:
 
 def link_to_source(app: Sphinx, page: str, template: str, context: dict, doctree: Any) -> None:
     """Let "Edit this page" lead to the source."""
-    if doctree is None or page.startswith("sg_"):  # search, index, lists of times
+    if doctree is None or page.rpartition("/")[2].startswith(
+        "sg_"
+    ):  # search, index, lists of times
         context["theme_use_edit_page_button"] = False
         return
     url = f"{app.config.html_context['repository']}/edit/main/{source_of(page).as_posix()}"

@@ -68,6 +68,12 @@ def test_the_table_is_that_of_the_metrics(results, zips):
     train, validation, test = (trials.sel(tier=t) for t in ("train", "validation", "test"))
     model = v1.LNRegressor(max_epochs=1, random_state=0).fit(train, validation=validation)
     predicted = model.predict(test)
+    correlation = v1.metrics.single_trial_correlation
+    shares = table.pop("share_of_oracle")  # the zips of simulated mice bring the true rates
+    reached = correlation(test.responses, predicted)
+    ceiling = correlation(test.responses, test.expected_responses)
+    assert shares["LN"] == pytest.approx(reached / ceiling, abs=1e-3)
+    assert {"single_trial_correlation", "average_correlation", "feve"} <= set(table)
     for name in table:
         expected = getattr(v1.metrics, name)(test.responses, predicted)
         assert table.loc["LN", name] == pytest.approx(expected, abs=1e-3), name
