@@ -92,7 +92,7 @@ def link_to_source(app: Sphinx, page: str, template: str, context: dict, doctree
     """Let "Edit this page" lead to the source."""
     if doctree is None or page.rpartition("/")[2].startswith(
         "sg_"
-    ):  # search, index, lists of times
+    ):  # no file
         context["theme_use_edit_page_button"] = False
         return
     url = f"{app.config.html_context['repository']}/edit/main/{source_of(page).as_posix()}"
