@@ -176,6 +176,25 @@ def test_other_units_are_refused(form, multioutput):
         metrics.single_trial_correlation(true, others, multioutput=multioutput)
 
 
+@pytest.mark.parametrize("form", [dict, Responses])
+def test_numbers_of_units_equal_their_text(form):
+    text = make_trials(neuron={mouse: list(map(str, units)) for mouse, units in UNITS.items()})
+    others = Responses.from_arrays(PRED, like=text)
+    true = TRIALS.responses
+    expected = metrics.single_trial_correlation(true, PREDICTED, multioutput="raw_values")
+    if form is dict:
+        true, others = ({m: r[m] for m in UNITS} for r in (true, others))
+    values = metrics.single_trial_correlation(true, others, multioutput="raw_values")
+    xr.testing.assert_identical(values, expected)
+
+
+def test_the_first_unit_that_differs_is_named():
+    numbers = xr.DataArray(TRUE["B"], dims=("trial", "neuron"), coords={"neuron": UNITS["B"]})
+    text = numbers.assign_coords(neuron=["12", "41", "7"])
+    with pytest.raises(ValueError, match="number 1 is unit 40 in y_true and 41 in y_pred"):
+        metrics.single_trial_correlation(numbers, text)
+
+
 def test_a_mouse_without_a_value_warns_in_the_mean_and_per_mouse():
     silent = TRUE | {"B": np.zeros_like(TRUE["B"])}
     ids = dict.fromkeys(UNITS, IDS)

@@ -18,6 +18,7 @@ from v1tlearn._instead import (
 )
 from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials._call_forms import CallForm
+from v1tlearn.trials._selection import units_differ
 
 if TYPE_CHECKING:
     from v1tlearn.estimators.base import EncodingRegressor
@@ -319,14 +320,10 @@ def told_apart(expected: np.ndarray | None, found: np.ndarray | None) -> str:
     str
         How they differ; empty where they do not, or nothing tells.
     """
-    if expected is None or found is None or len(expected) != len(found):
-        return ""
-    if np.array_equal(expected, found):
+    place = units_differ(expected, found)
+    if place is None:
         return ""
     ours, theirs = ([str(unit) for unit in units] for units in (expected, found))
-    if ours == theirs:  # numbers of one, text of the other
-        return ""
-    place = next(i for i, (one, other) in enumerate(zip(ours, theirs, strict=True)) if one != other)
     order = "the same unit ids in another order" if set(ours) == set(theirs) else "other unit ids"
     return f"{order}, the first at place {place}, where {theirs[place]} came for {ours[place]}"
 

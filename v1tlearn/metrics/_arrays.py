@@ -15,6 +15,7 @@ import xarray as xr
 from v1tlearn._instead import refuse_no_array
 from v1tlearn.trials._arithmetic import same_rows
 from v1tlearn.trials._call_forms import ONE_MOUSE
+from v1tlearn.trials._selection import units_differ
 
 _OTHER_TRIALS = (
     "y_true and y_pred carry different image ids: they are not the same trials in the same order."
@@ -197,8 +198,8 @@ def _neurons(
     """Unit ids and metadata of the neurons of a mouse, from whichever argument brings them."""
     told = [{} if s.dense and not alone else s.neurons(mouse, at) for s in sources]
     ids = [neurons["neuron"].values for neurons in told if "neuron" in neurons]
-    if len(ids) == 2 and not np.array_equal(*ids):
-        first = int(np.flatnonzero(ids[0] != ids[1])[0])
+    first = units_differ(*ids) if len(ids) == 2 else None
+    if first is not None:
         raise ValueError(
             f"mouse {mouse!r}: y_true and y_pred hold different neurons: number {first} is unit "
             f"{ids[0][first]} in y_true and {ids[1][first]} in y_pred. Select the same units, "

@@ -8,6 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from v1tlearn.trials._selection import units_differ
+
 # Results whose unit is that of the operands, where these agree in it.
 _SAME_UNIT = {np.add, np.subtract, np.negative, np.positive, np.absolute, np.fabs}
 _SAME_UNIT |= {np.maximum, np.minimum, np.fmax, np.fmin}
@@ -122,13 +124,10 @@ def check_unit_ids(mouse: str, first: Any, other: Any) -> None:
         Naming the first that differs, where both know their unit ids.
     """
     one, two = first._known_neuron_ids(mouse), other._known_neuron_ids(mouse)
-    if one is None or two is None or len(one) != len(two) or np.array_equal(one, two):
+    place = units_differ(one, two)
+    if place is None:
         return
-    pairs = list(zip(one.tolist(), two.tolist(), strict=True))
-    differ = [place for place, (a, b) in enumerate(pairs) if str(a) != str(b)]
-    if not differ:  # numbers of one, text of the other
-        return
-    place, (a, b) = differ[0], pairs[differ[0]]
+    a, b = one.tolist()[place], two.tolist()[place]
     raise ValueError(
         f"mouse {mouse!r}: the unit ids differ, first at place {place}: {a!r} and {b!r}. Responses "
         "go together neuron by neuron: bring both to the same neurons in the same order, "

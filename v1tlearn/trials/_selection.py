@@ -90,6 +90,27 @@ def pick_neurons(
     return found
 
 
+def units_differ(expected: np.ndarray | None, found: np.ndarray | None) -> int | None:
+    """Compare the unit ids of as many neurons; numbers equal text that reads alike.
+
+    Parameters
+    ----------
+    expected, found : ndarray of shape (n_neurons,) or None
+        None where they are not known: then neurons go by their place.
+
+    Returns
+    -------
+    int or None
+        Place of the first that differs; None where none does, or nothing tells.
+    """
+    if expected is None or found is None or len(expected) != len(found):
+        return None
+    if np.array_equal(expected, found):
+        return None
+    pairs = zip(expected.tolist(), found.tolist(), strict=True)
+    return next((k for k, (a, b) in enumerate(pairs) if a != b and str(a) != str(b)), None)
+
+
 def _by_neuron(wanted: Any, ids: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     per_mouse = _per_mouse(wanted, list(ids))
     if per_mouse is not None:
