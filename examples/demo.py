@@ -78,7 +78,7 @@ import numpy as np
 import pandas as pd
 
 import v1tlearn as v1
-from v1tlearn.inspection import model_color
+from v1tlearn.inspection import PredictionDisplay, model_color
 from v1tlearn.metrics import average_correlation, single_trial_correlation
 
 SIMULATED = {
@@ -345,16 +345,12 @@ def draw_neuron(axis, name, predicted, recorded, per_neuron) -> None:
     neuron = int(np.argsort(per_neuron)[int(0.9 * len(per_neuron))])  # a good one, not the best
     predicted = predicted.groupby("image_id").mean()[:, neuron]
     recorded = recorded.groupby("image_id").mean()[:, neuron]
-    axis.plot(predicted, recorded, "o", ms=6, mew=0, alpha=0.6, color=model_color(name))
-    top = 1.05 * float(max(predicted.max(), recorded.max()))
-    axis.plot([0, top], [0, top], color="0.7", lw=1, zorder=0)
+    dots = {"s": 36, "alpha": 0.6}
+    PredictionDisplay(recorded, {name: predicted}).plot(axis, scatter_kw=dots)
     r = np.corrcoef(predicted, recorded)[0, 1]
     axis.set(
-        xlim=(0, top),
-        ylim=(0, top),
-        aspect="equal",
-        xlabel="predicted (a.u.)",
-        ylabel="recorded, mean of repeats (a.u.)",
+        xlabel="recorded, mean of repeats (a.u.)",
+        ylabel="predicted (a.u.)",
         title=f"{name}: images, one neuron (r = {r:.2f})",
     )
 

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import matplotlib.image
@@ -124,3 +125,32 @@ def test_the_default_form_finds_most_of_what_can_be_found(tmp_path):
     assert last["LN"] < last["V1T"] < 1
     assert last["ViT"] > 0.2
     assert max(last[name] for name in MODELS) > 0.4
+
+
+def test_a_neuron_is_drawn_as_the_package_draws_it():
+    """Recorded to the right, predicted upwards, both axes alike."""
+    script = """
+        import runpy, sys
+        import matplotlib.pyplot as plt, numpy as np, xarray as xr
+        from v1tlearn.inspection import PredictionDisplay
+
+        sys.argv = ["demo.py", "--quick"]
+        draw_neuron = runpy.run_path(DEMO)["draw_neuron"]
+        values = np.array([[1.0, 5.0], [3.0, 2.0], [5.0, 4.0], [7.0, 9.0]])
+        coords = {"image_id": ("trial", [0, 0, 1, 2])}
+        recorded = xr.DataArray(values, dims=("trial", "neuron"), coords=coords)
+        predicted = recorded - 2.5
+        axis = plt.subplots()[1]
+        draw_neuron(axis, "CNN", predicted, recorded, np.array([0.1, 0.5]))
+        means = np.array([3.5, 4.0, 9.0])
+        dots = axis.collections[0].get_offsets()
+        np.testing.assert_allclose(dots, np.column_stack([means, means - 2.5]))
+        ours = PredictionDisplay(means, {"CNN": means - 2.5}).plot().ax_
+        assert axis.get_xlim() == axis.get_ylim() == ours.get_xlim()
+        assert axis.get_aspect() == ours.get_aspect() == 1
+        assert axis.get_xlabel().startswith("recorded")
+        assert axis.get_ylabel().startswith("predicted")
+    """
+    script = textwrap.dedent(script).replace("DEMO", repr(str(ROOT / "examples" / "demo.py")))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)

@@ -228,3 +228,27 @@ def test_errors(test_trials, fields):
         ImageDisplay.from_fields(fields.rename(height="row"))
     with pytest.raises(ValueError, match="n_fields=0"):
         ImageDisplay.from_fields(fields, n_fields=0)
+    with pytest.raises(ValueError, match="n_fields=True"):
+        ImageDisplay.from_fields(fields, n_fields=True)
+    with pytest.raises(ValueError, match=r"n_images=2\.0: expected a whole number"):
+        ImageDisplay.from_trials(test_trials, n_images=2.0)
+    for number in (0, 1.5):
+        with pytest.raises(ValueError, match=f"n_columns={number}: expected a whole number"):
+            ImageDisplay.from_trials(test_trials, n_columns=number)
+    with pytest.raises(ValueError, match=r"fields is empty, .*'neuron': 0"):
+        ImageDisplay.from_fields(fields[:0])
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(255, np.uint8), (127, np.int8), (-3.5, float)])
+def test_limits_of_even_images(value, dtype):
+    display = ImageDisplay(np.full((1, 1, 4, 4), value, dtype))
+    assert display.limits == (value, value + 1)
+
+
+def test_dimensions_are_taken_by_name(fields):
+    images = ImageDisplay(fields).images
+    np.testing.assert_array_equal(images, fields.values)
+    turned = fields.transpose("width", "channel", "height", "neuron")
+    np.testing.assert_array_equal(ImageDisplay(turned).images, fields.values)
+    unnamed = fields.rename(height="a", width="b", channel="c")
+    np.testing.assert_array_equal(ImageDisplay(unnamed).images, fields.values)

@@ -95,15 +95,41 @@ def test_errors(noisy_predictions, test_trials, models):
         make(y_true, y_pred)
     with pytest.raises(ValueError, match="unknown mouse 'C'"):
         make(y_true, y_pred, mouse_id="C")
-    with pytest.raises(ValueError, match="mouse 'B' has no neuron 9: unit ids go from 1 to 3"):
+    with pytest.raises(ValueError, match=r"mouse 'B'.*9"):
         make(y_true, y_pred, mouse_id="B", neuron=9)
     with pytest.raises(TypeError, match="CNN is a dict: expected Responses"):
         make(y_true, {"CNN": {"A": y_pred.get("A")}}, mouse_id="A")
-    with pytest.raises(ValueError, match="expected the same trials"):
-        make(y_true, y_pred[:5], mouse_id="A")
+    with pytest.raises(ValueError, match=r"CNN: .*select the same trials"):
+        make(y_true, {"CNN": y_pred[:5]}, mouse_id="A")
+    with pytest.raises(ValueError, match=r"neuron=\[1, 2\]: expected the unit id of one"):
+        make(y_true, y_pred, mouse_id="B", neuron=[1, 2])
+    with pytest.raises(ValueError, match="two are called '1'"):
+        PredictionDisplay([1.0], {1: [1.0], "1": [2.0]})
     with pytest.raises(ValueError, match="2 predictions came for 1 recorded"):
         PredictionDisplay([1.0], {"CNN": [1.0, 2.0]})
     with pytest.raises(ValueError, match="predicted is empty"):
         PredictionDisplay([1.0], {})
     with pytest.raises(TypeError, match="trials is a dict: expected Trials"):
         PredictionDisplay.from_estimator(models, {})
+    with pytest.raises(TypeError, match="estimators: str came as 'str'"):
+        PredictionDisplay.from_estimator("CNN", test_trials.sel(mouse_id="A"))
+
+
+def test_other_trials_and_neurons_are_refused(noisy_predictions, test_trials):
+    one = test_trials.sel(mouse_id="A")
+    y_true, y_pred = one.responses, noisy_predictions(0.3, one)
+    ids = y_true["A"]["neuron"].values
+    for other in (y_pred[::-1], y_pred.sel(neuron=ids[::-1])):
+        for average in (True, False):
+            with pytest.raises(ValueError, match=r"^CNN: "):
+                PredictionDisplay.from_predictions(y_true, {"CNN": other}, average=average)
+
+
+def test_unit_ids_as_in_sel(noisy_predictions, test_trials, figures):
+    y_true, y_pred = test_trials.responses, noisy_predictions(0.3)
+    as_number, as_text = (
+        PredictionDisplay.from_predictions(y_true, y_pred, mouse_id="B", neuron=neuron)
+        for neuron in (2, "2")
+    )
+    np.testing.assert_array_equal(as_number.recorded, as_text.recorded)
+    assert as_text.ax_.get_title() == "Mouse B, neuron 2"

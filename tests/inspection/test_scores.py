@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import xarray as xr
+from sklearn.exceptions import NotFittedError
 
 import v1tlearn as v1
 from v1tlearn import metrics
@@ -59,6 +61,13 @@ def test_otherwise_repeats_are(predictions, test_trials, figures):
     display = ScoreDisplay.from_predictions(y_true, predictions)
     for mouse, values in raw(metrics.oracle_correlation, y_true).items():
         np.testing.assert_allclose(display.ceiling[mouse], values)
+    assert list(display.means_.index) == ["LN", "CNN", "oracle (jackknife)"]  # not the truth
+    for kind in ("bars", "neurons", "scatter"):
+        display.plot(kind=kind)
+        ax = display.ax_
+        texts = [ax.get_xlabel(), *(text.get_text() for text in ax.get_xticklabels())]
+        texts += [text.get_text() for text in ax.get_legend().get_texts()] if kind == "bars" else []
+        assert any("(jackknife)" in text for text in texts)
     for metric in METRICS[2:]:  # which correct for noise
         display = ScoreDisplay.from_predictions(y_true, predictions, metric=metric)
         assert (display.means_.loc["oracle"] == 1).all()
@@ -66,7 +75,7 @@ def test_otherwise_repeats_are(predictions, test_trials, figures):
     assert display.ceiling is None
     display = ScoreDisplay.from_predictions(y_true, predictions, ceiling=None)
     assert display.ceiling is None
-    assert "oracle" not in display.means_.index
+    assert not [name for name in display.means_.index if "oracle" in name]
 
 
 def test_without_repeats_there_is_no_ceiling(noisy_predictions, recordings, figures):
@@ -197,3 +206,98 @@ def test_errors(predictions, test_trials):
         ScoreDisplay.from_predictions(test_trials.responses, predictions, ceiling="truth")
     with pytest.raises(TypeError, match="trials is a DataTree: expected Trials"):
         ScoreDisplay.from_estimator({}, test_trials.recordings)
+    with pytest.raises(ValueError, match="scores: two are called '1'"):
+        ScoreDisplay({1: {"A": [1.0]}, "1": {"A": [2.0]}})
+    with pytest.raises(ValueError, match="two mice are called '1'"):
+        ScoreDisplay({"CNN": {1: [1.0], "1": [2.0]}})
+    with pytest.raises(ValueError, match="a model is called 'oracle', as the ceiling is"):
+        ScoreDisplay({"oracle": {"A": [1.0]}}, ceiling={"A": [1.0]})
+    with pytest.raises(TypeError, match="scores is a list: expected a dict"):
+        ScoreDisplay([0.1])
+    with pytest.raises(TypeError, match="'CNN': scores are a list: expected a dict"):
+        ScoreDisplay({"CNN": [0.1]})
+
+
+@pytest.mark.parametrize(
+    ("estimators", "told"),
+    [
+        (v1.CNNRegressor, "CNNRegressor"),
+        ("CNN", "str came"),
+        (None, "NoneType came"),
+        ({"mine": None}, "'mine'"),
+        ([v1.CNNRegressor], "CNNRegressor"),
+    ],
+)
+def test_what_is_no_estimator(estimators, told, test_trials):
+    with pytest.raises(TypeError, match=f"{told}.*expected a fitted estimator"):
+        ScoreDisplay.from_estimator(estimators, test_trials)
+
+
+def test_what_is_not_fitted(test_trials):
+    for estimator in (v1.LNRegressor(), v1.EnsembleRegressor(v1.LNRegressor())):
+        with pytest.raises(NotFittedError, match=r"'mine', a .*, is not fitted"):
+            ScoreDisplay.from_estimator({"mine": estimator}, test_trials)
+
+
+def test_mice_in_another_order(figures):
+    turned = {
+        "CNN": {"B": SCORES["CNN"]["B"], "A": SCORES["CNN"]["A"]},
+        "ceiling": {"B": CEILING["B"], "A": CEILING["A"]},
+    }
+    display = ScoreDisplay(
+        {"LN": SCORES["LN"], "CNN": turned["CNN"]}, ceiling=turned["ceiling"]
+    ).plot(kind="scatter")
+    dots = {d.get_label(): np.asarray(d.get_offsets()) for d in display.ax_.collections}
+    np.testing.assert_allclose(dots["LN"], [(0.5, 0.1), (0.7, 0.3), (0.4, 0.2)])
+    np.testing.assert_allclose(dots["CNN"], [(0.5, 0.3), (0.7, 0.5), (0.4, 0.1)])
+    assert list(display.means_.columns) == ["A", "B", "mean"]
+
+
+def labelled(values, ids, dim="neuron"):
+    return xr.DataArray(values, dims=dim, coords={dim: ids})
+
+
+@pytest.mark.parametrize("dim", ["neuron", "unit"])
+def test_neurons_are_aligned_by_unit_id(dim):
+    display = ScoreDisplay(
+        {
+            "ours": {"A": [1.0, 2.0, 3.0]},  # not known whose
+            "LN": {"A": labelled([0.1, 0.2, 0.3], [7, 8, 9], dim)},
+            "CNN": {"A": labelled([0.9, 0.7, 0.8], ["9", "7", "8"], dim)},
+        },
+        ceiling={"A": labelled([3.0, 2.0, 1.0], [9, 8, 7], dim)},
+    )
+    assert display.scores["ours"]["A"].tolist() == [1.0, 2.0, 3.0]
+    assert display.scores["LN"]["A"].tolist() == [0.1, 0.2, 0.3]
+    assert display.scores["CNN"]["A"].tolist() == [0.7, 0.8, 0.9]
+    assert display.ceiling["A"].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_other_neurons_are_refused():
+    first = {"A": labelled([0.1, 0.2], [7, 8])}
+    with pytest.raises(ValueError, match=r"'CNN', mouse 'A': there is no score of unit 8, .*'LN'"):
+        ScoreDisplay({"LN": first, "CNN": {"A": labelled([0.1, 0.2], [7, 9])}})
+    with pytest.raises(ValueError, match="'CNN', mouse 'A': two neurons have the unit id 7"):
+        ScoreDisplay({"CNN": {"A": labelled([0.1, 0.2], [7, 7])}})
+    with pytest.raises(ValueError, match=r"'CNN', mouse 'A': .*dimensions \('x', 'neuron'\)"):
+        ScoreDisplay({"CNN": {"A": first["A"].expand_dims("x")}})
+
+
+def test_what_metrics_give_is_taken(predictions, test_trials):
+    y_true, score = test_trials.responses, metrics.single_trial_correlation
+    values = {
+        name: score(y_true, y_pred, multioutput="raw_values")
+        for name, y_pred in predictions.items()
+    }
+    mice, ids = values["CNN"]["mouse"].values, values["CNN"]["neuron"].values
+    turned = values["CNN"][::-1]
+    display = ScoreDisplay({"LN": values["LN"], "CNN": turned}, ceiling=values["CNN"])
+    by_hand = ScoreDisplay({"CNN": {mouse: values["CNN"].sel(mouse=mouse) for mouse in ("A", "B")}})
+    for mouse in ("A", "B"):
+        expected = values["CNN"].values[mice == mouse]
+        assert len(expected) == (ids[mice == mouse]).size > 2
+        for found in (display.scores["CNN"], display.ceiling, by_hand.scores["CNN"]):
+            np.testing.assert_array_equal(found[mouse], expected)
+    assert list(display.means_.columns) == ["A", "B", "mean"]
+    with pytest.raises(ValueError, match="expected one dimension with"):
+        ScoreDisplay({"LN": values["LN"].sel(mouse="A")})

@@ -1,7 +1,10 @@
 """Training curves: the records of `history_` in the lines, the kept epoch and drops marked."""
 
+import copy
+
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
 import v1tlearn as v1
@@ -141,5 +144,51 @@ def test_errors(models):
         TrainingDisplay({"CNN": []})
     with pytest.raises(ValueError, match="estimators is empty"):
         TrainingDisplay.from_estimator([])
-    with pytest.raises(v1.estimators.base.NotFittedError):
-        TrainingDisplay.from_estimator(v1.CNNRegressor())
+    for estimator in (v1.CNNRegressor(), v1.EnsembleRegressor(v1.CNNRegressor())):
+        with pytest.raises(NotFittedError, match=r"'mine', a .*, is not fitted"):
+            TrainingDisplay.from_estimator({"mine": estimator})
+    for wrong in (v1.CNNRegressor, "CNN", None, [v1.CNNRegressor]):
+        with pytest.raises(TypeError, match="expected a fitted estimator"):
+            TrainingDisplay.from_estimator(wrong)
+    with pytest.raises(TypeError, match="'CenterCrop' is a CenterCrop, which has no history_"):
+        TrainingDisplay.from_estimator(CenterCrop())
+    with pytest.raises(ValueError, match="histories: two are called '1'"):
+        TrainingDisplay({1: history([0.1]), "1": history([0.2])})
+    with pytest.raises(ValueError, match="kept: epoch 3 of 'CNN' came"):
+        TrainingDisplay({"CNN": history([0.1])}, kept={"CNN": 3})
+    with pytest.raises(ValueError, match="kept: epoch 1 of 'LN' came"):
+        TrainingDisplay({"CNN": history([0.1])}, kept={"LN": 1})
+
+
+def test_the_kept_epoch_is_told(figures):
+    records = history([0.1, 0.3, 0.2])
+    display = TrainingDisplay({"CNN": records}, kept={"CNN": np.int64(3)}).plot()
+    assert display.kept_ == {"CNN": 3}
+    assert labelled(display.axes_[1], "_CNN, kept").get_ydata().tolist() == [0.2]
+
+
+def test_initial_weights_have_no_dot(figures):
+    display = TrainingDisplay({"CNN": history([0.1, 0.3])}, kept={"CNN": 0}).plot()
+    assert display.kept_ == {"CNN": 0}
+    labels = [line.get_label() for axis in display.axes_ for line in axis.get_lines()]
+    assert "_CNN, kept" not in labels
+    legends = display.axes_[0].findobj(figures.matplotlib.legend.Legend)
+    assert "kept" not in {text.get_text() for legend in legends for text in legend.get_texts()}
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_the_kept_epoch_after_an_update(validated, models, recordings, figures):
+    train = v1.Trials(recordings).sel(tier="train")
+    held_out = v1.Trials(recordings).sel(tier="test") if validated else None
+    updated = {name: copy.deepcopy(model) for name, model in models.items()}
+    for model in updated.values():
+        model.partial_fit(train, validation=held_out)
+    display = TrainingDisplay.from_estimator(updated)
+    assert len(display.axes_) == 2  # the fit was validated
+    for name, model in updated.items():
+        assert display.kept_[name] == model.best_epoch_
+        assert display.lines_[name][0].get_xdata().tolist() == [
+            record["epoch"] for record in model.history_
+        ]
+        if not validated:
+            assert display.kept_[name] == model.n_iter_ > models[name].best_epoch_

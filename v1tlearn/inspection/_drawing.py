@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-PANEL = 2.5  # inches; a figure two panels wide is readable on a telephone
-TEXT = {"fontsize": "small"}
 
 
 def pyplot(display: str) -> Any:
@@ -140,10 +138,10 @@ def named(estimators: Any, what: str = "estimators") -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If there is none.
+        If there is none, or two have one name.
     """
     if isinstance(estimators, Mapping):
-        out = {str(name): estimator for name, estimator in estimators.items()}
+        out = by_name(estimators, what)
     else:
         several = isinstance(estimators, Sequence) and not isinstance(estimators, str)
         out = {}
@@ -154,6 +152,71 @@ def named(estimators: Any, what: str = "estimators") -> dict[str, Any]:
             out[name if number == 1 else f"{name} ({number})"] = estimator
     if not out:
         raise ValueError(f"{what} is empty: expected at least one.")
+    return out
+
+
+def by_name(values: Any, what: str) -> dict[str, Any]:
+    """Make text of the names of models, which stay as many.
+
+    Parameters
+    ----------
+    values : dict of str to anything
+    what : str
+        The argument, for errors.
+
+    Returns
+    -------
+    dict of str to anything
+
+    Raises
+    ------
+    TypeError
+        If this is no dict.
+    ValueError
+        If two names are the same text.
+    """
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{what} is a {type(values).__name__}: expected a dict by model.")
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        if str(name) in out:
+            raise ValueError(f"{what}: two are called {str(name)!r}: give each its own name.")
+        out[str(name)] = value
+    return out
+
+
+def fitted(estimators: Any) -> dict[str, Any]:
+    """Name estimators, and check that they are some, and fitted.
+
+    Parameters
+    ----------
+    estimators : estimator, sequence of estimators or dict of str to estimator
+
+    Returns
+    -------
+    dict of str to estimator
+
+    Raises
+    ------
+    TypeError
+        If one is no estimator.
+    NotFittedError
+        If one is not fitted.
+    """
+    out = named(estimators)
+    for name, estimator in out.items():
+        if isinstance(estimator, type) or not hasattr(estimator, "fit"):
+            came = repr(estimator) if isinstance(estimator, type) else type(estimator).__name__
+            raise TypeError(
+                f"estimators: {came} came as {name!r}: expected a fitted estimator, such as "
+                "CNNRegressor().fit(trials), several in a list, or a dict of them by name."
+            )
+        model = last_step(estimator)
+        if hasattr(model, "__sklearn_tags__"):  # what is no estimator of scikit-learn cannot tell
+            check_is_fitted(
+                model,
+                msg=f"{name!r}, a %(name)s, is not fitted: call fit(trials) first.",
+            )
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -37,7 +38,8 @@ class ImageDisplay:
     images : array of shape (n_images, n_channels, height, width)
         One channel is drawn in grey, three in red, green and blue. Two are UV and green, as in the
         recordings of Franke et al. (2022): UV in magenta, green in green, grey where they are
-        equal.
+        equal. A DataArray with dimensions "height" and "width", and "channel", may have them in any
+        order.
     titles : sequence of str, optional
         One per image.
     signed : bool, default=False
@@ -82,7 +84,7 @@ class ImageDisplay:
         limits: tuple[float, float] | None = None,
         extent: Extent | None = None,
     ) -> None:
-        self.images = np.asarray(images)
+        self.images = np.asarray(_in_order(images))
         if self.images.ndim != 4 or not self.images.size:
             raise ValueError(
                 f"images have the shape {self.images.shape}: expected (images, channels, height, "
@@ -100,8 +102,9 @@ class ImageDisplay:
         self.signed = signed
         if limits is None:
             finite = self.images[np.isfinite(self.images)]
-            limits = (finite.min(), finite.max()) if finite.size else (0, 1)
-            limits = (limits[0], limits[0] + 1) if limits[0] == limits[1] else limits
+            # not in the type of the images, where 255 + 1 may be 0
+            low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+            limits = (low, low + 1 if low == high else high)
         self.limits = float(limits[0]), float(limits[1])
         self.extent = (-0.5, width - 0.5, height - 0.5, -0.5) if extent is None else extent
 
@@ -153,10 +156,9 @@ class ImageDisplay:
                 f"trials is a {type(trials).__name__}: expected Trials; arrays go to "
                 "ImageDisplay(...), receptive fields to ImageDisplay.from_fields."
             )
-        if n_images < 1 or not len(trials):
-            raise ValueError(
-                f"n_images={n_images!r} of {len(trials)} trials: expected at least one."
-            )
+        _check_number("n_images", n_images)
+        if not len(trials):
+            raise ValueError("trials is empty: expected at least one trial.")
         shown = trials[: min(n_images, len(trials))]
         if estimator is not None and hasattr(estimator, "steps"):
             shown = estimator[:-1].transform(shown)
@@ -215,7 +217,7 @@ class ImageDisplay:
         Raises
         ------
         TypeError, ValueError
-            If this is no DataArray with the dimensions height and width.
+            If this is no DataArray with the dimensions height and width, or an empty one.
         """
         if not isinstance(fields, xr.DataArray):
             raise TypeError(
@@ -224,8 +226,12 @@ class ImageDisplay:
             )
         if not {"height", "width"} <= set(fields.dims):
             raise ValueError(f"fields has the dimensions {fields.dims}: height and width needed.")
-        if n_fields < 1:
-            raise ValueError(f"n_fields={n_fields!r}: expected at least 1.")
+        _check_number("n_fields", n_fields)
+        if not fields.size:
+            raise ValueError(
+                f"fields is empty, {dict(fields.sizes)}: expected at least one field, of at least "
+                "one pixel."
+            )
         fields = fields.transpose(..., "height", "width")
         shape = fields.shape[:-2]
         places = [np.unravel_index(i, shape) for i in range(min(n_fields, int(np.prod(shape))))]
@@ -265,9 +271,12 @@ class ImageDisplay:
 
         Raises
         ------
+        ValueError
+            If there are no columns, or axes are not as many as images.
         ImportError
             Without matplotlib, the extra `plot`.
         """
+        _check_number("n_columns", n_columns)
         n = len(self.images)
         columns = min(n_columns, n)
         rows = -(-n // columns)
@@ -302,6 +311,19 @@ class ImageDisplay:
         low, high = self.limits
         scaled = np.clip((image.astype(float) - low) / (high - low), 0, 1)
         return np.moveaxis(scaled[list(_TWO)] if len(image) == 2 else scaled, 0, -1)
+
+
+def _check_number(name: str, value: Any) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r}: expected a whole number of at least 1.")
+
+
+def _in_order(images: Any) -> Any:
+    """Dimensions of a DataArray in the order of `ImageDisplay`, by their names."""
+    if not isinstance(images, xr.DataArray) or not {"height", "width"} <= set(images.dims):
+        return images
+    channel = [dim for dim in images.dims if dim == "channel"]
+    return images.transpose(..., *channel, "height", "width")
 
 
 def _single(estimator: Any) -> EncodingRegressor:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from v1tlearn.inspection._drawing import legend_above, named, only_axes
+from v1tlearn.inspection._drawing import by_name, fitted, legend_above, only_axes
 from v1tlearn.inspection.colors import figure_colors
 from v1tlearn.inspection.scores import same_axes
 from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials._arithmetic import check_alike
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,8 +67,8 @@ class PredictionDisplay:
     ) -> None:
         self.recorded = np.asarray(recorded, dtype=float).reshape(-1)
         self.predicted = {
-            str(name): np.asarray(values, dtype=float).reshape(-1)
-            for name, values in predicted.items()
+            name: np.asarray(values, dtype=float).reshape(-1)
+            for name, values in by_name(predicted, "predicted").items()
         }
         if not self.predicted:
             raise ValueError("predicted is empty: expected at least one model.")
@@ -116,7 +117,7 @@ class PredictionDisplay:
             )
         mouse = _one_mouse(trials, mouse_id)
         trials = trials.sel(mouse_id=mouse)
-        predictions = {name: e.predict(trials) for name, e in named(estimators).items()}
+        predictions = {name: e.predict(trials) for name, e in fitted(estimators).items()}
         return cls.from_predictions(
             trials.responses,
             predictions,
@@ -162,20 +163,21 @@ class PredictionDisplay:
         Raises
         ------
         TypeError, ValueError
-            If these are no `Responses` of the same trials, or mouse or neuron are unknown.
+            If these are no `Responses` of the same trials and neurons in the same order, or mouse
+            or neuron are unknown.
         """
-        models = {"model": predictions} if isinstance(predictions, Responses) else predictions
-        for name, values in {"y_true": y_true, **models}.items():
+        one = isinstance(predictions, Responses)
+        models = {"model": predictions} if one else by_name(predictions, "predictions")
+        for name, values in [("y_true", y_true), *models.items()]:
             if not isinstance(values, Responses):
                 raise TypeError(
                     f"{name} is a {type(values).__name__}: expected Responses, as trials.responses "
                     "and predict(trials) give them; arrays go to PredictionDisplay(...)."
                 )
-            if not np.array_equal(values.mouse_ids, y_true.mouse_ids):
-                raise ValueError(
-                    f"{name}: {len(values)} predictions of the mice {values.mice} came for "
-                    f"{len(y_true)} responses of {y_true.mice}: expected the same trials."
-                )
+            try:
+                check_alike(y_true, values)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
         mouse = _one_mouse(y_true, mouse_id)
         recorded = _table(y_true, mouse, neuron)
         # means are over the same repeats
@@ -238,16 +240,11 @@ def _one_mouse(view: Trials | Responses, mouse_id: str | None) -> str:
 
 def _table(responses: Responses, mouse: str, neuron: Any) -> np.ndarray:
     """Responses (trials, neurons) of one mouse, of one neuron where it is named."""
-    values = responses.get(mouse)
     if neuron is None:
-        return values
-    ids = responses.neuron_labels(mouse).get("neuron", np.arange(values.shape[1]))
-    at = np.flatnonzero(ids == neuron)
-    if len(at) != 1:
-        raise ValueError(
-            f"mouse {mouse!r} has no neuron {neuron!r}: unit ids go from {ids[0]} to {ids[-1]}."
-        )
-    return values[:, at]
+        return responses.get(mouse)
+    if np.ndim(neuron):
+        raise ValueError(f"neuron={neuron!r}: expected the unit id of one neuron.")
+    return responses.sel(mouse_id=mouse, neuron=neuron).get(mouse)
 
 
 def _means(values: np.ndarray, responses: Responses, mouse: str) -> np.ndarray:

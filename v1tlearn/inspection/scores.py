@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from v1tlearn import metrics
-from v1tlearn.inspection._drawing import legend_above, named, only_axes
+from v1tlearn.inspection._drawing import by_name, fitted, legend_above, only_axes
+from v1tlearn.inspection._units import align, by_mouse
 from v1tlearn.inspection.colors import MODEL_COLORS, figure_colors
 from v1tlearn.metrics._arrays import arrays_by_mouse
 from v1tlearn.trials import Responses, Trials
@@ -26,6 +27,7 @@ _LABELS = {
     "normalized_correlation": "normalised correlation",
 }
 _CEILING = "oracle"
+_JACKKNIFE = "oracle (jackknife)"
 
 
 class ScoreDisplay:
@@ -36,19 +38,23 @@ class ScoreDisplay:
     Parameters
     ----------
     scores : dict of str to dict of str to array of shape (n_neurons,)
-        Per model and mouse one score per neuron; NaN where there is none.
+        Per model and mouse one score per neuron; NaN where there is none. A model's scores may be
+        what a metric gives with ``multioutput="raw_values"``. Where DataArrays know their neurons,
+        those of all models are put in the order of the first.
     metric : str, default="score"
         What was measured, for the axis.
     ceiling : dict of str to array of shape (n_neurons,), optional
-        Per mouse the best score that a model could reach.
+        Per mouse the best score that a model could reach; in any form of a model's scores.
+    ceiling_name : str, default="oracle"
+        What the ceiling is called.
     colors : dict of str to str, optional
         Per model; by default those of `model_color`, in shades where models bear one name.
 
     Attributes
     ----------
     means_ : DataFrame
-        A row per model, and "oracle" where there is a ceiling; a column per mouse, the mean over
-        its neurons, and "mean", over mice.
+        A row per model, and one of the ceiling, "oracle", where there is one; a column per mouse,
+        the mean over its neurons, and "mean", over mice.
     best_ : str
         The model with the highest mean.
     ax_ : Axes
@@ -58,7 +64,8 @@ class ScoreDisplay:
     Raises
     ------
     ValueError
-        If there is no model, or models were scored on other mice or neurons than each other.
+        If there is no model, two have one name, or models were scored on other mice or neurons
+        than each other.
 
     See Also
     --------
@@ -79,29 +86,30 @@ class ScoreDisplay:
         *,
         metric: str = "score",
         ceiling: Mapping[str, Any] | None = None,
+        ceiling_name: str = _CEILING,
         colors: Mapping[str, str] | None = None,
     ) -> None:
-        if not scores:
+        names = by_name(scores, "scores")
+        if not names:
             raise ValueError("scores is empty: expected at least one model.")
-        self.scores = {str(name): _by_mouse(values) for name, values in scores.items()}
-        self.ceiling = None if ceiling is None else _by_mouse(ceiling)
-        self.metric = metric
-        first, expected = next(iter(self.scores.items()))
-        sizes = {mouse: len(values) for mouse, values in expected.items()}
-        others = self.scores if self.ceiling is None else {**self.scores, _CEILING: self.ceiling}
-        for name, values in others.items():
-            found = {mouse: len(v) for mouse, v in values.items()}
-            if found != sizes:
+        self.metric, self.ceiling_name = metric, str(ceiling_name)
+        if ceiling is not None:
+            if self.ceiling_name in names:
                 raise ValueError(
-                    f"{name!r} has scores of the mice and numbers of neurons {found}, {first!r} "
-                    f"of {sizes}: score all models on the same trials."
+                    f"a model is called {self.ceiling_name!r}, as the ceiling is: give the model "
+                    "or, with ceiling_name, the ceiling another name."
                 )
+            names[self.ceiling_name] = ceiling
+        others = align({name: by_mouse(values, name) for name, values in names.items()})
+        self.ceiling = None if ceiling is None else others[self.ceiling_name]
+        self.scores = {str(name): others[str(name)] for name in scores}
+        first, mice = next((name, list(values)) for name, values in others.items())
         self.colors = dict(colors or figure_colors(self.scores))
         rows = {
             name: {mouse: _mean(v) for mouse, v in values.items()}
             for name, values in others.items()
         }
-        self.means_ = pd.DataFrame.from_dict(rows, orient="index", columns=list(sizes))
+        self.means_ = pd.DataFrame.from_dict(rows, orient="index", columns=mice)
         self.means_["mean"] = [_mean(row) for row in self.means_.to_numpy()]
         of_models = self.means_.loc[list(self.scores), "mean"]
         self.best_ = first if of_models.isna().all() else str(of_models.idxmax())
@@ -134,6 +142,13 @@ class ScoreDisplay:
         Returns
         -------
         ScoreDisplay
+
+        Raises
+        ------
+        TypeError
+            If these are no estimators or no trials.
+        NotFittedError
+            If one is not fitted.
         """
         if not isinstance(trials, Trials):
             raise TypeError(
@@ -143,7 +158,7 @@ class ScoreDisplay:
         if isinstance(ceiling, str) and ceiling == "auto":
             known = all(trials.has("expected_responses", mouse) for mouse in trials.mice)
             ceiling = trials.expected_responses if known else ceiling
-        predictions = {name: e.predict(trials) for name, e in named(estimators).items()}
+        predictions = {name: e.predict(trials) for name, e in fitted(estimators).items()}
         return cls.from_predictions(
             trials.responses, predictions, metric=metric, ceiling=ceiling, kind=kind, ax=ax
         )
@@ -175,9 +190,10 @@ class ScoreDisplay:
             image_ids=..., multioutput="raw_values")`` with the arrays of one mouse.
         ceiling : "auto", None, or true rates in a form of `y_true`
             True rates score what a model that knows them would. "auto" takes 1 for metrics that
-            correct for noise, and for the single-trial correlation the jackknifed oracle, the
-            correlation of each trial with the mean of the other repeats, where images were
-            repeated; else there is none.
+            correct for noise, and for the single-trial correlation, where images were repeated,
+            the "oracle (jackknife)", the correlation of each trial with the mean of the other
+            repeats; else there is none. The jackknife underestimates the ceiling, since a mean
+            of few repeats is noisy itself: a good model may lie above it.
         image_ids, mouse_ids
             As for the metrics, where responses do not bring them.
         kind, ax
@@ -194,7 +210,7 @@ class ScoreDisplay:
         """
         score = _metric(metric)
         one = isinstance(predictions, Responses) or not isinstance(predictions, Mapping)
-        models = {"model": predictions} if one else {str(k): v for k, v in predictions.items()}
+        models = {"model": predictions} if one else by_name(predictions, "predictions")
         labels = {"image_ids": image_ids, "mouse_ids": mouse_ids}
         needs_images = score is not metrics.single_trial_correlation
 
@@ -209,6 +225,7 @@ class ScoreDisplay:
             return out
 
         scores = {name: _scored(y_pred) for name, y_pred in models.items()}
+        ceiling_name = _CEILING
         if not isinstance(ceiling, str):
             ceiling = None if ceiling is None else _scored(ceiling)
         elif ceiling != "auto":
@@ -217,8 +234,14 @@ class ScoreDisplay:
             ceiling = {m: np.ones(len(v)) for m, v in next(iter(scores.values())).items()}
         else:
             ceiling = _jackknife(y_true, labels) if not needs_images else None
+            ceiling_name = _JACKKNIFE
         name = metric if isinstance(metric, str) else getattr(metric, "__name__", "score")
-        display = cls(scores, metric=_LABELS.get(name, name.replace("_", " ")), ceiling=ceiling)
+        display = cls(
+            scores,
+            metric=_LABELS.get(name, name.replace("_", " ")),
+            ceiling=ceiling,
+            ceiling_name=ceiling_name,
+        )
         return display.plot(ax, kind=kind)
 
     def plot(
@@ -313,11 +336,10 @@ class ScoreDisplay:
                     fontweight="bold",
                 )
             if self.ceiling is not None:
-                label = _CEILING if place == 0 else f"_{_CEILING}, {group}"
-                ax.plot(
-                    [place - 0.44, place + 0.44], [values.loc[_CEILING, group]] * 2, label=label,
-                    solid_capstyle="butt", **line,
-                )  # fmt: skip
+                label = self.ceiling_name if place == 0 else f"_{self.ceiling_name}, {group}"
+                height = float(values.loc[self.ceiling_name, group])
+                style = {"label": label, "solid_capstyle": "butt", **line}
+                ax.plot([place - 0.44, place + 0.44], [height, height], **style)
         ticks = [f"mouse {g}" if g != "mean" else g for g in groups]
         if len(groups) > 4:
             ticks = [str(g) for g in groups]
@@ -326,13 +348,13 @@ class ScoreDisplay:
         ax.set_xlim(-0.6, len(groups) - 0.4)
         if np.nanmin(values.to_numpy(), initial=0.0) < 0:
             ax.axhline(0, color="0.5", lw=0.8)
-        handles = [*ax.containers, *(h for h in ax.get_lines() if h.get_label() == _CEILING)]
-        legend_above(ax, handles)
+        ceiling = [h for h in ax.get_lines() if h.get_label() == self.ceiling_name]
+        legend_above(ax, [*ax.containers, *ceiling])
 
     def _neurons(self, dots: dict[str, Any], line: dict[str, Any]) -> None:
         ax, columns = self.ax_, dict(self.scores)
         if self.ceiling is not None:
-            columns[_CEILING] = self.ceiling
+            columns[self.ceiling_name] = self.ceiling
         for place, (name, values) in enumerate(columns.items()):
             own = np.concatenate(list(values.values()))
             color = self.colors.get(name, MODEL_COLORS[_CEILING])
@@ -340,7 +362,7 @@ class ScoreDisplay:
             beside = (np.arange(len(own)) * 0.618034) % 1 - 0.5
             ax.scatter(place + 0.6 * beside, own, label=name, **{"color": color, **dots})
             mean = self.means_.loc[name, "mean"]
-            style = {**line, "color": line["color"] if name == _CEILING else "black"}
+            style = {**line, "color": line["color"] if name == self.ceiling_name else "black"}
             ax.plot([place - 0.36, place + 0.36], [mean, mean], label=f"_{name}, mean", **style)
             ax.annotate(
                 f"{mean:.2f}",
@@ -352,14 +374,14 @@ class ScoreDisplay:
                 fontsize="small",
                 fontweight="bold" if name == self.best_ else None,
             )
-        ax.set_xticks(range(len(columns)), list(columns))
+        ax.set_xticks(range(len(columns)), [name.replace(" (", "\n(") for name in columns])
         if len(columns) > 4:
             ax.tick_params("x", rotation=30)
         ax.set_xlim(-0.6, len(columns) - 0.4)
 
     def _against(self, x: str | None) -> tuple[str, list[str]]:
         """Who is on the horizontal axis, and who are held against it."""
-        known = [*self.scores] + [_CEILING] * (self.ceiling is not None)
+        known = [*self.scores] + [self.ceiling_name] * (self.ceiling is not None)
         if x is None:
             x = known[-1] if self.ceiling is not None else known[0]
         if x not in known:
@@ -373,7 +395,9 @@ class ScoreDisplay:
 
     def _scatter(self, x: str, models: list[str], dots: dict[str, Any]) -> None:
         ax = self.ax_
-        known = self.scores if self.ceiling is None else {**self.scores, _CEILING: self.ceiling}
+        known = dict(self.scores)
+        if self.ceiling is not None:
+            known[self.ceiling_name] = self.ceiling
         across = np.concatenate(list(known[x].values()))
         every = [across]
         for name in models:
@@ -401,10 +425,6 @@ def same_axes(ax: Axes, values: np.ndarray) -> None:
     ax.axline((0, 0), slope=1, color="0.6", lw=1, zorder=0, label="_equal")
     ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     ax.spines[["top", "right"]].set_visible(False)
-
-
-def _by_mouse(values: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    return {str(mouse): np.asarray(v, dtype=float).reshape(-1) for mouse, v in values.items()}
 
 
 def _mean(values: Any) -> float:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
-from v1tlearn.inspection._drawing import axes_for, last_step, legend_above, named
+from v1tlearn.inspection._drawing import axes_for, by_name, fitted, last_step, legend_above
 from v1tlearn.inspection.colors import figure_colors, shades
-
-if TYPE_CHECKING:
-    pass
 
 _NAME = "TrainingDisplay"
 
@@ -26,14 +23,17 @@ class TrainingDisplay:
     histories : dict of str to list of dict
         Per model one record per epoch, as in `history_`: "epoch", "loss", "lr" and, with
         validation, "validation_loss" and "validation_correlation".
+    kept : dict of str to int, optional
+        Per model the epoch whose weights it keeps, 0 where those are the initial ones, which no
+        dot marks. Of a model that is not in it, the epoch of the highest validation correlation,
+        or the last without validation.
     colors : dict of str to str, optional
         Per model; by default those of `model_color`, in shades where models bear one name.
 
     Attributes
     ----------
     kept_ : dict of str to int
-        Per model the epoch whose weights it keeps: that of the highest validation correlation, or
-        the last without validation.
+        Per model the epoch whose weights it keeps.
     lr_drops_ : dict of str to list of int
         Per model the epochs from which on its learning rate was lower than before.
     axes_ : ndarray of shape (2,)
@@ -45,7 +45,8 @@ class TrainingDisplay:
     Raises
     ------
     ValueError
-        If there is no model, or one has no epochs.
+        If there is no model, one has no epochs, two have one name, or `kept` names another model
+        or epoch.
 
     See Also
     --------
@@ -69,11 +70,13 @@ class TrainingDisplay:
         self,
         histories: Mapping[str, Sequence[Mapping[str, float]]],
         *,
+        kept: Mapping[str, int] | None = None,
         colors: Mapping[str, str] | None = None,
     ) -> None:
-        if not histories:
+        named = by_name(histories, "histories")
+        if not named:
             raise ValueError("histories is empty: expected at least one model.")
-        self.histories = {str(name): list(records) for name, records in histories.items()}
+        self.histories = {name: list(records) for name, records in named.items()}
         for name, records in self.histories.items():
             if not records:
                 raise ValueError(
@@ -82,6 +85,14 @@ class TrainingDisplay:
                 )
         self.colors = dict(colors or figure_colors(self.histories))
         self.kept_ = {name: _kept(records) for name, records in self.histories.items()}
+        for name, epoch in by_name(kept or {}, "kept").items():
+            known = [0, *(r["epoch"] for r in self.histories.get(name, []))]
+            if name not in self.histories or epoch not in known:
+                raise ValueError(
+                    f"kept: epoch {epoch!r} of {name!r} came: expected one of {known} of "
+                    f"{list(self.histories)}."
+                )
+            self.kept_[name] = int(epoch)
         self.lr_drops_ = {name: _drops(records) for name, records in self.histories.items()}
 
     @classmethod
@@ -105,20 +116,32 @@ class TrainingDisplay:
         Returns
         -------
         TrainingDisplay
+            With the kept epochs of `best_epoch_`.
+
+        Raises
+        ------
+        TypeError
+            If these are no estimators, or do not note their training.
+        NotFittedError
+            If one is not fitted.
         """
-        models = named(estimators)
+        models = fitted(estimators)
         colors = figure_colors(models)
-        histories, of_members = {}, {}
+        trained, of_members = {}, {}
         for name, estimator in models.items():
             model = last_step(estimator)
             if not hasattr(model, "estimators_"):
-                histories[name], of_members[name] = model.history_, colors[name]
+                trained[name], of_members[name] = model, colors[name]
                 continue
             members = {f"{name}, member {i}": m for i, m in enumerate(model.estimators_, 1)}
-            histories |= {label: member.history_ for label, member in members.items()}
+            trained |= members
             tones = shades(colors[name], len(members))
             of_members |= dict(zip(members, tones, strict=True))
-        return cls(histories, colors=of_members).plot(ax, line_kw=line_kw)
+        histories = {name: _history(name, model) for name, model in trained.items()}
+        # a model that was opened from elsewhere may not have noted it
+        noted = {name: getattr(model, "best_epoch_", None) for name, model in trained.items()}
+        kept = {name: epoch for name, epoch in noted.items() if epoch is not None}
+        return cls(histories, kept=kept, colors=of_members).plot(ax, line_kw=line_kw)
 
     def plot(self, ax: Any = None, *, line_kw: Mapping[str, Any] | None = None) -> Self:
         """Draw the curves.
@@ -143,9 +166,11 @@ class TrainingDisplay:
         ImportError
             Without matplotlib, the extra `plot`.
         """
-        validated = any("validation_correlation" in r[-1] for r in self.histories.values())
+        # any record: an update without validation may follow a fit with
+        records = [record for own in self.histories.values() for record in own]
+        validated = any("validation_correlation" in record for record in records)
         n = 1 + validated
-        self.axes_, self.figure_ = axes_for(ax, n, _NAME, (n, 1), (5.0, 2.4 * n + 0.2), sharex=True)  # type: np.ndarray, Figure
+        self.axes_, self.figure_ = axes_for(ax, n, _NAME, (n, 1), (5.0, 2.4 * n + 0.2), sharex=True)
         self.lines_ = {name: self._draw(name, line_kw or {}) for name in self.histories}
         losses = self.axes_[0]
         losses.set_ylabel("Poisson loss\nper response")
@@ -162,7 +187,7 @@ class TrainingDisplay:
         records = self.histories[name]
         epochs = [record["epoch"] for record in records]
         style = {"color": self.colors[name], "lw": 1.5, **line_kw}
-        kept = self.kept_[name] - epochs[0]
+        kept = self.kept_[name]
         lines = [self.axes_[0].plot(epochs, _column(records, "loss"), label=name, **style)[0]]
         for axis, key, dashes in (
             (self.axes_[0], "validation_loss", {"ls": "--"}),
@@ -172,9 +197,9 @@ class TrainingDisplay:
             if np.isnan(values).all():
                 continue
             lines += axis.plot(epochs, values, label=f"_{name}", **style | dashes)
-            axis.plot(
-                epochs[kept], values[kept], "o", color=style["color"], ms=5, label=f"_{name}, kept"
-            )
+            if kept in epochs:  # not the initial weights
+                value = values[epochs.index(kept)]
+                axis.plot(kept, value, "o", color=style["color"], ms=5, label=f"_{name}, kept")
         for axis in self.axes_ if self.lr_drops_[name] else ():
             axis.plot(
                 self.lr_drops_[name],
@@ -199,8 +224,9 @@ class TrainingDisplay:
             marks = [
                 Line2D([], [], label="training", **grey),
                 Line2D([], [], ls="--", label="validation", **grey),
-                Line2D([], [], marker="o", ms=5, ls="", color="0.4", label="kept"),
             ]
+        if validated and any(self.kept_.values()):
+            marks.append(Line2D([], [], marker="o", ms=5, ls="", color="0.4", label="kept"))
         if any(self.lr_drops_.values()):
             marks.append(
                 Line2D([], [], marker="|", ms=10, mew=1.5, ls="", color="0.4", label="lr drop")
@@ -212,6 +238,15 @@ class TrainingDisplay:
 
 def _column(records: Sequence[Mapping[str, float]], key: str) -> np.ndarray:
     return np.array([record.get(key, np.nan) for record in records], dtype=float)
+
+
+def _history(name: str, model: Any) -> Sequence[Mapping[str, float]]:
+    if not hasattr(type(model), "history_") and not hasattr(model, "history_"):
+        raise TypeError(
+            f"{name!r} is a {type(model).__name__}, which has no history_: expected a model of "
+            "this package, or a Pipeline, search or ensemble of them."
+        )
+    return model.history_
 
 
 def _kept(records: Sequence[Mapping[str, float]]) -> int:
