@@ -162,6 +162,99 @@ def test_data_arrays_of_other_trials_are_refused():
         single_trial_correlation(true, pred)
 
 
+@pytest.mark.parametrize("turned", ["true", "pred", "both"])
+def test_dimensions_go_by_their_names(expected, turned):
+    metric, values = expected
+    true, pred = ({m: labelled(m, v) for m in NEURONS} for v in (TRUE, PRED))
+    if turned != "pred":
+        true["A"] = true["A"].T
+    if turned != "true":
+        pred["A"] = pred["A"].T
+    for convert in (dict, lambda of: list(of.values())):
+        got = metric(convert(true), convert(pred), multioutput="raw_values")
+        np.testing.assert_array_equal(got, values)
+    got = metric(true["A"], pred["A"], multioutput="raw_values")
+    np.testing.assert_array_equal(got, values[NEURONS["B"] :])
+
+
+@pytest.mark.parametrize("form", [dict, list, xr.DataArray])
+def test_square_matrices_are_turned_by_name_with_their_labels(form):
+    coords = {"image_id": ("trial", IDS["A"][:5]), "neuron": list("abcde")}
+    true, pred = (
+        xr.DataArray(v["A"][:5], dims=("trial", "neuron"), coords=coords) for v in (TRUE, PRED)
+    )
+    wanted = average_correlation(true, pred, multioutput="raw_values")
+    true, pred = true.T, pred
+    if form is dict:
+        true, pred = {"mouse": true}, {"mouse": pred}
+    elif form is list:
+        true, pred = [true], [pred]
+    got = average_correlation(true, pred, multioutput="raw_values")
+    np.testing.assert_array_equal(got, wanted)
+    assert got["neuron"].values.tolist() == list("abcde")
+
+
+def test_dimensions_of_other_names_go_by_their_place():
+    true = xr.DataArray(TRUE["A"], dims=("neuron", "time"))
+    assert single_trial_correlation(true, PRED["A"]) == single_trial_correlation(
+        TRUE["A"], PRED["A"]
+    )
+
+
+def with_trial_ids(form, values, trial_ids):
+    """Both mice, which saw the same images; mouse A with these trial ids."""
+    coords = {"image_id": ("trial", IDS["A"])}
+    recordings = {
+        mouse: xr.Dataset(
+            {
+                "stimuli": (("trial", "channel", "height", "width"), np.zeros((N, 1, 2, 2), "u1")),
+                "responses": (("trial", "neuron"), values[mouse]),
+            },
+            coords | ({"trial_id": ("trial", trial_ids)} if mouse == "A" else {}),
+        )
+        for mouse in NEURONS
+    }
+    responses = Trials(recordings).responses
+    by_mouse = {mouse: responses[mouse] for mouse in NEURONS}
+    return {
+        "responses": responses,
+        "dict": by_mouse,
+        "list": list(by_mouse.values()),
+        "one": by_mouse["A"],
+    }[form]
+
+
+FORMS_WITH_TRIAL_IDS = [
+    *[(form, form) for form in ("responses", "dict", "list", "one")],
+    ("responses", "dict"),
+    ("dict", "responses"),
+]
+
+
+@pytest.mark.parametrize(("true", "pred"), FORMS_WITH_TRIAL_IDS)
+def test_trials_of_the_same_images_are_told_apart_by_their_ids(true, pred):
+    ids = np.arange(N) + 100
+    first = with_trial_ids(true, TRUE, ids)
+    values = single_trial_correlation(first, with_trial_ids(pred, PRED, ids))
+    text = with_trial_ids(pred, PRED, ids.astype(str))
+    assert single_trial_correlation(first, text) == values  # numbers equal their text
+    mouse = "mouse" if true == "one" else "1" if true == "list" else "A"
+    with pytest.raises(ValueError, match=f"mouse '{mouse}': .* carry different trial ids"):
+        single_trial_correlation(first, with_trial_ids(pred, PRED, ids[::-1]))
+
+
+def test_trial_ids_of_one_argument_alone_say_nothing():
+    plain = {mouse: labelled(mouse, PRED, IDS["A"]) for mouse in NEURONS}
+    with_ids = with_trial_ids("dict", TRUE, np.arange(N))
+    assert single_trial_correlation(with_ids, plain) == single_trial_correlation(TRUE, PRED)
+
+
+def test_responses_against_data_arrays_of_other_images_are_refused():
+    other = {mouse: labelled(mouse, PRED, IDS[mouse][::-1]) for mouse in NEURONS}
+    with pytest.raises(ValueError, match=r"mouse 'B': .* carry different image ids"):
+        single_trial_correlation(TRIALS.responses, other)
+
+
 def test_labelled_arrays_and_integers():
     true = xr.DataArray(np.arange(12).reshape(4, 3), dims=("trial", "neuron"))
     pred = np.arange(12).reshape(4, 3) * 2
@@ -258,6 +351,13 @@ class TestErrors:
             average_correlation(TRUE, PRED, image_ids={"B": IDS["B"]})
         with pytest.raises(ValueError, match=r"mouse 'A': image_ids has shape \(4,\)"):
             average_correlation(TRUE, PRED, image_ids={"B": IDS["B"], "A": [1, 2, 3, 4]})
+
+    def test_keys_of_the_same_text(self):
+        twice = {1: TRUE["A"], "1": TRUE["A"]}
+        with pytest.raises(ValueError, match=r"y_true has the keys \[1, '1'\].*\['1'\] are"):
+            single_trial_correlation(twice, twice)
+        with pytest.raises(ValueError, match=r"image_ids has the keys \[1, '1'\]"):
+            fev({1: TRUE["A"]}, image_ids={1: IDS["A"], "1": IDS["A"]})
 
     def test_lists_of_recordings(self):
         true, pred = list(TRUE.values()), list(PRED.values())

@@ -5,6 +5,7 @@ No statistics here: forms of the arguments, labels, and the trials that each neu
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +14,10 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn._instead import refuse_no_array
-from v1tlearn.trials._arithmetic import same_rows
+from v1tlearn.trials._arithmetic import labels_of, same_rows
 from v1tlearn.trials._call_forms import ONE_MOUSE
 from v1tlearn.trials._selection import units_differ
 
-_OTHER_TRIALS = (
-    "y_true and y_pred carry different image ids: they are not the same trials in the same order."
-)
 _BLOCK_VALUES = 2**19  # values treated at once: 4 MiB in float64, which stay in the cache
 
 
@@ -43,11 +41,12 @@ class _Source:
     n_trials: int
     matrix: Callable[[str, np.ndarray], np.ndarray]  # (mouse, flat positions) -> (n, neurons)
     neurons: Callable[[str, np.ndarray], dict[str, xr.Variable]] = lambda mouse, at: {}
+    # (mouse, flat positions, name) -> (n,); None where the argument does not tell
+    label: Callable[[str, np.ndarray, str], np.ndarray | None] = lambda mouse, at, name: None
     mouse_ids: np.ndarray | None = None  # (n_trials,)
     responses: Any = None  # the Responses itself; its image ids can cost a pass over the stimuli
     mice: list[str] | None = None
     per_mouse: bool = False  # a dict or list of matrices: addressed by mouse, not by position
-    images: Any = None  # (n_trials,) or per mouse: the `image_id` of DataArrays
     lengths: np.ndarray | None = None  # (n_trials,) neurons per trial of a ragged argument
     dense: bool = False  # one matrix, whose columns at the right end may be padding
 
@@ -137,6 +136,7 @@ def _source(name: str, y: Any, keys: list[str] | None) -> _Source:
             len(y),
             lambda mouse, at: np.asarray(y.get(mouse)),
             lambda mouse, at: _neuron_coordinates(y[at[:1]][mouse]),
+            lambda mouse, at, label: labels_of(y[at], label),
             np.asarray(y.mouse_ids).astype(str),
             y,
             [str(mouse) for mouse in y.mice],
@@ -150,9 +150,8 @@ def _source(name: str, y: Any, keys: list[str] | None) -> _Source:
             )
         y = dict(zip(keys, y, strict=True))
     if isinstance(y, Mapping):
-        images = {str(mouse): _image_coordinate(matrix) for mouse, matrix in y.items()}
-        neurons = {str(mouse): _neuron_coordinates(matrix) for mouse, matrix in y.items()}
-        matrices = {str(mouse): np.asarray(matrix) for mouse, matrix in y.items()}
+        given = {mouse: _by_trial(matrix) for mouse, matrix in by_text(name, y).items()}
+        matrices = {mouse: np.asarray(matrix) for mouse, matrix in given.items()}
         for mouse, matrix in matrices.items():
             if matrix.ndim != 2:
                 raise ValueError(
@@ -163,21 +162,46 @@ def _source(name: str, y: Any, keys: list[str] | None) -> _Source:
             name,
             sum(lengths),
             lambda mouse, at: matrices[mouse],
-            lambda mouse, at: neurons[mouse],
+            lambda mouse, at: _neuron_coordinates(given[mouse]),
+            lambda mouse, at, label: _trial_label(given[mouse], label),
             np.repeat(np.array(list(matrices), dtype=str), lengths),
             mice=list(matrices),
             per_mouse=True,
-            images=None if any(ids is None for ids in images.values()) else images,
         )
     return _flat_source(name, y)
 
 
-def _image_coordinate(y: Any) -> np.ndarray | None:
-    """Image of each trial of a DataArray (trial, neuron), as `responses["A"]` is one."""
-    if not isinstance(y, xr.DataArray) or "image_id" not in y.coords:
+def by_text(name: str, values: Mapping[Any, Any]) -> dict[str, Any]:
+    """Entries under the text of their keys.
+
+    Raises
+    ------
+    ValueError
+        If two keys are the same text, such as 1 and "1".
+    """
+    out = {str(key): value for key, value in values.items()}
+    if len(out) < len(values):
+        twice = [key for key, count in Counter(map(str, values)).items() if count > 1]
+        raise ValueError(
+            f"{name} has the keys {list(values)}: keys are taken as text, of which {twice} are "
+            "there more than once. Give every entry a name of its own."
+        )
+    return out
+
+
+def _by_trial(y: Any) -> Any:
+    """A DataArray whose dimensions are named the other way round, turned to (trial, neuron)."""
+    if isinstance(y, xr.DataArray) and y.dims == ("neuron", "trial"):
+        return y.transpose("trial", "neuron")
+    return y
+
+
+def _trial_label(y: Any, name: str) -> np.ndarray | None:
+    """Label of each trial of a DataArray (trial, neuron), as `responses["A"]` is one."""
+    if not isinstance(y, xr.DataArray) or name not in y.coords:
         return None
-    images = y.coords["image_id"]
-    return images.values if images.dims == y.dims[:1] else None
+    label = y.coords[name]
+    return label.values if label.dims == y.dims[:1] else None
 
 
 def _neuron_coordinates(y: Any) -> dict[str, xr.Variable]:
@@ -210,18 +234,16 @@ def _neurons(
 
 
 def _flat_source(name: str, y: Any) -> _Source:
-    images = _image_coordinate(y)
+    y = _by_trial(y)
     neurons = _neuron_coordinates(y)
-    if isinstance(y, (list, tuple)):
-        y = _ragged(y)
-    array = np.asarray(y)
+    array = np.asarray(_ragged(y) if isinstance(y, (list, tuple)) else y)
     if array.ndim == 2 and array.dtype != object:
         return _Source(
             name,
             len(array),
             lambda mouse, at: array[at],
             lambda mouse, at: neurons,
-            images=images,
+            lambda mouse, at, label: None if (own := _trial_label(y, label)) is None else own[at],
             dense=True,
         )
     if array.ndim == 1 and array.dtype == object:
@@ -321,17 +343,31 @@ def _mouse_labels(sources: list[_Source], mouse_ids: Any) -> tuple[np.ndarray, l
 
 def _check_same_trials(sources: list[_Source], labels: np.ndarray, mice: list[str]) -> None:
     """Refuse labelled arguments that hold other trials, or the same in another order."""
-    images = [_flat("image_ids", s.images, labels, mice) for s in sources if s.images is not None]
-    if len(images) == 2 and not np.array_equal(*images):
-        raise ValueError(_OTHER_TRIALS)
-    responses = [s.responses for s in sources if s.responses is not None]
-    if len(responses) < 2:
+    if len(sources) < 2:
         return
-    true, pred = responses
-    if all(same_rows(true, pred, mouse) for mouse in true.mice):
-        return
-    if not np.array_equal(true.image_ids, pred.image_ids):  # views of different recordings
-        raise ValueError(_OTHER_TRIALS)
+    true, pred = (source.responses for source in sources)
+    for mouse in mice:
+        at = np.flatnonzero(labels == mouse)
+        if true is not None and pred is not None:
+            if same_rows(true, pred, mouse):
+                continue
+            images = [true[at].image_ids, pred[at].image_ids]  # of different recordings
+        else:
+            images = [s.label(mouse, at, "image_id") for s in sources]
+        trials = [s.label(mouse, at, "trial_id") for s in sources]
+        for name, (one, two) in (("image", images), ("trial", trials)):
+            if not _agree(one, two):
+                raise ValueError(
+                    f"mouse {mouse!r}: y_true and y_pred carry different {name} ids: they are not "
+                    "the same trials in the same order."
+                )
+
+
+def _agree(one: np.ndarray | None, two: np.ndarray | None) -> bool:
+    """Whether labels are the same, numbers as their text, as far as both are known."""
+    if one is None or two is None or np.array_equal(one, two):
+        return True
+    return np.array_equal(one.astype(str), two.astype(str))
 
 
 def _image_labels(
@@ -341,7 +377,10 @@ def _image_labels(
         responses = [s.responses for s in sources if s.responses is not None]
         if responses:
             return np.asarray(responses[0].image_ids)
-        image_ids = next((s.images for s in sources if s.images is not None), None)
+        at = {mouse: np.flatnonzero(labels == mouse) for mouse in mice}
+        told = [{m: s.label(m, at[m], "image_id") for m in mice} for s in sources]
+        complete = (of for of in told if all(part is not None for part in of.values()))
+        image_ids = next(complete, None)
     if image_ids is None:
         raise ValueError(
             "image_ids is missing: this metric averages over the repeats of an image. Pass "
@@ -358,7 +397,7 @@ def _flat(name: str, values: Any, labels: np.ndarray, mice: list[str]) -> np.nda
     if isinstance(values, (list, tuple)) and len(values) == len(mice) and np.ndim(values[0]) == 1:
         values = dict(zip(mice, values, strict=True))
     if isinstance(values, Mapping):
-        parts = {str(mouse): np.asarray(part) for mouse, part in values.items()}
+        parts = {mouse: np.asarray(part) for mouse, part in by_text(name, values).items()}
         flat = np.empty(len(labels), dtype=np.result_type(*parts.values()))
         for mouse in mice:
             at = np.flatnonzero(labels == mouse)

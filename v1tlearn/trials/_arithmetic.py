@@ -141,6 +141,14 @@ def same_rows(first: Any, other: Any, mouse: str) -> bool:
     return same and np.array_equal(first.rows(mouse)[1], other.rows(mouse)[1])
 
 
+def labels_of(view: Any, name: str) -> np.ndarray | None:
+    """Labels of the trials of a view of one mouse; None where its recording does not bear them."""
+    (mouse,) = view.mice
+    if name not in view._recordings[mouse].coords:
+        return None
+    return view._trial_labels(name)
+
+
 def _check_labels(first: Any, other: Any) -> None:
     """Trials of other recordings, or read from a file, are the same where their labels are."""
     shared = first._names_of_labels()[0] & other._names_of_labels()[0]
