@@ -192,3 +192,31 @@ def test_predictions_align_with_receptive_fields(model, trials):
     product = fields * predicted
     assert product.sizes["neuron"] == 7
     xr.testing.assert_equal(product["neuron"], predicted["neuron"])
+
+
+@pytest.mark.parametrize("kind", ["model", "ensemble"])
+@pytest.mark.parametrize("lacking", ["responses", "ids"])
+def test_predictions_name_neurons_that_the_trials_do_not(kind, lacking, model, small, trials):
+    estimator = model
+    if kind == "ensemble":
+        estimator = v1.EnsembleRegressor(small(max_epochs=1), 2, 2, random_state=0).fit(trials)
+    recordings = {m: node.to_dataset() for m, node in trials.recordings.children.items()}
+    if lacking == "ids":
+        unnamed = {m: recording.drop_vars("neuron") for m, recording in recordings.items()}
+    else:
+        unnamed = {
+            m: recording.drop_dims("neuron", errors="ignore") for m, recording in recordings.items()
+        }
+    predictions = estimator.predict(v1.Trials(unnamed))
+    for mouse in trials.mice:
+        ids = estimator.neurons_[mouse]["neuron"].tolist()
+        assert predictions.neuron_ids(mouse).tolist() == ids
+        assert predictions[mouse]["neuron"].values.tolist() == ids
+    means = predictions.mean("trial")
+    assert means["neuron"].values.tolist() == [
+        unit for m in trials.mice for unit in estimator.neurons_[m]["neuron"].tolist()
+    ]
+    score = v1.metrics.single_trial_correlation(trials.responses, predictions)
+    assert score == v1.metrics.single_trial_correlation(trials.responses, estimator.predict(trials))
+    some = predictions.sel(neuron={"B": [3, 1]})
+    np.testing.assert_array_equal(some.get("B"), predictions.get("B")[:, [2, 0]])

@@ -299,3 +299,64 @@ def test_ids_may_come_as_a_series_or_a_tensor(trials):
         np.testing.assert_array_equal(trials.sel(neuron=ids).neuron_ids("A"), [1001, 1000])
     mask = pd.Series([True, False, True], index=[1000, 1001, 1002])
     np.testing.assert_array_equal(trials.sel(neuron={"A": mask}).neuron_ids("A"), [1000, 1002])
+
+
+def units(**masks):
+    """A mask over the units of several mice, as scores are labelled."""
+    pairs = [(m, unit) for m in masks for unit in IDS[m].tolist()]
+    index = pd.MultiIndex.from_tuples(pairs, names=["mouse", "neuron"])
+    return pd.Series(np.concatenate(list(masks.values())), index=index)
+
+
+def test_masks_of_pandas_go_by_their_index(trials):
+    one = trials.sel(mouse_id="B")
+    mask = pd.Series(np.arange(5) > 2, index=IDS["B"])
+    assert one.sel(neuron=mask).neuron_ids("B").tolist() == [1003, 1004]
+    assert trials.sel(neuron={"B": mask}).neuron_ids("B").tolist() == [1003, 1004]
+    for other in (mask.iloc[::-1], mask.reset_index(drop=True)):
+        with pytest.raises(ValueError, match=r"mouse 'B': the mask is of .*mask\.to_numpy\(\)"):
+            one.sel(neuron=other)
+    assert one.sel(neuron=mask.to_numpy()).neuron_ids("B").tolist() == [1003, 1004]
+    both = units(A=np.arange(3) > 0, B=np.arange(5) > 2)
+    some = trials.sel(mouse_id=["A", "B"]).sel(neuron=both)
+    assert some.neuron_ids("A").tolist() == [1001, 1002]
+    assert some.neuron_ids("B").tolist() == [1003, 1004]
+    with pytest.raises(ValueError, match=r"says nothing about the mice \['C'\]"):
+        trials.sel(neuron=both)
+    with pytest.raises(TypeError, match=r"levels \['m', 'n'\]"):
+        trials.sel(neuron=both.rename_axis(["m", "n"]))
+
+
+def test_a_mask_that_names_its_mouse_is_of_that_mouse(trials):
+    mask = xr.DataArray(np.arange(3) > 0, dims="neuron", coords={"neuron": IDS["A"], "mouse": "A"})
+    assert trials.sel(mouse_id="A").sel(neuron=mask).neuron_ids("A").tolist() == [1001, 1002]
+    assert trials.sel(neuron={"A": mask}).n_neurons == {"A": 2, "B": 5, "C": 2}
+    with pytest.raises(ValueError, match=r"of mouse 'A', these trials .* write neuron=\{'A'"):
+        trials.sel(neuron=mask)
+    with pytest.raises(ValueError, match="of mouse 'A', these trials are of"):
+        trials.sel(mouse_id="C").sel(neuron=mask)
+    with pytest.raises(ValueError, match=r"mouse 'B': the neurons that came are of mouse \['A'\]"):
+        trials.sel(neuron={"B": mask})
+
+
+def test_scores_that_were_kept_are_no_mask(trials):
+    scores = trials.responses.mean("trial")
+    for wanted in (scores[scores > 1], scores[scores > 1]["unit"]):
+        with pytest.raises(TypeError, match=r"expected a mask of all of them, such as scores > 0"):
+            trials.sel(neuron=wanted)
+    own = scores.sel(mouse="A")
+    with pytest.raises(TypeError, match=r"the mask, such as scores > 0\.3"):
+        trials.sel(mouse_id="A").sel(neuron=own[own > 1])
+
+
+@pytest.mark.parametrize("value", [True, np.True_, np.array(True)])
+def test_one_truth_value_is_no_mask(trials, value):
+    for wanted in (value, {"A": value}):
+        with pytest.raises(TypeError, match="expected unit ids, or a mask"):
+            trials.sel(neuron=wanted)
+
+
+def test_an_iterator_selects_in_every_mouse(trials):
+    some = trials.sel(neuron=(unit for unit in [1001, 1000]))
+    assert [some.neuron_ids(m).tolist() for m in some.mice] == [[1001, 1000]] * 3
+    assert trials.sel(neuron={"A": iter([1002])}).neuron_ids("A").tolist() == [1002]

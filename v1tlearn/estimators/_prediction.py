@@ -57,7 +57,8 @@ class PredictionMixin:
         Responses, dict, list or ndarray
             In the form asked: `Trials` give `Responses`; a dict a dict under the same keys; a list
             a list; an array of one mouse (trials, neurons); a flat array of several mice a 1-D
-            object array of vectors.
+            object array of vectors. `Responses` bear the unit ids of the trials, or, where these
+            have none, those of `neurons_`.
 
         Raises
         ------
@@ -80,10 +81,12 @@ class PredictionMixin:
         `precision` holds for predictions, too; "auto" predicts in float32.
         """
         check_is_fitted(self)
-        trials, form = _inputs.read_predict(
-            self._model(), stimuli, behaviors, mouse_ids, behavior_names
-        )
+        model = self._model()
+        trials, form = _inputs.read_predict(model, stimuli, behaviors, mouse_ids, behavior_names)
         predictions = Responses.from_arrays(self._predict(trials), like=trials, name="predictions")
+        predictions = predictions._with_known_neurons(
+            {mouse: labels.get("neuron") for mouse, labels in model.neurons_.items()}
+        )
         return _inputs.answer(predictions, form, one_mouse=len(self.mice_) == 1)
 
     @explained

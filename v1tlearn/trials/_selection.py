@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 _SHOWN = 20  # labels that an error lists
@@ -112,6 +113,7 @@ def units_differ(expected: np.ndarray | None, found: np.ndarray | None) -> int |
 
 
 def _by_neuron(wanted: Any, ids: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    wanted = _of_named_mouse(_once(wanted), list(ids))
     per_mouse = _per_mouse(wanted, list(ids))
     if per_mouse is not None:
         return {mouse: _of_one(mouse, part, ids[mouse]) for mouse, part in per_mouse.items()}
@@ -130,6 +132,68 @@ def _by_neuron(wanted: Any, ids: Mapping[str, np.ndarray]) -> dict[str, np.ndarr
     return {mouse: picked for mouse, (picked, _) in found.items()}
 
 
+def _once(wanted: Any) -> Any:
+    """The same in a form that can be read once per mouse, labelled where it bears labels."""
+    if isinstance(wanted, Mapping):
+        return {mouse: _once(part) for mouse, part in wanted.items()}
+    if isinstance(wanted, pd.MultiIndex) or (
+        isinstance(wanted, pd.Series) and wanted.dtype.kind not in "biuUSO"
+    ):
+        raise TypeError(
+            f"neuron is a {type(wanted).__name__} that is neither unit ids nor a mask: give the "
+            "mask, such as scores > 0.3."
+        )
+    if isinstance(wanted, pd.Series) and pd.api.types.is_bool_dtype(wanted.dtype):
+        return _labelled(wanted)
+    if isinstance(wanted, bool | np.bool_) or (
+        isinstance(wanted, np.ndarray) and wanted.ndim == 0 and wanted.dtype == bool
+    ):
+        raise TypeError(
+            f"neuron is {wanted!r}: expected unit ids, or a mask with one truth value per neuron."
+        )
+    known = str | bytes | set | frozenset | slice
+    if (
+        isinstance(wanted, Iterable)
+        and not isinstance(wanted, known)
+        and not hasattr(wanted, "dtype")
+    ):
+        return list(wanted)
+    return wanted
+
+
+def _labelled(mask: pd.Series) -> xr.DataArray:
+    """A mask of pandas, whose index names units, as one of xarray."""
+    index, values = mask.index, mask.to_numpy(dtype=bool)
+    if not isinstance(index, pd.MultiIndex):
+        return xr.DataArray(values, dims="neuron", coords={"neuron": index.to_numpy()})
+    if set(index.names) != {"mouse", "neuron"}:
+        raise TypeError(
+            f"the mask of neurons has an index with the levels {list(index.names)}: expected "
+            "'mouse' and 'neuron'; set them by mask.index.set_names(...), or give mask.to_numpy()."
+        )
+    levels = {name: ("unit", index.get_level_values(name).to_numpy()) for name in index.names}
+    return xr.DataArray(values, dims="unit", coords=levels)
+
+
+def _of_named_mouse(wanted: Any, mice: list[str]) -> Any:
+    """A mask whose scalar coordinate `mouse` names the only mouse it is of, as a dict."""
+    if not isinstance(wanted, xr.DataArray) or "mouse" not in wanted.coords:
+        return wanted
+    if wanted["mouse"].ndim:
+        return wanted
+    mouse = str(wanted["mouse"].item())
+    if mouse not in mice or len(mice) > 1:
+        raise ValueError(
+            f"neuron is of mouse {mouse!r}, these trials are of {mice}: "
+            + (
+                f"to select in that mouse alone, write neuron={{{mouse!r}: ...}}."
+                if mouse in mice
+                else "give the neurons of these."
+            )
+        )
+    return {mouse: wanted}
+
+
 def _per_mouse(wanted: Any, mice: list[str]) -> dict[str, Any] | None:
     """What is wanted of each mouse, where it came so: as a dict, or labelled as scores are."""
     if isinstance(wanted, Mapping):
@@ -143,7 +207,7 @@ def _per_mouse(wanted: Any, mice: list[str]) -> dict[str, Any] | None:
     if wanted.ndim != 1 or wanted.dtype != bool or wanted["mouse"].dims != wanted.dims:
         raise TypeError(
             f"neuron is an array {wanted.dims} of {wanted.dtype} that names mice and neurons: "
-            "expected a mask, such as scores > 0.2."
+            "expected a mask of all of them, such as scores > 0.3, not scores[scores > 0.3]."
         )
     named = wanted["mouse"].values.astype(str)
     lacking = [mouse for mouse in mice if mouse not in named]
@@ -164,6 +228,18 @@ def _of_one(mouse: str, wanted: Any, ids: np.ndarray) -> np.ndarray:
             f"mouse {mouse!r}: neurons are selected by their ids or by a mask, not by {wanted!r}; "
             "mice that the dict does not name keep all their neurons."
         )
+    if isinstance(wanted, xr.DataArray) and "mouse" in wanted.coords:
+        named = set(np.atleast_1d(wanted["mouse"].values).astype(str).tolist())
+        if named != {mouse}:
+            raise ValueError(
+                f"mouse {mouse!r}: the neurons that came are of mouse {_some(sorted(named))}: give "
+                "each mouse its own."
+            )
+    if _is_float(wanted):
+        raise TypeError(
+            f"mouse {mouse!r}: neuron is an array of {wanted.dtype}: expected unit ids, or the "
+            "mask, such as scores > 0.3, not scores[scores > 0.3]."
+        )
     if _is_mask(wanted):
         mask = np.asarray(wanted)
         if mask.shape != ids.shape:
@@ -176,7 +252,8 @@ def _of_one(mouse: str, wanted: Any, ids: np.ndarray) -> np.ndarray:
             if not np.array_equal(named, ids):
                 raise ValueError(
                     f"mouse {mouse!r}: the mask is of the neurons {_span(named)}, the mouse has "
-                    f"{_span(ids)}, or has them in another order: make the mask of these neurons."
+                    f"{_span(ids)}, or has them in another order: make the mask of these neurons, "
+                    "or, if it has them in their order, give mask.to_numpy()."
                 )
         return np.flatnonzero(mask)
     picked, missing = _find(mouse, wanted, ids)
@@ -255,6 +332,12 @@ def _is_mask(wanted: Any) -> bool:
             and all(isinstance(w, bool | np.bool_) for w in wanted)
         )
     return np.asarray(wanted).dtype == bool
+
+
+def _is_float(wanted: Any) -> bool:
+    return (
+        isinstance(wanted, xr.DataArray) and wanted.dtype.kind == "f" and "neuron" in wanted.coords
+    )
 
 
 def _places(ids: np.ndarray) -> dict[Any, int]:

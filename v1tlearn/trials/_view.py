@@ -161,6 +161,15 @@ class View:
             return ids if neurons is None else ids[neurons]
         return neurons
 
+    def _with_known_neurons(self, ids: Mapping[str, Any]) -> Self:
+        """Name neurons that the recordings do not name, by their unit ids per mouse."""
+        unnamed = {
+            mouse: self._recordings[mouse].assign_coords(neuron=("neuron", np.asarray(ids[mouse])))
+            for mouse in self.mice
+            if ids.get(mouse) is not None and self._known_neuron_ids(mouse) is None
+        }
+        return self._copy(_recordings=self._recordings | unnamed) if unnamed else self
+
     def neuron_labels(self, mouse_id: str) -> dict[str, np.ndarray]:
         """Unit ids and metadata of a mouse's neurons, as far as the recording tells them.
 
