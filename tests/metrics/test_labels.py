@@ -216,6 +216,12 @@ def test_functions_of_numpy_take_the_values():
     assert f"{values[0]:.3f}" == f"{plain[0]:.3f}"
 
 
+@pytest.mark.parametrize("name", WITH_PREDICTIONS)
+def test_predictions_that_are_missing_are_asked_for(name):
+    with pytest.raises(ValueError, match=f"y_pred is missing: {name} compares"):
+        WITH_PREDICTIONS[name](TRIALS.responses, None)
+
+
 def test_an_unknown_multioutput_is_refused():
     with pytest.raises(ValueError, match="multioutput is 'neurons', expected one of"):
         metrics.fev(TRIALS.responses, multioutput="neurons")

@@ -248,6 +248,11 @@ def test_pipelines_searches_and_ensembles(trials, test_trials):
         ({"a": v1.CNNRegressor()}, NotFittedError, "the model 'a' is not fitted"),
         ([], ValueError, "no estimators"),
         ({"oracle": Blurred().fit(0)}, ValueError, "is called 'oracle'"),
+        (
+            {1: Blurred().fit(0), "1": Sharp().fit(0)},
+            ValueError,
+            r"estimators has the keys \[1, '1'\]",
+        ),
     ],
 )
 def test_wrong_models_are_refused(test_trials, estimators, error, match):
@@ -261,6 +266,7 @@ def test_wrong_models_are_refused(test_trials, estimators, error, match):
         ({"metrics": "fev"}, r"metrics is 'fev': expected names among \['single_trial"),
         ({"metrics": []}, "expected names among"),
         ({"metrics": "share_of_oracle"}, "'share_of_oracle' for simulated recordings only"),
+        ({"metrics": dict.fromkeys([1, "1"], metrics.feve)}, r"metrics has the keys \[1, '1'\]"),
         ({"oracle": "yes"}, "oracle is 'yes'"),
         ({"oracle": True}, "no expected_responses"),
         ({"multioutput": "neurons"}, "multioutput is 'neurons'"),
@@ -269,6 +275,22 @@ def test_wrong_models_are_refused(test_trials, estimators, error, match):
 def test_wrong_options_are_refused(recorded, options, match):
     with pytest.raises(ValueError, match=match):
         v1.score_table(Blurred().fit(0), recorded, **options)
+
+
+def test_the_true_rates_are_scored_only_where_asked_for(test_trials):
+    recordings = {m: r.to_dataset() for m, r in test_trials.recordings.children.items()}
+    broken = v1.Trials(
+        {
+            m: r.assign(expected_responses=r["expected_responses"] * np.nan)
+            for m, r in recordings.items()
+        }
+    )
+    model = Blurred().fit(broken)
+    table = v1.score_table(model, broken, metrics="feve", oracle=False)
+    expected = metrics.feve(broken.responses, model.predict(broken), multioutput="mice")
+    np.testing.assert_array_equal(table["value"], expected)
+    with pytest.raises(ValueError, match="NaN"):
+        v1.score_table(model, broken, metrics="share_of_oracle", oracle=False)
 
 
 def test_the_name_oracle_is_free_where_there_is_none(recorded):

@@ -64,8 +64,7 @@ def evaluate(
     name: str,
     statistic: Callable[[Block], np.ndarray],
     y_true: Any,
-    y_pred: Any = None,
-    *,
+    *y_pred: Any,
     image_ids: Any,
     mouse_ids: Any,
     multioutput: Multioutput,
@@ -82,6 +81,8 @@ def evaluate(
         Of the metric.
     statistic : callable
         Block -> (neurons,), or (n_rows, neurons) if `n_rows` > 1; NaN where undefined.
+    *y_pred : Any
+        One argument for metrics of predictions, none for metrics of responses alone.
     trials : {"all", "by_image", "repeated"}
         Trials in their own order; sorted by image; sorted and without images shown once.
     average : callable, optional
@@ -90,10 +91,15 @@ def evaluate(
     """
     if multioutput not in _MULTIOUTPUTS:
         raise ValueError(f"multioutput is {multioutput!r}, expected one of {_MULTIOUTPUTS}.")
+    if y_pred and y_pred[0] is None:
+        raise ValueError(
+            f"y_pred is missing: {name} compares y_true with predictions, but None came. Give "
+            "what model.predict(trials) answers."
+        )
     per_mouse, neurons = {}, {}
     for arrays in arrays_by_mouse(
         y_true,
-        y_pred,
+        *y_pred,
         image_ids=image_ids,
         mouse_ids=mouse_ids,
         sample_weight=sample_weight,

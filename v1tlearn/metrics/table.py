@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from v1tlearn.metrics._arrays import by_text
 from v1tlearn.metrics._evaluate import Multioutput
 from v1tlearn.metrics.correlation import (
     average_correlation,
@@ -89,7 +90,7 @@ def score_table(
         If an estimator is not fitted; it is named.
     ValueError
         If a metric is unknown or needs repeated images that are not there, if trials have no
-        responses, or a model has the name of the oracle.
+        responses, or a model has the name of the oracle or of another, such as 1 and "1".
 
     See Also
     --------
@@ -141,7 +142,7 @@ def score_table(
 def _named(estimators: Any) -> dict[str, Any]:
     """Fitted estimators by name."""
     if isinstance(estimators, Mapping):
-        models = {str(name): estimator for name, estimator in estimators.items()}
+        models = by_text("estimators", estimators)
     else:
         several = isinstance(estimators, list | tuple)
         models = _by_class(list(estimators) if several else [estimators])
@@ -197,7 +198,7 @@ def _chosen(metrics: Any, trials: Trials, multioutput: str) -> dict[str, _Metric
     share = {_SHARE: _Share(trials, multioutput)} if _is_simulated(trials) else {}
     known = _METRICS | share
     if isinstance(metrics, Mapping):
-        return {str(name): metric for name, metric in metrics.items()}
+        return by_text("metrics", metrics)
     if metrics is None:
         return known | _limited_to_repeats(trials)
     names = [metrics] if isinstance(metrics, str) else list(metrics)
@@ -215,12 +216,17 @@ class _Share:
     """Single-trial correlation over that of the true rates."""
 
     def __init__(self, trials: Trials, multioutput: str) -> None:
-        self._best = single_trial_correlation(
-            trials.responses, trials.expected_responses, multioutput=multioutput
-        )
+        self._trials = trials
+        self._multioutput = multioutput
+
+    @cached_property
+    def _best(self) -> xr.DataArray:
+        """That of the true rates, the same for all models."""
+        target, rates = self._trials.responses, self._trials.expected_responses
+        return xr.DataArray(single_trial_correlation(target, rates, multioutput=self._multioutput))
 
     def __call__(self, target: Responses, predicted: Any, *, multioutput: str) -> Any:
-        best = xr.DataArray(self._best)
+        best = self._best
         share = single_trial_correlation(target, predicted, multioutput=multioutput)
         share = share / best.where(best != 0)
         return share if best.ndim else float(share)
