@@ -90,9 +90,7 @@ def source_of(page: str) -> Path:
 
 def link_to_source(app: Sphinx, page: str, template: str, context: dict, doctree: Any) -> None:
     """Let "Edit this page" lead to the source."""
-    if doctree is None or page.rpartition("/")[2].startswith(
-        "sg_"
-    ):  # no file
+    if doctree is None or page.rpartition("/")[2].startswith("sg_"):  # no file
         context["theme_use_edit_page_button"] = False
         return
     url = f"{app.config.html_context['repository']}/edit/main/{source_of(page).as_posix()}"

@@ -116,7 +116,7 @@ def test_a_mask_made_of_responses_knows_its_neurons(trials):
     }
     with pytest.raises(ValueError, match=r"says nothing about the mice \['B', 'C'\]"):
         trials.sel(neuron=(scores > 0)[:3])
-    with pytest.raises(TypeError, match=r"expected a mask, such as scores > 0\.2"):
+    with pytest.raises(TypeError, match=r"expected a mask of all of them, such as scores > 0\.3"):
         trials.sel(neuron=scores)
 
 

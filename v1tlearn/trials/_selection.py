@@ -108,7 +108,7 @@ def units_differ(expected: np.ndarray | None, found: np.ndarray | None) -> int |
         return None
     if np.array_equal(expected, found):
         return None
-    pairs = zip(expected.tolist(), found.tolist(), strict=True)
+    pairs = zip(expected, found, strict=True)
     return next((k for k, (a, b) in enumerate(pairs) if a != b and str(a) != str(b)), None)
 
 
