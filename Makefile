@@ -39,7 +39,8 @@ test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 4
 
 test-slow: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow and not gpu" -n $(WORKERS) --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow and not gpu" --timeout 2400 \
+	  -n $(WORKERS) --maxprocesses 4
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
