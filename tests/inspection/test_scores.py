@@ -299,5 +299,5 @@ def test_what_metrics_give_is_taken(predictions, test_trials):
         for found in (display.scores["CNN"], display.ceiling, by_hand.scores["CNN"]):
             np.testing.assert_array_equal(found[mouse], expected)
     assert list(display.means_.columns) == ["A", "B", "mean"]
-    with pytest.raises(ValueError, match="expected one dimension with"):
+    with pytest.raises(ValueError, match="scores of the mouse A only: give"):
         ScoreDisplay({"LN": values["LN"].sel(mouse="A")})
