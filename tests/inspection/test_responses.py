@@ -1,5 +1,7 @@
 """Predicted against recorded responses: recorded to the right, both axes alike."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -95,7 +97,7 @@ def test_errors(noisy_predictions, test_trials, models):
         make(y_true, y_pred)
     with pytest.raises(ValueError, match="unknown mouse 'C'"):
         make(y_true, y_pred, mouse_id="C")
-    with pytest.raises(ValueError, match=r"mouse 'B'.*9"):
+    with pytest.raises(ValueError, match=r"no neuron with the id .*9.*mouse 'B'"):
         make(y_true, y_pred, mouse_id="B", neuron=9)
     with pytest.raises(TypeError, match="CNN is a dict: expected Responses"):
         make(y_true, {"CNN": {"A": y_pred.get("A")}}, mouse_id="A")
@@ -125,11 +127,19 @@ def test_other_trials_and_neurons_are_refused(noisy_predictions, test_trials):
                 PredictionDisplay.from_predictions(y_true, {"CNN": other}, average=average)
 
 
-def test_unit_ids_as_in_sel(noisy_predictions, test_trials, figures):
+@pytest.mark.parametrize("neuron", [2, np.int64(2), "2"])
+def test_unit_ids_as_in_sel(neuron, noisy_predictions, test_trials, figures):
     y_true, y_pred = test_trials.responses, noisy_predictions(0.3)
-    as_number, as_text = (
-        PredictionDisplay.from_predictions(y_true, y_pred, mouse_id="B", neuron=neuron)
-        for neuron in (2, "2")
-    )
-    np.testing.assert_array_equal(as_number.recorded, as_text.recorded)
-    assert as_text.ax_.get_title() == "Mouse B, neuron 2"
+
+    def draw():
+        return PredictionDisplay.from_predictions(
+            y_true, y_pred, mouse_id="B", neuron=neuron, average=False
+        )
+
+    try:
+        expected = y_true.sel(mouse_id="B", neuron=neuron).get("B").ravel()
+    except ValueError as error:
+        with pytest.raises(ValueError, match=re.escape(str(error))):
+            draw()
+    else:
+        np.testing.assert_array_equal(draw().recorded, expected)

@@ -176,13 +176,11 @@ def test_initial_weights_have_no_dot(figures):
     assert "kept" not in {text.get_text() for legend in legends for text in legend.get_texts()}
 
 
-@pytest.mark.parametrize("validated", [True, False])
-def test_the_kept_epoch_after_an_update(validated, models, recordings, figures):
+def test_the_kept_epoch_after_an_update(models, recordings, figures):
     train = v1.Trials(recordings).sel(tier="train")
-    held_out = v1.Trials(recordings).sel(tier="test") if validated else None
     updated = {name: copy.deepcopy(model) for name, model in models.items()}
     for model in updated.values():
-        model.partial_fit(train, validation=held_out)
+        model.partial_fit(train)
     display = TrainingDisplay.from_estimator(updated)
     assert len(display.axes_) == 2  # the fit was validated
     for name, model in updated.items():
@@ -190,5 +188,4 @@ def test_the_kept_epoch_after_an_update(validated, models, recordings, figures):
         assert display.lines_[name][0].get_xdata().tolist() == [
             record["epoch"] for record in model.history_
         ]
-        if not validated:
-            assert display.kept_[name] == model.n_iter_ > models[name].best_epoch_
+        assert display.kept_[name] == model.n_iter_ > models[name].best_epoch_

@@ -108,7 +108,7 @@ def _ids(values: Any, mouse: str, name: str) -> np.ndarray | None:
     found = next((key for key in ("neuron", "unit") if key in values.coords), None)
     if found is None or values.coords[found].dims != values.dims:
         return None
-    ids = pd.Series(values.coords[found].values).astype(str)  # as in selecting, "7" is 7
+    ids = pd.Series(values.coords[found].values).astype(str)  # 7 of one may be "7" of the other
     if ids.duplicated().any():
         twice = ids[ids.duplicated()].iloc[0]
         raise ValueError(f"{name!r}, mouse {mouse!r}: two neurons have the unit id {twice}.")
