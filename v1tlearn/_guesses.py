@@ -74,11 +74,13 @@ def guess(
         Empty if nothing known is like it.
     """
     plain = {_plain(name): name for name in known}
-    meant = [name for name in (habits or {}).get(_plain(word), ()) if _plain(name) in plain]
+    run_together = {name.replace("_", ""): name for name in (*plain, *(habits or {}))}
+    same = run_together.get(_plain(word).replace("_", ""), _plain(word))
+    meant = [name for name in (habits or {}).get(same, ()) if _plain(name) in plain]
     if meant:
         return meant
-    if _plain(word) in plain:
-        return [plain[_plain(word)]]
+    if same in plain:
+        return [plain[same]]
     close = difflib.get_close_matches(_plain(word), plain, n=2, cutoff=0.6)
     if len(close) == 2 and _ratio(word, close[1]) < _ratio(word, close[0]) - 0.1:
         close = close[:1]

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from v1tlearn._paths import what_lies_at
+
 _ARGUMENTS = ("stimuli", "behaviors", "responses", "mouse_ids", "image_ids", "tiers")
 _AXES = "(trials, channels, height, width)"
 _MOST_CHANNELS = 4
@@ -52,29 +54,18 @@ def trials_instead(value: Any) -> tuple[str, str] | None:
     if _is_trials(value):
         return "Trials", "trials"
     if isinstance(value, str | os.PathLike):
-        return f"the path {str(value)!r}", trials_of_path(value)
+        found = what_lies_at(value)
+        expression = found.as_trials()
+        if expression is None:
+            return f"the path {str(value)!r} ({found.said()})", "trials"
+        return f"the path {str(value)!r}", expression
     if _is_responses(value):
         return "Responses", "trials"
+    if _is_view(value):
+        return f"only the {value.name} of trials", "trials"
     if hasattr(value, "get_params") and hasattr(value, "fit"):
         return f"a {_class_name(value)}", "trials"
     return None
-
-
-def trials_of_path(path: Any) -> str:
-    """Write the expression that opens a path as trials, by what the path looks like.
-
-    Parameters
-    ----------
-    path : path
-
-    Returns
-    -------
-    str
-    """
-    path = Path(path)
-    if path.is_dir() or path.suffix == ".zip":
-        return f"Trials(v1tlearn.read_sensorium({str(path)!r}))"
-    return f"Trials.open({str(path)!r})"
 
 
 def mappings_instead(value: Any) -> str:
@@ -205,6 +196,10 @@ def _is_trials(value: Any) -> bool:
 
 
 def _is_responses(value: Any) -> bool:
+    return _is_view(value) and hasattr(type(value), "to_dataframe")
+
+
+def _is_view(value: Any) -> bool:
     kind = type(value)
     return hasattr(kind, "mouse_ids") and hasattr(kind, "image_ids") and not _is_trials(value)
 

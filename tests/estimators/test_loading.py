@@ -107,15 +107,15 @@ def make(kind, path, recordings):
 @pytest.mark.parametrize(
     ("kind", "name", "advice"),
     [
-        ("netcdf", "recordings.nc", r"v1\.Trials\.open"),
-        ("netcdf", "without_ending", r"v1\.Trials\.open"),
+        ("netcdf", "recordings.nc", r"Trials\.open"),
+        ("netcdf", "without_ending", r"Trials\.open"),
         ("pickle", "model.joblib", r"joblib\.load"),
-        ("weights", "model.pth", r"v1\.load_sensorium"),
-        ("run", "run", r"v1\.load_v1t"),
-        ("sensorium", "mice", r"v1\.read_sensorium"),
-        ("zip", "mouse.zip", r"v1\.read_sensorium"),
-        ("text", "notes.txt", "give the directory that save wrote"),
-        ("folder", "empty", r"it has no model\.json"),
+        ("weights", "model.pth", r"v1tlearn\.load_sensorium"),
+        ("run", "run", r"v1tlearn\.load_v1t"),
+        ("sensorium", "mice", r"v1tlearn\.read_sensorium"),
+        ("zip", "mouse.zip", r"v1tlearn\.read_sensorium"),
+        ("text", "notes.txt", "a file of another kind. Expected the directory that save wrote"),
+        ("folder", "empty", "a folder of other things"),
         ("nothing", "missing", "there is no such file or directory"),
     ],
 )
@@ -126,7 +126,7 @@ def test_what_else_a_path_may_be(kind, name, advice, recordings, tmp_path):
 
 
 def test_a_file_of_a_model_or_the_folder_above(saved):
-    with pytest.raises(ValueError, match="give the directory that save wrote"):
+    with pytest.raises(ValueError, match=r"it is a file of a saved model: v1tlearn\.load\("):
         v1.load(saved / "model.json")
-    with pytest.raises(ValueError, match=r"there are models in it: load one of \['model'\]"):
+    with pytest.raises(ValueError, match=r"a folder of the saved models \['model'\]: v1tl"):
         v1.load(saved.parent)

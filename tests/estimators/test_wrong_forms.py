@@ -43,13 +43,14 @@ def forms(recordings, trials, tmp_path_factory, fitted):
             f"Trials(v1tlearn.read_sensorium({str(folder / 'sensorium')!r}))",
         ),
         "Responses": (trials.responses, "trials"),
+        "Inputs": (trials.stimuli, "trials"),
         "model": (fitted, "trials"),
     }
 
 
 FORMS = [
     *("DataTree", "child", "Dataset", "dict of Datasets", "list of Datasets", "list of Trials"),
-    *("netCDF", "text", "folder", "Responses", "model"),
+    *("netCDF", "text", "folder", "Responses", "Inputs", "model"),
 ]
 
 
@@ -262,3 +263,13 @@ def test_an_unknown_mouse_in_a_pipeline(trials, arrays, small):
         pipeline.predict(new)
     moved = pipeline[-1].transfer(v1.TrialStandardizer().fit_transform(new))
     assert moved.mice_ == ["C"]
+
+
+def test_what_is_no_recording_either_says_what_it_is(fitted, tmp_path, trials, small):
+    fitted.save(tmp_path / "model")
+    with pytest.raises(TypeError, match=says("it is a saved model: v1tlearn.load(", "fit(trials)")):
+        small().fit(tmp_path / "model")
+    with pytest.raises(TypeError, match="only the behaviors of trials: expected Trials"):
+        small().fit(trials.behaviors)
+    with pytest.raises(TypeError, match="only the stimuli of trials"):
+        metrics.single_trial_correlation(trials.stimuli, trials.responses)

@@ -113,7 +113,7 @@ def test_errors(noisy_predictions, test_trials, models):
         PredictionDisplay([1.0], {})
     with pytest.raises(TypeError, match="trials is a dict: expected Trials"):
         PredictionDisplay.from_estimator(models, {})
-    with pytest.raises(TypeError, match="estimators: str came as 'str'"):
+    with pytest.raises(TypeError, match="estimators: a str came as 'str'"):
         PredictionDisplay.from_estimator("CNN", test_trials.sel(mouse_id="A"))
 
 

@@ -134,6 +134,9 @@ def test_searches_show_the_best(figures, models):
         def fit(self):
             """As searches have it."""
 
+        def predict(self):
+            """Likewise."""
+
     assert list(TrainingDisplay.from_estimator(Search()).lines_) == ["LN"]
 
 
@@ -150,7 +153,7 @@ def test_errors(models):
     for wrong in (v1.CNNRegressor, "CNN", None, [v1.CNNRegressor]):
         with pytest.raises(TypeError, match="expected a fitted estimator"):
             TrainingDisplay.from_estimator(wrong)
-    with pytest.raises(TypeError, match="'CenterCrop' is a CenterCrop, which has no history_"):
+    with pytest.raises(TypeError, match="a CenterCrop came as 'CenterCrop': expected a fitted"):
         TrainingDisplay.from_estimator(CenterCrop())
     with pytest.raises(ValueError, match="histories: two are called '1'"):
         TrainingDisplay({1: history([0.1]), "1": history([0.2])})

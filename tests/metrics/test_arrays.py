@@ -308,7 +308,7 @@ class TestErrors:
     def test_responses_in_another_order(self):
         true, pred = FORMS["responses"]
         shuffled = np.random.default_rng(0).permutation(2 * N)
-        with pytest.raises(ValueError, match="y_pred holds other trials"):
+        with pytest.raises(ValueError, match="y_pred holds trials of other mice, or in another"):
             single_trial_correlation(true, pred[shuffled])
         one = TRIALS.sel(mouse_id="A")
         with pytest.raises(ValueError, match="different image ids"):
@@ -345,7 +345,7 @@ class TestErrors:
             single_trial_correlation(FORMS["object"][0], wrong, mouse_ids=MICE)
 
     def test_dicts_of_other_mice(self):
-        with pytest.raises(ValueError, match="y_pred holds other trials"):
+        with pytest.raises(ValueError, match="y_pred holds trials of other mice, or in another"):
             single_trial_correlation(TRUE, {"A": PRED["A"], "C": PRED["B"]})
         with pytest.raises(ValueError, match="mouse 'A': image_ids has no entry"):
             average_correlation(TRUE, PRED, image_ids={"B": IDS["B"]})
@@ -354,9 +354,9 @@ class TestErrors:
 
     def test_keys_of_the_same_text(self):
         twice = {1: TRUE["A"], "1": TRUE["A"]}
-        with pytest.raises(ValueError, match=r"y_true has the keys \[1, '1'\].*\['1'\] are"):
+        with pytest.raises(ValueError, match="y_true: two are called '1'"):
             single_trial_correlation(twice, twice)
-        with pytest.raises(ValueError, match=r"image_ids has the keys \[1, '1'\]"):
+        with pytest.raises(ValueError, match="image_ids: two are called '1'"):
             fev({1: TRUE["A"]}, image_ids={1: IDS["A"], "1": IDS["A"]})
 
     def test_lists_of_recordings(self):
@@ -369,7 +369,7 @@ class TestErrors:
             single_trial_correlation(true, pred, mouse_ids=["A", "A"])
 
     def test_other_mouse_ids_than_those_of_the_responses(self):
-        with pytest.raises(ValueError, match="y_true holds other trials"):
+        with pytest.raises(ValueError, match="y_true holds trials of other mice, or in another"):
             single_trial_correlation(*FORMS["responses"], mouse_ids=np.roll(MICE, 1))
 
     @pytest.mark.parametrize(

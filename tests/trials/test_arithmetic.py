@@ -171,8 +171,33 @@ def test_functions_that_are_not_elementwise_are_refused():
     for call in (lambda: np.add.reduce(r), lambda: np.modf(r), lambda: np.add(r, 1, out=r)):
         with pytest.raises(TypeError, match="elementwise functions"):
             call()
-    with pytest.raises(TypeError):
-        r > 0  # noqa: B015
+
+
+def test_nothing_is_compared_because_of_what_was_not_recorded():
+    r = trials().responses
+    for compare in (operator.gt, operator.le, operator.eq, operator.ne, np.greater, np.equal):
+        for other in (0, r + 1, np.ones(N), np.float32(1)):
+            with pytest.raises(TypeError, match=r'responses\["A"\] > 0'):
+                compare(r, other)
+            with pytest.raises(TypeError):
+                compare(other, r)
+    assert r == r
+    assert r != "test"
+    assert r in {r: 1}
+
+
+def test_integers_do_not_wrap_around():
+    counts = known_neurons("A")
+    values = np.arange(counts.responses.size, dtype=np.uint8).reshape(counts.responses.shape)
+    counts["responses"] = counts.responses.copy(data=values)
+    r = v1.Trials({"A": counts}).responses
+    for answer, expected in ((r - 3, values - 3.0), (-r, -1.0 * values), (r * 200, values * 200.0)):
+        np.testing.assert_array_equal(answer.get("A"), expected)
+
+
+def test_complex_numbers_are_no_responses():
+    with pytest.raises(TypeError, match="mouse 'A': add gives complex numbers"):
+        trials().responses + 1j
 
 
 def test_tools_of_scikit_learn_take_them_as_before():

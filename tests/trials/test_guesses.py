@@ -121,10 +121,14 @@ def test_what_is_no_mouse(name, hint):
 
 
 def test_what_is_no_recording_is_told_what_it_is(trials, recordings, tmp_path):
+    (tmp_path / "mice" / "static1" / "data").mkdir(parents=True)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.json").write_text("{}")
     cases = [
-        ("r.nc", r"opened with Trials\.open\('r\.nc'\)"),
-        (tmp_path / "r.nc", r"opened with Trials\.open\("),
-        (tmp_path, r"read_sensorium\("),
+        ("r.nc", r"write Trials\.open\('r\.nc'\)"),
+        (tmp_path / "r.nc", r"write Trials\.open\("),
+        (tmp_path / "mice", r"write Trials\(v1tlearn\.read_sensorium\("),
+        (tmp_path / "model", r"it is a saved model: v1tlearn\.load\("),
         ("static1.zip", r"read_sensorium\('static1\.zip'\)"),
         (trials, "not Trials, which are views of recordings already"),
         (trials.responses, "not Responses, which are views"),
@@ -146,12 +150,12 @@ def test_what_is_no_file_of_recordings_is_told_what_reads_it(trials, tmp_path):
     (model / "model.json").write_text("{}")
     (tmp_path / "zips" / "static1.zip").write_bytes(b"")
     cases = [
-        (model, r"a saved model: load it with v1tlearn\.load"),
-        (mice, "Sensorium layout is read with read_sensorium"),
-        (mouse, "Sensorium layout is read with read_sensorium"),
-        (tmp_path / "zips", "Sensorium layout is read with read_sensorium"),
-        (tmp_path / "empty", "expected a netCDF4 file"),
-        (tmp_path / "none.nc", "there is nothing of that name"),
+        (model, r"a saved model: v1tlearn\.load\("),
+        (mice, r"mice in the Sensorium layout: v1tlearn\.read_sensorium\("),
+        (mouse, r"mouse in the Sensorium layout: v1tlearn\.read_sensorium\("),
+        (tmp_path / "zips", r"mice in the Sensorium layout: v1tlearn\.read_sensorium\("),
+        (tmp_path / "empty", "Expected a netCDF4 file"),
+        (tmp_path / "none.nc", "there is no such file"),
     ]
     for opening in (v1.Trials.open, v1.open_recordings):
         for path, match in cases:

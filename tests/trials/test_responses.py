@@ -148,7 +148,7 @@ def test_files_of_responses_and_of_recordings_are_told_apart(trials, tmp_path):
         v1.Trials.open(tmp_path / "responses.nc")
     with pytest.raises(ValueError, match=r"does not hold responses.*Trials\.open\(path\)"):
         Responses.open(tmp_path / "recordings.nc")
-    with pytest.raises(FileNotFoundError, match="nothing of that name"):
+    with pytest.raises(FileNotFoundError, match="there is no such file"):
         Responses.open(tmp_path / "other.nc")
 
 
@@ -231,6 +231,31 @@ def test_units_and_names_of_means(trials):
     assert mixed.mean("trial").attrs == {}
     with pytest.raises(ValueError, match="dim is 'time': expected 'trial', 'neuron' or 'image_id'"):
         trials.responses.mean("time")
+    for dim in (None, ["trial"], 0):
+        with pytest.raises(
+            TypeError, match=r"expected one of .* as in responses.mean\(\"trial\"\)"
+        ):
+            trials.responses.mean(dim)
+    with pytest.raises(TypeError, match="expected one of"):
+        trials.responses.mean()
+
+
+def test_names_are_text_that_no_label_has(trials):
+    for name in ("trial", "mouse", "neuron", "tier", "image_id"):
+        responses = trials.responses
+        responses.name = name
+        with pytest.raises(ValueError, match=f"the responses are called '{name}', as a column"):
+            responses.to_dataframe()
+    for name in (1, ["a"]):
+        with pytest.raises(TypeError, match="expected text or None"):
+            responses.name = name
+
+
+def test_there_is_a_folder_to_write_into(trials, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*missing"):
+        trials.responses.to_netcdf(tmp_path / "missing" / "r.nc")
+    with pytest.raises(TypeError, match=r"to_netcdf\(path\)"):
+        trials.responses.to_netcdf(3)
 
 
 def test_the_table_has_one_row_per_trial_and_neuron():

@@ -89,6 +89,7 @@ def test_text_ids_and_numbers_of_neurons_without_ids():
     trials = v1.Trials({"A": named, "B": bare})
     np.testing.assert_array_equal(trials.neuron_ids("B"), np.arange(5))
     some = trials.sel(neuron={"A": "u7", "B": [4, 0]})
+    assert trials.sel(neuron={"B": ["4", "0"]}).neuron_ids("B").tolist() == [4, 0]
     np.testing.assert_array_equal(some.responses["A"]["neuron"], ["u7"])
     # the numbers stay those of the recording, wherever they go
     np.testing.assert_array_equal(some.responses["B"]["neuron"], [4, 0])
@@ -125,7 +126,7 @@ def test_a_mask_made_of_responses_knows_its_neurons(trials):
     [
         ({"neuron": 999}, ValueError, r"no neuron with the id \[999\]: mouse 'A' has 3 with"),
         ({"neuron": [1000, 999]}, ValueError, r"no neuron with the id \[999\]"),
-        ({"neuron": "1000"}, ValueError, r"no neuron with the id \['1000'\]"),
+        ({"neuron": "u7"}, ValueError, r"no neuron with the id \['u7'\]"),
         ({"neuron": {"A": [1004]}}, ValueError, r"mouse 'A' has no neuron with the id \[1004\]"),
         ({"neuron": {"Z": [1]}}, ValueError, r"unknown mice \['Z'\].*\['A', 'B', 'C'\]"),
         ({"neuron": 1004}, ValueError, r"mice 'A', 'C' would be left.*mouse_id=\['B'\]"),

@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn._instead import path_of
+from v1tlearn._paths import what_lies_at
 from v1tlearn.datasets.schema import blocks, recordings_to_dict, validate_recordings
 
 # Variables that stay on disk until used; labels and statistics are small.
@@ -55,10 +56,7 @@ def save_recordings(
         dtype such as float16; a mouse id that starts with a sign.
     """
     path = path_of("path", path, "save_recordings(recordings, path)")
-    if not path.absolute().parent.is_dir():
-        raise FileNotFoundError(
-            f"there is no folder {path.absolute().parent} to write {path.name} into; make it first"
-        )
+    _check_folder(path)
     if compression not in _COMPRESSIONS:
         raise ValueError(f"compression is {compression!r}, expected 'zlib' or None")
     datasets = recordings_to_dict(recordings)
@@ -88,12 +86,21 @@ def save_groups(
 
     Raises
     ------
-    ValueError
-        If they hold what netCDF cannot.
+    FileNotFoundError, ValueError
+        If there is no folder to write into, or they hold what netCDF cannot.
     """
+    path = path_of("path", path, "to_netcdf(path)")
+    _check_folder(path)
     for mouse, dataset in datasets.items():
         _check_fits(mouse, dataset)
-    _write(datasets, Path(path), attrs, (), None)
+    _write(datasets, path, attrs, (), None)
+
+
+def _check_folder(path: Path) -> None:
+    if not path.absolute().parent.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {path.absolute().parent} to write {path.name} into; make it first"
+        )
 
 
 def _write(
@@ -211,28 +218,10 @@ def _existing_file(path: str | os.PathLike) -> Path:
     path = Path(os.path.abspath(path))
     if path.is_file():
         return path
-    if not path.is_dir():
-        raise FileNotFoundError(
-            f"{path} is not a file: there is nothing of that name; expected a netCDF4 file written "
-            "by save_recordings"
-        )
-    if (path / "model.json").is_file():
-        hint = "it is a saved model: load it with v1tlearn.load"
-    elif _looks_like_sensorium(path):
-        hint = "a folder of mice in the Sensorium layout is read with read_sensorium"
-    else:
-        hint = (
-            "expected a netCDF4 file written by save_recordings; mice in the Sensorium layout are "
-            "read with read_sensorium"
-        )
-    raise FileNotFoundError(f"{path} is not a file but a folder: {hint}")
-
-
-def _looks_like_sensorium(folder: Path) -> bool:
-    """Whether a folder is a mouse, or holds mice as folders or zips."""
-    if (folder / "data").is_dir() or any(folder.glob("*.zip")):
-        return True
-    return any((child / "data").is_dir() for child in folder.iterdir())
+    found = what_lies_at(path)
+    raise FileNotFoundError(
+        f"{path} is not a file: {found.said()}. Expected a netCDF4 file written by save_recordings."
+    )
 
 
 def _write_blocks(group: netCDF4.Group, array: xr.DataArray, compression: str | None) -> None:

@@ -24,9 +24,9 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from v1tlearn._paths import MODEL_FILE
 from v1tlearn.estimators import _persistence
 from v1tlearn.estimators._inputs import told_apart
-from v1tlearn.estimators._persistence import MODEL_FILE
 from v1tlearn.estimators._prediction import mean_correlation
 from v1tlearn.estimators._progress import placed, shown_log
 from v1tlearn.estimators.base import EncodingRegressor

@@ -21,6 +21,7 @@ import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
+from v1tlearn._paths import MODEL_FILE
 from v1tlearn.estimators._modules import make_model
 from v1tlearn.training import initial_rng, isolated_rng
 from v1tlearn.training.state import map_tensors
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from v1tlearn.estimators.base import EncodingRegressor
 
 FORMAT = 1
-MODEL_FILE = "model.json"
 
 
 def to_state(state: dict[str, Any]) -> dict[str, Any]:

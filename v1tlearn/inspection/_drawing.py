@@ -1,12 +1,11 @@
-"""What the displays share: matplotlib on demand, axes, and names of estimators."""
+"""What the displays share: matplotlib on demand, and axes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -120,117 +119,3 @@ def legend_above(axis: Axes, handles: Sequence[Any] | None = None, lines_up: int
         handletextpad=0.5,
         borderaxespad=0.2,
     )
-
-
-def named(estimators: Any, what: str = "estimators") -> dict[str, Any]:
-    """Name estimators, or what belongs to them.
-
-    Parameters
-    ----------
-    estimators : estimator, sequence of estimators or dict of str to estimator
-    what : str
-        The argument, for errors.
-
-    Returns
-    -------
-    dict of str to estimator
-
-    Raises
-    ------
-    ValueError
-        If there is none, or two have one name.
-    """
-    if isinstance(estimators, Mapping):
-        out = by_name(estimators, what)
-    else:
-        several = isinstance(estimators, Sequence) and not isinstance(estimators, str)
-        out = {}
-        # a Pipeline is a sequence for Python, and one estimator for us
-        for estimator in estimators if several and not hasattr(estimators, "fit") else [estimators]:
-            name = short_name(estimator)
-            number = sum(other == name or other.startswith(f"{name} (") for other in out) + 1
-            out[name if number == 1 else f"{name} ({number})"] = estimator
-    if not out:
-        raise ValueError(f"{what} is empty: expected at least one.")
-    return out
-
-
-def by_name(values: Any, what: str) -> dict[str, Any]:
-    """Make text of the names of models, which stay as many.
-
-    Parameters
-    ----------
-    values : dict of str to anything
-    what : str
-        The argument, for errors.
-
-    Returns
-    -------
-    dict of str to anything
-
-    Raises
-    ------
-    TypeError
-        If this is no dict.
-    ValueError
-        If two names are the same text.
-    """
-    if not isinstance(values, Mapping):
-        raise TypeError(f"{what} is a {type(values).__name__}: expected a dict by model.")
-    out: dict[str, Any] = {}
-    for name, value in values.items():
-        if str(name) in out:
-            raise ValueError(f"{what}: two are called {str(name)!r}: give each its own name.")
-        out[str(name)] = value
-    return out
-
-
-def fitted(estimators: Any) -> dict[str, Any]:
-    """Name estimators, and check that they are some, and fitted.
-
-    Parameters
-    ----------
-    estimators : estimator, sequence of estimators or dict of str to estimator
-
-    Returns
-    -------
-    dict of str to estimator
-
-    Raises
-    ------
-    TypeError
-        If one is no estimator.
-    NotFittedError
-        If one is not fitted.
-    """
-    out = named(estimators)
-    for name, estimator in out.items():
-        if isinstance(estimator, type) or not hasattr(estimator, "fit"):
-            came = repr(estimator) if isinstance(estimator, type) else type(estimator).__name__
-            raise TypeError(
-                f"estimators: {came} came as {name!r}: expected a fitted estimator, such as "
-                "CNNRegressor().fit(trials), several in a list, or a dict of them by name."
-            )
-        model = last_step(estimator)
-        if hasattr(model, "__sklearn_tags__"):  # what is no estimator of scikit-learn cannot tell
-            check_is_fitted(
-                model,
-                msg=f"{name!r}, a %(name)s, is not fitted: call fit(trials) first.",
-            )
-    return out
-
-
-def short_name(estimator: Any) -> str:
-    """Name of a model as figures have it: "V1T", "ensemble", or that of another class."""
-    name = type(last_step(estimator)).__name__
-    name = name.removesuffix("Regressor")
-    return "ensemble" if name == "Ensemble" else name
-
-
-def last_step(estimator: Any) -> Any:
-    """Give the model of a Pipeline, the best one of a search; any other estimator as it is."""
-    if hasattr(estimator, "best_estimator_"):
-        return last_step(estimator.best_estimator_)
-    if hasattr(estimator, "steps"):
-        return last_step(estimator.steps[-1][1])
-    return estimator

@@ -11,9 +11,10 @@ import torch
 import xarray as xr
 from sklearn.utils.validation import check_is_fitted
 
+from v1tlearn._models import last_step
 from v1tlearn.estimators._inputs import check_like_fit
 from v1tlearn.estimators._tensors import mouse_data
-from v1tlearn.inspection._drawing import axes_for, last_step
+from v1tlearn.inspection._drawing import axes_for
 from v1tlearn.trials import Trials
 
 if TYPE_CHECKING:

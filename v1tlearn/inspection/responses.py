@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from v1tlearn.inspection._drawing import by_name, fitted, legend_above, only_axes
+from v1tlearn._models import by_text, named_models
+from v1tlearn.inspection._drawing import legend_above, only_axes
 from v1tlearn.inspection.colors import figure_colors
 from v1tlearn.inspection.scores import same_axes
 from v1tlearn.trials import Responses, Trials
@@ -68,7 +69,7 @@ class PredictionDisplay:
         self.recorded = np.asarray(recorded, dtype=float).reshape(-1)
         self.predicted = {
             name: np.asarray(values, dtype=float).reshape(-1)
-            for name, values in by_name(predicted, "predicted").items()
+            for name, values in by_text("predicted", predicted).items()
         }
         if not self.predicted:
             raise ValueError("predicted is empty: expected at least one model.")
@@ -117,7 +118,7 @@ class PredictionDisplay:
             )
         mouse = _one_mouse(trials, mouse_id)
         trials = trials.sel(mouse_id=mouse)
-        predictions = {name: e.predict(trials) for name, e in fitted(estimators).items()}
+        predictions = {name: e.predict(trials) for name, e in named_models(estimators).items()}
         return cls.from_predictions(
             trials.responses,
             predictions,
@@ -167,7 +168,7 @@ class PredictionDisplay:
             or neuron are unknown.
         """
         one = isinstance(predictions, Responses)
-        models = {"model": predictions} if one else by_name(predictions, "predictions")
+        models = {"model": predictions} if one else by_text("predictions", predictions)
         for name, values in [("y_true", y_true), *models.items()]:
             if not isinstance(values, Responses):
                 raise TypeError(

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from v1tlearn import metrics
-from v1tlearn.inspection._drawing import by_name, fitted, legend_above, only_axes
+from v1tlearn._models import by_text, named_models
+from v1tlearn.inspection._drawing import legend_above, only_axes
 from v1tlearn.inspection._units import align, by_mouse
 from v1tlearn.inspection.colors import MODEL_COLORS, figure_colors
 from v1tlearn.metrics._arrays import arrays_by_mouse
@@ -89,7 +90,7 @@ class ScoreDisplay:
         ceiling_name: str = _CEILING,
         colors: Mapping[str, str] | None = None,
     ) -> None:
-        names = by_name(scores, "scores")
+        names = by_text("scores", scores)
         if not names:
             raise ValueError("scores is empty: expected at least one model.")
         self.metric, self.ceiling_name = metric, str(ceiling_name)
@@ -158,7 +159,7 @@ class ScoreDisplay:
         if isinstance(ceiling, str) and ceiling == "auto":
             known = all(trials.has("expected_responses", mouse) for mouse in trials.mice)
             ceiling = trials.expected_responses if known else ceiling
-        predictions = {name: e.predict(trials) for name, e in fitted(estimators).items()}
+        predictions = {name: e.predict(trials) for name, e in named_models(estimators).items()}
         return cls.from_predictions(
             trials.responses, predictions, metric=metric, ceiling=ceiling, kind=kind, ax=ax
         )
@@ -210,7 +211,7 @@ class ScoreDisplay:
         """
         score = _metric(metric)
         one = isinstance(predictions, Responses) or not isinstance(predictions, Mapping)
-        models = {"model": predictions} if one else by_name(predictions, "predictions")
+        models = {"model": predictions} if one else by_text("predictions", predictions)
         labels = {"image_ids": image_ids, "mouse_ids": mouse_ids}
         needs_images = score is not metrics.single_trial_correlation
 
@@ -218,9 +219,12 @@ class ScoreDisplay:
             out = {}
             for one in arrays_by_mouse(y_true, y_pred, **labels, needs_images=needs_images):
                 # a metric of one mouse wants no padding and no other mice
-                values = score(
-                    one.true, one.pred, image_ids=one.image_ids, multioutput="raw_values"
-                )
+                try:
+                    values = score(
+                        one.true, one.pred, image_ids=one.image_ids, multioutput="raw_values"
+                    )
+                except ValueError as error:
+                    raise ValueError(f"mouse {one.mouse!r}: {error}") from error
                 out[one.mouse] = np.asarray(values, dtype=float)
             return out
 

@@ -7,7 +7,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from v1tlearn.inspection._drawing import axes_for, by_name, fitted, last_step, legend_above
+from v1tlearn._models import by_text, last_step, named_models
+from v1tlearn.inspection._drawing import axes_for, legend_above
 from v1tlearn.inspection.colors import figure_colors, shades
 
 _NAME = "TrainingDisplay"
@@ -73,7 +74,7 @@ class TrainingDisplay:
         kept: Mapping[str, int] | None = None,
         colors: Mapping[str, str] | None = None,
     ) -> None:
-        named = by_name(histories, "histories")
+        named = by_text("histories", histories)
         if not named:
             raise ValueError("histories is empty: expected at least one model.")
         self.histories = {name: list(records) for name, records in named.items()}
@@ -85,7 +86,7 @@ class TrainingDisplay:
                 )
         self.colors = dict(colors or figure_colors(self.histories))
         self.kept_ = {name: _kept(records) for name, records in self.histories.items()}
-        for name, epoch in by_name(kept or {}, "kept").items():
+        for name, epoch in by_text("kept", kept or {}).items():
             known = [0, *(r["epoch"] for r in self.histories.get(name, []))]
             if name not in self.histories or epoch not in known:
                 raise ValueError(
@@ -125,7 +126,7 @@ class TrainingDisplay:
         NotFittedError
             If one is not fitted.
         """
-        models = fitted(estimators)
+        models = named_models(estimators)
         colors = figure_colors(models)
         trained, of_members = {}, {}
         for name, estimator in models.items():

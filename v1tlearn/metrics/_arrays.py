@@ -5,7 +5,6 @@ No statistics here: forms of the arguments, labels, and the trials that each neu
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn._instead import refuse_no_array
+from v1tlearn._models import by_text
 from v1tlearn.trials._arithmetic import labels_of, same_rows
 from v1tlearn.trials._call_forms import ONE_MOUSE
 from v1tlearn.trials._selection import units_differ
@@ -171,24 +171,6 @@ def _source(name: str, y: Any, keys: list[str] | None) -> _Source:
     return _flat_source(name, y)
 
 
-def by_text(name: str, values: Mapping[Any, Any]) -> dict[str, Any]:
-    """Entries under the text of their keys.
-
-    Raises
-    ------
-    ValueError
-        If two keys are the same text, such as 1 and "1".
-    """
-    out = {str(key): value for key, value in values.items()}
-    if len(out) < len(values):
-        twice = [key for key, count in Counter(map(str, values)).items() if count > 1]
-        raise ValueError(
-            f"{name} has the keys {list(values)}: keys are taken as text, of which {twice} are "
-            "there more than once. Give every entry a name of its own."
-        )
-    return out
-
-
 def _by_trial(y: Any) -> Any:
     """A DataArray whose dimensions are named the other way round, turned to (trial, neuron)."""
     if isinstance(y, xr.DataArray) and y.dims == ("neuron", "trial"):
@@ -335,10 +317,16 @@ def _mouse_labels(sources: list[_Source], mouse_ids: Any) -> tuple[np.ndarray, l
             agree = np.array_equal(source.mouse_ids, labels)
         if not agree:
             raise ValueError(
-                f"{source.name} holds other trials than the rest: its mice are {source.mice}, "
-                f"expected the trials of {mice} in one order."
+                f"{source.name} holds trials of other mice, or in another order: trials per mouse "
+                f"are {_counts(source.mouse_ids)}, and {_counts(labels)} in {labelled[0].name}"
+                f"{' with mouse_ids' if mouse_ids is not None else ''}. Predict the same trials."
             )
     return labels, mice
+
+
+def _counts(labels: np.ndarray) -> dict[str, int]:
+    mice, counts = np.unique(labels, return_counts=True)
+    return dict(zip(mice.tolist(), counts.tolist(), strict=True))
 
 
 def _check_same_trials(sources: list[_Source], labels: np.ndarray, mice: list[str]) -> None:

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from sklearn.exceptions import UndefinedMetricWarning
 
 from v1tlearn.metrics._arrays import MouseArrays, arrays_by_mouse, blocks_of_neurons
+from v1tlearn.trials._units import label_units
 
 logger = logging.getLogger(__name__)
 
@@ -113,43 +113,13 @@ def evaluate(
     if multioutput == "raw_values":
         with np.errstate(divide="ignore", invalid="ignore"):
             values = [v[0] if n_rows == 1 else _ratio(*v) for v in per_mouse.values()]
-        return _labelled(name, np.concatenate(values), neurons)
+        return label_units(np.concatenate(values), neurons, name=name)
     scores = {mouse: (average or _mean)(v) for mouse, v in per_mouse.items()}
     _warn_of_undefined(scores, "left out of the mean over mice" if multioutput != "mice" else "NaN")
     values = np.array(list(scores.values()))
     if multioutput == "mice":
         return xr.DataArray(values, dims="mouse", coords={"mouse": list(scores)}, name=name)
     return _mean(values)
-
-
-def _labelled(
-    name: str, values: np.ndarray, neurons: dict[str, dict[str, xr.Variable]]
-) -> xr.DataArray:
-    """Values of the neurons of all mice, one after another, under mouse and unit id.
-
-    What is known of the neurons of some mice only is NaN for the others. What bears the name of one
-    of the two levels cannot stand beside them.
-    """
-    mice = np.repeat(list(neurons), [known["neuron"].size for known in neurons.values()])
-    ids = [known["neuron"].values for known in neurons.values()]
-    if len({part.dtype.kind for part in ids}) > 1:
-        ids = [part.astype(object) for part in ids]  # numbers stay numbers beside text
-    units = pd.MultiIndex.from_arrays([mice, np.concatenate(ids)], names=["mouse", "neuron"])
-    out = xr.DataArray(
-        values, coords=xr.Coordinates.from_pandas_multiindex(units, "unit"), dims="unit", name=name
-    )
-    labels = dict.fromkeys(label for known in neurons.values() for label in known)
-    for label in labels:
-        if label in ("unit", *units.names):
-            continue
-        parts = [
-            pd.Series(
-                known[label].values if label in known else np.nan, range(known["neuron"].size)
-            )
-            for known in neurons.values()
-        ]
-        out = out.assign_coords({label: ("unit", pd.concat(parts).to_numpy())})
-    return out
 
 
 def _neuron_values(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, Literal
@@ -11,11 +10,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import xarray as xr
-from sklearn.exceptions import NotFittedError, UndefinedMetricWarning
-from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
+from sklearn.exceptions import UndefinedMetricWarning
 
-from v1tlearn.metrics._arrays import by_text
+from v1tlearn._models import by_text, named_models
 from v1tlearn.metrics._evaluate import Multioutput
 from v1tlearn.metrics.correlation import (
     average_correlation,
@@ -57,8 +54,9 @@ def score_table(
     Parameters
     ----------
     estimators : estimator, dict of str to estimator, or sequence of estimators
-        Fitted; Pipelines, searches and ensembles, too. Without names they are called after their
-        class, Pipelines after their last step; those of one class are numbered from 1.
+        Fitted; Pipelines, searches and ensembles, too. Without names they are called after the
+        model they end with, as in figures: "CNN" for `CNNRegressor`; the second of a name is
+        "CNN (2)".
     trials : Trials
         What to predict, with the responses to compare with.
     metrics : str, sequence of str, or dict of str to callable, optional
@@ -121,7 +119,7 @@ def score_table(
             f"trials is a {type(trials).__name__}: expected Trials, such as v1.Trials(recordings) "
             'or trials.sel(tier="test").'
         )
-    models = _named(estimators)
+    models = named_models(estimators)
     target = trials.responses
     rates = _true_rates(trials, oracle)
     if rates is not None and ORACLE in models:
@@ -137,48 +135,6 @@ def score_table(
             values = function(target, predicted, multioutput=multioutput)
             parts.append(_rows(name, metric, values))
     return pd.concat(parts, ignore_index=True)
-
-
-def _named(estimators: Any) -> dict[str, Any]:
-    """Fitted estimators by name."""
-    if isinstance(estimators, Mapping):
-        models = by_text("estimators", estimators)
-    else:
-        several = isinstance(estimators, list | tuple)
-        models = _by_class(list(estimators) if several else [estimators])
-    if not models:
-        raise ValueError("there are no estimators: give one at least.")
-    for name, estimator in models.items():
-        if isinstance(estimator, type) or not hasattr(estimator, "predict"):
-            what = "the class" if isinstance(estimator, type) else "a"
-            kind = estimator if isinstance(estimator, type) else type(estimator)
-            raise TypeError(
-                f"the model {name!r} is {what} {kind.__name__}: expected a fitted estimator."
-            )
-        if hasattr(estimator, "fit"):
-            try:
-                check_is_fitted(estimator)
-            except NotFittedError as error:
-                raise NotFittedError(
-                    f"the model {name!r} is not fitted: call fit first."
-                ) from error
-    return models
-
-
-def _by_class(estimators: list[Any]) -> dict[str, Any]:
-    """Estimators under the names of their classes, with a number where several are of one."""
-    kinds = [e if isinstance(e, type) else type(_last_step(e)) for e in estimators]
-    names = [kind.__name__ for kind in kinds]
-    count, seen = Counter(names), Counter()
-    out = {}
-    for name, estimator in zip(names, estimators, strict=True):
-        seen[name] += 1
-        out[f"{name} {seen[name]}" if count[name] > 1 else name] = estimator
-    return out
-
-
-def _last_step(estimator: Any) -> Any:
-    return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
 
 
 def _true_rates(trials: Trials, oracle: bool | str) -> Responses | None:

@@ -14,6 +14,13 @@ from v1tlearn.trials._selection import units_differ
 _SAME_UNIT = {np.add, np.subtract, np.negative, np.positive, np.absolute, np.fabs}
 _SAME_UNIT |= {np.maximum, np.minimum, np.fmax, np.fmin}
 
+# A response that was not recorded is neither larger nor smaller: as False it would be counted.
+_NO_COMPARISON = (
+    'Responses are not compared: compare the matrix of one mouse, responses["A"] > 0, or whole '
+    "responses in tests by numpy.testing.assert_array_equal(one.get(mouse), other.get(mouse))."
+)
+_COMPARISONS = {np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal}
+
 
 class Arithmetic:
     """Operators, and numpy's elementwise functions, trial by trial and neuron by neuron."""
@@ -51,6 +58,18 @@ class Arithmetic:
     def __abs__(self) -> Self:
         return self._combine(np.absolute, self)
 
+    def __eq__(self, other: Any) -> bool:
+        if other is self or not _may_compare(other):
+            return other is self
+        raise TypeError(_NO_COMPARISON)
+
+    __hash__ = object.__hash__
+
+    def __lt__(self, other: Any) -> bool:
+        raise TypeError(_NO_COMPARISON)
+
+    __le__ = __gt__ = __ge__ = __lt__
+
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
         """Apply numpy's elementwise functions: ``np.sqrt(responses)``."""
         if method != "__call__" or kwargs or ufunc.nout > 1 or ufunc.signature:
@@ -59,6 +78,8 @@ class Arithmetic:
                 f"{ufunc.__name__} by {method} with {sorted(kwargs)}: use responses.mean(...), or "
                 'responses["A"] for the matrix of one mouse.'
             )
+        if ufunc in _COMPARISONS:
+            raise TypeError(_NO_COMPARISON)
         return self._combine(ufunc, *inputs)
 
     def _combine(self, function: np.ufunc, *operands: Any) -> Self:
@@ -76,9 +97,14 @@ class Arithmetic:
             check_alike(first, other)
         values = {}
         for mouse in first.mice:
-            arrays = (o.get(mouse) if isinstance(o, Arithmetic) else o for o in operands)
+            arrays = (_floats(o.get(mouse)) if isinstance(o, Arithmetic) else o for o in operands)
             with np.errstate(all="ignore"):  # as xarray does: what is undefined is NaN
                 values[mouse] = function(*arrays)
+            if values[mouse].dtype.kind == "c":
+                raise TypeError(
+                    f"mouse {mouse!r}: {function.__name__} gives complex numbers: responses are "
+                    "real; for others take the matrix of one mouse, responses[mouse]."
+                )
         names = {other.name for other in responses}
         return first._computed(
             values,
@@ -165,6 +191,15 @@ def _check_labels(first: Any, other: Any) -> None:
                 f"{one[place].item()!r} in one and {two[place].item()!r} in the other: responses "
                 "combine trial by trial: bring both to the same order."
             )
+
+
+def _floats(values: np.ndarray) -> np.ndarray:
+    """Integers as floating point: their own arithmetic wraps around, unsigned at zero."""
+    return values.astype(np.float64) if values.dtype.kind in "iub" else values
+
+
+def _may_compare(other: Any) -> bool:
+    return isinstance(other, Arithmetic | np.ndarray) or _is_number(other)
 
 
 def _is_number(operand: Any) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from v1tlearn.trials._units import label_units
 from v1tlearn.trials._view import View
 
 _COLUMNS = 512  # neurons that are summed at once
@@ -15,26 +16,17 @@ _COLUMNS = 512  # neurons that are summed at once
 
 def over_trials(responses: View) -> xr.DataArray:
     """Mean of each neuron over its trials, the neurons of all mice on one axis."""
-    mice = responses.mice
-    values = [_nanmean(responses.get(mouse), axis=0) for mouse in mice]
-    coords = [responses._neuron_coords(mouse) for mouse in mice]
-    units = pd.MultiIndex.from_tuples(
-        [(mouse, unit) for mouse in mice for unit in responses.neuron_ids(mouse).tolist()],
-        names=["mouse", "neuron"],
-    )
-    array = xr.DataArray(
+    values = [_nanmean(responses.get(mouse), axis=0) for mouse in responses.mice]
+    neurons = {
+        mouse: {"neuron": xr.Variable("neuron", responses.neuron_ids(mouse))}
+        | {name: xr.as_variable(c) for name, c in responses._neuron_coords(mouse).items()}
+        for mouse in responses.mice
+    }
+    return label_units(
         np.concatenate(values) if values else np.empty(0),
-        dims="unit",
-        coords=xr.Coordinates.from_pandas_multiindex(units, "unit"),
+        neurons,
         name=responses.name,
         attrs=_shared_attrs(responses),
-    )
-    shared = set.intersection(*map(set, coords)) if coords else set()
-    return array.assign_coords(
-        {
-            name: ("unit", np.concatenate([_values(of_mouse[name]) for of_mouse in coords]))
-            for name in sorted(shared - {"neuron"})
-        }
     )
 
 
@@ -109,6 +101,11 @@ def to_dataframe(responses: View) -> pd.DataFrame:
                 columns[str(label)] = np.tile(coord.values, n_trials)
             elif coord.dims == ("trial",):
                 columns[str(label)] = np.repeat(coord.values, n_neurons)
+        if name in columns:
+            raise ValueError(
+                f"the responses are called {name!r}, as a column of labels is: give them another "
+                'name before, responses.name = "response".'
+            )
         columns[name] = matrix.values.ravel()
         tables.append(pd.DataFrame(columns))
     if not tables:
@@ -150,10 +147,6 @@ def _mean_of_groups(values: np.ndarray, codes: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):
             means[:, start : start + _COLUMNS] = sums / recorded
     return means
-
-
-def _values(coord: Any) -> np.ndarray:
-    return np.asarray(coord[1] if isinstance(coord, tuple) else coord.values)
 
 
 def _of_all_repeats(labels: xr.Dataset, first: np.ndarray, codes: np.ndarray) -> xr.Dataset:

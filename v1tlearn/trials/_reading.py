@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from v1tlearn._paths import what_lies_at
 from v1tlearn.datasets.schema import (
     NEURON_LABELS,
     TRIAL_LABELS,
@@ -72,16 +73,9 @@ def as_datasets(recordings: Any) -> dict[str, xr.Dataset]:
 def _no_recordings(came: Any) -> str:
     expected = "Trials takes a DataTree, a dict of Datasets per mouse or one Dataset"
     if isinstance(came, str | os.PathLike):
-        path = os.fspath(came)
-        if os.path.isdir(path) or str(path).endswith(".zip"):
-            return (
-                f"{expected}, not the path {path!r}: mice in the Sensorium layout are read with "
-                f"read_sensorium({path!r})."
-            )
-        return (
-            f"{expected}, not the path {path!r}: a file of recordings is opened with "
-            f"Trials.open({path!r})."
-        )
+        found = what_lies_at(came)
+        instead = f"write {found.as_trials()}" if found.is_recordings else found.said()
+        return f"{expected}, not the path {str(came)!r}: {instead}."
     if hasattr(came, "mouse_ids"):
         return (
             f"{expected}, not {type(came).__name__}, which are views of recordings already: use "

@@ -249,7 +249,7 @@ def _of_one(mouse: str, wanted: Any, ids: np.ndarray) -> np.ndarray:
             )
         if isinstance(wanted, xr.DataArray) and "neuron" in wanted.coords:
             named = wanted["neuron"].values
-            if not np.array_equal(named, ids):
+            if units_differ(ids, named) is not None:
                 raise ValueError(
                     f"mouse {mouse!r}: the mask is of the neurons {_span(named)}, the mouse has "
                     f"{_span(ids)}, or has them in another order: make the mask of these neurons, "
@@ -341,16 +341,19 @@ def _is_float(wanted: Any) -> bool:
 
 
 def _places(ids: np.ndarray) -> dict[Any, int]:
-    text = ids.dtype.kind in "USO"
-    return {str(label) if text else label: place for place, label in enumerate(ids.tolist())}
+    """Where each unit stands, by its id and by the text of that."""
+    labels = ids.tolist()
+    return {str(label): place for place, label in enumerate(labels)} | {
+        label: place for place, label in enumerate(labels)
+    }
 
 
 def _at(label: Any, places: Mapping[Any, int]) -> int | None:
     try:
         found = places.get(label)
-        return places.get(str(label)) if found is None else found
     except TypeError:  # no label: unhashable
         return None
+    return places.get(str(label)) if found is None else found
 
 
 def _is_in(label: Any, present: set[Any]) -> bool:

@@ -29,6 +29,7 @@ class Responses(Arithmetic, View):
     labelled matrix of one mouse, ``numpy.asarray(r)`` a 1-D object array of vectors. Responses of
     the same trials and neurons are added, subtracted, multiplied and divided, numbers with them,
     too, and numpy's elementwise functions apply; NaN, where nothing was recorded, stays NaN.
+    Integers, such as counts of spikes, are computed with in float64.
 
     Parameters
     ----------
@@ -78,6 +79,18 @@ class Responses(Arithmetic, View):
             if "responses" in recording
         }
         self.name = name
+
+    @property
+    def name(self) -> str | None:
+        """What these responses are: "responses", "predictions"; None where nothing tells."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str | None) -> None:
+        """Say what they are."""
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name is {name!r}: expected text or None.")
+        self._name = name
 
     @classmethod
     def from_arrays(
@@ -272,7 +285,7 @@ class Responses(Arithmetic, View):
         for mouse in self.mice:
             positions, _ = self.rows(mouse)
             rows[positions] = np.arange(len(positions))
-        return self._copy(_sources=values, _rows=rows, _columns={}, _attrs=dict(attrs), name=name)
+        return self._copy(_sources=values, _rows=rows, _columns={}, _attrs=dict(attrs), _name=name)
 
     def _array(self, mouse: str) -> xr.DataArray:
         values, rows = self.get(mouse), self.rows(mouse)[1]
@@ -298,7 +311,7 @@ class Responses(Arithmetic, View):
                 coords.setdefault(f"position_{axis}", ("neuron", values, attrs))
         return coords
 
-    def mean(self, dim: str) -> xr.DataArray | Responses:
+    def mean(self, dim: str | None = None) -> xr.DataArray | Responses:
         """Average; responses that were not recorded (NaN) are left out.
 
         Parameters
@@ -318,9 +331,14 @@ class Responses(Arithmetic, View):
 
         Raises
         ------
-        ValueError
-            For any other dimension.
+        TypeError, ValueError
+            For no dimension, several, or any other.
         """
+        if not isinstance(dim, str):
+            raise TypeError(
+                f"dim is {dim!r}: expected one of 'trial', 'neuron' and 'image_id', as in "
+                'responses.mean("trial").'
+            )
         averages = {"trial": over_trials, "neuron": over_neurons, "image_id": over_repeats}
         if dim not in averages:
             raise ValueError(f"dim is {dim!r}: expected 'trial', 'neuron' or 'image_id'.")
@@ -336,6 +354,11 @@ class Responses(Arithmetic, View):
             tiers, `neuron`, other labels of the neurons and trials, positions in micrometres, and
             the response under its name ("value" without one). Of large recordings select before:
             5,000 trials of 8,000 neurons are 40 million rows.
+
+        Raises
+        ------
+        ValueError
+            If the name is that of a column of labels.
         """
         return to_dataframe(self)
 

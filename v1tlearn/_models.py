@@ -1,0 +1,136 @@
+"""Several fitted models by name, as tables and figures take them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+
+
+def by_text(name: str, values: Mapping[Any, Any]) -> dict[str, Any]:
+    """Entries under the text of their keys.
+
+    Parameters
+    ----------
+    name : str
+        The argument, for errors.
+    values : mapping
+
+    Returns
+    -------
+    dict of str to object
+
+    Raises
+    ------
+    TypeError
+        If this is no mapping.
+    ValueError
+        If two keys are the same text, such as 1 and "1".
+    """
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{name} is a {type(values).__name__}: expected a dict by name.")
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        if str(key) in out:
+            raise ValueError(
+                f"{name}: two are called {str(key)!r}, keys being taken as text: give each its "
+                "own name."
+            )
+        out[str(key)] = value
+    return out
+
+
+def named_models(estimators: Any) -> dict[str, Any]:
+    """Name fitted models: by the keys of a dict, or after their class.
+
+    Parameters
+    ----------
+    estimators : estimator, sequence of estimators or dict of str to estimator
+        Pipelines and searches, too: they are called after the model they end with, "CNN" for
+        `CNNRegressor`. The second of a name is "CNN (2)".
+
+    Returns
+    -------
+    dict of str to estimator
+
+    Raises
+    ------
+    TypeError
+        If one is no estimator that predicts.
+    NotFittedError
+        If one is not fitted.
+    ValueError
+        If there is none, or two have one name.
+    """
+    if isinstance(estimators, Mapping):
+        models = by_text("estimators", estimators)
+    else:
+        models = {}
+        for estimator in _listed(estimators):
+            name = short_name(estimator)
+            number = sum(other == name or other.startswith(f"{name} (") for other in models) + 1
+            models[name if number == 1 else f"{name} ({number})"] = estimator
+    if not models:
+        raise ValueError("estimators is empty: give at least one.")
+    for name, estimator in models.items():
+        _check(name, estimator)
+    return models
+
+
+def short_name(estimator: Any) -> str:
+    """Name of a model as figures have it: "V1T", "ensemble", or that of another class.
+
+    Parameters
+    ----------
+    estimator : estimator
+
+    Returns
+    -------
+    str
+    """
+    kind = estimator if isinstance(estimator, type) else type(last_step(estimator))
+    name = kind.__name__.removesuffix("Regressor")
+    return "ensemble" if name == "Ensemble" else name
+
+
+def last_step(estimator: Any) -> Any:
+    """Give the model of a Pipeline, the best one of a search; any other estimator as it is.
+
+    Parameters
+    ----------
+    estimator : estimator
+
+    Returns
+    -------
+    estimator
+    """
+    if hasattr(estimator, "best_estimator_"):
+        return last_step(estimator.best_estimator_)
+    if hasattr(estimator, "steps"):
+        return last_step(estimator.steps[-1][1])
+    return estimator
+
+
+def _listed(estimators: Any) -> Sequence[Any]:
+    """A sequence as it is, anything else as one: a Pipeline is a sequence for Python."""
+    several = isinstance(estimators, Sequence) and not isinstance(estimators, str)
+    return estimators if several and not hasattr(estimators, "fit") else [estimators]
+
+
+def _check(name: str, estimator: Any) -> None:
+    if isinstance(estimator, type) or not hasattr(estimator, "predict"):
+        came = repr(estimator) if isinstance(estimator, type) else f"a {type(estimator).__name__}"
+        raise TypeError(
+            f"estimators: {came} came as {name!r}: expected a fitted estimator, such as "
+            "CNNRegressor().fit(trials), several in a list, or a dict of them by name."
+        )
+    model = last_step(estimator)
+    if hasattr(model, "__sklearn_tags__"):  # what is no estimator of scikit-learn cannot tell
+        try:
+            check_is_fitted(model)
+        except NotFittedError as error:
+            raise NotFittedError(
+                f"{name!r}, a {type(model).__name__}, is not fitted: call fit(trials) first."
+            ) from error

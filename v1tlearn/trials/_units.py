@@ -1,0 +1,64 @@
+"""One axis for the neurons of all mice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+_LEVELS = ("mouse", "neuron")
+
+
+def label_units(
+    values: np.ndarray,
+    neurons: Mapping[str, Mapping[str, xr.Variable]],
+    *,
+    name: str | None = None,
+    attrs: Mapping[str, Any] | None = None,
+) -> xr.DataArray:
+    """Put values of the neurons of all mice, one after another, under mouse and unit id.
+
+    What is known of the neurons of some mice only is NaN for the others. What bears the name of one
+    of the two levels cannot stand beside them.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_units,)
+    neurons : dict of str to dict of str to Variable
+        What is known of the neurons per mouse, in the order of `values`: "neuron", the unit ids,
+        and other labels.
+    name : str, optional
+    attrs : dict, optional
+
+    Returns
+    -------
+    DataArray of shape (n_units,)
+        Dimension `unit`, with the levels `mouse` and `neuron`.
+    """
+    sizes = [known["neuron"].size for known in neurons.values()]
+    ids = [known["neuron"].values for known in neurons.values()]
+    if len({part.dtype.kind for part in ids}) > 1:
+        ids = [part.astype(object) for part in ids]  # numbers stay numbers beside text
+    units = pd.MultiIndex.from_arrays(
+        [np.repeat(list(neurons), sizes), np.concatenate(ids) if ids else []], names=_LEVELS
+    )
+    out = xr.DataArray(
+        values,
+        coords=xr.Coordinates.from_pandas_multiindex(units, "unit"),
+        dims="unit",
+        name=name,
+        attrs=attrs,
+    )
+    labels = dict.fromkeys(label for known in neurons.values() for label in known)
+    for label in labels:
+        if label in ("unit", *_LEVELS):
+            continue
+        parts = [
+            pd.Series(known[label].values if label in known else np.nan, range(size))
+            for known, size in zip(neurons.values(), sizes, strict=True)
+        ]
+        out = out.assign_coords({label: ("unit", pd.concat(parts).to_numpy())})
+    return out
