@@ -16,31 +16,38 @@ from pathlib import Path
 class Teller:
     """Prints what is said and, a second after the last line, what is being done."""
 
-    def __init__(self) -> None:
-        self._doing, self._since = "starting", time.perf_counter()
-        self._begin = self._last = time.perf_counter()
+    def __init__(self, clock=time.perf_counter) -> None:
+        self._clock = clock
+        self._begin = self._last = self._since = clock()
+        self._doing = "starting"
         self._lock = threading.Lock()  # so that every line is printed whole
+
+    def start(self) -> None:
+        """Print a line a second from now on, whatever else is printed."""
         threading.Thread(target=self._go_on, daemon=True).start()
 
     def say(self, text: str) -> None:
         """Print lines at once."""
         with self._lock:
             print(text, flush=True)
-            self._last = time.perf_counter()
+            self._last = self._clock()
 
     def do(self, what: str) -> None:
         """Print what begins now."""
         with self._lock:
-            self._doing, self._since = what, time.perf_counter()
-        self.say(f"{time.perf_counter() - self._begin:5.0f} s  {what} ...")
+            self._doing, self._since = what, self._clock()
+        self.say(f"{self._since - self._begin:5.0f} s  {what} ...")
+
+    def remind(self) -> float:
+        """Print what is being done if nothing was printed for a second; seconds till the next."""
+        now = self._clock()
+        if now >= self._last + 1:
+            self.say(f"{now - self._begin:5.0f} s  ... {self._doing} for {now - self._since:.0f} s")
+        return self._last + 1 - now
 
     def _go_on(self) -> None:
         while True:
-            time.sleep(max(0.05, self._last + 1 - time.perf_counter()))
-            now = time.perf_counter()
-            if now >= self._last + 1:
-                seconds = now - self._since
-                self.say(f"{now - self._begin:5.0f} s  ... {self._doing} for {seconds:.0f} s")
+            time.sleep(max(0.05, self.remind()))
 
 
 def processor_seconds() -> float:
@@ -67,6 +74,7 @@ if FORM != "full":
     # another and spend processor time on it. Must be set before the import of torch.
     os.environ["OMP_NUM_THREADS"] = "1"
 TELLER = Teller()
+TELLER.start()
 TELLER.do("importing PyTorch, scikit-learn and xarray")
 
 import matplotlib
@@ -78,7 +86,7 @@ import numpy as np
 import pandas as pd
 
 import v1tlearn as v1
-from v1tlearn.inspection import PredictionDisplay, model_color
+from v1tlearn.inspection import PredictionDisplay, ScoreDisplay, model_color
 from v1tlearn.metrics import average_correlation, single_trial_correlation
 
 SIMULATED = {
@@ -284,20 +292,20 @@ def draw(models, predictions, table, validation: v1.Trials, test: v1.Trials) -> 
     """Scores, training curves, and what the best model predicts of one neuron and of all."""
     best = table.drop(index="oracle")["single-trial correlation"].idxmax()
     mouse = test.mice[0]
-    of_mouse = test.sel(mouse_id=mouse)
-    per_neuron = {
-        name: single_trial_correlation(of_mouse.responses, responses, multioutput="raw_values")
-        for name, responses in {
-            "oracle": of_mouse.expected_responses,
-            best: predictions[best][np.flatnonzero(predictions[best].mouse_ids == mouse)],
-        }.items()
-    }
+    of_mouse, predicted = test.sel(mouse_id=mouse), predictions[best].sel(mouse_id=mouse)
     ceiling = single_trial_correlation(validation.responses, validation.expected_responses)
     fig, axes = plt.subplots(2, 2, figsize=(7, 7), layout="constrained")
     draw_scores(axes[0, 0], table)
     draw_training(axes[0, 1], models, ceiling)
-    draw_neuron(axes[1, 0], best, predictions[best][mouse], test.responses[mouse], per_neuron[best])
-    draw_neurons(axes[1, 1], best, per_neuron, mouse)
+    draw_neuron(axes[1, 0], best, predicted[mouse], of_mouse.responses[mouse])
+    ScoreDisplay.from_predictions(
+        of_mouse.responses,
+        {best: predicted},
+        ceiling=of_mouse.expected_responses,
+        kind="scatter",
+        ax=axes[1, 1],
+    )
+    axes[1, 1].set_title(f"{best}: neurons of mouse {mouse}")
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
     fig.savefig(ARGUMENTS.output / "demo.png", dpi=200)
@@ -340,8 +348,9 @@ def draw_training(axis, models, ceiling: float) -> None:
     axis.legend(frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(0, 0.86))
 
 
-def draw_neuron(axis, name, predicted, recorded, per_neuron) -> None:
+def draw_neuron(axis, name, predicted, recorded) -> None:
     """Responses of one neuron, averaged over the repeats of each image, on equal axes."""
+    per_neuron = single_trial_correlation(recorded, predicted, multioutput="raw_values")
     neuron = int(np.argsort(per_neuron)[int(0.9 * len(per_neuron))])  # a good one, not the best
     predicted = predicted.groupby("image_id").mean()[:, neuron]
     recorded = recorded.groupby("image_id").mean()[:, neuron]
@@ -352,22 +361,6 @@ def draw_neuron(axis, name, predicted, recorded, per_neuron) -> None:
         xlabel="recorded, mean of repeats (a.u.)",
         ylabel="predicted (a.u.)",
         title=f"{name}: images, one neuron (r = {r:.2f})",
-    )
-
-
-def draw_neurons(axis, name, per_neuron, mouse: str) -> None:
-    """Correlation of each neuron's predictions against that of its true rate, on equal axes."""
-    oracle, reached = per_neuron["oracle"], per_neuron[name]
-    axis.plot(oracle, reached, "o", ms=5, mew=0, alpha=0.5, color=model_color(name))
-    ends = [min(0, 1.05 * np.min(reached)), 1.05 * np.max(oracle)]
-    axis.plot(ends, ends, color=model_color("oracle"), lw=1.5, ls="--", zorder=0)
-    axis.set(
-        xlim=ends,
-        ylim=ends,
-        aspect="equal",
-        xlabel="oracle, single-trial correlation",
-        ylabel=f"{name}, single-trial correlation",
-        title=f"{name}: neurons of mouse {mouse}",
     )
 
 

@@ -127,21 +127,62 @@ def test_the_default_form_finds_most_of_what_can_be_found(tmp_path):
     assert max(last[name] for name in MODELS) > 0.4
 
 
+def in_the_demo(script):
+    """Run lines with what the demo defines, as a process: it sets the number of threads."""
+    begin = f"""
+        import runpy, sys
+        sys.argv = ["demo.py", "--quick"]
+        demo = runpy.run_path({str(ROOT / "examples" / "demo.py")!r})
+        demo["TELLER"].remind = lambda: 3600.0
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(begin) + textwrap.dedent(script)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+def test_a_second_without_a_line_brings_one():
+    lines = in_the_demo(
+        """
+        now = [0.0]
+        print("begin")
+        teller = demo["Teller"](clock=lambda: now[0])
+        teller.do("waiting")
+        for tenth in range(1, 41):
+            now[0] = tenth / 10
+            wait = teller.remind()
+            assert 0 < wait <= 1
+            if tenth == 15:
+                teller.say("something else")
+        """
+    )
+    assert lines[lines.index("begin") + 1 :] == [
+        "    0 s  waiting ...",
+        "    1 s  ... waiting for 1 s",
+        "something else",
+        "    2 s  ... waiting for 2 s",
+        "    4 s  ... waiting for 4 s",
+    ]
+
+
 def test_a_neuron_is_drawn_as_the_package_draws_it():
     """Recorded to the right, predicted upwards, both axes alike."""
-    script = """
-        import runpy, sys
+    in_the_demo(
+        """
         import matplotlib.pyplot as plt, numpy as np, xarray as xr
         from v1tlearn.inspection import PredictionDisplay
 
-        sys.argv = ["demo.py", "--quick"]
-        draw_neuron = runpy.run_path(DEMO)["draw_neuron"]
         values = np.array([[1.0, 5.0], [3.0, 2.0], [5.0, 4.0], [7.0, 9.0]])
         coords = {"image_id": ("trial", [0, 0, 1, 2])}
         recorded = xr.DataArray(values, dims=("trial", "neuron"), coords=coords)
         predicted = recorded - 2.5
         axis = plt.subplots()[1]
-        draw_neuron(axis, "CNN", predicted, recorded, np.array([0.1, 0.5]))
+        predicted[2, 0] = 0.0  # the second neuron is the one predicted better
+        demo["draw_neuron"](axis, "CNN", predicted, recorded)
         means = np.array([3.5, 4.0, 9.0])
         dots = axis.collections[0].get_offsets()
         np.testing.assert_allclose(dots, np.column_stack([means, means - 2.5]))
@@ -150,7 +191,5 @@ def test_a_neuron_is_drawn_as_the_package_draws_it():
         assert axis.get_aspect() == ours.get_aspect() == 1
         assert axis.get_xlabel().startswith("recorded")
         assert axis.get_ylabel().startswith("predicted")
-    """
-    script = textwrap.dedent(script).replace("DEMO", repr(str(ROOT / "examples" / "demo.py")))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+        """
+    )

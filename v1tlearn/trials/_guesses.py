@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+
+from v1tlearn._guesses import guess
 
 # Names of xarray and pandas, and what is written here instead; {one} is `trials["A"]`.
 _INSTEAD = {
@@ -129,7 +130,7 @@ def keyword(name: str, known: Iterable[str]) -> str:
     """
     known = list(known)
     plural = {"mice": "mouse_id", "mouse": "mouse_id", "unit": "neuron", "units": "neuron"}
-    close = [plural[name]] if name in plural else difflib.get_close_matches(name, known, n=1)
+    close = [plural[name]] if name in plural else guess(name, known)[:1]
     return (
         f"sel() got an unexpected keyword {name!r}"
         + (f", did you mean {close[0]!r}?" if close else ":")
@@ -159,5 +160,5 @@ def mouse(name: str, view: str, mice: list[str], tiers: Iterable[str]) -> str:
     if name in instead:
         hint = instead[name].format(view=view, one=f'{view}["{mice[0]}"]')
         return f"{message} {hint[0].upper()}{hint[1:]}."
-    close = difflib.get_close_matches(name, mice, n=1)
+    close = guess(name, mice)[:1]
     return f"{message} Did you mean {close[0]!r}?" if close else message
