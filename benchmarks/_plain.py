@@ -184,7 +184,7 @@ class PlainModel(nn.Module):
 
     def __init__(self, model: EncodingModel, checkpoint_activations: bool = False) -> None:
         super().__init__()
-        if model.core_frozen:
+        if model.core.frozen:
             raise ValueError("the core is frozen; compare models whose core is trained.")
         copied = copy.deepcopy(model)
         if isinstance(copied.core, ViTCore):

@@ -241,7 +241,7 @@ def test_plain_dropout_keeps_its_share():
 
 def test_plain_models_tell_what_they_cannot_be_made_of():
     model = model_of(transformer())
-    model.freeze_core()
+    model.core.freeze()
     with pytest.raises(ValueError, match="frozen"):
         _plain.plain_model(model)
     other = model_of(transformer())

@@ -16,6 +16,7 @@ import torch
 from sklearn.base import clone
 
 import v1tlearn as v1
+from v1tlearn import nn
 from v1tlearn.estimators.base import EncodingRegressor
 from v1tlearn.inspection import receptive_fields
 
@@ -96,7 +97,7 @@ def test_a_list_of_parts_saves_memory_as_the_page_says(page):
     module, _ = page
 
     class Frugal(module.EnergyCore):
-        def checkpointed_parts(self):
+        def recomputed_parts(self):
             return [self.filters]
 
     @dataclass(eq=False, repr=False, kw_only=True)
@@ -132,25 +133,22 @@ class Bare(torch.nn.Conv2d):
         super().__init__(input_shape[0], 2, 3)
 
 
-class Flat(Bare):
-    """A core with the names, whose maps are said to be flat."""
+class Silent(nn.Core):
+    """A core that does not tell the shape of its maps."""
 
-    def __init__(self, input_shape):
-        super().__init__(input_shape)
-        self.input_shape, self.output_shape = input_shape, (2,)
 
-    def penalty(self):
-        return 0.0
+class Flat(nn.Core):
+    """A core whose maps are said to be flat."""
 
-    def mouse_parameters(self):
-        return []
+    output_shape = (2,)
 
 
 @pytest.mark.parametrize(
     ("core", "error", "message"),
     [
-        (Bare, TypeError, "a Bare without input_shape, output_shape, penalty and mouse_parameters"),
-        (lambda shape: None, TypeError, "_make_core gave a NoneType: expected a Module"),
+        (Bare, TypeError, r"has a Bare as core: expected a v1tlearn\.nn\.Core"),
+        (lambda shape: None, TypeError, "has a NoneType as core: expected a v1tlearn"),
+        (Silent, TypeError, "Silent sets no output_shape"),
         (Flat, ValueError, r"output_shape of Flat is \(2,\): expected the channels"),
     ],
 )

@@ -19,12 +19,12 @@ from v1tlearn.training import (
 NEURONS = {"A": 4, "b.2": 3}
 
 
-class ConvCore(torch.nn.Module):
+class ConvCore(nn.Core):
     """Layers with batch normalisation and dropout, as a core; counts its passes."""
 
     def __init__(self, dropout=0.3):
-        super().__init__()
-        self.input_shape, self.output_shape = (3, 8, 10), (4, 8, 10)
+        super().__init__((3, 8, 10))
+        self.output_shape = (4, 8, 10)
         self.layers = torch.nn.Sequential(
             *(
                 torch.nn.Sequential(
@@ -38,11 +38,8 @@ class ConvCore(torch.nn.Module):
         )
         self.passes = 0
 
-    def checkpointed_parts(self):
+    def recomputed_parts(self):
         return list(self.layers)
-
-    def mouse_parameters(self):
-        return []
 
     def penalty(self):
         return sum(p.abs().sum() for p in self.parameters())

@@ -105,7 +105,7 @@ def test_parts_are_not_cut_where_they_would_change_batch_statistics():
         assert found.micro_batch_size == 20
         assert resolve_settings(make_model(ConvCore), make_data(), found) == found
     frozen = make_model(ConvCore)
-    frozen.freeze_core()  # normalises with running statistics
+    frozen.core.freeze()  # normalises with running statistics
     run(frozen, epochs=1, micro_batch_size=2)
 
 
@@ -122,7 +122,7 @@ def test_recomputed_blocks_give_the_same_result_bit_for_bit(core, precision):
     assert_same(again.state_dict(), plain.state_dict())  # running statistics included
     assert_same(state["model"], expected["model"])
     assert torch.equal(state["rng"]["cpu"], expected["rng"]["cpu"])
-    for part in again.core.checkpointed_parts():
+    for part in again.core.recomputed_parts():
         assert "forward" not in vars(part)
 
 
@@ -209,21 +209,18 @@ def convolutional():
     return nn.Stacked2dCore((3, 8, 10), **sizes)
 
 
-class Known(torch.nn.Module):
+class Known(nn.Core):
     """Keeps, of every image, 80 numbers ahead of its part, and 160 within."""
 
-    input_shape = output_shape = (1, 8, 10)
+    output_shape = (1, 8, 10)
 
     def __init__(self):
-        super().__init__()
+        super().__init__((1, 8, 10))
         self.weight = torch.nn.Parameter(torch.ones(()))
         self.part = torch.nn.Sequential(torch.nn.Sigmoid(), torch.nn.Tanh())
 
-    def checkpointed_parts(self):
+    def recomputed_parts(self):
         return [self.part]
-
-    def mouse_parameters(self):
-        return []
 
     def penalty(self):
         return self.weight.abs()
@@ -267,7 +264,7 @@ def test_measuring_changes_nothing(core):
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(p.grad is None for p in model.parameters())
     assert getattr(model.core, "passes", 0) == passes
-    assert not model.core.checkpointed_parts()[0]._forward_hooks
+    assert not model.core.recomputed_parts()[0]._forward_hooks
     assert memory.measure(model, data, TrainingSettings(4, 1)) == first
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from v1tlearn._guesses import in_words
 from v1tlearn.nn import (
+    Core,
     EncodingModel,
     GaussianReadout,
     ImageCropper,
@@ -61,20 +61,22 @@ def make_model(estimator: EncodingRegressor) -> EncodingModel:
         core, readouts, cropper=cropper, shifters=shifters, behavior_channels=as_channels
     )
     if estimator.core_frozen_:
-        model.freeze_core()
+        model.core.freeze()
     return model.float()  # whatever torch's default dtype is
 
 
 def _check_core(core: Any, owner: str) -> None:
-    """Check that a core, perhaps a user's own, has what the rest of the model asks of it."""
-    asked = ("input_shape", "output_shape", "penalty", "mouse_parameters")
-    missing = [name for name in asked if not hasattr(core, name)]
-    if not isinstance(core, torch.nn.Module) or missing:
-        lacks = f" without {in_words(missing)}" if isinstance(core, torch.nn.Module) else ""
+    """Check that a core, perhaps a user's own, keeps to the contract."""
+    if not isinstance(core, Core):
         raise TypeError(
-            f"{owner}._make_core gave a {type(core).__name__}{lacks}: expected a Module with "
-            "forward(images, behaviors, sizes), input_shape and output_shape (channels, height, "
-            "width), penalty() and mouse_parameters()."
+            f"{owner} has a {type(core).__name__} as core: expected a v1tlearn.nn.Core: derive the "
+            "class from it, call super().__init__(input_shape), and set output_shape to (channels, "
+            "height, width) of the feature maps."
+        )
+    if not hasattr(core, "output_shape"):
+        raise TypeError(
+            f"{type(core).__name__} sets no output_shape: expected (channels, height, width) of "
+            "its feature maps."
         )
     shape = core.output_shape
     if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):

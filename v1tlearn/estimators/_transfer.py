@@ -51,7 +51,7 @@ def adopt_core(new: EncodingRegressor, trained: EncodingRegressor, *, freeze: bo
     core.load_state_dict({**core.state_dict(), **others})
     new.core_frozen_ = bool(freeze)
     if freeze:
-        new.module_.freeze_core()
+        new.module_.core.freeze()
 
 
 def _check_behavior(new: EncodingRegressor, trained: EncodingRegressor) -> None:

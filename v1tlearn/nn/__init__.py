@@ -1,8 +1,11 @@
 """Modules of the encoding models, in torch alone."""
 
 from .attention import Attention
-from .cnn import Stacked2dCore
+from .cores.cnn import Stacked2dCore
+from .cores.core import Core
+from .cores.vit import BehaviorMLP, ViTCore
 from .geometry import most_square_grid, patch_grid
+from .heads import EluHead, Head, SoftplusHead
 from .images import ImageCropper, center_crop, crop_size, resize
 from .losses import (
     elu_plus_one,
@@ -12,22 +15,27 @@ from .losses import (
     poisson_loss,
 )
 from .model import EncodingModel, MouseBatch
-from .readout import GaussianReadout, sample_features
+from .readouts.gaussian import GaussianReadout, sample_features
+from .readouts.readout import Readout
 from .rollout import attention_rollout, attention_weights
 from .shifter import Shifter, StimulusShifter
 from .tokenizers import make_tokenizer, sinusoidal_positions
-from .vit import BehaviorMLP, ViTCore
 
 __all__ = [
     "EncodingModel",
     "MouseBatch",
+    "Core",
     "Stacked2dCore",
     "ViTCore",
     "Attention",
     "BehaviorMLP",
     "make_tokenizer",
     "sinusoidal_positions",
+    "Readout",
     "GaussianReadout",
+    "Head",
+    "EluHead",
+    "SoftplusHead",
     "sample_features",
     "attention_rollout",
     "attention_weights",

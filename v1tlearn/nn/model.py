@@ -1,14 +1,15 @@
 """A whole encoding model: cropper, core, and per mouse a readout and perhaps a shifter."""
 
 from collections.abc import Mapping
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from .cores.core import Core
+from .heads import EluHead, Head
 from .images import ImageCropper
-from .losses import elu_plus_one
-from .readout import GaussianReadout
+from .readouts.readout import Readout
 from .shifter import Shifter
 
 
@@ -39,15 +40,15 @@ class EncodingModel(nn.Module):
 
     Parameters
     ----------
-    core : Module
-        Called as ``core(images, behaviors, sizes)``; has `output_shape` and `penalty()`. One with a
-        true attribute `takes_planes` gets behaviour that is to be channels of the image as numbers.
-    readouts : mapping of str to GaussianReadout
+    core : Core
+    readouts : mapping of str to Readout
         One per mouse, in order.
     cropper : ImageCropper
         Brings stimuli to the size that the core takes.
     shifters : mapping of str to Shifter, optional
         Readout shifters of the mice whose receptive fields move with the eye.
+    heads : mapping of str to Head, optional
+        Output non-linearities, one per mouse; `EluHead` by default.
     behavior_channels : bool, default=False
         Append behaviour to the image as constant planes instead of passing it to the core.
 
@@ -55,22 +56,21 @@ class EncodingModel(nn.Module):
     ----------
     mice : tuple of str
         Mouse ids, in the order of the readouts.
-    core_frozen : bool
-        Whether `freeze_core` was called.
 
     Raises
     ------
     ValueError
-        If there is no readout, or a shifter of a mouse without one.
+        If there is no readout, a shifter of a mouse without one, or heads of other mice.
     """
 
     def __init__(
         self,
-        core: nn.Module,
-        readouts: Mapping[str, GaussianReadout],
+        core: Core,
+        readouts: Mapping[str, Readout],
         *,
         cropper: ImageCropper,
         shifters: Mapping[str, Shifter] | None = None,
+        heads: Mapping[str, Head] | None = None,
         behavior_channels: bool = False,
     ) -> None:
         super().__init__()
@@ -82,18 +82,23 @@ class EncodingModel(nn.Module):
                 f"shifters came for mice without readout: {strangers}; mice with readout are "
                 f"{list(readouts)}."
             )
+        heads = heads or {mouse: EluHead() for mouse in readouts}
+        if set(heads) != set(readouts):
+            raise ValueError(
+                f"heads came for the mice {list(heads)}, readouts for {list(readouts)}."
+            )
         self.mice = tuple(readouts)
         self.core = core
         self.cropper = cropper
         self.behavior_channels = behavior_channels
-        self.core_frozen = False
         # Lists, not ModuleDicts: a mouse id may hold a dot or be the name of a method.
         self.readouts = nn.ModuleList(readouts.values())
         self.shifters = nn.ModuleList(shifters.values())
+        self.heads = nn.ModuleList(heads[mouse] for mouse in readouts)
         self._readout_index = {mouse: i for i, mouse in enumerate(readouts)}
         self._shifter_index = {mouse: i for i, mouse in enumerate(shifters)}
 
-    def readout(self, mouse: str) -> GaussianReadout:
+    def readout(self, mouse: str) -> Readout:
         """Readout of a mouse.
 
         Parameters
@@ -103,7 +108,7 @@ class EncodingModel(nn.Module):
 
         Returns
         -------
-        GaussianReadout
+        Readout
             The module.
 
         Raises
@@ -131,36 +136,19 @@ class EncodingModel(nn.Module):
         index = self._shifter_index.get(mouse)
         return None if index is None else self.shifters[index]
 
-    def freeze_core(self) -> None:
-        """Keep the core as it is from now on: what the mice share is not trained.
-
-        It gets no gradient and no penalty, and works as in evaluation even while the rest is
-        trained, without dropout and with the running statistics of its batch normalisation.
-        Parameters of single mice within the core go on learning.
-        """
-        self.core_frozen = True
-        of_mice = set(self.core.mouse_parameters())
-        for name, parameter in self.core.named_parameters():
-            parameter.requires_grad_(name in of_mice)
-        self.core.eval()
-
-    def train(self, mode: bool = True) -> Self:
-        """Set training or evaluation mode; a frozen core stays in evaluation mode.
+    def head(self, mouse: str) -> Head:
+        """Output non-linearity of a mouse.
 
         Parameters
         ----------
-        mode : bool, default=True
-            Training.
+        mouse : str
+            Mouse id.
 
         Returns
         -------
-        EncodingModel
-            This model.
+        Head
         """
-        super().train(mode)
-        if self.core_frozen:
-            self.core.eval()
-        return self
+        return self.heads[self._readout_index[mouse]]
 
     def core_penalty(self) -> Tensor:
         """Penalty on the weights of the core; zero if it is frozen.
@@ -170,9 +158,8 @@ class EncodingModel(nn.Module):
         Tensor
             Scalar.
         """
-        if self.core_frozen:
-            return self.readouts[0].features.new_zeros(())
-        return self.core.penalty()
+        penalty = self.core.penalty()
+        return torch.zeros_like(penalty) if self.core.frozen else penalty
 
     def readout_penalty(self, mouse: str) -> Tensor:
         """Penalty on the weights of the readout of one mouse.
@@ -232,7 +219,7 @@ class EncodingModel(nn.Module):
         self, mouse: str, images: Tensor, behaviors: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Images and behaviour for the core; one that knows what planes are gets numbers."""
-        apart = getattr(self.core, "takes_planes", False) and behaviors is not None
+        apart = self.core.takes_planes and behaviors is not None
         if apart or not self.behavior_channels:
             return images, behaviors
         return self._with_planes(mouse, images, behaviors), None
@@ -285,7 +272,7 @@ class EncodingModel(nn.Module):
             mouse: self._respond(mouse, batch, part)
             for (mouse, batch), part in zip(batches.items(), parts, strict=True)
         }
-        return {m: elu_plus_one(x) for m, x in outputs.items()} if activate else outputs
+        return {m: self.head(m)(x) for m, x in outputs.items()} if activate else outputs
 
     def encode(self, mouse: str, images: Tensor, behaviors: Tensor | None = None) -> Tensor:
         """Feature maps of images that are cropped and resized already.
@@ -337,4 +324,4 @@ class EncodingModel(nn.Module):
         """
         shifter = None if pupil is None else self.shifter(mouse)
         outputs = self.readout(mouse)(features, None if shifter is None else shifter(pupil))
-        return elu_plus_one(outputs) if activate else outputs
+        return self.head(mouse)(outputs) if activate else outputs

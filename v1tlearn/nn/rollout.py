@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from .cores.vit import ViTCore
 from .images import resize
-from .vit import ViTCore
 
 # Attention weights of one block that are held at a time: 64 MB.
 _MAX_HELD_WEIGHTS = 2**24

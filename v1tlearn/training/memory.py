@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from v1tlearn.nn.cnn import Stacked2dCore
+from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.losses import poisson_loss
 from v1tlearn.nn.model import EncodingModel
 from v1tlearn.training.capacity import available_memory
@@ -210,7 +210,7 @@ class _Kept(torch.autograd.graph.saved_tensors_hooks):
         self.bytes = {-1: 0}
         # alive, so that no address comes twice
         self.storages = {p.untyped_storage().data_ptr(): p for p in model.parameters()}
-        for i, part in enumerate(checkpointed_parts(model.core)):
+        for i, part in enumerate(model.core.recomputed_parts()):
             part.register_forward_pre_hook(partial(self._enter, i))
             part.register_forward_hook(self._leave)
 
@@ -280,7 +280,7 @@ def measure(
 def takes_batch_statistics(model: EncodingModel) -> bool:
     """Tell whether the core normalises with statistics of the batch while it is trained."""
     norms = any(isinstance(module, _BatchNorm) for module in model.core.modules())
-    return norms and not model.core_frozen
+    return norms and not model.core.frozen
 
 
 def saves_memory(model: EncodingModel, settings: TrainingSettings) -> bool:
@@ -299,8 +299,8 @@ def saves_memory(model: EncodingModel, settings: TrainingSettings) -> bool:
         whatever is set, unless they are compiled.
     """
     on_cpu = next(model.parameters()).device.type == "cpu"
-    always = isinstance(model.core, Stacked2dCore) and on_cpu and settings.compile is not True
-    return bool(checkpointed_parts(model.core)) and not always
+    always = model.core.recomputes_on_cpu and on_cpu and settings.compile is not True
+    return bool(model.core.recomputed_parts()) and not always
 
 
 def check_micro_batches(model: EncodingModel, settings: TrainingSettings) -> None:
@@ -447,29 +447,14 @@ def keep_freed_memory() -> None:
             raise
 
 
-def checkpointed_parts(core: nn.Module) -> list[nn.Module]:
-    """Modules of a core that may be computed again in the backward pass.
-
-    Parameters
-    ----------
-    core : Module
-        Names them in a method `checkpointed_parts`, if it has any.
-
-    Returns
-    -------
-    list of Module
-    """
-    return core.checkpointed_parts() if hasattr(core, "checkpointed_parts") else []
-
-
-def checkpointed(core: nn.Module, wanted: bool) -> StandIns:
+def checkpointed(core: Core, wanted: bool) -> StandIns:
     """Keep only the inputs of a core's parts for the backward pass, and compute the rest again.
 
     The same numbers come out, dropout and running statistics included.
 
     Parameters
     ----------
-    core : Module
+    core : Core
     wanted : bool
         Nothing is done without.
 
@@ -478,7 +463,7 @@ def checkpointed(core: nn.Module, wanted: bool) -> StandIns:
     context manager
         Within it the parts are computed again.
     """
-    parts = checkpointed_parts(core) if wanted else []
+    parts = core.recomputed_parts() if wanted else []
     return StandIns({part: _recomputing(part, part.forward) for part in parts})
 
 

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._reading import read_points
-from .losses import l1_penalty
+from .._reading import read_points
+from ..losses import l1_penalty
+from .readout import Readout
 
 _SPREAD_SHAPES = {"full": (2, 2), "uncorrelated": (2,), "isotropic": (1,)}
 
@@ -79,7 +80,7 @@ def _centred(positions: object, n_neurons: int) -> Tensor:
     return (positions / extent if extent > 0 else positions).float()
 
 
-class GaussianReadout(nn.Module):
+class GaussianReadout(Readout):
     """Gaussian readout of one mouse (Lurz et al. 2021).
 
     In training each neuron reads the map at a new random point per image, drawn around its
@@ -132,9 +133,7 @@ class GaussianReadout(nn.Module):
         l1: float = 0.0076,
         bias_init: object | None = None,
     ) -> None:
-        super().__init__()
-        if n_neurons < 1:
-            raise ValueError(f"a readout needs at least one neuron, got n_neurons={n_neurons}.")
+        super().__init__(n_neurons)
         if gaussian not in _SPREAD_SHAPES:
             raise ValueError(
                 f"gaussian must be one of {', '.join(map(repr, _SPREAD_SHAPES))}, got {gaussian!r}."
@@ -150,7 +149,6 @@ class GaussianReadout(nn.Module):
             )
         n_channels = core_shape[0]
         self.core_shape = tuple(core_shape)
-        self.n_neurons = n_neurons
         self.gaussian = gaussian
         self.l1 = l1
 

@@ -4,12 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._convolution import ActivatedConvolutions, activated_convolutions
-from .geometry import patch_grid
-from .losses import laplace_penalty
+from .._convolution import ActivatedConvolutions, activated_convolutions
+from ..geometry import patch_grid
+from ..losses import laplace_penalty
+from .core import Core
 
 
-class Stacked2dCore(nn.Module):
+class Stacked2dCore(Core):
     """Stacked convolutional core (Lurz et al. 2021; Sensorium 2022 configuration).
 
     A first convolution without padding, then size-preserving ones; batch normalisation and ELU
@@ -55,6 +56,7 @@ class Stacked2dCore(nn.Module):
     """
 
     takes_planes = True
+    recomputes_on_cpu = True  # see `_convolution`
 
     def __init__(
         self,
@@ -70,7 +72,7 @@ class Stacked2dCore(nn.Module):
         laplace: float = 6.3831,
         bias: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(input_shape)
         if n_layers < 1 or hidden_channels < 1:
             raise ValueError(
                 f"n_layers and hidden_channels must be at least 1, got {n_layers} and "
@@ -81,7 +83,6 @@ class Stacked2dCore(nn.Module):
                 f"hidden_kernel must be odd, so that layers keep the size of the map, got "
                 f"{hidden_kernel}."
             )
-        self.input_shape = tuple(input_shape)
         self.output_shape = (hidden_channels, *patch_grid(input_shape[1:], input_kernel))
         self.laplace = laplace
 
@@ -114,16 +115,7 @@ class Stacked2dCore(nn.Module):
                     nn.init.zeros_(module.bias)
         self.float()  # whatever torch's default dtype is
 
-    def mouse_parameters(self) -> list[str]:
-        """Names of the parameters that belong to single mice: none.
-
-        Returns
-        -------
-        list of str
-        """
-        return []
-
-    def checkpointed_parts(self) -> list[nn.Module]:
+    def recomputed_parts(self) -> list[nn.Module]:
         """Parts whose activations may be computed again in the backward pass, to save memory.
 
         Returns

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .attention import Attention
-from .dropout import Dropout
-from .geometry import most_square_grid
-from .losses import l1_penalty
-from .tokenizers import make_tokenizer, sinusoidal_positions
+from ..attention import Attention
+from ..dropout import Dropout
+from ..geometry import most_square_grid
+from ..losses import l1_penalty
+from ..tokenizers import make_tokenizer, sinusoidal_positions
+from .core import Core
 
 _BEHAVIOR_MODES = ("none", "b_mlp", "b_mlp_first_block", "b_mlp_shared", "b_mlp_per_mouse")
 
@@ -137,7 +138,7 @@ class Block(nn.Module):
         return tokens + self.drop_path(self.mlp(tokens))
 
 
-class ViTCore(nn.Module):
+class ViTCore(Core):
     """Vision transformer core with behaviour (Li et al. 2023), sizes as published by default.
 
     The tokenizer "cct" makes the compact transformer of the published code: no class token, fixed
@@ -227,7 +228,7 @@ class ViTCore(nn.Module):
         bias: bool = True,
         l1: float = 0.5379,
     ) -> None:
-        super().__init__()
+        super().__init__(input_shape)
         sizes = {"n_blocks": n_blocks, "n_heads": n_heads, "mlp_dim": mlp_dim}
         for name, value in sizes.items():
             _check(value >= 1, f"{name} must be at least 1, got {value}.")
@@ -260,7 +261,6 @@ class ViTCore(nn.Module):
         _check(not per_mouse or len(mice) > 0, "'b_mlp_per_mouse' needs the ids of the mice.")
 
         compact = tokenizer == "cct"
-        self.input_shape = tuple(input_shape)
         self.behavior_mode = behavior_mode
         self.l1 = l1
         self.tokenizer = make_tokenizer(tokenizer, input_shape, patch_size, patch_stride, embed_dim)
@@ -351,7 +351,7 @@ class ViTCore(nn.Module):
             return []
         return [n for n, _ in self.named_parameters() if n.startswith("behavior_mlps.")]
 
-    def checkpointed_parts(self) -> list[nn.Module]:
+    def recomputed_parts(self) -> list[nn.Module]:
         """Parts whose activations may be computed again in the backward pass, to save memory.
 
         Returns

@@ -1,0 +1,1 @@
+"""Cores: what the animals of a model share, from images to feature maps."""

@@ -1,0 +1,1 @@
+"""Readouts: what each animal has for itself, from feature maps to neurons."""

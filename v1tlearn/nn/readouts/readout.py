@@ -1,0 +1,66 @@
+"""The contract of a readout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Readout(nn.Module):
+    """What one animal has for itself: from feature maps to the outputs of its neurons.
+
+    A readout says in ``forward(features, shift=None)`` what it computes: outputs (B, n_neurons),
+    ahead of the output non-linearity, of feature maps (B, C, h, w). All else has a default.
+
+    Parameters
+    ----------
+    n_neurons : int
+
+    Attributes
+    ----------
+    n_neurons : int
+    takes_shift : bool
+        Whether receptive fields can move with the eye.
+    """
+
+    takes_shift = True
+
+    def __init__(self, n_neurons: int) -> None:
+        super().__init__()
+        if n_neurons < 1:
+            raise ValueError(f"a readout needs at least one neuron, got n_neurons={n_neurons}.")
+        self.n_neurons = n_neurons
+
+    def forward(self, features: Tensor, shift: Tensor | None = None) -> Tensor:
+        """Outputs (B, n_neurons) of feature maps (B, C, h, w).
+
+        `shift` (B, 2) moves all receptive fields of an image, right and down, in half map sides.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say what it computes.")
+
+    def penalty(self) -> Tensor:
+        """Penalty on the weights, which is added to the loss once per step.
+
+        Returns
+        -------
+        Tensor
+            Scalar; 0 unless a readout says otherwise.
+        """
+        first = next(self.parameters(), None)
+        return torch.zeros(()) if first is None else first.new_zeros(())
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameters for the optimiser, in groups.
+
+        Returns
+        -------
+        list of dict
+            Each with "params", and "lr" or "weight_decay" where these are to differ from what the
+            model is trained with.
+        """
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def project_(self) -> None:
+        """Restore, after a step of the optimiser, what parameters must fulfil: nothing here."""
