@@ -1,6 +1,6 @@
 """Models that predict the responses of visual cortex neurons, in several animals at once."""
 
-from v1tlearn import inspection, interop, metrics, model_selection, preprocessing, search
+from v1tlearn import inspection, metrics, model_selection, nn, preprocessing, search
 from v1tlearn.datasets import (
     fetch_franke2022,
     fetch_sensorium2022,
@@ -13,13 +13,13 @@ from v1tlearn.datasets import (
 )
 from v1tlearn.estimators import (
     CNNRegressor,
+    EncodingRegressor,
     EnsembleRegressor,
     LNRegressor,
     V1TRegressor,
     ViTRegressor,
     load,
 )
-from v1tlearn.interop import load_sensorium, load_v1t, save_v1t
 from v1tlearn.metrics import score_table
 from v1tlearn.preprocessing import CenterCrop, Grayscale, ResizeStimuli, TrialStandardizer
 from v1tlearn.trials import Responses, Trials, concat
@@ -29,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CNNRegressor",
     "CenterCrop",
+    "EncodingRegressor",
     "EnsembleRegressor",
     "Grayscale",
     "LNRegressor",
@@ -49,6 +50,7 @@ __all__ = [
     "make_v1_recordings",
     "metrics",
     "model_selection",
+    "nn",
     "open_recordings",
     "preprocessing",
     "read_sensorium",

@@ -1,6 +1,7 @@
 """The models as scikit-learn estimators."""
 
 from v1tlearn.estimators.cnn import CNNRegressor
+from v1tlearn.estimators.encoding import EncodingRegressor
 from v1tlearn.estimators.ensemble import EnsembleRegressor
 from v1tlearn.estimators.linear import LNRegressor
 from v1tlearn.estimators.loading import load
@@ -8,6 +9,7 @@ from v1tlearn.estimators.v1t import V1TRegressor, ViTRegressor
 
 __all__ = [
     "CNNRegressor",
+    "EncodingRegressor",
     "EnsembleRegressor",
     "LNRegressor",
     "V1TRegressor",

@@ -26,6 +26,12 @@ behavior_mode : {{"auto", "b_mlp", "b_mlp_first_block", "b_mlp_shared", "b_mlp_p
     network shared by the blocks, or with networks of each mouse; "channels" is the way of
     `ViTRegressor`."""
 
+OWN = """\
+behavior_mode : {{"auto", "none", "channels", "core"}}, default="auto"
+    "channels" appends behaviour to the image as constant planes; "core" gives it to the core, which
+    takes ``n_behaviors``, as ``behaviors`` of shape (n_images, n_behaviors); "auto" is "channels"
+    when all mice have behaviour, and "none" when none has."""
+
 _INPUTS = """\
 behavior_columns : "all", "non_pupil" or sequence of str, default={behavior_columns}
     Behaviour that enters the core; "non_pupil" is all but ``pupil_x`` and ``pupil_y``.
@@ -82,6 +88,18 @@ bias : bool, default=True
     Biases of the attention output, the MLPs and the behaviour MLPs.
 core_l1 : float, default=0.5379
     Weight of the L1 penalty on all parameters of the core."""
+
+MODULES = """\
+core : class or functools.partial
+    ``core(input_shape)`` gives a `v1tlearn.nn.Core`: what turns images of `input_shape`, channels,
+    height and width, into feature maps. Keywords ``n_behaviors``, ``behavior_mode`` and ``mice``
+    are given to one that takes them.
+readout : "gaussian", class or functools.partial, default="gaussian"
+    ``readout(core_shape, n_neurons)`` gives the `v1tlearn.nn.Readout` of a mouse. Keywords
+    ``positions``, cortical positions, and ``bias_init`` are given to one that takes them.
+head : {{"elu", "softplus"}}, class or functools.partial, default="elu"
+    The output non-linearity of each mouse: ELU + 1, a soft-plus whose steepness is learned, or
+    what ``head()`` gives, a `v1tlearn.nn.Head`."""
 
 CONVOLUTIONAL = """\
 n_layers : int, default={n_layers}
@@ -157,6 +175,9 @@ lr_factor : float, default=0.3
     Factor on the learning rate, see `schedule`.
 max_lr_drops : int, default=2
     Drops of the learning rate in vain before the training ends, see `schedule`.
+ema_decay : float, optional
+    Decay per step of an average of the weights, such as 0.999: it is what is validated, kept and
+    predicts. Without it these are the weights themselves.
 validation_fraction : float, default=0.1
     Share of the images that `fit` sets aside where it is given no `validation`; 0 trains on
     everything for `max_epochs`.
@@ -204,9 +225,6 @@ mice_ : list of str
     The mice, in the order of the recordings.
 n_neurons_ : dict of str to int
     Neurons per mouse.
-neurons_ : dict of str to dict of str to ndarray of shape (n_neurons,)
-    Per mouse the labels of its neurons, as far as the trials told them: "neuron", the unit ids, and
-    "area", "layer", "animal_id", "session", "scan". Trials with other unit ids are refused later.
 neurons_ : dict of str to dict of str to ndarray of shape (n_neurons,)
     Per mouse the labels of its neurons, as far as the trials told them: "neuron", the unit ids, and
     "area", "layer", "animal_id", "session", "scan". Trials with other unit ids are refused later.

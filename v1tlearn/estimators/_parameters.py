@@ -1,9 +1,10 @@
-"""The parameters that all encoding models share: names, defaults, allowed values, presets."""
+"""Groups of parameters that models share: names, defaults, allowed values, presets."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -11,8 +12,9 @@ import numpy as np
 import torch
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from v1tlearn._by_name import ByName, public_kinds
+from v1tlearn._by_name import public_kinds
 from v1tlearn._guesses import guess, in_words
+from v1tlearn.nn import GaussianReadout
 from v1tlearn.nn.losses import FLOAT32_EPSILON
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -40,8 +42,8 @@ V1T_TRAINING: dict[str, Any] = {
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class EncodingParameters(ByName):
-    """Parameters of an encoding model, described with the models themselves."""
+class InputParameters:
+    """What comes in, and in which form; described with the models themselves."""
 
     behavior_mode: str = "auto"
     behavior_columns: str | Sequence[str] = "non_pupil"
@@ -49,6 +51,23 @@ class EncodingParameters(ByName):
     shift_columns: str | Sequence[str] = "pupil"
     crop_scale: float = 1.0
     image_size: str | tuple[int, int] = "auto"
+    standardize: bool = True
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "behavior_mode": [StrOptions({"auto", "none", "channels"})],
+        "behavior_columns": [StrOptions({"all", "non_pupil"}), list, tuple, np.ndarray],
+        "shift": [StrOptions({"none", "readout", "stimulus", "both", "both_behavior"})],
+        "shift_columns": [StrOptions({"pupil"}), list, tuple, np.ndarray],
+        "crop_scale": [Interval(Real, 0, 1, closed="right")],
+        "image_size": [StrOptions({"auto"}), tuple, list],
+        "standardize": ["boolean"],
+    }
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class GaussianReadoutParameters:
+    """The Gaussian readout of each mouse."""
+
     position_network: bool = True
     position_dims: int = 2
     position_hidden_layers: int = 1
@@ -58,6 +77,37 @@ class EncodingParameters(ByName):
     init_mu_range: float = 0.3
     readout_bias: str = "zero"
     readout_l1: float = 0.0076
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "position_network": ["boolean"],
+        "position_dims": [Interval(Integral, 2, 3, closed="both")],
+        "position_hidden_layers": [_NATURAL],
+        "position_hidden_units": [_COUNT],
+        "gaussian": [StrOptions({"full", "uncorrelated", "isotropic"})],
+        "init_sigma": [_POSITIVE],
+        "init_mu_range": [Interval(Real, 0, 1, closed="right")],
+        "readout_bias": [StrOptions({"zero", "mean", "published_mean", "published_mean_over_std"})],
+        "readout_l1": [_NOT_NEGATIVE],
+    }
+
+
+def gaussian_readout(parameters: Mapping[str, Any]) -> Callable[..., GaussianReadout]:
+    """Give what makes the Gaussian readouts that these parameters ask for."""
+    return partial(
+        GaussianReadout,
+        gaussian=parameters["gaussian"],
+        init_sigma=parameters["init_sigma"],
+        init_mu_range=parameters["init_mu_range"],
+        hidden_layers=parameters["position_hidden_layers"],
+        hidden_units=parameters["position_hidden_units"],
+        l1=parameters["readout_l1"],
+    )
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class TrainingParameters:
+    """How a model is trained, and on which machine."""
+
     optimizer: str = "adamw"
     lr: float = 0.001647
     core_lr: float | None = None
@@ -72,8 +122,8 @@ class EncodingParameters(ByName):
     lr_patience: int = 10
     lr_factor: float = 0.3
     max_lr_drops: int = 2
+    ema_decay: float | None = None
     validation_fraction: float = 0.1
-    standardize: bool = True
     device: str = "auto"
     precision: str = "auto"
     compile: str | bool = "auto"
@@ -87,21 +137,6 @@ class EncodingParameters(ByName):
 
     _presets: ClassVar[dict[str, dict[str, Any]]] = {}
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "behavior_mode": [StrOptions({"auto", "none", "channels"})],
-        "behavior_columns": [StrOptions({"all", "non_pupil"}), list, tuple, np.ndarray],
-        "shift": [StrOptions({"none", "readout", "stimulus", "both", "both_behavior"})],
-        "shift_columns": [StrOptions({"pupil"}), list, tuple, np.ndarray],
-        "crop_scale": [Interval(Real, 0, 1, closed="right")],
-        "image_size": [StrOptions({"auto"}), tuple, list],
-        "position_network": ["boolean"],
-        "position_dims": [Interval(Integral, 2, 3, closed="both")],
-        "position_hidden_layers": [_NATURAL],
-        "position_hidden_units": [_COUNT],
-        "gaussian": [StrOptions({"full", "uncorrelated", "isotropic"})],
-        "init_sigma": [_POSITIVE],
-        "init_mu_range": [Interval(Real, 0, 1, closed="right")],
-        "readout_bias": [StrOptions({"zero", "mean", "published_mean", "published_mean_over_std"})],
-        "readout_l1": [_NOT_NEGATIVE],
         "optimizer": [StrOptions({"adam", "adamw"})],
         "lr": [_POSITIVE],
         "core_lr": [_POSITIVE, None],
@@ -116,8 +151,8 @@ class EncodingParameters(ByName):
         "lr_patience": [_NATURAL],
         "lr_factor": [Interval(Real, 0, 1, closed="right")],
         "max_lr_drops": [_NATURAL],
+        "ema_decay": [Interval(Real, 0, 1, closed="neither"), None],
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
-        "standardize": ["boolean"],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float32", "tf32", "bfloat16"})],
         "compile": [StrOptions({"auto"}), "boolean"],

@@ -6,17 +6,15 @@ import logging
 import multiprocessing
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm.auto import tqdm
 
-from v1tlearn.training import MouseData, TrainingSettings
-
-if TYPE_CHECKING:
-    from v1tlearn.estimators.base import EncodingRegressor
+from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.training import Run
 
 logger = logging.getLogger("v1tlearn")
 
@@ -72,42 +70,34 @@ def run_name(kind: str, seed: int) -> str:
     return f"{place} ({kind}, seed {seed})" if place else kind
 
 
-def log_start(
-    name: str,
-    estimator: EncodingRegressor,
-    data: Mapping[str, MouseData],
-    validation: Mapping[str, MouseData] | None,
-    settings: TrainingSettings,
-) -> None:
+def log_start(model: str, fitted: Fitted, run: Run) -> None:
     """Tell in the log what is trained on what.
 
     Parameters
     ----------
-    name : str
-        From `run_name`.
-    estimator : EncodingRegressor
-        About to be trained.
-    data, validation : dict of str to MouseData
-        Per mouse; there may be no validation trials.
-    settings : TrainingSettings
-        Resolved.
+    model : str
+        The estimator with its parameters, in words.
+    fitted : Fitted
+    run : Run
+        About to begin.
     """
+    validation, settings = run.validation or {}, run.settings
     mice = ", ".join(
-        f"{mouse} ({estimator.n_neurons_[mouse]} neurons, {len(trials)} trials"
-        + (f" and {len(validation[mouse])} of validation)" if mouse in (validation or {}) else ")")
-        for mouse, trials in data.items()
+        f"{mouse} ({fitted.mice[mouse].n_neurons} neurons, {len(trials)} trials"
+        + (f" and {len(validation[mouse])} of validation)" if mouse in validation else ")")
+        for mouse, trials in run.data.items()
     )
-    done = estimator.state_["epoch"]
+    done = run.state["epoch"]
     logger.info(
         "%s: training %s: %s; mice %s; %d parameters, seed %d, on %s in %s; batches of %d trials "
         "per mouse, at most %d epochs",
-        name,
+        run.name,
         f"goes on after epoch {done}" if done else "begins",
-        " ".join(repr(estimator).split()),
+        " ".join(model.split()),
         mice,
-        sum(p.numel() for p in estimator.module_.parameters()),
-        estimator.seed_,
-        estimator.device_,
+        sum(p.numel() for p in run.model.parameters()),
+        fitted.seed,
+        next(iter(run.data.values())).device,
         settings.precision,
         settings.batch_size,
         settings.max_epochs,

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 from sklearn.utils._param_validation import Interval
 
+from v1tlearn.estimators._build import Recipe
 from v1tlearn.estimators._docs import CONVOLUTIONAL, document
-from v1tlearn.estimators._parameters import V1T_TRAINING
-from v1tlearn.estimators.base import EncodingRegressor
+from v1tlearn.estimators._parameters import (
+    V1T_TRAINING,
+    GaussianReadoutParameters,
+    gaussian_readout,
+)
+from v1tlearn.estimators.encoding import BaseEncodingRegressor
 from v1tlearn.nn import Stacked2dCore
 
 _COUNT = Interval(Integral, 1, None, closed="left")
+
+_OF_CORE = (
+    "n_layers",
+    "hidden_channels",
+    "input_kernel",
+    "hidden_kernel",
+    "depth_separable",
+    "bias",
+    "batch_norm_momentum",
+    "laplace",
+)
 
 SENSORIUM_2022: dict[str, Any] = {
     "batch_norm_momentum": 0.9,
@@ -37,7 +55,7 @@ V1T_2023: dict[str, Any] = {**V1T_TRAINING, "batch_norm_momentum": 0.9, "lr": 0.
 
 @document(architecture=CONVOLUTIONAL)
 @dataclass(eq=False, repr=False, kw_only=True)
-class CNNRegressor(EncodingRegressor):
+class CNNRegressor(GaussianReadoutParameters, BaseEncodingRegressor):
     """Stacked convolutional core with a Gaussian readout per mouse.
 
     {groups}
@@ -88,7 +106,8 @@ class CNNRegressor(EncodingRegressor):
         "v1t2023": V1T_2023,
     }
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **EncodingRegressor._parameter_constraints,
+        **BaseEncodingRegressor._parameter_constraints,
+        **GaussianReadoutParameters._parameter_constraints,
         "n_layers": [_COUNT],
         "hidden_channels": [_COUNT],
         "input_kernel": [_COUNT],
@@ -99,18 +118,9 @@ class CNNRegressor(EncodingRegressor):
         "laplace": [Interval(Real, 0, None, closed="left")],
     }
 
-    def _make_core(
-        self, input_shape: tuple[int, int, int], n_behaviors: int, behavior_mode: str
-    ) -> Stacked2dCore:
-        return Stacked2dCore(
-            input_shape,
-            n_layers=self.n_layers,
-            hidden_channels=self.hidden_channels,
-            input_kernel=self.input_kernel,
-            hidden_kernel=self.hidden_kernel,
-            depth_separable=self.depth_separable,
-            linear=self._linear,
-            batch_norm_momentum=self.batch_norm_momentum,
-            laplace=self.laplace,
-            bias=self.bias,
+    @classmethod
+    def _recipe(cls, parameters: Mapping[str, Any]) -> Recipe:
+        core = partial(
+            Stacked2dCore, linear=cls._linear, **{name: parameters[name] for name in _OF_CORE}
         )
+        return Recipe(core, gaussian_readout(parameters))

@@ -1,6 +1,6 @@
 """Several models of one kind, chosen by validation score, whose predictions are combined.
 
-The models are those of `base`; training, weighting and saving them is in `_ensemble`.
+Training the candidates is in `_candidates`, learning their weights in `_mixing`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,25 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, clone
+from sklearn.base import MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from v1tlearn._by_name import ByName
-from v1tlearn._documentation import DocumentationLinkMixin
-from v1tlearn.estimators import _ensemble, _inputs
+from v1tlearn.estimators import _candidates
 from v1tlearn.estimators._calls import explained
-from v1tlearn.estimators._ensemble import Candidate, Part
-from v1tlearn.estimators._prediction import PredictionMixin
+from v1tlearn.estimators._candidates import Candidate
+from v1tlearn.estimators._checkpoints import Checkpoints, marked
+from v1tlearn.estimators._files import subclasses
+from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._like_fit import check_held_out, check_transfer
+from v1tlearn.estimators._mixing import learn_weights, shared_head
 from v1tlearn.estimators._progress import shown_log
-from v1tlearn.estimators.base import EncodingRegressor
-from v1tlearn.nn import elu_plus_one
+from v1tlearn.estimators._reading import Call, read_fit, warn_about_tiers
+from v1tlearn.estimators.base import OnEpoch, SavingMixin, TrialsEstimator
+from v1tlearn.estimators.encoding import BaseEncodingRegressor, Part
+from v1tlearn.estimators.prediction import PredictionMixin
+from v1tlearn.nn import EncodingModel
 from v1tlearn.training import draw_seed
 from v1tlearn.trials import Trials
 
@@ -37,17 +42,25 @@ logger = logging.getLogger("v1tlearn")
 
 _COUNT = Interval(Integral, 1, None, closed="left")
 _LEARNED = ("learned", "learned_per_mouse")
+_KEPT = (
+    "seed_",
+    "seeds_",
+    "members_",
+    "validation_scores_",
+    "combine_",
+    "weights_",
+    "intercepts_",
+)  # what is fitted, beside the members
 
 
 @dataclass(eq=False, repr=False)
 class EnsembleRegressor(
     PredictionMixin,
-    DocumentationLinkMixin,
     MetaEstimatorMixin,
     MultiOutputMixin,
     RegressorMixin,
-    ByName,
-    BaseEstimator,
+    SavingMixin,
+    TrialsEstimator,
 ):
     """The best of several models that differ in their seed, with predictions combined.
 
@@ -139,7 +152,7 @@ class EnsembleRegressor(
     (12, 5)
     """
 
-    estimator: EncodingRegressor
+    estimator: BaseEncodingRegressor
     n_candidates: int = 10
     n_members: int = 5
     _: KW_ONLY
@@ -160,68 +173,36 @@ class EnsembleRegressor(
         "verbose": ["verbose"],
     }
 
-    @explained
-    def fit(
+    def _fit(
         self,
-        stimuli: Any,
-        behaviors: Any = None,
-        responses: Any = None,
-        mouse_ids: Any = None,
-        *,
-        image_ids: Any = None,
-        positions: Any = None,
-        behavior_names: Sequence[str] | None = None,
-        validation: Trials | None = None,
+        call: Call,
+        validation: Trials | None,
+        on_epoch: OnEpoch | None,
+        checkpoint_dir: Path | None,
     ) -> Self:
-        """Train the candidates and choose the members.
-
-        Parameters
-        ----------
-        stimuli : Trials, dict, list or ndarray
-            `Trials`, which bring everything; or grey levels (trials, channels, height, width).
-        behaviors : dict, list, ndarray or Responses, optional
-            (trials, columns) in the form of `stimuli`; after `Trials` the responses.
-        responses : dict, list or ndarray, optional
-            (trials, neurons) in the form of `stimuli`, not negative, in any unit.
-        mouse_ids : sequence, optional
-        image_ids : dict, list or ndarray, optional
-        positions : dict, list or ndarray, optional
-            Cortical positions (neurons, 2 or 3) per mouse, in micrometres.
-        behavior_names : sequence of str, optional
-        validation : Trials, optional
-            Trials for the training of every candidate, the choice of members and the learning of
-            weights. Without it `validation_fraction` of the images are set aside.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        TypeError, ValueError
-            If parameters or arguments are of the wrong form, shape or content.
-        FloatingPointError
-            If the loss of so many candidates became NaN that too few are left.
-        """
         template = self._template()
         self._check_validation(validation)
-        call = template._read_fit(
-            stimuli,
-            behaviors,
-            responses,
-            mouse_ids,
-            image_ids=image_ids,
-            positions=positions,
-            behavior_names=behavior_names,
-        )
         seed = draw_seed(self.random_state)
-        training, held_out = template._hold_out(call, validation, seed)
-        tasks = [
-            partial(_ensemble.train, clone(template).set_params(random_state=s), training, held_out)
-            for s in _ensemble.draw_seeds(seed, self.n_candidates)
-        ]
-        with shown_log(self.verbose):
-            return self._choose(self._run(tasks, "candidate"), self.n_members, held_out, seed)
+        if checkpoint_dir is not None:
+            seed = self._noted_seed(checkpoint_dir, seed)
+        training, held_out = template._split(call, validation, seed)
+        tasks = []
+        for i, s in enumerate(_candidates.draw_seeds(seed, self.n_candidates)):
+            model = clone(template).set_params(random_state=s)
+            folder = None if checkpoint_dir is None else checkpoint_dir / f"candidate-{i:03d}"
+            told = _candidates.numbered(on_epoch, i)
+            tasks.append(partial(_candidates.train, model, training, held_out, told, folder))
+        return self._choose(self._run(tasks, "candidate"), self.n_members, held_out, seed)
+
+    def _noted_seed(self, folder: Path, seed: int) -> int:
+        """Seed of the fit whose states are in a folder, noted there when it begins."""
+        checkpoints = Checkpoints(folder, type(self).__name__)
+        own = marked(self.get_params(deep=False))
+        checkpoints.check({"parameter": own})
+        if checkpoints.found is not None:
+            return checkpoints.found["seed"]
+        checkpoints.write(0, {"marks": {"parameter": own}, "seed": seed})
+        return seed
 
     @explained
     def transfer(
@@ -261,20 +242,22 @@ class EnsembleRegressor(
             If the loss of a member became NaN.
         """
         check_is_fitted(self)
-        _inputs.check_transfer(None, trials, freeze_core, params)
+        check_transfer(trials, freeze_core, params)
+        check_held_out(validation)
         own = {k: params.pop(k) for k in ("validation_fraction", "random_state") if k in params}
         new = clone(self).set_params(**own)
         new.estimator.set_params(**params)
         template = new._template()
         new._check_validation(validation, choose=False)
         seed = draw_seed(new.random_state)
-        call = template._read_fit(trials, None, None, None)
-        (trials, _), held_out = template._hold_out(call, validation, seed)
+        call = read_fit(trials, None, None, None)
+        warn_about_tiers(trials)
+        (trials, _), held_out = template._split(call, validation, seed)
         params["validation_fraction"] = new.validation_fraction
-        seeds = _ensemble.draw_seeds(seed, len(self.estimators_))
+        seeds = _candidates.draw_seeds(seed, len(self.estimators_))
         tasks = [
             partial(
-                _ensemble.transfer, m, trials, held_out, freeze_core, params | {"random_state": s}
+                _candidates.transfer, m, trials, held_out, freeze_core, params | {"random_state": s}
             )
             for m, s in zip(self.estimators_, seeds, strict=True)
         ]
@@ -283,7 +266,7 @@ class EnsembleRegressor(
 
     @classmethod
     def from_members(
-        cls, estimators: Sequence[EncodingRegressor], *, combine: str = "outputs"
+        cls, estimators: Sequence[BaseEncodingRegressor], *, combine: str = "outputs"
     ) -> Self:
         """Make an ensemble of models that were fitted one by one, to the same trials.
 
@@ -316,7 +299,7 @@ class EnsembleRegressor(
         n = len(estimators)
         ensemble = cls(clone(estimators[0], safe=False), n, n, combine=combine)
         ensemble._template()
-        _ensemble.check_members(estimators)
+        _candidates.check_members(estimators)
         ensemble.__dict__.update(
             seed_=estimators[0].seed_,
             seeds_=[member.seed_ for member in estimators],
@@ -326,45 +309,12 @@ class EnsembleRegressor(
         )
         return ensemble._adopt(estimators)
 
-    def save(self, path: str | Path) -> None:
-        """Save the fitted ensemble, each member as it saves itself, without pickle.
-
-        Parameters
-        ----------
-        path : str or Path
-            A directory; an earlier model there is replaced when the new one is fully written.
-        """
-        check_is_fitted(self)
-        _ensemble.save(self, Path(path))
-
-    @classmethod
-    def load(cls, path: str | Path, device: str = "auto") -> Self:
-        """Load an ensemble that `save` wrote. Nothing in the files is executed.
-
-        Parameters
-        ----------
-        path : str or Path
-        device : str, default="auto"
-            Where the members go, whatever they were fitted on.
-
-        Returns
-        -------
-        estimator
-            Fitted.
-
-        Raises
-        ------
-        ValueError
-            If the directory holds no ensemble, or a damaged one.
-        """
-        return _ensemble.load(cls, Path(path), device)
-
     # ----------------------------------------------------------------------------- fitted state
 
-    def _template(self) -> EncodingRegressor:
+    def _template(self) -> BaseEncodingRegressor:
         """Check the parameters, and give the model that candidates are copies of."""
         self._validate_params()
-        if not isinstance(self.estimator, EncodingRegressor):
+        if not isinstance(self.estimator, BaseEncodingRegressor):
             got = self.estimator
             what = (
                 f"the class {got.__name__}" if isinstance(got, type) else f"a {type(got).__name__}"
@@ -379,7 +329,9 @@ class EnsembleRegressor(
                 f"n_members={self.n_members} cannot be chosen from n_candidates="
                 f"{self.n_candidates}: train more candidates, or keep fewer."
             )
-        return clone(self.estimator).set_params(validation_fraction=self.validation_fraction)
+        template = clone(self.estimator).set_params(validation_fraction=self.validation_fraction)
+        template._validate_params()
+        return template
 
     def _check_validation(self, validation: Trials | None, *, choose: bool = True) -> None:
         if validation is not None or self.validation_fraction > 0:
@@ -402,11 +354,11 @@ class EnsembleRegressor(
         places = [f"{name} {what} {i}/{len(tasks)}" for i in range(1, len(tasks) + 1)]
         logger.info("%s: training %d %ss, n_jobs=%s", name, len(tasks), what, self.n_jobs)
         tasks = [
-            partial(_ensemble.placed_and_shown, task, place, self.verbose)
+            partial(_candidates.placed_and_shown, task, place, self.verbose)
             for task, place in zip(tasks, places, strict=True)
         ]
         with tqdm(total=len(tasks), desc=name, unit="model", disable=not self.verbose) as bar:
-            for candidate in _ensemble.run(tasks, self.n_jobs):
+            for candidate in _candidates.run(tasks, self.n_jobs):
                 bar.update()
                 logger.info("%s: score %.4f", places[len(candidates)], candidate.score)
                 if candidate.estimator is None:
@@ -442,7 +394,7 @@ class EnsembleRegressor(
             "combine_": self.combine,
         }
         if self.combine in _LEARNED:
-            fitted["weights_"], fitted["intercepts_"] = _ensemble.learn_weights(
+            fitted["weights_"], fitted["intercepts_"] = learn_weights(
                 estimators, *held_out, seed, per_mouse=self.combine == "learned_per_mouse"
             )
         for name in ("weights_", "intercepts_", "feature_names_in_"):
@@ -455,10 +407,10 @@ class EnsembleRegressor(
         )
         return self._adopt(estimators)
 
-    def _adopt(self, estimators: list[EncodingRegressor]) -> Self:
+    def _adopt(self, estimators: list[BaseEncodingRegressor]) -> Self:
         first = estimators[0]
         self.estimators_ = estimators
-        self.mice_, self.n_neurons_ = list(first.mice_), dict(first.n_neurons_)
+        self.mice_, self.n_neurons_ = first.mice_, first.n_neurons_
         self.neurons_ = {mouse: dict(labels) for mouse, labels in first.neurons_.items()}
         if hasattr(first, "feature_names_in_"):
             self.feature_names_in_ = first.feature_names_in_
@@ -481,7 +433,9 @@ class EnsembleRegressor(
         for mouse, total in totals.items() if not rates else ():
             outputs = total + (self.intercepts_[mouse] if self.combine in _LEARNED else 0.0)
             scale = self.estimators_[0].statistics_[mouse]["response_scale"]
-            totals[mouse] = elu_plus_one(torch.from_numpy(outputs)).numpy() * scale
+            with torch.no_grad():
+                rates_of = shared_head(self.estimators_, mouse)(torch.from_numpy(outputs))
+            totals[mouse] = rates_of.cpu().numpy() * scale
         return {mouse: total.astype(np.float32) for mouse, total in totals.items()}
 
     def _shares(self, mouse: str) -> np.ndarray:
@@ -492,5 +446,34 @@ class EnsembleRegressor(
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "estimators_")
 
-    def _model(self) -> EncodingRegressor:
-        return self.estimators_[0]
+    def _knows(self) -> tuple[Fitted, EncodingModel]:
+        return self.estimators_[0]._knows()
+
+    # ------------------------------------------------------------------------- how it is kept
+
+    def _content(self) -> dict[str, Any]:
+        parameters = self.get_params(deep=False)
+        estimator = parameters.pop("estimator")
+        if not isinstance(self.random_state, int | None):
+            parameters["random_state"] = self.seed_
+        model = estimator.get_params(deep=False) | {"device": "auto"}
+        if not isinstance(model["random_state"], int | None):
+            model["random_state"] = None  # never used
+        return {
+            "parameters": parameters,
+            "model": type(estimator).__name__,
+            "parameters of the model": model,
+            "fitted": {name: self.__dict__[name] for name in _KEPT if name in self.__dict__},
+            "members": [member._content() for member in self.estimators_],
+        }
+
+    @classmethod
+    def _restore(cls, content: dict[str, Any], device: str) -> Self:
+        kinds = {kind.__name__: kind for kind in subclasses(BaseEncodingRegressor)}
+        if content["model"] not in kinds:
+            raise ValueError(f"its members are of the unknown class {content['model']}")
+        model = kinds[content["model"]]
+        estimator = model(**content["parameters of the model"] | {"device": device})
+        ensemble = cls(estimator, **content["parameters"])
+        ensemble.__dict__.update(content["fitted"])
+        return ensemble._adopt([model._restore(part, device) for part in content["members"]])

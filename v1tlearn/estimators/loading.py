@@ -10,13 +10,12 @@ from pathlib import Path
 
 from v1tlearn._instead import path_of
 from v1tlearn._paths import MODEL_FILE, what_lies_at
-from v1tlearn.estimators._ensemble import subclasses
-from v1tlearn.estimators._persistence import damaged
-from v1tlearn.estimators.base import EncodingRegressor
+from v1tlearn.estimators._files import damage_named, subclasses
+from v1tlearn.estimators.encoding import BaseEncodingRegressor
 from v1tlearn.estimators.ensemble import EnsembleRegressor
 
 
-def load(path: str | Path, device: str = "auto") -> EncodingRegressor | EnsembleRegressor:
+def load(path: str | Path, device: str = "auto") -> BaseEncodingRegressor | EnsembleRegressor:
     """Load whatever estimator was saved, a single model or an ensemble.
 
     Nothing in the files is executed.
@@ -54,7 +53,9 @@ def load(path: str | Path, device: str = "auto") -> EncodingRegressor | Ensemble
             "directory that save wrote."
         )
     name = _class_name(path)
-    kinds = {kind.__name__: kind for kind in (*subclasses(EncodingRegressor), EnsembleRegressor)}
+    kinds = {
+        kind.__name__: kind for kind in (*subclasses(BaseEncodingRegressor), EnsembleRegressor)
+    }
     ours = {n: k for n, k in kinds.items() if k.__module__.split(".")[0] == "v1tlearn"}
     if name not in ours:
         raise ValueError(
@@ -65,10 +66,8 @@ def load(path: str | Path, device: str = "auto") -> EncodingRegressor | Ensemble
 
 
 def _class_name(path: Path) -> str:
-    try:
+    with damage_named(path):
         name = json.loads((path / MODEL_FILE).read_text(encoding="utf-8"))["class"]
         if not isinstance(name, str):
             raise TypeError(f"its class is {name!r}")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise damaged(path, error) from error
     return name

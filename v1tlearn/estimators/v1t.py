@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from v1tlearn.estimators._build import Recipe
 from v1tlearn.estimators._docs import B_MLP, TRANSFORMER, document
-from v1tlearn.estimators._parameters import V1T_TRAINING
-from v1tlearn.estimators.base import EncodingRegressor
+from v1tlearn.estimators._parameters import (
+    V1T_TRAINING,
+    GaussianReadoutParameters,
+    gaussian_readout,
+)
+from v1tlearn.estimators.encoding import BaseEncodingRegressor
 from v1tlearn.nn import ViTCore
 
 _COUNT = Interval(Integral, 1, None, closed="left")
 _RATE = Interval(Real, 0, 1, closed="left")
+_OF_CORE = (
+    "patch_size",
+    "patch_stride",
+    "tokenizer",
+    "position_embedding",
+    "token_grid",
+    "patch_dropout",
+    "n_blocks",
+    "n_heads",
+    "embed_dim",
+    "mlp_dim",
+    "attention",
+    "attention_dropout",
+    "mlp_dropout",
+    "drop_path",
+    "bias",
+)
 _PUBLISHED = {**V1T_TRAINING, "lr": 0.001647}
 
 
 @document(architecture=TRANSFORMER)
 @dataclass(eq=False, repr=False, kw_only=True)
-class ViTRegressor(EncodingRegressor):
+class ViTRegressor(GaussianReadoutParameters, BaseEncodingRegressor):
     """Vision transformer core with a Gaussian readout per mouse; behaviour as image channels.
 
     {groups}
@@ -62,7 +85,8 @@ class ViTRegressor(EncodingRegressor):
 
     _presets: ClassVar[dict[str, dict[str, Any]]] = {"v1t2023": _PUBLISHED}
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **EncodingRegressor._parameter_constraints,
+        **BaseEncodingRegressor._parameter_constraints,
+        **GaussianReadoutParameters._parameter_constraints,
         "patch_size": [_COUNT],
         "patch_stride": [_COUNT],
         "tokenizer": [StrOptions({"unfold", "conv", "spt", "cct", "dual_norm"})],
@@ -81,31 +105,12 @@ class ViTRegressor(EncodingRegressor):
         "core_l1": [Interval(Real, 0, None, closed="left")],
     }
 
-    def _make_core(
-        self, input_shape: tuple[int, int, int], n_behaviors: int, behavior_mode: str
-    ) -> ViTCore:
-        return ViTCore(
-            input_shape,
-            patch_size=self.patch_size,
-            patch_stride=self.patch_stride,
-            tokenizer=self.tokenizer,
-            position_embedding=self.position_embedding,
-            token_grid=self.token_grid,
-            n_blocks=self.n_blocks,
-            n_heads=self.n_heads,
-            embed_dim=self.embed_dim,
-            mlp_dim=self.mlp_dim,
-            behavior_mode=behavior_mode if behavior_mode.startswith("b_mlp") else "none",
-            n_behaviors=n_behaviors,
-            mice=tuple(self.mice_),
-            attention=self.attention,
-            patch_dropout=self.patch_dropout,
-            attention_dropout=self.attention_dropout,
-            mlp_dropout=self.mlp_dropout,
-            drop_path=self.drop_path,
-            bias=self.bias,
-            l1=self.core_l1,
+    @classmethod
+    def _recipe(cls, parameters: Mapping[str, Any]) -> Recipe:
+        core = partial(
+            ViTCore, l1=parameters["core_l1"], **{name: parameters[name] for name in _OF_CORE}
         )
+        return Recipe(core, gaussian_readout(parameters))
 
 
 @document(architecture=TRANSFORMER, behavior_mode=B_MLP)

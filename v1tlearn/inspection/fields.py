@@ -14,7 +14,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from v1tlearn._guesses import did_you_mean, guess
-from v1tlearn.estimators.base import EncodingRegressor
+from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators.encoding import BaseEncodingRegressor
+from v1tlearn.nn import EncodingModel
 from v1tlearn.training import draw_seed, numerics, resolve_precision
 from v1tlearn.training.devices import autocast
 from v1tlearn.training.memory import prediction_batch_size
@@ -27,7 +29,7 @@ _UNIFORM_MEAN, _UNIFORM_STD = 0.5, 12**-0.5
 
 
 def receptive_fields(
-    estimator: EncodingRegressor,
+    estimator: BaseEncodingRegressor,
     n_images: int = 500_000,
     *,
     mice: Sequence[str] | None = None,
@@ -123,16 +125,17 @@ def receptive_fields(
     (('neuron', 'channel', 'height', 'width'), (5, 1, 16, 24))
     """
     _check(estimator, n_images, noise, method, batch_size)
-    mice = _known_mice(estimator, mice)
-    groups = _same_behavior(estimator, mice, behaviors or {})
-    estimator._to_device()
-    model, device = estimator.module_.eval(), estimator.device_
+    fitted, model = estimator._knows()
+    mice = _known_mice(fitted, mice)
+    groups = _same_behavior(fitted, mice, behaviors or {})
+    model.eval()
+    device = estimator.device_
     precision = resolve_precision(estimator.precision, device, training=False)
     size = batch_size
     if batch_size == "auto":
         size = prediction_batch_size(model, device, deterministic=estimator.deterministic)
     seed = draw_seed(random_state)
-    shape = (estimator.image_shape_[0], *model.cropper.output_size)
+    shape = (fitted.image_shape[0], *model.cropper.output_size)
     sums = {m: _Sums(model.readout(m).n_neurons, shape, device) for m in mice}
     with (
         torch.inference_mode(),
@@ -141,11 +144,15 @@ def receptive_fields(
     ):
         for images in _draw(n_images, shape, noise, seed, device):
             for behavior, together in groups:
-                responses = _respond(estimator, together, images, behavior, size, precision)
+                responses = _respond(model, together, images, behavior, size, precision)
                 for mouse, values in responses.items():
                     sums[mouse].add(values, images)
             bar.update(len(images))
-    return {m: _labelled(estimator, m, sums[m], n_images, noise, method, seed) for m in mice}
+    rows, columns = (places.numpy() for places in model.cropper.source_positions())
+    return {
+        m: _labelled(fitted, m, sums[m], (rows, columns), n_images, noise, method, seed)
+        for m in mice
+    }
 
 
 class _Sums:
@@ -184,7 +191,7 @@ def _draw(
 
 
 def _respond(
-    estimator: EncodingRegressor,
+    model: EncodingModel,
     mice: list[str],
     images: Tensor,
     behavior: np.ndarray | None,
@@ -192,7 +199,6 @@ def _respond(
     precision: str,
 ) -> dict[str, Tensor]:
     """Standardised responses (B, n) of mice that share the core pass, float32."""
-    model = estimator.module_
     parts: dict[str, list[Tensor]] = {mouse: [] for mouse in mice}
     with autocast(precision, images.device):
         for batch in images.split(size):
@@ -207,10 +213,10 @@ def _respond(
 
 
 def _same_behavior(
-    estimator: EncodingRegressor, mice: list[str], behaviors: Mapping[str, float]
+    fitted: Fitted, mice: list[str], behaviors: Mapping[str, float]
 ) -> list[tuple[np.ndarray | None, list[str]]]:
     """Standardised behaviour of the core, and the mice whose images it sees with it."""
-    columns = estimator.core_columns_
+    columns = fitted.core_columns
     if strangers := [name for name in behaviors if name not in columns]:
         found = [column for name in strangers for column in guess(name, columns)]
         raise ValueError(
@@ -224,26 +230,27 @@ def _same_behavior(
         row = np.zeros(len(columns))
         for i, name in enumerate(columns):
             if name in behaviors:
-                row[i] = _standardized(estimator, mouse, name, float(behaviors[name]))
-        own = mouse if estimator.behavior_mode_ == "b_mlp_per_mouse" else ""
+                row[i] = _standardized(fitted, mouse, name, float(behaviors[name]))
+        own = mouse if fitted.behavior_mode == "b_mlp_per_mouse" else ""
         groups.setdefault((own, *row), (row, []))[1].append(mouse)
     return list(groups.values())
 
 
-def _standardized(estimator: EncodingRegressor, mouse: str, name: str, value: float) -> float:
+def _standardized(fitted: Fitted, mouse: str, name: str, value: float) -> float:
     if not np.isfinite(value):
         raise ValueError(f"behaviors: {name!r} is {value}: expected a finite number.")
-    statistics = estimator.statistics_[mouse]
+    statistics = fitted.mice[mouse].statistics
     if "behavior_shift" not in statistics:
         return value
-    i = estimator.behavior_names_[mouse].index(name)
+    i = fitted.mice[mouse].behavior_names.index(name)
     return (value - statistics["behavior_shift"][i]) / statistics["behavior_scale"][i]
 
 
 def _labelled(
-    estimator: EncodingRegressor,
+    fitted: Fitted,
     mouse: str,
     sums: _Sums,
+    pixels: tuple[np.ndarray, np.ndarray],
     n_images: int,
     noise: str,
     method: str,
@@ -257,20 +264,19 @@ def _labelled(
         grey = noise == "uniform"
         fields = products * _UNIFORM_STD + responses * _UNIFORM_MEAN if grey else products
         unit = "response unit times pixel value, summed over images"
-    scale = estimator.statistics_[mouse]["response_scale"].astype(np.float64)
+    scale = fitted.mice[mouse].statistics["response_scale"].astype(np.float64)
     values = (fields.cpu().numpy() * scale[:, None]).astype(np.float32)
-    model = estimator.module_
-    shape = (estimator.image_shape_[0], *model.cropper.output_size)
-    rows, columns = model.cropper.source_positions()
+    rows, columns = pixels
+    shape = (fitted.image_shape[0], len(rows), len(columns))
     in_pixels = {"units": "pixel"}
     return xr.DataArray(
         values.reshape(len(values), *shape),
         dims=("neuron", "channel", "height", "width"),
         coords={
-            **{name: ("neuron", of_all) for name, of_all in estimator.neurons_[mouse].items()},
+            **{name: ("neuron", of_all) for name, of_all in fitted.mice[mouse].labels.items()},
             "channel": np.arange(shape[0]),
-            "height": ("height", rows.numpy(), {"long_name": "row of the image", **in_pixels}),
-            "width": ("width", columns.numpy(), {"long_name": "column of the image", **in_pixels}),
+            "height": ("height", rows, {"long_name": "row of the image", **in_pixels}),
+            "width": ("width", columns, {"long_name": "column of the image", **in_pixels}),
         },
         name="receptive_fields",
         attrs={
@@ -280,27 +286,27 @@ def _labelled(
             "noise": noise,
             "n_images": n_images,
             "seed": seed,
-            "image_size": list(estimator.image_shape_[1:]),
+            "image_size": list(fitted.image_shape[1:]),
         },
     )
 
 
-def _known_mice(estimator: EncodingRegressor, mice: Sequence[str] | None) -> list[str]:
+def _known_mice(fitted: Fitted, mice: Sequence[str] | None) -> list[str]:
     if mice is None:
-        return list(estimator.mice_)
+        return list(fitted.mice)
     wanted = [mice] if isinstance(mice, str) else [str(mouse) for mouse in mice]
-    unknown = [mouse for mouse in wanted if mouse not in estimator.mice_]
+    unknown = [mouse for mouse in wanted if mouse not in fitted.mice]
     if unknown or not wanted:
-        found = [name for mouse in unknown for name in guess(mouse, estimator.mice_)]
+        found = [name for mouse in unknown for name in guess(mouse, fitted.mice)]
         raise ValueError(
-            f"mice: {unknown or wanted} came, this model has {estimator.mice_}"
+            f"mice: {unknown or wanted} came, this model has {list(fitted.mice)}"
             f"{did_you_mean(list(map(repr, found)))}"
         )
     return list(dict.fromkeys(wanted))
 
 
 def _check(estimator: Any, n_images: Any, noise: str, method: str, batch_size: int | str) -> None:
-    if not isinstance(estimator, EncodingRegressor):
+    if not isinstance(estimator, BaseEncodingRegressor):
         kind = estimator if isinstance(estimator, type) else type(estimator)
         what = f"{'the class' if isinstance(estimator, type) else 'an object of the class'}"
         raise TypeError(

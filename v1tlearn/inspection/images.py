@@ -12,13 +12,12 @@ import xarray as xr
 from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn._models import last_step
-from v1tlearn.estimators._inputs import check_like_fit
-from v1tlearn.estimators._tensors import mouse_data
+from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._like_fit import check_like_fit
+from v1tlearn.estimators._mouse_data import mouse_data
 from v1tlearn.inspection._drawing import axes_for
+from v1tlearn.nn import EncodingModel
 from v1tlearn.trials import Trials
-
-if TYPE_CHECKING:
-    from v1tlearn.estimators.base import EncodingRegressor
 
 _NAME = "ImageDisplay"
 
@@ -163,16 +162,16 @@ class ImageDisplay:
         shown = trials[: min(n_images, len(trials))]
         if estimator is not None and hasattr(estimator, "steps"):
             shown = estimator[:-1].transform(shown)
-        model = None if estimator is None else _single(estimator)
-        if model is not None:
-            check_like_fit(model, shown)
+        known = None if estimator is None else _known(estimator)
+        if known is not None:
+            check_like_fit(*known, shown)
         found: list[Any] = [None] * len(shown)
         whole = True
         for mouse in shown.mice:
             images = shown.get("stimuli", mouse)
             whole &= images.dtype.kind in "iu"
-            if model is not None:
-                images = _seen(model, shown, mouse)
+            if known is not None:
+                images = _seen(*known, shown, mouse)
             for place, image in zip(shown.rows(mouse)[0], images, strict=True):
                 found[place] = image
         if len({image.shape for image in found}) > 1:
@@ -327,22 +326,21 @@ def _in_order(images: Any) -> Any:
     return images.transpose(..., *channel, "height", "width")
 
 
-def _single(estimator: Any) -> EncodingRegressor:
+def _known(estimator: Any) -> tuple[Fitted, EncodingModel]:
     """Give the model, or the first of an ensemble, whose members see the same."""
     model = last_step(estimator)
     check_is_fitted(model)
-    return model._model()
+    return model._knows()
 
 
-def _seen(model: EncodingRegressor, trials: Trials, mouse: str) -> np.ndarray:
+def _seen(fitted: Fitted, model: EncodingModel, trials: Trials, mouse: str) -> np.ndarray:
     """Grey levels as the core of a model sees them, cropped, moved and resized."""
-    model._to_device()
-    data = mouse_data(model, trials, mouse, None)
+    data = mouse_data(fitted, trials, mouse, next(model.parameters()).device)
     moving = data.pupil if data.shifter_inputs is None else data.shifter_inputs
     with torch.inference_mode():
         images = data.images
         images = images if images.is_floating_point() else images.float()
-        return model.module_.eval().cropper(images, mouse, moving).cpu().numpy()
+        return model.eval().cropper(images, mouse, moving).cpu().numpy()
 
 
 def _titles(trials: Trials, labels: Sequence[str], behaviors: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ import logging
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -75,6 +75,8 @@ class Job:
     min_epochs, reduction_factor : int
     seed : int
     verbose : int
+    on_epoch : callable or None
+        Told the records of all trials, with the number of the "candidate".
     """
 
     estimator: Any
@@ -88,6 +90,7 @@ class Job:
     reduction_factor: int
     seed: int
     verbose: int
+    on_epoch: Callable[[dict[str, Any]], None] | None = None
 
 
 @contextmanager
@@ -302,6 +305,8 @@ def _train(job: Job, trial: optuna.Trial) -> float:
 
     def on_epoch(record: dict[str, float]) -> None:
         nonlocal best
+        if job.on_epoch is not None:
+            job.on_epoch({**record, "candidate": trial.number})
         best = np.fmax(best, record["validation_correlation"])
         trial.report(float(best) if np.isfinite(best) else np.nan, record["epoch"])
         if record["epoch"] < estimator.max_epochs and trial.should_prune():

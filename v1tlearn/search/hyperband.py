@@ -6,29 +6,32 @@ The estimator that users see; `_optuna` runs the trials.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import pandas as pd
 from joblib import Parallel, cpu_count, delayed
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.base import MetaEstimatorMixin, clone
 from sklearn.utils import get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, Options
 from sklearn.utils.validation import check_is_fitted
 
-from v1tlearn._by_name import ByName
-from v1tlearn._documentation import DocumentationLinkMixin
-from v1tlearn.estimators import CNNRegressor, ViTRegressor, _inputs
-from v1tlearn.estimators._calls import explained
-from v1tlearn.estimators._progress import placed, shown_log
-from v1tlearn.estimators.base import EncodingRegressor
-from v1tlearn.search._recordings import describe_recording
+from v1tlearn.estimators import CNNRegressor, ViTRegressor
+from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._progress import placed
+from v1tlearn.estimators._reading import Call
+from v1tlearn.estimators.base import OnEpoch, TrialsEstimator
+from v1tlearn.estimators.encoding import BaseEncodingRegressor
+from v1tlearn.estimators.prediction import PredictionMixin
+from v1tlearn.nn import EncodingModel
 from v1tlearn.search.spaces import CNN_SPACE, V1T_SPACE
 from v1tlearn.training import draw_seed
 from v1tlearn.trials import Trials
+from v1tlearn.trials._fingerprint import describe_recording
 
 _COUNT = Interval(Integral, 1, None, closed="left")
 _LEAST_FOR_IMPORTANCES = 4  # trials
@@ -37,7 +40,7 @@ _IRRELEVANT = {"device", "verbose", "random_state", "validation_fraction"}  # fo
 _IRRELEVANT |= {"compile", "micro_batch_size", "checkpoint_activations", "stream_data"}
 
 
-class HyperbandSearch(DocumentationLinkMixin, MetaEstimatorMixin, ByName, BaseEstimator):
+class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
     """Search for parameters of a model with Hyperband and a tree-structured Parzen estimator.
 
     Every trial draws parameters, more and more from where good ones were found, and trains a model
@@ -148,7 +151,7 @@ class HyperbandSearch(DocumentationLinkMixin, MetaEstimatorMixin, ByName, BaseEs
         "min_epochs": [_COUNT, None],
         "reduction_factor": [Interval(Integral, 2, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "random_state": EncodingRegressor._parameter_constraints["random_state"],
+        "random_state": BaseEncodingRegressor._parameter_constraints["random_state"],
         "n_jobs": [_COUNT, Options(int, {-1})],
         "refit": ["boolean"],
         "verbose": ["verbose"],
@@ -156,7 +159,7 @@ class HyperbandSearch(DocumentationLinkMixin, MetaEstimatorMixin, ByName, BaseEs
 
     def __init__(
         self,
-        estimator: EncodingRegressor,
+        estimator: BaseEncodingRegressor,
         space: Mapping[str, Any] | None = None,
         *,
         n_trials: int | None = 50,
@@ -185,145 +188,55 @@ class HyperbandSearch(DocumentationLinkMixin, MetaEstimatorMixin, ByName, BaseEs
         self.refit = refit
         self.verbose = verbose
 
-    @explained
-    def fit(
+    def _fit(
         self,
-        stimuli: Any,
-        behaviors: Any = None,
-        responses: Any = None,
-        mouse_ids: Any = None,
-        *,
-        image_ids: Any = None,
-        positions: Any = None,
-        behavior_names: Sequence[str] | None = None,
-        validation: Trials | None = None,
+        call: Call,
+        validation: Trials | None,
+        on_epoch: OnEpoch | None,
+        checkpoint_dir: Path | None,
     ) -> Self:
-        """Run the search.
-
-        Parameters
-        ----------
-        stimuli : Trials, dict, list or ndarray
-            Recordings in any of the forms of `V1TRegressor.fit`.
-        behaviors : dict, list, ndarray or Responses, optional
-            After `Trials` this is scikit-learn's `y`.
-        responses : dict, list or ndarray, optional
-            Not after `Trials`.
-        mouse_ids : sequence, optional
-            One id per recording (list) or per trial (flat array).
-        image_ids : dict, list or ndarray, optional
-            One label per trial.
-        positions : dict, list or ndarray, optional
-            Cortical positions per mouse, in micrometres.
-        behavior_names : sequence of str, optional
-            Names of the behaviour columns.
-        validation : Trials, optional
-            What trials are scored on. Without it `validation_fraction` of the images are set
-            aside, the same for all trials.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ImportError
-            If Optuna is not installed.
-        TypeError, ValueError
-            If arguments or parameters are wrong; if the study was begun with other settings or on
-            other recordings; or if no trial could be trained, with the reason of the last.
-        """
-        self._validate_params()
         self._check_parameters()
-        _inputs.check_held_out(validation)
         backend = _import_backend()
-        call = _inputs.read_fit(
-            stimuli,
-            behaviors,
-            responses,
-            mouse_ids,
-            image_ids=image_ids,
-            positions=positions,
-            behavior_names=behavior_names,
-        )
+        storage = self.storage
+        if checkpoint_dir is not None:
+            if storage is not None:
+                raise ValueError(
+                    "checkpoint_dir and the parameter storage both say where the study is kept: "
+                    "give one of them."
+                )
+            checkpoint_dir.mkdir(parents=True, exist_ok=True)
+            storage = checkpoint_dir / "study.db"
         name = self.study_name or type(self.estimator).__name__
         n_jobs = cpu_count() if self.n_jobs == -1 else self.n_jobs
         epochs = (self.min_epochs_, self.estimator.max_epochs, self.reduction_factor)
-        with tempfile.TemporaryDirectory() as folder, backend.quiet(), shown_log(self.verbose):
-            shared = self.storage
+        with tempfile.TemporaryDirectory() as folder, backend.quiet():
+            shared = storage
             if shared is None and n_jobs > 1:
                 shared = Path(folder) / "study.db"
-            with backend.open_storage(shared) as storage:
-                study = backend.open_study(storage, name, *epochs)
-                job = self._make_job(backend, study, call, validation)
+            with backend.open_storage(shared) as opened:
+                study = backend.open_study(opened, name, *epochs)
+                job = self._make_job(backend, study, call, validation, on_epoch)
                 if n_jobs == 1:
                     backend.work(job, study)
                 else:
                     Parallel(n_jobs=n_jobs)(
                         delayed(backend.work_in_process)(job, shared, name) for _ in range(n_jobs)
                     )
-                if self.storage is None:
-                    study = backend.in_memory(study, storage)
+                if storage is None:
+                    study = backend.in_memory(study, opened)
                 self._read_study(backend, study, job)
         if self.refit:
             best = clone(job.estimator).set_params(**self.best_params_)
-            with shown_log(self.verbose), placed("HyperbandSearch refit"):
+            with placed("HyperbandSearch refit"):
                 best.fit(call.trials, call.target, validation=validation)
             self.best_estimator_ = best
         return self
 
-    @explained
-    def predict(
-        self,
-        stimuli: Any,
-        behaviors: Any = None,
-        mouse_ids: Any = None,
-        *,
-        behavior_names: Sequence[str] | None = None,
-    ) -> Any:
-        """Predict responses with the best model.
+    def _knows(self) -> tuple[Fitted, EncodingModel]:
+        return self._best()._knows()
 
-        Parameters
-        ----------
-        stimuli : Trials, dict, list or ndarray
-            As in `fit`.
-        behaviors : dict, list or ndarray, optional
-            Needed if the model was fitted with behaviour.
-        mouse_ids : sequence, optional
-            Which mouse's neurons to predict.
-        behavior_names : sequence of str, optional
-            Names of the behaviour columns.
-
-        Returns
-        -------
-        Responses, dict, list or ndarray
-            In the form asked, in the units of the responses given to `fit`.
-        """
-        return self._best().predict(stimuli, behaviors, mouse_ids, behavior_names=behavior_names)
-
-    @explained
-    def score(
-        self,
-        stimuli: Any,
-        behaviors: Any = None,
-        responses: Any = None,
-        mouse_ids: Any = None,
-        sample_weight: Any = None,
-    ) -> float:
-        """Mean single-trial correlation of the best model.
-
-        Parameters
-        ----------
-        stimuli, behaviors, responses, mouse_ids
-            As in `fit`.
-        sample_weight : ndarray of shape (n_trials,), optional
-            Weights of the trials in the correlation.
-
-        Returns
-        -------
-        float
-            Correlation per neuron over trials, mean over neurons, then over mice.
-        """
-        return self._best().score(stimuli, behaviors, responses, mouse_ids, sample_weight)
+    def _predict(self, trials: Trials) -> dict[str, np.ndarray]:
+        return self._best()._predict(trials)
 
     def importances(self, method: str = "fanova") -> pd.Series:
         """How much each parameter mattered for the score, among trials trained to their end.
@@ -379,7 +292,7 @@ class HyperbandSearch(DocumentationLinkMixin, MetaEstimatorMixin, ByName, BaseEs
 
     def _check_parameters(self) -> None:
         estimator = self.estimator
-        if not isinstance(estimator, EncodingRegressor):
+        if not isinstance(estimator, BaseEncodingRegressor):
             kind = estimator if isinstance(estimator, type) else type(estimator)
             what = f"{'the class' if isinstance(estimator, type) else 'a'} {kind.__name__}"
             raise TypeError(
@@ -406,7 +319,12 @@ class HyperbandSearch(DocumentationLinkMixin, MetaEstimatorMixin, ByName, BaseEs
             raise ValueError("n_trials and timeout are both None: the search would never end.")
 
     def _make_job(
-        self, backend: ModuleType, study: Any, call: _inputs.Call, validation: Trials | None
+        self,
+        backend: ModuleType,
+        study: Any,
+        call: Call,
+        validation: Trials | None,
+        on_epoch: OnEpoch | None,
     ) -> Any:
         seed = None if self.random_state is not None else backend.noted_seed(study)
         self.seed_ = _seed(self.random_state) if seed is None else seed
@@ -448,6 +366,7 @@ class HyperbandSearch(DocumentationLinkMixin, MetaEstimatorMixin, ByName, BaseEs
             reduction_factor=self.reduction_factor,
             seed=self.seed_,
             verbose=self.verbose,
+            on_epoch=on_epoch,
         )
 
     def _read_study(self, backend: ModuleType, study: Any, job: Any) -> None:
@@ -464,7 +383,7 @@ class HyperbandSearch(DocumentationLinkMixin, MetaEstimatorMixin, ByName, BaseEs
         self.best_score_ = best.value
         self.best_params_ = backend.distributions.decode(best.params, job.space)
 
-    def _best(self) -> EncodingRegressor:
+    def _best(self) -> BaseEncodingRegressor:
         check_is_fitted(self, "study_")
         if not hasattr(self, "best_estimator_"):
             raise AttributeError(

@@ -6,21 +6,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from v1tlearn.estimators import _tensors
+from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._mouse_data import mouse_data
+from v1tlearn.nn import EncodingModel
 from v1tlearn.training import MouseData, numerics, predict_mouse, resolve_precision
 from v1tlearn.training.devices import autocast
 from v1tlearn.training.memory import prediction_batch_size
 from v1tlearn.trials import Trials
 from v1tlearn.trials._view import BLOCK
-
-if TYPE_CHECKING:
-    from v1tlearn.estimators.base import EncodingRegressor
 
 _SHARED_BLOCK = 4 * BLOCK  # trials that are read at once where images repeat
 
@@ -28,7 +26,14 @@ Outputs = tuple[str, slice | np.ndarray, Tensor]
 
 
 def predict(
-    estimator: EncodingRegressor, trials: Trials, *, activate: bool = True
+    model: EncodingModel,
+    fitted: Fitted,
+    trials: Trials,
+    device: torch.device,
+    *,
+    precision: str = "auto",
+    deterministic: bool = False,
+    activate: bool = True,
 ) -> dict[str, np.ndarray]:
     """Predict every mouse of the trials, block by block.
 
@@ -37,9 +42,13 @@ def predict(
 
     Parameters
     ----------
-    estimator : EncodingRegressor
-        Fitted, its module on its device.
+    model : EncodingModel
+        On the device.
+    fitted : Fitted
     trials : Trials
+    device : torch.device
+    precision : {"auto", "float32", "tf32", "bfloat16"}, default="auto"
+    deterministic : bool, default=False
     activate : bool, default=True
         Apply the output non-linearity.
 
@@ -48,23 +57,18 @@ def predict(
     dict of str to ndarray of shape (n_trials, n_neurons)
         In data units; without `activate` in standardised ones. float32.
     """
-    device = estimator.device_
-    estimator.module_.eval()
-    run = _Prediction(
-        estimator,
-        trials,
-        prediction_batch_size(estimator.module_, device, deterministic=estimator.deterministic),
-        resolve_precision(estimator.precision, device, training=False),
-        activate,
-    )
+    model.eval()
+    precision = resolve_precision(precision, device, training=False)
+    size = prediction_batch_size(model, device, deterministic=deterministic)
+    run = _Prediction(model, fitted, trials, device, size, precision, activate)
     out = {
-        m: np.empty((len(trials.rows(m)[0]), estimator.n_neurons_[m]), np.float32)
+        m: np.empty((len(trials.rows(m)[0]), fitted.mice[m].n_neurons), np.float32)
         for m in trials.mice
     }
     under_way: Outputs | None = None
     with (
         torch.inference_mode(),
-        numerics(run.precision, device, deterministic=estimator.deterministic),
+        numerics(precision, device, deterministic=deterministic),
     ):
         for outputs in run.blocks():
             _store(out, under_way)  # a block late: a GPU computes while the next one is read
@@ -83,8 +87,10 @@ def _store(out: dict[str, np.ndarray], outputs: Outputs | None) -> None:
 class _Prediction:
     """One call: the trials of all mice, cut into blocks, sent through the model."""
 
-    estimator: EncodingRegressor
+    model: EncodingModel
+    fitted: Fitted
     trials: Trials
+    device: torch.device
     size: int  # images that go through the model at once
     precision: str
     activate: bool
@@ -104,27 +110,27 @@ class _Prediction:
                 blocks = chain.from_iterable(map(self._plain, mice))
             for mouse, places, values in blocks:
                 if self.activate:
-                    scale = self.estimator.statistics_[mouse]["response_scale"]
+                    scale = self.fitted.mice[mouse].statistics["response_scale"]
                     values.mul_(torch.as_tensor(scale, device=values.device))
                 yield mouse, places, values
 
     def _data(self, block: Trials, mouse: str) -> MouseData:
-        return _tensors.mouse_data(self.estimator, block, mouse, None)
+        return mouse_data(self.fitted, block, mouse, self.device)
 
     def _alike(self) -> list[list[str]]:
         """Mice in groups to which equal images are equal when standardised, too."""
         groups: dict[tuple, list[str]] = {}
         for mouse in self.trials.mice:
             first = self.trials[self.trials.rows(mouse)[0][:1]]
-            statistics = self.estimator.statistics_[mouse]
+            statistics = self.fitted.mice[mouse].statistics
             key = tuple(float(statistics[name]) for name in ("image_mean", "image_std"))
             groups.setdefault((key, first.get("stimuli", mouse).shape), []).append(mouse)
         return list(groups.values())
 
     def _shares_images(self, mice: list[str]) -> bool:
         """Whether feature maps depend on nothing but the image."""
-        cropper = self.estimator.module_.cropper
-        return not self.estimator.core_columns_ and all(cropper.shifter(m) is None for m in mice)
+        cropper = self.model.cropper
+        return not self.fitted.core_columns and all(cropper.shifter(m) is None for m in mice)
 
     def _image_labels(self, mouse: str) -> np.ndarray:
         """Labels of a mouse's images; hashes, of these images only, where there are none."""
@@ -140,7 +146,7 @@ class _Prediction:
         start = 0
         for block in self.trials.blocks(mouse, max(BLOCK, self.size)):
             values = predict_mouse(
-                self.estimator.module_,
+                self.model,
                 mouse,
                 self._data(block, mouse),
                 self.size,
@@ -163,7 +169,7 @@ class _Prediction:
 
     def _encoded_once(self, block: Trials, labels: dict[str, np.ndarray]) -> dict[str, Tensor]:
         """Predictions of all mice of a block; the core sees every image once."""
-        model = self.estimator.module_
+        model = self.model
         data = {mouse: self._data(block, mouse) for mouse in labels}
         some, first = next(iter(data.items()))
         images = torch.cat([d.images for d in data.values()])
@@ -193,7 +199,7 @@ class _Prediction:
         rows: np.ndarray,
     ) -> Tensor:
         """Predictions of some trials of a mouse; `shown` tells which feature map is whose."""
-        model = self.estimator.module_
+        model = self.model
         respond = partial(model.respond, mouse, activate=self.activate)
         if model.shifter(mouse) is None:  # then repeats are predicted alike
             used, where = np.unique(shown, return_inverse=True)

@@ -1,33 +1,31 @@
-"""Predicting and scoring, the same for single models and ensembles."""
+"""`predict` and `score`, the same for single models, ensembles and searches."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from v1tlearn.estimators import _inputs
 from v1tlearn.estimators._calls import explained
+from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._like_fit import check_like_fit
+from v1tlearn.estimators._reading import answer, read_predict, read_score
 from v1tlearn.metrics import single_trial_correlation
+from v1tlearn.nn import EncodingModel
 from v1tlearn.trials import Responses, Trials
-
-if TYPE_CHECKING:
-    from v1tlearn.estimators.base import EncodingRegressor
 
 
 class PredictionMixin:
-    """`predict` and `score` of an estimator that can predict `Trials` mouse by mouse."""
+    """`predict` and `score` of an estimator that predicts `Trials` mouse by mouse."""
 
-    mice_: list[str]
-
-    def _model(self) -> EncodingRegressor:
-        """Give the fitted model that knows sizes and columns."""
+    def _knows(self) -> tuple[Fitted, EncodingModel]:
+        """Give what is known of the animals, and a model of them."""
         raise NotImplementedError
 
     def _predict(self, trials: Trials) -> dict[str, np.ndarray]:
-        """Predict every mouse of the trials, in data units."""
+        """Predict every mouse of trials that were checked, in data units."""
         raise NotImplementedError
 
     @explained
@@ -81,13 +79,14 @@ class PredictionMixin:
         `precision` holds for predictions, too; "auto" predicts in float32.
         """
         check_is_fitted(self)
-        model = self._model()
-        trials, form = _inputs.read_predict(model, stimuli, behaviors, mouse_ids, behavior_names)
+        fitted, model = self._knows()
+        trials, form = read_predict(fitted, stimuli, behaviors, mouse_ids, behavior_names)
+        check_like_fit(fitted, model, trials)
         predictions = Responses.from_arrays(self._predict(trials), like=trials, name="predictions")
         predictions = predictions._with_known_neurons(
-            {mouse: labels.get("neuron") for mouse, labels in model.neurons_.items()}
+            {mouse: one.unit_ids for mouse, one in fitted.mice.items()}
         )
-        return _inputs.answer(predictions, form, one_mouse=len(self.mice_) == 1)
+        return answer(predictions, form, one_mouse=len(fitted.mice) == 1)
 
     @explained
     def score(
@@ -117,10 +116,11 @@ class PredictionMixin:
         v1tlearn.metrics.single_trial_correlation
         """
         check_is_fitted(self)
-        model = self._model()
-        call = _inputs.read_score(model, stimuli, behaviors, responses, mouse_ids)
-        _inputs.check_like_fit(model, call.trials)
-        return mean_correlation(self, call.trials, call.target, sample_weight)
+        fitted, model = self._knows()
+        call = read_score(fitted, stimuli, behaviors, responses, mouse_ids)
+        check_like_fit(fitted, model, call.trials)
+        predictions = Responses.from_arrays(self._predict(call.trials), like=call.trials)
+        return single_trial_correlation(call.target, predictions, sample_weight=sample_weight)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -130,14 +130,3 @@ class PredictionMixin:
         tags.target_tags.multi_output = True
         tags.non_deterministic = False
         return tags
-
-
-def mean_correlation(
-    estimator: PredictionMixin,
-    trials: Trials,
-    target: Responses,
-    sample_weight: Any = None,
-) -> float:
-    """Score of a fitted estimator on trials that were checked."""
-    predictions = Responses.from_arrays(estimator._predict(trials), like=trials)
-    return single_trial_correlation(target, predictions, sample_weight=sample_weight)

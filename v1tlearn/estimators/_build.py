@@ -1,0 +1,260 @@
+"""From a recipe and what is known of the animals to a model, with initial weights."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from v1tlearn._instead import channels_last
+from v1tlearn.estimators._fitted import Fitted, Mouse
+from v1tlearn.nn import (
+    Core,
+    EluHead,
+    EncodingModel,
+    Head,
+    ImageCropper,
+    Readout,
+    Shifter,
+    StimulusShifter,
+)
+from v1tlearn.training import initial_rng, new_state, private_rng
+
+_MOVE_STIMULUS = ("stimulus", "both", "both_behavior")
+_MOVE_READOUT = ("readout", "both", "both_behavior")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the modules of a model are made, whatever its animals.
+
+    Each is called with what the description says, and with those of the keywords that it takes.
+
+    Attributes
+    ----------
+    core : callable
+        ``core(input_shape, n_behaviors=, behavior_mode=, mice=)`` gives a `Core`.
+    readout : callable
+        ``readout(core_shape, n_neurons, positions=, bias_init=)`` gives the `Readout` of a mouse.
+    head : callable, default=EluHead
+        ``head()`` gives the `Head` of a mouse.
+    """
+
+    core: Callable[..., Core]
+    readout: Callable[..., Readout]
+    head: Callable[[], Head] = EluHead
+
+
+def build(recipe: Recipe, fitted: Fitted) -> EncodingModel:
+    """Build the model that the parameters at the time of `fit` and the recordings ask for.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    fitted : Fitted
+
+    Returns
+    -------
+    EncodingModel
+        On the CPU, with initial weights drawn from torch's default generator.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a module is not what its contract asks for, or does not fit the images.
+    """
+    parameters, size = fitted.parameters, fitted.image_shape[1:]
+    cropper = ImageCropper(
+        size,
+        crop_scale=parameters["crop_scale"],
+        image_size=output_size(parameters["image_size"], size),
+        shifters=_stimulus_shifters(fitted),
+    )
+    n_behaviors = len(fitted.core_columns)
+    as_channels = fitted.behavior_mode == "channels"
+    input_shape = (fitted.image_shape[0] + n_behaviors * as_channels, *cropper.output_size)
+    core = _called(
+        recipe.core,
+        input_shape,
+        n_behaviors=0 if as_channels else n_behaviors,
+        behavior_mode="none" if as_channels else fitted.behavior_mode,
+        mice=tuple(fitted.mice),
+    )
+    _check_core(core)
+    readouts, heads = {}, {}
+    for name, mouse in fitted.mice.items():
+        heads[name] = recipe.head()
+        readouts[name] = _called(
+            recipe.readout,
+            core.output_shape,
+            mouse.n_neurons,
+            positions=_positions(parameters, name, mouse),
+            bias_init=_bias(parameters.get("readout_bias", "zero"), mouse, heads[name]),
+        )
+        _check_kind(readouts[name], Readout, "readout", "super().__init__(n_neurons)")
+        _check_kind(heads[name], Head, "head", "super().__init__()")
+    moving = [mouse for mouse in fitted.mice if fitted.moves(mouse)]
+    moves_readout = parameters["shift"] in _MOVE_READOUT
+    model = EncodingModel(
+        core,
+        readouts,
+        cropper=cropper,
+        shifters={m: Shifter(len(fitted.moving_columns)) for m in moving} if moves_readout else {},
+        heads=heads,
+        behavior_channels=as_channels,
+    )
+    if fitted.core_frozen:
+        model.core.freeze()
+    return model.float()  # whatever torch's default dtype is
+
+
+def begin(recipe: Recipe, fitted: Fitted) -> tuple[EncodingModel, dict[str, Any]]:
+    """Build a model with the initial weights of its seed, and the state of its training.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    fitted : Fitted
+
+    Returns
+    -------
+    model : EncodingModel
+        On the CPU.
+    state : dict
+        See `v1tlearn.training.new_state`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `build`.
+    """
+    rng = initial_rng(fitted.seed)
+    try:
+        with private_rng(rng):
+            model = build(recipe, fitted)
+    except ValueError as error:  # a core that such images do not fit
+        if hint := channels_last(fitted.image_shape):
+            raise ValueError(f"{error}{hint}") from error
+        raise
+    return model.eval(), new_state(rng)
+
+
+def adopt_core(new: EncodingModel, trained: EncodingModel) -> None:
+    """Give a new model what the animals of a trained one share.
+
+    Parameters
+    ----------
+    new, trained : EncodingModel
+
+    Raises
+    ------
+    ValueError
+        If their cores have other weights.
+    """
+    own, theirs = _shared(new.core), _shared(trained.core)
+    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in theirs.items()}:
+        raise ValueError("the core has other layers than the trained one.")
+    new.core.load_state_dict({**new.core.state_dict(), **theirs})
+
+
+def _shared(core: Core) -> dict[str, torch.Tensor]:
+    of_mice = set(core.mouse_parameters())
+    return {name: v for name, v in core.state_dict().items() if name not in of_mice}
+
+
+def output_size(image_size: Any, size: tuple[int, int]) -> tuple[int, int] | None:
+    """Decide on the size after resizing: "auto" makes 144 x 256 into 36 x 64."""
+    if isinstance(image_size, str):
+        return (36, 64) if tuple(size) == (144, 256) else None
+    if len(image_size) != 2:
+        raise ValueError(f"image_size={image_size!r}: expected 'auto' or (height, width).")
+    return int(image_size[0]), int(image_size[1])
+
+
+def takes(function: Callable[..., Any], keyword: str) -> bool:
+    """Whether a callable takes an argument of that name."""
+    parameters = inspect.signature(function).parameters.values()
+    return any(p.name == keyword or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _called(function: Callable[..., Any], *args: Any, **offered: Any) -> Any:
+    return function(*args, **{name: v for name, v in offered.items() if takes(function, name)})
+
+
+def _check_kind(module: Any, kind: type, what: str, then: str) -> None:
+    if not isinstance(module, kind):
+        raise TypeError(
+            f"{what} gave a {type(module).__name__}: expected a v1tlearn.nn.{kind.__name__}: "
+            f"derive the class from it and call {then}."
+        )
+
+
+def _check_core(core: Any) -> None:
+    """Check that a core, perhaps a user's own, keeps to the contract."""
+    _check_kind(core, Core, "core", "super().__init__(input_shape)")
+    name = type(core).__name__
+    shape = getattr(core, "output_shape", None)
+    if shape is None:
+        raise TypeError(
+            f"{name} sets no output_shape: expected the channels, height and width of its feature "
+            "maps."
+        )
+    if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in shape):
+        raise ValueError(
+            f"the output_shape of {name} is {shape!r}: expected the channels, height and width of "
+            "its feature maps, each at least 1."
+        )
+
+
+def _stimulus_shifters(fitted: Fitted) -> dict[str, StimulusShifter]:
+    shift = fitted.parameters["shift"]
+    if shift not in _MOVE_STIMULUS:
+        return {}
+    if without := [mouse for mouse in fitted.mice if not fitted.moves(mouse)]:
+        raise ValueError(
+            f"shift={shift!r} moves the image with the eye, but the mice {without} have no "
+            f"columns {list(fitted.moving_columns)}: use shift='readout' or 'none'."
+        )
+    return {
+        name: StimulusShifter(
+            len(mouse.behavior_names if shift == "both_behavior" else fitted.moving_columns),
+            max_shift=1 - fitted.parameters["crop_scale"],
+        )
+        for name, mouse in fitted.mice.items()
+    }
+
+
+def _positions(parameters: Mapping[str, Any], name: str, mouse: Mouse) -> np.ndarray | None:
+    """Cortical positions that the readout is to use."""
+    if mouse.position is None or not parameters.get("position_network", True):
+        return None
+    n_axes = parameters.get("position_dims", mouse.position.shape[1])
+    if mouse.position.shape[1] < n_axes:
+        raise ValueError(
+            f"mouse {name!r}: position has {mouse.position.shape[1]} axes, but "
+            f"position_dims={n_axes}."
+        )
+    positions = mouse.position[:, :n_axes]
+    if not np.isfinite(positions).all():
+        raise ValueError(
+            f"mouse {name!r}: position holds NaN or infinite values: leave these neurons "
+            "out, or set position_network=False."
+        )
+    return positions
+
+
+def _bias(kind: str, mouse: Mouse, head: Head) -> np.ndarray | None:
+    if kind == "zero":
+        return None
+    mean = np.nan_to_num(mouse.statistics["response_mean"])
+    scaled = mean / mouse.statistics["response_scale"]
+    if kind == "published_mean":
+        return mean
+    if kind == "published_mean_over_std":
+        return scaled
+    with torch.no_grad():
+        return head.inverse(torch.as_tensor(scaled, dtype=torch.float32)).numpy()

@@ -1,0 +1,146 @@
+"""The state of a fit after its epochs, in a directory: what a killed one goes on from."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import secrets
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from v1tlearn.estimators import _files
+
+logger = logging.getLogger("v1tlearn")
+
+_KEPT = 2
+# Parameters that change nothing of what an epoch does.
+_FREE = ("max_epochs", "verbose", "n_jobs")
+
+
+class Checkpoints:
+    """States of one fit, the last two of which are kept.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when the first state is written.
+    kind : str
+        Name of the class of the model.
+
+    Attributes
+    ----------
+    found : dict or None
+        The newest state that can be read, as `write` got it.
+    """
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self._folder, self._kind = folder, kind
+        self.found = self._newest()
+
+    def _states(self) -> list[Path]:
+        """Directories of whole states, the newest first."""
+        if not self._folder.exists():
+            return []
+        if not self._folder.is_dir():
+            raise ValueError(f"checkpoint_dir is {self._folder}, a file: expected a directory.")
+        found = [path for path in self._folder.iterdir() if re.fullmatch(r"epoch-\d+", path.name)]
+        return sorted(found, key=lambda path: int(path.name.partition("-")[2]), reverse=True)
+
+    def _newest(self) -> dict[str, Any] | None:
+        for path in self._states():
+            try:
+                return _files.read(path, self._kind)
+            except _files.DamagedModelError as error:
+                warnings.warn(
+                    f"{error} The training goes on from the state before it.",
+                    UserWarning,
+                    stacklevel=6,  # the caller of fit
+                )
+        return None
+
+    def check(self, marks: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Check that what was found is of this fit, and give it.
+
+        Parameters
+        ----------
+        marks : dict of str to (dict of str to str)
+            What tells fits apart: parameters and recordings, by name.
+
+        Returns
+        -------
+        dict or None
+            As `found`.
+
+        Raises
+        ------
+        ValueError
+            Showing what differs.
+        """
+        if self.found is None:
+            return None
+        were = self.found["marks"]
+        told = []
+        for what in dict.fromkeys([*were, *marks]):
+            was, now = were.get(what) or {}, marks.get(what) or {}
+            told += [
+                f"{what} {name} (was {was.get(name, 'not there')}, is {now.get(name, 'not there')})"
+                for name in dict.fromkeys([*was, *now])
+                if was.get(name) != now.get(name)
+            ]
+        if told:
+            raise ValueError(
+                f"checkpoint_dir {self._folder} holds the state of another fit; there differ: "
+                f"{'; '.join(told)}. Give what that fit was given, another directory, or remove "
+                "this one to begin anew."
+            )
+        logger.info("%s: goes on from %s", self._kind, self._folder)
+        return self.found
+
+    def write(self, epoch: int, content: dict[str, Any]) -> None:
+        """Write the state after an epoch, and remove older ones.
+
+        Parameters
+        ----------
+        epoch : int
+        content : dict
+            A tree of plain values, arrays and tensors.
+        """
+        path = self._folder / f"epoch-{epoch:06d}"
+        beside = self._folder / f".{path.name}-{secrets.token_hex(8)}"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            _files.write(beside, self._kind, content)
+            if path.exists():  # a damaged one, or of a training that went on from before it
+                shutil.rmtree(path)
+            os.rename(beside, path)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+        for old in self._states()[_KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
+        for left in self._folder.glob(".epoch-*"):  # of fits that were killed while they wrote
+            shutil.rmtree(left, ignore_errors=True)
+        logger.debug("wrote %s", path)
+
+
+def marked(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Give the parameters that tell fits apart, as text.
+
+    Parameters
+    ----------
+    parameters : dict
+        Of an estimator.
+
+    Returns
+    -------
+    dict of str to str
+    """
+    return {name: _text(v) for name, v in parameters.items() if name not in _FREE}
+
+
+def _text(value: Any) -> str:
+    """Text that is the same in another process: without addresses in memory."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))

@@ -1,0 +1,268 @@
+"""From training trials to what a model has to know of its animals."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from v1tlearn._guesses import did_you_mean, guess
+from v1tlearn.estimators._fitted import PUPIL, Fitted, Mouse, plain_labels, shift_columns
+from v1tlearn.estimators._moments import ResponseMoments, moments_in_blocks, response_blocks
+from v1tlearn.preprocessing.statistics import trial_statistics
+from v1tlearn.trials import Responses, Trials
+
+RESPONSE_STD_FLOOR = 0.01  # of the mean standard deviation over neurons, as published
+
+Names = dict[str, list[str] | None]
+
+
+def describe(
+    parameters: Mapping[str, Any],
+    trials: Trials,
+    target: Responses,
+    *,
+    published_mode: str,
+    seed: int,
+) -> Fitted:
+    """Learn from training trials everything that a model needs to know of its mice.
+
+    Parameters
+    ----------
+    parameters : dict
+        Of the estimator.
+    trials : Trials
+    target : Responses
+        Of these trials.
+    published_mode : str
+        What ``behavior_mode="auto"`` means for the model where all mice have behaviour.
+    seed : int
+        Of the model.
+
+    Returns
+    -------
+    Fitted
+
+    Raises
+    ------
+    ValueError
+        If a mouse cannot be trained on, or behaviour does not fit the parameters.
+    """
+    mice = trials.mice
+    moments = check_targets(target)
+    shapes = {m: trials[trials.rows(m)[0][:1]].get("stimuli", m).shape[1:] for m in mice}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(
+            f"stimuli differ in shape (channels, height, width) between mice: {shapes}. Bring "
+            "them to one shape first (ResizeStimuli, Grayscale)."
+        )
+    names = {m: trials.behavior_names(m) for m in mice}
+    _check_shift_columns(parameters, names)
+    mode = _behavior_mode(parameters["behavior_mode"], published_mode, names)
+    core_columns = _core_columns(parameters["behavior_columns"], names) if mode != "none" else []
+    known = {}
+    for mouse in mice:
+        statistics = _learned(
+            trials, moments[mouse], mouse, names[mouse], standardize=parameters["standardize"]
+        )
+        known[mouse] = Mouse(
+            n_neurons=len(statistics["response_scale"]),
+            behavior_names=names[mouse],
+            used_columns=_used_columns(parameters, names[mouse], core_columns),
+            position=trials.positions(mouse),
+            labels=plain_labels(trials.neuron_labels(mouse)),
+            statistics=statistics,
+        )
+    return Fitted(
+        parameters=dict(parameters),
+        mice=known,
+        image_shape=tuple(int(s) for s in shapes[mice[0]]),
+        behavior_mode=mode,
+        core_columns=core_columns,
+        seed=seed,
+    )
+
+
+def check_targets(target: Responses) -> dict[str, ResponseMoments]:
+    """Check the responses that a model is to be trained on.
+
+    Returns
+    -------
+    dict of str to ResponseMoments
+        What the check learned of them, per mouse.
+
+    Raises
+    ------
+    ValueError
+        If a mouse has too few trials, infinite responses, or no activity at all.
+    """
+    out = {}
+    for mouse in target.mice:
+        n = len(target.rows(mouse)[0])
+        if n < 2:
+            raise ValueError(
+                f"mouse {mouse!r} has {n} trial to train on: expected at least 2. Leave "
+                "this mouse out, or set validation_fraction=0 if the others went to validation."
+            )
+        moments = out[mouse] = _recorded_moments(target, mouse)
+        if not any(np.nan_to_num(values).any() for values in (moments.mean, moments.std)):
+            raise ValueError(
+                f"mouse {mouse!r} is silent: all its responses are zero or NaN. Leave this mouse "
+                "out (withheld test responses cannot be trained on)."
+            )
+        if moments.lowest < 0:
+            warnings.warn(
+                f"mouse {mouse!r}: responses reach {moments.lowest:.3g}, but the Poisson loss "
+                "is meant for values from 0 on: shift or rectify them.",
+                UserWarning,
+                stacklevel=4,
+            )
+    return out
+
+
+def check_validation(target: Responses) -> None:
+    """Check the responses that choose the best epoch.
+
+    Raises
+    ------
+    ValueError
+        If a correlation over trials cannot be computed for a mouse.
+    """
+    for mouse in target.mice:
+        n = int(_recorded_moments(target, mouse).count.max())
+        if n < 2:
+            raise ValueError(
+                f"mouse {mouse!r} has recorded responses in {n} trial of the validation set: a "
+                "correlation needs at least 2. Give it more trials, leave this mouse out of "
+                "validation, or set validation_fraction=0 to train on everything."
+            )
+
+
+def _recorded_moments(target: Responses, mouse: str) -> ResponseMoments:
+    moments = moments_in_blocks(lambda: response_blocks(target, mouse))
+    if not np.isfinite(moments.total).all():
+        raise ValueError(
+            f"mouse {mouse!r}: responses hold infinite values: replace them with NaN (not "
+            "recorded) or leave these neurons out."
+        )
+    return moments
+
+
+def _behavior_mode(mode: str, published: str, names: Names) -> str:
+    without = [m for m, columns in names.items() if columns is None]
+    if mode == "none":
+        return mode
+    if mode == "auto":
+        if not without:
+            return published
+        if len(without) == len(names):
+            return "none"
+    if without:
+        raise ValueError(
+            f"behavior_mode={mode!r}, but the mice {without} have no behaviors: give behaviour for "
+            "all mice, leave these mice out, or set behavior_mode='none'."
+        )
+    return mode
+
+
+def _check_shift_columns(parameters: Mapping[str, Any], names: Names) -> None:
+    if isinstance(parameters["shift_columns"], str) or parameters["shift"] == "none":
+        return  # mice without pupil columns do without a shifter
+    wanted = shift_columns(parameters["shift_columns"])
+    if not wanted:
+        raise ValueError("shift_columns is empty: name behaviour columns, or set shift='none'.")
+    for mouse, columns in names.items():
+        missing = [c for c in wanted if c not in (columns or [])]
+        if missing:
+            raise ValueError(
+                f"mouse {mouse!r}: shift_columns asks for {missing}, the columns are {columns}"
+                f"{did_you_mean([c for name in missing for c in guess(name, columns or [])])}"
+            )
+
+
+def _core_columns(wanted: Any, names: Names) -> list[str]:
+    first, columns = next(iter(names.items()))
+    if isinstance(wanted, str):
+        dropped = PUPIL if wanted == "non_pupil" else ()
+        per_mouse = {m: [c for c in n if c not in dropped] for m, n in names.items()}
+        for mouse, others in per_mouse.items():
+            if others != per_mouse[first]:
+                raise ValueError(
+                    f"mouse {mouse!r} has the behaviour columns {others}, mouse {first!r} "
+                    f"{per_mouse[first]}: name common ones in behavior_columns."
+                )
+        chosen = per_mouse[first]
+    else:
+        chosen = [str(c) for c in wanted]
+    for mouse, columns in names.items():
+        missing = [c for c in chosen if c not in columns]
+        if missing:
+            raise ValueError(
+                f"mouse {mouse!r}: behavior_columns asks for {missing}, the columns are {columns}"
+                f"{did_you_mean([c for name in missing for c in guess(name, columns)])}"
+            )
+    if not chosen:
+        raise ValueError(
+            f"behavior_columns={wanted!r} leaves no column of {columns} for the core: choose "
+            "others, or set behavior_mode='none'."
+        )
+    return chosen
+
+
+def _used_columns(
+    parameters: Mapping[str, Any], names: list[str] | None, core_columns: list[str]
+) -> list[str]:
+    """Columns without which this model cannot predict, in their order."""
+    needed = set(core_columns)
+    moving = shift_columns(parameters["shift_columns"])
+    if parameters["shift"] != "none" and set(moving) <= set(names or []):
+        needed |= set(moving)
+    if parameters["shift"] == "both_behavior":
+        needed |= set(names or [])
+    return [n for n in names or [] if n in needed]
+
+
+def _learned(
+    trials: Trials,
+    responses: ResponseMoments,
+    mouse: str,
+    names: list[str] | None,
+    *,
+    standardize: bool,
+) -> dict[str, Any]:
+    """Statistics of one mouse over its training trials; floats and arrays."""
+    scale = np.fmax(responses.std, RESPONSE_STD_FLOOR * np.nanmean(responses.std))
+    if not (scale > 0).all():
+        raise ValueError(
+            f"mouse {mouse!r}: no neuron's responses vary over the "
+            f"{len(trials.rows(mouse)[0])} training trials: "
+            "give more trials, or leave this mouse out."
+        )
+    out: dict[str, Any] = {
+        "response_mean": responses.mean.astype(np.float32),
+        "response_scale": scale.astype(np.float32),
+        "image_mean": 0.0,
+        "image_std": 1.0,
+    }
+    if not standardize:
+        return out
+    return out | trial_statistics(trials, mouse).scaling(names)
+
+
+def response_moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population standard deviation of neurons over the trials that were recorded.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_trials, n_neurons)
+        Responses in any unit, NaN where not recorded.
+
+    Returns
+    -------
+    mean, std : ndarray of shape (n_neurons,)
+        In that unit, float64; NaN for neurons that were never recorded.
+    """
+    moments = moments_in_blocks(lambda: [values])
+    return moments.mean, moments.std

@@ -1,0 +1,142 @@
+"""What a fitted model knows of its animals: one frozen value, of which all else is a function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+PUPIL = ("pupil_x", "pupil_y")
+
+
+@dataclass(frozen=True, eq=False)
+class Mouse:
+    """What a model knows of one animal.
+
+    Attributes
+    ----------
+    n_neurons : int
+    behavior_names : list of str or None
+        Behaviour columns at `fit`, in their order; None without behaviour.
+    used_columns : list of str
+        Those without which the model cannot predict.
+    position : ndarray of shape (n_neurons, 2 or 3) or None
+        Cortical positions in micrometres.
+    labels : dict of str to ndarray of shape (n_neurons,)
+        What was told of the neurons: "neuron", the unit ids, "area", "layer"...
+    statistics : dict of str to float or ndarray
+        What inputs and responses are scaled with: "response_mean", "response_scale" (n_neurons,),
+        "image_mean", "image_std", and, where behaviour is standardised, "behavior_shift" and
+        "behavior_scale", one per behaviour column.
+    """
+
+    n_neurons: int
+    behavior_names: list[str] | None
+    used_columns: list[str]
+    position: np.ndarray | None
+    labels: dict[str, np.ndarray]
+    statistics: dict[str, Any]
+
+    @property
+    def unit_ids(self) -> np.ndarray | None:
+        """Unit ids of the neurons, where they were told."""
+        return self.labels.get("neuron")
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a model knows of its animals, and the parameters that it was built with.
+
+    Attributes
+    ----------
+    parameters : dict
+        Of the estimator, at the time it was built.
+    mice : dict of str to Mouse
+        In the order of the recordings.
+    image_shape : (int, int, int)
+        Channels, height and width of the stimuli at `fit`.
+    behavior_mode : str
+        What "auto" became.
+    core_columns : list of str
+        Behaviour that enters the core.
+    columns_assumed : bool
+        Whether nobody told the behaviour columns, so that names decide.
+    core_frozen : bool
+    seed : int
+    """
+
+    parameters: Mapping[str, Any]
+    mice: Mapping[str, Mouse]
+    image_shape: tuple[int, int, int]
+    behavior_mode: str
+    core_columns: list[str]
+    columns_assumed: bool = False
+    core_frozen: bool = False
+    seed: int = 0
+
+    @property
+    def moving_columns(self) -> tuple[str, ...]:
+        """Behaviour that moves readout or stimulus."""
+        return shift_columns(self.parameters["shift_columns"])
+
+    def moves(self, mouse: str) -> bool:
+        """Whether a mouse has the behaviour that moves readout or stimulus, and these move."""
+        names = self.mice[mouse].behavior_names or []
+        return self.parameters["shift"] != "none" and set(self.moving_columns) <= set(names)
+
+
+def shift_columns(wanted: Any) -> tuple[str, ...]:
+    """Decide on the behaviour that moves readout or stimulus: "pupil" is its two coordinates."""
+    return PUPIL if isinstance(wanted, str) else tuple(str(column) for column in wanted)
+
+
+def plain_labels(labels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Bring labels of neurons to numbers and text, which every file can hold.
+
+    Parameters
+    ----------
+    labels : dict of str to ndarray
+
+    Returns
+    -------
+    dict of str to ndarray
+    """
+    out = {}
+    for name, values in labels.items():
+        if values.dtype.kind in "biuf":
+            values = values.astype(values.dtype.newbyteorder("="))
+        elif values.dtype.kind != "U":
+            values = np.array([str(value) for value in values])
+        out[name] = values
+    return out
+
+
+def to_tree(fitted: Fitted) -> dict[str, Any]:
+    """Turn a description into plain values and arrays.
+
+    Parameters
+    ----------
+    fitted : Fitted
+
+    Returns
+    -------
+    dict
+    """
+    mice = {name: dict(vars(mouse)) for name, mouse in fitted.mice.items()}
+    return {**vars(fitted), "parameters": dict(fitted.parameters), "mice": mice}
+
+
+def from_tree(tree: Mapping[str, Any]) -> Fitted:
+    """Turn what `to_tree` gave into a description.
+
+    Parameters
+    ----------
+    tree : dict
+
+    Returns
+    -------
+    Fitted
+    """
+    return Fitted(**{**tree, "mice": {name: Mouse(**one) for name, one in tree["mice"].items()}})

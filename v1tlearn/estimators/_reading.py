@@ -1,0 +1,234 @@
+"""What callers hand to fit, predict and score, brought to `Trials`; and answers in their form."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from v1tlearn._instead import check_form, refuse_no_trials
+from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials._call_forms import CallForm
+
+
+@dataclass(frozen=True)
+class Call:
+    """Trials and, in the same order, their responses."""
+
+    trials: Trials
+    target: Responses
+
+
+def read_fit(
+    stimuli: Any,
+    behaviors: Any,
+    responses: Any,
+    mouse_ids: Any,
+    **labels: Any,
+) -> Call:
+    """Read the arguments of `fit`: `Trials` mean ``(X, y)``, anything else four arrays."""
+    if isinstance(stimuli, Trials):
+        given = [name for name, value in labels.items() if value is not None]
+        return _read_trials(stimuli, behaviors, responses, mouse_ids, given)
+    _refuse_other_forms(stimuli, behaviors, responses, "fit")
+    trials = Trials.from_arrays(stimuli, behaviors, responses, mouse_ids, **labels)
+    return Call(trials, trials.responses)
+
+
+def read_score(
+    fitted: Fitted, stimuli: Any, behaviors: Any, responses: Any, mouse_ids: Any
+) -> Call:
+    """Read the arguments of `score`."""
+    if isinstance(stimuli, Trials):
+        return _read_trials(stimuli, behaviors, responses, mouse_ids, [], "score")
+    _refuse_other_forms(stimuli, behaviors, responses, "score")
+    mouse_ids = _only_mouse(fitted, stimuli, mouse_ids)
+    trials, _ = Trials._from_call(
+        stimuli,
+        behaviors,
+        responses,
+        mouse_ids,
+        unnamed=_names_at_fit(fitted),
+        n_neurons={mouse: one.n_neurons for mouse, one in fitted.mice.items()},
+    )
+    return Call(trials, trials.responses)
+
+
+def read_predict(
+    fitted: Fitted,
+    stimuli: Any,
+    behaviors: Any,
+    mouse_ids: Any,
+    behavior_names: Sequence[str] | None,
+) -> tuple[Trials, CallForm | None]:
+    """Read the arguments of `predict`; without `CallForm` they were `Trials`."""
+    if isinstance(stimuli, Trials):
+        if any(a is not None for a in (behaviors, mouse_ids, behavior_names)):
+            raise TypeError("Trials bring behaviour, names and mouse ids: call predict(trials).")
+        trials, form = stimuli, None
+    else:
+        refuse_no_trials(stimuli, "predict({})", tables=False)
+        mouse_ids = _only_mouse(fitted, stimuli, mouse_ids)
+        trials, form = Trials._from_call(
+            stimuli,
+            behaviors,
+            None,
+            mouse_ids,
+            behavior_names=behavior_names,
+            unnamed=_names_at_fit(fitted),
+        )
+    return trials, form
+
+
+def answer(predictions: Responses, form: CallForm | None, *, one_mouse: bool) -> Any:
+    """Give predictions in the form in which the trials came."""
+    if form is None:
+        return predictions
+    if form.kind == "dict":
+        return {key: predictions.get(mouse) for mouse, key in form.keys.items()}
+    if form.kind == "list":
+        return [predictions.get(mouse) for mouse in form.keys]
+    if form.kind == "single" or one_mouse:
+        return predictions.get(next(iter(form.keys)))
+    return np.asarray(predictions)
+
+
+def warn_about_tiers(trials: Trials) -> None:
+    """Warn where trials that are meant for judging a model are used to fit it."""
+    found = sorted(set(trials.tiers.tolist()) & {"validation", "test", "final_test"})
+    if found:
+        warnings.warn(
+            f"fit was given trials of the tiers {found} and trains on them too: select with "
+            'trials.sel(tier="train") if they are meant for judging the model.',
+            UserWarning,
+            stacklevel=5,  # the caller of fit, behind `explained`
+        )
+
+
+def _read_trials(
+    trials: Trials,
+    y: Any,
+    responses: Any,
+    mouse_ids: Any,
+    labels: list[str],
+    call: str = "fit",
+) -> Call:
+    if any(isinstance(other, Trials) for other in (y, responses, mouse_ids)):
+        raise TypeError(
+            f"{call} was given Trials twice: the second argument is y, trials.responses. "
+            + (
+                "Trials to choose the best epoch by go by name: fit(trials, validation=others)."
+                if call == "fit"
+                else f"The trials bring their responses: {call}(trials)."
+            )
+        )
+    if responses is not None or mouse_ids is not None or labels:
+        raise TypeError(
+            "Trials bring behaviour, responses, mouse ids and labels"
+            + (f" (so {', '.join(labels)} cannot be given beside them)" if labels else "")
+            + f": call {call}(trials) or {call}(trials, y)."
+        )
+    if not len(trials):
+        raise ValueError("there are no trials: expected at least one.")
+    if y is None:
+        return Call(trials, trials.responses)
+    target = _as_responses(trials, y, call)
+    for mouse, n_neurons in trials.n_neurons.items():
+        n = target[target.rows(mouse)[0][:1]].get(mouse).shape[1]
+        if n_neurons and n != n_neurons:
+            raise ValueError(
+                f"mouse {mouse!r}: y has vectors of {n} responses, but the mouse has {n_neurons} "
+                "neurons: y must be trials.responses, trial by trial of the same mice."
+            )
+    return Call(trials, target)
+
+
+def _as_responses(trials: Trials, y: Any, call: str) -> Responses:
+    if isinstance(y, Responses):
+        if not np.array_equal(y.mouse_ids, trials.mouse_ids):
+            raise ValueError(
+                "y must be trials.responses, trial by trial of the same mice: "
+                f"{len(trials)} trials of {trials.mice} came with {len(y)} responses of {y.mice}. "
+                "Was y permuted or split differently from the trials?"
+            )
+        return y._labelled_like(trials)  # permuted within mice: labels of trials
+    one = isinstance(y, str | Mapping) or getattr(y, "ndim", 1) == 0 or not hasattr(y, "__len__")
+    if one:
+        raise TypeError(
+            f"y is a {type(y).__name__}: expected trials.responses, or nothing: {call}(trials) "
+            "takes those of the trials."
+        )
+    if len(y) != len(trials):
+        raise ValueError(f"y has {len(y)} entries for {len(trials)} trials.")
+    if np.ndim(y[0]) == 0:
+        weights = " Weights of trials go by name: score(trials, sample_weight=weights)."
+        raise ValueError(
+            "y has one number per trial: expected one vector per trial, trials.responses."
+            + weights * (call == "score")
+        )
+    values = {}
+    for mouse in trials.mice:
+        rows = [np.asarray(y[i]) for i in trials.rows(mouse)[0]]
+        if len({r.shape for r in rows}) != 1 or rows[0].ndim != 1:
+            raise ValueError(
+                f"mouse {mouse!r}: y has vectors of the shapes {sorted({r.shape for r in rows})}: "
+                "expected one vector per trial, as long as the mouse has neurons."
+            )
+        values[mouse] = np.stack(rows)
+    return Responses.from_arrays(values, like=trials)
+
+
+def _refuse_other_forms(stimuli: Any, behaviors: Any, responses: Any, call: str) -> None:
+    refuse_no_trials(stimuli, f"{call}({{}})", tables=False)
+    if responses is None:
+        check_form(stimuli, None)
+        order = f"{call}(stimuli, behaviors, responses, mouse_ids)"
+        if behaviors is not None:
+            order += f", and without behaviour {call}(stimuli, None, responses)"
+        raise ValueError(
+            f"responses are missing. Without Trials the call is {order}. "
+            "Inside GridSearchCV, cross_val_score and the like wrap the recordings "
+            "first, in Trials(...) or Trials.from_arrays(stimuli, behaviors, responses, ...)"
+            + (
+                "."
+                if hasattr(stimuli, "shape")
+                else f": a {type(stimuli).__name__} of recordings would be split over mice, not "
+                "over trials."
+            )
+        )
+
+
+def _only_mouse(fitted: Fitted, stimuli: Any, mouse_ids: Any) -> Any:
+    """One array without id means the mouse of a model that has but one."""
+    if mouse_ids is not None or not hasattr(stimuli, "shape"):
+        return mouse_ids
+    mice = list(fitted.mice)
+    if len(mice) > 1:
+        raise ValueError(
+            f"mouse_ids are missing: this model has the mice {mice}. Give one id per "
+            "trial, or one id for all of them."
+        )
+    return mice[0]
+
+
+def _names_at_fit(fitted: Fitted) -> Any:
+    """Columns without names are taken to be those of `fit`, if there are as many."""
+    if fitted.columns_assumed:
+        return None  # named by their number, as in Trials.from_arrays
+
+    def unnamed(mouse: str, n_columns: int) -> list[str]:
+        names = fitted.mice[mouse].behavior_names if mouse in fitted.mice else None
+        if names is None:
+            names = [f"column_{i}" for i in range(n_columns)]
+        if len(names) != n_columns:
+            raise ValueError(
+                f"mouse {mouse!r}: behaviors has {n_columns} columns, at fit there were "
+                f"{len(names)}: {names}."
+            )
+        return names
+
+    return unnamed

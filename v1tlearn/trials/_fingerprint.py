@@ -1,0 +1,47 @@
+"""A mark of recordings, so that what was begun on some does not go on with others."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from v1tlearn.trials._view import BLOCK
+from v1tlearn.trials.responses import Responses
+from v1tlearn.trials.trials import Trials
+
+_HASHED = 64  # trials per mouse, evenly spaced, whose images are hashed
+
+
+def describe_recording(trials: Trials, target: Responses) -> dict[str, str]:
+    """Describe the recording of each mouse by its size and a hash.
+
+    Parameters
+    ----------
+    trials : Trials
+        The recordings.
+    target : Responses
+        Of the same trials.
+
+    Returns
+    -------
+    dict of str to str
+        Per mouse; the hash is one of the ids of all images, of all behaviour and responses, and of
+        the images of some trials, so of their order, too.
+    """
+    found = {}
+    image_ids, n_neurons = trials.image_ids, trials.n_neurons
+    for mouse in trials.mice:
+        places, _ = trials.rows(mouse)
+        digest = hashlib.blake2b("\0".join(map(str, image_ids[places])).encode(), digest_size=6)
+        for start in range(0, len(places), BLOCK):
+            block = target[places[start : start + BLOCK]].get(mouse)
+            digest.update(np.ascontiguousarray(block, dtype="<f4").tobytes())
+        some = trials[places[:: -(-len(places) // _HASHED)]]
+        digest.update(np.ascontiguousarray(some.get("stimuli", mouse)).tobytes())
+        if trials.behavior_names(mouse) is not None:
+            behaviors = np.asarray(trials.get("behaviors", mouse), dtype="<f8")
+            digest.update(np.ascontiguousarray(behaviors).tobytes())
+        n = n_neurons[mouse] or target[places[:1]].get(mouse).shape[1]
+        found[mouse] = f"{len(places)} trials, {n} neurons, hash {digest.hexdigest()}"
+    return found
