@@ -143,29 +143,6 @@ def begin(recipe: Recipe, fitted: Fitted) -> tuple[EncodingModel, dict[str, Any]
     return model.eval(), new_state(rng)
 
 
-def adopt_core(new: EncodingModel, trained: EncodingModel) -> None:
-    """Give a new model what the animals of a trained one share.
-
-    Parameters
-    ----------
-    new, trained : EncodingModel
-
-    Raises
-    ------
-    ValueError
-        If their cores have other weights.
-    """
-    own, theirs = _shared(new.core), _shared(trained.core)
-    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in theirs.items()}:
-        raise ValueError("the core has other layers than the trained one.")
-    new.core.load_state_dict({**new.core.state_dict(), **theirs})
-
-
-def _shared(core: Core) -> dict[str, torch.Tensor]:
-    of_mice = set(core.mouse_parameters())
-    return {name: v for name, v in core.state_dict().items() if name not in of_mice}
-
-
 def output_size(image_size: Any, size: tuple[int, int]) -> tuple[int, int] | None:
     """Decide on the size after resizing: "auto" makes 144 x 256 into 36 x 64."""
     if isinstance(image_size, str):

@@ -15,8 +15,9 @@ from sklearn.utils.validation import check_is_fitted
 from v1tlearn.estimators._checkpoints import Checkpoints
 from v1tlearn.estimators._like_fit import told_apart
 from v1tlearn.estimators._progress import placed, shown_log
+from v1tlearn.estimators._runs import Part
 from v1tlearn.estimators.base import OnEpoch, Record
-from v1tlearn.estimators.encoding import BaseEncodingRegressor, Part
+from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.training import NonFiniteLossError, draw_seed
 from v1tlearn.trials import Trials
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v1tlearn.estimators.encoding import BaseEncodingRegressor
+from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.nn import Head, poisson_loss
 from v1tlearn.training import initial_rng, isolated_rng, numerics, resolve_device
 from v1tlearn.training.data import epoch_batches

@@ -17,7 +17,7 @@ from v1tlearn.estimators._parameters import (
     GaussianReadoutParameters,
     gaussian_readout,
 )
-from v1tlearn.estimators.encoding import BaseEncodingRegressor
+from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.nn import ViTCore
 
 _COUNT = Interval(Integral, 1, None, closed="left")

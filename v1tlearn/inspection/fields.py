@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from v1tlearn._guesses import did_you_mean, guess
 from v1tlearn.estimators._fitted import Fitted
-from v1tlearn.estimators.encoding import BaseEncodingRegressor
+from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.nn import EncodingModel
 from v1tlearn.training import draw_seed, numerics, resolve_precision
 from v1tlearn.training.devices import autocast

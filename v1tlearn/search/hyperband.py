@@ -25,7 +25,7 @@ from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._progress import placed
 from v1tlearn.estimators._reading import Call
 from v1tlearn.estimators.base import OnEpoch, TrialsEstimator
-from v1tlearn.estimators.encoding import BaseEncodingRegressor
+from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.estimators.prediction import PredictionMixin
 from v1tlearn.nn import EncodingModel
 from v1tlearn.search.spaces import CNN_SPACE, V1T_SPACE

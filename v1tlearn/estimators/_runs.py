@@ -1,0 +1,143 @@
+"""From parameters and trials to a run of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+
+from v1tlearn.estimators._describe import check_validation
+from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._like_fit import check_like_fit
+from v1tlearn.estimators._mouse_data import bring
+from v1tlearn.metrics.tensors import correlation
+from v1tlearn.nn import EncodingModel
+from v1tlearn.training import (
+    ConstantSchedule,
+    PlateauSchedule,
+    PoissonObjective,
+    RoundsSchedule,
+    Run,
+    TrainingSettings,
+    make_optimizer,
+    resolve_device,
+    resolve_precision,
+    resolve_settings,
+    update_groups,
+)
+from v1tlearn.trials import Responses, Trials
+
+Part = tuple[Trials, Responses]
+
+
+class Start(NamedTuple):
+    """What a training goes on from."""
+
+    fitted: Fitted
+    model: EncodingModel
+    state: dict[str, Any]
+
+
+def make_run(
+    parameters: Mapping[str, Any],
+    start: Start,
+    training: Part,
+    held_out: Part | None,
+    max_epochs: int,
+    name: str,
+) -> Run:
+    """Bring model and data to the device, and make the run that the parameters ask for.
+
+    Parameters
+    ----------
+    parameters : dict
+        Of the estimator.
+    start : Start
+    training, held_out : (Trials, Responses)
+        There may be no trials of validation.
+    max_epochs : int
+    name : str
+        What the log calls it.
+
+    Returns
+    -------
+    Run
+
+    Raises
+    ------
+    ValueError
+        If validation trials do not go with the training trials, or parameters with the machine.
+    """
+    fitted, model, state = start
+    device = resolve_device(parameters["device"])
+    model.to(device)
+    to_device = partial(
+        bring,
+        fitted,
+        device=device,
+        stream=parameters["stream_data"],
+        count_recording=parameters["loss_scale"] == "sqrt_recording",
+    )
+    data, validation = to_device(*training), None
+    if held_out is not None:
+        check_like_fit(fitted, model, held_out[0], whose="validation")
+        check_validation(held_out[1])
+        validation = to_device(*held_out)
+    settings = TrainingSettings(
+        batch_size=parameters["batch_size"],
+        max_epochs=max_epochs,
+        joint=parameters["core_pass"] == "joint",
+        precision=resolve_precision(parameters["precision"], device, training=True),
+        deterministic=parameters["deterministic"],
+        compile=parameters["compile"],
+        micro_batch_size=parameters["micro_batch_size"],
+        checkpoint_activations=parameters["checkpoint_activations"],
+        ema_decay=parameters["ema_decay"],
+    )
+    objective = PoissonObjective(
+        _mean_correlation,
+        loss_scale=parameters["loss_scale"],
+        loss_epsilon=parameters["loss_epsilon"],
+    )
+    optimizer = make_optimizer(
+        model,
+        parameters["optimizer"],
+        lr=parameters["lr"],
+        core_lr=parameters["core_lr"],
+        betas=parameters["betas"],
+        weight_decay=parameters["weight_decay"],
+    )
+    if state["optimizer"] is not None:
+        state["optimizer"] = update_groups(state["optimizer"], optimizer)
+    return Run(
+        model,
+        objective,
+        optimizer,
+        _schedule(parameters) if validation is not None else ConstantSchedule(),
+        data,
+        resolve_settings(model, objective, data, settings),
+        state,
+        validation=validation,
+        name=name,
+    )
+
+
+def _schedule(parameters: Mapping[str, Any]) -> ConstantSchedule | PlateauSchedule | RoundsSchedule:
+    if parameters["schedule"] == "constant":
+        return ConstantSchedule()
+    if parameters["schedule"] == "rounds":
+        return RoundsSchedule(
+            parameters["lr_patience"], parameters["lr_factor"], parameters["max_lr_drops"] + 1
+        )
+    return PlateauSchedule(
+        parameters["lr_patience"], parameters["lr_factor"], parameters["max_lr_drops"]
+    )
+
+
+def _mean_correlation(
+    predictions: torch.Tensor, responses: torch.Tensor, recorded: torch.Tensor | None
+) -> torch.Tensor:
+    """Validation score of one mouse: mean correlation of the neurons that were recorded."""
+    return correlation(predictions, responses, recorded).nanmean()

@@ -1,0 +1,74 @@
+"""From a trained model to one of other animals, with the same core."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._like_fit import other_model
+from v1tlearn.nn import Core, EncodingModel
+
+
+def adopt_core(
+    new: EncodingModel, known: Fitted, trained: EncodingModel, fitted: Fitted, *, freeze: bool
+) -> Fitted:
+    """Give a model that was just begun what the animals of a trained one share.
+
+    Parameters
+    ----------
+    new : EncodingModel
+        With initial weights; changed in place.
+    known : Fitted
+        Of the new model.
+    trained : EncodingModel
+    fitted : Fitted
+        Of the trained model.
+    freeze : bool
+        Keep the core as it is from now on.
+
+    Returns
+    -------
+    Fitted
+        Of the new model.
+
+    Raises
+    ------
+    ValueError
+        If the new trials, or changed parameters, ask for another core.
+    """
+    ours = known.behavior_mode, known.core_columns
+    theirs = fitted.behavior_mode, fitted.core_columns
+    if ours != theirs:
+        raise ValueError(
+            f"the core takes behaviour by {theirs[0]!r} with the columns {theirs[1]}, but with the "
+            f"trials of {list(known.mice)} it would be {ours[0]!r} with {ours[1]}. Give these "
+            "animals the same behaviour columns, or choose behavior_columns and behavior_mode "
+            "alike."
+        )
+    core, source = new.core, trained.core
+    if core.input_shape != source.input_shape:
+        raise ValueError(
+            f"the core was trained on images of {source.input_shape} (channels with planes of "
+            f"behaviour, height, width, after cropping and resizing), those of the new trials are "
+            f"{core.input_shape}. Bring them to one form: Grayscale makes one channel of several, "
+            "ResizeStimuli or image_size=(height, width) change the size."
+        )
+    own, shared = _shared(core), _shared(source)
+    if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in shared.items()}:
+        changed = other_model(fitted.parameters, known.parameters)
+        raise ValueError(
+            f"with the parameters that changed ({', '.join(sorted(changed))}) the core has other "
+            "layers than the trained one. Change only parameters of readout, shifter and training, "
+            "or fit anew."
+        )
+    core.load_state_dict({**core.state_dict(), **shared})
+    if freeze:
+        core.freeze()
+    return replace(known, core_frozen=freeze)
+
+
+def _shared(core: Core) -> dict[str, torch.Tensor]:
+    of_mice = set(core.mouse_parameters())
+    return {name: v for name, v in core.state_dict().items() if name not in of_mice}

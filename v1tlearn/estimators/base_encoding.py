@@ -1,0 +1,403 @@
+"""Encoding models: from images and behaviour to the responses of each animal's neurons.
+
+What a model knows of its animals is in `_fitted`, its modules come from `_build`, data from
+`_mouse_data`, the loop from `training`; this file puts them in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.base import MultiOutputMixin, RegressorMixin, clone
+from sklearn.utils.validation import check_is_fitted
+
+from v1tlearn.estimators import _files
+from v1tlearn.estimators._attributes import FittedAttributes, Record
+from v1tlearn.estimators._build import Recipe, begin
+from v1tlearn.estimators._calls import explained
+from v1tlearn.estimators._checkpoints import Checkpoints, marked
+from v1tlearn.estimators._describe import check_targets, describe
+from v1tlearn.estimators._fitted import Fitted, from_tree, to_tree
+from v1tlearn.estimators._like_fit import (
+    check_held_out,
+    check_like_fit,
+    check_parameters,
+    check_transfer,
+)
+from v1tlearn.estimators._mouse_data import read_responses
+from v1tlearn.estimators._parameters import (
+    InputParameters,
+    TrainingParameters,
+)
+from v1tlearn.estimators._predict import predict
+from v1tlearn.estimators._progress import log_start, progress, run_name, shown_log
+from v1tlearn.estimators._reading import Call, read_fit, warn_about_tiers
+from v1tlearn.estimators._runs import Part, Start, make_run
+from v1tlearn.estimators._transfer import adopt_core
+from v1tlearn.estimators.base import (
+    OnEpoch,
+    SavingMixin,
+    TrialsEstimator,
+    check_on_epoch,
+)
+from v1tlearn.estimators.prediction import PredictionMixin
+from v1tlearn.model_selection import split_by_image
+from v1tlearn.nn import EncodingModel
+from v1tlearn.training import (
+    draw_seed,
+    resolve_device,
+    train,
+)
+from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials._fingerprint import describe_recording
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class BaseEncodingRegressor(
+    FittedAttributes,
+    PredictionMixin,
+    MultiOutputMixin,
+    RegressorMixin,
+    InputParameters,
+    TrainingParameters,
+    SavingMixin,
+    TrialsEstimator,
+):
+    """Base of the models: a core shared by all mice, a readout and a head per mouse.
+
+    A subclass is a dataclass with its own parameters and defaults, and says in `_recipe` which
+    modules it has.
+    """
+
+    _published_behavior_mode: ClassVar[str] = "channels"
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **InputParameters._parameter_constraints,
+        **TrainingParameters._parameter_constraints,
+    }
+
+    @classmethod
+    def _recipe(cls, parameters: Mapping[str, Any]) -> Recipe:
+        """Say how the modules are made that these parameters ask for."""
+        raise NotImplementedError(f"{cls.__name__} does not say which modules it has.")
+
+    def _fit(
+        self,
+        call: Call,
+        validation: Trials | None,
+        on_epoch: OnEpoch | None,
+        checkpoint_dir: Path | None,
+    ) -> Self:
+        go_on = self.warm_start and self.__sklearn_is_fitted__()
+        checkpoints = None
+        if checkpoint_dir is not None:
+            checkpoints = Checkpoints(checkpoint_dir, type(self).__name__)
+        seed = self.seed_ if go_on else draw_seed(self.random_state)
+        if checkpoints is not None and checkpoints.found is not None:
+            seed = checkpoints.found["fitted"]["seed"]
+        training, held_out = self._split(call, validation, seed)
+        return self._train(
+            training, held_out, seed, go_on=go_on, on_epoch=on_epoch, checkpoints=checkpoints
+        )
+
+    @explained
+    def partial_fit(
+        self,
+        stimuli: Any,
+        behaviors: Any = None,
+        responses: Any = None,
+        mouse_ids: Any = None,
+        *,
+        image_ids: Any = None,
+        positions: Any = None,
+        behavior_names: Sequence[str] | None = None,
+    ) -> Self:
+        """Train for one more epoch on all the trials given, of the same mice.
+
+        Parameters are those of `fit`. The first call starts the model, and the statistics it
+        learns stay; there is no validation set and the learning rate is constant.
+
+        Parameters
+        ----------
+        stimuli : Trials, dict, list or ndarray
+        behaviors : dict, list, ndarray or Responses, optional
+        responses : dict, list or ndarray, optional
+        mouse_ids : sequence, optional
+        image_ids : dict, list or ndarray, optional
+        positions : dict, list or ndarray, optional
+        behavior_names : sequence of str, optional
+
+        Returns
+        -------
+        self
+        """
+        self._validate_params()
+        call = read_fit(
+            stimuli,
+            behaviors,
+            responses,
+            mouse_ids,
+            image_ids=image_ids,
+            positions=positions,
+            behavior_names=behavior_names,
+        )
+        warn_about_tiers(call.trials)
+        go_on = self.__sklearn_is_fitted__()
+        seed = self.seed_ if go_on else draw_seed(self.random_state)
+        training = call.trials, self._read(call.trials, call.target)
+        with shown_log(self.verbose):
+            return self._train(training, None, seed, go_on=go_on, max_epochs=1)
+
+    @explained
+    def transfer(
+        self,
+        trials: Trials,
+        freeze_core: bool = True,
+        *,
+        validation: Trials | None = None,
+        on_epoch: OnEpoch | None = None,
+        **params: Any,
+    ) -> Self:
+        """Fit the trained core's readouts for new animals.
+
+        Readouts and shifters start afresh and are trained, and so are behaviour networks that
+        each mouse has for itself. Statistics for standardising are those of the new animals.
+
+        Parameters
+        ----------
+        trials : Trials
+            Of the new animals, with the behaviour columns of this model and images that have, after
+            cropping and resizing, the shape its core takes; `Grayscale` and `ResizeStimuli` help
+            where recordings of another laboratory differ.
+        freeze_core : bool, default=True
+            Keep the core as it is: no gradient, no penalty, no dropout, running statistics of batch
+            normalisation. Otherwise it is trained further, with `core_lr` if given.
+        validation : Trials, optional
+            As in `fit`.
+        on_epoch : callable, optional
+            As in `fit`.
+        **params
+            Parameters of the new estimator where they differ, of training, readout or shifter:
+            ``lr``, ``core_lr``, ``max_epochs``, ``random_state``...
+
+        Returns
+        -------
+        estimator
+            A new one, fitted; this one stays as it is.
+
+        Raises
+        ------
+        TypeError
+            If trials are no `Trials`, or `freeze_core` is no bool.
+        ValueError
+            If trials or parameters ask for another core than the trained one.
+
+        References
+        ----------
+        Lurz et al., "Generalization in data-driven models of primary visual cortex", ICLR, 2021.
+        """
+        check_is_fitted(self)
+        check_transfer(trials, freeze_core, params, known=self.get_params(deep=False))
+        check_held_out(validation)
+        check_on_epoch(on_epoch)
+        check_parameters(self.fitted_.parameters, self.get_params(deep=False))
+        new = clone(self).set_params(**params)
+        new._validate_params()
+        call = read_fit(trials, None, None, None)
+        warn_about_tiers(trials)
+        seed = draw_seed(new.random_state)
+        training, held_out = new._split(call, validation, seed)
+        start = new._from_scratch(*training, seed)
+        known = adopt_core(
+            start.model, start.fitted, self.module_, self.fitted_, freeze=bool(freeze_core)
+        )
+        start = start._replace(fitted=known)
+        with shown_log(new.verbose):
+            return new._train(training, held_out, seed, start=start, on_epoch=on_epoch)
+
+    # ------------------------------------------------------------------------------- training
+
+    def _read(self, trials: Trials, target: Responses) -> Responses:
+        return read_responses(self.stream_data, resolve_device(self.device), trials, target)
+
+    def _split(self, call: Call, validation: Trials | None, seed: int) -> tuple[Part, Part | None]:
+        """Trials and targets to train on, and those of validation where there are any."""
+        target = self._read(call.trials, call.target)
+        if validation is not None:
+            held_out = validation, self._read(validation, validation.responses)
+            return (call.trials, target), held_out
+        if self.validation_fraction == 0:
+            return (call.trials, target), None
+        rows, held_rows = split_trials(call.trials, self.validation_fraction, seed)
+        return (
+            (call.trials[rows], target[rows]),
+            (call.trials[held_rows], target[held_rows]),
+        )
+
+    def _from_scratch(self, trials: Trials, target: Responses, seed: int) -> Start:
+        parameters = self.get_params(deep=False)
+        mode = self._published_behavior_mode
+        fitted = describe(parameters, trials, target, published_mode=mode, seed=seed)
+        return Start(fitted, *begin(self._recipe(parameters), fitted))
+
+    def _from_fit(self, trials: Trials, target: Responses) -> Start:
+        check_parameters(self.fitted_.parameters, self.get_params(deep=False))
+        check_like_fit(self.fitted_, self.module_, trials, same_mice=True)
+        check_targets(target)
+        return Start(self.fitted_, self.module_, dict(self.state_))
+
+    def _train(
+        self,
+        training: Part,
+        held_out: Part | None,
+        seed: int,
+        *,
+        go_on: bool = False,
+        start: Start | None = None,
+        max_epochs: int | None = None,
+        on_epoch: OnEpoch | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> Self:
+        """Train on trials that are split: anew, from an earlier fit, from `start`, or a state."""
+        left = self.max_epochs if max_epochs is None else max_epochs
+        marks = {} if checkpoints is None else self._marks(training, held_out)
+        found = None if checkpoints is None else checkpoints.check(marks)
+        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode is
+            if found is not None:
+                start, first = self._opened(found), found["first_epoch"]
+                over = start.state["finished"]
+                left = 0 if over else max(0, left + first - start.state["epoch"])
+            else:
+                if start is None:
+                    start = (
+                        self._from_fit(*training) if go_on else self._from_scratch(*training, seed)
+                    )
+                first = start.state["epoch"]
+                if start.state["finished"] or held_out is None:
+                    # go on from the weights that predict, not from those of the last epoch
+                    again = {"model": start.state["best"], "schedule": None, "finished": False}
+                    start.state.update(again)
+            name = run_name(type(self).__name__, start.fitted.seed)
+            run = make_run(self.get_params(deep=False), start, training, held_out, left, name)
+            # Everything that can be refused was refused; from here on the model counts as fitted.
+            self.fitted_, self.module_, self.state_ = start
+            self.device_, self.precision_ = resolve_device(self.device), run.settings.precision
+            if found is not None and not left:
+                return self
+            log_start(repr(self), self.fitted_, run)
+            with progress(run.name, left, self.verbose, on_epoch, run.state) as report:
+
+                def after_epoch(record: Record) -> None:
+                    """Keep the state, then tell."""
+                    if checkpoints is not None:
+                        whole = {"marks": marks, "first_epoch": first}
+                        checkpoints.write(run.state["epoch"], self._content() | whole)
+                    report(record)
+
+                train(run, after_epoch)
+        return self
+
+    def _marks(self, training: Part, held_out: Part | None) -> dict[str, dict[str, str]]:
+        """What tells this fit from others."""
+        return {
+            "parameter": marked(self.get_params(deep=False)),
+            "recording of mouse": describe_recording(*training),
+            "validation of mouse": describe_recording(*held_out) if held_out else {},
+        }
+
+    # ------------------------------------------------------------------------- what is known
+
+    def _knows(self) -> tuple[Fitted, EncodingModel]:
+        self._to_device()
+        return self.fitted_, self.module_
+
+    def _predict(self, trials: Trials, *, activate: bool = True) -> dict[str, np.ndarray]:
+        """Predict every mouse of the trials, block by block, in data units.
+
+        Without `activate` it is the output ahead of the non-linearity, in standardised units.
+        """
+        self._to_device()
+        return predict(
+            self.module_,
+            self.fitted_,
+            trials,
+            self.device_,
+            precision=self.precision,
+            deterministic=self.deterministic,
+            activate=activate,
+        )
+
+    def _to_device(self) -> None:
+        device = resolve_device(self.device)
+        if getattr(self, "device_", None) != device:
+            self.module_.to(device)
+            self.device_ = device
+
+    # ------------------------------------------------------------------------- how it is kept
+
+    def _content(self) -> dict[str, Any]:
+        parameters = self.get_params(deep=False)
+        if isinstance(parameters["random_state"], np.random.RandomState | np.random.Generator):
+            parameters["random_state"] = self.seed_
+        known = {**to_tree(self.fitted_), "parameters": {**self.fitted_.parameters}}
+        if not isinstance(known["parameters"].get("random_state"), int | None):
+            known["parameters"]["random_state"] = self.seed_
+        return {
+            "parameters": {**parameters, "device": "auto"},
+            "fitted": known,
+            "weights": self._kept_weights(),
+            "state": self.state_,
+            "precision": self.precision_,
+        }
+
+    @classmethod
+    def _restore(cls, content: dict[str, Any], device: str) -> Self:
+        estimator = cls(**{**content["parameters"], "device": device})
+        start = estimator._opened(content)
+        estimator.fitted_, estimator.module_, estimator.state_ = start
+        estimator.precision_ = content["precision"]
+        estimator._to_device()
+        return estimator
+
+    @classmethod
+    def _opened(cls, content: Mapping[str, Any]) -> Start:
+        """Make what a training goes on from of what `_content` gave."""
+        fitted = from_tree(content["fitted"])
+        model, _ = begin(cls._recipe(fitted.parameters), fitted)
+        model.load_state_dict(content["weights"])
+        return Start(fitted, model.eval(), content["state"])
+
+    def _kept_weights(self) -> dict[str, torch.Tensor]:
+        """Weights that predict: of an epoch that is under way, the best so far."""
+        under_way = self.state_["stop_reason"] is None and self.state_["best"] is not None
+        return dict(self.state_["best"] if under_way else self.module_.state_dict())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the weights on the CPU; never the device they were on."""
+        state = super().__getstate__()
+        if not self.__sklearn_is_fitted__():
+            return state
+        state = {name: v for name, v in state.items() if name != "device_"}
+        kept = _files.on_cpu({"module_": self._kept_weights(), "state_": self.state_})
+        return state | kept
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if not self.__sklearn_is_fitted__():
+            return
+        model, _ = begin(self._recipe(self.fitted_.parameters), self.fitted_)
+        model.load_state_dict(self.module_)
+        self.module_ = model.eval()
+
+
+def split_trials(trials: Trials, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split by image, the same way in whatever order the mice's trials came."""
+    by_mouse = np.concatenate([trials.rows(mouse)[0] for mouse in trials.mice])
+    rows, held_rows = split_by_image(
+        trials.image_ids[by_mouse], fraction, seed, trials.mouse_ids[by_mouse]
+    )
+    return np.sort(by_mouse[rows]), np.sort(by_mouse[held_rows])
