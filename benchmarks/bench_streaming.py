@@ -21,7 +21,7 @@ from _measure import Row, compare, median_seconds, parser, report
 import v1tlearn as v1
 from v1tlearn.estimators import _tensors
 from v1tlearn.estimators._assemble import assemble
-from v1tlearn.estimators._placement import DEVICE, MEMORY, RECORDINGS
+from v1tlearn.estimators.placement import DEVICE, MEMORY, RECORDINGS
 from v1tlearn.training import (
     ConstantSchedule,
     MouseData,

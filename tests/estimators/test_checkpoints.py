@@ -149,9 +149,7 @@ def test_other_data_and_parameters_are_refused_with_the_difference(small, trials
     with pytest.raises(ValueError, match=r"recording of mouse A \(was .*trials.*, is .*trials"):
         small(max_epochs=1, random_state=0).fit(trials[5:], checkpoint_dir=tmp_path)
     with pytest.raises(ValueError, match="recording of mouse B .*not there"):
-        small(max_epochs=1, random_state=0).fit(
-            trials.sel(mouse_id="A"), checkpoint_dir=tmp_path
-        )
+        small(max_epochs=1, random_state=0).fit(trials.sel(mouse_id="A"), checkpoint_dir=tmp_path)
     other = trials.responses + 0.5
     with pytest.raises(ValueError, match="recording of mouse A .*hash"):
         small(max_epochs=1, random_state=0).fit(trials, other, checkpoint_dir=tmp_path)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import v1tlearn as v1
-from v1tlearn.estimators import _encode
+from v1tlearn.estimators import predicting
 from v1tlearn.training import memory
 from v1tlearn.trials import _view
 
@@ -110,7 +110,7 @@ KINDS = [v1.CNNRegressor, v1.LNRegressor, v1.ViTRegressor, v1.V1TRegressor]
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shift", ["none", "readout"])
-def test_images_without_behavior_are_encoded_once_for_all_mice(fit, count, kind, shift):
+def test_images_without_behavior_arepredictingd_once_for_all_mice(fit, count, kind, shift):
     estimator, trials = fit(kind, behavior_mode="none", shift=shift), make_trials()
     encoded = count(estimator)
     found = estimator.predict(trials)
@@ -119,7 +119,7 @@ def test_images_without_behavior_are_encoded_once_for_all_mice(fit, count, kind,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_with_behavior_every_trial_is_encoded(fit, count, kind):
+def test_with_behavior_every_trial_ispredictingd(fit, count, kind):
     estimator, trials = fit(kind), make_trials()
     encoded = count(estimator)
     found = estimator.predict(trials)
@@ -127,7 +127,7 @@ def test_with_behavior_every_trial_is_encoded(fit, count, kind):
     assert_agree(found, one_by_one(estimator, trials))
 
 
-def test_images_that_move_with_the_eye_are_encoded_trial_by_trial(fit, count):
+def test_images_that_move_with_the_eye_arepredictingd_trial_by_trial(fit, count):
     estimator = fit(v1.CNNRegressor, behavior_mode="none", shift="both", crop_scale=0.8)
     encoded = count(estimator)
     trials = make_trials()
@@ -211,8 +211,8 @@ def test_images_of_two_sizes_are_kept_apart(fit, count):
 def test_blocks_and_batches_of_any_size(fit, monkeypatch, shift, block, values):
     estimator, trials = fit(v1.CNNRegressor, behavior_mode="none", shift=shift), make_trials()
     expected = one_by_one(estimator, trials)
-    monkeypatch.setattr(_encode, "_SHARED_BLOCK", block)
-    monkeypatch.setattr(memory, "_CPU_VALUES", values)
+    monkeypatch.setattr(predicting, "_SHARED_BLOCK", block)
+    monkeypatch.setattr("v1tlearn.training.memory.plan._CPU_VALUES", values)
     assert_agree(estimator.predict(trials), expected)
 
 
@@ -221,8 +221,8 @@ def test_blocks_and_batches_of_any_size(fit, monkeypatch, shift, block, values):
 def test_batches_of_any_size_with_behavior(fit, monkeypatch, block, values):
     estimator, trials = fit(v1.V1TRegressor), make_trials()
     expected = one_by_one(estimator, trials)
-    monkeypatch.setattr(_encode, "BLOCK", block)
-    monkeypatch.setattr(memory, "_CPU_VALUES", values)
+    monkeypatch.setattr(predicting, "BLOCK", block)
+    monkeypatch.setattr("v1tlearn.training.memory.plan._CPU_VALUES", values)
     assert_agree(estimator.predict(trials), expected)
 
 
@@ -271,7 +271,7 @@ def test_ensembles_predict_in_the_same_way(fit, count):
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 12))
 def test_cuts_hold_every_row_once_and_split_nothing_that_fits(numbers, size):
     numbers = np.sort(numbers)
-    cuts = list(_encode._cuts(numbers, size))
+    cuts = list(predicting._cuts(numbers, size))
     assert np.array_equal(
         np.concatenate([np.arange(len(numbers))[c] for c in cuts]), range(len(numbers))
     )
@@ -285,7 +285,7 @@ def test_cuts_hold_every_row_once_and_split_nothing_that_fits(numbers, size):
 def test_distinct_images_are_found_within_labels(pairs):
     labels, contents = np.array(pairs).T
     images = torch.from_numpy(contents.astype(np.uint8))[:, None, None, None].expand(-1, 1, 2, 2)
-    firsts, shown = _encode._distinct(images, labels)
+    firsts, shown = predicting._distinct(images, labels)
     assert torch.equal(images[firsts[shown]], images)
     # all that equal the first of their label are one image
     for label in set(labels.tolist()):
@@ -296,7 +296,7 @@ def test_distinct_images_are_found_within_labels(pairs):
 
 @given(st.lists(st.sampled_from("abcde"), min_size=1, max_size=20))
 def test_labels_are_numbered_as_they_come(labels):
-    numbers = _encode._by_first_appearance(np.array(labels))
+    numbers = predicting._by_first_appearance(np.array(labels))
     seen = list(dict.fromkeys(labels))
     assert numbers.tolist() == [seen.index(label) for label in labels]
 

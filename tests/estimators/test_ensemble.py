@@ -16,8 +16,9 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 
 import v1tlearn as v1
-from v1tlearn.estimators import _ensemble, _tensors
 from v1tlearn.estimators.ensemble import EnsembleRegressor
+from v1tlearn.estimators.mixing import learn_weights
+from v1tlearn.estimators.mouse_data import mouse_data
 from v1tlearn.metrics import single_trial_correlation
 from v1tlearn.model_selection import split_by_image
 from v1tlearn.preprocessing import TrialStandardizer
@@ -56,7 +57,7 @@ def ensemble(ensembles):
 def outputs_in_float64(member, trials, mouse):
     """What a member gives ahead of ELU + 1, from its weights, in standardised units."""
     module = copy.deepcopy(member.module_).double().eval()
-    batch = _tensors.mouse_data(member, trials, mouse, None).batch(slice(None))
+    batch = mouse_data(member.fitted_, trials, mouse, torch.device("cpu")).batch(slice(None))
     batch = type(batch)(*(None if x is None else x.double() for x in batch))
     with torch.no_grad():
         return module({mouse: batch}, activate=False)[mouse].numpy()
@@ -153,9 +154,7 @@ def test_learned_weights_are_near_the_least_poisson_loss(per_mouse):
     members, trials, outputs, responses = poisson_problem(weights, {"A": 0.3, "B": -0.2})
     state = torch.get_rng_state()
     with torch.inference_mode():
-        found, added = _ensemble.learn_weights(
-            members, trials, trials.responses, 0, per_mouse=per_mouse
-        )
+        found, added = learn_weights(members, trials, trials.responses, 0, per_mouse=per_mouse)
     assert torch.equal(state, torch.get_rng_state())
     for mouse in "AB":
         best = minimum(outputs, responses, mouse if per_mouse else "AB")
@@ -180,9 +179,7 @@ def test_weights_are_learned_on_validation_trials(make, trials, test_trials):
     assert np.array_equal(est.weights_["A"], est.weights_["B"])
     with pytest.raises(ValueError, match=r"mice \['B'\] have no validation trials"):
         make("learned_per_mouse").fit(trials, validation=one)
-    expected, _ = _ensemble.learn_weights(
-        est.estimators_, one, one.responses, est.seed_, per_mouse=False
-    )
+    expected, _ = learn_weights(est.estimators_, one, one.responses, est.seed_, per_mouse=False)
     assert np.array_equal(est.weights_["A"], expected["A"])
 
 
@@ -555,9 +552,9 @@ def test_a_failed_save_leaves_the_earlier_one(
         raise OSError("disk full")
 
     if at == "rename":
-        monkeypatch.setattr("v1tlearn.estimators._ensemble.os.replace", full)
+        monkeypatch.setattr("os.replace", full)
     else:
-        monkeypatch.setattr(est.estimators_[1], "save", full)
+        monkeypatch.setattr(est.estimators_[1], "_content", full)
     with pytest.raises(OSError, match="disk full"):
         est.save(saved)
     assert {f.name for f in saved.iterdir()} == names

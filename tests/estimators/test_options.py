@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import v1tlearn as v1
-from v1tlearn.estimators import _tensors
 from v1tlearn.training import InsufficientMemoryError
 from v1tlearn.trials import Trials
 
@@ -351,10 +350,10 @@ def test_compiling_without_a_compiler_is_refused(small, trials, monkeypatch):
 
 
 def test_full_memory_is_told_by_fit(small, trials, monkeypatch):
-    def fail(*args):
+    def fail(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB. GPU 0")
 
-    monkeypatch.setattr(_tensors, "to_device", fail)
+    monkeypatch.setattr(torch, "empty", fail)
     est = small()
     with pytest.raises(InsufficientMemoryError, match=r"mice \['A', 'B'\].*3.00 GiB.*stream_data"):
         est.fit(trials)

@@ -149,7 +149,11 @@ class Flat(v1.nn.Core):
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
-        ({"core": torch.nn.Identity}, TypeError, r"core gave a Identity: expected a v1tlearn\.nn\.C"),
+        (
+            {"core": torch.nn.Identity},
+            TypeError,
+            r"core gave a Identity: expected a v1tlearn\.nn\.C",
+        ),
         ({"core": lambda shape: None}, TypeError, "core gave a NoneType"),
         ({"core": NoShape}, TypeError, "NoShape sets no output_shape"),
         ({"core": Flat}, ValueError, r"output_shape of Flat is \(2, 3\)"),

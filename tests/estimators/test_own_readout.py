@@ -31,11 +31,7 @@ class Pooled(v1.nn.Readout):
             self.weights.clamp_(min=0)
 
 
-
-
-Small = partial(
-    v1.nn.Stacked2dCore, n_layers=1, hidden_channels=4, input_kernel=3, hidden_kernel=3
-)
+Small = partial(v1.nn.Stacked2dCore, n_layers=1, hidden_channels=4, input_kernel=3, hidden_kernel=3)
 
 
 def model(**options):

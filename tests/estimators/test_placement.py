@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import v1tlearn as v1
-from v1tlearn.estimators import _placement, _tensors
-from v1tlearn.estimators._moments import moments_in_blocks
-from v1tlearn.estimators._placement import DEVICE, MEMORY, RECORDINGS, n_bytes, place
-from v1tlearn.training.data import StreamedMouseData
+from v1tlearn.estimators import placement
+from v1tlearn.estimators.moments import moments_in_blocks
+from v1tlearn.estimators.mouse_data import bring, read_responses, with_responses
+from v1tlearn.estimators.placement import DEVICE, MEMORY, RECORDINGS, n_bytes, place
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -137,13 +137,13 @@ def test_data_in_host_memory_give_the_same_batches(fitted, trials):
     target = trials.responses
     for mouse in trials.mice:
         resident, memory, stored = (
-            _tensors.mouse_data(fitted, trials, mouse, target, where)
+            with_responses(fitted.fitted_, trials, mouse, target, CPU, where)
             for where in (DEVICE, MEMORY, RECORDINGS)
         )
         rows = torch.tensor([3, 0, 3, 11])
-        assert resident.recorded is None
+        assert not resident.sources
         for streamed in (memory, stored):
-            assert isinstance(streamed, StreamedMouseData)
+            assert set(streamed.sources) == {"images", "responses"}
             assert len(streamed) == len(resident)
             assert streamed.scale_trials == resident.scale_trials
             for mine, other in zip(resident.batch(rows), streamed.batch(rows), strict=True):
@@ -159,7 +159,7 @@ def test_streaming_to_a_gpu_changes_nothing(kept, small, trials, store, monkeypa
     params = {"device": "cuda", "deterministic": True, "precision": "float32"}
     resident = small(stream_data=False, **params).fit(trials)
     if kept == RECORDINGS:
-        monkeypatch.setattr(_placement, "free_memory", lambda device: 0)
+        monkeypatch.setattr(placement, "free_memory", lambda device: 0)
     streamed = small(stream_data=True, **params).fit(v1.Trials.open(store).sel(tier="train"))
     assert same_models(resident, streamed)
 
@@ -188,12 +188,12 @@ def test_where_recordings_are_kept(stream, device, free, where, trials, monkeypa
     """Free memory is given in multiples of what the recordings take."""
     needed = n_bytes(trials, trials.responses)
     sizes = {kind: x if x is None else x * needed for kind, x in free.items()}
-    monkeypatch.setattr(_placement, "free_memory", lambda device: sizes[device.type])
+    monkeypatch.setattr(placement, "free_memory", lambda device: sizes[device.type])
     assert place(stream, device, trials, trials.responses)[0] == where
 
 
 def test_bytes_are_those_of_the_tensors(fitted, trials):
-    data = _tensors.to_device(fitted, trials, trials.responses)
+    data = bring(fitted.fitted_, trials, trials.responses, CPU, stream=False, count_recording=False)
     expected = sum(d.images.nbytes + d.responses.nbytes for d in data.values())
     assert n_bytes(trials, trials.responses) == expected
 
@@ -211,7 +211,7 @@ def test_the_log_says_what_and_why(small, trials, caplog):
 @pytest.mark.parametrize(("stream", "loaded"), [(True, False), (False, True), ("auto", True)])
 def test_responses_stay_in_files_if_images_do(stream, loaded, small, store):
     lazy = v1.Trials.open(store)
-    target = _tensors.read_responses(small(stream_data=stream), lazy, lazy.responses)
+    target = read_responses(stream, CPU, lazy, lazy.responses)
     assert isinstance(target._sources["A"], np.ndarray) == loaded
     for mouse in lazy.mice:
         np.testing.assert_array_equal(target.get(mouse), lazy.responses.get(mouse))

@@ -6,7 +6,6 @@ import pickle
 import re
 import sys
 import textwrap
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -16,8 +15,6 @@ import torch
 from sklearn.base import clone
 
 import v1tlearn as v1
-from v1tlearn import nn
-from v1tlearn.estimators.base import EncodingRegressor
 from v1tlearn.inspection import receptive_fields
 
 PAGE = Path(__file__).parents[2] / "docs" / "your_own_core.rst"
@@ -61,7 +58,7 @@ def test_the_page_prints_what_it_shows(page):
 
 
 def test_it_learns(page, model, test):
-    untrained = page[0].EnergyRegressor(max_epochs=0, random_state=0).fit(page[0].train)
+    untrained = clone(model).set_params(max_epochs=0).fit(page[0].train)
     assert model.score(test) > untrained.score(test) + 0.03
     assert model.history_[-1]["loss"] < model.history_[0]["loss"]
 
@@ -70,14 +67,6 @@ def test_it_is_cloned_and_pickled(page, model, test):
     assert clone(model).get_params() == model.get_params()
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.predict(test).get("A"), model.predict(test).get("A"))
-
-
-def test_its_parameters_are_checked_like_others(page):
-    module, _ = page
-    with pytest.raises(TypeError, match=r"EnergyRegressor has no parameter 'pairs'.*n_pairs"):
-        module.EnergyRegressor(pairs=3)
-    with pytest.raises(ValueError, match="The 'kernel' parameter of EnergyRegressor must be"):
-        module.EnergyRegressor(kernel=0).fit(module.train)
 
 
 def test_it_is_transferred_combined_and_mapped(page, model, test):
@@ -100,63 +89,12 @@ def test_a_list_of_parts_saves_memory_as_the_page_says(page):
         def recomputed_parts(self):
             return [self.filters]
 
-    @dataclass(eq=False, repr=False, kw_only=True)
-    class FrugalRegressor(module.EnergyRegressor):
-        def _make_core(self, input_shape, n_behaviors, behavior_mode):
-            return Frugal(input_shape, self.n_pairs, self.kernel, self.core_l1)
-
     one = module.train.sel(mouse_id="A")
     fits = [
-        FrugalRegressor(max_epochs=1, random_state=0, checkpoint_activations=again).fit(one)
+        v1.EncodingRegressor(
+            Frugal, max_epochs=1, random_state=0, checkpoint_activations=again
+        ).fit(one)
         for again in (True, False)
     ]
     weights = [fit.module_.core.filters.weight for fit in fits]
     torch.testing.assert_close(*weights)
-
-
-# ------------------------------------------------------------------------ what a core may lack
-
-
-def regressor(core):
-    """A model of a core that is made of the shape of its input."""
-
-    @dataclass(eq=False, repr=False, kw_only=True)
-    class Own(EncodingRegressor):
-        def _make_core(self, input_shape, n_behaviors, behavior_mode):
-            return core(input_shape)
-
-    return Own(max_epochs=1, device="cpu")
-
-
-class Bare(torch.nn.Conv2d):
-    def __init__(self, input_shape):
-        super().__init__(input_shape[0], 2, 3)
-
-
-class Silent(nn.Core):
-    """A core that does not tell the shape of its maps."""
-
-
-class Flat(nn.Core):
-    """A core whose maps are said to be flat."""
-
-    output_shape = (2,)
-
-
-@pytest.mark.parametrize(
-    ("core", "error", "message"),
-    [
-        (Bare, TypeError, r"has a Bare as core: expected a v1tlearn\.nn\.Core"),
-        (lambda shape: None, TypeError, "has a NoneType as core: expected a v1tlearn"),
-        (Silent, TypeError, "Silent sets no output_shape"),
-        (Flat, ValueError, r"output_shape of Flat is \(2,\): expected the channels"),
-    ],
-)
-def test_cores_that_lack_something(core, error, message, page):
-    with pytest.raises(error, match=message):
-        regressor(core).fit(page[0].train)
-
-
-def test_an_estimator_without_a_core(page):
-    with pytest.raises(NotImplementedError, match=r"EncodingRegressor has no core.*_make_core"):
-        EncodingRegressor(max_epochs=1).fit(page[0].train)

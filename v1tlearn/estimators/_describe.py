@@ -10,7 +10,7 @@ import numpy as np
 
 from v1tlearn._guesses import did_you_mean, guess
 from v1tlearn.estimators._fitted import PUPIL, Fitted, Mouse, plain_labels, shift_columns
-from v1tlearn.estimators._moments import ResponseMoments, moments_in_blocks, response_blocks
+from v1tlearn.estimators.moments import ResponseMoments, moments_in_blocks, response_blocks
 from v1tlearn.preprocessing.statistics import trial_statistics
 from v1tlearn.trials import Responses, Trials
 

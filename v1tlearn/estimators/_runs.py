@@ -11,7 +11,7 @@ import torch
 from v1tlearn.estimators._describe import check_validation
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
-from v1tlearn.estimators._mouse_data import bring
+from v1tlearn.estimators.mouse_data import bring
 from v1tlearn.metrics.tensors import correlation
 from v1tlearn.nn import EncodingModel
 from v1tlearn.training import (

@@ -29,12 +29,10 @@ from v1tlearn.estimators._like_fit import (
     check_parameters,
     check_transfer,
 )
-from v1tlearn.estimators._mouse_data import read_responses
 from v1tlearn.estimators._parameters import (
     InputParameters,
     TrainingParameters,
 )
-from v1tlearn.estimators._predict import predict
 from v1tlearn.estimators._progress import log_start, progress, run_name, shown_log
 from v1tlearn.estimators._reading import Call, read_fit, warn_about_tiers
 from v1tlearn.estimators._runs import Part, Start, make_run
@@ -45,6 +43,8 @@ from v1tlearn.estimators.base import (
     TrialsEstimator,
     check_on_epoch,
 )
+from v1tlearn.estimators.mouse_data import read_responses
+from v1tlearn.estimators.predicting import predict
 from v1tlearn.estimators.prediction import PredictionMixin
 from v1tlearn.model_selection import split_by_image
 from v1tlearn.nn import EncodingModel

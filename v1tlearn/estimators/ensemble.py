@@ -28,12 +28,12 @@ from v1tlearn.estimators._checkpoints import Checkpoints, marked
 from v1tlearn.estimators._files import subclasses
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_held_out, check_transfer
-from v1tlearn.estimators._mixing import learn_weights, shared_head
 from v1tlearn.estimators._progress import shown_log
 from v1tlearn.estimators._reading import Call, read_fit, warn_about_tiers
 from v1tlearn.estimators._runs import Part
 from v1tlearn.estimators.base import OnEpoch, SavingMixin, TrialsEstimator
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
+from v1tlearn.estimators.mixing import learn_weights, shared_head
 from v1tlearn.estimators.prediction import PredictionMixin
 from v1tlearn.nn import EncodingModel
 from v1tlearn.training import draw_seed

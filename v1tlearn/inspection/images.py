@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from v1tlearn._models import last_step
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
-from v1tlearn.estimators._mouse_data import mouse_data
+from v1tlearn.estimators.mouse_data import mouse_data
 from v1tlearn.inspection._drawing import axes_for
 from v1tlearn.nn import EncodingModel
 from v1tlearn.trials import Trials

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from v1tlearn.estimators._fitted import Fitted
-from v1tlearn.estimators._moments import response_blocks
-from v1tlearn.estimators._placement import (
+from v1tlearn.estimators.moments import response_blocks
+from v1tlearn.estimators.placement import (
     DEVICE,
     MEMORY,
     RECORDINGS,
@@ -35,7 +35,7 @@ def read_responses(
     Parameters
     ----------
     stream : "auto" or bool
-        See `v1tlearn.estimators._placement.place`.
+        See `v1tlearn.estimators.placement.place`.
     device : torch.device
     trials : Trials
     target : Responses
@@ -93,7 +93,9 @@ def bring(
                 why,
             )
         return {
-            mouse: _with_responses(fitted, trials, mouse, target, device, where, count_recording)
+            mouse: with_responses(
+                fitted, trials, mouse, target, device, where, count_recording=count_recording
+            )
             for mouse in trials.mice
         }
 
@@ -124,15 +126,33 @@ def _common(
     return scaling | _columns(fitted, trials, mouse, device)
 
 
-def _with_responses(
+def with_responses(
     fitted: Fitted,
     trials: Trials,
     mouse: str,
     target: Responses,
     device: torch.device,
     where: str,
-    count_recording: bool,
+    *,
+    count_recording: bool = False,
 ) -> MouseData:
+    """Bring everything of one mouse to the device, or to where it is streamed from.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    trials : Trials
+    mouse : str
+    target : Responses
+        Of these trials.
+    device : torch.device
+    where : {"device", "memory", "recordings"}
+    count_recording : bool, default=False
+
+    Returns
+    -------
+    MouseData
+    """
     scale = fitted.mice[mouse].statistics["response_scale"]
     common = _common(fitted, trials, mouse, device)
     n = len(trials.rows(mouse)[0])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from v1tlearn.estimators._fitted import Fitted
-from v1tlearn.estimators._mouse_data import mouse_data
+from v1tlearn.estimators.mouse_data import mouse_data
 from v1tlearn.nn import EncodingModel
 from v1tlearn.training import MouseData, numerics, predict_mouse, resolve_precision
 from v1tlearn.training.devices import autocast
