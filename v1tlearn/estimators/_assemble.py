@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from v1tlearn.estimators._modules import make_model
-from v1tlearn.training import initial_rng, isolated_rng, new_state
+from v1tlearn.training import initial_rng, new_state, private_rng
 
 if TYPE_CHECKING:
     from v1tlearn.estimators.base import EncodingRegressor
@@ -47,7 +47,7 @@ def assemble(
     estimator.seed_ = seed
     estimator.parameters_ = estimator.get_params(deep=False)
     rng = initial_rng(seed)
-    with isolated_rng(rng, torch.device("cpu")):
+    with private_rng(rng):
         estimator.module_ = make_model(estimator)
     if weights is not None:
         estimator.module_.load_state_dict(weights)

@@ -1,4 +1,4 @@
-"""From the parameters and fitted attributes of an estimator to its modules and optimiser."""
+"""From the parameters and fitted attributes of an estimator to its modules and schedule."""
 
 from __future__ import annotations
 
@@ -169,60 +169,6 @@ def _bias(kind: str, statistics: dict[str, Any]) -> np.ndarray | None:
     if kind == "published_mean_over_std":
         return scaled
     return inverse_elu_plus_one(torch.as_tensor(scaled, dtype=torch.float32)).numpy()
-
-
-def make_optimizer(est: EncodingRegressor, model: EncodingModel) -> torch.optim.Optimizer:
-    """Build the optimiser: the core with its own learning rate, the rest with the other.
-
-    Parameters
-    ----------
-    est : EncodingRegressor
-    model : EncodingModel
-        On its device.
-
-    Returns
-    -------
-    torch.optim.Optimizer
-    """
-    if len(est.betas) != 2 or not all(0 <= beta < 1 for beta in est.betas):
-        raise ValueError(f"betas={est.betas!r}: expected two numbers from 0 to below 1.")
-    core = list(model.core.parameters())
-    in_core = {id(p) for p in core}
-    rest = [p for p in model.parameters() if id(p) not in in_core]
-    core = [p for p in core if p.requires_grad]
-    core_lr = est.lr if est.core_lr is None else est.core_lr
-    groups = [
-        {"params": core, "lr": core_lr, "parameter_lr": core_lr},
-        {"params": rest, "lr": est.lr, "parameter_lr": est.lr},
-    ]
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[est.optimizer]
-    options = {"lr": est.lr, "betas": tuple(est.betas), "weight_decay": est.weight_decay}
-    if next(model.parameters()).device.type in ("cpu", "cuda"):
-        options["fused"] = True
-    return kind(groups, **options)
-
-
-def update_groups(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Bring the parameters of an estimator into the saved state of its optimiser.
-
-    Parameters
-    ----------
-    saved : dict
-        State of an earlier run.
-    optimizer : torch.optim.Optimizer
-        As `make_optimizer` built it for the run to come.
-
-    Returns
-    -------
-    dict
-        The saved state; a learning rate that the schedule lowered stays unless the parameter was
-        changed since.
-    """
-    groups = []
-    for before, now in zip(saved["param_groups"], optimizer.param_groups, strict=True):
-        keep = {"params"} | ({"lr"} if before["parameter_lr"] == now["parameter_lr"] else set())
-        groups.append({k: before[k] if k in keep else v for k, v in now.items()})
-    return {**saved, "param_groups": groups}
 
 
 def make_schedule(est: EncodingRegressor) -> PlateauSchedule | RoundsSchedule | ConstantSchedule:

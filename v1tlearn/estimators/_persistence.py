@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from v1tlearn._paths import MODEL_FILE
 from v1tlearn.estimators._modules import make_model
-from v1tlearn.training import initial_rng, isolated_rng
+from v1tlearn.training import initial_rng, private_rng
 from v1tlearn.training.state import map_tensors
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def restore_module(estimator: EncodingRegressor) -> None:
     weights = estimator.__dict__.get("module_")
     if not isinstance(weights, dict):
         return
-    with isolated_rng(initial_rng(0), torch.device("cpu")):  # initial weights are not kept
+    with private_rng(initial_rng(0)):  # initial weights are not kept
         module = make_model(estimator)
     module.load_state_dict(weights)
     estimator.module_ = module.eval()

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from v1tlearn.training.capacity import free_memory
+from v1tlearn.training.memory import free_memory
 from v1tlearn.trials import Responses, Trials
 
 SHARE = 0.6  # of the free memory that recordings may take; the rest is for the model's work

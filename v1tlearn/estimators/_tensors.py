@@ -24,8 +24,7 @@ from v1tlearn.estimators._placement import (
 )
 from v1tlearn.preprocessing.statistics import trial_statistics
 from v1tlearn.training import MouseData, resolve_device
-from v1tlearn.training.data import StreamedMouseData
-from v1tlearn.training.streaming import HostArray
+from v1tlearn.training.sources import HostArray
 from v1tlearn.trials import Responses, Trials
 
 if TYPE_CHECKING:
@@ -377,28 +376,15 @@ def mouse_data(
     n = len(trials.rows(mouse)[0])
     common["scale_trials"] = trials.recorded_trials(mouse) if whole else n
     if where == RECORDINGS:
-        stored = StoredImages(trials, mouse), StoredResponses(target, mouse, scale)
-        return StreamedMouseData(
-            stored[0], responses=stored[1], complete=False, destination=device, **common
-        )
-    if where == MEMORY:
-        images = HostArray(_images(trials, mouse, host).numpy())
-        responses, complete = _responses(target, mouse, scale, host)
-        return StreamedMouseData(
-            images,
-            responses=HostArray(responses.numpy()),
-            complete=complete,
-            destination=device,
-            **common,
-        )
-    responses, complete = _responses(target, mouse, scale, device)
-    recorded = None if complete else ~responses.isnan()
-    return MouseData(
-        _images(trials, mouse, device),
-        responses=responses if complete else responses.nan_to_num_(),
-        recorded=recorded,
-        **common,
-    )
+        images, complete = StoredImages(trials, mouse), False
+        responses = StoredResponses(target, mouse, scale)
+    else:
+        kept = host if where == MEMORY else device
+        images = _images(trials, mouse, kept)
+        responses, complete = _responses(target, mouse, scale, kept)
+        if where == MEMORY:
+            images, responses = HostArray(images.numpy()), HostArray(responses.numpy())
+    return MouseData(images, responses=responses, complete=complete, device=device, **common)
 
 
 def _images(trials: Trials, mouse: str, device: torch.device) -> torch.Tensor:

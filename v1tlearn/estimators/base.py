@@ -23,7 +23,7 @@ from v1tlearn._instead import channels_last
 from v1tlearn.estimators import _encode, _inputs, _persistence, _tensors
 from v1tlearn.estimators._assemble import assemble
 from v1tlearn.estimators._calls import explained
-from v1tlearn.estimators._modules import make_optimizer, make_schedule, update_groups
+from v1tlearn.estimators._modules import make_schedule
 from v1tlearn.estimators._parameters import EncodingParameters
 from v1tlearn.estimators._prediction import PredictionMixin
 from v1tlearn.estimators._progress import log_start, progress, run_name, shown_log
@@ -33,12 +33,16 @@ from v1tlearn.model_selection import split_by_image
 from v1tlearn.training import (
     ConstantSchedule,
     MouseData,
+    PoissonObjective,
+    Run,
     TrainingSettings,
     draw_seed,
+    make_optimizer,
     resolve_device,
     resolve_precision,
     resolve_settings,
     train,
+    update_groups,
 )
 from v1tlearn.training.memory import remedies_named
 from v1tlearn.trials import Responses, Trials
@@ -392,31 +396,42 @@ class EncodingRegressor(
                 _tensors.check_validation(held_out[1])
                 validation = self._bring(*held_out)
             schedule = make_schedule(self) if validation is not None else ConstantSchedule()
-            optimizer = make_optimizer(self, self.module_)
-            settings = resolve_settings(self.module_, data, self._settings(max_epochs))
+            objective = PoissonObjective(
+                _mean_correlation, loss_scale=self.loss_scale, loss_epsilon=self.loss_epsilon
+            )
+            optimizer = make_optimizer(
+                self.module_,
+                self.optimizer,
+                lr=self.lr,
+                core_lr=self.core_lr,
+                betas=self.betas,
+                weight_decay=self.weight_decay,
+            )
+            settings = resolve_settings(self.module_, objective, data, self._settings(max_epochs))
         except Exception:
             self.__dict__ = found  # what cannot be fitted leaves an earlier fit as it was
             raise
         if self.state_["finished"] or held_out is None:
             # go on from the weights that predict, not from those of the last epoch
-            self.state_ |= {"model": self.state_["best"], "schedule": None, "finished": False}
+            self.state_ |= {"model": self.state_["best"], "schedule": None, "average": None}
+            self.state_["finished"] = False
         if self.state_["optimizer"] is not None:
             self.state_["optimizer"] = update_groups(self.state_["optimizer"], optimizer)
         name = run_name(type(self).__name__, self.seed_)
         log_start(name, self, data, validation, settings)
         with progress(name, max_epochs, self.verbose, on_epoch, self.state_) as report:
-            train(
+            run = Run(
                 self.module_,
-                data,
-                settings,
+                objective,
                 optimizer,
                 schedule,
+                data,
+                settings,
                 self.state_,
                 validation=validation,
-                score=_mean_correlation,
-                on_epoch=report,
                 name=name,
             )
+            train(run, report)
         return self
 
     def _bring(self, trials: Trials, target: Responses) -> dict[str, MouseData]:
@@ -428,11 +443,9 @@ class EncodingRegressor(
         return TrainingSettings(
             batch_size=self.batch_size,
             max_epochs=max_epochs,
-            loss_scale=self.loss_scale,
             joint=self.core_pass == "joint",
             precision=self.precision_,
             deterministic=self.deterministic,
-            loss_epsilon=self.loss_epsilon,
             compile=self.compile,
             micro_batch_size=self.micro_batch_size,
             checkpoint_activations=self.checkpoint_activations,
