@@ -6,6 +6,8 @@ from v1tlearn import nn
 from v1tlearn.training import (
     ConstantSchedule,
     MouseData,
+    PoissonObjective,
+    Run,
     TrainingSettings,
     initial_rng,
     new_state,
@@ -28,8 +30,8 @@ def make_data(seed=0, trials=TRIALS, device=CPU, dtype=torch.uint8):
             image_std=60.0,
             behaviors=torch.randn(n, 2, generator=generator).to(device),
             pupil=torch.randn(n, 2, generator=generator).to(device),
-            responses=torch.where(recorded, responses, 0).to(device),
-            recorded=recorded.to(device) if mouse == "A" else None,
+            responses=torch.where(recorded | (mouse != "A"), responses, torch.nan).to(device),
+            complete=mouse != "A",
             scale_trials=n,
         )
     return data
@@ -54,7 +56,7 @@ def mean_rate_score(predictions, responses, recorded):
     return -(predictions - responses).square().mean()
 
 
-def run(
+def make_run(
     max_epochs=3,
     *,
     schedule=None,
@@ -65,27 +67,33 @@ def run(
     score=mean_rate_score,
     optimizer=torch.optim.Adam,
     lr=0.02,
-    on_epoch=None,
+    average=None,
+    loss_scale="sqrt",
     **settings,
 ):
+    """A run of a small model, by default a new one from a state that is always the same."""
     model = make_model() if model is None else model
     state = new_state(initial_rng(1)) if state is None else state
     data = make_data() if data is None else data
     device = next(iter(data.values())).images.device
     schedule = ConstantSchedule() if schedule is None else schedule
     settings = TrainingSettings(**{"batch_size": 4, "max_epochs": max_epochs} | settings)
-    train(
+    return Run(
         model,
-        data,
-        settings,
+        PoissonObjective(score, loss_scale=loss_scale),
         optimizer(model.parameters(), lr=lr),
         schedule,
+        data,
+        settings,
         state,
         validation=make_data(9, device=device) if validation else None,
-        score=score if validation else None,
-        on_epoch=on_epoch,
+        average=average,
     )
-    return model, state
+
+
+def run(*args, on_epoch=None, **options):
+    made = make_run(*args, **options)
+    return made.model, train(made, on_epoch)
 
 
 def assert_same(one, other):

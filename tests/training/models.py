@@ -10,6 +10,8 @@ from v1tlearn import nn
 from v1tlearn.training import (
     ConstantSchedule,
     MouseData,
+    PoissonObjective,
+    Run,
     TrainingSettings,
     initial_rng,
     new_state,
@@ -97,8 +99,8 @@ def make_data(trials=(("A", 11), ("b.2", 7)), device="cpu"):
             image_std=60.0,
             behaviors=torch.randn(n, 2, generator=generator).to(device),
             pupil=torch.randn(n, 2, generator=generator).to(device),
-            responses=torch.where(recorded, responses, 0).to(device),
-            recorded=recorded.to(device) if mouse == "A" else None,
+            responses=torch.where(recorded | (mouse != "A"), responses, torch.nan).to(device),
+            complete=mouse != "A",
             scale_trials=n,
         )
     return data
@@ -109,8 +111,7 @@ def run(model, epochs=2, state=None, data=None, optimizer=torch.optim.SGD, lr=1e
     settings = TrainingSettings(**{"batch_size": 4, "max_epochs": epochs} | settings)
     data = data or make_data()
     made = optimizer(model.parameters(), lr=lr)
-    train(model, data, settings, made, ConstantSchedule(), state)
-    return state
+    return train(Run(model, PoissonObjective(), made, ConstantSchedule(), data, settings, state))
 
 
 def assert_same(one, other, **tolerance):

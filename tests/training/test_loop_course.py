@@ -8,30 +8,38 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.loop_runs import CPU, assert_same, make_data, make_model, mean_rate_score, run
+from tests.training.loop_runs import (
+    CPU,
+    assert_same,
+    make_data,
+    make_model,
+    make_run,
+    mean_rate_score,
+    run,
+)
 from v1tlearn import nn
 from v1tlearn.training import (
     ConstantSchedule,
     NonFiniteLossError,
     PlateauSchedule,
+    PoissonObjective,
     RoundsSchedule,
+    Run,
+    Schedule,
     TrainingSettings,
+    Verdict,
     initial_rng,
     isolated_rng,
     new_state,
     train,
 )
 from v1tlearn.training.data import epoch_batches
-from v1tlearn.training.schedule import Verdict
 
 # -------------------------------------------------------------------- course of the training
 
 
-class Script:
+class Script(Schedule):
     """A schedule with a given course, which notes what it is told."""
-
-    min_lr, scores_initial_weights, mean_over = 0.0, False, "mice"
-    ending = "the course is over"
 
     def __init__(self, *verdicts):
         self.verdicts, self.scores = list(verdicts), []
@@ -104,15 +112,11 @@ def test_learning_rates_follow_the_schedule_group_by_group():
     schedule.min_lr = 0.005
     optimizer = torch.optim.SGD(groups)
     state = new_state(initial_rng(0))
+    objective = PoissonObjective(mean_rate_score, loss_scale=1e-3)
+    settings, validation = TrainingSettings(4, 3), make_data(9)
+    data = make_data()
     train(
-        model,
-        make_data(),
-        TrainingSettings(4, 3, loss_scale=1e-3),
-        optimizer,
-        schedule,
-        state,
-        validation=make_data(9),
-        score=mean_rate_score,
+        Run(model, objective, optimizer, schedule, data, settings, state, validation=validation)
     )
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.005, 0.005])
     assert [r["lr"] for r in state["history"]] == pytest.approx([0.02, 0.005, 0.005])
@@ -163,9 +167,8 @@ def test_history_has_one_plain_record_per_epoch():
 
 
 @pytest.mark.parametrize("wanted", [{}, {"checkpoint_activations": True}, {"compile": True}])
-def test_the_model_may_be_copied_between_epochs(monkeypatch, wanted):
-    monkeypatch.setattr(torch, "compile", lambda function, **_: lambda *args: function(*args))
-    monkeypatch.setattr("v1tlearn.training.compilation.missing_compiler", lambda device: None)
+@pytest.mark.usefixtures("compiler")
+def test_the_model_may_be_copied_between_epochs(wanted):
     model, copies = make_model(), []
 
     def keep(record):
@@ -293,7 +296,6 @@ def test_the_step_is_told():
     data = spoil(make_data(trials={"A": 12, "b.2": 12}), "A", 5)
     with isolated_rng(initial_rng(1), CPU):
         batches = epoch_batches({"A": 12, "b.2": 12}, 4, CPU)
-    data["A"].recorded = None
     step = next(i for i, rows in enumerate(batches, 1) if 5 in rows["A"])
     with pytest.raises(
         NonFiniteLossError, match=f"mouse 'A' is not finite at step {step} of epoch 1"

@@ -1,39 +1,53 @@
 """Training of encoding models: tensors and mice in, trained module and its state out."""
 
+from v1tlearn.training.averaging import ExponentialAverage
 from v1tlearn.training.data import MouseData
 from v1tlearn.training.devices import autocast, numerics, resolve_device, resolve_precision
-from v1tlearn.training.loop import (
-    NonFiniteLossError,
-    evaluate,
-    predict_mouse,
-    resolve_settings,
-    train,
-)
 from v1tlearn.training.memory import InsufficientMemoryError
-from v1tlearn.training.rng import initial_rng, isolated_rng
-from v1tlearn.training.schedule import ConstantSchedule, PlateauSchedule, RoundsSchedule
+from v1tlearn.training.objectives import MouseLoss, Objective, PoissonObjective
+from v1tlearn.training.optimizers import make_optimizer, update_groups
+from v1tlearn.training.prediction import predict_mouse
+from v1tlearn.training.rng import initial_rng, isolated_rng, private_rng
+from v1tlearn.training.run import Run, resolve_settings, train
+from v1tlearn.training.schedule import (
+    ConstantSchedule,
+    PlateauSchedule,
+    RoundsSchedule,
+    Schedule,
+    Verdict,
+)
 from v1tlearn.training.seeds import draw_seed
 from v1tlearn.training.settings import TrainingSettings
 from v1tlearn.training.state import new_state
+from v1tlearn.training.steps import NonFiniteLossError
 
 __all__ = [
     "ConstantSchedule",
+    "ExponentialAverage",
     "InsufficientMemoryError",
     "MouseData",
+    "MouseLoss",
     "NonFiniteLossError",
+    "Objective",
     "PlateauSchedule",
+    "PoissonObjective",
     "RoundsSchedule",
+    "Run",
+    "Schedule",
     "TrainingSettings",
+    "Verdict",
     "autocast",
     "draw_seed",
-    "evaluate",
     "initial_rng",
     "isolated_rng",
+    "make_optimizer",
     "new_state",
     "numerics",
     "predict_mouse",
+    "private_rng",
     "resolve_device",
     "resolve_precision",
     "resolve_settings",
     "train",
+    "update_groups",
 ]

@@ -28,6 +28,7 @@ import importlib.util
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ from v1tlearn.training.stand_ins import StandIns
 
 logger = logging.getLogger("v1tlearn")
 
-_LEAST_STEPS = 5000
+LEAST_STEPS = 5000
 _COMPILER_MODULES = ("torch._dynamo", "torch._inductor", "triton")
 _COMPILERS = ("g++", "clang++", "c++", "cl")
 
@@ -62,7 +63,11 @@ def missing_compiler(device: torch.device) -> str | None:
 
 
 def resolve_compile(
-    setting: str | bool, core: nn.Module, device: torch.device, steps: int
+    setting: str | bool,
+    core: nn.Module,
+    device: torch.device,
+    steps: int,
+    missing: Callable[[torch.device], str | None] = missing_compiler,
 ) -> str | bool:
     """Decide whether to compile the core.
 
@@ -73,6 +78,8 @@ def resolve_compile(
     device : torch.device
     steps : int
         Training steps that the run has at most.
+    missing : callable, default=missing_compiler
+        Tells what compiling needs and does not find.
 
     Returns
     -------
@@ -84,17 +91,17 @@ def resolve_compile(
     ValueError
         If it was asked for, and there is no compiler.
     """
-    missing = missing_compiler(device)
-    if setting is True and missing is not None:
+    lacking = missing(device)
+    if setting is True and lacking is not None:
         raise ValueError(
-            f"compile=True needs {missing}, which was not found: install it, or set "
+            f"compile=True needs {lacking}, which was not found: install it, or set "
             "compile='auto' or False."
         )
     if isinstance(setting, bool):
         return setting
     trained = any(parameter.requires_grad for parameter in core.parameters())
-    pays = device.type == "cuda" and trained and steps >= _LEAST_STEPS
-    return "auto" if pays and missing is None else False
+    pays = device.type == "cuda" and trained and steps >= LEAST_STEPS
+    return "auto" if pays and lacking is None else False
 
 
 def compiled(core: nn.Module, wanted: str | bool) -> StandIns:

@@ -12,7 +12,7 @@ logger = logging.getLogger("v1tlearn")
 
 
 def log_verdict(
-    name: str, state: dict[str, Any], verdict: Verdict, lr: tuple[float, float]
+    name: str, state: dict[str, Any], verdict: Verdict, lr: tuple[float, float], score_name: str
 ) -> None:
     """Tell what a schedule changed after an epoch, if it did.
 
@@ -25,22 +25,25 @@ def log_verdict(
     verdict : Verdict
     lr : (float, float)
         Learning rate before and after.
+    score_name : str
+        The entry of the history by which epochs are judged.
     """
     changes = []
     if lr[1] != lr[0]:
         changes.append(f"learning rate {lr[0]:.3g} -> {lr[1]:.3g}")
     if verdict.restore:
-        changes.append(f"back to {best_in_words(state)}")
+        changes.append(f"back to {best_in_words(state, score_name)}")
     if changes:
         logger.info("%s: after epoch %d: %s", name, state["epoch"], "; ".join(changes))
 
 
-def best_in_words(state: dict[str, Any]) -> str:
+def best_in_words(state: dict[str, Any], score_name: str) -> str:
     """Say whose weights are the best so far.
 
     Parameters
     ----------
     state : dict
+    score_name : str
 
     Returns
     -------
@@ -50,8 +53,9 @@ def best_in_words(state: dict[str, Any]) -> str:
     epoch = state.get("best_epoch")
     if not epoch:  # None: of a model that was saved by an earlier version
         return "the weights it began with" if epoch is None else "the initial weights"
-    score = state["history"][epoch - 1].get("validation_correlation")
-    return f"epoch {epoch}" + ("" if score is None else f", validation correlation {score:.4f}")
+    score = state["history"][epoch - 1].get(score_name)
+    called = score_name.replace("_", " ")
+    return f"epoch {epoch}" + ("" if score is None else f", {called} {score:.4f}")
 
 
 def reason_of(error: BaseException, otherwise: str) -> tuple[str, str]:
@@ -76,11 +80,13 @@ def reason_of(error: BaseException, otherwise: str) -> tuple[str, str]:
         return "out of memory", "memory did not suffice"
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "interrupted"
+    if isinstance(error, GeneratorExit):
+        return "closed", "no more epochs were asked for"
     raised = f"{type(error).__name__} was raised"
     return otherwise, f"{raised} by on_epoch" if otherwise == "on_epoch" else raised
 
 
-def log_end(name: str, state: dict[str, Any], why: str, seconds: float) -> None:
+def log_end(name: str, state: dict[str, Any], why: str, seconds: float, score_name: str) -> None:
     """Tell that a training ended, why, and which weights were kept.
 
     Parameters
@@ -92,6 +98,7 @@ def log_end(name: str, state: dict[str, Any], why: str, seconds: float) -> None:
     why : str
     seconds : float
         Since the beginning.
+    score_name : str
     """
     logger.info(
         "%s: training ended after epoch %d, in %.1f s: %s; kept: %s",
@@ -99,5 +106,5 @@ def log_end(name: str, state: dict[str, Any], why: str, seconds: float) -> None:
         state["epoch"],
         seconds,
         why,
-        best_in_words(state),
+        best_in_words(state, score_name),
     )

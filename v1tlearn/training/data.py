@@ -1,4 +1,4 @@
-"""Trials of one mouse, on the device or streamed to it, and the batches cut from them."""
+"""Trials of one mouse, on the device or brought to it in time, and the batches cut from them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from v1tlearn.nn.model import MouseBatch
-from v1tlearn.training.streaming import Source, read_ahead, read_rows
+from v1tlearn.training.sources import Source, read_ahead, read_rows
 
 Rows = Tensor | slice
 Targets = tuple[Tensor, Tensor | None]
@@ -21,11 +21,14 @@ _CPU = torch.device("cpu")
 
 @dataclass
 class MouseData:
-    """Everything of one mouse that training or prediction reads, on one device.
+    """Everything of one mouse that training or prediction reads.
+
+    Images and responses are tensors on the device, or a `Source` elsewhere, from which
+    `step_batches` brings them to the device ahead of their step; batches are the same bit for bit.
 
     Attributes
     ----------
-    images : Tensor of shape (n_trials, channels, height, width)
+    images : Tensor or Source of shape (n_trials, channels, height, width)
         In their own dtype; made float and standardised batch by batch.
     image_mean, image_std : float
         In the units of the images.
@@ -35,53 +38,59 @@ class MouseData:
         Standardised pupil position.
     shifter_inputs : Tensor of shape (n_trials, k) or None
         What moves the stimulus, where that is more than the pupil.
-    responses : Tensor of shape (n_trials, n_neurons) or None
-        Scaled; 0 where not recorded.
-    recorded : Tensor of bool, shape (n_trials, n_neurons), or None
-        None where everything was recorded.
+    responses : Tensor or Source of shape (n_trials, n_neurons) or None
+        Scaled, float32; NaN where not recorded.
+    complete : bool
+        Whether everything was surely recorded.
     scale_trials : int
         Number of trials that the loss scale counts.
+    device : torch.device
+        Where batches and targets come out, and all else is: that of the images if they are a
+        tensor.
     """
 
-    images: Tensor
+    images: Tensor | Source
     image_mean: float = 0.0
     image_std: float = 1.0
     behaviors: Tensor | None = None
     pupil: Tensor | None = None
     shifter_inputs: Tensor | None = None
-    responses: Tensor | None = None
-    recorded: Tensor | None = None
+    responses: Tensor | Source | None = None
+    complete: bool = True
     scale_trials: int = 0
+    device: torch.device = _CPU
+
+    def __post_init__(self) -> None:
+        if isinstance(self.images, Tensor):
+            self.device = self.images.device
 
     def __len__(self) -> int:
         return len(self.images)
 
     @property
-    def device(self) -> torch.device:
-        """Where batches and targets come out."""
-        return self.images.device
+    def sources(self) -> dict[str, Source]:
+        """What is not on the device, by name."""
+        given = {"images": self.images, "responses": self.responses}
+        return {k: v for k, v in given.items() if v is not None and not isinstance(v, Tensor)}
 
-    def batch(self, rows: Rows) -> MouseBatch:
+    def batch(self, rows: Rows, images: Tensor | None = None) -> MouseBatch:
         """Cut out trials as float inputs of the model.
 
         Parameters
         ----------
         rows : Tensor of int, or slice
+        images : Tensor, optional
+            Those of these trials where they were read already, on the device; changed in place
+            where they are float32. Otherwise they are read, and waited for.
 
         Returns
         -------
         MouseBatch
         """
-        return self._inputs(_cut(self.images, rows), rows, own=not isinstance(rows, slice))
-
-    def targets(self, rows: Rows) -> Targets:
-        """Cut out responses and the mask of those that were recorded."""
-        recorded = None if self.recorded is None else _cut(self.recorded, rows)
-        return _cut(self.responses, rows), recorded
-
-    def _inputs(self, images: Tensor, rows: Rows, *, own: bool) -> MouseBatch:
-        """Standardise images that were cut out, in place if they are a copy, and add the rest."""
-        own = own or images.dtype != torch.float32
+        if images is None:
+            images = self._rows(self.images, rows)
+        kept = isinstance(self.images, Tensor) and isinstance(rows, slice)  # and no copy
+        own = not kept or images.dtype != torch.float32
         images = images.to(torch.float32)
         if (self.image_mean, self.image_std) != (0.0, 1.0):
             images = images.sub_(self.image_mean) if own else images - self.image_mean
@@ -89,85 +98,33 @@ class MouseData:
         others = (self.behaviors, self.pupil, self.shifter_inputs)
         return MouseBatch(images, *(None if x is None else _cut(x, rows) for x in others))
 
-
-@dataclass
-class StreamedMouseData(MouseData):
-    """Everything of one mouse, its images and responses in host memory or in files.
-
-    Batches are those that `MouseData` cuts, bit for bit; `step_batches` brings them to the device
-    ahead of their step.
-
-    Attributes
-    ----------
-    images : Source of shape (n_trials, channels, height, width)
-        In their own dtype.
-    responses : Source of shape (n_trials, n_neurons) or None
-        Scaled, float32; NaN where not recorded.
-    complete : bool
-        Whether everything was surely recorded.
-    destination : torch.device
-        Where batches come out, and where all else is.
-    """
-
-    images: Source
-    responses: Source | None = None
-    complete: bool = False
-    destination: torch.device = _CPU
-
-    @property
-    def device(self) -> torch.device:
-        """Where batches and targets come out."""
-        return self.destination
-
-    @property
-    def sources(self) -> dict[str, Source]:
-        """What is not on the device, by name."""
-        given = {"images": self.images, "responses": self.responses}
-        return {name: source for name, source in given.items() if source is not None}
-
-    def batch(self, rows: Rows) -> MouseBatch:
-        """Read trials, wait for them, and make float inputs of the model.
+    def targets(self, rows: Rows, responses: Tensor | None = None) -> Targets:
+        """Cut out responses, 0 where not recorded, and the mask of those that were.
 
         Parameters
         ----------
         rows : Tensor of int, or slice
+        responses : Tensor, optional
+            Those of these trials where they were read already, on the device.
 
         Returns
         -------
-        MouseBatch
+        responses : Tensor of shape (n, n_neurons)
+        recorded : Tensor of bool of this shape, or None
+            None where everything was.
         """
-        return self.arrived_batch(read_rows(self.images, self._host(rows), self.device), rows)
-
-    def targets(self, rows: Rows) -> Targets:
-        """Read responses, wait for them, and tell which were recorded."""
-        return self.arrived_targets(read_rows(self.responses, self._host(rows), self.device))
-
-    def arrived_batch(self, images: Tensor, rows: Rows) -> MouseBatch:
-        """Make inputs of the model from images that were read.
-
-        Parameters
-        ----------
-        images : Tensor of shape (n, channels, height, width)
-            On the device, in their own dtype; changed in place where they are float32.
-        rows : Tensor of int, or slice
-            The trials they are of.
-
-        Returns
-        -------
-        MouseBatch
-        """
-        return self._inputs(images, rows, own=True)
-
-    def arrived_targets(self, responses: Tensor) -> Targets:
-        """Tell which of the responses that were read were recorded, and make the others 0."""
+        if responses is None:
+            responses = self._rows(self.responses, rows)
         if self.complete:
             return responses, None
         recorded = ~responses.isnan()
-        return responses.nan_to_num_(), recorded
+        return torch.where(recorded, responses, 0), recorded
 
-    def _host(self, rows: Rows) -> np.ndarray:
-        """Row numbers for the sources."""
-        return np.arange(len(self))[rows] if isinstance(rows, slice) else rows.cpu().numpy()
+    def _rows(self, values: Tensor | Source, rows: Rows) -> Tensor:
+        if isinstance(values, Tensor):
+            return _cut(values, rows)
+        host = np.arange(len(self))[rows] if isinstance(rows, slice) else rows.cpu().numpy()
+        return read_rows(values, host, self.device)
 
 
 def _cut(values: Tensor, rows: Rows) -> Tensor:
@@ -212,8 +169,8 @@ def step_batches(
 ) -> Iterator[tuple[dict[str, MouseBatch], dict[str, Targets]]]:
     """Cut the batches of training steps, one after the other.
 
-    Where data are streamed, those of the next steps are read meanwhile, by a thread that ends
-    with the iterator: close it (`contextlib.closing`) if the loop over it may end early.
+    What is not on the device is read for the next steps meanwhile, by a thread that ends with the
+    iterator: close it (`contextlib.closing`) if the loop over it may end early.
 
     Parameters
     ----------
@@ -229,30 +186,25 @@ def step_batches(
         Responses, and the mask of those that were recorded or None, on the device.
     """
     steps = list(steps)
-    streamed = {m: trials for m, trials in data.items() if isinstance(trials, StreamedMouseData)}
-    with closing(_arriving(streamed, steps)) as arriving:
+    with closing(_arriving(data, steps)) as arriving:
         for rows, arrived in zip(steps, arriving, strict=True):
             inputs, targets = {}, {}
-            for mouse, trials in data.items():
-                if mouse not in rows:
-                    continue
-                if mouse in streamed:
-                    inputs[mouse] = trials.arrived_batch(arrived[mouse, "images"], rows[mouse])
-                    targets[mouse] = trials.arrived_targets(arrived[mouse, "responses"])
-                else:
-                    inputs[mouse] = trials.batch(rows[mouse])
-                    targets[mouse] = trials.targets(rows[mouse])
+            for mouse in (m for m in data if m in rows):
+                inputs[mouse] = data[mouse].batch(rows[mouse], arrived.get((mouse, "images")))
+                responses = arrived.get((mouse, "responses"))
+                targets[mouse] = data[mouse].targets(rows[mouse], responses)
             yield inputs, targets
 
 
 def _arriving(
-    streamed: Mapping[str, StreamedMouseData], steps: Sequence[Mapping[str, Rows]]
+    data: Mapping[str, MouseData], steps: Sequence[Mapping[str, Rows]]
 ) -> Iterator[dict[tuple[str, str], Tensor]]:
     """What is read for each step, by mouse and name."""
-    if not streamed:
+    sources = {(m, name): s for m, trials in data.items() for name, s in trials.sources.items()}
+    if not sources:
         yield from ({} for _ in steps)
         return
-    sources = {(m, name): s for m, trials in streamed.items() for name, s in trials.sources.items()}
+    streamed = {m: data[m] for m, _ in sources}
     rows = _on_host(streamed, steps)
     wanted = [{key: step[key[0]] for key in sources if key[0] in step} for step in rows]
     device = next(iter(streamed.values())).device
@@ -261,7 +213,7 @@ def _arriving(
 
 
 def _on_host(
-    streamed: Mapping[str, StreamedMouseData], steps: Sequence[Mapping[str, Rows]]
+    streamed: Mapping[str, MouseData], steps: Sequence[Mapping[str, Rows]]
 ) -> list[dict[str, np.ndarray]]:
     """Row numbers of all steps, fetched from the device at once."""
     drawn = [

@@ -1,16 +1,26 @@
-"""Random numbers of a training run, kept apart from torch's global generators."""
+"""Random numbers of a run, kept apart from torch's global generators.
+
+Training draws from torch's default generators, which it borrows (`isolated_rng`); building a model
+draws from a generator of its own (`private_rng`), and waits for nobody. On a CPU the numbers are
+the same.
+"""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
-# Runs in several threads take turns: they all draw from torch's one default generator.
+# Runs in several threads take turns, epoch by epoch: they all draw from torch's one default
+# generator, and set its one set of switches.
 _TURN = threading.RLock()
+
+_CPU = torch.device("cpu")
 
 
 def initial_rng(seed: int) -> dict[str, Any]:
@@ -60,6 +70,73 @@ def isolated_rng(rng: dict[str, Any], device: torch.device) -> Iterator[None]:
             if device_before is not None:
                 rng["device"] = _device_state(module, device)
                 _set_device_state(module, device, device_before)
+
+
+@contextmanager
+def private_rng(rng: dict[str, Any]) -> Iterator[None]:
+    """Draw what is drawn on the CPU from a generator of the run's own.
+
+    The numbers are those of `isolated_rng`, but torch's default generator is neither used nor
+    waited for, and only this thread is concerned. On other devices all is as without.
+
+    Parameters
+    ----------
+    rng : dict
+        From `initial_rng`; ``cpu`` holds the generator's state after the block.
+    """
+    generator = torch.Generator().manual_seed(rng["seed"])
+    if rng["cpu"] is not None:
+        generator.set_state(rng["cpu"])
+    try:
+        with _Private(generator):
+            yield
+    finally:
+        rng["cpu"] = generator.get_state()
+
+
+class _Private(TorchDispatchMode):
+    """Hands a generator to every operation on a CPU that draws."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags or not _on_cpu(args, kwargs):
+            return func(*args, **kwargs)
+        if kwargs.get("generator") is not None:  # the caller has one of their own
+            return func(*args, **kwargs)
+        if (taking := _taking_generator(func)) is not None:
+            return taking(*args, **kwargs | {"generator": self.generator})
+        # dropout and its like know the default generator alone, which is borrowed
+        rng = initial_rng(0) | {"cpu": self.generator.get_state()}
+        try:
+            with isolated_rng(rng, _CPU):
+                return func(*args, **kwargs)
+        finally:
+            self.generator.set_state(rng["cpu"])
+
+
+@cache
+def _taking_generator(func: Any) -> Any:
+    """Find the form of an operation that takes a generator and is the same otherwise."""
+
+    def arguments(form: Any) -> list[str]:
+        return [argument.name for argument in form._schema.arguments]
+
+    wanted = sorted({*arguments(func), "generator"})
+    forms = (getattr(func.overloadpacket, name) for name in func.overloadpacket.overloads())
+    same = (form for form in (func, *forms) if sorted(arguments(form)) == wanted)
+    return next(same, None)
+
+
+def _on_cpu(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    devices = [x.device for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor)]
+    devices.append(torch.device(kwargs.get("device") or "cpu"))
+    return all(device.type == "cpu" for device in devices)
 
 
 def _device_state(module: Any, device: torch.device) -> torch.Tensor:

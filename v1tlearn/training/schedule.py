@@ -31,14 +31,58 @@ class Verdict(NamedTuple):
     stop: bool = False
 
 
-class _Schedule:
-    """State handling that the schedules share."""
+class Schedule:
+    """What a run asks of a schedule, and the state handling that schedules share.
+
+    Attributes
+    ----------
+    min_lr : float
+        Learning rates are not lowered below.
+    scores_initial_weights : bool
+        Whether `start` is to be told the score ahead of the first epoch.
+    mean_over : {"mice", "neurons"}
+        How scores of several mice become one.
+    ending : str
+        What it says of itself when it ends the training.
+    """
 
     min_lr = 0.0
     scores_initial_weights = False
-    mean_over = "mice"  # how scores of several mice become one
-    ending = ""  # what it says of itself when it ends the training
+    mean_over = "mice"
+    ending = "the schedule is over"
     _state: tuple[str, ...] = ()
+
+    def start(self, score: float) -> None:
+        """Take notice of the score of the initial weights."""
+
+    def step(self, score: float | None) -> Verdict:
+        """Judge one epoch.
+
+        Parameters
+        ----------
+        score : float or None
+            Validation score; larger is better. None without validation trials.
+
+        Returns
+        -------
+        Verdict
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say how it judges.")
+
+    def step_factor(self, epochs: float) -> float:
+        """Factor on the learning rates for a single step, which verdicts do not add up to.
+
+        Parameters
+        ----------
+        epochs : float
+            Epochs since the beginning of the training, the share of the present one included.
+
+        Returns
+        -------
+        float
+            1 unless a schedule changes rates within epochs.
+        """
+        return 1.0
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while training, as plain numbers."""
@@ -51,7 +95,7 @@ class _Schedule:
                 setattr(self, name, value)
 
 
-class ConstantSchedule(_Schedule):
+class ConstantSchedule(Schedule):
     """Train at one learning rate; keep the best epoch, or the last where there are no scores."""
 
     _state = ("best",)
@@ -77,7 +121,7 @@ class ConstantSchedule(_Schedule):
         return Verdict(improved=True)
 
 
-class PlateauSchedule(_Schedule):
+class PlateauSchedule(Schedule):
     """Lower the learning rate where the score stops improving (Li et al. 2023, published code).
 
     After `patience` + 1 epochs in a row without a new best score, the best weights come back and
@@ -103,7 +147,7 @@ class PlateauSchedule(_Schedule):
     def ending(self) -> str:
         """What it says of itself when it ends the training."""
         return (
-            f"no better validation correlation in {self.patience + 1} epochs at each of "
+            f"no better validation score in {self.patience + 1} epochs at each of "
             f"{self.drops + 1} learning rates"
         )
 
@@ -131,7 +175,7 @@ class PlateauSchedule(_Schedule):
         return Verdict(restore=True, lr_factor=self.factor)
 
 
-class RoundsSchedule(_Schedule):
+class RoundsSchedule(Schedule):
     """Rounds of early stopping beside a plateau rule (Sensorium 2022, published code).
 
     A round ends after `patience` epochs in a row without improvement; the best weights come back

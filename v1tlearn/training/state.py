@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import nn
 
-Schedule = Any
-
 
 def new_state(rng: dict[str, Any]) -> dict[str, Any]:
     """State before the first epoch.
@@ -22,9 +20,10 @@ def new_state(rng: dict[str, Any]) -> dict[str, Any]:
     -------
     dict
         ``epoch`` (int), ``history`` (list of records), ``model``, ``best``, ``optimizer``,
-        ``schedule`` (None before training) and ``rng``. ``model`` holds the weights after the
-        last epoch, ``best`` those with the highest validation score, which are of ``best_epoch``,
-        0 before the first. ``stop_reason`` says why the last run ended.
+        ``schedule``, ``average`` (None before training, the last one also where weights are not
+        averaged) and ``rng``. ``model`` holds the weights after the last epoch, ``best`` those
+        with the highest validation score, which are of ``best_epoch``, 0 before the first.
+        ``stop_reason`` says why the last run ended, None while it goes on.
     """
     return {
         "epoch": 0,
@@ -34,6 +33,7 @@ def new_state(rng: dict[str, Any]) -> dict[str, Any]:
         "best_epoch": 0,
         "optimizer": None,
         "schedule": None,
+        "average": None,
         "finished": False,
         "stop_reason": None,
         "rng": rng,

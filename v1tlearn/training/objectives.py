@@ -1,0 +1,215 @@
+"""What is minimised and what is judged: the contract of an objective, and the Poisson one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from v1tlearn.nn.losses import FLOAT32_EPSILON, poisson_loss
+from v1tlearn.nn.model import EncodingModel, MouseBatch
+from v1tlearn.training.data import MouseData, Targets
+from v1tlearn.training.prediction import predict_known
+from v1tlearn.training.settings import TrainingSettings
+
+Score = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+Record = dict[str, float]
+
+
+class MouseLoss(NamedTuple):
+    """Loss of some trials of one mouse.
+
+    Attributes
+    ----------
+    minimised : Tensor
+        Scalar, scaled as it enters the step.
+    summed : Tensor
+        Scalar, detached: what the history tells, over `count`.
+    count : int or Tensor
+        How many values it is the sum over.
+    """
+
+    minimised: Tensor
+    summed: Tensor
+    count: int | Tensor
+
+
+class Objective(Protocol):
+    """What a run asks of an objective; nothing in it may wait for the device.
+
+    Attributes
+    ----------
+    score_name : str
+        The entry of what `score` returns by which epochs are judged.
+    in_parts : bool
+        Whether the loss of a batch is the sum of those of its parts, so that parts may be trained
+        on one after the other where memory is short.
+    """
+
+    score_name: str
+    in_parts: bool
+
+    def loss(
+        self,
+        model: EncodingModel,
+        inputs: Mapping[str, MouseBatch],
+        targets: Mapping[str, Targets],
+        data: Mapping[str, MouseData],
+        sizes: Mapping[str, int],
+    ) -> dict[str, MouseLoss]:
+        """Compute the loss of each mouse of `inputs`, which may be a part of its batch.
+
+        Parameters
+        ----------
+        model : EncodingModel
+            In training mode; the number format of the run is in force.
+        inputs : dict of str to MouseBatch
+        targets : dict of str to (Tensor, Tensor or None)
+            Responses, 0 where not recorded, and which were recorded.
+        data : dict of str to MouseData
+            What the trials are of.
+        sizes : dict of str to int
+            Trials of each mouse in the whole batch.
+
+        Returns
+        -------
+        dict of str to MouseLoss
+        """
+
+    def penalty(self, model: EncodingModel, mice: Iterable[str]) -> Tensor:
+        """Compute the costs that a batch of these mice bears once, however many its parts."""
+
+    def score(
+        self,
+        model: EncodingModel,
+        data: Mapping[str, MouseData],
+        settings: TrainingSettings,
+        mean_over: str = "mice",
+    ) -> Record:
+        """Judge a model by trials it was not trained on.
+
+        Parameters
+        ----------
+        model : EncodingModel
+        data : dict of str to MouseData
+        settings : TrainingSettings
+        mean_over : {"mice", "neurons"}, default="mice"
+            Whether mice count alike, or by their number of neurons.
+
+        Returns
+        -------
+        dict of str to float
+            For the history; the larger the entry `score_name`, the better.
+        """
+
+
+class PoissonObjective:
+    """Poisson loss of rates, penalties of core and readouts, and a score of each mouse.
+
+    Parameters
+    ----------
+    score : callable, optional
+        ``score(predictions, responses, recorded)`` of one mouse on the device, a scalar tensor.
+        Needed where there are validation trials.
+    loss_scale : {"sqrt", "sqrt_recording"} or float, default="sqrt"
+        Factor on the summed loss of a batch: square root of the mouse's number of trials over the
+        batch's, or a constant.
+    loss_epsilon : float, default=1.19e-7
+        Added to rates and responses in the loss.
+    """
+
+    score_name = "validation_correlation"
+    in_parts = True
+
+    def __init__(
+        self,
+        score: Score | None = None,
+        *,
+        loss_scale: str | float = "sqrt",
+        loss_epsilon: float = FLOAT32_EPSILON,
+    ) -> None:
+        self.score_of_mouse = score
+        self.loss_scale, self.loss_epsilon = loss_scale, loss_epsilon
+
+    def scale(self, trials: MouseData, n: int) -> float:
+        """Loss scale of a batch of `n` trials."""
+        if isinstance(self.loss_scale, str):
+            return (trials.scale_trials / n) ** 0.5
+        return float(self.loss_scale)
+
+    def loss(
+        self,
+        model: EncodingModel,
+        inputs: Mapping[str, MouseBatch],
+        targets: Mapping[str, Targets],
+        data: Mapping[str, MouseData],
+        sizes: Mapping[str, int],
+    ) -> dict[str, MouseLoss]:
+        """Compute the scaled Poisson loss of each mouse, its sum, and the responses recorded.
+
+        Parameters
+        ----------
+        model : EncodingModel
+        inputs : dict of str to MouseBatch
+        targets : dict of str to (Tensor, Tensor or None)
+        data : dict of str to MouseData
+        sizes : dict of str to int
+
+        Returns
+        -------
+        dict of str to MouseLoss
+        """
+        losses = {}
+        for mouse, rates in model(inputs).items():
+            target, recorded = targets[mouse]
+            with torch.autocast(rates.device.type, enabled=False):
+                loss = poisson_loss(rates.float(), target, recorded, self.loss_epsilon)
+            count = target.numel() if recorded is None else recorded.sum()
+            scaled = self.scale(data[mouse], sizes[mouse]) * loss
+            losses[mouse] = MouseLoss(scaled, loss.detach(), count)
+        return losses
+
+    def penalty(self, model: EncodingModel, mice: Iterable[str]) -> Tensor:
+        """Penalty of the core and of the readouts of these mice."""
+        return model.core_penalty() + sum(model.readout_penalty(mouse) for mouse in mice)
+
+    @torch.inference_mode()
+    def score(
+        self,
+        model: EncodingModel,
+        data: Mapping[str, MouseData],
+        settings: TrainingSettings,
+        mean_over: str = "mice",
+    ) -> Record:
+        """Validation loss and score of all mice, in evaluation mode.
+
+        Parameters
+        ----------
+        model : EncodingModel
+        data : dict of str to MouseData
+        settings : TrainingSettings
+        mean_over : {"mice", "neurons"}, default="mice"
+
+        Returns
+        -------
+        dict
+            ``validation_loss``, mean over responses, and ``validation_correlation``, mean over
+            mice or neurons.
+        """
+        model.eval()
+        losses, count, scores, weights = [], 0, [], []
+        size = settings.prediction_batch_size or settings.batch_size
+        for mouse, trials in data.items():
+            predictions, target, recorded = predict_known(
+                model, mouse, trials, size, settings.precision
+            )
+            losses.append(poisson_loss(predictions, target, recorded, self.loss_epsilon))
+            count = count + (target.numel() if recorded is None else recorded.sum())
+            weights.append(target.shape[1] if mean_over == "neurons" else 1)
+            score = self.score_of_mouse(predictions, target, recorded)
+            scores.append(weights[-1] * score.to(predictions.dtype))
+        mean_loss = torch.stack(losses).sum() / count
+        loss, mean = torch.stack([mean_loss, torch.stack(scores).sum() / sum(weights)]).tolist()
+        return {"validation_loss": loss, self.score_name: mean}

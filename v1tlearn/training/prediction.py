@@ -1,0 +1,83 @@
+"""Responses of one mouse to all its trials, batch by batch."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import torch
+from torch import Tensor
+
+from v1tlearn.nn.model import EncodingModel
+from v1tlearn.training.data import MouseData, step_batches
+from v1tlearn.training.devices import autocast
+
+
+def predict_known(
+    model: EncodingModel, mouse: str, trials: MouseData, batch_size: int, precision: str
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Predict trials whose responses are known; each is read once, and ahead.
+
+    Parameters
+    ----------
+    model : EncodingModel
+        In evaluation mode.
+    mouse : str
+    trials : MouseData
+    batch_size : int
+    precision : {"float32", "tf32", "bfloat16"}
+
+    Returns
+    -------
+    predictions, responses : Tensor of shape (n_trials, n_neurons)
+        In the units of training.
+    recorded : Tensor of bool of this shape, or None
+        None where everything was recorded.
+    """
+    rows = [{mouse: slice(i, i + batch_size)} for i in range(0, len(trials), batch_size)]
+    parts = []
+    with (
+        closing(step_batches({mouse: trials}, rows)) as batches,
+        autocast(precision, trials.device),
+    ):
+        for inputs, targets in batches:
+            parts.append((model(inputs)[mouse].float(), *targets[mouse]))
+    predictions, target, recorded = zip(*parts, strict=True)
+    whole = None if recorded[0] is None else torch.cat(recorded)
+    return torch.cat(predictions), torch.cat(target), whole
+
+
+@torch.inference_mode()
+def predict_mouse(
+    model: EncodingModel,
+    mouse: str,
+    trials: MouseData,
+    batch_size: int,
+    precision: str,
+    *,
+    activate: bool = True,
+) -> Tensor:
+    """Predict all trials of one mouse, batch by batch.
+
+    Parameters
+    ----------
+    model : EncodingModel
+        In evaluation mode.
+    mouse : str
+    trials : MouseData
+    batch_size : int
+    precision : {"float32", "tf32", "bfloat16"}
+    activate : bool, default=True
+        Apply the output non-linearity.
+
+    Returns
+    -------
+    Tensor of shape (n_trials, n_neurons)
+        Standardised responses, or what they are ahead of the non-linearity; float32.
+    """
+    shape = len(trials), model.readout(mouse).n_neurons
+    out = torch.empty(shape, dtype=torch.float32, device=trials.device)
+    with autocast(precision, trials.device):
+        for start in range(0, len(trials), batch_size):
+            rows = slice(start, start + batch_size)
+            out[rows] = model({mouse: trials.batch(rows)}, activate=activate)[mouse]
+    return out

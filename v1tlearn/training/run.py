@@ -1,0 +1,404 @@
+"""A training run: one batch of every mouse per step, one host synchronisation per epoch.
+
+`Run.epochs` is the loop, and reads top to bottom. What happens within a step is in `steps`, what is
+minimised in `objectives`, when rates drop and the training ends in `schedule`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.nn.utils import parameters_to_vector
+
+from v1tlearn.nn.model import EncodingModel
+from v1tlearn.training import course, memory
+from v1tlearn.training.averaging import ExponentialAverage
+from v1tlearn.training.compilation import compiled, resolve_compile
+from v1tlearn.training.data import MouseData, epoch_batches, step_batches
+from v1tlearn.training.devices import numerics
+from v1tlearn.training.objectives import Objective, Record
+from v1tlearn.training.rng import initial_rng, isolated_rng
+from v1tlearn.training.schedule import Schedule, Verdict
+from v1tlearn.training.seeds import draw_seed
+from v1tlearn.training.settings import TrainingSettings
+from v1tlearn.training.state import copy_weights, new_state
+from v1tlearn.training.steps import NonFiniteLossError, backward, first_not_finite
+
+
+class Run:
+    """A training of a model, from its state on, epoch by epoch.
+
+    Parameters
+    ----------
+    model : EncodingModel
+        On its device.
+    objective : Objective
+    optimizer : Optimizer or sequence of Optimizer
+        Over the parameters of `model`. Several take their steps one after the other.
+    schedule : Schedule
+    data : dict of str to MouseData
+        Training trials per mouse, on the model's device.
+    settings : TrainingSettings
+    state : dict, optional
+        From `new_state`, or that of an earlier run, which goes on; changed in place. By default
+        a new one, with a seed of the operating system.
+    validation : dict of str to MouseData, optional
+    average : object, optional
+        Averages weights, see `v1tlearn.training.averaging`; an `ExponentialAverage` by default
+        where the settings have an ``ema_decay``.
+    name : str, default="model"
+        What the log calls the model.
+
+    Examples
+    --------
+    ::
+
+        run = Run(model, PoissonObjective(score), optimizer, schedule, data, settings)
+        for record in run.epochs():
+            torch.save(run.state_dict(), "state.pt")
+    """
+
+    def __init__(
+        self,
+        model: EncodingModel,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer | Sequence[torch.optim.Optimizer],
+        schedule: Schedule,
+        data: Mapping[str, MouseData],
+        settings: TrainingSettings,
+        state: dict[str, Any] | None = None,
+        *,
+        validation: Mapping[str, MouseData] | None = None,
+        average: Any = None,
+        name: str = "model",
+    ) -> None:
+        self.model, self.objective, self.schedule = model, objective, schedule
+        one = isinstance(optimizer, torch.optim.Optimizer)
+        self.optimizers = [optimizer] if one else list(optimizer)
+        self.data, self.validation, self.settings, self.name = data, validation, settings, name
+        self.state = new_state(initial_rng(draw_seed())) if state is None else state
+        if average is None and settings.ema_decay is not None:
+            average = ExponentialAverage(settings.ema_decay)
+        self.average = average
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything to go on exactly, whole whenever `epochs` is suspended.
+
+        Returns
+        -------
+        dict
+            See `v1tlearn.training.state.new_state`. It is the run's own, which changes with the
+            next epoch: copy, save or pickle what is to stay.
+        """
+        return self.state
+
+    def epochs(self) -> Iterator[Record]:
+        """Train until the schedule ends it or the epochs are used up.
+
+        Between two epochs the run has let go of torch's generators, of switches and of the
+        modules' forward passes, and its state is whole: whatever is done then with torch, with
+        other models or with copies of this one does not change what comes of it. Afterwards, and
+        where the iterator is closed before, the model holds the best weights so far, and the state
+        everything to go on.
+
+        Yields
+        ------
+        dict of str to float
+            The record of an epoch, as in the history.
+
+        Raises
+        ------
+        NonFiniteLossError
+            If a loss is NaN or infinite. Model and state are in order all the same.
+        InsufficientMemoryError
+            If memory does not suffice; model and state are in order here, too.
+        KeyboardInterrupt
+            As it came. Model and state are in order, and ``stop_reason`` is "interrupted".
+        ValueError
+            If a micro-batch size is given to a core with batch normalisation, or compilation is
+            asked for without a compiler.
+        """
+        start, state, max_epochs = time.perf_counter(), self.state, self.settings.max_epochs
+        with self._remedies():
+            self._resume()
+        reason, why, outside = "max_epochs", f"max_epochs={max_epochs} are over", False
+        try:
+            with self._engaged():
+                fast, frugal = self._prepare()
+            for number in range(1, max_epochs + 1):
+                with self._engaged(), fast, frugal:
+                    record, verdict = self._epoch()
+                    self._note()
+                if verdict.stop:
+                    reason, why = "schedule", self.schedule.ending
+                over = verdict.stop or number == max_epochs
+                state |= {"finished": verdict.stop, "stop_reason": reason if over else None}
+                outside = True
+                yield record
+                outside = False
+                if verdict.stop:
+                    break
+        except BaseException as error:
+            reason, why = course.reason_of(error, "on_epoch" if outside else "error")
+            if not outside:
+                with self._remedies():
+                    self._leave(error)
+            raise
+        finally:
+            for optimizer in self.optimizers:
+                optimizer.zero_grad(set_to_none=True)  # of a step that was interrupted
+            self.model.load_state_dict(state["best"])
+            self.model.eval()
+            state["stop_reason"] = reason
+            seconds = time.perf_counter() - start
+            course.log_end(self.name, state, why, seconds, self.objective.score_name)
+
+    # ---------------------------------------------------------------------------- before and after
+
+    def _resume(self) -> None:
+        state = self.state
+        state["stop_reason"] = None
+        if state["model"] is not None:
+            self.model.load_state_dict(state["model"])
+        if state["optimizer"] is not None:
+            saved = state["optimizer"]
+            saved = [saved] if isinstance(saved, dict) else saved
+            for optimizer, own in zip(self.optimizers, saved, strict=True):
+                optimizer.load_state_dict(own)
+        if state["schedule"] is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        if self.average is not None:
+            if state.get("average") is None:
+                self.average.restart(self.model.state_dict())
+            else:
+                self.average.load_state_dict(state["average"])
+        if state["epoch"] == 0:
+            state["best"] = copy_weights(self.model)
+
+    def _prepare(self) -> tuple[Any, Any]:
+        """Decide what is left to decide; the forward passes that stand in within epochs."""
+        model, schedule = self.model, self.schedule
+        self.settings = resolve_settings(model, self.objective, self.data, self.settings)
+        if self._device.type == "cpu":
+            memory.keep_freed_memory()
+        first = self.state["epoch"] == 0 and self.validation is not None
+        if first and schedule.scores_initial_weights:
+            schedule.start(self._score()[self.objective.score_name])
+        fast = compiled(model.core, self.settings.compile)
+        return fast, memory.checkpointed(model.core, self.settings.checkpoint_activations)
+
+    def _leave(self, error: BaseException) -> None:
+        """Bring the state in order after an epoch that did not come to its end."""
+        if isinstance(error, NonFiniteLossError | memory.InsufficientMemoryError):
+            self._go_back()
+            for optimizer in self.optimizers:
+                optimizer.state.clear()
+        self._note()
+
+    def _note(self) -> None:
+        """Bring the state up to date with what the run works on."""
+        saved = [optimizer.state_dict() for optimizer in self.optimizers]
+        self.state |= {
+            "model": copy_weights(self.model),
+            "optimizer": saved[0] if len(saved) == 1 else saved,
+            "schedule": self.schedule.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+        }
+
+    @contextmanager
+    def _engaged(self) -> Iterator[None]:
+        """Within, generators and switches of torch are the run's; no other run is within."""
+        settings, device = self.settings, self._device
+        with (
+            isolated_rng(self.state["rng"], device),
+            numerics(settings.precision, device, deterministic=settings.deterministic),
+            self._remedies(),
+        ):
+            yield
+
+    def _remedies(self) -> Any:
+        words = memory.step_in_words(self.model, self.objective, self.data, self.settings)
+        return memory.remedies_named(*words)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self.data.values())).device
+
+    # --------------------------------------------------------------------------------- one epoch
+
+    def _epoch(self) -> tuple[Record, Verdict]:
+        """Train one epoch, judge it, and do as the schedule says."""
+        start, state, schedule = time.perf_counter(), self.state, self.schedule
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        lr = groups[-1]["lr"]
+        record: Record = {"epoch": state["epoch"] + 1}
+        record |= self._train(groups)
+        with self._averaged():
+            if self.validation is not None:
+                record |= self._score()
+            verdict = schedule.step(record.get(self.objective.score_name))
+            state["epoch"] += 1
+            if verdict.improved:
+                state["best"], state["best_epoch"] = copy_weights(self.model), state["epoch"]
+        if verdict.restore:
+            self._go_back()
+        for group in groups:
+            group["lr"] = max(group["lr"] * verdict.lr_factor, min(schedule.min_lr, group["lr"]))
+        record |= {"lr": lr, "seconds": time.perf_counter() - start}
+        state["history"].append(record)
+        rates = (lr, groups[-1]["lr"])
+        course.log_verdict(self.name, state, verdict, rates, self.objective.score_name)
+        return record, verdict
+
+    def _train(self, groups: Sequence[dict[str, Any]]) -> Record:
+        """Take the steps of one epoch; their loss and penalty."""
+        model, data, settings, epoch = self.model, self.data, self.settings, self.state["epoch"]
+        model.train()
+        mice = list(data)
+        passes = [mice] if settings.joint else [[mouse] for mouse in mice]
+        lengths = {mouse: len(trials) for mouse, trials in data.items()}
+        losses, counts, penalties = [], [], []
+        steps = epoch_batches(lengths, settings.batch_size, self._device)
+        with _factors(groups) as set_factor, closing(step_batches(data, steps)) as batches:
+            for number, (inputs, targets) in enumerate(batches):
+                set_factor(self.schedule.step_factor(epoch + number / len(steps)))
+                step = [
+                    backward(
+                        model, self.objective, {m: inputs[m] for m in p}, targets, data, settings
+                    )
+                    for p in passes
+                ]
+                self._step()
+                losses.append(torch.cat([s[0] for s in step]))
+                counts.append(sum(s[1] for s in step))
+                penalties.append(sum(s[2] for s in step))
+        table = torch.stack(losses)
+        weights = parameters_to_vector(model.parameters()).detach()
+        # the only synchronisation of the epoch
+        total, count, penalty, finite = torch.stack(
+            [
+                table.sum(),
+                torch.as_tensor(sum(counts), dtype=table.dtype, device=table.device),
+                torch.stack(penalties).mean(),
+                table.isfinite().all() & weights.isfinite().all(),
+            ]
+        ).tolist()
+        if not finite:
+            step, column = first_not_finite(table)
+            raise NonFiniteLossError(mice[column], epoch + 1, step + 1)
+        return {"loss": total / max(count, 1.0), "penalty": penalty}
+
+    def _step(self) -> None:
+        """Move the weights, restore their constraints, and take them into the average."""
+        for optimizer in self.optimizers:
+            optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        for module in (self.model.core, *self.model.readouts):
+            module.project_()
+        if self.average is not None:
+            self.average.update(self.model)
+
+    def _score(self) -> Record:
+        over = self.schedule.mean_over
+        return self.objective.score(self.model, self.validation, self.settings, over)
+
+    def _go_back(self) -> None:
+        self.model.load_state_dict(self.state["best"])
+        if self.average is not None:
+            self.average.restart(self.state["best"])
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within, the model has the averaged weights, where there are any."""
+        if self.average is None:
+            yield
+            return
+        weights = copy_weights(self.model)
+        self.model.load_state_dict(self.average.weights())
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(weights)
+
+
+@contextmanager
+def _factors(groups: Sequence[dict[str, Any]]) -> Iterator[Callable[[float], None]]:
+    """Let learning rates be multiplied by a factor for single steps; then they are as before."""
+    rates = [group["lr"] for group in groups]
+
+    def set_factor(factor: float) -> None:
+        """Multiply what the learning rates were ahead of the epoch."""
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate * factor
+
+    try:
+        yield set_factor
+    finally:
+        set_factor(1.0)
+
+
+def train(run: Run, on_epoch: Callable[[Record], None] | None = None) -> dict[str, Any]:
+    """Train to the end.
+
+    Parameters
+    ----------
+    run : Run
+    on_epoch : callable, optional
+        Told the record of every epoch while the run is suspended. What it raises ends the run,
+        with the ``stop_reason`` "on_epoch" unless the error has one of its own.
+
+    Returns
+    -------
+    dict
+        The state of the run.
+    """
+    with closing(run.epochs()) as epochs:
+        for record in epochs:
+            if on_epoch is not None:
+                try:
+                    on_epoch(record)
+                except BaseException as error:
+                    epochs.throw(error)
+    return run.state_dict()
+
+
+def resolve_settings(
+    model: EncodingModel,
+    objective: Objective,
+    data: Mapping[str, MouseData],
+    settings: TrainingSettings,
+) -> TrainingSettings:
+    """Decide what "auto" means for this model, data and device.
+
+    Parameters
+    ----------
+    model : EncodingModel
+        On its device.
+    objective : Objective
+    data : dict of str to MouseData
+        Training trials per mouse.
+    settings : TrainingSettings
+
+    Returns
+    -------
+    TrainingSettings
+        With numbers and truth values in place of "auto".
+
+    Raises
+    ------
+    ValueError
+        If a micro-batch size was given that would change the result, or compilation is asked for
+        without a compiler.
+    """
+    device = next(iter(data.values())).device
+    steps = settings.max_epochs * max(-(-len(d) // settings.batch_size) for d in data.values())
+    settings = replace(
+        settings, compile=resolve_compile(settings.compile, model.core, device, steps)
+    )
+    return memory.plan(model, objective, data, settings)
