@@ -279,7 +279,7 @@ def test_files_that_hold_no_recordings_are_refused(tmp_path):
     for dataset, group, message in (
         (recording(), None, "the root of the DataTree holds variables"),
         (recording().drop_vars("stimuli"), "A", "mouse 'A': stimuli are missing"),
-        (xr.Dataset(attrs={"a": 1}), None, "hold no mouse"),
+        (xr.Dataset(attrs={"a": 1}), None, "there is no mouse"),
     ):
         path.unlink()
         dataset.to_netcdf(path, group=group, engine="netcdf4")
