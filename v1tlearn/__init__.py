@@ -19,7 +19,7 @@ from v1tlearn.estimators import (
     ViTRegressor,
     load,
 )
-from v1tlearn.interop import load_sensorium, load_v1t, save_v1t
+from v1tlearn.interop import load_sensorium, load_v1t
 from v1tlearn.metrics import score_table
 from v1tlearn.preprocessing import CenterCrop, Grayscale, ResizeStimuli, TrialStandardizer
 from v1tlearn.trials import Responses, Trials, concat
@@ -53,7 +53,6 @@ __all__ = [
     "preprocessing",
     "read_sensorium",
     "save_recordings",
-    "save_v1t",
     "score_table",
     "search",
     "validate_recordings",

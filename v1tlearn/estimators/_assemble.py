@@ -19,10 +19,9 @@ E = TypeVar("E", bound="EncodingRegressor")
 def assemble(
     estimator: E,
     description: Mapping[str, Any],
-    weights: Mapping[str, torch.Tensor] | None = None,
     seed: int = 0,
 ) -> E:
-    """Give an estimator its model, untrained or with given weights.
+    """Give an estimator its model, untrained.
 
     Parameters
     ----------
@@ -30,8 +29,6 @@ def assemble(
         Changed in place; what an earlier fit left is replaced.
     description : dict
         Fitted attributes by name, as `v1tlearn.estimators._tensors.describe` returns them.
-    weights : dict of str to Tensor, optional
-        State of the module; without it the initial weights that the seed gives.
     seed : int, default=0
         Of the initial weights and of the training to come.
 
@@ -49,8 +46,6 @@ def assemble(
     rng = initial_rng(seed)
     with isolated_rng(rng, torch.device("cpu")):
         estimator.module_ = make_model(estimator)
-    if weights is not None:
-        estimator.module_.load_state_dict(weights)
     estimator.module_.eval()
     estimator.state_ = new_state(rng)
     return estimator
