@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from v1tlearn.datasets._sensorium_write import write_sensorium
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
-from v1tlearn.datasets.sensorium import read_sensorium
+from v1tlearn.datasets.sensorium import read_sensorium, write_sensorium
 from v1tlearn.datasets.store import open_recordings, save_recordings
 
 
