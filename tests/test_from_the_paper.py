@@ -111,9 +111,9 @@ def test_presets_are_known():
 
 
 def test_scripts_are_there():
-    scripts = set(re.findall(r"python (\S+\.py)", PAGE))
-    assert len(scripts) == 3
-    assert all((ROOT / script).is_file() for script in scripts)
+    modules = set(re.findall(r"python -m (\S+?)[\s`]", PAGE))
+    assert len(modules) == 3
+    assert all((ROOT / f"{module.replace('.', '/')}.py").is_file() for module in modules)
 
 
 # ------------------------------------------------------------------------------------ what it calls
