@@ -21,6 +21,7 @@ import pytest
 import torch
 
 import v1tlearn as v1
+from tests.interop.published_runs import Published
 
 ROOT = Path(__file__).parents[1]
 KEYS = ("21067-10-18", "22846-10-16", "23343-5-17", "23656-14-22", "23964-4-22")
@@ -97,10 +98,9 @@ def views(names, n_mice=2):
 
 def run_of_published_code(path, mice):
     """A run directory of V1T with these mice."""
-    made = recordings(len(mice)).children.values()
-    named = {mouse: child.to_dataset() for mouse, child in zip(mice, made, strict=True)}
-    trials = v1.Trials(named).sel(tier="train")
-    v1.save_v1t(v1.V1TRegressor.from_preset("v1t2023").fit(trials), path)
+    sizes = {"output_shapes": {mouse: [3] for mouse in mice}, "input_shape": [1, 20, 36]}
+    args = Published.arguments(mouse_ids=mice, disable_grid_predictor=True, **sizes)
+    Published.write(Path(path), args, Published.arrays(args))
 
 
 def readme(names):

@@ -1,6 +1,6 @@
 """Models that predict the responses of visual cortex neurons, in several animals at once."""
 
-from v1tlearn import inspection, metrics, model_selection, nn, preprocessing, search
+from v1tlearn import inspection, interop, metrics, model_selection, nn, preprocessing, search
 from v1tlearn.datasets import (
     fetch_franke2022,
     fetch_sensorium2022,
@@ -20,6 +20,7 @@ from v1tlearn.estimators import (
     ViTRegressor,
     load,
 )
+from v1tlearn.interop import load_sensorium, load_v1t
 from v1tlearn.metrics import score_table
 from v1tlearn.preprocessing import CenterCrop, Grayscale, ResizeStimuli, TrialStandardizer
 from v1tlearn.trials import Responses, Trials, concat
@@ -55,7 +56,6 @@ __all__ = [
     "preprocessing",
     "read_sensorium",
     "save_recordings",
-    "save_v1t",
     "score_table",
     "search",
     "validate_recordings",

@@ -68,8 +68,8 @@ def trials_instead(value: Any) -> tuple[str, str] | None:
     return None
 
 
-def mappings_instead(value: Any) -> str:
-    """Say how labelled recordings are had of something else.
+def recordings_instead(value: Any) -> str:
+    """Say what came in place of labelled recordings, and how these are had of it.
 
     Parameters
     ----------
@@ -78,12 +78,27 @@ def mappings_instead(value: Any) -> str:
     Returns
     -------
     str
+        "a list came. ...".
     """
-    if _is_trials(value):
-        return "trials hold them as trials.recordings"
+    what = f"a {type(value).__name__} came"
     if isinstance(value, str | os.PathLike):
-        return f"open the path first: open_recordings({str(value)!r})"
-    return "wrap one dataset as {'mouse': dataset}"
+        found = what_lies_at(value)
+        opened = found.as_recordings()
+        return f"the path {str(value)!r} came: " + (
+            f"open it, {opened}" if opened else found.said()
+        )
+    if hasattr(type(value), "mouse_ids"):
+        return (
+            f"{type(value).__name__} came, which are views of recordings already: those are "
+            "trials.recordings, and several are joined by v1tlearn.concat([...])"
+        )
+    parts = value if isinstance(value, list | tuple) else []
+    if any(isinstance(part, xr.Dataset | xr.DataTree) for part in parts):
+        return (
+            f'{what} that holds them: name the mice, {{"A": dataset, "B": dataset}}, or join '
+            "recordings with v1tlearn.concat([...])"
+        )
+    return f"{what}. Plain arrays go through Trials.from_arrays"
 
 
 def path_of(name: str, value: Any, call: str) -> Path:

@@ -35,6 +35,12 @@ class Found(NamedTuple):
         opened = self.expression
         return opened if opened.startswith("Trials") else f"Trials({opened})"
 
+    def as_recordings(self) -> str | None:
+        """Write the expression that gives recordings."""
+        if not self.is_recordings or self.expression is None:
+            return None
+        return self.expression.replace("Trials.open", "v1tlearn.open_recordings")
+
 
 def what_lies_at(path: str | os.PathLike) -> Found:
     """Look at what a path leads to; nothing is opened beyond its first bytes.

@@ -8,7 +8,7 @@ import numpy as np
 import pooch
 import pytest
 
-from v1tlearn.datasets import fetch
+from v1tlearn.datasets import download
 from v1tlearn.datasets.fetch import fetch_franke2022, fetch_sensorium2022
 
 NAME = "static21067-10-18-GrayImageNet-94c6ff995dac583098847cfecd43e7b6.zip"
@@ -80,7 +80,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(fetch, "_RETRY_PAUSE_S", 0.0)
+    monkeypatch.setattr(download, "RETRY_PAUSE_S", 0.0)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = Server()
     yield server

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import v1tlearn as v1
 from v1tlearn.datasets.schema import (
     BEHAVIOR_NAMES,
     behavior_attrs,
@@ -174,19 +175,52 @@ def test_a_mouse_id_must_name_a_group_of_a_file(mouse):
 @pytest.mark.parametrize(
     ("recordings", "error", "message"),
     [
-        (recording(), TypeError, "got Dataset; wrap one dataset"),
-        ([recording()], TypeError, "got list"),
-        ({"A": recording().stimuli}, TypeError, "mouse 'A': expected an xarray.Dataset"),
-        ({1: recording()}, TypeError, r"must be strings, got 1 .*use str\(id\)"),
-        ({}, ValueError, "hold no mouse"),
-        (xr.DataTree(), ValueError, "hold no mouse"),
+        (recording(), ValueError, r'the Dataset holds variables .*give {"mouse": dataset}'),
+        ([recording()], TypeError, "a list came that holds them: name the mice"),
+        ({"A": recording().stimuli}, TypeError, "mouse 'A' is a DataArray: expected an xarray"),
+        ({1: recording(), "1": recording()}, ValueError, "duplicate mouse ids: '1'"),
+        ({}, ValueError, "there is no mouse"),
+        (xr.DataTree(), ValueError, "there is no mouse"),
         (xr.DataTree(recording()), ValueError, "the root of the DataTree holds variables"),
-        (xr.DataTree.from_dict({"A/B": recording()}), ValueError, "mouse 'A': has groups below"),
     ],
 )
 def test_anything_but_recordings_is_refused(recordings, error, message):
     with pytest.raises(error, match=message):
         recordings_to_dict(recordings)
+
+
+WITH_EYES = xr.DataTree.from_dict({"A": recording(), "A/eye": recording(), "B": recording()})
+TAKERS = {
+    "Trials": lambda recordings, path: v1.Trials(recordings),
+    "concat": lambda recordings, path: v1.concat([recordings]),
+    "validate_recordings": lambda recordings, path: v1.validate_recordings(recordings),
+    "save_recordings": v1.save_recordings,
+    "write_sensorium": v1.write_sensorium,
+}
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+@pytest.mark.parametrize(
+    ("nested", "message"),
+    [
+        (WITH_EYES, r"mouse 'A': has groups below it \(eye\)"),
+        (WITH_EYES["A"], r"mouse 'A': has groups below it \(eye\)"),
+        ({"M": WITH_EYES["A"]}, r"mouse 'M': has groups below it \(eye\)"),
+        (
+            xr.DataTree.from_dict({"day1/A": recording(), "day1/B": recording()}),
+            r"mouse 'day1': has groups below it \(A, B\)",
+        ),
+        (
+            xr.DataTree.from_dict({"/": recording().drop_dims("neuron"), "A": recording()}),
+            "the root of the DataTree holds variables .*stimuli",
+        ),
+    ],
+    ids=["tree", "child", "dict", "deeper", "root"],
+)
+def test_nested_groups_are_never_dropped(taker, nested, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        TAKERS[taker](nested, tmp_path / "r")
+    assert not list(tmp_path.iterdir())
 
 
 def test_default_names_exist_for_three_and_five_columns_only():

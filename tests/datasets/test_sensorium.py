@@ -17,9 +17,8 @@ from tests.datasets.sensorium_files import (
     save,
     write_by_hand,
 )
-from v1tlearn.datasets._sensorium_write import write_sensorium
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
-from v1tlearn.datasets.sensorium import read_sensorium
+from v1tlearn.datasets.sensorium import read_sensorium, trial_files, write_sensorium
 
 
 @pytest.mark.parametrize("form", ["folder", "zip of the folder", "zip of the content"])
@@ -132,12 +131,10 @@ def test_any_index_reads_the_same_as_numpy(mouse, tmp_path, zipped):
 
 
 def test_a_few_neurons_of_many_trials_are_read_in_blocks_and_threads(mouse, tmp_path, monkeypatch):
-    from v1tlearn.datasets import _trial_files
-
     responses = read_sensorium(pack(mouse, tmp_path / "m.zip"))["m"].responses
     whole = responses.values
-    monkeypatch.setattr(_trial_files, "_BLOCK_BYTES", 60)
-    monkeypatch.setattr(_trial_files, "_THREAD_BYTES", 4)
+    monkeypatch.setattr(trial_files, "BLOCK_BYTES", 60)
+    monkeypatch.setattr(trial_files, "THREAD_BYTES", 4)
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     np.testing.assert_array_equal(responses.values, whole)
     np.testing.assert_array_equal(responses[:, 2].values, whole[:, 2])

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from v1tlearn.datasets import _sensorium_cache
-from v1tlearn.datasets._sensorium_write import write_sensorium
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
-from v1tlearn.datasets.sensorium import read_sensorium
-from v1tlearn.datasets.store import open_recordings
+from v1tlearn.datasets.sensorium import cache as cache_module
+from v1tlearn.datasets.sensorium import read_sensorium, write_sensorium
+from v1tlearn.datasets.store import open_recordings, save_recordings
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,17 +69,10 @@ def stores(cache):
     return sorted(os.listdir(cache))
 
 
-def writes(monkeypatch):
-    """Return a list that grows whenever a store is written."""
-    written = []
-
-    def save(recordings, path, **kwargs):
-        written.append(path)
-        save_recordings(recordings, path, **kwargs)
-
-    save_recordings = _sensorium_cache.save_recordings
-    monkeypatch.setattr(_sensorium_cache, "save_recordings", save)
-    return written
+def states(cache):
+    """Which stores there are, each as it was written."""
+    found = {path.name: path.stat() for path in cache.iterdir()}
+    return {name: (state.st_ino, state.st_mtime_ns) for name, state in found.items()}
 
 
 @pytest.mark.parametrize(
@@ -96,10 +88,10 @@ def writes(monkeypatch):
     ids=["plain", "without behaviour, float", "expected responses", "withheld responses"],
 )
 @pytest.mark.parametrize("zipped", [False, True])
-def test_a_cached_recording_equals_the_source(tmp_path, cache, dataset, zipped, monkeypatch):
+def test_a_cached_recording_equals_the_source(tmp_path, cache, dataset, zipped):
     paths = write_sensorium({"A": dataset, "B": recording(seed=1)}, tmp_path / "in", zip=zipped)
-    written = writes(monkeypatch)
     plain = read_sensorium(paths)
+    found = []
     for _ in range(2):  # written, then opened
         cached = read_sensorium(paths, cache=cache)
         xr.testing.assert_identical(cached, plain)
@@ -113,7 +105,9 @@ def test_a_cached_recording_equals_the_source(tmp_path, cache, dataset, zipped, 
         copy = pickle.loads(pickle.dumps(cached))
         np.testing.assert_array_equal(copy["B"].stimuli[[4, 1]], plain["B"].stimuli[[4, 1]])
         cached.close()
-    assert len(written) == len(stores(cache)) == 2
+        found.append(states(cache))
+    assert len(found[0]) == 2
+    assert found[1] == found[0]
 
 
 def test_a_store_can_be_opened_by_itself(source, cache):
@@ -125,17 +119,17 @@ def test_a_store_can_be_opened_by_itself(source, cache):
         np.testing.assert_array_equal(node.responses, plain.responses)
 
 
-def test_trials_come_from_the_store_and_mice_may_be_renamed(source, cache, monkeypatch):
+def test_trials_come_from_the_store_and_mice_may_be_renamed(source, cache):
     expected = read_sensorium(source)["A"].to_dataset().load()
     read_sensorium(source, cache=cache)
-    written = writes(monkeypatch)
+    written = states(cache)
     cached = read_sensorium(source, names=["B"], cache=str(cache))
     if source.is_dir():
         shutil.rmtree(source)
     else:
         source.unlink()
     xr.testing.assert_identical(cached["B"].to_dataset().load(), expected)
-    assert written == []
+    assert states(cache) == written
 
 
 def test_without_cache_nothing_is_written(source):
@@ -184,18 +178,17 @@ def _settings(source):
 
 
 @pytest.mark.parametrize("change", [_touch, _grow, _other_content, _settings])
-def test_a_changed_source_is_read_anew_and_its_old_store_removed(
-    source, cache, change, monkeypatch
-):
+def test_a_changed_source_is_read_anew_and_its_old_store_removed(source, cache, change):
     read_sensorium(source, cache=cache).close()
     (before,) = stores(cache)
     change(source)
-    written = writes(monkeypatch)
+    found = []
     for _ in range(2):
         cached = read_sensorium(source, cache=cache)
         xr.testing.assert_identical(cached, read_sensorium(source))
         cached.close()
-    assert len(written) == 1
+        found.append(states(cache))
+    assert found[1] == found[0]
     (after,) = stores(cache)
     assert after != before
 
@@ -203,7 +196,7 @@ def test_a_changed_source_is_read_anew_and_its_old_store_removed(
 def test_another_version_of_the_format_is_written_anew(source, cache, monkeypatch):
     read_sensorium(source, cache=cache).close()
     (before,) = stores(cache)
-    monkeypatch.setattr(_sensorium_cache, "_VERSION", 2)
+    monkeypatch.setattr(cache_module, "VERSION", 2)
     read_sensorium(source, cache=cache).close()
     (after,) = stores(cache)
     assert after != before
@@ -243,13 +236,11 @@ def test_a_damaged_source_leaves_no_store(tmp_path, cache):
 
 
 def test_a_source_that_changes_while_it_is_read_is_refused(source, cache, monkeypatch):
-    save_recordings = _sensorium_cache.save_recordings
-
     def save(*args, **kwargs):
         save_recordings(*args, **kwargs)
         _touch(source)
 
-    monkeypatch.setattr(_sensorium_cache, "save_recordings", save)
+    monkeypatch.setattr(cache_module, "save_recordings", save)
     with pytest.raises(ValueError, match=r"mouse 'A'.*changed while it was read into the cache"):
         read_sensorium(source, cache=cache)
     assert stores(cache) == []
@@ -269,7 +260,7 @@ def test_a_cache_that_cannot_be_is_named(source, tmp_path, monkeypatch):
 READ = """
     import sys, time
     import numpy as np
-    from v1tlearn.datasets import _sensorium_cache, store
+    from v1tlearn.datasets import store
     from v1tlearn.datasets.sensorium import read_sensorium
 
     def slowly(array, *args):

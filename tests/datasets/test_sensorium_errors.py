@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.datasets.sensorium_files import GRAY, pack, recording, save
-from v1tlearn.datasets._sensorium_write import write_sensorium
-from v1tlearn.datasets.sensorium import read_sensorium
+from v1tlearn.datasets.sensorium import read_sensorium, write_sensorium
 
 
 def _remove(name):

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from tests.datasets.sensorium_files import COLOR, GRAY, recording, write_by_hand
-from v1tlearn.datasets._sensorium_write import write_sensorium
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
-from v1tlearn.datasets.sensorium import read_sensorium
+from v1tlearn.datasets.sensorium import read_sensorium, write_sensorium
 
 
 @pytest.mark.parametrize("zipped", [False, True])

@@ -7,10 +7,11 @@ import pytest
 import xarray as xr
 
 from v1tlearn.datasets import make_v1_recordings
-from v1tlearn.datasets._behavior import MAX_SHIFT, behavior_in_time, draw_eye, eye_shift
-from v1tlearn.datasets._cells import Evoked, draw_cells, shift_images
-from v1tlearn.datasets._dead_leaves import dead_leaves
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES, validate_recordings
+from v1tlearn.datasets.simulate import cells as simulated_cells
+from v1tlearn.datasets.simulate.behavior import MAX_SHIFT, behavior_in_time, draw_eye, eye_shift
+from v1tlearn.datasets.simulate.cells import Evoked, draw_cells, shift_images
+from v1tlearn.datasets.simulate.dead_leaves import dead_leaves
 
 SMALL = {
     "n_mice": 2,
@@ -356,7 +357,7 @@ class TestCells:
         images = dead_leaves(np.random.default_rng(1), 23, (18, 32), 2)
         shift = np.random.default_rng(2).uniform(-2, 2, (23, 2))
         whole = Evoked(cells, images, shift)(images, shift)
-        monkeypatch.setattr("v1tlearn.datasets._cells._BLOCK_BYTES", 2 * 10**5)
+        monkeypatch.setattr(simulated_cells, "BLOCK_BYTES", 2 * 10**5)
         blocks = Evoked(cells, images, shift)(images, shift)
         np.testing.assert_allclose(blocks, whole, rtol=1e-3, atol=1e-4)
 

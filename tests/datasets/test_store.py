@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from v1tlearn.datasets._sensorium_write import write_sensorium
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
-from v1tlearn.datasets.sensorium import read_sensorium
+from v1tlearn.datasets.sensorium import read_sensorium, write_sensorium
 from v1tlearn.datasets.store import open_recordings, save_recordings
 
 
@@ -279,7 +278,7 @@ def test_files_that_hold_no_recordings_are_refused(tmp_path):
     for dataset, group, message in (
         (recording(), None, "the root of the DataTree holds variables"),
         (recording().drop_vars("stimuli"), "A", "mouse 'A': stimuli are missing"),
-        (xr.Dataset(attrs={"a": 1}), None, "hold no mouse"),
+        (xr.Dataset(attrs={"a": 1}), None, "there is no mouse"),
     ):
         path.unlink()
         dataset.to_netcdf(path, group=group, engine="netcdf4")

@@ -62,11 +62,11 @@ def test_arguments_in_the_other_order(recordings, tmp_path):
 def test_trials_and_paths_for_recordings(recordings, folder, tmp_path):
     trials = Trials(recordings)
     for write in (v1.save_recordings, v1.write_sensorium):
-        with pytest.raises(TypeError, match=says("got Trials", "trials.recordings")):
+        with pytest.raises(TypeError, match=says("Trials came", "trials.recordings")):
             write(trials, tmp_path / "x.nc")
-    with pytest.raises(TypeError, match=says("got Trials", "trials.recordings")):
+    with pytest.raises(TypeError, match=says("Trials came", "trials.recordings")):
         v1.validate_recordings(trials)
-    with pytest.raises(TypeError, match=says("open the path first: open_recordings('")):
+    with pytest.raises(TypeError, match=says("open it, v1tlearn.open_recordings('")):
         v1.validate_recordings(folder / "r.nc")
 
 

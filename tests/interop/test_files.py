@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from v1tlearn.interop import load_sensorium, load_v1t
-from v1tlearn.interop._files import read_checkpoint, read_yaml
+from v1tlearn.interop.plain_yaml import read_yaml
+from v1tlearn.interop.safe_files import read_checkpoint
 
 
 class Hostile:

@@ -12,7 +12,7 @@ def text(name):
 
 def test_the_readme_leads_to_the_command_and_the_page():
     readme = text("README.md")
-    assert "python examples/dataset_s.py --data sensorium/" in readme
+    assert "python -m papers.v1t2023.dataset_s --data sensorium/" in readme
     assert "docs/from_the_paper.rst" in readme
 
 
@@ -24,13 +24,13 @@ def test_the_site_leads_to_the_page():
 def test_the_page_leads_to_scripts_and_their_guide():
     page = text("docs/from_the_paper.rst")
     assert ":doc:`paper_scripts`" in page
-    for script in ("dataset_s.py", "dataset_f.py"):
-        assert f"python examples/{script} --data" in page
-        assert (ROOT / "examples" / script).is_file()
+    for script in ("dataset_s", "dataset_f"):
+        assert f"python -m papers.v1t2023.{script} --data" in page
+        assert (ROOT / "papers" / "v1t2023" / f"{script}.py").is_file()
 
 
 def test_every_table_that_the_scripts_write_is_on_the_page():
-    titles = re.findall(r'"(A\.\d+)"', (ROOT / "examples" / "paper_tables.py").read_text())
+    titles = re.findall(r'"(A\.\d+)"', (ROOT / "papers" / "v1t2023" / "tables.py").read_text())
     page = (ROOT / "docs" / "from_the_paper.rst").read_text(encoding="utf-8")
     rows = " ".join(re.findall(r"\* - (Tables? .*)", page))
     assert {"A.5", "A.7", "A.8"} <= set(titles) <= set(re.findall(r"A\.\d+", rows))

@@ -335,7 +335,7 @@ def test_responses_keep_name_units_and_labels(recordings):
         ([np.zeros(3)], TypeError, "from_arrays"),
         ([3], TypeError, "a int came"),
         (3, TypeError, "expected a list of the parts"),
-        ([xr.Dataset({"stimuli": ("trial", [1])})], ValueError, "part 0 .*assign_attrs"),
+        ([xr.Dataset({"stimuli": ("trial", [1])})], ValueError, "part 0: .*assign_attrs"),
     ],
 )
 def test_what_is_no_list_of_parts(parts, error, match):

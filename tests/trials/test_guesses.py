@@ -125,21 +125,21 @@ def test_what_is_no_recording_is_told_what_it_is(trials, recordings, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "model.json").write_text("{}")
     cases = [
-        ("r.nc", r"write Trials\.open\('r\.nc'\)"),
-        (tmp_path / "r.nc", r"write Trials\.open\("),
-        (tmp_path / "mice", r"write Trials\(v1tlearn\.read_sensorium\("),
+        ("r.nc", r"open it, v1tlearn\.open_recordings\('r\.nc'\)"),
+        (tmp_path / "r.nc", r"open it, v1tlearn\.open_recordings\("),
+        (tmp_path / "mice", r"open it, v1tlearn\.read_sensorium\("),
         (tmp_path / "model", r"it is a saved model: v1tlearn\.load\("),
         ("static1.zip", r"read_sensorium\('static1\.zip'\)"),
-        (trials, "not Trials, which are views of recordings already"),
-        (trials.responses, "not Responses, which are views"),
+        (trials, "Trials came, which are views of recordings already"),
+        (trials.responses, "Responses came, which are views"),
         (list(recordings.values()), 'name the mice, {"A": dataset'),
         ([xr.DataTree.from_dict(recordings)], "v1tlearn.concat"),
-        (np.zeros((3, 1, 4, 6)), "not a ndarray. Plain arrays go through Trials.from_arrays"),
-        ([np.zeros((3, 1, 4, 6))], "not a list. Plain arrays go through Trials.from_arrays"),
-        (None, "not a NoneType"),
+        (np.zeros((3, 1, 4, 6)), "a ndarray came. Plain arrays go through Trials.from_arrays"),
+        ([np.zeros((3, 1, 4, 6))], "a list came. Plain arrays go through Trials.from_arrays"),
+        (None, "a NoneType came"),
     ]
     for came, match in cases:
-        with pytest.raises(TypeError, match=f"Trials takes a DataTree.*{match}"):
+        with pytest.raises(TypeError, match=f"expected as a DataTree, a dict of Datasets.*{match}"):
             v1.Trials(came)
 
 

@@ -36,8 +36,8 @@ def test_mouse_ids_become_text(recordings):
     [
         (lambda r: np.zeros((3, 1, 4, 6)), TypeError, "from_arrays"),
         (lambda r: {"A": np.zeros(3)}, TypeError, "mouse 'A' is a ndarray"),
-        (lambda r: {}, ValueError, "no recording"),
-        (lambda r: xr.DataTree(), ValueError, "no child"),
+        (lambda r: {}, ValueError, "there is no mouse"),
+        (lambda r: xr.DataTree(), ValueError, "expected at least one child"),
         (
             lambda r: {"A": r["A"].drop_vars("stimuli")},
             ValueError,

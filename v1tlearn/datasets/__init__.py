@@ -1,9 +1,8 @@
 """Readers, store, downloads and simulated recordings."""
 
-from v1tlearn.datasets._sensorium_write import write_sensorium
 from v1tlearn.datasets.fetch import fetch_franke2022, fetch_sensorium2022
 from v1tlearn.datasets.schema import validate_recordings
-from v1tlearn.datasets.sensorium import read_sensorium
+from v1tlearn.datasets.sensorium import read_sensorium, write_sensorium
 from v1tlearn.datasets.simulate import make_v1_recordings
 from v1tlearn.datasets.store import open_recordings, save_recordings
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import xarray as xr
 
-from v1tlearn._instead import mappings_instead
+from v1tlearn._instead import recordings_instead
 
 TIERS = ("train", "validation", "test", "final_test")
 
@@ -137,25 +137,10 @@ def blocks(
         yield start, array[start : start + step].values
 
 
-def leaf_name(node: xr.DataTree) -> str | None:
-    """Return the mouse that one node of a DataTree is: its name, or its attribute `mouse_id`.
-
-    Parameters
-    ----------
-    node : DataTree
-        Without children.
-
-    Returns
-    -------
-    str or None
-        None where neither tells.
-    """
-    name = node.name if node.name is not None else node.attrs.get("mouse_id")
-    return None if name is None else str(name)
-
-
 def recordings_to_dict(
     recordings: xr.DataTree | Mapping[str, xr.Dataset | xr.DataTree] | xr.Dataset,
+    *,
+    unnamed: str | None = None,
 ) -> dict[str, xr.Dataset]:
     """Return recordings as a plain dict {mouse: dataset}, whichever form they came in.
 
@@ -164,60 +149,72 @@ def recordings_to_dict(
     recordings : DataTree, mapping {mouse: Dataset or DataTree}, or Dataset
         One child, or dataset, per mouse; or one mouse alone: a child of a DataTree, or a dataset
         whose attribute `mouse_id` names it.
+    unnamed : str, optional
+        What one mouse alone is called that has no name.
 
     Returns
     -------
     dict of str to Dataset
-        In the order they came in; nothing is copied or read.
+        In the order they came in; nothing is copied or read. Mouse ids are text.
 
     Raises
     ------
     TypeError
-        If `recordings` is neither a DataTree nor a mapping to datasets.
+        If `recordings` are none.
     ValueError
-        If there is no mouse, a mouse has a name that files cannot hold, or the tree is nested.
+        If there is no mouse, one has no name, a name that files cannot hold, or that of another;
+        or a mouse has groups below it.
     """
-    if isinstance(recordings, xr.DataTree) and _is_named_leaf(recordings):
-        datasets = {leaf_name(recordings): recordings.to_dataset()}
-    elif isinstance(recordings, xr.Dataset) and "mouse_id" in recordings.attrs:
-        datasets = {str(recordings.attrs["mouse_id"]): recordings}
-    elif isinstance(recordings, xr.DataTree):
-        if recordings.data_vars:
-            found = ", ".join(map(str, recordings.data_vars))
-            raise ValueError(
-                f"the root of the DataTree holds variables ({found}); expected one child per "
-                'mouse: build it with xr.DataTree.from_dict({"mouse": dataset, ...})'
-            )
-        for mouse, node in recordings.children.items():
-            if node.children:
-                raise ValueError(
-                    f"mouse {mouse!r}: has groups below it ({', '.join(node.children)}); "
-                    "expected one child per mouse and nothing deeper"
-                )
-        datasets = {mouse: node.to_dataset() for mouse, node in recordings.children.items()}
-    elif isinstance(recordings, Mapping) and not isinstance(recordings, xr.Dataset):
-        datasets = dict(recordings)
-    else:
+    if isinstance(recordings, xr.DataTree) and not recordings.data_vars:
+        recordings = dict(recordings.children)
+    elif isinstance(recordings, xr.DataTree | xr.Dataset):
+        recordings = {_mouse_of(recordings, unnamed): recordings}
+    if not isinstance(recordings, Mapping):
         raise TypeError(
-            f"recordings must be an xarray.DataTree or a mapping {{mouse: xarray.Dataset}}, "
-            f"got {type(recordings).__name__}; {mappings_instead(recordings)}"
+            "recordings are expected as a DataTree, a dict of Datasets per mouse or one Dataset, "
+            f"but {recordings_instead(recordings)}."
         )
-    for mouse, node in datasets.items():
-        if isinstance(node, xr.DataTree) and not node.children:
-            datasets[mouse] = node.to_dataset()
-    if not datasets:
-        raise ValueError("recordings hold no mouse; expected at least one")
-    for mouse, dataset in datasets.items():
-        check_mouse_name(mouse)
-        if not isinstance(dataset, xr.Dataset):
+    if not recordings:
+        raise ValueError(
+            "there is no mouse: expected at least one child of the DataTree, or entry of the dict. "
+            "One recording alone is given as its Dataset"
+        )
+    datasets: dict[str, xr.Dataset] = {}
+    for name, recording in recordings.items():
+        mouse = str(name)
+        if mouse in datasets:
+            raise ValueError(f"duplicate mouse ids: {mouse!r} names two recordings")
+        _check_mouse_name(mouse)
+        if isinstance(recording, xr.DataTree):
+            if recording.children:
+                raise ValueError(
+                    f"mouse {mouse!r}: has groups below it ({', '.join(recording.children)}); "
+                    "expected one child per mouse and nothing deeper. One group of mice alone is "
+                    f'given as such: tree["{mouse}"]'
+                )
+            recording = recording.to_dataset()
+        if not isinstance(recording, xr.Dataset):
             raise TypeError(
-                f"mouse {mouse!r}: expected an xarray.Dataset, got {type(dataset).__name__}"
+                f"mouse {mouse!r} is a {type(recording).__name__}: expected an xarray Dataset. "
+                "Plain arrays go through Trials.from_arrays"
             )
+        datasets[mouse] = recording
     return datasets
 
 
-def _is_named_leaf(node: xr.DataTree) -> bool:
-    return bool(node.data_vars) and not node.children and leaf_name(node) is not None
+def _mouse_of(recording: xr.Dataset | xr.DataTree, unnamed: str | None) -> str:
+    tree = isinstance(recording, xr.DataTree)
+    if tree and recording.name is not None:
+        return recording.name
+    if "mouse_id" in recording.attrs:
+        return str(recording.attrs["mouse_id"])
+    if unnamed is not None and not (tree and recording.children):
+        return unnamed
+    found = ", ".join(map(str, recording.data_vars))
+    raise ValueError(
+        f"the {'root of the DataTree' if tree else 'Dataset'} holds variables ({found}) and no "
+        'name of a mouse: give {"mouse": dataset}, or dataset.assign_attrs(mouse_id="mouse")'
+    )
 
 
 def validate_recordings(
@@ -281,23 +278,7 @@ def check_structure(mouse: str, dataset: xr.Dataset) -> None:
     _check_statistics(mouse, dataset)
 
 
-def check_mouse_name(mouse: object) -> None:
-    """Check that a mouse id can name a group of a file.
-
-    Parameters
-    ----------
-    mouse : object
-        Mouse id.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is no text, empty, or holds a slash.
-    """
-    if not isinstance(mouse, str):
-        raise TypeError(
-            f"mouse ids must be strings, got {mouse!r} of type {type(mouse).__name__}; use str(id)"
-        )
+def _check_mouse_name(mouse: str) -> None:
     if not mouse or mouse != mouse.strip() or "/" in mouse or "\0" in mouse or mouse in (".", ".."):
         raise ValueError(
             f"mouse id {mouse!r} cannot name a group of a file; expected a non-empty string other "

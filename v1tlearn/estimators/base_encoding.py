@@ -351,17 +351,23 @@ class BaseEncodingRegressor(
             "fitted": known,
             "weights": self._kept_weights(),
             "state": self.state_,
-            "precision": self.precision_,
+            "precision": self.__dict__.get("precision_"),
         }
 
     @classmethod
     def _restore(cls, content: dict[str, Any], device: str) -> Self:
         estimator = cls(**{**content["parameters"], "device": device})
-        start = estimator._opened(content)
-        estimator.fitted_, estimator.module_, estimator.state_ = start
-        estimator.precision_ = content["precision"]
+        estimator._become(*estimator._opened(content))
+        if content["precision"] is not None:
+            estimator.precision_ = content["precision"]
         estimator._to_device()
         return estimator
+
+    def _become(self, fitted: Fitted, model: EncodingModel, state: dict[str, Any]) -> Self:
+        """Count as fitted, with a model that is on no device of ours yet."""
+        self.fitted_, self.module_, self.state_ = fitted, model, state
+        self.__dict__.pop("device_", None)
+        return self
 
     @classmethod
     def _opened(cls, content: Mapping[str, Any]) -> Start:

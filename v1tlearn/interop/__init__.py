@@ -1,7 +1,6 @@
-"""Models of the published implementations as estimators, and back."""
+"""Models of the published implementations as estimators."""
 
-from v1tlearn.interop.save import save_v1t
 from v1tlearn.interop.sensorium import load_sensorium
 from v1tlearn.interop.v1t import load_v1t
 
-__all__ = ["load_sensorium", "load_v1t", "save_v1t"]
+__all__ = ["load_sensorium", "load_v1t"]

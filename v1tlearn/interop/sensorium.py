@@ -9,10 +9,10 @@ from typing import Any
 
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
 from v1tlearn.estimators import CNNRegressor, LNRegressor
-from v1tlearn.interop._files import read_checkpoint, read_npz
-from v1tlearn.interop._models import build, read_convolutions, read_readouts, read_source_grids
-from v1tlearn.interop._names import Arrays, sensorium_name
-from v1tlearn.interop._statistics import Known, read_statistics, told_names
+from v1tlearn.interop.arrays import Arrays, sensorium_name
+from v1tlearn.interop.models import build, read_convolutions, read_readouts, read_source_grids
+from v1tlearn.interop.safe_files import read_checkpoint, read_npz
+from v1tlearn.interop.statistics import Known, read_statistics, told_names
 from v1tlearn.preprocessing.statistics import PUPIL_POSITION
 
 _WRAPPERS = ("model", "state_dict", "model_state_dict")  # of a state in a checkpoint

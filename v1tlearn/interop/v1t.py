@@ -12,9 +12,9 @@ import torch
 
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
 from v1tlearn.estimators import CNNRegressor, LNRegressor, V1TRegressor, ViTRegressor
-from v1tlearn.estimators._modules import output_size
-from v1tlearn.estimators.base import EncodingRegressor
-from v1tlearn.interop._arguments import (
+from v1tlearn.estimators._build import output_size
+from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
+from v1tlearn.interop.arguments import (
     BEHAVIOR_MODES,
     TOKENIZERS,
     Arguments,
@@ -22,10 +22,10 @@ from v1tlearn.interop._arguments import (
     shift_of,
     untold,
 )
-from v1tlearn.interop._files import read_checkpoint, read_yaml
-from v1tlearn.interop._models import build, read_convolutions, read_readouts, read_source_grids
-from v1tlearn.interop._names import Arrays, v1t_name
-from v1tlearn.interop._statistics import read_statistics, told_names
+from v1tlearn.interop.arrays import Arrays, v1t_name
+from v1tlearn.interop.models import build, read_convolutions, read_readouts, read_source_grids
+from v1tlearn.interop.safe_files import read_checkpoint
+from v1tlearn.interop.statistics import read_statistics, told_names
 from v1tlearn.nn import patch_grid, sinusoidal_positions
 from v1tlearn.nn.geometry import most_square_grid
 from v1tlearn.nn.images import crop_size
@@ -42,7 +42,7 @@ def load_v1t(
     statistics: Any = None,
     *,
     behavior_names: Sequence[str] | None = None,
-) -> EncodingRegressor:
+) -> BaseEncodingRegressor:
     """Open a run directory of the published V1T code as a fitted estimator.
 
     Nothing in the files is executed. Sizes are read from the arrays wherever they tell; arguments
@@ -76,6 +76,8 @@ def load_v1t(
 
     Raises
     ------
+    ImportError
+        Without PyYAML.
     FileNotFoundError
         If one of the files is missing.
     ValueError
@@ -91,7 +93,6 @@ def load_v1t(
 
     See Also
     --------
-    save_v1t : The way back.
     load_sensorium : Models of Sensorium 2022.
 
     References
@@ -99,6 +100,8 @@ def load_v1t(
     Li, Cornacchia, Rochefort and Onken, "V1T: large-scale mouse V1 response prediction using a
     Vision Transformer", TMLR, 2023; code at https://github.com/bryanlimy/V1T.
     """
+    from v1tlearn.interop.plain_yaml import read_yaml
+
     directory = Path(directory)
     args = Arguments(read_yaml(directory / "args.yaml"), str(directory / "args.yaml"))
     arrays = _read_arrays(directory / "ckpt" / "model_state.pt")
@@ -135,7 +138,6 @@ def load_v1t(
         core_columns=core_columns,
         source_grids=read_source_grids(arrays, "readouts.", mice),
         behavior_names=told_names(behavior_names),
-        compact=core == "cct",
         seed=parameters["random_state"],
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn.trials._joining import common_attrs, join
-from v1tlearn.trials._reading import as_datasets, compact, with_neurons
+from v1tlearn.trials._reading import checked_recordings, compact, with_neurons
 from v1tlearn.trials._view import View
 from v1tlearn.trials.responses import Responses
 from v1tlearn.trials.trials import Trials
@@ -111,13 +111,11 @@ def _kind(part: Any) -> type:
 def _join_recordings(parts: Sequence[Any]) -> xr.DataTree:
     found: dict[str, dict[int, xr.Dataset]] = {}
     for number, part in enumerate(parts):
-        nameless = isinstance(part, xr.Dataset | xr.DataTree) and not getattr(part, "children", ())
-        if nameless and getattr(part, "name", None) is None and "mouse_id" not in part.attrs:
-            raise ValueError(
-                f"part {number} is one recording that does not say of which mouse: give "
-                '{"mouse": dataset}, or dataset.assign_attrs(mouse_id="mouse").'
-            )
-        for mouse, recording in as_datasets(part).items():
+        try:
+            own = checked_recordings(part)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"part {number}: {error}") from error
+        for mouse, recording in own.items():
             found.setdefault(mouse, {})[number] = recording
     tree = xr.DataTree.from_dict(
         {mouse: join(mouse, list(own.values()), list(own)) for mouse, own in found.items()}

@@ -19,7 +19,7 @@ from v1tlearn.trials._call_forms import CallForm, recordings_from_arrays
 from v1tlearn.trials._reading import (
     BLOCK,
     DATA,
-    as_datasets,
+    checked_recordings,
     compact,
     pixel_coords,
     read,
@@ -72,7 +72,7 @@ class Trials(View):
         self,
         recordings: xr.DataTree | Mapping[str, xr.Dataset | xr.DataTree] | xr.Dataset,
     ) -> None:
-        self._recordings = as_datasets(recordings)
+        self._recordings = checked_recordings(recordings, unnamed="mouse")
         counts = [ds.sizes["trial"] for ds in self._recordings.values()]
         self._index = np.concatenate(
             [np.column_stack([np.full(n, k), np.arange(n)]) for k, n in enumerate(counts)]

@@ -1,7 +1,7 @@
 """Simulated behaviour of a head-fixed mouse: arousal, running, pupil; and what they do to V1.
 
 Slow random processes in time order, and the two ways in which they reach the cells: a gain per
-neuron and a shift of all receptive fields of a mouse. The cells themselves live in `_cells`.
+neuron and a shift of all receptive fields of a mouse. The cells themselves live in `cells`.
 """
 
 from __future__ import annotations

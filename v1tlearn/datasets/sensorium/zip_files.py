@@ -1,12 +1,13 @@
 """Members of a zip, read by number: in file order, many at once, each checked by its checksum.
 
-Knows the zip format; what the members hold is told in _trial_files.py.
+Knows the zip format; what the members hold is told in trial_files.py.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import operator
 import os
 import struct
 import zipfile
@@ -14,136 +15,36 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import deflate
 import numpy as np
 
-# Signature, disks, entries on this disk and in all, bytes and start of the directory, comment.
-_END = struct.Struct("<4s4H2LH")
-_ENTRY = np.dtype(
-    [
-        ("signature", "S4"),
-        ("versions", "<u2", 2),
-        ("flags", "<u2"),
-        ("method", "<u2"),
-        ("time", "<u4"),
-        ("crc", "<u4"),
-        ("size", "<u4"),
-        ("full_size", "<u4"),
-        ("lengths", "<u2", 3),  # of the name, the extra field, the comment
-        ("disk", "<u2"),
-        ("internal", "<u2"),
-        ("external", "<u4"),
-        ("offset", "<u4"),
-    ]
-)
-_LENGTHS = struct.Struct("<3H")
-_LENGTHS_AT = _ENTRY.fields["lengths"][1]
-_COLUMNS = ("offset", "size", "full_size", "method", "crc", "flags")
+from v1tlearn.datasets.sensorium.inflate import Content, crc32, inflate
+
 # Signature, length of the name, length of the extra field.
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-_HEADER_GUESS = 512  # bytes, with name and extra field; a member with a longer one is read again
 _MOST_INFLATED = 1032  # bytes of data that deflate can make of one
-_MOST_BYTES = 2**32 - 1  # that the decoder makes of a member: it counts them in 32 bits
-_READ_BYTES = 2**20  # read at once where members are neighbours
-_READ_GAP = 2**14  # members this far apart are neighbours
+_COLUMNS = operator.attrgetter(
+    "header_offset", "compress_size", "file_size", "compress_type", "CRC", "flag_bits"
+)
 
 
-@dataclass(frozen=True)
-class ZipDirectory:
-    """What the central directory of a zip tells about its members, folders left out.
-
-    Parameters
-    ----------
-    names : list of str
-        Of the members, with their folders.
-    table : ndarray of int64 (members, 6)
-        Offset, size in the zip, full size, method, checksum and flags.
-    """
-
-    names: list[str]
-    table: np.ndarray
-
-    @classmethod
-    def read(cls, path: Path) -> ZipDirectory:
-        """Read the central directory, an ordinary one in a quarter of the time of `zipfile`.
-
-        Raises
-        ------
-        zipfile.BadZipFile, EOFError, ValueError
-            If there is none.
-        """
-        found = _read_ordinary(path)
-        if found is None:
-            with zipfile.ZipFile(path) as archive:
-                infos = archive.infolist()
-            table = [
-                (
-                    info.header_offset,
-                    info.compress_size,
-                    info.file_size,
-                    info.compress_type,
-                    info.CRC,
-                    info.flag_bits,
-                )
-                for info in infos
-            ]
-            found = [info.filename for info in infos], np.array(table, np.int64).reshape(-1, 6)
-        names, table = found
-        if (table[:, 0] < 0).any():
-            raise zipfile.BadZipFile("its beginning is missing")
-        files = [k for k, name in enumerate(names) if not name.endswith("/")]
-        return cls([names[k] for k in files], table[files])
-
-
-def _read_ordinary(path: Path) -> tuple[list[str], np.ndarray] | None:
-    """Return names and table of a zip without comment, ZIP64 or bytes of its own at either end."""
-    with open(path, "rb") as file:
-        n_file = file.seek(0, os.SEEK_END)
-        file.seek(max(0, n_file - _END.size))
-        end = file.read(_END.size)
-        if len(end) < _END.size:
-            return None
-        signature, *disks, n_here, n_entries, n_bytes, start, n_comment = _END.unpack(end)
-        if (
-            signature != b"PK\x05\x06"
-            or any(disks)
-            or n_here != n_entries
-            or n_comment
-            or start + n_bytes + _END.size != n_file
-        ):
-            return None
-        file.seek(start)
-        raw = file.read(n_bytes)
-    starts, names, at = [], [], 0
-    for _ in range(n_entries):
-        if at + _ENTRY.itemsize > n_bytes:
-            return None
-        n_name, n_extra, n_entry_comment = _LENGTHS.unpack_from(raw, at + _LENGTHS_AT)
-        starts.append(at)
-        at += _ENTRY.itemsize
-        names.append(raw[at : at + n_name])
-        at += n_name + n_extra + n_entry_comment
-    if at != n_bytes or not starts:
-        return None
-    fields = np.array(starts)[:, None] + np.arange(_ENTRY.itemsize)
-    entries = np.frombuffer(raw, np.uint8)[fields].view(_ENTRY)[:, 0]
-    table = np.stack([entries[column].astype(np.int64) for column in _COLUMNS], axis=1)
-    text = b"\n".join(names)
-    ordinary = text.isascii() and not any(odd in text for odd in (b"\0", b"\\"))
-    if not ordinary or (entries["signature"] != b"PK\x01\x02").any() or (table == 0xFFFFFFFF).any():
-        return None
-    return [name.decode("ascii") for name in names], table
+def read_directory(path: Path) -> list[zipfile.ZipInfo]:
+    """Read what the directory of a zip tells about its members, folders left out."""
+    with zipfile.ZipFile(path) as archive:
+        members = [info for info in archive.infolist() if not info.filename.endswith("/")]
+    if any(info.header_offset < 0 for info in members):
+        raise zipfile.BadZipFile("its beginning is missing")
+    return members
 
 
 class ZipFiles:
     """The files below a folder inside a zip, without unpacking it."""
 
-    def __init__(self, path: Path, prefix: str, directory: ZipDirectory):
+    def __init__(self, path: Path, prefix: str, directory: Sequence[zipfile.ZipInfo]):
         self.path = Path(os.path.abspath(path))
         self.prefix = prefix
-        self._table = directory.table
+        self._table = np.array([_COLUMNS(info) for info in directory], np.int64).reshape(-1, 6)
         self._folders: dict[str, dict[str, int]] = {}
-        for number, name in enumerate(directory.names):
+        for number, name in enumerate(info.filename for info in directory):
             if name.startswith(prefix):
                 folder, _, file = name[len(prefix) :].rpartition("/")
                 self._folders.setdefault(folder, {})[file] = number
@@ -206,6 +107,9 @@ class ZipMembers:
     folder: str
     names: tuple[str, ...]
     table: np.ndarray
+    header_guess: int = 512  # bytes, with name and extra field; a longer one is read again
+    read_bytes: int = 2**20  # read at once where members are neighbours
+    read_gap: int = 2**14  # members this far apart are neighbours
 
     def shares(self, numbers: np.ndarray, n_shares: int) -> list[np.ndarray]:
         """Split positions in `numbers` into stretches of the zip of about equal size."""
@@ -214,18 +118,18 @@ class ZipMembers:
         bounds = np.searchsorted(ends, ends[-1] * np.arange(1, n_shares) // n_shares, side="right")
         return [share for share in np.split(order, bounds) if len(share)]
 
-    def read_many(self, numbers: np.ndarray) -> Iterator[tuple[int, bytearray | memoryview]]:
+    def read_many(self, numbers: np.ndarray) -> Iterator[tuple[int, Content]]:
         """Yield (position in `numbers`, content) of members, in the order of the zip.
 
         A content is valid until the next one is asked for.
         """
         order = np.argsort(self.table[numbers, 0], kind="stable")
         offsets, sizes = self.table[numbers[order], :2].T
-        ends = offsets + len(self.folder) + _HEADER_GUESS + sizes
+        ends = offsets + len(self.folder) + self.header_guess + sizes
         # Where the row of neighbours ends that each member is in, or what is read at once of it.
-        last = np.append(np.flatnonzero(offsets[1:] - ends[:-1] > _READ_GAP), len(order) - 1)
+        last = np.append(np.flatnonzero(offsets[1:] - ends[:-1] > self.read_gap), len(order) - 1)
         stops = np.repeat(ends[last], np.diff(last, prepend=-1))
-        stops = np.maximum(ends, np.minimum(stops, offsets + _READ_BYTES))
+        stops = np.maximum(ends, np.minimum(stops, offsets + self.read_bytes))
         with open(self.path, "rb", buffering=0) as file:
             n_file = os.fstat(file.fileno()).st_size
             lengths = np.clip(stops, 0, n_file) - np.minimum(offsets, n_file)
@@ -235,7 +139,7 @@ class ZipMembers:
                 *map(np.ndarray.tolist, (order, offsets, sizes, lengths)), strict=True
             ):
                 number = numbers[position]
-                if offset - start + _HEADER_GUESS + len(self.folder) + size > len(read):
+                if offset - start + self.header_guess + len(self.folder) + size > len(read):
                     start, read = offset, _read_at(file, offset, buffer[:length])
                 member = read[offset - start :]
                 n_header = self._check_header(number, member)
@@ -269,23 +173,18 @@ class ZipMembers:
         found = {stored.decode("utf-8", "replace"), stored.decode("cp437")}
         return name.rpartition("/")[2] in {one.rpartition("/")[2] for one in found}
 
-    def _unpack(self, number: int, content: memoryview) -> bytearray | memoryview:
+    def _unpack(self, number: int, content: memoryview) -> Content:
         """Return a member's data, inflated where it is deflated, once its checksum fits."""
         _, size, full_size, method, crc = self.table[number].tolist()
-        data: bytearray | memoryview = content
+        data: Content = content
         if method != zipfile.ZIP_STORED:
             if full_size > _MOST_INFLATED * size:
                 raise self._damaged(number, f"it cannot be {full_size} bytes")
-            if full_size > _MOST_BYTES:
-                raise ValueError(
-                    f"{self.where(number)}: {full_size} bytes are more than can be inflated at "
-                    f"once ({_MOST_BYTES}); unpack the zip, or store this member uncompressed"
-                )
-            try:
-                data = deflate.deflate_decompress(content, full_size)
-            except deflate.DeflateError as error:
-                raise self._damaged(number, "it does not inflate to its size") from error
-        if len(data) != full_size or deflate.crc32(data) != crc:
+            inflated = inflate(content, full_size)
+            if inflated is None:
+                raise self._damaged(number, "it does not inflate to its size")
+            data = inflated
+        if len(data) != full_size or crc32(data) != crc:
             raise self._damaged(number, "its checksum does not match")
         return data
 

@@ -12,7 +12,7 @@ import xarray as xr
 
 from v1tlearn.datasets.fetch import FRANKE_2022, SENSORIUM_2022
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
-from v1tlearn.estimators._tensors import RESPONSE_STD_FLOOR, response_moments
+from v1tlearn.estimators._describe import RESPONSE_STD_FLOOR, response_moments
 from v1tlearn.preprocessing.statistics import (
     PUPIL_POSITION,
     TrialStatistics,
@@ -62,28 +62,7 @@ class Known:
 def read_statistics(
     statistics: Any, n_neurons: Mapping[str, int], *, numbered: bool = False
 ) -> dict[str, Known]:
-    """Read the statistics that came with a checkpoint.
-
-    Parameters
-    ----------
-    statistics : None, mapping, DataTree, Dataset or Trials
-        Of the form that `load_v1t` documents.
-    n_neurons : dict of str to int
-        Neurons of the mice of the model.
-    numbered : bool, default=False
-        Mice called "0" to "6" are those of Sensorium 2022, as older versions of the V1T code
-        number them.
-
-    Returns
-    -------
-    dict of str to Known
-        For every mouse of the model.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If they are of another form, lack a mouse, or are of other neurons.
-    """
+    """Read the statistics that came with a checkpoint."""
     if statistics is None:
         return {mouse: Known({}) for mouse in n_neurons}
     if isinstance(statistics, Mapping) and not isinstance(statistics, xr.DataTree | xr.Dataset):
@@ -244,26 +223,7 @@ def _training_trials(trials: Trials, mouse: str) -> Trials:
 
 
 def scaling(known: Known, names: list[str] | None, mouse: str, n_neurons: int) -> dict[str, Any]:
-    """Bring statistics to the form in which estimators keep them.
-
-    Parameters
-    ----------
-    known : Known
-    names : list of str or None
-        Behaviour columns of the mouse.
-    mouse : str
-    n_neurons : int
-
-    Returns
-    -------
-    dict
-        One entry of the fitted attribute ``statistics_``.
-
-    Raises
-    ------
-    ValueError
-        If behaviour statistics are of another number of columns.
-    """
+    """Bring statistics to the form in which estimators keep them."""
     mean, std = known.pairs.get("response", (np.zeros(n_neurons), np.ones(n_neurons)))
     floor = RESPONSE_STD_FLOOR * std.mean()
     if floor == 0:
@@ -298,21 +258,7 @@ def scaling(known: Known, names: list[str] | None, mouse: str, n_neurons: int) -
 
 
 def told_names(behavior_names: Sequence[str] | None) -> list[str] | None:
-    """Check the argument `behavior_names` of the loaders.
-
-    Parameters
-    ----------
-    behavior_names : sequence of str or None
-
-    Returns
-    -------
-    list of str or None
-
-    Raises
-    ------
-    ValueError
-        If it is one text, or names a column twice.
-    """
+    """Check the argument `behavior_names` of the loaders."""
     if behavior_names is None:
         return None
     names = [str(name) for name in behavior_names]
@@ -326,26 +272,7 @@ def told_names(behavior_names: Sequence[str] | None) -> list[str] | None:
 def used_names(
     known: Mapping[str, Known], needed: Sequence[str], told: Sequence[str] | None
 ) -> dict[str, list[str] | None]:
-    """Behaviour columns of every mouse, as its trials are expected to bring them.
-
-    Parameters
-    ----------
-    known : dict of str to Known
-    needed : sequence of str
-        Columns that the model uses.
-    told : sequence of str or None
-        Columns of mice without recording. None assumes those of the published data, without pupil
-        position if the model does not use it.
-
-    Returns
-    -------
-    dict of str to list of str or None
-
-    Raises
-    ------
-    ValueError
-        If a recording lacks a column.
-    """
+    """Behaviour columns of every mouse, as its trials are expected to bring them."""
     default = BEHAVIOR_NAMES if told is None else told
     if told is None and not set(PUPIL_POSITION) & set(needed):
         default = [name for name in BEHAVIOR_NAMES if name not in PUPIL_POSITION]

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
-from v1tlearn.estimators._assemble import assemble
-from v1tlearn.estimators._tensors import plain_labels
-from v1tlearn.estimators.base import EncodingRegressor
-from v1tlearn.interop._names import Arrays, fill, readout_name
-from v1tlearn.interop._statistics import Known, scaling, used_names
+from v1tlearn.estimators._build import begin
+from v1tlearn.estimators._fitted import Fitted, Mouse, plain_labels
+from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
+from v1tlearn.interop.arrays import Arrays, fill, readout_name
+from v1tlearn.interop.statistics import Known, scaling, used_names
 from v1tlearn.nn import EncodingModel
 from v1tlearn.preprocessing.statistics import PUPIL_POSITION
 
-E = TypeVar("E", bound=EncodingRegressor)
+E = TypeVar("E", bound=BaseEncodingRegressor)
 
 _POSITION_TOLERANCE = 1e-3  # of the largest coordinate
 _SPREADS = {(2, 2): "full", (1, 2): "uncorrelated", (1, 1): "isotropic"}
@@ -26,28 +26,7 @@ _SPREADS = {(2, 2): "full", (1, 2): "uncorrelated", (1, 1): "isotropic"}
 def read_readouts(
     arrays: Arrays, prefix: str, mice: Sequence[str], features: str = "features"
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    """Read from the arrays what readouts a model has.
-
-    Parameters
-    ----------
-    arrays : Arrays
-    prefix : str
-        Ahead of the name of a mouse, ending in a dot.
-    mice : sequence of str
-    features : str
-        Published name of the feature weights.
-
-    Returns
-    -------
-    parameters : dict
-        Of an estimator.
-    n_neurons : dict of str to int
-
-    Raises
-    ------
-    ValueError
-        If readouts of mice differ, or these models have nothing like them.
-    """
+    """Read from the arrays what readouts a model has."""
     n_neurons, kinds = {}, {}
     for mouse in mice:
         base = f"{prefix}{mouse}."
@@ -101,20 +80,7 @@ def _position_parameters(arrays: Arrays, base: str) -> dict[str, Any]:
 def read_source_grids(
     arrays: Arrays, prefix: str, mice: Sequence[str]
 ) -> dict[str, torch.Tensor | None]:
-    """Look up the positions that the position networks of the readouts see.
-
-    Parameters
-    ----------
-    arrays : Arrays
-    prefix : str
-        Ahead of the name of a mouse, ending in a dot.
-    mice : sequence of str
-
-    Returns
-    -------
-    dict of str to Tensor or None
-        None for free positions.
-    """
+    """Look up the positions that the position networks of the readouts see."""
     return {
         mouse: arrays.get(f"{prefix}{mouse}.{readout_name('positions')}", 2)
         if f"{prefix}{mouse}.mu_transform.0.weight" in arrays
@@ -128,23 +94,6 @@ def read_convolutions(arrays: Arrays, n_channels_read_out: int) -> dict[str, Any
 
     Batch normalisation without weights gets those of the layers that stand for them, or 1 and 0;
     the bias of an ordinary convolution goes into the running mean that is subtracted next.
-
-    Parameters
-    ----------
-    arrays : Arrays
-        Changed in place.
-    n_channels_read_out : int
-        Features of the readouts.
-
-    Returns
-    -------
-    dict
-        Parameters of an estimator, and "input_channels".
-
-    Raises
-    ------
-    ValueError
-        If these models have no core like it.
     """
     layers = arrays.parts("core.features.")
     if layers != [f"layer{i}" for i in range(len(layers))]:
@@ -214,47 +163,9 @@ def build(
     core_columns: Sequence[str],
     source_grids: Mapping[str, torch.Tensor | None],
     behavior_names: Sequence[str] | None = None,
-    compact: bool = False,
     seed: int = 0,
 ) -> E:
-    """Make an estimator fitted, with the weights of a checkpoint.
-
-    Parameters
-    ----------
-    estimator : EncodingRegressor
-        With its parameters; `standardize`, and `behavior_columns` where columns stand in another
-        order, are set here.
-    arrays : Arrays
-        Emptied.
-    name_of : callable
-        Published name for ours, given the model.
-    known : dict of str to Known
-        For every mouse.
-    n_neurons : dict of str to int
-        Of the mice, in order.
-    image_shape : (int, int, int)
-        Channels, height and width of the stimuli.
-    core_columns : sequence of str
-        Behaviour that enters the core, in its order there.
-    source_grids : dict of str to Tensor or None
-        What the position networks see; None for free positions.
-    behavior_names : sequence of str, optional
-        Behaviour columns of mice without recording. Where neither tells them they are assumed,
-        and trials may then bring the ones in use among others, in any order.
-    compact : bool
-        The core is the compact transformer.
-    seed : int
-
-    Returns
-    -------
-    EncodingRegressor
-        The same estimator.
-
-    Raises
-    ------
-    ValueError
-        If arrays, statistics and parameters do not go together.
-    """
+    """Make an estimator fitted, with the weights of a checkpoint."""
     mice = list(n_neurons)
     pupil = list(PUPIL_POSITION) if estimator.shift != "none" else []
     needed = list(dict.fromkeys([*core_columns, *pupil]))
@@ -276,29 +187,33 @@ def build(
                 f"(channels, height, width), the model takes {tuple(image_shape)}. Bring them to "
                 "it first: Trials with Grayscale or ResizeStimuli."
             )
-    description = {
-        "mice_": mice,
-        "n_neurons_": dict(n_neurons),
-        "image_shape_": tuple(image_shape),
-        "behavior_names_": names,
-        "columns_assumed_": assumed,
-        "behavior_mode_": estimator.behavior_mode,
-        "core_columns_": list(core_columns),
-        "used_columns_": {m: [n for n in names[m] or [] if n in needed] for m in mice},
-        "positions_": {m: _positions(known[m], source_grids[m], m) for m in mice},
-        "neurons_": {m: plain_labels(known[m].neurons) for m in mice},
-        "statistics_": {m: scaling(known[m], names[m], m, n_neurons[m]) for m in mice},
+    animals = {
+        m: Mouse(
+            n_neurons=n_neurons[m],
+            behavior_names=names[m],
+            used_columns=[n for n in names[m] or [] if n in needed],
+            position=_positions(known[m], source_grids[m], m),
+            labels=plain_labels(known[m].neurons),
+            statistics=scaling(known[m], names[m], m, n_neurons[m]),
+        )
+        for m in mice
     }
-    if core_columns:
-        description["feature_names_in_"] = np.asarray(core_columns, dtype=object)
-    assemble(estimator, description, seed=seed)
-    model = estimator.module_
-    fill(model, arrays, lambda name: name_of(name, model), compact=compact)
-    return estimator
+    fitted = Fitted(
+        parameters=estimator.get_params(deep=False),
+        mice=animals,
+        image_shape=tuple(image_shape),
+        behavior_mode=estimator.behavior_mode,
+        core_columns=list(core_columns),
+        columns_assumed=assumed,
+        seed=seed,
+    )
+    model, state = begin(type(estimator)._recipe(fitted.parameters), fitted)
+    fill(model, arrays, lambda name: name_of(name, model))
+    return estimator._become(fitted, model, state)
 
 
 def _set_columns(
-    estimator: EncodingRegressor, wanted: list[str], names: Mapping[str, list[str] | None]
+    estimator: BaseEncodingRegressor, wanted: list[str], names: Mapping[str, list[str] | None]
 ) -> None:
     """Choose the parameter that gives these columns in this order; their names if none does."""
     for choice in (estimator.behavior_columns, "all", "non_pupil"):

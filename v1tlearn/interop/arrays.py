@@ -1,7 +1,4 @@
-"""Names and shapes of arrays in published checkpoints, against those of this package's modules.
-
-One function turns our name into the published one; loading and saving both go by it.
-"""
+"""The arrays of published checkpoints, and which of them goes into which of a model here."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from torch import Tensor
 
 from v1tlearn.nn import EncodingModel, ViTCore
 
-SEPARABLE = {"0": "in_depth_conv", "1": "spatial_conv", "2": "out_depth_conv"}
+_SEPARABLE = {"0": "in_depth_conv", "1": "spatial_conv", "2": "out_depth_conv"}
 _TOKENIZERS = {
     "unfold": {"projection": "2"},
     "conv": {"projection": "0"},
@@ -24,22 +21,7 @@ _TOKENIZERS = {
 
 
 class Arrays:
-    """The arrays of a checkpoint, each to be taken once, so that none is overlooked.
-
-    Parameters
-    ----------
-    arrays : mapping of str to array
-        Tensors or NumPy arrays.
-    origin : str
-        Where they come from; begins errors.
-
-    Raises
-    ------
-    TypeError
-        If this is no mapping from names to arrays.
-    ValueError
-        If it is empty.
-    """
+    """The arrays of a checkpoint, each to be taken once, so that none is overlooked."""
 
     def __init__(self, arrays: Mapping[str, Any], origin: str) -> None:
         self.origin = origin
@@ -66,23 +48,7 @@ class Arrays:
         return name in self._arrays
 
     def get(self, name: str, n_dims: int | None = None) -> Tensor:
-        """Look at an array without taking it.
-
-        Parameters
-        ----------
-        name : str
-        n_dims : int, optional
-            Number of dimensions it must have.
-
-        Returns
-        -------
-        Tensor
-
-        Raises
-        ------
-        ValueError
-            If it is missing or has another number of dimensions.
-        """
+        """Look at an array without taking it."""
         if name not in self._arrays:
             raise ValueError(
                 f"{self.origin} has no array {name!r}. It holds, among others, "
@@ -96,72 +62,30 @@ class Arrays:
         return self._arrays[name]
 
     def take(self, name: str) -> Tensor:
-        """Take an array out.
-
-        Parameters
-        ----------
-        name : str
-
-        Returns
-        -------
-        Tensor
-        """
+        """Take an array out."""
         self.get(name)
         return self._arrays.pop(name)
 
     def put(self, name: str, value: Tensor) -> None:
-        """Add an array that follows from others.
-
-        Parameters
-        ----------
-        name : str
-        value : Tensor
-        """
+        """Add an array that follows from others."""
         self._arrays[name] = value
 
     def parts(self, prefix: str) -> list[str]:
-        """Next parts of the names that begin with a prefix, in order, each once.
-
-        Parameters
-        ----------
-        prefix : str
-            Ending in a dot.
-
-        Returns
-        -------
-        list of str
-        """
+        """Next parts of the names that begin with a prefix, in order, each once."""
         rests = [name[len(prefix) :] for name in self._arrays if name.startswith(prefix)]
         return list(dict.fromkeys(rest.split(".")[0] for rest in rests))
 
     def drop(self, wanted: Callable[[str], bool]) -> None:
-        """Leave out arrays that follow from the parameters, like the scale of a penalty.
-
-        Parameters
-        ----------
-        wanted : callable
-            Tells of a name whether it is to go.
-        """
+        """Leave out arrays that follow from the parameters, like the scale of a penalty."""
         for name in [name for name in self._arrays if wanted(name)]:
             del self._arrays[name]
 
     def rename(self, new_name: Callable[[str], str]) -> None:
-        """Bring names of older versions to those of today.
-
-        Parameters
-        ----------
-        new_name : callable
-        """
+        """Bring names of older versions to those of today."""
         self._arrays = {new_name(name): value for name, value in self._arrays.items()}
 
     def check_empty(self) -> None:
-        """Check that every array was taken.
-
-        Raises
-        ------
-        ValueError
-            If some are left, which then have no place in this package's models.
-        """
+        """Check that every array was taken."""
         if self._arrays:
             names = list(self._arrays)
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""
@@ -177,60 +101,25 @@ def _plain_name(name: str) -> str:
 
 
 def readout_name(rest: str, features: str = "features") -> str:
-    """Published name of an array of a readout.
-
-    Parameters
-    ----------
-    rest : str
-        Our name within the readout.
-    features : str, default="features"
-        Published name of the feature weights.
-
-    Returns
-    -------
-    str
-    """
+    """Published name of an array of a readout."""
     names = {"positions": "source_grid", "free_mu": "_mu", "features": features}
     return names.get(rest, rest.replace("position_network", "mu_transform"))
 
 
 def convolution_name(rest: str) -> str:
-    """Published name of an array of a convolutional core.
-
-    Parameters
-    ----------
-    rest : str
-        Our name within the core, ``layers.{layer}.{0 or 1}...``.
-
-    Returns
-    -------
-    str
-    """
+    """Published name of an array of a convolutional core."""
     _, layer, part, *last = rest.split(".")
     if part == "1":
         middle = "norm"
     elif len(last) == 2:
-        middle = f"ds_conv.{SEPARABLE[last[0]]}"
+        middle = f"ds_conv.{_SEPARABLE[last[0]]}"
     else:
         middle = "conv"
     return f"features.layer{layer}.{middle}.{last[-1]}"
 
 
 def v1t_name(name: str, model: EncodingModel, tokenizer: str) -> str:
-    """Name of an array in a checkpoint of the published V1T code.
-
-    Parameters
-    ----------
-    name : str
-        Our name, in the state of the model.
-    model : EncodingModel
-    tokenizer : str
-        Of a transformer; else of no meaning.
-
-    Returns
-    -------
-    str
-    """
+    """Name of an array in a checkpoint of the published V1T code."""
     part, _, rest = name.partition(".")
     if part == "core":
         return "core." + _core_name(rest, model, tokenizer)
@@ -278,18 +167,7 @@ def _core_name(rest: str, model: EncodingModel, tokenizer: str) -> str:
 
 
 def sensorium_name(name: str, model: EncodingModel) -> str:
-    """Name of an array in a saved model of Sensorium.
-
-    Parameters
-    ----------
-    name : str
-        Our name, in the state of the model.
-    model : EncodingModel
-
-    Returns
-    -------
-    str
-    """
+    """Name of an array in a saved model of Sensorium."""
     part, _, rest = name.partition(".")
     if part == "core":
         return f"core.{convolution_name(rest)}"
@@ -300,92 +178,30 @@ def sensorium_name(name: str, model: EncodingModel) -> str:
     return f"shifter.{moving[int(index)]}.mlp.{rest.partition('.')[2]}"
 
 
-def to_published(name: str, value: Tensor, *, compact: bool = False) -> Tensor:
-    """Bring an array of ours to its published shape.
-
-    Parameters
-    ----------
-    name : str
-        Our name.
-    value : Tensor
-    compact : bool, default=False
-        The core is the compact transformer.
-
-    Returns
-    -------
-    Tensor
-    """
-    last = name.rsplit(".", 1)[-1]
-    if name.startswith("readouts."):
-        if last == "features":
-            return value.T[None, :, None]  # (1, C, 1, n)
-        if last == "free_mu" or (last == "sigma" and value.ndim == 2):
-            return value[None, :, None]  # (1, n, 1, 2 or 1)
-        if last == "sigma":
-            return value[None]  # (1, n, 2, 2)
-    if compact and name == "core.positions":
-        return value[None]
-    return value
-
-
-def from_published(name: str, value: Tensor, *, compact: bool = False) -> Tensor:
-    """Bring a published array to the shape of ours; undoes `to_published`.
-
-    Parameters
-    ----------
-    name : str
-        Our name.
-    value : Tensor
-    compact : bool, default=False
-
-    Returns
-    -------
-    Tensor
-    """
-    last = name.rsplit(".", 1)[-1]
-    if name.startswith("readouts."):
-        if last == "features":
-            return value[0, :, 0].T
-        if last == "free_mu" or (last == "sigma" and value.shape[2] == 1):
-            return value[0, :, 0]
-        if last == "sigma":
-            return value[0]
-    if compact and name == "core.positions":
-        return value[0]
-    return value
-
-
-def fill(
-    model: EncodingModel, arrays: Arrays, name_of: Callable[[str], str], *, compact: bool = False
-) -> None:
-    """Give a model the weights of a checkpoint, and check that all of them found their place.
-
-    Parameters
-    ----------
-    model : EncodingModel
-        Changed in place.
-    arrays : Arrays
-        Emptied.
-    name_of : callable
-        Published name for ours.
-    compact : bool, default=False
-
-    Raises
-    ------
-    ValueError
-        If an array is missing, left over or of another shape.
-    """
-    state = model.state_dict()
+def fill(model: EncodingModel, arrays: Arrays, name_of: Callable[[str], str]) -> None:
+    """Give a model the weights of a checkpoint, and check that all of them found their place."""
     weights = {}
-    for name, own in state.items():
+    for name, own in model.state_dict().items():
         published = name_of(name)
         value = arrays.take(published)
-        expected = tuple(to_published(name, own, compact=compact).shape)
+        expected = _published_shape(name, own, value.ndim)
         if tuple(value.shape) != expected:
             raise ValueError(
                 f"{arrays.origin}: {published!r} has the shape {tuple(value.shape)}, but the rest "
                 f"of the model asks for {expected}."
             )
-        weights[name] = from_published(name, value, compact=compact).to(own.dtype)
+        value = value[0, :, 0].T if name.endswith(".features") else value.reshape(own.shape)
+        weights[name] = value.to(own.dtype)
     arrays.check_empty()
     model.load_state_dict(weights)
+
+
+def _published_shape(name: str, own: Tensor, n_dims: int) -> tuple[int, ...]:
+    shape, last = tuple(own.shape), name.rsplit(".", 1)[-1]
+    if name.startswith("readouts.") and last == "features":
+        return (1, shape[1], 1, shape[0])  # of (n, C)
+    if name.startswith("readouts.") and last in ("free_mu", "sigma"):
+        return (1, shape[0], 1, shape[1]) if own.ndim == 2 else (1, *shape)
+    if name == "core.positions" and n_dims == own.ndim + 1:  # of the compact transformer
+        return (1, *shape)
+    return shape

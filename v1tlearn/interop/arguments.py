@@ -24,15 +24,7 @@ BEHAVIOR_MODES = {
 
 
 class Arguments:
-    """Arguments of a run by name, checked when they are looked at.
-
-    Parameters
-    ----------
-    values : mapping
-        Plain data.
-    origin : str
-        Where they come from; begins errors.
-    """
+    """Arguments of a run by name, checked when they are looked at."""
 
     def __init__(self, values: Mapping[str, Any], origin: str) -> None:
         self.values = values
@@ -44,31 +36,11 @@ class Arguments:
         return ValueError(f"{self.origin}: {name} is {what}: expected {expected}.")
 
     def has(self, name: str) -> bool:
-        """Tell whether an argument is there and not empty.
-
-        Parameters
-        ----------
-        name : str
-
-        Returns
-        -------
-        bool
-        """
+        """Tell whether an argument is there and not empty."""
         return self.values.get(name) is not None
 
     def number(self, name: str, default: float) -> float:
-        """Look at a finite number.
-
-        Parameters
-        ----------
-        name : str
-        default : float
-            Where the argument is missing.
-
-        Returns
-        -------
-        float
-        """
+        """Look at a finite number."""
         if not self.has(name):
             return default
         value = self.values[name]
@@ -86,52 +58,21 @@ class Arguments:
         return float(value)
 
     def integer(self, name: str, default: int, minimum: int = 0) -> int:
-        """Look at an integer.
-
-        Parameters
-        ----------
-        name : str
-        default : int
-        minimum : int
-
-        Returns
-        -------
-        int
-        """
+        """Look at an integer."""
         value = self.number(name, default)
         if value != int(value) or value < minimum:
             raise self._wrong(name, f"an integer from {minimum} on")
         return int(value)
 
     def flag(self, name: str, default: bool) -> bool:
-        """Look at a truth value, which some versions write as 0 and 1.
-
-        Parameters
-        ----------
-        name : str
-        default : bool
-
-        Returns
-        -------
-        bool
-        """
+        """Look at a truth value, which some versions write as 0 and 1."""
         value = self.values[name] if self.has(name) else default
         if value not in (True, False) or isinstance(value, str):
             raise self._wrong(name, "true, false, 0 or 1")
         return bool(value)
 
     def text(self, name: str, default: str) -> str:
-        """Look at a text.
-
-        Parameters
-        ----------
-        name : str
-        default : str
-
-        Returns
-        -------
-        str
-        """
+        """Look at a text."""
         value = self.values[name] if self.has(name) else default
         if not isinstance(value, str):
             raise self._wrong(name, "text")
@@ -144,22 +85,7 @@ class Arguments:
         return self.text("ds_name", path.name or "sensorium")
 
     def mice(self, in_checkpoint: Sequence[str]) -> list[str]:
-        """Mice of the run, in its order.
-
-        Parameters
-        ----------
-        in_checkpoint : sequence of str
-            Mice that have a readout.
-
-        Returns
-        -------
-        list of str
-
-        Raises
-        ------
-        ValueError
-            If arguments and checkpoint are of other mice.
-        """
+        """Mice of the run, in its order."""
         name = "output_shapes" if self.has("output_shapes") else "mouse_ids"
         if not self.has(name):
             return list(in_checkpoint)
@@ -175,13 +101,7 @@ class Arguments:
         return mice
 
     def input_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the stimuli.
-
-        Returns
-        -------
-        (int, int, int)
-            Those of the data set where the argument is missing.
-        """
+        """Channels, height and width of the stimuli."""
         if not self.has("input_shape"):
             if self.dataset != "franke2022":
                 return (1, 144, 256)
@@ -193,21 +113,7 @@ class Arguments:
         return tuple(value)
 
     def check(self, name: str, found: Any, expected: Any, why: str) -> None:
-        """Check an argument against what the arrays tell.
-
-        Parameters
-        ----------
-        name : str
-        found, expected : object
-            In the arrays, and as the argument says.
-        why : str
-            What the arrays hold.
-
-        Raises
-        ------
-        ValueError
-            If they differ.
-        """
+        """Check an argument against what the arrays tell."""
         if self.has(name) and found != expected:
             raise ValueError(
                 f"{self.origin}: {name} is {self.values[name]!r}, but the checkpoint holds {why}: "
@@ -216,17 +122,7 @@ class Arguments:
 
 
 def common_parameters(args: Arguments, core: str) -> dict[str, Any]:
-    """Parameters of an estimator that do not depend on its core.
-
-    Parameters
-    ----------
-    args : Arguments
-    core : {"vit", "cct", "stacked2d"}
-
-    Returns
-    -------
-    dict
-    """
+    """Parameters of an estimator that do not depend on its core."""
     lr = args.number("lr", LEARNING_RATES[core])
     core_lr = args.number("core_lr", lr * args.number("core_lr_scale", 1.0))
     bias_mode = args.integer("bias_mode", 0)
@@ -247,21 +143,7 @@ def common_parameters(args: Arguments, core: str) -> dict[str, Any]:
 
 
 def shift_of(args: Arguments, readout: bool, stimulus_inputs: int | None) -> str:
-    """Name what the eye moves.
-
-    Parameters
-    ----------
-    args : Arguments
-    readout : bool
-        Whether the checkpoint has readout shifters.
-    stimulus_inputs : int or None
-        Inputs of its stimulus shifters, None where it has none.
-
-    Returns
-    -------
-    str
-        The parameter `shift`.
-    """
+    """Name what the eye moves."""
     if stimulus_inputs is None:
         mode = 2 if readout else 0
     elif stimulus_inputs == 5:
@@ -279,17 +161,7 @@ def shift_of(args: Arguments, readout: bool, stimulus_inputs: int | None) -> str
 
 
 def untold(args: Arguments) -> list[str]:
-    """List arguments of the training that estimators have no parameter for.
-
-    Parameters
-    ----------
-    args : Arguments
-
-    Returns
-    -------
-    list of str
-        Empty for a run with the published settings.
-    """
+    """List arguments of the training that estimators have no parameter for."""
     usual = {"adam_eps": 1e-8, "cropper_reg_scale": 0.0, "shifter_reg_scale": 0.0, "dropout": 0.0}
     found = [
         f"{name}={value:g}"

@@ -1,6 +1,5 @@
-"""The script that prints three claims of the V1T paper: examples/paper_claims.py."""
+"""The script that prints three claims of the V1T paper: papers/v1t2023/claims.py."""
 
-import importlib
 import os
 import subprocess
 import sys
@@ -10,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-sys.path.insert(0, str(EXAMPLES))
-paper_claims = importlib.import_module("paper_claims")
+from papers.v1t2023 import claims as paper_claims
+
+ROOT = Path(__file__).parents[3]
 
 
 def scores(*gains):
@@ -42,7 +41,8 @@ def test_from_simulation_to_the_printed_table(tmp_path):
     arguments = ["--quick", "--seeds", "0", "--jobs", "1", "--max-epochs", "1"]
     arguments += ["--models", "CNN", "--output", tmp_path / "scores.csv"]
     done = subprocess.run(
-        [sys.executable, EXAMPLES / "paper_claims.py", *map(str, arguments)],
+        [sys.executable, "-m", "papers.v1t2023.claims", *map(str, arguments)],
+        cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import paper_data as data
-import paper_tables as tables
 import xarray as xr
 
 import v1tlearn as v1
+from papers.v1t2023 import data, tables
 from v1tlearn.training import NonFiniteLossError
 
 KINDS = {

@@ -1,6 +1,5 @@
-"""What the scripts that redo the paper's tables fit and score: examples/paper_jobs.py."""
+"""What the scripts that redo the paper's tables fit and score: papers/v1t2023/jobs.py."""
 
-import importlib
 import json
 import re
 import shutil
@@ -8,7 +7,6 @@ import sys
 from argparse import Namespace
 from dataclasses import dataclass, field
 from functools import partialmethod
-from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -17,17 +15,15 @@ import pytest
 from sklearn.base import clone
 
 import v1tlearn as v1
+from papers.v1t2023 import data as paper_data
+from papers.v1t2023 import jobs as paper_jobs
+from papers.v1t2023 import tables as paper_tables
 from v1tlearn.estimators import _ensemble
 from v1tlearn.estimators.base import EncodingRegressor
 from v1tlearn.metrics import average_correlation, single_trial_correlation
 from v1tlearn.model_selection import leave_one_mouse_out
 from v1tlearn.training import NonFiniteLossError
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-sys.path.insert(0, str(EXAMPLES))  # where the scripts find each other
-paper_data, paper_jobs, paper_tables = map(
-    importlib.import_module, ("paper_data", "paper_jobs", "paper_tables")
-)
 SINGLE, AVERAGE = "single_trial_correlation", "average_correlation"
 
 

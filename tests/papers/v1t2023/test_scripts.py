@@ -1,7 +1,6 @@
-"""The scripts that redo the paper's tables: examples/dataset_s.py and dataset_f.py."""
+"""The scripts that redo the paper's tables: papers/v1t2023/dataset_s.py and dataset_f.py."""
 
 import csv
-import importlib
 import json
 import os
 import re
@@ -16,12 +15,11 @@ import pandas as pd
 import pytest
 
 import v1tlearn as v1
+from papers.v1t2023 import data as paper_data
+from papers.v1t2023 import jobs as paper_jobs
+from papers.v1t2023 import tables as paper_tables
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-sys.path.insert(0, str(EXAMPLES))  # where the scripts find each other
-paper_data, paper_jobs, paper_tables = map(
-    importlib.import_module, ("paper_data", "paper_jobs", "paper_tables")
-)
+ROOT = Path(__file__).parents[3]
 
 GRAY = "GrayImageNet-94c6ff995dac583098847cfecd43e7b6"
 
@@ -338,7 +336,7 @@ class TestCommandLine:
             assert quick.output == Path(f"paper_{dataset.lower()}_quick")
             assert quick.data == quick.output / f"simulated_{dataset.lower()}"
         assert self.parse(monkeypatch, "F", "--quick", "--output", "x").output == Path("x")
-        ignored = (EXAMPLES.parent / ".gitignore").read_text().split()
+        ignored = (ROOT / ".gitignore").read_text().split()
         assert {"paper_s/", "paper_f/", "paper_s_quick/", "paper_f_quick/"} <= set(ignored)
         assert list(tmp_path.iterdir()) == []
 
@@ -380,7 +378,8 @@ class TestCommandLine:
 def run_script(name, *arguments):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(
-        [sys.executable, EXAMPLES / name, "--quick", *map(str, arguments)],
+        [sys.executable, "-m", f"papers.v1t2023.{name}", "--quick", *map(str, arguments)],
+        cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,
@@ -390,7 +389,7 @@ def run_script(name, *arguments):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("script", "dataset", "mice"), [("dataset_s.py", "S", "AB"), ("dataset_f.py", "F", "FG")]
+    ("script", "dataset", "mice"), [("dataset_s", "S", "AB"), ("dataset_f", "F", "FG")]
 )
 def test_from_zips_to_tables_with_one_command(script, dataset, mice, tmp_path):
     output = tmp_path / "out"

@@ -1,6 +1,6 @@
 """Numbered .npy files of one mouse, one per trial, in a folder or inside a zip, as a lazy array.
 
-Knows the npy and zip formats; which file means what in a recording stands in sensorium.py.
+Knows the npy and zip formats; which file means what in a recording stands in layout.py.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-from v1tlearn.datasets._zip_files import ZipFiles, ZipMembers
+from v1tlearn.datasets.sensorium.zip_files import ZipFiles, ZipMembers
 
-_BLOCK_BYTES = 32 * 2**20
-_THREAD_BYTES = 2 * 2**20
+BLOCK_BYTES = 32 * 2**20
+THREAD_BYTES = 2 * 2**20
 _SHARES_PER_THREAD = 4
 _MAX_THREADS = 8
 
@@ -179,7 +179,7 @@ class TrialFiles:
         if len(rows) == 0:
             return
         n_bytes = len(rows) * math.prod(self.trial_shape) * self.dtype.itemsize
-        n_threads = min(_MAX_THREADS, os.cpu_count() or 1, len(rows), n_bytes // _THREAD_BYTES)
+        n_threads = min(_MAX_THREADS, os.cpu_count() or 1, len(rows), n_bytes // THREAD_BYTES)
         if n_threads <= 1:
             self._read_into(out, rows, trials)
             return
@@ -252,7 +252,7 @@ class TrialArray(BackendArray):
     def _outer(self, key: tuple) -> np.ndarray:
         trials = np.atleast_1d(np.arange(self.shape[0])[key[0]])
         per_trial = math.prod(self.shape[1:]) * self.dtype.itemsize
-        step = max(1, _BLOCK_BYTES // per_trial)
+        step = max(1, BLOCK_BYTES // per_trial)
         whole = all(isinstance(k, slice) and k == slice(None) for k in key[1:])
         if whole or len(trials) <= step:
             values = _take(self._read(trials), key[1:])

@@ -1,6 +1,6 @@
 """Trials of Sensorium folders and zips kept in one netCDF store per recording.
 
-Labels and statistics are small and always come from the source; sensorium.py reads them.
+Labels and statistics are small and always come from the source; mouse.py reads them.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from pathlib import Path
 
 import xarray as xr
 
-from v1tlearn.datasets._trial_files import FolderFiles
-from v1tlearn.datasets._zip_files import ZipFiles
 from v1tlearn.datasets.schema import DIMS
+from v1tlearn.datasets.sensorium.trial_files import FolderFiles
+from v1tlearn.datasets.sensorium.zip_files import ZipFiles
 from v1tlearn.datasets.store import save_recordings
 
 logger = logging.getLogger(__name__)
 
 # Part of the name of a store: raise it whenever reading a source gives other values than before.
-_VERSION = 1
+VERSION = 1
 _GROUP = "recording"
 _ABANDONED_SECONDS = 24 * 3600
 
@@ -41,7 +41,7 @@ def cached_trials(
     """
     fingerprint = files.fingerprint()
     source = f"{_stem(files)}-{_hash(str(files))}"
-    path = Path(os.path.abspath(folder)) / f"{source}-{_hash(f'{_VERSION} {fingerprint}')}.nc"
+    path = Path(os.path.abspath(folder)) / f"{source}-{_hash(f'{VERSION} {fingerprint}')}.nc"
     names = [name for name in DIMS if name in dataset]
     opened = None
     if path.exists():

@@ -1,7 +1,7 @@
 """Simulated recordings of mouse V1 with known truth: `make_v1_recordings`.
 
 Who sees which image when, the rates, and the noise. Images, cells and behaviour are drawn in
-`_dead_leaves`, `_cells` and `_behavior`.
+`dead_leaves`, `cells` and `behavior`.
 """
 
 from __future__ import annotations
@@ -12,16 +12,6 @@ from numbers import Integral, Real
 import numpy as np
 import xarray as xr
 
-from v1tlearn.datasets._behavior import (
-    TRIAL_INTERVAL,
-    apply_gain,
-    arousal_gain,
-    behavior_in_time,
-    draw_eye,
-    eye_shift,
-)
-from v1tlearn.datasets._cells import Cells, Evoked, draw_cells
-from v1tlearn.datasets._dead_leaves import dead_leaves
 from v1tlearn.datasets.schema import (
     AXES,
     BEHAVIOR_NAMES,
@@ -31,6 +21,16 @@ from v1tlearn.datasets.schema import (
     STIMULI_ATTRS,
     behavior_attrs,
 )
+from v1tlearn.datasets.simulate.behavior import (
+    TRIAL_INTERVAL,
+    apply_gain,
+    arousal_gain,
+    behavior_in_time,
+    draw_eye,
+    eye_shift,
+)
+from v1tlearn.datasets.simulate.cells import Cells, Evoked, draw_cells
+from v1tlearn.datasets.simulate.dead_leaves import dead_leaves
 
 _N_PILOT = 300  # images that set the scale of each cell; never shown in the recording
 _PILOT_STATES = 4  # states of the animal in which each of them is evaluated

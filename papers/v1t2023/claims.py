@@ -1,7 +1,7 @@
 """
 Do ensembles, transfer and behaviour help? Three claims of the V1T paper on simulated mice.
 
-``python examples/paper_claims.py`` simulates recordings with several seeds, and prints for each
+``python -m papers.v1t2023.claims`` simulates recordings with several seeds, and prints for each
 claim the scores with and without, and the mean and spread of their difference over seeds:
 
 * behaviour: the same model with and without it (Table 1);

@@ -17,7 +17,7 @@ import xarray as xr
 
 from v1tlearn._instead import path_of
 from v1tlearn.datasets.schema import STATISTICS, blocks, recordings_to_dict, validate_recordings
-from v1tlearn.datasets.sensorium import (
+from v1tlearn.datasets.sensorium.layout import (
     BEHAVIOR_FOLDERS,
     DATA_FOLDERS,
     IMAGE_LABEL_PREFIXES,

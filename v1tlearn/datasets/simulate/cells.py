@@ -15,7 +15,7 @@ _FIELD_OF_VIEW = 630.0  # micrometres along a side
 _BANK_ORIENTATIONS = 4
 _BANK_FREQUENCIES = (0.06, 0.12)  # cycles per 1/36 of the image height
 _SURROUND = 0.45  # grey around the images, as a share of white
-_BLOCK_BYTES = 64 * 2**20
+BLOCK_BYTES = 64 * 2**20
 
 
 @dataclass
@@ -183,8 +183,8 @@ class Evoked:
         """
         n_images, n_cells = len(images), len(self.cells)
         bank = _Bank(self.cells.image_shape, self.cells.pixel)
-        step = max(1, _BLOCK_BYTES // (16 * (images[0].size + bank.size)))
-        cell_step = max(1, _BLOCK_BYTES // (2 * images[0].size + bank.size))
+        step = max(1, BLOCK_BYTES // (16 * (images[0].size + bank.size)))
+        cell_step = max(1, BLOCK_BYTES // (2 * images[0].size + bank.size))
         for first in range(0, n_cells, cell_step):
             cell = slice(first, first + cell_step)
             even, odd = _gabors(self.cells, cell)  # each (cells, channels * pixels)

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from paper_data import MICE
 
+from papers.v1t2023.data import MICE
 from v1tlearn.metrics import average_correlation, single_trial_correlation
 
 METRICS = {

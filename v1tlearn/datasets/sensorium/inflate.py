@@ -1,0 +1,36 @@
+"""Inflating deflated data, by libdeflate where it is installed, else by zlib."""
+
+from __future__ import annotations
+
+import zlib
+
+_COUNTED = 2**32 - 1  # bytes that the binding of libdeflate makes at most
+
+Content = bytes | bytearray | memoryview
+
+
+def inflate_by_zlib(content: Content, n_bytes: int) -> bytes | None:
+    """Inflate data to at most `n_bytes` bytes; None where they are damaged or go on."""
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        data = stream.decompress(content, n_bytes + 1)  # 0 would mean without limit
+    except zlib.error:
+        return None
+    return data if stream.eof else None
+
+
+try:
+    import deflate
+except ImportError:
+    crc32, inflate = zlib.crc32, inflate_by_zlib
+else:
+    crc32 = deflate.crc32
+
+    def inflate(content: Content, n_bytes: int) -> bytes | bytearray | None:
+        """Inflate data to at most `n_bytes` bytes; None where they are damaged or go on."""
+        if n_bytes > _COUNTED:
+            return inflate_by_zlib(content, n_bytes)
+        try:
+            return deflate.deflate_decompress(content, n_bytes)
+        except deflate.DeflateError:
+            return None

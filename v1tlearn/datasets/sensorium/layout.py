@@ -1,0 +1,35 @@
+"""Names of folders and files in the layout of Sensorium 2022 and Franke 2022.
+
+`data/{images,responses,behavior,pupil_center}/{trial}.npy` and `meta/{neurons,trials,statistics}/`.
+"""
+
+from __future__ import annotations
+
+from v1tlearn.datasets.schema import BEHAVIOR_NAMES
+
+# Which folders below data/ make up which variable, and how many columns behaviour files have.
+DATA_FOLDERS = {
+    "stimuli": ("images",),
+    "behaviors": ("behavior", "pupil_center"),
+    "responses": ("responses",),
+    "expected_responses": ("expected_responses",),  # ours, for simulated recordings
+}
+BEHAVIOR_FOLDERS = {"behavior": BEHAVIOR_NAMES[:3], "pupil_center": BEHAVIOR_NAMES[3:]}
+NEURON_FILES = {
+    "unit_ids": "neuron",
+    "area": "area",
+    "layer": "layer",
+    "animal_ids": "animal_id",
+    "sessions": "session",
+    "scan_idx": "scan",
+    "cell_motor_coordinates": "position",
+}
+IMAGE_LABEL_PREFIXES = ("frame", "colorframeprojector")
+TRIAL_FILES = {"tiers": "tier", "trial_idx": "trial_id"} | {
+    f"{prefix}_{label}": label
+    for prefix in IMAGE_LABEL_PREFIXES
+    for label in ("image_id", "image_class")
+}
+# Statistics over all frames, and over the frames with a stimulus; the suffix of our names for each.
+STATISTIC_SUBSETS = {"all": "", "stimulus_frame": "_stimulus_frame"}
+WITHHELD_TIERS = ("test", "final_test")

@@ -1,0 +1,5 @@
+"""Simulated recordings of mouse V1 with known truth."""
+
+from v1tlearn.datasets.simulate.recordings import make_v1_recordings
+
+__all__ = ["make_v1_recordings"]
