@@ -19,12 +19,13 @@ import torch
 from _measure import Row, compare, median_seconds, parser, report
 
 import v1tlearn as v1
-from v1tlearn.estimators import _tensors
-from v1tlearn.estimators._assemble import assemble
+from v1tlearn.estimators.mouse_data import read_responses, with_responses
 from v1tlearn.estimators.placement import DEVICE, MEMORY, RECORDINGS
 from v1tlearn.training import (
     ConstantSchedule,
     MouseData,
+    PoissonObjective,
+    Run,
     TrainingSettings,
     initial_rng,
     new_state,
@@ -61,16 +62,16 @@ def make_estimator(args: argparse.Namespace) -> v1.CNNRegressor:
 
 def prepare(args: argparse.Namespace, trials: v1.Trials) -> v1.CNNRegressor:
     """Everything ahead of the first epoch but the data."""
-    estimator = make_estimator(args)
-    target = _tensors.read_responses(estimator, trials, trials.responses)
-    assemble(estimator, _tensors.describe(estimator, trials, target))
-    estimator._to_device()
-    return estimator
+    estimator = make_estimator(args).set_params(max_epochs=0, validation_fraction=0)
+    target = read_responses("auto", resolve_device(args.device), trials, trials.responses)
+    return estimator.fit(trials, target)
 
 
 def bring(estimator: v1.CNNRegressor, trials: v1.Trials, where: str) -> dict[str, MouseData]:
     return {
-        mouse: _tensors.mouse_data(estimator, trials, mouse, trials.responses, where)
+        mouse: with_responses(
+            estimator.fitted_, trials, mouse, trials.responses, estimator.device_, where
+        )
         for mouse in trials.mice
     }
 
@@ -93,7 +94,8 @@ def epoch(estimator: v1.CNNRegressor, data: dict[str, MouseData]) -> Callable[[]
     def run() -> None:
         model = copy.deepcopy(estimator.module_)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-        train(model, data, settings, optimizer, ConstantSchedule(), new_state(initial_rng(0)))
+        state = new_state(initial_rng(0))
+        train(Run(model, PoissonObjective(), optimizer, ConstantSchedule(), data, settings, state))
 
     return run
 
