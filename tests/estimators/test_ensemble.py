@@ -213,7 +213,7 @@ def test_members_are_the_best_candidates(ensemble):
 
 
 def test_ties_go_to_the_first(make, trials, monkeypatch):
-    monkeypatch.setattr(_ensemble, "draw_seeds", lambda seed, n: [7] * n)
+    monkeypatch.setattr("v1tlearn.estimators._candidates.draw_seeds", lambda seed, n: [7] * n)
     est = make(max_epochs=1).fit(trials)
     assert len(set(est.validation_scores_)) == 1
     assert est.members_.tolist() == [0, 1]

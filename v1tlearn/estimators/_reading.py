@@ -105,7 +105,7 @@ def warn_about_tiers(trials: Trials) -> None:
             f"fit was given trials of the tiers {found} and trains on them too: select with "
             'trials.sel(tier="train") if they are meant for judging the model.',
             UserWarning,
-            stacklevel=5,  # the caller of fit, behind `explained`
+            stacklevel=4,  # the caller of fit, behind `explained`
         )
 
 

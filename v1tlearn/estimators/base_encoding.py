@@ -53,6 +53,7 @@ from v1tlearn.training import (
     resolve_device,
     train,
 )
+from v1tlearn.training.state import map_tensors
 from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials._fingerprint import describe_recording
 
@@ -378,9 +379,10 @@ class BaseEncodingRegressor(
         return Start(fitted, model.eval(), content["state"])
 
     def _kept_weights(self) -> dict[str, torch.Tensor]:
-        """Weights that predict: of an epoch that is under way, the best so far."""
-        under_way = self.state_["stop_reason"] is None and self.state_["best"] is not None
-        return dict(self.state_["best"] if under_way else self.module_.state_dict())
+        """Weights that predict: while a training goes on, the best so far."""
+        weights, last = self.module_.state_dict(), self.state_["model"]
+        goes_on = last is not None and all(torch.equal(v, last[k]) for k, v in weights.items())
+        return dict(self.state_["best"] if goes_on else weights)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the weights on the CPU; never the device they were on."""
@@ -398,6 +400,8 @@ class BaseEncodingRegressor(
         model, _ = begin(self._recipe(self.fitted_.parameters), self.fitted_)
         model.load_state_dict(self.module_)
         self.module_ = model.eval()
+        # those that were alike are one in a pickle, and an optimiser changes each of its own
+        self.state_ = map_tensors(self.state_, torch.clone)
 
 
 def split_trials(trials: Trials, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
