@@ -63,6 +63,14 @@ def assert_agree(found, expected, rtol=2e-5):
         np.testing.assert_allclose(found.get(mouse), values, rtol=rtol, atol=1e-6)
 
 
+def predicted(estimator, trials, **sizes):
+    """Predictions in blocks and batches of other sizes."""
+    values = predicting.predict(
+        estimator.module_, estimator.fitted_, trials, torch.device("cpu"), **sizes
+    )
+    return v1.Responses.from_arrays(values, like=trials)
+
+
 class Encoded:
     """Counts the images that go through the core of a model."""
 
@@ -207,23 +215,19 @@ def test_images_of_two_sizes_are_kept_apart(fit, count):
 
 
 @pytest.mark.parametrize("shift", ["none", "readout"])
-@pytest.mark.parametrize(("block", "values"), [(1, 1), (4, 2**12), (7, 2**14), (1024, 2**30)])
-def test_blocks_and_batches_of_any_size(fit, monkeypatch, shift, block, values):
+@pytest.mark.parametrize(("block", "at_once"), [(1, 1), (1, 3), (2, 16), (1024, 10**6)])
+def test_blocks_and_batches_of_any_size(fit, shift, block, at_once):
     estimator, trials = fit(v1.CNNRegressor, behavior_mode="none", shift=shift), make_trials()
     expected = one_by_one(estimator, trials)
-    monkeypatch.setattr(predicting, "_SHARED_BLOCK", block)
-    monkeypatch.setattr("v1tlearn.training.memory.plan._CPU_VALUES", values)
-    assert_agree(estimator.predict(trials), expected)
+    assert_agree(predicted(estimator, trials, block=block, at_once=at_once), expected)
 
 
 @pytest.mark.parametrize("block", [1, 5, 256])
-@pytest.mark.parametrize("values", [1, 2**14, 2**30])
-def test_batches_of_any_size_with_behavior(fit, monkeypatch, block, values):
+@pytest.mark.parametrize("at_once", [1, 7, 10**6])
+def test_batches_of_any_size_with_behavior(fit, block, at_once):
     estimator, trials = fit(v1.V1TRegressor), make_trials()
     expected = one_by_one(estimator, trials)
-    monkeypatch.setattr(predicting, "BLOCK", block)
-    monkeypatch.setattr("v1tlearn.training.memory.plan._CPU_VALUES", values)
-    assert_agree(estimator.predict(trials), expected)
+    assert_agree(predicted(estimator, trials, block=block, at_once=at_once), expected)
 
 
 @pytest.mark.parametrize("mode", ["none", "auto"])

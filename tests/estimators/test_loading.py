@@ -71,7 +71,7 @@ def test_damaged_files(text, saved):
 def test_damaged_weights_and_later_formats_are_refused_as_by_the_class(saved):
     content = json.loads((saved / "model.json").read_text())
     (saved / "model.json").write_text(json.dumps({**content, "format": 99}))
-    with pytest.raises(ValueError, match="format 99, this version reads 1"):
+    with pytest.raises(ValueError, match="format 99, this version reads 2"):
         v1.load(saved)
     (saved / "model.json").write_text(json.dumps(content))
     for file in saved.glob("*.safetensors"):

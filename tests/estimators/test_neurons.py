@@ -85,23 +85,12 @@ def test_ids_of_any_kind(ids, recordings, small, tmp_path):
     assert again.predict(trials)["B"].shape == (len(trials.rows("B")[0]), 7)
 
 
-def test_models_saved_without_labels_load(model, trials, equal, tmp_path):
-    """As version 0.1.0 wrote them."""
+def test_models_of_an_earlier_format_are_to_be_fitted_anew(model, tmp_path):
     model.save(tmp_path / "model")
     file = tmp_path / "model" / "model.json"
-    content = json.loads(file.read_text())
-    pairs = content["attributes"]["$dict"]
-    kept = [pair for pair in pairs if pair[0] != "neurons_"]
-    assert len(kept) == len(pairs) - 1
-    content["attributes"]["$dict"] = kept
-    file.write_text(json.dumps(content))
-    state = pickle.loads(pickle.dumps(model)).__getstate__()
-    del state["neurons_"]
-    unpickled = v1.CNNRegressor()
-    unpickled.__setstate__(state)
-    for again in (v1.CNNRegressor.load(tmp_path / "model"), unpickled):
-        assert again.neurons_ == {"A": {}, "B": {}}
-        assert equal(again.predict(trials), model.predict(trials))
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 1}))
+    with pytest.raises(ValueError, match="format 1, this version reads 2: fit the model anew"):
+        v1.load(tmp_path / "model")
 
 
 def test_transfer_learns_those_of_the_new_animals(model, recordings):

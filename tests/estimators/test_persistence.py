@@ -275,7 +275,7 @@ def test_damaged_files_say_so(damage, saved):
 def test_a_later_format(saved):
     content = json.loads((saved / MODEL).read_text())
     (saved / MODEL).write_text(json.dumps({**content, "format": 99}))
-    with pytest.raises(ValueError, match=r"format 99, this version reads 1: update v1tlearn"):
+    with pytest.raises(ValueError, match=r"format 99, this version reads 2: update v1tlearn"):
         v1.CNNRegressor.load(saved)
 
 

@@ -33,11 +33,11 @@ from v1tlearn.estimators._reading import Call, read_fit, warn_about_tiers
 from v1tlearn.estimators._runs import Part
 from v1tlearn.estimators.base import OnEpoch, SavingMixin, TrialsEstimator
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
-from v1tlearn.estimators.mixing import learn_weights, shared_head
+from v1tlearn.estimators.mixing import learn_weights
 from v1tlearn.estimators.prediction import PredictionMixin
-from v1tlearn.nn import EncodingModel
-from v1tlearn.training import draw_seed
-from v1tlearn.trials import Trials
+from v1tlearn.nn import EncodingModel, Head
+from v1tlearn.training import draw_seed, resolve_device
+from v1tlearn.trials import Responses, Trials
 
 logger = logging.getLogger("v1tlearn")
 
@@ -395,9 +395,7 @@ class EnsembleRegressor(
             "combine_": self.combine,
         }
         if self.combine in _LEARNED:
-            fitted["weights_"], fitted["intercepts_"] = learn_weights(
-                estimators, *held_out, seed, per_mouse=self.combine == "learned_per_mouse"
-            )
+            fitted["weights_"], fitted["intercepts_"] = self._mix(estimators, *held_out, seed)
         for name in ("weights_", "intercepts_", "feature_names_in_"):
             self.__dict__.pop(name, None)
         self.__dict__.update(fitted)
@@ -407,6 +405,38 @@ class EnsembleRegressor(
             ", ".join(f"number {i + 1} (score {scores[i]:.4f})" for i in members),
         )
         return self._adopt(estimators)
+
+    def _mix(
+        self,
+        members: Sequence[BaseEncodingRegressor],
+        trials: Trials,
+        target: Responses,
+        seed: int,
+    ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """Learn weights of members, which were fitted to the same trials, on others."""
+        first, per_mouse = members[0], self.combine == "learned_per_mouse"
+        without = [mouse for mouse in first.mice_ if mouse not in trials.mice]
+        if per_mouse and without:
+            raise ValueError(
+                f"the mice {without} have no validation trials to learn weights on: give them "
+                "some, or set combine='learned' or 'outputs'."
+            )
+        per_member = [member._predict(trials, activate=False) for member in members]
+        scales = {mouse: first.statistics_[mouse]["response_scale"] for mouse in trials.mice}
+        weights, intercepts = learn_weights(
+            {m: np.stack([out[m] for out in per_member], axis=-1) for m in trials.mice},
+            {m: (target.get(m) / scale).astype(np.float32) for m, scale in scales.items()},
+            {m: _shared_head(members, m) for m in trials.mice},
+            seed,
+            per_mouse=per_mouse,
+            device=resolve_device(first.device),
+            deterministic=first.deterministic,
+        )
+        if not per_mouse:  # mice without validation trials, too
+            some = trials.mice[0]
+            weights = {mouse: weights[some].copy() for mouse in first.mice_}
+            intercepts = dict.fromkeys(first.mice_, intercepts[some])
+        return weights, intercepts
 
     def _adopt(self, estimators: list[BaseEncodingRegressor]) -> Self:
         first = estimators[0]
@@ -435,7 +465,7 @@ class EnsembleRegressor(
             outputs = total + (self.intercepts_[mouse] if self.combine in _LEARNED else 0.0)
             scale = self.estimators_[0].statistics_[mouse]["response_scale"]
             with torch.no_grad():
-                rates_of = shared_head(self.estimators_, mouse)(torch.from_numpy(outputs))
+                rates_of = _shared_head(self.estimators_, mouse)(torch.from_numpy(outputs))
             totals[mouse] = rates_of.cpu().numpy() * scale
         return {mouse: total.astype(np.float32) for mouse, total in totals.items()}
 
@@ -478,3 +508,14 @@ class EnsembleRegressor(
         ensemble = cls(estimator, **content["parameters"])
         ensemble.__dict__.update(content["fitted"])
         return ensemble._adopt([model._restore(part, device) for part in content["members"]])
+
+
+def _shared_head(members: Sequence[BaseEncodingRegressor], mouse: str) -> Head:
+    """Output non-linearity that all members have for a mouse."""
+    head = members[0].module_.head(mouse)
+    if next(head.parameters(), None) is not None:
+        raise ValueError(
+            f"combine='outputs' and learned weights need members with one output non-linearity, "
+            f"but that of a {type(head).__name__} is learned: set combine='rates'."
+        )
+    return head

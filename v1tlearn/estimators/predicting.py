@@ -20,8 +20,6 @@ from v1tlearn.training.memory import prediction_batch_size
 from v1tlearn.trials import Trials
 from v1tlearn.trials._view import BLOCK
 
-_SHARED_BLOCK = 4 * BLOCK  # trials that are read at once where images repeat
-
 Outputs = tuple[str, slice | np.ndarray, Tensor]
 
 
@@ -34,6 +32,8 @@ def predict(
     precision: str = "auto",
     deterministic: bool = False,
     activate: bool = True,
+    at_once: int | None = None,
+    block: int = BLOCK,
 ) -> dict[str, np.ndarray]:
     """Predict every mouse of the trials, block by block.
 
@@ -51,6 +51,10 @@ def predict(
     deterministic : bool, default=False
     activate : bool, default=True
         Apply the output non-linearity.
+    at_once : int, optional
+        Images that go through the model at once; by default what is fast and fits.
+    block : int, default=256
+        Trials that are read at once; four times as many where images repeat.
 
     Returns
     -------
@@ -59,8 +63,9 @@ def predict(
     """
     model.eval()
     precision = resolve_precision(precision, device, training=False)
-    size = prediction_batch_size(model, device, deterministic=deterministic)
-    run = _Prediction(model, fitted, trials, device, size, precision, activate)
+    if at_once is None:
+        at_once = prediction_batch_size(model, device, deterministic=deterministic)
+    run = _Prediction(model, fitted, trials, device, at_once, block, precision, activate)
     out = {
         m: np.empty((len(trials.rows(m)[0]), fitted.mice[m].n_neurons), np.float32)
         for m in trials.mice
@@ -92,6 +97,7 @@ class _Prediction:
     trials: Trials
     device: torch.device
     size: int  # images that go through the model at once
+    block: int  # trials that are read at once
     precision: str
     activate: bool
 
@@ -144,7 +150,7 @@ class _Prediction:
     def _plain(self, mouse: str) -> Iterator[Outputs]:
         """Trials in their order, each through the core."""
         start = 0
-        for block in self.trials.blocks(mouse, max(BLOCK, self.size)):
+        for block in self.trials.blocks(mouse, max(self.block, self.size)):
             values = predict_mouse(
                 self.model,
                 mouse,
@@ -159,7 +165,7 @@ class _Prediction:
     def _repeated(self, positions: np.ndarray, numbers: np.ndarray) -> Iterator[Outputs]:
         """Trials of the same image together, whichever mouse saw it."""
         order = positions[np.argsort(numbers[positions], kind="stable")]
-        for cut in _cuts(numbers[order], _SHARED_BLOCK):
+        for cut in _cuts(numbers[order], 4 * self.block):
             where = np.sort(order[cut])  # files are read forwards
             block = self.trials[where]
             rows = {mouse: where[block.rows(mouse)[0]] for mouse in block.mice}
