@@ -13,7 +13,6 @@ from tests.training.loop_runs import (
     assert_same,
     make_data,
     make_model,
-    make_run,
     mean_rate_score,
     run,
 )
@@ -115,9 +114,7 @@ def test_learning_rates_follow_the_schedule_group_by_group():
     objective = PoissonObjective(mean_rate_score, loss_scale=1e-3)
     settings, validation = TrainingSettings(4, 3), make_data(9)
     data = make_data()
-    train(
-        Run(model, objective, optimizer, schedule, data, settings, state, validation=validation)
-    )
+    train(Run(model, objective, optimizer, schedule, data, settings, state, validation=validation))
     assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.005, 0.005])
     assert [r["lr"] for r in state["history"]] == pytest.approx([0.02, 0.005, 0.005])
 
