@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from v1tlearn.nn import EncodingModel, GaussianReadout, MouseBatch, Stacked2dCore, ViTCore
-from v1tlearn.training import MouseData, TrainingSettings
+from v1tlearn.training import MouseData, PoissonObjective, TrainingSettings
 from v1tlearn.training.devices import autocast
-from v1tlearn.training.loop import backward
 from v1tlearn.training.memory import checkpointed, plan
+from v1tlearn.training.steps import backward
 
 Targets = Mapping[str, tuple[Tensor, Tensor | None]]
 
@@ -348,18 +348,18 @@ def our_step(
             pupil=batch.pupil,
             shifter_inputs=batch.shifter_inputs,
             responses=targets[mouse][0],
-            recorded=targets[mouse][1],
         )
         for mouse, batch in batches.items()
     }
     n = max(len(batch.images) for batch in batches.values())
-    settings = TrainingSettings(n, 1, loss_scale=scale, precision=precision, compile=False)
-    settings = plan(model, data, settings)
+    objective = PoissonObjective(loss_scale=scale)
+    settings = TrainingSettings(n, 1, precision=precision, compile=False)
+    settings = plan(model, objective, data, settings)
 
     def step() -> Tensor:
         """Take one step."""
         with checkpointed(model.core, settings.checkpoint_activations):
-            losses, _, penalty = backward(batches, targets, data, model, settings)
+            losses, _, penalty = backward(model, objective, batches, targets, data, settings)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return scale * losses.sum() + penalty

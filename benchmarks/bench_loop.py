@@ -41,6 +41,8 @@ from v1tlearn.nn import EncodingModel, MouseBatch, poisson_loss
 from v1tlearn.training import (
     ConstantSchedule,
     MouseData,
+    PoissonObjective,
+    Run,
     TrainingSettings,
     autocast,
     initial_rng,
@@ -49,11 +51,11 @@ from v1tlearn.training import (
     numerics,
     resolve_device,
     resolve_precision,
+    resolve_settings,
     train,
 )
 from v1tlearn.training.compilation import compiled
 from v1tlearn.training.data import epoch_batches, step_batches
-from v1tlearn.training.loop import resolve_settings
 from v1tlearn.training.memory import checkpointed
 
 BAR = 1.03
@@ -137,7 +139,7 @@ class Runs:
             compile=False,
         )
         with numerics(wanted.precision, device):
-            self.settings = resolve_settings(self.model, self.data, wanted)
+            self.settings = resolve_settings(self.model, PoissonObjective(), self.data, wanted)
         with isolated_rng(initial_rng(0), device):
             lengths = {mouse: len(trials) for mouse, trials in self.data.items()}
             rows = epoch_batches(lengths, size, device)
@@ -177,16 +179,18 @@ class Runs:
         """Prepare an epoch of the training loop, told to a progress bar."""
         optimizer = make_optimizer(model)
 
-        def run() -> None:
+        def epoch() -> None:
             state, schedule = new_state(initial_rng(0)), ConstantSchedule()
+            objective = PoissonObjective()
             with (
                 open(os.devnull, "w", encoding="utf-8") as nowhere,
                 contextlib.redirect_stderr(nowhere),
                 progress("benchmark", 1, verbose=1) as report,
             ):
-                train(model, self.data, self.settings, optimizer, schedule, state, on_epoch=report)
+                run = Run(model, objective, optimizer, schedule, self.data, self.settings, state)
+                train(run, report)
 
-        return run
+        return epoch
 
 
 def overhead(args: argparse.Namespace, kind: str, device: torch.device) -> Row:

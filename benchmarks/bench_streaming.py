@@ -25,6 +25,8 @@ from v1tlearn.estimators._placement import DEVICE, MEMORY, RECORDINGS
 from v1tlearn.training import (
     ConstantSchedule,
     MouseData,
+    PoissonObjective,
+    Run,
     TrainingSettings,
     initial_rng,
     new_state,
@@ -93,7 +95,8 @@ def epoch(estimator: v1.CNNRegressor, data: dict[str, MouseData]) -> Callable[[]
     def run() -> None:
         model = copy.deepcopy(estimator.module_)
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-        train(model, data, settings, optimizer, ConstantSchedule(), new_state(initial_rng(0)))
+        state, schedule = new_state(initial_rng(0)), ConstantSchedule()
+        train(Run(model, PoissonObjective(), optimizer, schedule, data, settings, state))
 
     return run
 

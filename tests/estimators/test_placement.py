@@ -18,7 +18,6 @@ import v1tlearn as v1
 from v1tlearn.estimators import _placement, _tensors
 from v1tlearn.estimators._moments import moments_in_blocks
 from v1tlearn.estimators._placement import DEVICE, MEMORY, RECORDINGS, n_bytes, place
-from v1tlearn.training.data import StreamedMouseData
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -141,9 +140,10 @@ def test_data_in_host_memory_give_the_same_batches(fitted, trials):
             for where in (DEVICE, MEMORY, RECORDINGS)
         )
         rows = torch.tensor([3, 0, 3, 11])
-        assert resident.recorded is None
+        assert resident.complete
+        assert not resident.sources
         for streamed in (memory, stored):
-            assert isinstance(streamed, StreamedMouseData)
+            assert set(streamed.sources) == {"images", "responses"}
             assert len(streamed) == len(resident)
             assert streamed.scale_trials == resident.scale_trials
             for mine, other in zip(resident.batch(rows), streamed.batch(rows), strict=True):
