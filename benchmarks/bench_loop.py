@@ -179,19 +179,18 @@ class Runs:
         """Prepare an epoch of the training loop, told to a progress bar."""
         optimizer = make_optimizer(model)
 
-        def run() -> None:
+        def epoch() -> None:
             state, schedule = new_state(initial_rng(0)), ConstantSchedule()
+            objective = PoissonObjective()
             with (
                 open(os.devnull, "w", encoding="utf-8") as nowhere,
                 contextlib.redirect_stderr(nowhere),
                 progress("benchmark", 1, verbose=1) as report,
             ):
-                run = Run(
-                    model, PoissonObjective(), optimizer, schedule, self.data, self.settings, state
-                )
+                run = Run(model, objective, optimizer, schedule, self.data, self.settings, state)
                 train(run, report)
 
-        return run
+        return epoch
 
 
 def overhead(args: argparse.Namespace, kind: str, device: torch.device) -> Row:

@@ -4,20 +4,27 @@ import pytest
 import torch
 
 
-@pytest.fixture
-def compiler(monkeypatch, tmp_path):
-    """A compiler that is found; what it compiles computes as before, and notes every pass."""
-    passes = []
+class Compiler:
+    """Notes every pass of what it compiled, which computes as before, and may be told to fail."""
 
-    def compile_(function, **options):
+    def __init__(self):
+        self.passes, self.error = [], None
+
+    def __call__(self, function, **options):
         def fast(*args):
-            passes.append(options)
+            if self.error is not None:
+                raise self.error
+            self.passes.append(options)
             return function(*args)
 
         return fast
 
-    found = tmp_path / "c++"
-    found.touch(mode=0o755)
+
+@pytest.fixture
+def compiler(monkeypatch, tmp_path):
+    """A compiler that is found, and compiles nothing."""
+    compiler = Compiler()
+    (tmp_path / "c++").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(torch, "compile", compile_)
-    return passes
+    monkeypatch.setattr(torch, "compile", compiler)
+    return compiler

@@ -1,7 +1,9 @@
 """When the core is compiled, and that nothing but time is changed by it."""
 
 import copy
+import os
 import pickle
+import sys
 import warnings
 
 import pytest
@@ -11,14 +13,20 @@ from v1tlearn import nn
 from v1tlearn.training import (
     ConstantSchedule,
     MouseData,
+    PoissonObjective,
+    Run,
     TrainingSettings,
-    compilation,
     initial_rng,
     new_state,
     resolve_settings,
     train,
 )
-from v1tlearn.training.compilation import compiled, resolve_compile
+from v1tlearn.training.compilation import (
+    LEAST_STEPS,
+    compiled,
+    missing_compiler,
+    resolve_compile,
+)
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -55,65 +63,61 @@ def make_data(n=11, device=CPU):
 def run(model, device=CPU, **settings):
     settings = TrainingSettings(**{"batch_size": 4, "max_epochs": 2} | settings)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    state = new_state(initial_rng(0))
-    return train(model, make_data(device=device), settings, optimizer, ConstantSchedule(), state)
+    state, data = new_state(initial_rng(0)), make_data(device=device)
+    objective, schedule = PoissonObjective(), ConstantSchedule()
+    return train(Run(model, objective, optimizer, schedule, data, settings, state))
 
 
-def test_the_table(monkeypatch):
+def test_the_table():
     core = torch.nn.Linear(1, 1)
     missing = None
-    monkeypatch.setattr(compilation, "missing_compiler", lambda device: missing)
-    long, short = compilation._LEAST_STEPS, compilation._LEAST_STEPS - 1
-    assert resolve_compile("auto", core, CUDA, long) == "auto"
-    assert not resolve_compile("auto", core, CUDA, short)
-    assert not resolve_compile("auto", core, CPU, long)
-    assert resolve_compile(True, core, CPU, 1) is True
-    assert not resolve_compile(False, core, CUDA, long)
+
+    def decided(*args):
+        return resolve_compile(*args, missing=lambda device: missing)
+
+    long, short = LEAST_STEPS, LEAST_STEPS - 1
+    assert decided("auto", core, CUDA, long) == "auto"
+    assert not decided("auto", core, CUDA, short)
+    assert not decided("auto", core, CPU, long)
+    assert decided(True, core, CPU, 1) is True
+    assert not decided(False, core, CUDA, long)
     core.requires_grad_(False)  # a frozen one
-    assert not resolve_compile("auto", core, CUDA, long)
+    assert not decided("auto", core, CUDA, long)
     core.requires_grad_(True)
     missing = "a compiler"
-    assert not resolve_compile("auto", core, CUDA, long)
+    assert not decided("auto", core, CUDA, long)
     with pytest.raises(ValueError, match=r"compile=True needs a compiler, which was not found"):
-        resolve_compile(True, core, CPU, long)
+        decided(True, core, CPU, long)
 
 
-def test_steps_are_those_of_the_longest_mouse(monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        "v1tlearn.training.loop.resolve_compile", lambda *args: seen.append(args[-1]) or False
-    )
+def test_short_runs_are_not_compiled_by_themselves():
     settings = TrainingSettings(batch_size=4, max_epochs=7)
-    assert resolve_settings(make_model(), make_data(), settings).compile is False
-    assert seen == [21]
+    found = resolve_settings(make_model(), PoissonObjective(), make_data(), settings)
+    assert found.compile is False
 
 
-def test_what_compiling_needs(monkeypatch):
+@pytest.mark.skipif(os.name == "nt", reason="programs have other names")
+def test_what_compiling_needs(monkeypatch, tmp_path):
+    def install(name):
+        (tmp_path / name).touch(mode=0o755)
+
     monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.setattr(compilation.shutil, "which", lambda name: None)
-    assert "C++ compiler" in compilation.missing_compiler(CPU)
-    monkeypatch.setattr(compilation.shutil, "which", lambda name: name if name == "c++" else None)
-    assert compilation.missing_compiler(CPU) is None
-    monkeypatch.setattr(compilation.importlib.util, "find_spec", lambda name: None)
-    assert "triton" in compilation.missing_compiler(CUDA)
-    monkeypatch.setattr(compilation.shutil, "which", lambda name: name if name == "my++" else None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "C++ compiler" in missing_compiler(CPU)
+    install("my++")
+    assert "C++ compiler" in missing_compiler(CPU)
     monkeypatch.setenv("CXX", "my++")
-    assert compilation.missing_compiler(CPU) is None
+    assert missing_compiler(CPU) is None
+    monkeypatch.delenv("CXX")
+    install("c++")
+    assert missing_compiler(CPU) is None
+    monkeypatch.setitem(sys.modules, "triton", None)  # cannot be imported
+    assert "triton" in missing_compiler(CUDA)
 
 
-def test_the_module_stays_plain(monkeypatch):
+def test_the_module_stays_plain(compiler):
     """A stand-in for the compiler is called in training and nowhere else."""
-    calls = []
-
-    def compile_(function, **options):
-        def fast(*args):
-            calls.append(options)
-            return function(*args)
-
-        return fast
-
-    monkeypatch.setattr(torch, "compile", compile_)
-    monkeypatch.setattr(compilation, "missing_compiler", lambda device: None)
+    calls = compiler.passes
     core = transformer()
     names, images = list(core.state_dict()), torch.zeros(2, 1, 8, 12)
     with compiled(core, False):
@@ -140,21 +144,14 @@ def test_the_module_stays_plain(monkeypatch):
 
 @pytest.mark.parametrize("wanted", ["auto", True])
 @pytest.mark.parametrize("origin", ["torch._dynamo.exc", "triton.compiler.errors"])
-def test_what_the_compiler_cannot_do(monkeypatch, caplog, wanted, origin):
+def test_what_the_compiler_cannot_do(compiler, caplog, wanted, origin):
     unsupported = type("Unsupported", (RuntimeError,), {"__module__": origin})
 
-    def compile_(function, **options):
-        def fast(*args):
-            raise error
-
-        return fast
-
-    monkeypatch.setattr(torch, "compile", compile_)
     core, images = transformer(), torch.zeros(2, 1, 8, 12)
-    error = ValueError("of the model")
+    compiler.error = ValueError("of the model")
     with pytest.raises(ValueError, match="of the model"), compiled(core, wanted):
         core(images)
-    error = unsupported("some operation")
+    compiler.error = unsupported("some operation")
     if wanted is True:
         with pytest.raises(unsupported), compiled(core, wanted):
             core(images)
@@ -167,7 +164,7 @@ def test_what_the_compiler_cannot_do(monkeypatch, caplog, wanted, origin):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(compilation.missing_compiler(CPU) is not None, reason="no C++ compiler")
+@pytest.mark.skipif(missing_compiler(CPU) is not None, reason="no C++ compiler")
 @pytest.mark.parametrize("core", [transformer, cnn])
 @pytest.mark.parametrize("again", [False, True])
 def test_compiled_training_ends_where_plain_training_does(core, again):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from v1tlearn.training import MouseData
-from v1tlearn.training.data import epoch_batches, step_batches
+from v1tlearn.training.data import epoch_batches, n_steps, step_batches
 
 CPU = torch.device("cpu")
 
@@ -17,13 +17,13 @@ CPU = torch.device("cpu")
 )
 def test_an_epoch_sees_the_longest_mouse_once_and_cycles_the_others(lengths, batch_size):
     batches = epoch_batches(lengths, batch_size, CPU)
-    n_steps = -(-max(lengths.values()) // batch_size)
-    assert len(batches) == n_steps
+    steps = -(-max(lengths.values()) // batch_size)
+    assert len(batches) == steps == n_steps(lengths, batch_size)
     for mouse, n in lengths.items():
         assert all(list(step) == list(lengths) for step in batches)
         rows = [step[mouse].tolist() for step in batches]
         per_pass = -(-n // batch_size)
-        for start in range(0, n_steps, per_pass):
+        for start in range(0, steps, per_pass):
             one_pass = rows[start : start + per_pass]
             sizes = [batch_size] * (n // batch_size) + [n % batch_size] * (n % batch_size > 0)
             assert [len(r) for r in one_pass] == sizes[: len(one_pass)]
@@ -50,8 +50,8 @@ def test_a_batch_is_standardised_and_aligned(rows):
         image_std=2.0,
         behaviors=trial[:, None].repeat(1, 3),
         pupil=trial[:, None].repeat(1, 2),
-        responses=trial[:, None].repeat(1, 4),
-        recorded=trial[:, None].repeat(1, 4) > 1,
+        responses=torch.where(trial > 1, trial, torch.nan)[:, None].repeat(1, 4),
+        complete=False,
     )
     batch = data.batch(rows)
     assert batch.images.dtype == torch.float32
@@ -60,8 +60,9 @@ def test_a_batch_is_standardised_and_aligned(rows):
     torch.testing.assert_close(batch.pupil, data.pupil[rows])
     assert batch.shifter_inputs is None
     target, recorded = data.targets(rows)
-    torch.testing.assert_close(target, data.responses[rows])
-    assert torch.equal(recorded, data.recorded[rows])
+    known = (trial[rows] > 1)[:, None].repeat(1, 4)
+    assert torch.equal(recorded, known)
+    torch.testing.assert_close(target, torch.where(known, trial[rows, None], 0.0))
     assert len(data) == 5
 
 

@@ -25,6 +25,8 @@ from v1tlearn import nn
 from v1tlearn.training import (
     ConstantSchedule,
     MouseData,
+    PoissonObjective,
+    Run,
     TrainingSettings,
     initial_rng,
     memory,
@@ -32,9 +34,14 @@ from v1tlearn.training import (
     resolve_settings,
     train,
 )
-from v1tlearn.training.loop import backward
+from v1tlearn.training.steps import backward
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+POISSON = PoissonObjective()
+
+
+def resolved(model, data, settings):
+    return resolve_settings(model, POISSON, data, settings)
 
 
 # ------------------------------------------------------------------------------- micro-batches
@@ -68,8 +75,9 @@ def test_gradients_of_parts_add_up_to_that_of_the_plain_sum(trials, size, seed):
     plain.backward()
     expected = [p.grad for p in model.parameters()]
     model.zero_grad()
-    settings = TrainingSettings(9, 1, loss_epsilon=1e-4, micro_batch_size=size)
-    losses, count, penalty = backward(inputs, targets, scales, model, settings)
+    objective = PoissonObjective(loss_epsilon=1e-4)
+    settings = TrainingSettings(9, 1, micro_batch_size=size)
+    losses, count, penalty = backward(model, objective, inputs, targets, scales, settings)
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-5, atol=1e-6)
     scaled = sum((50 / n) ** 0.5 * loss for n, loss in zip(trials.values(), losses, strict=True))
@@ -101,9 +109,9 @@ def test_parts_are_not_cut_where_they_would_change_batch_statistics():
     run(make_model(ConvCore), epochs=1, micro_batch_size=4)
     for size in ("auto", 20):  # more than there are trials
         settings = TrainingSettings(20, 1, micro_batch_size=size)
-        found = resolve_settings(make_model(ConvCore), make_data(), settings)
+        found = resolved(make_model(ConvCore), make_data(), settings)
         assert found.micro_batch_size == 20
-        assert resolve_settings(make_model(ConvCore), make_data(), found) == found
+        assert resolved(make_model(ConvCore), make_data(), found) == found
     frozen = make_model(ConvCore)
     frozen.core.freeze()  # normalises with running statistics
     run(frozen, epochs=1, micro_batch_size=2)
@@ -231,7 +239,8 @@ class Known(nn.Core):
 
 def test_what_is_kept_is_counted():
     def footprint(core, **settings):
-        return memory.measure(make_model(core), make_data(), TrainingSettings(4, 1, **settings))
+        settings = TrainingSettings(4, 1, **settings)
+        return memory.measure(make_model(core), POISSON, make_data(), settings)
 
     class Nothing(Known):
         def __init__(self):
@@ -259,13 +268,13 @@ def test_measuring_changes_nothing(core):
     model, data = make_model(core), make_data()
     before, generator = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     passes = getattr(model.core, "passes", 0)
-    first = memory.measure(model, data, TrainingSettings(4, 1))
+    first = memory.measure(model, POISSON, data, TrainingSettings(4, 1))
     assert_same(model.state_dict(), before)
     assert torch.equal(torch.get_rng_state(), generator)
     assert all(p.grad is None for p in model.parameters())
     assert getattr(model.core, "passes", 0) == passes
     assert not model.core.recomputed_parts()[0]._forward_hooks
-    assert memory.measure(model, data, TrainingSettings(4, 1)) == first
+    assert memory.measure(model, POISSON, data, TrainingSettings(4, 1)) == first
 
 
 def test_measuring_follows_the_settings_of_the_run():
@@ -275,7 +284,8 @@ def test_measuring_follows_the_settings_of_the_run():
         lambda *_: seen.append(torch.are_deterministic_algorithms_enabled())
     )
     for wanted in (True, False):
-        memory.measure(model, make_data(), TrainingSettings(4, 1, deterministic=wanted))
+        settings = TrainingSettings(4, 1, deterministic=wanted)
+        memory.measure(model, POISSON, make_data(), settings)
     assert seen == [True, False]
 
 
@@ -290,13 +300,12 @@ def test_measuring_follows_the_settings_of_the_run():
         (convolutional, {}, 0),  # and computed again always
     ],
 )
-def test_nothing_is_measured_twice_or_in_vain(monkeypatch, core, given, measured):
-    calls, measure = [], memory.measure
-    monkeypatch.setattr(memory, "measure", lambda *args: calls.append(1) or measure(*args))
-    model, data = make_model(core), make_data()
-    found = resolve_settings(model, data, TrainingSettings(4, 1, **given))
-    assert resolve_settings(model, data, found) == found
-    assert len(calls) == measured
+def test_nothing_is_measured_twice_or_in_vain(core, given, measured):
+    model, data, passes = make_model(core), make_data(), []
+    model.core.register_forward_pre_hook(lambda *_: passes.append(1))  # also of a copy
+    found = resolved(model, data, TrainingSettings(4, 1, **given))
+    assert resolved(model, data, found) == found
+    assert len(passes) == measured
 
 
 def test_recomputation_is_recommended_where_it_brings_something():
@@ -304,26 +313,25 @@ def test_recomputation_is_recommended_where_it_brings_something():
     for core, helps in ((Transformer, True), (ConvCore, True), (convolutional, False)):
         model = make_model(core)
         assert memory.saves_memory(model, settings) is helps
-        _, remedies, _ = memory.step_in_words(model, make_data(), settings)
+        _, remedies, _ = memory.step_in_words(model, POISSON, make_data(), settings)
         assert ("checkpoint_activations=True" in remedies) is helps
         if core is not Transformer:
             with pytest.raises(ValueError, match="batch norm") as told:
-                memory.check_micro_batches(model, settings)
+                memory.check_micro_batches(model, POISSON, settings)
             assert ("checkpoint_activations=True" in str(told.value)) is helps
     compiled = TrainingSettings(4, 1, compile=True)
     assert memory.saves_memory(make_model(convolutional), compiled)
 
 
-def test_deterministic_runs_do_not_ask_what_is_free(monkeypatch):
+def test_deterministic_runs_do_not_ask_what_is_free():
     seen = []
 
     def available(device, *, deterministic=False):
         seen.append(deterministic)
 
-    monkeypatch.setattr(memory, "available_memory", available)
     for wanted in (True, False):
         settings = TrainingSettings(4, 1, deterministic=wanted)
-        resolve_settings(make_model(Transformer), make_data(), settings)
+        memory.plan(make_model(Transformer), POISSON, make_data(), settings, available)
     assert seen == [True, True, False, False]
 
 
@@ -340,50 +348,70 @@ def test_deterministic_runs_do_not_ask_what_is_free(monkeypatch):
         (ConvCore, 0.99, (8, True)),
     ],
 )
-def test_auto_fits_steps_into_memory(monkeypatch, core, share, expected):
+def test_auto_fits_steps_into_memory(core, share, expected):
     model, data, settings = make_model(core), make_data(), TrainingSettings(8, 1)
-    whole = 8 * memory.measure(model, data, settings).step(checkpointed=False)
-    monkeypatch.setattr(memory, "available_memory", lambda device, **_: share * whole)
-    found = resolve_settings(model, data, settings)
+    whole = 8 * memory.measure(model, POISSON, data, settings).step(checkpointed=False)
+
+    def planned(settings):
+        return memory.plan(model, POISSON, data, settings, lambda device, **_: share * whole)
+
+    found = planned(settings)
     assert (found.micro_batch_size, found.checkpoint_activations) == expected
-    assert resolve_settings(model, data, found) is not settings
-    assert resolve_settings(model, data, found) == found
+    assert planned(found) == found
 
 
-def test_what_was_asked_for_is_done(monkeypatch):
+def test_objectives_that_compare_trials_get_whole_batches():
+    class Contrast(PoissonObjective):
+        in_parts = False
+
     model, data = make_model(Transformer), make_data()
-    monkeypatch.setattr(memory, "available_memory", lambda device, **_: 1.0)
-    found = resolve_settings(model, data, TrainingSettings(8, 1, micro_batch_size=8))
+    found = memory.plan(model, Contrast(), data, TrainingSettings(8, 1), lambda device, **_: 1.0)
     assert (found.micro_batch_size, found.checkpoint_activations) == (8, True)
-    found = resolve_settings(model, data, TrainingSettings(8, 1, checkpoint_activations=False))
-    assert (found.micro_batch_size, found.checkpoint_activations) == (1, False)
-    monkeypatch.setattr(memory, "available_memory", lambda device, **_: None)  # not known
-    found = resolve_settings(model, data, TrainingSettings(8, 1))
-    assert (found.micro_batch_size, found.checkpoint_activations) == (8, False)
-    found = resolve_settings(model, data, TrainingSettings(8, 1, checkpoint_activations=True))
-    assert found.checkpoint_activations is True
+    _, remedies, _ = memory.step_in_words(model, Contrast(), data, found)
+    assert "a smaller micro_batch_size" not in remedies
+    with pytest.raises(ValueError, match=r"micro_batch_size=2 is below.*not the sum of"):
+        resolve_settings(model, Contrast(), data, TrainingSettings(8, 1, micro_batch_size=2))
 
 
-def test_predictions_follow_the_widest_layer_and_the_largest_readout(monkeypatch):
+def test_what_was_asked_for_is_done():
+    model, data = make_model(Transformer), make_data()
+
+    def planned(available, **wanted):
+        settings = TrainingSettings(8, 1, **wanted)
+        found = memory.plan(model, POISSON, data, settings, lambda device, **_: available)
+        return found.micro_batch_size, found.checkpoint_activations
+
+    assert planned(1.0, micro_batch_size=8) == (8, True)
+    assert planned(1.0, checkpoint_activations=False) == (1, False)
+    assert planned(None) == (8, False)  # not known
+    assert planned(None, checkpoint_activations=True) == (8, True)
+
+
+def test_predictions_follow_the_widest_layer_and_the_largest_readout():
     model = make_model(convolutional)
-    monkeypatch.setattr(memory, "available_memory", lambda device, **_: 1e15)
+
+    def at_once(available=1e15):
+        return memory.prediction_batch_size(model, CPU, available=lambda device, **_: available)
+
     channels, height, width = model.core.output_shape
-    assert memory.prediction_batch_size(model, CPU) == 2**21 // (height * width * channels)
+    assert at_once() == 2**21 // (height * width * channels)
     model.readouts[1].n_neurons = 10**5
-    assert memory.prediction_batch_size(model, CPU) == 2**21 // 10**5
+    assert at_once() == 2**21 // 10**5
     model.readouts[1].n_neurons = 10**9
-    assert memory.prediction_batch_size(model, CPU) == 1
+    assert at_once() == 1
     model.readouts[1].n_neurons = 10**5
-    monkeypatch.setattr(memory, "available_memory", lambda device, **_: 4.0 * 8 * 3.5 * 10**5)
-    assert memory.prediction_batch_size(model, CPU) == 3  # which eight layers of float32 fit into
+    assert at_once(4.0 * 8 * 3.5 * 10**5) == 3  # which eight layers of float32 fit into
 
 
-def test_parts_on_a_cpu_do_not_leave_the_caches(monkeypatch):
-    model, data, settings = make_model(Transformer), make_data(), TrainingSettings(8, 1)
-    largest = memory.measure(model, data, settings).largest
-    monkeypatch.setattr(memory, "_TENSOR_PER_THREAD", 3.5 * largest / torch.get_num_threads())
-    found = resolve_settings(model, data, settings)
-    assert found.micro_batch_size == 3  # three parts of 3, 3 and 2
+def test_parts_on_a_cpu_do_not_leave_the_caches():
+    def footprint(largest):
+        return memory.Footprint(kept=1.0, recomputed=1.0, largest=largest, mice=1)
+
+    share = 2**23 * torch.get_num_threads()
+    assert memory.quickest_at_once(footprint(share / 3.5), 8, CPU) == 3
+    assert memory.quickest_at_once(footprint(2 * share), 8, CPU) == 1
+    assert memory.quickest_at_once(footprint(share / 100), 8, CPU) == 8
+    assert memory.quickest_at_once(footprint(2 * share), 8, CUDA) == 8
 
 
 # ---------------------------------------------------------------------------------------- CUDA
@@ -417,15 +445,8 @@ def test_no_step_waits_for_the_device(core, joint):
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
             try:
-                train(
-                    model,
-                    data,
-                    settings,
-                    optimizer,
-                    ConstantSchedule(),
-                    new_state(initial_rng(0)),
-                    on_epoch=watch,
-                )
+                state, schedule = new_state(initial_rng(0)), ConstantSchedule()
+                train(Run(model, POISSON, optimizer, schedule, data, settings, state), watch)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
         counts.append(sum("synchron" in str(w.message) for w in seen))

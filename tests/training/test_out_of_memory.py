@@ -18,7 +18,7 @@ from tests.training.models import (
     make_model,
     run,
 )
-from v1tlearn.training import InsufficientMemoryError, TrainingSettings, memory
+from v1tlearn.training import InsufficientMemoryError, PoissonObjective, TrainingSettings, memory
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -83,9 +83,13 @@ def test_remedies_that_are_in_use_are_not_named():
     settings = TrainingSettings(
         4, 1, precision="bfloat16", checkpoint_activations=True, micro_batch_size=1
     )
-    _, remedies, _ = memory.step_in_words(make_model(Transformer), make_data(), settings)
+    _, remedies, _ = memory.step_in_words(
+        make_model(Transformer), PoissonObjective(), make_data(), settings
+    )
     assert [r.split(",")[0] for r in remedies] == ["a smaller batch_size", "stream_data=True"]
-    _, remedies, _ = memory.step_in_words(make_model(ConvCore), make_data(), TrainingSettings(4, 1))
+    _, remedies, _ = memory.step_in_words(
+        make_model(ConvCore), PoissonObjective(), make_data(), TrainingSettings(4, 1)
+    )
     assert "a smaller micro_batch_size" not in remedies
 
 
@@ -111,14 +115,9 @@ def test_memory_that_is_full_before_the_first_step():
     assert_same(model.state_dict(), before)
 
 
-def test_a_block_that_finds_no_room_is_done_without(monkeypatch):
+def test_a_block_that_finds_no_room_is_done_without():
     """What is allocated to make steps quicker, and not for them, ends nothing."""
-    expected, found = make_model(Transformer), make_model(Transformer)
-    run(expected)
-
-    monkeypatch.setattr(memory, "_FREED_BLOCK", 2**62)  # more than any machine has
-    run(found)
-    assert_same(found.state_dict(), expected.state_dict())
+    memory.keep_freed_memory(2**62)  # more than any machine has
 
 
 def test_gradients_of_an_interrupted_step_are_gone():
@@ -140,7 +139,7 @@ FULL = """
     import resource, torch
     from v1tlearn import nn
     from v1tlearn.training import (ConstantSchedule, InsufficientMemoryError, MouseData,
-                                   TrainingSettings, initial_rng, new_state, train)
+                                   PoissonObjective, Run, TrainingSettings, train)
     torch.set_num_threads(1)
     core = nn.ViTCore((1, 36, 64), patch_size=8, patch_stride=4, n_blocks=4, n_heads=1,
                       embed_dim=64, mlp_dim=256)
@@ -152,8 +151,7 @@ FULL = """
         data = MouseData(torch.zeros(trials, 1, 36, 64, dtype=torch.uint8),
                          responses=torch.ones(trials, 5), scale_trials=trials)
         settings = TrainingSettings(trials, 1, micro_batch_size=at_once)
-        train(model, {"A": data}, settings, optimizer, ConstantSchedule(),
-              new_state(initial_rng(0)))
+        train(Run(model, PoissonObjective(), optimizer, ConstantSchedule(), {"A": data}, settings))
 
     step(2, 1)  # what is imported at its first use is there
     no_limit = resource.getrlimit(resource.RLIMIT_AS)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from v1tlearn.training import MouseData
-from v1tlearn.training.data import StreamedMouseData, epoch_batches, step_batches
-from v1tlearn.training.streaming import READ_AHEAD, HostArray, read_ahead
+from v1tlearn.training.data import epoch_batches, step_batches
+from v1tlearn.training.sources import READ_AHEAD, HostArray, read_ahead
 
 CPU = torch.device("cpu")
 
@@ -42,18 +42,16 @@ def mouse(n, *, seed=0, missing=False, dtype=np.uint8, device=CPU, behaviors=Tru
     columns = torch.as_tensor(rng.normal(size=(n, 2)).astype(np.float32), device=device)
     common = {"image_mean": 101.7, "image_std": 3.9, "scale_trials": n}
     common |= {"behaviors": columns, "pupil": columns + 1} if behaviors else {}
-    recorded = torch.as_tensor(~np.isnan(responses), device=device) if missing else None
+    common["complete"] = not missing
     resident = MouseData(
         torch.as_tensor(images, device=device),
-        responses=torch.as_tensor(np.nan_to_num(responses), device=device),
-        recorded=recorded,
+        responses=torch.as_tensor(responses, device=device),
         **common,
     )
-    streamed = StreamedMouseData(
+    streamed = MouseData(
         HostArray(images),
         responses=HostArray(responses),
-        complete=not missing,
-        destination=torch.device(device),
+        device=torch.device(device),
         **common,
     )
     return resident, streamed

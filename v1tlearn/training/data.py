@@ -132,6 +132,11 @@ def _cut(values: Tensor, rows: Rows) -> Tensor:
     return values[rows] if isinstance(rows, slice) else values.index_select(0, rows)
 
 
+def n_steps(lengths: Mapping[str, int], batch_size: int) -> int:
+    """Count the steps of an epoch, which sees all trials of the mouse with most of them."""
+    return max(-(-n // batch_size) for n in lengths.values())
+
+
 def epoch_batches(
     lengths: Mapping[str, int], batch_size: int, device: torch.device
 ) -> list[dict[str, Tensor]]:
@@ -154,14 +159,14 @@ def epoch_batches(
     list of dict of str to Tensor
         One entry per step: rows per mouse.
     """
-    n_steps = max(-(-n // batch_size) for n in lengths.values())
+    steps = n_steps(lengths, batch_size)
     batches: dict[str, list[Tensor]] = {}
     for mouse, n in lengths.items():
         rows: list[Tensor] = []
-        while len(rows) < n_steps:
+        while len(rows) < steps:
             rows.extend(torch.randperm(n, device=device).split(batch_size))
-        batches[mouse] = rows[:n_steps]
-    return [{mouse: rows[step] for mouse, rows in batches.items()} for step in range(n_steps)]
+        batches[mouse] = rows[:steps]
+    return [{mouse: rows[step] for mouse, rows in batches.items()} for step in range(steps)]
 
 
 def step_batches(

@@ -6,7 +6,7 @@ Global torch settings are changed only inside `numerics` and put back when it en
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -17,13 +17,17 @@ PRECISIONS = ("float32", "tf32", "bfloat16")
 _CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
-def resolve_device(device: str | torch.device = "auto") -> torch.device:
+def resolve_device(
+    device: str | torch.device = "auto", present: Collection[str] | None = None
+) -> torch.device:
     """Turn a device parameter into a device.
 
     Parameters
     ----------
     device : str or torch.device
         "auto" takes the first that is there of cuda, mps, cpu.
+    present : collection of str, optional
+        Kinds of devices that are there; found out by default.
 
     Returns
     -------
@@ -34,22 +38,18 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     ValueError
         If the device is unknown or not present on this machine.
     """
+    if present is None:
+        found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        present = [kind for kind, there in found.items() if there] + ["cpu"]
     if isinstance(device, str) and device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if kind in present))
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ValueError(
             f"device={device!r} is no device: expected 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
         ) from error
-    present = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not present.get(resolved.type, False):
+    if resolved.type not in present:
         raise ValueError(
             f"device={device!r} is not present on this machine: set device='auto' or 'cpu'."
         )

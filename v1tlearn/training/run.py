@@ -19,7 +19,7 @@ from v1tlearn.nn.model import EncodingModel
 from v1tlearn.training import course, memory
 from v1tlearn.training.averaging import ExponentialAverage
 from v1tlearn.training.compilation import compiled, resolve_compile
-from v1tlearn.training.data import MouseData, epoch_batches, step_batches
+from v1tlearn.training.data import MouseData, epoch_batches, n_steps, step_batches
 from v1tlearn.training.devices import numerics
 from v1tlearn.training.objectives import Objective, Record
 from v1tlearn.training.rng import initial_rng, isolated_rng
@@ -397,8 +397,7 @@ def resolve_settings(
         without a compiler.
     """
     device = next(iter(data.values())).device
-    steps = settings.max_epochs * max(-(-len(d) // settings.batch_size) for d in data.values())
-    settings = replace(
-        settings, compile=resolve_compile(settings.compile, model.core, device, steps)
-    )
-    return memory.plan(model, objective, data, settings)
+    lengths = {mouse: len(trials) for mouse, trials in data.items()}
+    steps = settings.max_epochs * n_steps(lengths, settings.batch_size)
+    fast = resolve_compile(settings.compile, model.core, device, steps)
+    return memory.plan(model, objective, data, replace(settings, compile=fast))
