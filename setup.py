@@ -14,8 +14,12 @@ from setuptools import Extension, find_packages, setup
 here = Path(__file__).resolve().parent
 urls = runpy.run_path(str(here / "v1tlearn" / "_urls.py"))  # importing the package imports torch
 
+# What one function each needs, which names its extra where it is missing.
+fetch = ["pooch>=1.8", "requests>=2.31"]
+interop = ["pyyaml>=6"]
 plot = ["matplotlib>=3.8.4"]
 search = ["optuna>=5"]
+zips = ["deflate>=0.9"]  # of which the standard library reads the same, slower
 test = [
     "hypothesis>=6.100",
     "import-linter>=2.3",
@@ -24,8 +28,11 @@ test = [
     "pytest-timeout>=2.3.1",
     "pytest-xdist>=3.6.1",
     "ruff>=0.17",
+    *fetch,
+    *interop,
     *plot,
     *search,
+    *zips,
 ]
 docs = [
     "numpydoc>=1.8",
@@ -83,14 +90,10 @@ setup(
     package_data={"v1tlearn": ["py.typed"]},
     python_requires=">=3.11",
     install_requires=[
-        "deflate>=0.9",
         "joblib>=1.4",
         "netCDF4>=1.7.5",
         "numpy>=2.0",
         "pandas>=2.2.2",
-        "pooch>=1.8",
-        "pyyaml>=6",
-        "requests>=2.31",
         "safetensors>=0.4.4",
         "scikit-learn>=1.8",
         "scipy>=1.14",
@@ -98,5 +101,13 @@ setup(
         "tqdm>=4.69",
         "xarray>=2026.4",
     ],
-    extras_require={"test": test, "docs": docs, "search": search, "plot": plot},
+    extras_require={
+        "docs": docs,
+        "fetch": fetch,
+        "interop": interop,
+        "plot": plot,
+        "search": search,
+        "test": test,
+        "zips": zips,
+    },
 )

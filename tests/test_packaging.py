@@ -1,5 +1,6 @@
 """What is shipped, under which versions, and what the forge is told to run."""
 
+import importlib.metadata
 import os
 import platform
 import re
@@ -16,6 +17,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
+
+import v1tlearn
 
 ROOT = Path(__file__).parents[1]
 URLS = runpy.run_path(str(ROOT / "v1tlearn" / "_urls.py"))
@@ -123,6 +126,14 @@ def test_the_tested_versions_are_within_the_bounds(built):
         name = requirement.name.lower()
         assert name in tested, f"constraints.txt has no version of {name}"
         assert requirement.specifier.contains(tested[name]), f"{requirement}: {tested[name]}"
+
+
+def test_the_version_is_that_of_the_citation_and_written_nowhere_else(built):
+    version = built[2]["Version"]
+    assert load(ROOT / "CITATION.cff")["version"] == version
+    assert v1tlearn.__version__ == importlib.metadata.version("v1tlearn")
+    others = [*(ROOT / "v1tlearn").rglob("*.py"), *(ROOT / "docs").glob("*.py")]
+    assert not [path for path in others if f'"{version}"' in path.read_text(encoding="utf-8")]
 
 
 def load(path):

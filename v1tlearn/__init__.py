@@ -25,8 +25,6 @@ from v1tlearn.metrics import score_table
 from v1tlearn.preprocessing import CenterCrop, Grayscale, ResizeStimuli, TrialStandardizer
 from v1tlearn.trials import Responses, Trials, concat
 
-__version__ = "0.1.0"
-
 __all__ = [
     "CNNRegressor",
     "CenterCrop",
@@ -61,3 +59,12 @@ __all__ = [
     "validate_recordings",
     "write_sensorium",
 ]
+
+
+def __getattr__(name: str) -> str:
+    """Tell the version, which is written in the metadata of the installed package alone."""
+    if name != "__version__":
+        raise AttributeError(f"module 'v1tlearn' has no attribute {name!r}")
+    from importlib.metadata import version
+
+    return version("v1tlearn")

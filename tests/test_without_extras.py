@@ -1,0 +1,64 @@
+"""The package where nothing but its own requirements is installed."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = """
+    import sys
+
+    EXTRAS = {"deflate", "matplotlib", "optuna", "pooch", "requests", "yaml"}
+
+
+    class Missing:
+        def find_spec(self, name, path=None, target=None):
+            if name.partition(".")[0] in EXTRAS:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+    sys.meta_path.insert(0, Missing())
+    import numpy as np
+    import v1tlearn as v1
+
+    recordings = v1.make_v1_recordings(
+        n_mice=1, n_neurons=3, n_trials=24, n_test_images=2, n_repeats=2, image_shape=(16, 16)
+    )
+    files = v1.write_sensorium(recordings, "mice", zip=True)
+    read = v1.read_sensorium(files)
+    np.testing.assert_array_equal(read["A"].stimuli, recordings["A"].stimuli)
+    v1.save_recordings(read, "recordings.nc")
+    trials = v1.Trials.open("recordings.nc")
+    sizes = dict(n_layers=2, hidden_channels=4, input_kernel=5, hidden_kernel=3)
+    est = v1.CNNRegressor(**sizes, max_epochs=2, device="cpu", random_state=0)
+    est.fit(trials.sel(tier="train"))
+    est.save("model")
+    test = trials.sel(tier="test")
+    np.testing.assert_array_equal(v1.load("model").predict(test)["A"], est.predict(test)["A"])
+    for extra, call in (
+        ("fetch", lambda: v1.fetch_sensorium2022("A", "here")),
+        ("interop", lambda: v1.load_v1t("run")),
+        ("plot", lambda: v1.inspection.TrainingDisplay.from_estimator(est).plot()),
+    ):
+        try:
+            call()
+        except ImportError as error:
+            assert f'".[{extra}]"' in str(error), error
+        else:
+            raise AssertionError(f"{extra} is not missed")
+    assert not EXTRAS & set(sys.modules)
+"""
+
+
+def test_fitting_saving_and_reading_need_no_extra(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(SCRIPT)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
