@@ -21,8 +21,8 @@ from v1tlearn.interop._files import write_folder, write_yaml
 from v1tlearn.interop._names import to_published, v1t_name
 from v1tlearn.interop.v1t import PUBLISHED_SIZE
 from v1tlearn.nn import ViTCore, sinusoidal_positions
-from v1tlearn.nn.geometry import most_square_grid
-from v1tlearn.nn.images import crop_size
+from v1tlearn.nn.layers.geometry import most_square_grid
+from v1tlearn.nn.layers.images import crop_size
 
 ARGUMENTS_FILE, CHECKPOINT_FILE = "args.yaml", Path("ckpt") / "model_state.pt"
 
