@@ -56,6 +56,7 @@ def differentiable_once(backward: Backward) -> Backward:
 
     @wraps(backward)
     def once(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Go back, and refuse to go on."""
         if transformed():
             _refuse()
         with torch.no_grad():
