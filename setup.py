@@ -47,9 +47,9 @@ docs = [
 # Where there is no compiler the package installs all the same, and attention on a CPU is slower.
 limited_api = not sysconfig.get_config_var("Py_GIL_DISABLED")  # such builds do not have it
 kernels = Extension(
-    "v1tlearn.nn._kernels",
-    sources=["v1tlearn/nn/_kernels.c"],
-    depends=["v1tlearn/nn/_kernels_shared.h", "v1tlearn/nn/_kernels_typed.h"],
+    "v1tlearn.nn.fast._kernels",
+    sources=["v1tlearn/nn/fast/_kernels.c"],
+    depends=[f"v1tlearn/nn/fast/_kernels_{part}.h" for part in ("shared", "typed")],
     define_macros=[("Py_LIMITED_API", "0x030B0000")] if limited_api else [],
     extra_compile_args=["-O3", "-std=c11", "-ffp-contract=off", "-fopenmp"],
     extra_link_args=["-fopenmp", "-lm"],

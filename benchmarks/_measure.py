@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from v1tlearn.nn import _compiled
+from v1tlearn.nn import fast
 
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -328,7 +328,7 @@ def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": name,
-        "kernels": sorted(_compiled.TYPES.values()),
+        "kernels": sorted(str(t).removeprefix("torch.") for t in fast.kernel_types()),
     }
 
 

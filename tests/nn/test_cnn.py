@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from v1tlearn import nn
-from v1tlearn.nn import _convolution
+from v1tlearn.nn import fast
+from v1tlearn.nn.fast import convolution
 
 
 def restated_convolution(maps, weight, bias, padding, groups=1):
@@ -85,13 +86,12 @@ def with_planes(images, behaviors):
     bias=st.booleans(),
     linear=st.booleans(),
     training=st.booleans(),
-    chunk=st.sampled_from([1, 150, 10**6]),
-    large_filters=st.booleans(),
+    parts=st.sampled_from([2**-19, 150 / 2**19, 1.0]),
     size=st.tuples(st.integers(4, 9), st.integers(5, 9)),
 )
 def test_any_core_restated_with_planes_as_numbers(
     n_images, channels, planes, n_layers, input_kernel, hidden_kernel, separable, bias, linear,
-    training, chunk, large_filters, size,
+    training, parts, size,
 ):  # fmt: skip
     torch.manual_seed(n_images + 7 * planes)
     core, leaves = random_core(
@@ -110,9 +110,7 @@ def test_any_core_restated_with_planes_as_numbers(
     )
     expected = restated_core(core, leaves, with_planes(images, behaviors), linear, training)
     core.train(training)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_convolution, "_CHUNK_VALUES", chunk)  # one image, a few, or all at a time
-        patch.setattr(_convolution, "_QUICK_LARGE_FILTERS", large_filters)
+    with fast.using("auto", parts=parts):  # one image, a few, or all at a time
         maps = core(images, behaviors if planes else None)
         torch.testing.assert_close(maps, expected, rtol=1e-8, atol=1e-8)
         weights = torch.randn(maps.shape, dtype=torch.float64)
@@ -221,20 +219,30 @@ def test_statistics_run_as_those_of_plain_layers():
 
 def test_maps_far_from_zero_do_not_bend_the_gradient():
     torch.manual_seed(0)
-    how = _convolution.ActivatedConvolutions(True, 1e-5, True, torch.float32, ())
+    how = convolution.ActivatedConvolutions(True, 1e-5, True, torch.float32, ())
     maps = 30 + 0.3 * torch.randn(8, 4, 20, 20).contiguous(memory_format=torch.channels_last)
     weights, gain, offset = torch.randn(8, 4, 20, 20), torch.rand(4) + 0.5, torch.randn(4)
     gradients = []
     for dtype in (torch.float32, torch.float64):
         x = maps.to(dtype).requires_grad_()
         mean, variance = maps.double().mean((0, 2, 3)), maps.double().var((0, 2, 3), correction=0)
-        out = _convolution.activated_convolutions(
+        out = convolution.activated_convolutions(
             *(t.to(dtype) for t in (x, gain, offset, mean, variance)), how._replace(dtype=dtype)
         )
         gradients.append(torch.autograd.grad((out * weights).sum(), x)[0].double())
     # Of a constant plane ahead of normalisation this is the gradient: the truth is zero.
     drift = (gradients[0] - gradients[1]).sum((0, 2, 3)).abs()
     assert (drift < 2e-7 * gradients[1].abs().sum((0, 2, 3))).all()
+
+
+@pytest.mark.parametrize("side", [1, 3, 7])
+def test_filters_gradient_by_large_filters_is_that_of_torch(side):
+    maps, gradient = torch.randn(2, 4, 5, 8, 9, dtype=torch.float64)
+    weight = torch.randn(5, 1, side, side, dtype=torch.float64, requires_grad=True)
+    out = torch.nn.functional.conv2d(maps, weight, padding=side // 2, groups=5)
+    (expected,) = torch.autograd.grad(out, weight, gradient)
+    found = convolution.depthwise_weight_gradient(gradient, maps, side // 2)
+    torch.testing.assert_close(found, expected)
 
 
 def test_training_keeps_one_map_per_layer():

@@ -50,7 +50,6 @@ def test_mice_together_equal_mice_alone(behavior):
     for name, rates in together.items():
         assert rates.shape == SIZES[name]
         assert (rates > 0).all()
-        torch.testing.assert_close(rates, model(batches, joint=False)[name])
         torch.testing.assert_close(rates, model({name: batches[name]})[name])
 
 
@@ -61,17 +60,25 @@ def test_order_of_mice_does_not_matter():
         torch.testing.assert_close(rates, backwards[mouse])
 
 
-@pytest.mark.parametrize(("joint", "passes"), [(True, 1), (False, 3)])
-def test_batch_norm_sees_all_mice_at_once_or_one_after_the_other(joint, passes):
+def test_batch_norm_sees_all_mice_at_once():
     core = nn.Stacked2dCore((1, 9, 16), hidden_channels=4, n_layers=1, input_kernel=3)
     model = make_model("none", core=core).train()
-    model(make_batches(), joint=joint)
-    assert core.layers[0][1].num_batches_tracked == passes
+    model(make_batches())
+    assert core.layers[0][1].num_batches_tracked == 1
 
 
-def test_core_input_is_cropped_resized_and_extended_by_planes():
+def what_the_core_gets(model, batches):
+    """Images that a model gives to its core."""
+    seen = []
+    hook = model.core.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    model(batches)
+    hook.remove()
+    return seen[0]
+
+
+def test_the_core_gets_images_cropped_resized_and_extended_by_planes():
     model, batch = make_model("channels"), make_batches()["keys"]
-    images = model.core_input("keys", batch)
+    images = what_the_core_gets(model, {"keys": batch})
     assert images.shape == (4, 4, 9, 16)
     assert torch.equal(images[:, :1], nn.resize(batch.images, (9, 16)))
     assert torch.equal(images[:, 1:], batch.behaviors[:, :, None, None].expand(-1, -1, 9, 16))
@@ -80,12 +87,12 @@ def test_core_input_is_cropped_resized_and_extended_by_planes():
 def test_a_convolutional_core_gets_planes_as_numbers():
     core = nn.Stacked2dCore((4, 9, 16), hidden_channels=4, n_layers=2, input_kernel=3)
     model, batches = make_model("channels", core=core), make_batches()
-    seen = []
-    core.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].shape[1]))
+    assert what_the_core_gets(model, batches).shape[1] == 1
     rates = model(batches)
-    assert seen == [1]
     for mouse, batch in batches.items():
-        features = core(model.core_input(mouse, batch))
+        images = nn.resize(batch.images, (9, 16))
+        planes = batch.behaviors[:, :, None, None].expand(-1, -1, 9, 16)
+        features = core(torch.cat((images, planes), 1))
         outputs = model.respond(mouse, features, batch.pupil)
         torch.testing.assert_close(rates[mouse], outputs)
 
@@ -108,7 +115,7 @@ def test_stimulus_shifter_sees_pupil_or_what_it_is_given():
     inputs = torch.randn(2, 5)
     batch = nn.MouseBatch(torch.rand(2, 1, 36, 64), None, None, inputs)
     expected = nn.center_crop(batch.images, 0.5, shifters["A"](inputs))
-    assert torch.equal(model.core_input("A", batch), nn.resize(expected, (9, 16)))
+    assert torch.equal(what_the_core_gets(model, {"A": batch}), nn.resize(expected, (9, 16)))
     with pytest.raises(ValueError, match="takes 5 standardised variables"):
         model({"A": nn.MouseBatch(batch.images, None, torch.zeros(2, 2))})
 
@@ -161,9 +168,7 @@ def test_models_are_float32_whatever_the_default_of_torch(kind):
         "b": nn.GaussianReadout(core.output_shape, 3),
     }
     shifters = {mouse: nn.StimulusShifter() for mouse in readouts}
-    cropper = nn.ImageCropper(
-        (36, 64), image_size=(9, 16), crop_scale=0.9, shifters=shifters, interpolation="bilinear"
-    )
+    cropper = nn.ImageCropper((36, 64), image_size=(9, 16), crop_scale=0.9, shifters=shifters)
     shifters = {mouse: nn.Shifter() for mouse in readouts}
     model = nn.EncodingModel(core, readouts, cropper=cropper, shifters=shifters)
     assert {p.dtype for p in model.parameters()} == {torch.float32}

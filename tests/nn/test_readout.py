@@ -6,9 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.nn.fast.attending import LargestTensor, torch_threads
 from v1tlearn import nn
-from v1tlearn.nn import _reading
-from v1tlearn.nn._reading import read_points
+from v1tlearn.nn import fast
+from v1tlearn.nn.fast.reading import read_points
 
 KINDS = ("full", "uncorrelated", "isotropic")
 
@@ -84,9 +85,7 @@ def test_blocks_without_gradients_read_the_same(n_images, height, n, moved, last
     points = 3 * torch.rand(sets, dtype=torch.float64, generator=generator) - 1.5
     weights = torch.randn(n, 3, dtype=torch.float64, generator=generator)
     expected = read_points(features, points, weights.clone().requires_grad_()).detach()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_reading, "_BLOCK_VALUES", 3 * 16 // torch.get_num_threads())
-        patch.setattr(_reading, "_CHUNK_POINTS", 256)
+    with fast.using("auto", parts=2**-14):  # of 2^19 values and 2^15 points
         read = read_points(features, points, weights)
     torch.testing.assert_close(read, expected, rtol=0, atol=1e-12)
     sampled = nn.sample_features(features, points.expand(n_images, -1, -1))
@@ -100,25 +99,15 @@ def test_one_set_of_points_gets_the_gradients_of_all_images():
     assert torch.autograd.gradcheck(lambda p: read_points(features, p, weights), (points,))
 
 
-def test_no_more_feature_vectors_than_a_block_without_gradients(monkeypatch):
-    monkeypatch.setattr(_reading, "_BLOCK_VALUES", 2**10)
-    largest = torch.get_num_threads() * 2**10
-    made = []
-
-    def bags(*args, **options):
-        """Keep the size of what is made."""
-        made.append(embedding_bag(*args, **options))
-        return made[-1]
-
-    embedding_bag = torch.nn.functional.embedding_bag
-    monkeypatch.setattr(torch.nn.functional, "embedding_bag", bags)
+def test_no_more_feature_vectors_than_a_block_without_gradients():
+    features = torch.randn(20, 16, 5, 6)
     for n_neurons in (300, 600):
-        made.clear()
-        read_points(
-            torch.randn(20, 16, 5, 6), torch.zeros(1, n_neurons, 2), torch.ones(n_neurons, 16)
-        )
-        assert sum(m.numel() for m in made) == 20 * n_neurons * 16
-        assert max(m.numel() for m in made) <= largest
+        points, weights = torch.zeros(1, n_neurons, 2), torch.ones(n_neurons, 16)
+        # of 2^19 values
+        with fast.using("auto", parts=2**-5), torch_threads(1), LargestTensor() as mode:
+            read_points(features, points, weights)
+        assert mode.largest <= max(2**14, 20 * 9 * 10 * 16)  # a block, and the padded maps
+        assert mode.largest < 20 * n_neurons * 16
 
 
 @pytest.mark.parametrize(("n_images", "height", "width", "n"), [(2, 4, 5, 6), (9, 3, 1, 1)])

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from v1tlearn import nn
-from v1tlearn.nn import rollout
 
 TOKENIZERS = ("unfold", "conv", "spt", "cct", "dual_norm")
 MODES = ("none", "b_mlp", "b_mlp_first_block", "b_mlp_shared", "b_mlp_per_mouse")
@@ -192,22 +191,16 @@ def test_even_attention_gives_zeros(tokenizer):
     assert (nn.attention_rollout(core.float(), images.float()) == 0).all()
 
 
-def test_few_images_at_a_time_give_the_same_maps(monkeypatch):
+def test_few_images_at_a_time_give_the_same_maps():
     core, (images, behaviors) = make_core(mode="b_mlp_per_mouse"), make_inputs(5)
     sizes = [("A", 2), ("B", 3)]
     whole = nn.attention_rollout(core, images, behaviors, sizes=sizes)
     held = []
-    by_block = rollout._weights_by_block
-
-    def watched(*args):
-        for weights in by_block(*args):
-            held.append(len(weights))
-            yield weights
-
-    monkeypatch.setattr(rollout, "_weights_by_block", watched)
-    monkeypatch.setattr(rollout, "_MAX_HELD_WEIGHTS", 2 * 3 * 9**2)  # 3 blocks, 9 tokens
-    torch.testing.assert_close(nn.attention_rollout(core, images, behaviors, sizes=sizes), whole)
-    assert held == [2, 2, 2, 2, 2, 2, 1, 1, 1]
+    core.blocks[0].register_forward_pre_hook(lambda _, given: held.append(len(given[0])))
+    with nn.fast.using("auto", parts=2 * 3 * 9**2 / 2**24):  # 3 blocks, 9 tokens
+        few = nn.attention_rollout(core, images, behaviors, sizes=sizes)
+    torch.testing.assert_close(few, whole)
+    assert held == [2, 2, 1]
 
 
 def test_the_scrambled_grid_of_the_core_does_not_move_the_map():

@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.nn.drawn import kept_elements, kept_weights
+from tests.nn.fast.attending import kept_elements, kept_weights
 from v1tlearn import nn
-from v1tlearn.nn.attention import _with_padded_heads
 
 TOKENIZERS = ("unfold", "conv", "spt", "cct", "dual_norm")
 MODES = ("none", "b_mlp", "b_mlp_first_block", "b_mlp_shared", "b_mlp_per_mouse")
@@ -311,46 +310,6 @@ def test_dropout_with_its_own_draws(rates, attention):
     ]
     torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(core.eval()(images), restate(), rtol=1e-8, atol=1e-10)
-
-
-@pytest.mark.parametrize("attention", ["standard", "lsa"])
-def test_recomputed_attention_has_the_gradient_of_its_own_dropout(monkeypatch, attention):
-    core = small_core(n_blocks=1, attention=attention)
-    core.blocks[0].attention.attention_dropout = 0.4
-    n_tokens = core.positions.shape[0]
-    tokens = torch.randn(3, n_tokens, 8, dtype=torch.float64, requires_grad=True)
-
-    def attend(tokens):
-        torch.manual_seed(1)
-        return core.blocks[0].attention(tokens)[:, :2]
-
-    at_once = attend(tokens)
-    monkeypatch.setattr("v1tlearn.nn._blocked_attention.takes", lambda *_: False)
-    monkeypatch.setattr("v1tlearn.nn.attention._MAX_KEPT_WEIGHTS", 2 * n_tokens**2)
-    in_parts = attend(tokens)
-    assert in_parts.shape == at_once.shape
-    assert not torch.equal(attend(tokens.detach()), core.eval().blocks[0].attention(tokens)[:, :2])
-    core.train()
-    assert torch.autograd.gradcheck(attend, tokens, fast_mode=True)
-
-
-@pytest.mark.parametrize("head_dim", [5, 8, 155])
-def test_padded_heads_attend_alike(head_dim):
-    def attend(q, k, v):
-        assert q.shape[-1] % 8 == k.shape[-1] % 8 == v.shape[-1] % 8 == 0
-        return (q @ k.mT).softmax(-1) @ v
-
-    shape = (2, 3, 7, head_dim)
-    tensors = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for _ in range(3)]
-    q, k, v = tensors
-    expected = (q @ k.mT).softmax(-1) @ v
-    padded = _with_padded_heads(attend, q, k, v)
-    torch.testing.assert_close(padded, expected)
-    weights = torch.randn(shape, dtype=torch.float64)
-    torch.testing.assert_close(
-        torch.autograd.grad((padded * weights).sum(), tensors),
-        torch.autograd.grad((expected * weights).sum(), tensors),
-    )
 
 
 def test_maps_are_channels_last_in_memory():

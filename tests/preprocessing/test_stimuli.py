@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
-from v1tlearn.nn.images import ImageCropper
+from v1tlearn.nn.layers.images import ImageCropper
 from v1tlearn.preprocessing import CenterCrop, Grayscale, ResizeStimuli
 from v1tlearn.trials import Trials
 

@@ -27,8 +27,8 @@ from v1tlearn.interop.models import build, read_convolutions, read_readouts, rea
 from v1tlearn.interop.safe_files import read_checkpoint
 from v1tlearn.interop.statistics import read_statistics, told_names
 from v1tlearn.nn import patch_grid, sinusoidal_positions
-from v1tlearn.nn.geometry import most_square_grid
-from v1tlearn.nn.images import crop_size
+from v1tlearn.nn.layers.geometry import most_square_grid
+from v1tlearn.nn.layers.images import crop_size
 
 PUBLISHED_SIZE = (36, 64)  # to which the published code resizes every image
 

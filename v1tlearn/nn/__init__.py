@@ -1,27 +1,32 @@
 """Modules of the encoding models, in torch alone."""
 
-from .attention import Attention
-from .cores.cnn import Stacked2dCore
-from .cores.core import Core
-from .cores.vit import BehaviorMLP, ViTCore
-from .geometry import most_square_grid, patch_grid
-from .heads import EluHead, Head, SoftplusHead
-from .images import ImageCropper, center_crop, crop_size, resize
-from .losses import (
+from v1tlearn.nn import fast
+from v1tlearn.nn.cores.cnn import Stacked2dCore
+from v1tlearn.nn.cores.core import Core
+from v1tlearn.nn.cores.vit import ViTCore
+from v1tlearn.nn.fast import plain
+from v1tlearn.nn.heads import EluHead, Head, SoftplusHead
+from v1tlearn.nn.layers.attention import Attention
+from v1tlearn.nn.layers.behavior import BehaviorMLP
+from v1tlearn.nn.layers.geometry import most_square_grid, patch_grid
+from v1tlearn.nn.layers.images import ImageCropper, center_crop, crop_size, resize
+from v1tlearn.nn.layers.shifter import Shifter, StimulusShifter
+from v1tlearn.nn.layers.tokenizers import make_tokenizer, sinusoidal_positions
+from v1tlearn.nn.losses import (
     elu_plus_one,
     inverse_elu_plus_one,
     l1_penalty,
     laplace_penalty,
     poisson_loss,
 )
-from .model import EncodingModel, MouseBatch
-from .readouts.gaussian import GaussianReadout, sample_features
-from .readouts.readout import Readout
-from .rollout import attention_rollout, attention_weights
-from .shifter import Shifter, StimulusShifter
-from .tokenizers import make_tokenizer, sinusoidal_positions
+from v1tlearn.nn.model import EncodingModel, MouseBatch
+from v1tlearn.nn.readouts.gaussian import GaussianReadout, sample_features
+from v1tlearn.nn.readouts.readout import Readout
+from v1tlearn.nn.rollout import attention_rollout, attention_weights
 
 __all__ = [
+    "plain",
+    "fast",
     "EncodingModel",
     "MouseBatch",
     "Core",

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .losses import elu_plus_one, inverse_elu_plus_one
+from v1tlearn.nn.losses import elu_plus_one, inverse_elu_plus_one
 
 
 class Head(nn.Module):

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .cores.core import Core
-from .heads import EluHead, Head
-from .images import ImageCropper
-from .readouts.readout import Readout
-from .shifter import Shifter
+from v1tlearn.nn.cores.core import Core
+from v1tlearn.nn.heads import EluHead, Head
+from v1tlearn.nn.layers.images import ImageCropper
+from v1tlearn.nn.layers.shifter import Shifter
+from v1tlearn.nn.readouts.readout import Readout
 
 
 class MouseBatch(NamedTuple):
@@ -176,53 +176,21 @@ class EncodingModel(nn.Module):
         """
         return self.readout(mouse).penalty()
 
-    def core_input(self, mouse: str, batch: MouseBatch) -> Tensor:
-        """Images of one mouse as the core sees them.
-
-        Parameters
-        ----------
-        mouse : str
-            Mouse id.
-        batch : MouseBatch
-            Trials of this mouse.
-
-        Returns
-        -------
-        Tensor of shape (n_trials, n_channels, height, width)
-            Cropped and resized; planes of behaviour follow where the model uses them.
-
-        Raises
-        ------
-        ValueError
-            If behaviour or pupil centre is missing, or the stimuli have another size.
-        """
-        images = self._cropped(mouse, batch)
-        return self._with_planes(mouse, images, batch.behaviors)
-
-    def _cropped(self, mouse: str, batch: MouseBatch) -> Tensor:
-        inputs = batch.pupil if batch.shifter_inputs is None else batch.shifter_inputs
-        return self.cropper(batch.images, mouse, inputs)
-
-    def _with_planes(self, mouse: str, images: Tensor, behaviors: Tensor | None) -> Tensor:
-        """Append behaviour to images where the model takes it as channels."""
+    def _core_arguments(
+        self, mouse: str, images: Tensor, behaviors: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Images and behaviour for the core; one that knows what planes are gets numbers."""
         if not self.behavior_channels:
-            return images
+            return images, behaviors
         if behaviors is None:
             raise ValueError(
                 f"mouse {mouse!r}: the model takes behaviour as image channels, and no behaviour "
                 f"came; pass it for every trial."
             )
-        planes = behaviors.to(images.dtype)[:, :, None, None]
-        return torch.cat((images, planes.expand(-1, -1, *images.shape[-2:])), dim=1)
-
-    def _core_arguments(
-        self, mouse: str, images: Tensor, behaviors: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Images and behaviour for the core; one that knows what planes are gets numbers."""
-        apart = self.core.takes_planes and behaviors is not None
-        if apart or not self.behavior_channels:
+        if self.core.takes_planes:
             return images, behaviors
-        return self._with_planes(mouse, images, behaviors), None
+        planes = behaviors.to(images.dtype)[:, :, None, None]
+        return torch.cat((images, planes.expand(-1, -1, *images.shape[-2:])), dim=1), None
 
     def _respond(self, mouse: str, batch: MouseBatch, features: Tensor) -> Tensor:
         """Readout (B, n) of one mouse from its feature maps (B, C, h, w)."""
@@ -237,27 +205,20 @@ class EncodingModel(nn.Module):
         return self.readout(mouse)(features, shift)
 
     def forward(
-        self, batches: Mapping[str, MouseBatch], *, joint: bool = True, activate: bool = True
+        self, batches: Mapping[str, MouseBatch], *, activate: bool = True
     ) -> dict[str, Tensor]:
         """Predicted rates (B_m, n_m) of each mouse in `batches`, in the units of training.
 
-        `joint` sends the images of all mice through the core at once; otherwise the core, batch
-        statistics included, sees one mouse after the other. Without `activate` the outputs are
+        The images of all mice go through the core at once. Without `activate` the outputs are
         those ahead of the output non-linearity, any real numbers.
         """
         for mouse in batches:
             self.readout(mouse)  # an unknown mouse is named before any work
-        if not joint and len(batches) > 1:
-            return {
-                mouse: rates
-                for name, batch in batches.items()
-                for mouse, rates in self({name: batch}, activate=activate).items()
-            }
-        sizes = [(mouse, batch.images.shape[0]) for mouse, batch in batches.items()]
-        inputs = [
-            self._core_arguments(mouse, self._cropped(mouse, batch), batch.behaviors)
-            for mouse, batch in batches.items()
-        ]
+        sizes, inputs = [], []
+        for mouse, (images, behaviors, pupil, moved_by) in batches.items():
+            images = self.cropper(images, mouse, pupil if moved_by is None else moved_by)
+            inputs.append(self._core_arguments(mouse, images, behaviors))
+            sizes.append((mouse, len(images)))
         images = torch.cat([images for images, _ in inputs])
         given = [behaviors for _, behaviors in inputs]
         missing = [m for m, values in zip(batches, given, strict=True) if values is None]

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from .cores.vit import ViTCore
-from .images import resize
+from v1tlearn.nn.cores.vit import ViTCore
+from v1tlearn.nn.fast.choice import sized
+from v1tlearn.nn.layers.attention import weigh
+from v1tlearn.nn.layers.images import resize
 
 # Attention weights of one block that are held at a time: 64 MB.
 _MAX_HELD_WEIGHTS = 2**24
@@ -52,10 +54,7 @@ def _weights_by_block(
         if (network := core.behavior_mlp(i)) is not None:
             tokens = tokens + network(behaviors, sizes)
         q, k, _ = block.attention.queries_keys_values(tokens)
-        products = q @ k.transpose(-1, -2)
-        if block.attention.local:
-            products = products.masked_fill(~block.attention.others, -torch.inf)
-        yield products.softmax(-1)
+        yield weigh(q, k, local=block.attention.local)
         if i + 1 < len(core.blocks):
             tokens = block(tokens)
 
@@ -170,7 +169,7 @@ def attention_rollout(
         raise ValueError(f"head_reduction must be 'mean' or 'max', got {head_reduction!r}.")
     n_tokens = core.grid[0] * core.grid[1] + (core.class_token is not None)
     per_image = max(core.blocks[0].attention.n_heads, len(core.blocks)) * n_tokens**2
-    n_at_once = max(1, _MAX_HELD_WEIGHTS // per_image)
+    n_at_once = max(1, sized(_MAX_HELD_WEIGHTS) // per_image)
     owners = [mouse for mouse, n in sizes for _ in range(n)]
     maps = []
     for start in range(0, len(images), n_at_once):

@@ -1,6 +1,6 @@
 """Transformers of stimuli that learn nothing: centre crop, resize, grayscale.
 
-The pixels are those that the models make inside (`v1tlearn.nn.images`).
+The pixels are those that the models make inside (`v1tlearn.nn.layers.images`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sklearn.utils import Tags
 from v1tlearn._by_name import ByName
 from v1tlearn._documentation import DocumentationLinkMixin
 from v1tlearn._instead import refuse_no_trials
-from v1tlearn.nn.images import center_crop, resize
+from v1tlearn.nn.layers.images import center_crop, resize
 from v1tlearn.trials import Trials
 
 

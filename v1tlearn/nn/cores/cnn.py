@@ -4,18 +4,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._convolution import ActivatedConvolutions, activated_convolutions
-from ..geometry import patch_grid
-from ..losses import laplace_penalty
-from .core import Core
+from v1tlearn.nn import fast
+from v1tlearn.nn.cores.core import Core
+from v1tlearn.nn.fast.convolution import ActivatedConvolutions, activated_convolutions
+from v1tlearn.nn.layers.geometry import patch_grid
+from v1tlearn.nn.layers.normalization import batch_norm
+from v1tlearn.nn.losses import laplace_penalty
 
 
 class Stacked2dCore(Core):
     """Stacked convolutional core (Lurz et al. 2021; Sensorium 2022 configuration).
 
     A first convolution without padding, then size-preserving ones; batch normalisation and ELU
-    after each. Weights start Xavier-normal, biases at zero. On a CPU gradients cannot be
-    differentiated again: second derivatives raise RuntimeError there.
+    after each. Weights start Xavier-normal, biases at zero.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ class Stacked2dCore(Core):
     """
 
     takes_planes = True
-    recomputes_on_cpu = True  # see `_convolution`
+    recomputes_on_cpu = True  # see `nn.fast.convolution`
 
     def __init__(
         self,
@@ -121,7 +122,7 @@ class Stacked2dCore(Core):
         Returns
         -------
         list of Module
-            All layers but the first. On a CPU they are always computed again, see `_convolution`.
+            All layers but the first. On a CPU they are always computed again.
         """
         return list(self.layers[1:])
 
@@ -134,6 +135,16 @@ class Stacked2dCore(Core):
             Scalar.
         """
         return self.laplace * laplace_penalty(self.layers[0][0].weight)
+
+    def _plain(self, images: Tensor, behaviors: Tensor | None) -> Tensor:
+        """Maps as they are defined."""
+        maps = images
+        if images.shape[1] < self.input_shape[0]:
+            planes = behaviors.to(images.dtype)[:, :, None, None]
+            maps = torch.cat((images, planes.expand(-1, -1, *images.shape[2:])), 1)
+        for convolution, norm, activation in self.layers:
+            maps = activation(batch_norm(convolution(maps), norm))
+        return maps
 
     def _first_maps(self, images: Tensor, behaviors: Tensor | None) -> Tensor:
         """First convolution, of images and constant planes of behaviour, ahead of normalisation."""
@@ -194,6 +205,8 @@ class Stacked2dCore(Core):
                 "another batch_size, so that no batch is a single trial, larger images or a "
                 "smaller input_kernel."
             )
+        if fast.is_plain():
+            return self._plain(images, behaviors)
         maps = self._first_maps(images, behaviors)
         if images.device.type != "cpu" or torch.compiler.is_compiling():
             return self.layers[1:](self.layers[0][1:](maps))

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..attention import Attention
-from ..dropout import Dropout
-from ..geometry import most_square_grid
-from ..losses import l1_penalty
-from ..tokenizers import make_tokenizer, sinusoidal_positions
-from .core import Core
+from v1tlearn.nn.cores.core import Core
+from v1tlearn.nn.layers.attention import Attention
+from v1tlearn.nn.layers.behavior import BehaviorMLP
+from v1tlearn.nn.layers.dropout import Dropout
+from v1tlearn.nn.layers.geometry import most_square_grid
+from v1tlearn.nn.layers.normalization import LayerNorm
+from v1tlearn.nn.layers.tokenizers import make_tokenizer, sinusoidal_positions
+from v1tlearn.nn.losses import l1_penalty
 
 _BEHAVIOR_MODES = ("none", "b_mlp", "b_mlp_first_block", "b_mlp_shared", "b_mlp_per_mouse")
 
@@ -40,55 +42,6 @@ class StochasticDepth(nn.Module):
         keep = 1 - self.rate
         kept = torch.empty(branch.shape[0], 1, 1, device=branch.device).bernoulli_(keep)
         return branch * (kept / keep).to(branch.dtype)
-
-
-class BehaviorMLP(nn.Module):
-    """Turn behaviour into one vector that is added to every token (Li et al. 2023).
-
-    Parameters
-    ----------
-    n_behaviors : int
-        Number of behavioural variables.
-    embed_dim : int
-        Length of a token; the hidden layer has half as many units.
-    mice : sequence of str, default=()
-        Mice with a network of their own; one network for all if empty.
-    bias : bool, default=True
-        Biases of the linear layers.
-    """
-
-    def __init__(
-        self, n_behaviors: int, embed_dim: int, mice: Sequence[str] = (), bias: bool = True
-    ) -> None:
-        super().__init__()
-        self._index = {mouse: i for i, mouse in enumerate(mice)}
-        self.networks = nn.ModuleList(
-            nn.Sequential(
-                nn.Linear(n_behaviors, embed_dim // 2, bias=bias),
-                nn.Tanh(),
-                nn.Linear(embed_dim // 2, embed_dim, bias=bias),
-                nn.Tanh(),
-            )
-            for _ in mice or ("all",)
-        )
-
-    def forward(self, behaviors: Tensor, sizes: Sequence[tuple[str, int]] = ()) -> Tensor:
-        """Vectors (B, 1, d) of behaviour (B, v); `sizes` tells which rows belong to which mouse."""
-        if not self._index:
-            return self.networks[0](behaviors)[:, None]
-        for mouse, _ in sizes:
-            _check(
-                mouse in self._index,
-                f"mouse {mouse!r} has no behaviour network; there are those of "
-                f"{list(self._index)}.",
-            )
-        parts = behaviors.split([n for _, n in sizes])
-        return torch.cat(
-            [
-                self.networks[self._index[mouse]](part)
-                for (mouse, _), part in zip(sizes, parts, strict=True)
-            ]
-        )[:, None]
 
 
 class Block(nn.Module):
@@ -123,7 +76,7 @@ class Block(nn.Module):
         super().__init__()
         self.attention = attention
         self.mlp = nn.Sequential(
-            nn.LayerNorm(embed_dim),
+            LayerNorm(embed_dim),
             nn.Linear(embed_dim, mlp_dim, bias=bias),
             nn.GELU(),
             Dropout(dropout),

@@ -1,15 +1,15 @@
 """The Gaussian readout: one position on the feature map and one weight vector per neuron."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._reading import read_points
-from ..losses import l1_penalty
-from .readout import Readout
+from v1tlearn.nn import fast
+from v1tlearn.nn.fast.reading import read_points
+from v1tlearn.nn.losses import l1_penalty
+from v1tlearn.nn.readouts.readout import Readout
 
 _SPREAD_SHAPES = {"full": (2, 2), "uncorrelated": (2,), "isotropic": (1,)}
 
@@ -18,8 +18,7 @@ def sample_features(features: Tensor, positions: Tensor) -> Tensor:
     """Read feature maps at points between their cells, bilinearly, with zeros outside.
 
     The values of ``grid_sample(align_corners=True)``: -1 and 1 are the centres of the outermost
-    cells. On channels-last maps each point costs four contiguous reads, and the backward pass is
-    deterministic on every device.
+    cells. There are derivatives of any order.
 
     Parameters
     ----------
@@ -33,26 +32,19 @@ def sample_features(features: Tensor, positions: Tensor) -> Tensor:
     Tensor of shape (n_images, n_points, n_channels)
         Interpolated feature vectors.
     """
-    n_images, n_channels, height, width = features.shape
-    n_points = positions.shape[1]
+    height, width = features.shape[2:]
     x = (positions[..., 0] + 1) * ((width - 1) / 2)  # (B, n), in cells
     y = (positions[..., 1] + 1) * ((height - 1) / 2)
-    left, top = x.floor(), y.floor()
-    columns = torch.stack((left, left + 1), -1)[..., None, :]  # (B, n, 1, 2)
-    rows = torch.stack((top, top + 1), -1)[..., :, None]  # (B, n, 2, 1)
-    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
-    weights = (1 - (x[..., None, None] - columns).abs()) * (1 - (y[..., None, None] - rows).abs())
-    # Clamped as integers: a position that is NaN then gives NaN, not an index out of bounds.
-    cells = rows.int().clamp(0, height - 1) * width + columns.int().clamp(0, width - 1)
-    first = torch.arange(n_images, dtype=torch.int32, device=cells.device) * (height * width)
-    table = features.permute(0, 2, 3, 1).reshape(-1, n_channels)  # (B h w, C)
-    sampled = F.embedding_bag(
-        (cells + first[:, None, None, None]).view(-1, 4),
-        table,
-        per_sample_weights=(weights * inside).view(-1, 4),
-        mode="sum",
-    )
-    return sampled.view(n_images, n_points, n_channels)
+    images = torch.arange(len(features), device=features.device)[:, None]
+    table = features.permute(0, 2, 3, 1)  # (B, h, w, C)
+    sampled: Tensor | float = 0.0
+    for column, row in product((x.floor(), x.floor() + 1), (y.floor(), y.floor() + 1)):
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        weight = (1 - (x - column).abs()) * (1 - (y - row).abs()) * inside
+        # Clamped as integers: a position that is NaN then gives NaN, not an index out of bounds.
+        i, j = row.int().clamp(0, height - 1), column.int().clamp(0, width - 1)
+        sampled = sampled + weight[..., None] * table[images, i, j]
+    return sampled
 
 
 def _copied(values: object, dtype: torch.dtype) -> Tensor:
@@ -84,8 +76,7 @@ class GaussianReadout(Readout):
     """Gaussian readout of one mouse (Lurz et al. 2021).
 
     In training each neuron reads the map at a new random point per image, drawn around its
-    position; in evaluation at the position itself. Gradients cannot be differentiated again: second
-    derivatives raise RuntimeError.
+    position; in evaluation at the position itself.
 
     Parameters
     ----------
@@ -235,4 +226,8 @@ class GaussianReadout(Readout):
             points = self._draw(n_images) if self.training else self.mu()[None]
             if shift is not None:
                 points = points + shift[:, None].to(points.dtype)
-            return read_points(features, points, self.features) + self.bias
+            if not fast.is_plain():
+                return read_points(features, points, self.features) + self.bias
+            points = points.expand(n_images, -1, -1)
+            sampled = sample_features(features.to(points.dtype), points)  # (B, n, C)
+            return (sampled * self.features).sum(-1) + self.bias

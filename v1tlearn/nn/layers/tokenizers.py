@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .geometry import patch_grid
+from v1tlearn.nn.layers.geometry import patch_grid
+from v1tlearn.nn.layers.normalization import LayerNorm
 
 
 class PatchTokenizer(nn.Module):
@@ -56,9 +57,9 @@ class PatchTokenizer(nn.Module):
         self.patch_stride = patch_stride
         self.shifted = shifted
         n_pixels = input_shape[0] * (5 if shifted else 1) * patch_size**2
-        self.patch_norm = nn.LayerNorm(n_pixels) if norm_patches else nn.Identity()
+        self.patch_norm = LayerNorm(n_pixels) if norm_patches else nn.Identity()
         self.projection = nn.Linear(n_pixels, embed_dim)
-        self.token_norm = nn.LayerNorm(embed_dim) if norm_tokens else nn.Identity()
+        self.token_norm = LayerNorm(embed_dim) if norm_tokens else nn.Identity()
 
     def _with_shifted_copies(self, images: Tensor) -> Tensor:
         """Images and their copies from upper left, upper right, lower left, lower right."""

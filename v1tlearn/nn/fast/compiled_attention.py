@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ._compiled import TYPES, kernel, threshold
+from v1tlearn.nn.fast.choice import worth_threads
+from v1tlearn.nn.fast.derivatives import differentiable_once
+from v1tlearn.nn.fast.kernels import TYPES, kernel, threshold
 
 # Below, starting threads costs more than they save.
 _PRODUCTS_WORTH_THREADS = 2_000_000
@@ -52,7 +53,7 @@ def compiled_attention(
     Dao et al., "FlashAttention: Fast and memory-efficient exact attention with IO-awareness",
     NeurIPS, 2022.
     """
-    return _CompiledAttention.apply(qkv, None, _Options(scale, *threshold(dropout), local))
+    return CompiledAttention.apply(qkv, None, _Options(scale, *threshold(dropout), local))
 
 
 def shared_attention(
@@ -77,7 +78,7 @@ def shared_attention(
     Tensor of shape (n_images, n_tokens, n_heads, length)
         What each token has gathered.
     """
-    return _CompiledAttention.apply(queries, tokens, _Options(scale, *threshold(dropout), local))
+    return CompiledAttention.apply(queries, tokens, _Options(scale, *threshold(dropout), local))
 
 
 class _Options(NamedTuple):
@@ -87,7 +88,7 @@ class _Options(NamedTuple):
     local: bool
 
 
-class _CompiledAttention(torch.autograd.Function):
+class CompiledAttention(torch.autograd.Function):
     """See `compiled_attention` and, where `shared` is given, `shared_attention`."""
 
     @staticmethod
@@ -104,7 +105,7 @@ class _CompiledAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         """Gradients of queries, keys and values."""
         q, shared, out, log_sums = ctx.saved_tensors
@@ -136,7 +137,7 @@ def _run(
     tensors = (q, shared, out, log_sums, grad, q_grad, shared_grad)
     assert all(x is None or x.is_contiguous() for x in tensors)
     name, n_units = TYPES[q.dtype], n_images * n_heads
-    worth_it = n_units * n_tokens**2 * width > _PRODUCTS_WORTH_THREADS
+    worth_it = worth_threads(n_units * n_tokens**2 * width, _PRODUCTS_WORTH_THREADS)
     n_threads = min(torch.get_num_threads(), n_units) if worth_it else 1
     size = kernel.memory_size(name, shape[1:], grad is not None)
     tensors = (*tensors, _own_memory(n_threads * size))

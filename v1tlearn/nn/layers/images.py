@@ -4,13 +4,15 @@ The preprocessing transformers call the same functions, so that both ways give t
 """
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .shifter import StimulusShifter
+from v1tlearn.nn import fast
+from v1tlearn.nn.fast.derivatives import once
+from v1tlearn.nn.layers.shifter import StimulusShifter
 
 
 def crop_size(image_size: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -57,7 +59,7 @@ def _nearest_pixels(side: int, scale: float) -> list[int]:
     return F.grid_sample(ramp, grid, mode="nearest", align_corners=True).flatten().int().tolist()
 
 
-def _shifted_crop(images: Tensor, scale: float, shift: Tensor, interpolation: str) -> Tensor:
+def _shifted_crop(images: Tensor, scale: float, shift: Tensor) -> Tensor:
     height, width = crop_size(images.shape[-2:], scale)
     options = {"device": images.device, "dtype": images.dtype}
     y, x = torch.meshgrid(
@@ -66,12 +68,20 @@ def _shifted_crop(images: Tensor, scale: float, shift: Tensor, interpolation: st
         indexing="ij",
     )
     grid = torch.stack((x, y), -1) + shift.to(images.dtype)[:, None, None]  # (B, h, w, 2)
-    return F.grid_sample(images, grid, mode=interpolation, align_corners=True)
+    nearest = partial(F.grid_sample, mode="nearest", align_corners=True)
+    if not (images.requires_grad or fast.is_plain()):
+        return nearest(*once(images, grid))
+    # Numbers of the pixels, read in the same way, and 0 outside: any derivative follows these.
+    n_images, n_channels, n_pixels = images.flatten(2).shape
+    grid = grid if grid.dtype.itemsize >= 4 else grid.float()
+    numbers = torch.arange(1, n_pixels + 1, device=grid.device, dtype=grid.dtype)
+    numbers = numbers.view(1, 1, *images.shape[-2:]).expand(n_images, -1, -1, -1)
+    chosen = nearest(numbers, grid).long().flatten(2)
+    pixels = F.pad(images.flatten(2), (1, 0))
+    return pixels.gather(2, chosen.expand(-1, n_channels, -1)).unflatten(2, (height, width))
 
 
-def center_crop(
-    images: Tensor, scale: float, shift: Tensor | None = None, interpolation: str = "nearest"
-) -> Tensor:
+def center_crop(images: Tensor, scale: float, shift: Tensor | None = None) -> Tensor:
     """Keep the central part of images, optionally moved.
 
     A regular grid from ``-scale`` to ``scale``, in units of half the image between the centres of
@@ -85,9 +95,7 @@ def center_crop(
         Share of either side that is kept, above 0 and at most 1; 1 leaves the image as it is.
     shift : Tensor of shape (n_images, 2), optional
         Displacement of the crop to the right and down, in half image sides. Zeros lie outside.
-    interpolation : {"nearest", "bilinear"}, default="nearest"
-        How a shifted crop reads the image. "nearest" is the published way; it passes no gradient
-        to the shift.
+        The nearest pixel is read, as published, so that the gradient of the shift is zero.
 
     Returns
     -------
@@ -102,7 +110,7 @@ def center_crop(
     height, width = images.shape[-2:]
     crop_size((height, width), scale)
     if shift is not None:
-        return _shifted_crop(images, scale, shift, interpolation)
+        return _shifted_crop(images, scale, shift)
     if scale == 1:
         return images
     rows = torch.tensor(_nearest_pixels(height, scale), device=images.device)
@@ -165,10 +173,8 @@ class ImageCropper(nn.Module):
     image_size : tuple of int, optional
         Height and width of the images that go out; by default those of the crop.
     shifters : mapping of str to StimulusShifter, optional
-        One per mouse whose crops move with the eye.
-    interpolation : {"nearest", "bilinear"}, default="nearest"
-        How moved crops read the image. "nearest", as published, passes no gradient to the
-        shifters, which therefore keep their initial weights; "bilinear" lets them learn.
+        One per mouse whose crops move with the eye. As published their gradients are zero, so that
+        they keep their initial weights.
 
     Attributes
     ----------
@@ -178,7 +184,7 @@ class ImageCropper(nn.Module):
     Raises
     ------
     ValueError
-        If the crop leaves no pixel, a size is not positive or the interpolation is unknown.
+        If the crop leaves no pixel or a size is not positive.
     """
 
     def __init__(
@@ -188,16 +194,10 @@ class ImageCropper(nn.Module):
         crop_scale: float = 1.0,
         image_size: tuple[int, int] | None = None,
         shifters: Mapping[str, StimulusShifter] | None = None,
-        interpolation: str = "nearest",
     ) -> None:
         super().__init__()
-        if interpolation not in ("nearest", "bilinear"):
-            raise ValueError(
-                f"interpolation must be 'nearest' or 'bilinear', got {interpolation!r}."
-            )
         self.input_size = tuple(input_size)
         self.crop_scale = crop_scale
-        self.interpolation = interpolation
         cropped = crop_size(self.input_size, crop_scale)
         self.output_size = cropped if image_size is None else tuple(image_size)
         if min(self.output_size) < 1:
@@ -285,7 +285,7 @@ class ImageCropper(nn.Module):
                     f"and none came; pass it, or build the model without stimulus shift."
                 )
             shift = shifter(shifter_inputs)
-            images = center_crop(images, self.crop_scale, shift, self.interpolation)
+            images = center_crop(images, self.crop_scale, shift)
         elif self.crop_scale < 1:
             images = images[..., self._rows[:, None], self._columns]
         return resize(images, self.output_size)

@@ -7,16 +7,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.nn.attention_defined import torch_threads
-from v1tlearn.nn.dropout import Dropout
+from tests.nn.fast.attending import torch_threads
+from v1tlearn import nn
+from v1tlearn.nn import fast
+from v1tlearn.nn.layers.dropout import Dropout
 
 
-@pytest.fixture(autouse=True, scope="module", params=["as it is here", "NumPy"])
+@pytest.fixture(autouse=True, scope="module", params=["compiled", "blocked"])
 def either_way(request):
     """Draw by the kernel if this machine has one, and by NumPy, as where nothing was compiled."""
-    with pytest.MonkeyPatch.context() as patch:
-        if request.param == "NumPy":
-            patch.setattr("v1tlearn.nn._compiled.TYPES", {})
+    with fast.using(request.param):
         yield
 
 
@@ -105,3 +105,11 @@ def test_nothing_happens_in_evaluation_or_at_rate_zero(rate, training):
 
 def test_rate_one_drops_everything():
     assert (Dropout(1.0)(torch.randn(50)) == 0).all()
+
+
+def test_plain_dropout_drops_and_scales_up_as_often():
+    torch.manual_seed(0)
+    with nn.plain():
+        out = Dropout(0.25)(torch.ones(400, 500))
+    assert out.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert (out == 0).double().mean().item() == pytest.approx(0.25, abs=0.005)

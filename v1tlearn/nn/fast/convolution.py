@@ -1,8 +1,7 @@
 """Batch normalisation, ELU and the convolutions after them, a few images at a time, on a CPU.
 
 One autograd function keeps nothing but the maps ahead of batch normalisation and works out the
-rest again in the backward pass, while it is in the cache. The modules that own the weights are in
-`cnn`.
+rest again in the backward pass, while it is in the cache.
 """
 
 import math
@@ -12,7 +11,9 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from v1tlearn.nn.fast.choice import sized
+from v1tlearn.nn.fast.derivatives import differentiable_once
 
 # Values of a map that are worked on at a time: 2 MB in float32, some five maps of published size.
 _CHUNK_VALUES = 2**19
@@ -50,7 +51,7 @@ class ActivatedConvolutions(NamedTuple):
 
 def _chunks(maps: Tensor) -> list[slice]:
     """Cut a batch into images that are worked on together."""
-    step = max(1, _CHUNK_VALUES // maps.shape[1:].numel())
+    step = max(1, sized(_CHUNK_VALUES) // maps.shape[1:].numel())
     return [slice(i, i + step) for i in range(0, maps.shape[0], step)]
 
 
@@ -69,7 +70,9 @@ def _is_pointwise(weight: Tensor, groups: int) -> bool:
     return weight.shape[-2:] == (1, 1) and groups == 1
 
 
-def _convolve(maps: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int):
+def _convolve(
+    maps: Tensor, weight: Tensor, bias: Tensor | None, padding: int, groups: int
+) -> Tensor:
     """Convolution of channels-last maps."""
     if _is_pointwise(weight, groups):
         return _maps(F.linear(_flat(maps), weight[:, :, 0, 0], bias), maps)
@@ -100,11 +103,11 @@ def _convolution_backward(
             [need_maps, need_here, False],
         )  # fmt: skip
     if by_image:
-        to_weight = _depthwise_weight_gradient(gradient, maps, padding)
+        to_weight = depthwise_weight_gradient(gradient, maps, padding)
     return to_maps, to_weight
 
 
-def _depthwise_weight_gradient(gradient: Tensor, maps: Tensor, padding: int) -> Tensor:
+def depthwise_weight_gradient(gradient: Tensor, maps: Tensor, padding: int) -> Tensor:
     """Gradient (C, 1, k, k) with regard to the filters of a depthwise convolution.
 
     It is itself a depthwise convolution of each image, whose filters are the gradients, and faster
@@ -139,7 +142,7 @@ def _activate(
     return torch.maximum(slope - 1, z, out=z), slope  # exp(z) - 1 >= z
 
 
-class _Function(torch.autograd.Function):
+class _ActivatedConvolutions(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -171,7 +174,7 @@ class _Function(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Recompute each chunk and go back through it; normalisation last, over all images."""
         maps, gain, offset, mean, variance, *weights = ctx.saved_tensors
@@ -290,4 +293,4 @@ def activated_convolutions(
     Tensor of shape (n_images, n_outputs, height, width)
         Channels last.
     """
-    return _Function.apply(maps, gain, offset, mean, variance, how, *weights)
+    return _ActivatedConvolutions.apply(maps, gain, offset, mean, variance, how, *weights)

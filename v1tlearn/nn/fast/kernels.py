@@ -7,10 +7,12 @@ import logging
 import torch
 from torch import Tensor
 
+from v1tlearn.nn.fast.choice import chosen
+
 logger = logging.getLogger(__name__)
 
 try:
-    from . import _kernels as kernel
+    from v1tlearn.nn.fast import _kernels as kernel
 except ImportError as error:
     kernel = None
     logger.info(
@@ -27,6 +29,17 @@ if kernel and torch.float32 not in TYPES:
 _RANDOM_STEPS = 2**16  # of the random numbers that decide on what is dropped
 # Above, a rate rounded to these steps would change the mean of what is kept by a thousandth.
 _MAX_RATE = 0.99
+
+
+def kernel_types() -> tuple[torch.dtype, ...]:
+    """Types of numbers that there are compiled kernels for, on this processor.
+
+    Returns
+    -------
+    tuple of torch.dtype
+        Empty where nothing was compiled; the logger of this module says why.
+    """
+    return tuple(TYPES)
 
 
 def threshold(rate: float) -> tuple[float, int]:
@@ -59,12 +72,11 @@ def takes(tensor: Tensor, rate: float, dtype: torch.dtype | None = None) -> bool
     Returns
     -------
     bool
-        False for tensors without memory of their own, too, and under `torch.func`.
+        False for tensors without memory of their own, too, and where `using` does without.
     """
     known = tensor.device.type == "cpu" and (dtype or tensor.dtype) in TYPES
-    is_plain = type(tensor) in (Tensor, torch.nn.Parameter)
-    transformed = torch._C._functorch.peek_interpreter_stack() is not None
-    return known and is_plain and not transformed and 0 <= rate <= _MAX_RATE
+    has_memory = type(tensor) in (Tensor, torch.nn.Parameter)
+    return known and has_memory and 0 <= rate <= _MAX_RATE and chosen() in ("auto", "compiled")
 
 
 def prefers_torch(dtype: torch.dtype) -> bool:

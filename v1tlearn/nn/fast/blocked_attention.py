@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from v1tlearn.nn.fast.choice import sized, worth_threads
+from v1tlearn.nn.fast.derivatives import differentiable_once
 
 # Weights that a thread works on at once: small enough for caches, large enough for quick products.
 _BLOCK_BYTES = 2_800_000
@@ -70,7 +72,7 @@ def blocked_attention(
     Dao et al., "FlashAttention: Fast and memory-efficient exact attention with IO-awareness",
     NeurIPS, 2022.
     """
-    return _BlockedAttention.apply(qkv, _Options(scale, dropout, local))
+    return BlockedAttention.apply(qkv, _Options(scale, dropout, local))
 
 
 class _Options(NamedTuple):
@@ -79,7 +81,7 @@ class _Options(NamedTuple):
     local: bool
 
 
-class _BlockedAttention(torch.autograd.Function):
+class BlockedAttention(torch.autograd.Function):
     """See `blocked_attention`."""
 
     @staticmethod
@@ -94,7 +96,7 @@ class _BlockedAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         """Gradients of queries, keys and values."""
         (qkv,) = ctx.saved_tensors
@@ -132,10 +134,10 @@ class _Plan(NamedTuple):
 def _plan(qkv: Tensor) -> _Plan:
     n_images, n_tokens, _, n_heads, head_dim = qkv.shape
     tokens, width = n_tokens + -n_tokens % _ALIGNED, head_dim + -head_dim % _ALIGNED
-    at_once = _BLOCK_BYTES // qkv.dtype.itemsize
+    at_once = max(1, sized(_BLOCK_BYTES) // qkv.dtype.itemsize)
     heads = max(1, at_once // (n_tokens * tokens))  # whose weights are one block
     n_threads = torch.get_num_threads()
-    if n_images * n_heads * n_tokens * tokens < _WEIGHTS_WORTH_THREADS:
+    if not worth_threads(n_images * n_heads * n_tokens * tokens, _WEIGHTS_WORTH_THREADS):
         n_threads = 1
     heads = min(heads, -(-n_images * n_heads // n_threads))
     images_per_group, heads_per_group = max(1, heads // n_heads), min(heads, n_heads)

@@ -1,7 +1,6 @@
 """What neurons read at their points of feature maps, and its gradients.
 
-Feature vectors (images, neurons, channels) never exist as a whole. The module that owns points and
-weights is in `readout`.
+Feature vectors (images, neurons, channels) never exist as a whole.
 """
 
 from typing import Any, NamedTuple
@@ -9,7 +8,9 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from v1tlearn.nn.fast.choice import sized
+from v1tlearn.nn.fast.derivatives import differentiable_once
 
 # Points that are read together on a CPU: enough for the quick sort that torch has for long vectors
 # of integers. Cells that are: as many as stay in the cache. But always some images.
@@ -34,8 +35,8 @@ def _step(features: Tensor, n_neurons: int) -> int:
     n_images, n_channels, height, width = features.shape
     if features.device.type != "cpu":
         return max(1, n_images)
-    fitting = _CHUNK_VALUES // (n_channels * (height + 4) * (width + 4))
-    return max(_CHUNK_IMAGES, min(_CHUNK_POINTS // n_neurons, fitting))
+    fitting = sized(_CHUNK_VALUES) // (n_channels * (height + 4) * (width + 4))
+    return max(_CHUNK_IMAGES, min(sized(_CHUNK_POINTS) // n_neurons, fitting))
 
 
 def _chunks(features: Tensor, n_neurons: int) -> list[slice]:
@@ -109,7 +110,7 @@ class _Read(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients chunk by chunk; those of the maps are sums over points sorted by cell."""
         features, points, weights, products = ctx.saved_tensors
@@ -179,7 +180,7 @@ def _features_gradient(corners: _Corners, weights: Tensor, features: Tensor) -> 
 def _blocks(n_images: int, weights: Tensor) -> list[slice]:
     """Neurons whose feature vectors in some images stay in the caches of all threads."""
     n_neurons, n_channels = weights.shape
-    step = max(1, torch.get_num_threads() * _BLOCK_VALUES // (n_images * n_channels))
+    step = max(1, torch.get_num_threads() * sized(_BLOCK_VALUES) // (n_images * n_channels))
     return [slice(i, i + step) for i in range(0, n_neurons, step)]
 
 

@@ -4,6 +4,7 @@ import importlib
 import platform
 import shlex
 import shutil
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -11,8 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import v1tlearn.nn
-from v1tlearn.nn import _compiled
+from v1tlearn.nn import fast
 
 HOW_TO_BUILD = "`make test` or `pip install -e .` builds it, with GCC 10 or newer"
 FLAGS = {
@@ -36,25 +36,40 @@ def can_be_built():
 def built():
     """The extension, or a failure that says how to build it."""
     try:
-        return importlib.import_module("v1tlearn.nn._kernels")
+        return importlib.import_module("v1tlearn.nn.fast._kernels")
     except ImportError as error:
-        pytest.fail(f"v1tlearn.nn._kernels was not built ({error}): {HOW_TO_BUILD}")
+        pytest.fail(f"v1tlearn.nn.fast._kernels was not built ({error}): {HOW_TO_BUILD}")
 
 
 def test_types_are_those_that_the_processor_can():
-    assert _compiled.kernel is built()
+    built()
     lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
     flags = set(next(line for line in lines if line.startswith("flags")).split())
-    assert set(_compiled.TYPES) == {dtype for dtype, needed in FLAGS.items() if needed <= flags}
+    assert set(fast.kernel_types()) == {dtype for dtype, needed in FLAGS.items() if needed <= flags}
 
 
 def test_kernels_are_not_older_than_their_sources():
-    folder = Path(v1tlearn.nn.__file__).parent
+    folder = Path(fast.__file__).parent
     sources = list(folder.glob("_kernels*.[ch]"))
-    if not (folder.parents[1] / "setup.py").exists():
+    if not (folder.parents[2] / "setup.py").exists():
         pytest.skip("sources are in checkouts only")
     assert sources
     changed = max(source.stat().st_mtime for source in sources)
     assert Path(built().__file__).stat().st_mtime >= changed, (
-        f"the sources of v1tlearn.nn._kernels have changed since it was built: {HOW_TO_BUILD}"
+        f"the sources of v1tlearn.nn.fast._kernels have changed since it was built: {HOW_TO_BUILD}"
     )
+
+
+def test_nothing_is_known_where_nothing_was_compiled():
+    script = """
+import sys
+sys.modules["v1tlearn.nn.fast._kernels"] = None
+import torch
+from v1tlearn import nn
+assert nn.fast.kernel_types() == ()
+layer = nn.Attention(20, 2, 50, head_dim=20, scale=0.5, dropout=0.2)
+with nn.fast.using("compiled"):
+    layer(torch.randn(2, 50, 20)).square().sum().backward()
+assert all(p.grad.isfinite().all() for p in layer.parameters())
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True)

@@ -1,0 +1,50 @@
+"""Normalisation of tokens and of maps.
+
+The second derivatives that torch has for its own take mean and variance for constants, so that
+third ones are wrong: plainly, each is written out.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from v1tlearn.nn import fast
+
+
+class LayerNorm(nn.LayerNorm):
+    """Tokens with mean 0 and variance 1, times a gain and plus an offset (Ba et al. 2016)."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Tokens (..., d) to tokens (..., d)."""
+        if not fast.is_plain():
+            return super().forward(inputs)
+        values = inputs.float() if inputs.dtype.itemsize < 4 else inputs
+        centred = values - values.mean(-1, keepdim=True)
+        variance = centred.square().mean(-1, keepdim=True)
+        return centred * (variance + self.eps).rsqrt() * self.weight + self.bias
+
+
+def batch_norm(maps: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """Maps of mean 0 and variance 1 per channel, times a gain and plus an offset.
+
+    In training these are mean and variance over all images and places, which the running ones that
+    stand for them in evaluation follow (Ioffe and Szegedy 2015).
+
+    Parameters
+    ----------
+    maps : Tensor of shape (n_images, n_channels, height, width)
+    norm : BatchNorm2d
+        Gain, offset and running statistics.
+
+    Returns
+    -------
+    Tensor of shape (n_images, n_channels, height, width)
+    """
+    mean, variance = norm.running_mean, norm.running_var
+    maps = maps.float() if maps.dtype.itemsize < 4 else maps
+    if norm.training:
+        norm(maps.detach())  # the running statistics follow
+        mean = maps.mean((0, 2, 3))
+        variance = (maps - mean[:, None, None]).square().mean((0, 2, 3))
+    gain = norm.weight * (variance + norm.eps).rsqrt()
+    return (maps - mean[:, None, None]) * gain[:, None, None] + norm.bias[:, None, None]
