@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 from joblib.parallel import get_active_backend
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
+from tqdm.auto import tqdm
 
 from v1tlearn.estimators._checkpoints import Checkpoints
 from v1tlearn.estimators._like_fit import told_apart
@@ -18,8 +20,12 @@ from v1tlearn.estimators._progress import placed, shown_log
 from v1tlearn.estimators._runs import Part
 from v1tlearn.estimators.base import OnEpoch, Record
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
-from v1tlearn.training import NonFiniteLossError, draw_seed
-from v1tlearn.trials import Trials
+from v1tlearn.estimators.mixing import learn_weights
+from v1tlearn.nn import Head
+from v1tlearn.training import NonFiniteLossError, draw_seed, resolve_device
+from v1tlearn.trials import Responses, Trials
+
+logger = logging.getLogger("v1tlearn")
 
 
 class Candidate(NamedTuple):
@@ -36,21 +42,59 @@ def draw_seeds(seed: int, n: int) -> list[int]:
     return np.random.default_rng(seed).integers(2**32, size=n, dtype=np.int64).tolist()
 
 
-def run(tasks: Sequence[Callable[[], Candidate]], n_jobs: int | None) -> Iterator[Candidate]:
-    """Train candidates in processes of joblib; where that would take threads, one by one.
+def run(
+    named: Sequence[tuple[str, Callable[[], Candidate]]], n_jobs: int | None, verbose: int
+) -> list[Candidate]:
+    """Train candidates in processes of joblib, and report those that failed.
 
-    Threads would draw from torch's one generator in turn.
+    Where joblib would take threads they are trained one by one: threads would draw from torch's one
+    generator in turn.
     """
     backend, _ = get_active_backend(prefer="processes")
     n_jobs = 1 if getattr(backend, "supports_sharedmem", False) else n_jobs
+    logger.info("training %d models, n_jobs=%s: %s ...", len(named), n_jobs, named[0][0])
     parallel = Parallel(n_jobs=n_jobs, prefer="processes", return_as="generator")
-    return parallel(delayed(task)() for task in tasks)
+    trained = parallel(delayed(_placed_and_shown)(task, name, verbose) for name, task in named)
+    candidates: list[Candidate] = []
+    owner = named[0][0].partition(" ")[0]
+    with tqdm(total=len(named), desc=owner, unit="model", disable=not verbose) as bar:
+        for candidate in trained:
+            bar.update()
+            logger.info("%s: score %.4f", named[len(candidates)][0], candidate.score)
+            if candidate.estimator is None:
+                warnings.warn(
+                    f"candidate {len(candidates)} (random_state={candidate.seed}) is left "
+                    f"out: {candidate.failure}",
+                    UserWarning,
+                    stacklevel=4,
+                )
+            candidates.append(candidate)
+    return candidates
 
 
-def placed_and_shown(task: Callable[[], Candidate], place: str, verbose: int) -> Candidate:
+def _placed_and_shown(task: Callable[[], Candidate], place: str, verbose: int) -> Candidate:
     """Run one task under its name, showing the log in whatever process this is."""
     with placed(place), shown_log(verbose):
         return task()
+
+
+def best(candidates: Sequence[Candidate], n: int) -> list[int]:
+    """Choose the numbers of the best candidates, best first.
+
+    Raises
+    ------
+    FloatingPointError
+        If too few could be trained.
+    """
+    usable = [i for i, c in enumerate(candidates) if c.estimator is not None]
+    if len(usable) < n:
+        failure = next(c.failure for c in candidates if c.estimator is None)
+        raise FloatingPointError(
+            f"{len(usable)} of {len(candidates)} candidates could be trained, {n} are needed. The "
+            f"first failure: {failure}"
+        )
+    rank = np.nan_to_num([c.score for c in candidates], nan=-np.inf)
+    return sorted(usable, key=lambda i: -rank[i])[:n]  # ties stay in order
 
 
 def numbered(on_epoch: OnEpoch | None, number: int) -> OnEpoch | None:
@@ -151,3 +195,66 @@ def check_members(estimators: Sequence[BaseEncodingRegressor]) -> None:
                     f"mouse {mouse!r}: estimators[{number}] scales responses otherwise than the "
                     "first: fit all of them to the same training trials."
                 )
+
+
+def shared_head(members: Sequence[BaseEncodingRegressor], mouse: str) -> Head:
+    """Output non-linearity that all members have for a mouse."""
+    head = members[0].module_.head(mouse)
+    if next(head.parameters(), None) is not None:
+        raise ValueError(
+            f"combine='outputs' and learned weights need members with one output non-linearity, "
+            f"but that of a {type(head).__name__} is learned: set combine='rates'."
+        )
+    return head
+
+
+def mix(
+    members: Sequence[BaseEncodingRegressor],
+    trials: Trials,
+    target: Responses,
+    seed: int,
+    *,
+    per_mouse: bool,
+) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    """Learn weights of members, which were fitted to the same trials, on others."""
+    first = members[0]
+    without = [mouse for mouse in first.mice_ if mouse not in trials.mice]
+    if per_mouse and without:
+        raise ValueError(
+            f"the mice {without} have no validation trials to learn weights on: give them "
+            "some, or set combine='learned' or 'outputs'."
+        )
+    per_member = [member._predict(trials, activate=False) for member in members]
+    scales = {mouse: first.statistics_[mouse]["response_scale"] for mouse in trials.mice}
+    weights, intercepts = learn_weights(
+        {m: np.stack([out[m] for out in per_member], axis=-1) for m in trials.mice},
+        {m: (target.get(m) / scale).astype(np.float32) for m, scale in scales.items()},
+        {m: shared_head(members, m) for m in trials.mice},
+        seed,
+        per_mouse=per_mouse,
+        device=resolve_device(first.device),
+        deterministic=first.deterministic,
+    )
+    if not per_mouse:  # mice without validation trials, too
+        some = trials.mice[0]
+        weights = {mouse: weights[some].copy() for mouse in first.mice_}
+        intercepts = dict.fromkeys(first.mice_, intercepts[some])
+    return weights, intercepts
+
+
+def check_model(estimator: Any) -> None:
+    """Check that candidates can be copies of an estimator.
+
+    Raises
+    ------
+    TypeError
+        If it is no single model.
+    """
+    if not isinstance(estimator, BaseEncodingRegressor):
+        kind = estimator if isinstance(estimator, type) else type(estimator)
+        what = f"the class {kind.__name__}" if kind is estimator else f"a {kind.__name__}"
+        hint = ": ensembles of ensembles are not supported" * hasattr(estimator, "n_candidates")
+        raise TypeError(
+            f"estimator is {what}{hint}: expected an instance of V1TRegressor, ViTRegressor, "
+            "CNNRegressor, LNRegressor or EncodingRegressor (a Pipeline goes around the ensemble)."
+        )

@@ -6,7 +6,6 @@ Training the candidates is in `_candidates`, learning their weights in `_mixing`
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
@@ -19,11 +18,10 @@ import torch
 from sklearn.base import MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
-from tqdm.auto import tqdm
 
 from v1tlearn.estimators import _candidates
 from v1tlearn.estimators._calls import explained
-from v1tlearn.estimators._candidates import Candidate
+from v1tlearn.estimators._candidates import Candidate, shared_head
 from v1tlearn.estimators._checkpoints import Checkpoints, marked
 from v1tlearn.estimators._files import subclasses
 from v1tlearn.estimators._fitted import Fitted
@@ -33,11 +31,10 @@ from v1tlearn.estimators._reading import Call, read_fit, warn_about_tiers
 from v1tlearn.estimators._runs import Part
 from v1tlearn.estimators.base import OnEpoch, SavingMixin, TrialsEstimator
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
-from v1tlearn.estimators.mixing import learn_weights
 from v1tlearn.estimators.prediction import PredictionMixin
-from v1tlearn.nn import EncodingModel, Head
-from v1tlearn.training import draw_seed, resolve_device
-from v1tlearn.trials import Responses, Trials
+from v1tlearn.nn import EncodingModel
+from v1tlearn.training import draw_seed
+from v1tlearn.trials import Trials
 
 logger = logging.getLogger("v1tlearn")
 
@@ -193,7 +190,7 @@ class EnsembleRegressor(
             folder = None if checkpoint_dir is None else checkpoint_dir / f"candidate-{i:03d}"
             told = _candidates.numbered(on_epoch, i)
             tasks.append(partial(_candidates.train, model, training, held_out, told, folder))
-        return self._choose(self._run(tasks, "candidate"), self.n_members, held_out, seed)
+        return self._choose(self._trained(tasks, "candidate"), self.n_members, held_out, seed)
 
     def _noted_seed(self, folder: Path, seed: int) -> int:
         """Seed of the fit whose states are in a folder, noted there when it begins."""
@@ -263,7 +260,7 @@ class EnsembleRegressor(
             for m, s in zip(self.estimators_, seeds, strict=True)
         ]
         with shown_log(new.verbose):
-            return new._choose(new._run(tasks, "member"), len(tasks), held_out, seed)
+            return new._choose(new._trained(tasks, "member"), len(tasks), held_out, seed)
 
     @classmethod
     def from_members(
@@ -315,16 +312,7 @@ class EnsembleRegressor(
     def _template(self) -> BaseEncodingRegressor:
         """Check the parameters, and give the model that candidates are copies of."""
         self._validate_params()
-        if not isinstance(self.estimator, BaseEncodingRegressor):
-            got = self.estimator
-            what = (
-                f"the class {got.__name__}" if isinstance(got, type) else f"a {type(got).__name__}"
-            )
-            hint = ": ensembles of ensembles are not supported" * isinstance(got, type(self))
-            raise TypeError(
-                f"estimator is {what}{hint}: expected an instance of V1TRegressor, ViTRegressor, "
-                "CNNRegressor or LNRegressor (a Pipeline goes around the ensemble)."
-            )
+        _candidates.check_model(self.estimator)
         if self.n_members > self.n_candidates:
             raise ValueError(
                 f"n_members={self.n_members} cannot be chosen from n_candidates="
@@ -348,44 +336,19 @@ class EnsembleRegressor(
                 f"{self.combine!r} on: give validation=, or set combine='outputs'."
             )
 
-    def _run(self, tasks: list[Callable[[], Candidate]], what: str) -> list[Candidate]:
-        """Train candidates or members, and report those that failed."""
-        candidates: list[Candidate] = []
-        name = type(self).__name__
-        places = [f"{name} {what} {i}/{len(tasks)}" for i in range(1, len(tasks) + 1)]
-        logger.info("%s: training %d %ss, n_jobs=%s", name, len(tasks), what, self.n_jobs)
-        tasks = [
-            partial(_candidates.placed_and_shown, task, place, self.verbose)
-            for task, place in zip(tasks, places, strict=True)
+    def _trained(self, tasks: list[Callable[[], Candidate]], what: str) -> list[Candidate]:
+        named = [
+            (f"{type(self).__name__} {what} {i}/{len(tasks)}", task)
+            for i, task in enumerate(tasks, 1)
         ]
-        with tqdm(total=len(tasks), desc=name, unit="model", disable=not self.verbose) as bar:
-            for candidate in _candidates.run(tasks, self.n_jobs):
-                bar.update()
-                logger.info("%s: score %.4f", places[len(candidates)], candidate.score)
-                if candidate.estimator is None:
-                    warnings.warn(
-                        f"candidate {len(candidates)} (random_state={candidate.seed}) is left "
-                        f"out: {candidate.failure}",
-                        UserWarning,
-                        stacklevel=3,
-                    )
-                candidates.append(candidate)
-        return candidates
+        return _candidates.run(named, self.n_jobs, self.verbose)
 
     def _choose(
         self, candidates: list[Candidate], n_members: int, held_out: Part | None, seed: int
     ) -> Self:
         """Choose members and learn their weights, then become fitted."""
         scores = np.array([c.score for c in candidates])
-        usable = [i for i, c in enumerate(candidates) if c.estimator is not None]
-        if len(usable) < n_members:
-            failure = next(c.failure for c in candidates if c.estimator is None)
-            raise FloatingPointError(
-                f"{len(usable)} of {len(candidates)} candidates could be trained, {n_members} are "
-                f"needed. The first failure: {failure}"
-            )
-        rank = np.nan_to_num(scores, nan=-np.inf)
-        members = sorted(usable, key=lambda i: -rank[i])[:n_members]  # ties stay in order
+        members = _candidates.best(candidates, n_members)
         estimators = [candidates[i].estimator for i in members]
         fitted: dict[str, Any] = {
             "seed_": seed,
@@ -395,7 +358,9 @@ class EnsembleRegressor(
             "combine_": self.combine,
         }
         if self.combine in _LEARNED:
-            fitted["weights_"], fitted["intercepts_"] = self._mix(estimators, *held_out, seed)
+            fitted["weights_"], fitted["intercepts_"] = _candidates.mix(
+                estimators, *held_out, seed, per_mouse=self.combine == "learned_per_mouse"
+            )
         for name in ("weights_", "intercepts_", "feature_names_in_"):
             self.__dict__.pop(name, None)
         self.__dict__.update(fitted)
@@ -405,38 +370,6 @@ class EnsembleRegressor(
             ", ".join(f"number {i + 1} (score {scores[i]:.4f})" for i in members),
         )
         return self._adopt(estimators)
-
-    def _mix(
-        self,
-        members: Sequence[BaseEncodingRegressor],
-        trials: Trials,
-        target: Responses,
-        seed: int,
-    ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        """Learn weights of members, which were fitted to the same trials, on others."""
-        first, per_mouse = members[0], self.combine == "learned_per_mouse"
-        without = [mouse for mouse in first.mice_ if mouse not in trials.mice]
-        if per_mouse and without:
-            raise ValueError(
-                f"the mice {without} have no validation trials to learn weights on: give them "
-                "some, or set combine='learned' or 'outputs'."
-            )
-        per_member = [member._predict(trials, activate=False) for member in members]
-        scales = {mouse: first.statistics_[mouse]["response_scale"] for mouse in trials.mice}
-        weights, intercepts = learn_weights(
-            {m: np.stack([out[m] for out in per_member], axis=-1) for m in trials.mice},
-            {m: (target.get(m) / scale).astype(np.float32) for m, scale in scales.items()},
-            {m: _shared_head(members, m) for m in trials.mice},
-            seed,
-            per_mouse=per_mouse,
-            device=resolve_device(first.device),
-            deterministic=first.deterministic,
-        )
-        if not per_mouse:  # mice without validation trials, too
-            some = trials.mice[0]
-            weights = {mouse: weights[some].copy() for mouse in first.mice_}
-            intercepts = dict.fromkeys(first.mice_, intercepts[some])
-        return weights, intercepts
 
     def _adopt(self, estimators: list[BaseEncodingRegressor]) -> Self:
         first = estimators[0]
@@ -465,7 +398,7 @@ class EnsembleRegressor(
             outputs = total + (self.intercepts_[mouse] if self.combine in _LEARNED else 0.0)
             scale = self.estimators_[0].statistics_[mouse]["response_scale"]
             with torch.no_grad():
-                rates_of = _shared_head(self.estimators_, mouse)(torch.from_numpy(outputs))
+                rates_of = shared_head(self.estimators_, mouse)(torch.from_numpy(outputs))
             totals[mouse] = rates_of.cpu().numpy() * scale
         return {mouse: total.astype(np.float32) for mouse, total in totals.items()}
 
@@ -508,14 +441,3 @@ class EnsembleRegressor(
         ensemble = cls(estimator, **content["parameters"])
         ensemble.__dict__.update(content["fitted"])
         return ensemble._adopt([model._restore(part, device) for part in content["members"]])
-
-
-def _shared_head(members: Sequence[BaseEncodingRegressor], mouse: str) -> Head:
-    """Output non-linearity that all members have for a mouse."""
-    head = members[0].module_.head(mouse)
-    if next(head.parameters(), None) is not None:
-        raise ValueError(
-            f"combine='outputs' and learned weights need members with one output non-linearity, "
-            f"but that of a {type(head).__name__} is learned: set combine='rates'."
-        )
-    return head
