@@ -60,6 +60,6 @@ def test_models_are_loaded_while_another_is_in_a_step_of_its_training(small, tri
             thread.join(timeout=60)  # for ever if it waited for this step
             waited.append(thread.is_alive())
 
-    small(Loading, max_epochs=1).fit(trials)
+    Loading(**small(max_epochs=1).get_params()).fit(trials)
     assert waited == [False]
     assert same(loaded[0], expected)
