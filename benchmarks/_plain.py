@@ -3,6 +3,10 @@
 They take the weights of an `EncodingModel` and write the mathematics down as the published code
 does: attention weights materialised, NCHW convolutions, `grid_sample` readouts, one mouse after
 another, penalties parameter by parameter, an unfused optimiser, one file per trial and variable.
+
+The transformer is that of `v1tlearn.nn.plain`. Convolutions and readouts are stated here once more:
+by torch's operations for them, which are quicker than the plain layers, so that ratios flatter
+nobody; and so they tell, as `tests/test_plain_models.py` does, whether the package is right.
 """
 
 from __future__ import annotations
@@ -20,21 +24,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from v1tlearn.nn import EncodingModel, GaussianReadout, MouseBatch, Stacked2dCore, ViTCore
+from v1tlearn.nn import EncodingModel, GaussianReadout, MouseBatch, Stacked2dCore, ViTCore, plain
 from v1tlearn.training import MouseData, PoissonObjective, TrainingSettings
 from v1tlearn.training.devices import autocast
 from v1tlearn.training.memory import checkpointed, plan
 from v1tlearn.training.steps import backward
 
 Targets = Mapping[str, tuple[Tensor, Tensor | None]]
-
-
-def _norm(layer: nn.LayerNorm, x: Tensor) -> Tensor:
-    return F.layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
-
-
-def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    return F.linear(x, layer.weight, layer.bias)
 
 
 class PlainViT(nn.Module):
@@ -57,54 +53,22 @@ class PlainViT(nn.Module):
         """Sum of absolute values, parameter by parameter."""
         return self.core.l1 * sum(p.abs().sum() for p in self.core.parameters())
 
-    def _attention(self, layer: nn.Module, tokens: Tensor) -> Tensor:
-        qkv = _linear(layer.to_qkv, _norm(layer.norm, tokens))  # (B, N, 3 H D)
-        n_images, n_tokens, _ = qkv.shape
-        qkv = qkv.view(n_images, n_tokens, 3, layer.n_heads, layer.head_dim)
-        q, k, v = (qkv[:, :, i].transpose(1, 2) for i in range(3))  # (B, H, N, D)
-        scale = layer.scale[:, None, None] if layer.local else layer.scale
-        scores = torch.matmul(q, k.transpose(2, 3)) * scale  # (B, H, N, N)
-        if layer.local:
-            itself = torch.eye(n_tokens, dtype=torch.bool, device=scores.device)
-            scores = scores.masked_fill(itself, -torch.inf)
-        weights = F.dropout(scores.softmax(-1), layer.attention_dropout, self.training)
-        mixed = torch.matmul(weights, v).transpose(1, 2).reshape(n_images, n_tokens, -1)
-        return F.dropout(_linear(layer.projection, mixed), layer.dropout.p, self.training)
-
-    def _perceptron(self, layers: nn.Sequential, tokens: Tensor) -> Tensor:
-        norm, first, _, dropout, second, _ = layers
-        hidden = F.gelu(_linear(first, _norm(norm, tokens)))
-        hidden = F.dropout(hidden, dropout.p, self.training)
-        return F.dropout(_linear(second, hidden), dropout.p, self.training)
-
-    def _branch(self, branch: Tensor, rate: float) -> Tensor:
-        if not self.training or rate == 0:
-            return branch
-        kept = torch.rand(branch.shape[0], 1, 1, device=branch.device) >= rate
-        return branch * kept / (1 - rate)
-
-    def _block(self, block: nn.Module, tokens: Tensor) -> Tensor:
-        rate = block.drop_path.rate
-        tokens = tokens + self._branch(self._attention(block.attention, tokens), rate)
-        return tokens + self._branch(self._perceptron(block.mlp, tokens), rate)
-
     def forward(
         self, images: Tensor, behaviors: Tensor | None, sizes: list[tuple[str, int]]
     ) -> Tensor:
         """Feature maps (B, d, h', w') of images (B, c, h, w)."""
         core = self.core
-        tokens = core.tokenizer(images)  # (B, N, d)
-        if core.class_token is not None:
-            token = core.class_token.expand(len(images), -1, -1).to(tokens.dtype)
-            tokens = torch.cat((token, tokens), dim=1)
-        tokens = F.dropout(tokens + core.positions, core.patch_dropout.p, self.training)
-        for i, block in enumerate(core.blocks):
-            if (network := core.behavior_mlp(i)) is not None:
-                tokens = tokens + network(behaviors, sizes)
-            if self.checkpoint_blocks and self.training:
-                tokens = checkpoint(self._block, block, tokens, use_reentrant=False)
-            else:
-                tokens = self._block(block, tokens)
+        with plain():
+            if not (self.checkpoint_blocks and self.training):
+                return core(images, behaviors, sizes)
+            tokens = core.embed(images)
+            for i, block in enumerate(core.blocks):
+                if (network := core.behavior_mlp(i)) is not None:
+                    tokens = tokens + network(behaviors, sizes)
+                # Going back is another thread's work on a GPU, where this would not hold.
+                tokens = checkpoint(
+                    block, tokens, use_reentrant=False, context_fn=lambda: (plain(), plain())
+                )
         if core.class_token is not None:
             tokens = tokens[:, 1:]
         return tokens.transpose(1, 2).reshape(len(images), -1, *core.output_shape[1:])

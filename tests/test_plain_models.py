@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import v1tlearn as v1
+from v1tlearn import nn
 from v1tlearn.nn import (
     EncodingModel,
     GaussianReadout,
@@ -227,14 +228,12 @@ def test_recomputing_the_plain_blocks_changes_no_gradient():
 def test_plain_dropout_keeps_its_share():
     """Otherwise the comparison would be between different models."""
     torch.manual_seed(0)
-    plain = _plain.plain_model(model_of(transformer(attention_dropout=0.25)))
-    core, tokens = plain.core, torch.randn(1, 30, 8)
-    layer = core.core.blocks[0].attention
-    with torch.no_grad():
-        core.eval()
-        expected = core._attention(layer, tokens)
-        core.train()
-        drawn = torch.stack([core._attention(layer, tokens) for _ in range(400)])
+    layer = transformer(attention_dropout=0.25).blocks[0].attention
+    tokens = torch.randn(1, 30, 8)
+    with torch.no_grad(), nn.plain():
+        expected = layer.eval()(tokens)
+        layer.train()
+        drawn = torch.stack([layer(tokens) for _ in range(400)])
     torch.testing.assert_close(drawn.mean(0), expected, rtol=0.2, atol=4 * float(drawn.std()) / 20)
     assert (drawn == 0).float().mean() == pytest.approx(0.25, abs=0.01)  # of the output
 
@@ -245,8 +244,8 @@ def test_plain_models_tell_what_they_cannot_be_made_of():
     with pytest.raises(ValueError, match="frozen"):
         _plain.plain_model(model)
     other = model_of(transformer())
-    other.core = torch.nn.Identity()
-    with pytest.raises(ValueError, match="no plain form of a Identity"):
+    other.core = nn.Core((1, *IMAGE))
+    with pytest.raises(ValueError, match="no plain form of a Core"):
         _plain.plain_model(other)
 
 

@@ -1,6 +1,6 @@
 """Models that predict the responses of visual cortex neurons, in several animals at once."""
 
-from v1tlearn import inspection, interop, metrics, model_selection, nn, preprocessing, search
+from v1tlearn import inspection, interop, metrics, model_selection, preprocessing, search
 from v1tlearn.datasets import (
     fetch_franke2022,
     fetch_sensorium2022,
@@ -49,7 +49,6 @@ __all__ = [
     "make_v1_recordings",
     "metrics",
     "model_selection",
-    "nn",
     "open_recordings",
     "preprocessing",
     "read_sensorium",

@@ -74,7 +74,7 @@ class SoftplusHead(Head):
         super().__init__()
         if not steepness > 0:
             raise ValueError(f"steepness must be positive, got {steepness}.")
-        self.log_steepness = nn.Parameter(torch.tensor(float(steepness)).log())
+        self.log_steepness = nn.Parameter(torch.tensor(float(steepness), dtype=torch.float32).log())
 
     def forward(self, outputs: Tensor) -> Tensor:
         """Rates of outputs."""

@@ -80,11 +80,8 @@ def plain() -> AbstractContextManager[None]:
 def is_plain() -> bool:
     """Tell whether layers are to compute by their definitions now.
 
-    Returns
-    -------
-    bool
-        Inside `plain`, and under the transforms of `torch.func`, which follow those only. Never
-        where torch compiles, which makes quick forms of its own.
+    Inside `plain`, and under the transforms of `torch.func`, which follow those only. Never where
+    torch compiles, which makes quick forms of its own.
     """
     if torch.compiler.is_compiling():
         return False
@@ -96,53 +93,20 @@ def _current() -> _Choice:
 
 
 def transformed() -> bool:
-    """Tell whether a transform of `torch.func` is active.
-
-    Returns
-    -------
-    bool
-    """
+    """Tell whether a transform of `torch.func` is active."""
     return torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def chosen() -> str:
-    """Name of the way that was chosen.
-
-    Returns
-    -------
-    str
-        See `using`.
-    """
+    """Name of the way that was chosen, see `using`."""
     return _current().how
 
 
 def sized(size: int) -> int:
-    """Size of a part, in the unit of what comes, as `using` sets it.
-
-    Parameters
-    ----------
-    size : int
-        What suits.
-
-    Returns
-    -------
-    int
-        At least 1.
-    """
+    """Size of a part, at least 1, where this one suits: see `using`."""
     return max(1, int(size * _current().parts))
 
 
 def worth_threads(work: int, least: int) -> bool:
-    """Tell whether work is to be shared among threads.
-
-    Parameters
-    ----------
-    work : int
-    least : int
-        Below, starting threads costs more than they save.
-
-    Returns
-    -------
-    bool
-    """
+    """Tell whether threads share work; below `least`, starting them costs more than they save."""
     return work >= (least if _current().parts >= 1 else 1)

@@ -22,36 +22,14 @@ _PRODUCTS_WORTH_THREADS = 2_000_000
 def compiled_attention(
     qkv: Tensor, *, scale: float = 1.0, dropout: float = 0.0, local: bool = False
 ) -> Tensor:
-    """Attend with dropout on the weights: ``dropout(softmax(scale q k^T)) v``.
+    """Attend as `blocked_attention` does, in float32 or bfloat16.
 
-    Parameters
-    ----------
-    qkv : Tensor of shape (n_images, n_tokens, 3, n_heads, head_dim)
-        Queries, keys and values, on the CPU, in float32 or bfloat16.
-    scale : float, default=1.0
-        Factor of the products of queries and keys.
-    dropout : float, default=0.0
-        Probability of dropping a weight, in steps of 2^-16; the others are divided by one minus it.
-    local : bool, default=False
-        No token attends to itself.
-
-    Returns
-    -------
-    Tensor of shape (n_images, n_tokens, n_heads, head_dim)
-        What each token has gathered.
-
-    Notes
-    -----
-    As in Dao et al. (2022), the maximum of a row of scores is corrected tile by tile, and the
-    backward pass computes weights again from the logarithms of their sums. In bfloat16, factors of
+    The probability of dropping a weight comes in steps of 2^-16. As in Dao et al. (2022), the
+    maximum of a row of scores is corrected tile by tile, and the backward pass computes weights
+    again from the logarithms of their sums. In bfloat16, factors of
     products are rounded, everything else is float32. What is dropped follows from a hash of a seed,
     image, head, query and key: results are the same bit for bit at any number of threads. Torch's
     generator gives one seed per call, whatever the sizes.
-
-    References
-    ----------
-    Dao et al., "FlashAttention: Fast and memory-efficient exact attention with IO-awareness",
-    NeurIPS, 2022.
     """
     return CompiledAttention.apply(qkv, None, _Options(scale, *threshold(dropout), local))
 
@@ -64,20 +42,7 @@ def shared_attention(
     dropout: float = 0.0,
     local: bool = False,
 ) -> Tensor:
-    """Attend as `compiled_attention` does where tokens are the keys and values of all heads.
-
-    Parameters
-    ----------
-    queries : Tensor of shape (n_images, n_tokens, n_heads, length)
-    tokens : Tensor of shape (n_images, n_tokens, length)
-    scale, dropout, local
-        As of `compiled_attention`.
-
-    Returns
-    -------
-    Tensor of shape (n_images, n_tokens, n_heads, length)
-        What each token has gathered.
-    """
+    """Attend where tokens (B, N, d) are the keys and values of all heads' queries (B, N, H, d)."""
     return CompiledAttention.apply(queries, tokens, _Options(scale, *threshold(dropout), local))
 
 

@@ -43,15 +43,7 @@ def _refuse() -> None:
 def differentiable_once(backward: Backward) -> Backward:
     """Let an error name `nn.plain` where second derivatives reach a backward pass.
 
-    Parameters
-    ----------
-    backward : callable
-        Static method of an autograd function that saves all inputs with gradients.
-
-    Returns
-    -------
-    callable
-        The same, without gradients of its own.
+    Which is that of an autograd function that saves all inputs with gradients.
     """
 
     @wraps(backward)
@@ -84,15 +76,5 @@ class _Once(torch.autograd.Function):
 
 
 def once(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Pass tensors on to an operation of torch that has first derivatives only.
-
-    Parameters
-    ----------
-    *tensors : Tensor
-
-    Returns
-    -------
-    tuple of Tensor
-        The same, whose gradients refuse to be differentiated.
-    """
+    """Pass tensors on to an operation of torch whose gradients cannot be differentiated."""
     return tensors if torch.compiler.is_compiling() else _Once.apply(*tensors)

@@ -43,36 +43,14 @@ def kernel_types() -> tuple[torch.dtype, ...]:
 
 
 def threshold(rate: float) -> tuple[float, int]:
-    """Factor of what dropout keeps, and below which of 2^16 random numbers it drops.
-
-    Parameters
-    ----------
-    rate : float
-        Probability of being dropped.
-
-    Returns
-    -------
-    upscale : float
-    limit : int
-    """
+    """Factor of what dropout keeps, and below which of 2^16 random numbers it drops."""
     return 1 / (1 - rate), round(rate * _RANDOM_STEPS)
 
 
 def takes(tensor: Tensor, rate: float, dtype: torch.dtype | None = None) -> bool:
-    """Tell whether the kernels are made for a tensor and a dropout rate.
+    """Tell whether the kernels are made for a tensor, once it has a type, and a dropout rate.
 
-    Parameters
-    ----------
-    tensor : Tensor
-    rate : float
-        Probability of being dropped.
-    dtype : torch.dtype, optional
-        What the tensor will be by then; its own by default.
-
-    Returns
-    -------
-    bool
-        False for tensors without memory of their own, too, and where `using` does without.
+    Not for tensors without memory of their own, nor where `using` does without.
     """
     known = tensor.device.type == "cpu" and (dtype or tensor.dtype) in TYPES
     has_memory = type(tensor) in (Tensor, torch.nn.Parameter)
