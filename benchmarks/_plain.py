@@ -24,7 +24,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from v1tlearn.nn import EncodingModel, GaussianReadout, MouseBatch, Stacked2dCore, ViTCore, plain
+from v1tlearn.nn import (
+    Core,
+    EncodingModel,
+    GaussianReadout,
+    MouseBatch,
+    Stacked2dCore,
+    ViTCore,
+    plain,
+)
 from v1tlearn.training import MouseData, PoissonObjective, TrainingSettings
 from v1tlearn.training.devices import autocast
 from v1tlearn.training.memory import checkpointed, plan
@@ -148,7 +156,7 @@ class PlainModel(nn.Module):
 
     def __init__(self, model: EncodingModel, checkpoint_activations: bool = False) -> None:
         super().__init__()
-        if model.core.frozen:
+        if isinstance(model.core, Core) and model.core.frozen:
             raise ValueError("the core is frozen; compare models whose core is trained.")
         copied = copy.deepcopy(model)
         if isinstance(copied.core, ViTCore):

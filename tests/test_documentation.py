@@ -20,6 +20,7 @@ ESTIMATORS = [
     v1.LNRegressor(),
     v1.ViTRegressor(),
     v1.V1TRegressor(),
+    v1.EncodingRegressor(v1.nn.Stacked2dCore),
     v1.EnsembleRegressor(MODEL),
     HyperbandSearch(MODEL),
     v1.TrialStandardizer(),

@@ -74,7 +74,7 @@ def test_unfitted_models_pickle(small):
 
 def test_the_device_is_never_kept(fitted, saved):
     assert "device_" not in fitted.__getstate__()
-    assert "device_" not in json.loads((saved / MODEL).read_text())["attributes"]
+    assert "device_" not in (saved / MODEL).read_text()
     assert v1.CNNRegressor.load(saved, device="cpu").device == "cpu"
 
 
@@ -148,7 +148,7 @@ def test_a_generator_is_saved_as_the_seed_drawn_from_it(small, trials, tmp_path,
 def test_what_json_cannot_hold_is_refused(fitted, tmp_path):
     est = pickle.loads(pickle.dumps(fitted))
     est.lr = object()
-    with pytest.raises(TypeError, match="'lr' is a object"):
+    with pytest.raises(TypeError, match="parameters/lr' is a object"):
         est.save(tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
@@ -241,7 +241,7 @@ def test_a_model_of_another_class(kind, saved):
     [
         "truncated json",
         "json of another kind",
-        "no attributes",
+        "no content",
         "torn weights",
         "no weights",
         "other weights",
@@ -256,8 +256,8 @@ def test_damaged_files_say_so(damage, saved):
         (saved / MODEL).write_text(text[:1000])
     elif damage == "json of another kind":
         (saved / MODEL).write_text("[1, 2]")
-    elif damage == "no attributes":
-        content.pop("attributes")
+    elif damage == "no content":
+        content.pop("content")
         (saved / MODEL).write_text(json.dumps(content))
     elif damage == "torn weights":
         weights.write_bytes(weights.read_bytes()[:500])
@@ -289,9 +289,9 @@ def test_a_device_that_is_not_there(saved, trials):
 def test_models_saved_before_a_parameter_came_have_its_default(saved, fitted, trials, equal):
     new = ("compile", "micro_batch_size", "checkpoint_activations", "stream_data")
     content = json.loads((saved / MODEL).read_text())
-    attributes = content["attributes"]["$dict"]
-    parameters = dict(attributes)["parameters_"]["$dict"]
-    for items in (attributes, parameters):
+    kept = dict(content["content"]["$dict"])
+    at_fit = dict(kept["fitted"]["$dict"])["parameters"]
+    for items in (kept["parameters"]["$dict"], at_fit["$dict"]):
         items[:] = [item for item in items if item[0] not in new]
     (saved / MODEL).write_text(json.dumps(content))
     loaded = v1.CNNRegressor.load(saved, device="cpu")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from sklearn.exceptions import NotFittedError
 
 import v1tlearn as v1
 from tests.held_memory import HeldMemory
@@ -386,7 +387,7 @@ def test_only_single_fitted_models(fit):
     ensemble = v1.EnsembleRegressor.from_members([fit(v1.CNNRegressor)])
     with pytest.raises(TypeError, match=r"an? .*EnsembleRegressor came: .* take the members"):
         receptive_fields(ensemble, 10)
-    with pytest.raises(v1.estimators.base.NotFittedError):
+    with pytest.raises(NotFittedError):
         receptive_fields(v1.CNNRegressor(), 10)
 
 

@@ -188,6 +188,11 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
         self.refit = refit
         self.verbose = verbose
 
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        self._check_parameters()
+        _import_backend()
+
     def _fit(
         self,
         call: Call,
@@ -195,7 +200,6 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
         on_epoch: OnEpoch | None,
         checkpoint_dir: Path | None,
     ) -> Self:
-        self._check_parameters()
         backend = _import_backend()
         storage = self.storage
         if checkpoint_dir is not None:

@@ -16,7 +16,7 @@ def inflate_by_zlib(content: Content, n_bytes: int) -> bytes | None:
         data = stream.decompress(content, n_bytes + 1)  # 0 would mean without limit
     except zlib.error:
         return None
-    return data if stream.eof else None
+    return data if stream.eof and len(data) <= n_bytes else None
 
 
 try:
