@@ -8,6 +8,7 @@ import warnings
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
+import torch
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # an example imports it
 
 from v1tlearn import _urls
@@ -18,6 +19,10 @@ sys.path.insert(0, str(HERE / "_ext"))
 from other_projects import short_names, write_inventories  # noqa: E402
 
 warnings.filterwarnings("ignore", message=".*is non-interactive, and thus cannot be shown")
+
+# Steps of the gallery's small models are too short to be shared between threads, which then wait
+# for one another and spend processor time on it.
+torch.set_num_threads(1)
 
 QUICK = tags.has("quick")  # noqa: F821  # `make docs QUICK=1`; Sphinx defines it
 

@@ -3,7 +3,7 @@ Fit LN, CNN, ViT and V1T to simulated mice, print tables of scores and draw a fi
 
 ``make demo`` runs this: LN and CNN beside the true rates after half a minute of processor time, all
 four models after two. ``make demo FULL=1`` takes more neurons, trials and epochs. Recordings,
-models, table and figure are left in ``demo_output/``; the gallery picks the models up from there.
+models, table and figure are left in ``demo_output/``.
 """
 
 import argparse

@@ -273,7 +273,7 @@ def test_quoted_error_is_the_one_that_is_raised():
 def test_no_page_installs_from_an_index():
     """The package is not on one; extras are named so that they work from a clone, too."""
     paths = [*PROSE, *(str(p.relative_to(ROOT)) for p in (ROOT / "v1tlearn").rglob("*.py"))]
-    paths += [str(p.relative_to(ROOT)) for p in (ROOT / "examples").glob("*.py")]
+    paths += [str(p.relative_to(ROOT)) for p in (ROOT / "examples").rglob("*.py")]
     for path in paths:
         text = (ROOT / path).read_text(encoding="utf-8")
         assert not re.search(r"pip install ['\"]?v1tlearn", text), path

@@ -1,6 +1,10 @@
 """What the site is built and looked at with: inventories of other projects, widths of pages."""
 
 import importlib.util
+import os
+import re
+import shutil
+import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -40,8 +44,11 @@ def test_inventories_hold_full_and_short_names(tmp_path):
 def test_the_link_to_edit_a_page_leads_to_a_file():
     root = DOCS.parent
     names = [path.stem for path in DOCS.glob("*.rst")]
+    examples = [p.relative_to(root / "examples") for p in (root / "examples").rglob("plot_*.py")]
+    assert examples
+    names += [f"auto_examples/{path.with_suffix('').as_posix()}" for path in examples]
     names += ["auto_examples/index"]
-    names += [f"auto_examples/{path.stem}" for path in (root / "examples").glob("plot_*.py")]
+    names += [f"auto_examples/{path.parent.as_posix()}/index" for path in examples]
     names += [f"generated/v1tlearn.{name}" for name in ("Trials", "V1TRegressor", "score_table")]
     for name in names:
         assert (root / pages.source_of(name)).is_file(), name
@@ -60,6 +67,47 @@ def test_short_names_belong_to_one_project():
     short = [name.rpartition(".")[2] for name in full]
     shared = {name for name in short if short.count(name) > 1}
     assert not shared & set(other_projects.short_names())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("given", "runs"), [([], True), (["QUICK=1"], False)])
+def test_quick_docs_run_no_example(given, runs, tmp_path):
+    """The site's own settings and options, with a gallery of one example that leaves a file."""
+    pytest.importorskip("sphinx_gallery")
+    if shutil.which("make") is None:
+        pytest.skip("needs make")
+    plan = subprocess.run(
+        ["make", "-n", "docs", *given],
+        cwd=DOCS.parent,
+        env={k: v for k, v in os.environ.items() if k not in ("QUICK", "MAKEFLAGS")},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    (options,) = re.findall(r"-m sphinx (.*) docs docs/_build/html", plan)
+    for folder in ("_ext", "_static", "_templates"):
+        shutil.copytree(DOCS / folder, tmp_path / "docs" / folder)
+    shutil.copy(DOCS / "conf.py", tmp_path / "docs")
+    section = tmp_path / "examples" / "1_section"
+    section.mkdir(parents=True)
+    for folder in (section, section.parent):
+        (folder / "GALLERY_HEADER.rst").write_text("Title\n=====\n")
+    left = tmp_path / "left"
+    (section / "plot_file.py").write_text(
+        f'"""\nTitle\n=====\n"""\n\nopen({str(left)!r}, "w").close()\n'
+    )
+    (tmp_path / "docs" / "index.rst").write_text(
+        "Title\n=====\n\n.. toctree::\n\n   auto_examples/index\n"
+    )
+    built = subprocess.run(
+        [sys.executable, "-m", "sphinx", *options.split(), "docs", "html"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stderr
+    assert (tmp_path / "html" / "auto_examples" / "1_section" / "plot_file.html").is_file()
+    assert left.exists() == runs
 
 
 @pytest.mark.slow

@@ -78,8 +78,9 @@ def shorten_signature(
 def source_of(page: str) -> Path:
     """File that a page is made from, relative to the root of the repository."""
     folder, _, name = page.rpartition("/")
-    if folder == "auto_examples":
-        return Path("examples", "GALLERY_HEADER.rst" if name == "index" else f"{name}.py")
+    if folder.startswith("auto_examples"):
+        file = "GALLERY_HEADER.rst" if name == "index" else f"{name}.py"
+        return Path("examples", *Path(folder).parts[1:], file)
     if folder == "generated":
         module, _, attribute = name.rpartition(".")
         found = getattr(importlib.import_module(module), attribute)

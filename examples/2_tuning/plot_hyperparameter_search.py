@@ -25,11 +25,11 @@ from v1tlearn.search import CNN_SPACE, HyperbandSearch, scikit_learn_space
 
 recordings = v1.make_v1_recordings(
     n_mice=1,
-    n_neurons=60,
-    n_trials=500,
+    n_neurons=100,
+    n_trials=360,
     n_test_images=12,
     n_repeats=5,
-    image_shape=(16, 24),
+    image_shape=(15, 24),
     explainable_variance=0.8,
     random_state=0,
 )
@@ -50,14 +50,16 @@ space = {
 
 estimator = v1.CNNRegressor(
     n_layers=2,
-    hidden_channels=4,
+    hidden_channels=16,
     input_kernel=7,
     hidden_kernel=5,
+    gaussian="isotropic",
+    readout_bias="mean",
     batch_size=16,
     max_epochs=9,
 )
 search = HyperbandSearch(
-    estimator, space, n_trials=20, min_epochs=1, validation_fraction=0.2, random_state=1
+    estimator, space, n_trials=14, min_epochs=1, validation_fraction=0.2, random_state=1
 )
 search.fit(train)
 results = search.results_

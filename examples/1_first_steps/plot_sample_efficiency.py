@@ -18,22 +18,22 @@ from v1tlearn.inspection import model_color
 
 recordings = v1.make_v1_recordings(
     n_mice=2,
-    n_neurons=40,
-    n_trials=800,
+    n_neurons=100,
+    n_trials=320,
     n_test_images=1,
     n_repeats=1,
-    image_shape=(18, 32),
-    explainable_variance=0.5,
+    image_shape=(15, 24),
+    explainable_variance=0.7,
     random_state=0,
 )
 trials = v1.Trials(recordings).sel(tier="train")
-common = {"batch_size": 16, "readout_bias": "mean", "laplace": 0.1, "max_epochs": 12}
+common = {"hidden_channels": 16, "laplace": 0.1}
+common |= {"gaussian": "isotropic", "readout_bias": "mean", "readout_l1": 0.003}
+common |= {"lr": 0.006, "batch_size": 16, "max_epochs": 10}
 common |= {"validation_fraction": 0, "random_state": 0}
 models = {
-    "CNN": v1.CNNRegressor(
-        n_layers=2, hidden_channels=16, input_kernel=7, hidden_kernel=5, **common
-    ),
-    "LN": v1.LNRegressor(n_layers=1, hidden_channels=8, input_kernel=11, **common),
+    "CNN": v1.CNNRegressor(n_layers=2, input_kernel=7, hidden_kernel=5, **common),
+    "LN": v1.LNRegressor(n_layers=1, input_kernel=9, **common),
 }
 
 # %%
@@ -42,7 +42,7 @@ models = {
 # Folds are made of images. ``shuffle=True`` takes the trials of all mice; without it the first
 # trials would all be of the first mouse.
 
-shares = [0.1, 0.25, 0.5, 1.0]
+shares = [0.15, 0.4, 1.0]
 curves = {
     name: learning_curve(
         model,

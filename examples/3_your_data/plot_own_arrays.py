@@ -23,11 +23,11 @@ from v1tlearn.inspection import MODEL_COLORS
 recordings = v1.make_v1_recordings(
     n_mice=2,
     n_neurons=[60, 100],
-    n_trials=500,
+    n_trials=300,
     n_test_images=20,
     n_repeats=5,
-    image_shape=(18, 32),
-    explainable_variance=0.5,
+    image_shape=(15, 24),
+    explainable_variance=0.6,
     random_state=0,
 )
 stimuli, behaviors, responses = {}, {}, {}
@@ -39,15 +39,17 @@ for mouse, recording in recordings.children.items():
 
 settings = {
     "n_layers": 2,
-    "hidden_channels": 8,
+    "hidden_channels": 16,
     "input_kernel": 7,
     "hidden_kernel": 5,
     "laplace": 0.1,
+    "gaussian": "isotropic",
     "readout_bias": "mean",
     "readout_l1": 0.003,
-    "lr": 0.01,
+    "lr": 0.006,
     "batch_size": 16,
-    "max_epochs": 4,
+    "max_epochs": 2,
+    "random_state": 0,
 }
 
 # %%
@@ -95,7 +97,7 @@ print([(str(mouse), row.shape) for mouse, row in zip(mouse_ids[order][:4], answe
 # ---------
 # Trained for longer than those above, which only show the forms.
 
-model = v1.CNNRegressor(**{**settings, "max_epochs": 30}).fit(
+model = v1.CNNRegressor(**{**settings, "max_epochs": 20}).fit(
     stimuli["A"], behaviors["A"], responses["A"]
 )
 predicted = model.predict(stimuli["A"], behaviors["A"])

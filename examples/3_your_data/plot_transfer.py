@@ -20,16 +20,16 @@ from v1tlearn.inspection import MODEL_COLORS
 
 recordings = v1.make_v1_recordings(
     n_mice=4,
-    n_neurons=50,
-    n_trials=500,
+    n_neurons=100,
+    n_trials=360,
     n_test_images=20,
     n_repeats=10,
-    image_shape=(18, 32),
-    explainable_variance=0.5,
+    image_shape=(15, 24),
+    explainable_variance=0.6,
     random_state=0,
 )
 trials = v1.Trials(recordings)
-train, validation, test = (trials.sel(tier=t) for t in ("train", "validation", "test"))
+train, test = trials.sel(tier="train"), trials.sel(tier="test")
 others, new = trials.mice[:3], trials.mice[3]
 
 model = v1.CNNRegressor(
@@ -38,13 +38,16 @@ model = v1.CNNRegressor(
     input_kernel=7,
     hidden_kernel=5,
     laplace=0.1,
-    batch_size=16,
+    gaussian="isotropic",
     readout_bias="mean",
-    max_epochs=30,
-    lr_patience=3,
+    readout_l1=0.003,
+    lr=0.006,
+    batch_size=16,
+    max_epochs=13,
+    validation_fraction=0,
     random_state=0,
 )
-core = clone(model).fit(train.sel(mouse_id=others), validation=validation.sel(mouse_id=others))
+core = clone(model).fit(train.sel(mouse_id=others))
 print(f"three mice, their own test trials: {core.score(test.sel(mouse_id=others)):.3f}")
 
 # %%
@@ -55,7 +58,7 @@ print(f"three mice, their own test trials: {core.score(test.sel(mouse_id=others)
 
 mine, held_out = train.sel(mouse_id=new), test.sel(mouse_id=new)
 order = np.random.default_rng(0).permutation(len(mine))
-n_trials = [40, 100, 200, len(mine)]
+n_trials = [40, 120, len(mine)]
 scores = {"core of the others": [], "from scratch": []}
 for n in n_trials:
     some = mine[order[:n]]

@@ -29,11 +29,11 @@ folder = Path(tempfile.mkdtemp())
 simulated = v1.make_v1_recordings(
     n_mice=2,
     n_neurons=150,
-    n_trials=600,
+    n_trials=500,
     n_test_images=20,
     n_repeats=5,
-    image_shape=(18, 32),
-    explainable_variance=0.5,
+    image_shape=(15, 24),
+    explainable_variance=0.6,
     random_state=0,
 )
 v1.write_sensorium(simulated, folder / "sensorium")
@@ -59,15 +59,16 @@ print(recordings[next(iter(recordings.children))])
 trials = v1.Trials.open(folder / "recordings.nc")
 model = v1.CNNRegressor(
     n_layers=2,
-    hidden_channels=8,
+    hidden_channels=16,
     input_kernel=7,
     hidden_kernel=5,
     laplace=0.1,
+    gaussian="isotropic",
     readout_bias="mean",
     readout_l1=0.003,
-    lr=0.005,
+    lr=0.006,
     batch_size=16,
-    max_epochs=15,
+    max_epochs=10,
     random_state=0,
 )
 model.fit(trials.sel(tier="train"), validation=trials.sel(tier="validation"))

@@ -19,12 +19,12 @@ from v1tlearn.metrics import scorers
 
 recordings = v1.make_v1_recordings(
     n_mice=2,
-    n_neurons=60,
-    n_trials=500,
+    n_neurons=100,
+    n_trials=350,
     n_test_images=20,
     n_repeats=5,
-    image_shape=(18, 32),
-    explainable_variance=0.5,
+    image_shape=(15, 24),
+    explainable_variance=0.6,
     random_state=0,
 )
 trials = v1.Trials(recordings)
@@ -47,7 +47,7 @@ search = GridSearchCV(
     v1.V1TRegressor(
         patch_size=6,
         patch_stride=3,
-        n_blocks=2,
+        n_blocks=1,
         n_heads=2,
         embed_dim=32,
         mlp_dim=64,
@@ -55,6 +55,7 @@ search = GridSearchCV(
         patch_dropout=0.0,
         attention_dropout=0.0,
         mlp_dropout=0.0,
+        gaussian="isotropic",
         readout_bias="mean",
         readout_l1=0.003,
         batch_size=16,
