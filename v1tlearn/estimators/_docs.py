@@ -245,7 +245,7 @@ best_epoch_ : int
     The epoch whose weights were kept, from 1; 0 for the initial weights.
 stop_reason_ : str
     Why the training ended: "max_epochs", "schedule", "on_epoch" (which raised), "non-finite loss",
-    "out of memory", "interrupted" or "error".
+    "out of memory", "interrupted" or "error"; None while it goes on.
 module_ : torch.nn.Module
     The fitted model, `v1tlearn.nn.EncodingModel`.
 columns_assumed_ : bool

@@ -30,6 +30,7 @@ _ENDED = {  # early
     "non-finite loss": "ended, loss not finite",
     "out of memory": "ended, out of memory",
     "interrupted": "interrupted",
+    "closed": "ended early",
     "error": "ended by an error",
 }
 

@@ -280,8 +280,8 @@ class BaseEncodingRegressor(
                 first = start.state["epoch"]
                 if start.state["finished"] or held_out is None:
                     # go on from the weights that predict, not from those of the last epoch
-                    again = {"model": start.state["best"], "schedule": None, "finished": False}
-                    start.state.update(again)
+                    again = {"model": start.state["best"], "schedule": None, "average": None}
+                    start.state.update(again | {"finished": False})
             name = run_name(type(self).__name__, start.fitted.seed)
             run = make_run(self.get_params(deep=False), start, training, held_out, left, name)
             # Everything that can be refused was refused; from here on the model counts as fitted.

@@ -18,7 +18,6 @@ import v1tlearn as v1
 from papers.v1t2023 import data as paper_data
 from papers.v1t2023 import jobs as paper_jobs
 from papers.v1t2023 import tables as paper_tables
-from v1tlearn.estimators import _ensemble
 from v1tlearn.estimators.base import EncodingRegressor
 from v1tlearn.metrics import average_correlation, single_trial_correlation
 from v1tlearn.model_selection import leave_one_mouse_out
@@ -466,7 +465,9 @@ def test_leave_one_out_is_that_of_the_package(recordings, tmp_path):
 def test_an_ensemble_of_kept_models_is_one_that_was_fitted(recordings, tmp_path, monkeypatch):
     this = paper(recordings, tmp_path)
     scores = this.ensemble("CNN").run(0)
-    monkeypatch.setattr(_ensemble, "draw_seeds", lambda seed, n: list(range(n)))
+    monkeypatch.setattr(
+        "v1tlearn.estimators._candidates.draw_seeds", lambda seed, n: list(range(n))
+    )
     train, validation, test = (this.trials.sel(tier=t) for t in ("train", "validation", "test"))
     fitted = v1.EnsembleRegressor(this.make("CNN", 0), 3, 2, random_state=0)
     fitted.fit(train, validation=validation)
