@@ -59,20 +59,7 @@ VALUE_HABITS: dict[str, tuple[str, ...]] = {
 def guess(
     word: str, known: Iterable[str], habits: Mapping[str, Sequence[str]] | None = None
 ) -> list[str]:
-    """Find the known words that an unknown one was meant to be, the likeliest first.
-
-    Parameters
-    ----------
-    word : str
-    known : iterable of str
-    habits : mapping of str to sequence of str, optional
-        What people who come from elsewhere mean by their word.
-
-    Returns
-    -------
-    list of str
-        Empty if nothing known is like it.
-    """
+    """Find the known words that an unknown one was meant to be, the likeliest first."""
     plain = {_plain(name): name for name in known}
     run_together = {name.replace("_", ""): name for name in (*plain, *(habits or {}))}
     same = run_together.get(_plain(word).replace("_", ""), _plain(word))
@@ -91,33 +78,12 @@ def guess(
 
 
 def did_you_mean(words: Sequence[str]) -> str:
-    """Ask for them, or say nothing where there are none.
-
-    Parameters
-    ----------
-    words : sequence of str
-        What `guess` found, as it is to be shown.
-
-    Returns
-    -------
-    str
-        To be put behind what was wrong: ``": did you mean a or b?"`` or ``"."``.
-    """
+    """Ask for them, or say nothing where there are none."""
     return f": did you mean {' or '.join(words)}?" if words else "."
 
 
 def in_words(names: Sequence[str]) -> str:
-    """Join names as a sentence does.
-
-    Parameters
-    ----------
-    names : sequence of str
-
-    Returns
-    -------
-    str
-        "a", "a and b", "a, b and c".
-    """
+    """Join names as a sentence does."""
     return " and ".join(part for part in (", ".join(names[:-1]), names[-1]) if part)
 
 

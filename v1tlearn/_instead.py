@@ -25,17 +25,7 @@ _MOST_CHANNELS = 4
 
 
 def trials_instead(value: Any) -> tuple[str, str] | None:
-    """Name what came in place of `Trials`, and the expression that makes trials of it.
-
-    Parameters
-    ----------
-    value : object
-
-    Returns
-    -------
-    what, expression : str
-        None for what may be arrays, or for what nothing is known about.
-    """
+    """Name what came in place of `Trials`, and the expression that makes trials of it."""
     if isinstance(value, xr.DataTree) and not value.children:
         return "a DataTree of one recording", "Trials(recording)"
     if isinstance(value, xr.DataTree):
@@ -69,17 +59,7 @@ def trials_instead(value: Any) -> tuple[str, str] | None:
 
 
 def recordings_instead(value: Any) -> str:
-    """Say what came in place of labelled recordings, and how these are had of it.
-
-    Parameters
-    ----------
-    value : object
-
-    Returns
-    -------
-    str
-        "a list came. ...".
-    """
+    """Say what came in place of labelled recordings, and how these are had of it."""
     what = f"a {type(value).__name__} came"
     if isinstance(value, str | os.PathLike):
         found = what_lies_at(value)
@@ -102,25 +82,7 @@ def recordings_instead(value: Any) -> str:
 
 
 def path_of(name: str, value: Any, call: str) -> Path:
-    """Return an argument that is to be a path as one, or show the call that was meant.
-
-    Parameters
-    ----------
-    name : str
-        The argument.
-    value : object
-    call : str
-        The call, with its arguments in their order.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    TypeError
-        If it is no path.
-    """
+    """Return an argument that is to be a path as one, or show the call that was meant."""
     if isinstance(value, str | os.PathLike):
         return Path(value)
     raise TypeError(
@@ -130,22 +92,7 @@ def path_of(name: str, value: Any, call: str) -> Path:
 
 
 def refuse_no_trials(value: Any, call: str, *, tables: bool = True) -> None:
-    """Raise for what is neither `Trials` nor arrays, with the call that was meant.
-
-    Parameters
-    ----------
-    value : object
-        The first argument.
-    call : str
-        The call that is shown, with ``{}`` where the argument stands: ``"fit({})"``.
-    tables : bool, default=True
-        Whether data frames may be meant, as for the transformers of behaviour.
-
-    Raises
-    ------
-    TypeError
-        If `value` is recordings, a path, several `Trials`, `Responses`, or an estimator.
-    """
+    """Raise for what is neither `Trials` nor arrays, with the call that was meant."""
     found = None if _is_trials(value) else trials_instead(value)
     if found is not None:
         what, expression = found
@@ -162,21 +109,7 @@ def refuse_no_trials(value: Any, call: str, *, tables: bool = True) -> None:
 
 
 def refuse_no_array(name: str, value: Any, attribute: str) -> None:
-    """Raise for what cannot be an array of responses, with the expression that was meant.
-
-    Parameters
-    ----------
-    name : str
-        The argument.
-    value : object
-    attribute : str
-        What of trials is an array of that kind: "responses", "image_ids", ...
-
-    Raises
-    ------
-    TypeError
-        If `value` is recordings, a path, an estimator or a tensor of another device.
-    """
+    """Raise for what cannot be an array of responses, with the expression that was meant."""
     if hasattr(value, "get_params") and hasattr(value, "predict"):
         raise TypeError(
             f"{name} is a {_class_name(value)}: pass what it predicts, model.predict(trials)."
@@ -227,18 +160,7 @@ def _class_name(value: Any) -> str:
 
 
 def check_form(stimuli: Any, mouse_ids: Any) -> None:
-    """Refuse arguments whose dicts and lists are of another kind than one entry per recording.
-
-    Parameters
-    ----------
-    stimuli, mouse_ids
-        As `v1tlearn.Trials.from_arrays` takes them.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Saying how the same data are given.
-    """
+    """Refuse arguments whose dicts and lists are of another kind than one entry per recording."""
     if isinstance(stimuli, Mapping) and not hasattr(stimuli, "shape"):
         if "stimuli" in stimuli and set(map(str, stimuli)) <= {*_ARGUMENTS, "positions"}:
             raise TypeError(
@@ -301,19 +223,7 @@ def _is_arrays(entries: tuple) -> bool:
 
 
 def check_axes(mouse: str, part: Mapping[str, Any]) -> None:
-    """Refuse arrays of one mouse that are turned, swapped or lack an axis, with what mends it.
-
-    Parameters
-    ----------
-    mouse : str
-    part : dict of str to array
-        The variables of this mouse by name.
-
-    Raises
-    ------
-    ValueError
-        Naming the mouse and the variable.
-    """
+    """Refuse arrays of one mouse that are turned, swapped or lack an axis, with what mends it."""
     shapes = {name: np.shape(value) for name, value in _arrays(part)}
     if "stimuli" not in shapes:
         return
@@ -380,20 +290,7 @@ def _arrays(part: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def channels_last(shape: tuple[int, ...], wanted: tuple[int, ...] | None = None) -> str:
-    """Ask whether the channels are the last axis, where the shape of an image looks so.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Channels, height and width as they came.
-    wanted : tuple of int, optional
-        As they should be.
-
-    Returns
-    -------
-    str
-        A sentence with a blank before it, or nothing.
-    """
+    """Ask whether the channels are the last axis, where the shape of an image looks so."""
     turned = (shape[2], *shape[:2])
     like = turned == tuple(wanted) if wanted else shape[2] <= _MOST_CHANNELS < min(shape[:2])
     if not like:

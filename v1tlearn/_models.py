@@ -10,25 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 
 def by_text(name: str, values: Mapping[Any, Any]) -> dict[str, Any]:
-    """Entries under the text of their keys.
-
-    Parameters
-    ----------
-    name : str
-        The argument, for errors.
-    values : mapping
-
-    Returns
-    -------
-    dict of str to object
-
-    Raises
-    ------
-    TypeError
-        If this is no mapping.
-    ValueError
-        If two keys are the same text, such as 1 and "1".
-    """
+    """Entries under the text of their keys."""
     if not isinstance(values, Mapping):
         raise TypeError(f"{name} is a {type(values).__name__}: expected a dict by name.")
     out: dict[str, Any] = {}
@@ -43,27 +25,7 @@ def by_text(name: str, values: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def named_models(estimators: Any) -> dict[str, Any]:
-    """Name fitted models: by the keys of a dict, or after their class.
-
-    Parameters
-    ----------
-    estimators : estimator, sequence of estimators or dict of str to estimator
-        Pipelines and searches, too: they are called after the model they end with, "CNN" for
-        `CNNRegressor`. The second of a name is "CNN (2)".
-
-    Returns
-    -------
-    dict of str to estimator
-
-    Raises
-    ------
-    TypeError
-        If one is no estimator that predicts.
-    NotFittedError
-        If one is not fitted.
-    ValueError
-        If there is none, or two have one name.
-    """
+    """Name fitted models: by the keys of a dict, or after their class."""
     if isinstance(estimators, Mapping):
         models = by_text("estimators", estimators)
     else:
@@ -80,32 +42,14 @@ def named_models(estimators: Any) -> dict[str, Any]:
 
 
 def short_name(estimator: Any) -> str:
-    """Name of a model as figures have it: "V1T", "ensemble", or that of another class.
-
-    Parameters
-    ----------
-    estimator : estimator
-
-    Returns
-    -------
-    str
-    """
+    """Name of a model as figures have it: "V1T", "ensemble", or that of another class."""
     kind = estimator if isinstance(estimator, type) else type(last_step(estimator))
     name = kind.__name__.removesuffix("Regressor")
     return "ensemble" if name == "Ensemble" else name
 
 
 def last_step(estimator: Any) -> Any:
-    """Give the model of a Pipeline, the best one of a search; any other estimator as it is.
-
-    Parameters
-    ----------
-    estimator : estimator
-
-    Returns
-    -------
-    estimator
-    """
+    """Give the model of a Pipeline, the best one of a search; any other estimator as it is."""
     if hasattr(estimator, "best_estimator_"):
         return last_step(estimator.best_estimator_)
     if hasattr(estimator, "steps"):

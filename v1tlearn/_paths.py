@@ -43,17 +43,7 @@ class Found(NamedTuple):
 
 
 def what_lies_at(path: str | os.PathLike) -> Found:
-    """Look at what a path leads to; nothing is opened beyond its first bytes.
-
-    Parameters
-    ----------
-    path : path
-        What is not there is judged by its name.
-
-    Returns
-    -------
-    Found
-    """
+    """Look at what a path leads to; nothing is opened beyond its first bytes."""
     path = Path(path)
     recordings = Found("a netCDF file", f"Trials.open({str(path)!r})", True)
     sensorium = f"v1tlearn.read_sensorium({str(path)!r})"

@@ -50,23 +50,7 @@ class Recipe:
 
 
 def build(recipe: Recipe, fitted: Fitted) -> EncodingModel:
-    """Build the model that the parameters at the time of `fit` and the recordings ask for.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    fitted : Fitted
-
-    Returns
-    -------
-    EncodingModel
-        On the CPU, with initial weights drawn from torch's default generator.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a module is not what its contract asks for, or does not fit the images.
-    """
+    """Build the model that the parameters at the time of `fit` and the recordings ask for."""
     parameters, size = fitted.parameters, fitted.image_shape[1:]
     cropper = ImageCropper(
         size,
@@ -113,25 +97,7 @@ def build(recipe: Recipe, fitted: Fitted) -> EncodingModel:
 
 
 def begin(recipe: Recipe, fitted: Fitted) -> tuple[EncodingModel, dict[str, Any]]:
-    """Build a model with the initial weights of its seed, and the state of its training.
-
-    Parameters
-    ----------
-    recipe : Recipe
-    fitted : Fitted
-
-    Returns
-    -------
-    model : EncodingModel
-        On the CPU.
-    state : dict
-        See `v1tlearn.training.new_state`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `build`.
-    """
+    """Build a model with the initial weights of its seed, and the state of its training."""
     rng = initial_rng(fitted.seed)
     try:
         with private_rng(rng):

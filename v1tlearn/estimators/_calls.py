@@ -44,17 +44,7 @@ _REMARKS |= {"scoring": _REMARKS["metric"], "metrics": _REMARKS["metric"]}
 
 
 def explained(method: Callable[P, R]) -> Callable[P, R]:
-    """Let a method explain, in a `TypeError`, a call that does not fit its signature.
-
-    Parameters
-    ----------
-    method : callable
-        Of an estimator; its signature stays.
-
-    Returns
-    -------
-    callable
-    """
+    """Let a method explain, in a `TypeError`, a call that does not fit its signature."""
     signature = inspect.signature(method)
 
     @functools.wraps(method)

@@ -79,13 +79,7 @@ def _placed_and_shown(task: Callable[[], Candidate], place: str, verbose: int) -
 
 
 def best(candidates: Sequence[Candidate], n: int) -> list[int]:
-    """Choose the numbers of the best candidates, best first.
-
-    Raises
-    ------
-    FloatingPointError
-        If too few could be trained.
-    """
+    """Choose the numbers of the best candidates, best first."""
     usable = [i for i, c in enumerate(candidates) if c.estimator is not None]
     if len(usable) < n:
         failure = next(c.failure for c in candidates if c.estimator is None)
@@ -159,13 +153,7 @@ def _judged(
 
 
 def check_members(estimators: Sequence[BaseEncodingRegressor]) -> None:
-    """Check that fitted models can be combined.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Saying which one differs from the first, and in what.
-    """
+    """Check that fitted models can be combined."""
     for number, member in enumerate(estimators):
         if not isinstance(member, BaseEncodingRegressor):
             raise TypeError(f"estimators[{number}] is a {type(member).__name__}: expected a model.")
@@ -243,13 +231,7 @@ def mix(
 
 
 def check_model(estimator: Any) -> None:
-    """Check that candidates can be copies of an estimator.
-
-    Raises
-    ------
-    TypeError
-        If it is no single model.
-    """
+    """Check that candidates can be copies of an estimator."""
     if not isinstance(estimator, BaseEncodingRegressor):
         kind = estimator if isinstance(estimator, type) else type(estimator)
         what = f"the class {kind.__name__}" if kind is estimator else f"a {kind.__name__}"

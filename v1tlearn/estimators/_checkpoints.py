@@ -63,23 +63,7 @@ class Checkpoints:
         return None
 
     def check(self, marks: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Check that what was found is of this fit, and give it.
-
-        Parameters
-        ----------
-        marks : dict of str to (dict of str to str)
-            What tells fits apart: parameters and recordings, by name.
-
-        Returns
-        -------
-        dict or None
-            As `found`.
-
-        Raises
-        ------
-        ValueError
-            Showing what differs.
-        """
+        """Check that what was found is of this fit, and give it."""
         if self.found is None:
             return None
         were = self.found["marks"]
@@ -101,14 +85,7 @@ class Checkpoints:
         return self.found
 
     def write(self, epoch: int, content: dict[str, Any]) -> None:
-        """Write the state after an epoch, and remove older ones.
-
-        Parameters
-        ----------
-        epoch : int
-        content : dict
-            A tree of plain values, arrays and tensors.
-        """
+        """Write the state after an epoch, and remove older ones."""
         path = self._folder / f"epoch-{epoch:06d}"
         beside = self._folder / f".{path.name}-{secrets.token_hex(8)}"
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -127,17 +104,7 @@ class Checkpoints:
 
 
 def marked(parameters: Mapping[str, Any]) -> dict[str, str]:
-    """Give the parameters that tell fits apart, as text.
-
-    Parameters
-    ----------
-    parameters : dict
-        Of an estimator.
-
-    Returns
-    -------
-    dict of str to str
-    """
+    """Give the parameters that tell fits apart, as text."""
     return {name: _text(v) for name, v in parameters.items() if name not in _FREE}
 
 

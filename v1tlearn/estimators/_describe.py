@@ -27,29 +27,7 @@ def describe(
     published_mode: str,
     seed: int,
 ) -> Fitted:
-    """Learn from training trials everything that a model needs to know of its mice.
-
-    Parameters
-    ----------
-    parameters : dict
-        Of the estimator.
-    trials : Trials
-    target : Responses
-        Of these trials.
-    published_mode : str
-        What ``behavior_mode="auto"`` means for the model where all mice have behaviour.
-    seed : int
-        Of the model.
-
-    Returns
-    -------
-    Fitted
-
-    Raises
-    ------
-    ValueError
-        If a mouse cannot be trained on, or behaviour does not fit the parameters.
-    """
+    """Learn from training trials everything that a model needs to know of its mice."""
     mice = trials.mice
     moments = check_targets(target)
     shapes = {m: trials[trials.rows(m)[0][:1]].get("stimuli", m).shape[1:] for m in mice}
@@ -86,18 +64,7 @@ def describe(
 
 
 def check_targets(target: Responses) -> dict[str, ResponseMoments]:
-    """Check the responses that a model is to be trained on.
-
-    Returns
-    -------
-    dict of str to ResponseMoments
-        What the check learned of them, per mouse.
-
-    Raises
-    ------
-    ValueError
-        If a mouse has too few trials, infinite responses, or no activity at all.
-    """
+    """Check the responses that a model is to be trained on."""
     out = {}
     for mouse in target.mice:
         n = len(target.rows(mouse)[0])
@@ -123,13 +90,7 @@ def check_targets(target: Responses) -> dict[str, ResponseMoments]:
 
 
 def check_validation(target: Responses) -> None:
-    """Check the responses that choose the best epoch.
-
-    Raises
-    ------
-    ValueError
-        If a correlation over trials cannot be computed for a mouse.
-    """
+    """Check the responses that choose the best epoch."""
     for mouse in target.mice:
         n = int(_recorded_moments(target, mouse).count.max())
         if n < 2:
@@ -252,17 +213,6 @@ def _learned(
 
 
 def response_moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and population standard deviation of neurons over the trials that were recorded.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n_trials, n_neurons)
-        Responses in any unit, NaN where not recorded.
-
-    Returns
-    -------
-    mean, std : ndarray of shape (n_neurons,)
-        In that unit, float64; NaN for neurons that were never recorded.
-    """
+    """Mean and population standard deviation of neurons over the trials that were recorded."""
     moments = moments_in_blocks(lambda: [values])
     return moments.mean, moments.std

@@ -265,18 +265,6 @@ def document(*, architecture: str, behavior_mode: str = CHANNELS) -> Callable[[T
 
     The docstring holds ``{groups}``, ``{parameters}`` and ``{attributes}`` where the texts belong;
     defaults are those of the class. The class gets ``_parameter_groups``, names by group.
-
-    Parameters
-    ----------
-    architecture : str
-        Parameters of the core, `TRANSFORMER` or `CONVOLUTIONAL`.
-    behavior_mode : str, default=CHANNELS
-        How behaviour enters, `CHANNELS` or `B_MLP`.
-
-    Returns
-    -------
-    callable
-        Takes a dataclass and returns the same class.
     """
     groups = {
         "inputs": f"{behavior_mode}\n{_INPUTS}",

@@ -33,23 +33,7 @@ _KINDS = (Core, Readout, Head)
 
 
 def write(path: Path, kind: str, content: dict[str, Any]) -> None:
-    """Write a fitted estimator into a directory; an earlier one stays whole until the end.
-
-    Parameters
-    ----------
-    path : Path
-    kind : str
-        Name of its class.
-    content : dict
-        A tree of plain values, arrays and tensors.
-
-    Raises
-    ------
-    TypeError
-        If a value cannot be written as JSON.
-    FileExistsError
-        If something that is no saved model is in the way.
-    """
+    """Write a fitted estimator into a directory; an earlier one stays whole until the end."""
     if path.exists() and not _is_free(path):
         raise FileExistsError(
             f"{path} exists and is no saved model: choose another path, or remove it first."
@@ -76,23 +60,7 @@ def write(path: Path, kind: str, content: dict[str, Any]) -> None:
 
 
 def read(path: Path, kind: str) -> dict[str, Any]:
-    """Read what `write` wrote.
-
-    Parameters
-    ----------
-    path : Path
-    kind : str
-        Name of the class that is expected.
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    ValueError
-        If there is none, it is damaged, or of another class or format.
-    """
+    """Read what `write` wrote."""
     if not (path / MODEL_FILE).is_file():
         raise ValueError(f"{path} holds no saved model: it has no {MODEL_FILE}.")
     with damage_named(path):
@@ -112,13 +80,7 @@ def read(path: Path, kind: str) -> dict[str, Any]:
 
 @contextmanager
 def damage_named(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while a model is read into one error that names the file.
-
-    Raises
-    ------
-    DamagedModelError
-        If the model in `path` cannot be read.
-    """
+    """Turn what goes wrong while a model is read into one error that names the file."""
     try:
         yield
     except UnknownModuleError:
@@ -139,16 +101,7 @@ def damage_named(path: Path) -> Iterator[None]:
 
 
 def on_cpu(tree: Any) -> Any:
-    """Copy all tensors of a tree to the CPU; those that are alike become one.
-
-    Parameters
-    ----------
-    tree : nested dict, list or tuple
-
-    Returns
-    -------
-    tree
-    """
+    """Copy all tensors of a tree to the CPU; those that are alike become one."""
     seen: dict[tuple[Any, ...], torch.Tensor] = {}
 
     def copy(tensor: torch.Tensor) -> torch.Tensor:

@@ -93,16 +93,7 @@ def shift_columns(wanted: Any) -> tuple[str, ...]:
 
 
 def plain_labels(labels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Bring labels of neurons to numbers and text, which every file can hold.
-
-    Parameters
-    ----------
-    labels : dict of str to ndarray
-
-    Returns
-    -------
-    dict of str to ndarray
-    """
+    """Bring labels of neurons to numbers and text, which every file can hold."""
     out = {}
     for name, values in labels.items():
         if values.dtype.kind in "biuf":
@@ -114,29 +105,11 @@ def plain_labels(labels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def to_tree(fitted: Fitted) -> dict[str, Any]:
-    """Turn a description into plain values and arrays.
-
-    Parameters
-    ----------
-    fitted : Fitted
-
-    Returns
-    -------
-    dict
-    """
+    """Turn a description into plain values and arrays."""
     mice = {name: dict(vars(mouse)) for name, mouse in fitted.mice.items()}
     return {**vars(fitted), "parameters": dict(fitted.parameters), "mice": mice}
 
 
 def from_tree(tree: Mapping[str, Any]) -> Fitted:
-    """Turn what `to_tree` gave into a description.
-
-    Parameters
-    ----------
-    tree : dict
-
-    Returns
-    -------
-    Fitted
-    """
+    """Turn what `to_tree` gave into a description."""
     return Fitted(**{**tree, "mice": {name: Mouse(**one) for name, one in tree["mice"].items()}})

@@ -37,13 +37,7 @@ def other_model(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def check_parameters(was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Check that a model that is to go on still has the parameters it was built with.
-
-    Raises
-    ------
-    ValueError
-        If a parameter changed that cannot change between fits.
-    """
+    """Check that a model that is to go on still has the parameters it was built with."""
     told = [f"{name} (was {was[name]!r}, is {now[name]!r})" for name in other_model(was, now)]
     if told:
         raise ValueError(
@@ -61,23 +55,7 @@ def check_like_fit(
     same_mice: bool = False,
     whose: str = "",
 ) -> None:
-    """Check that trials are of the mice, sizes and columns of those at `fit`.
-
-    Parameters
-    ----------
-    fitted : Fitted
-    model : EncodingModel
-    trials : Trials
-    same_mice : bool, default=False
-        They are to go on with, so no mouse may lack.
-    whose : str, optional
-        "validation" where they are those of the validation set.
-
-    Raises
-    ------
-    ValueError
-        Naming the mouse and the variable.
-    """
+    """Check that trials are of the mice, sizes and columns of those at `fit`."""
     if not len(trials):
         raise ValueError("there are no trials: expected at least one.")
     known = list(fitted.mice)
@@ -145,18 +123,7 @@ def _check_images(fitted: Fitted, model: EncodingModel, trials: Trials, mouse: s
 
 
 def told_apart(expected: np.ndarray | None, found: np.ndarray | None) -> str:
-    """Compare the unit ids of as many neurons; of how many there are others tell.
-
-    Parameters
-    ----------
-    expected, found : ndarray of shape (n_neurons,) or None
-        None where they are not known: then neurons go by their place.
-
-    Returns
-    -------
-    str
-        How they differ; empty where they do not, or nothing tells.
-    """
+    """Compare the unit ids of as many neurons; of how many there are others tell."""
     place = units_differ(expected, found)
     if place is None:
         return ""
@@ -187,13 +154,7 @@ def _check_columns(fitted: Fitted, trials: Trials, mouse: str) -> None:
 
 
 def check_held_out(validation: Any) -> None:
-    """Check that a validation set is one.
-
-    Raises
-    ------
-    TypeError
-        Saying what was expected.
-    """
+    """Check that a validation set is one."""
     if validation is None or isinstance(validation, Trials):
         return
     _, expression = trials_instead(validation) or ("", "")
@@ -212,13 +173,7 @@ def check_transfer(
     params: Mapping[str, Any],
     known: Mapping[str, Any] | None = None,
 ) -> None:
-    """Check the arguments of `transfer`, with the parameters of the model where they are given.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Saying what was expected.
-    """
+    """Check the arguments of `transfer`, with the parameters of the model where they are given."""
     if not isinstance(trials, Trials):
         _, expression = trials_instead(trials) or ("", "")
         raise TypeError(

@@ -167,25 +167,7 @@ class TrainingParameters:
 
     @classmethod
     def from_preset(cls, name: str, **overrides: Any) -> Self:
-        """Make an estimator that trains as published.
-
-        Parameters
-        ----------
-        name : str
-            A published recipe, see the page "Defaults and presets" of the documentation.
-        **overrides
-            Parameters that replace those of the preset.
-
-        Returns
-        -------
-        estimator
-            Not fitted.
-
-        Raises
-        ------
-        ValueError
-            If this model has no preset of that name.
-        """
+        """Make an estimator that trains as published."""
         if name not in cls._presets:
             others = [k.__name__ for k in public_kinds() if name in getattr(k, "_presets", ())]
             found = [] if others else guess(str(name), cls._presets)

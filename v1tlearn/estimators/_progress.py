@@ -40,13 +40,7 @@ _PLACE: ContextVar[str] = ContextVar("v1tlearn_place", default="")
 
 @contextmanager
 def placed(place: str) -> Iterator[None]:
-    """Tell fits apart that are part of something larger.
-
-    Parameters
-    ----------
-    place : str
-        What the fits within are, such as "EnsembleRegressor candidate 2/10".
-    """
+    """Tell fits apart that are part of something larger."""
     token = _PLACE.set(place)
     try:
         yield
@@ -55,33 +49,13 @@ def placed(place: str) -> Iterator[None]:
 
 
 def run_name(kind: str, seed: int) -> str:
-    """What bars and log call a fit.
-
-    Parameters
-    ----------
-    kind : str
-        Name of the class of the model.
-    seed : int
-
-    Returns
-    -------
-    str
-    """
+    """What bars and log call a fit."""
     place = _PLACE.get()
     return f"{place} ({kind}, seed {seed})" if place else kind
 
 
 def log_start(model: str, fitted: Fitted, run: Run) -> None:
-    """Tell in the log what is trained on what.
-
-    Parameters
-    ----------
-    model : str
-        The estimator with its parameters, in words.
-    fitted : Fitted
-    run : Run
-        About to begin.
-    """
+    """Tell in the log what is trained on what."""
     validation, settings = run.validation or {}, run.settings
     mice = ", ".join(
         f"{mouse} ({fitted.mice[mouse].n_neurons} neurons, {len(trials)} trials"
@@ -113,25 +87,7 @@ def progress(
     also: Callable[[dict[str, float]], None] | None = None,
     state: dict[str, Any] | None = None,
 ) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Report epochs: losses, correlation, learning rate and time left.
-
-    Parameters
-    ----------
-    name : str
-        What is being fitted.
-    max_epochs : int
-    verbose : int
-        0: log records at level DEBUG; 1 and more: a progress bar, too.
-    also : callable, optional
-        Is told the same records afterwards.
-    state : dict, optional
-        Of the training: at its end the bar says why there were fewer epochs, and which was kept.
-
-    Yields
-    ------
-    callable
-        To be told the record of every epoch.
-    """
+    """Report epochs: losses, correlation, learning rate and time left."""
     with tqdm(
         total=max_epochs, desc=_PLACE.get() or name, unit="epoch", disable=not verbose
     ) as bar:
@@ -212,10 +168,6 @@ def shown_log(verbose: int) -> Iterator[None]:
 
     Where the log goes to a screen already, because the user configured logging, records of level
     INFO are let through to there, and nothing is printed twice. Fits within fits count as one.
-
-    Parameters
-    ----------
-    verbose : int
     """
     own = [h for h in _handlers() if verbose and _stream_on_screen(h)]
     for handler in own:

@@ -48,28 +48,7 @@ def make_run(
     max_epochs: int,
     name: str,
 ) -> Run:
-    """Bring model and data to the device, and make the run that the parameters ask for.
-
-    Parameters
-    ----------
-    parameters : dict
-        Of the estimator.
-    start : Start
-    training, held_out : (Trials, Responses)
-        There may be no trials of validation.
-    max_epochs : int
-    name : str
-        What the log calls it.
-
-    Returns
-    -------
-    Run
-
-    Raises
-    ------
-    ValueError
-        If validation trials do not go with the training trials, or parameters with the machine.
-    """
+    """Bring model and data to the device, and make the run that the parameters ask for."""
     fitted, model, state = start
     device = resolve_device(parameters["device"])
     model.to(device)

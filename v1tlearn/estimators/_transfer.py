@@ -14,30 +14,7 @@ from v1tlearn.nn import Core, EncodingModel
 def adopt_core(
     new: EncodingModel, known: Fitted, trained: EncodingModel, fitted: Fitted, *, freeze: bool
 ) -> Fitted:
-    """Give a model that was just begun what the animals of a trained one share.
-
-    Parameters
-    ----------
-    new : EncodingModel
-        With initial weights; changed in place.
-    known : Fitted
-        Of the new model.
-    trained : EncodingModel
-    fitted : Fitted
-        Of the trained model.
-    freeze : bool
-        Keep the core as it is from now on.
-
-    Returns
-    -------
-    Fitted
-        Of the new model.
-
-    Raises
-    ------
-    ValueError
-        If the new trials, or changed parameters, ask for another core.
-    """
+    """Give a model that was just begun what the animals of a trained one share."""
     ours = known.behavior_mode, known.core_columns
     theirs = fitted.behavior_mode, fitted.core_columns
     if ours != theirs:

@@ -13,22 +13,7 @@ if TYPE_CHECKING:
 
 
 def pyplot(display: str) -> Any:
-    """Import matplotlib, which is there with the extra `plot` only.
-
-    Parameters
-    ----------
-    display : str
-        Who needs it.
-
-    Returns
-    -------
-    module
-
-    Raises
-    ------
-    ImportError
-        Naming the extra.
-    """
+    """Import matplotlib, which is there with the extra `plot` only."""
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -42,32 +27,7 @@ def pyplot(display: str) -> Any:
 def axes_for(
     ax: Any, n: int, display: str, shape: tuple[int, int], size: tuple[float, float], **options: Any
 ) -> tuple[np.ndarray, Figure]:
-    """Take the axes of the caller, or make a figure with some.
-
-    Parameters
-    ----------
-    ax : Axes, sequence of Axes or None
-    n : int
-        Number of axes needed.
-    display : str
-        Who needs them.
-    shape : (int, int)
-        Rows and columns of a new figure.
-    size : (float, float)
-        Its width and height, in inches.
-    **options
-        Of `matplotlib.pyplot.subplots`.
-
-    Returns
-    -------
-    axes : ndarray of shape (n,)
-    figure : Figure
-
-    Raises
-    ------
-    ValueError
-        If another number of axes came.
-    """
+    """Take the axes of the caller, or make a figure with some."""
     plt = pyplot(display)
     if ax is None:
         options = {"layout": "constrained", **options}
@@ -88,20 +48,7 @@ def only_axes(ax: Axes | None, display: str, size: tuple[float, float]) -> tuple
 
 
 def legend_above(axis: Axes, handles: Sequence[Any] | None = None, lines_up: int = 0) -> Any:
-    """Put a legend above the axes, where no data are.
-
-    Parameters
-    ----------
-    axis : Axes
-    handles : sequence of artists, optional
-        By default all with a label.
-    lines_up : int, default=0
-        Lines of text that are left free below.
-
-    Returns
-    -------
-    Legend
-    """
+    """Put a legend above the axes, where no data are."""
     from matplotlib.transforms import offset_copy
 
     handles = axis.get_legend_handles_labels()[0] if handles is None else handles

@@ -14,25 +14,7 @@ Labelled = dict[str, tuple[np.ndarray, np.ndarray | None]]
 
 
 def by_mouse(values: Any, name: str) -> Labelled:
-    """Take scores apart by mouse, with unit ids where they bring them.
-
-    Parameters
-    ----------
-    values : dict of str to array, or DataArray (unit,) with levels mouse and neuron
-    name : str
-        Whose scores, for errors.
-
-    Returns
-    -------
-    dict of str to (ndarray of shape (n_neurons,), ndarray of shape (n_neurons,) or None)
-
-    Raises
-    ------
-    TypeError
-        If they are neither.
-    ValueError
-        If a DataArray has no levels mouse and neuron, or two mice have one name.
-    """
+    """Take scores apart by mouse, with unit ids where they bring them."""
     if isinstance(values, xr.DataArray):
         if values.ndim != 1 or not {"mouse", "neuron"} <= set(values.coords):
             raise ValueError(
@@ -61,21 +43,7 @@ def by_mouse(values: Any, name: str) -> Labelled:
 
 
 def align(models: Mapping[str, Labelled]) -> dict[str, dict[str, np.ndarray]]:
-    """Put the mice and neurons of all in the order of the first.
-
-    Parameters
-    ----------
-    models : dict of str to dict of str to (scores, unit ids or None)
-
-    Returns
-    -------
-    dict of str to dict of str to ndarray of shape (n_neurons,)
-
-    Raises
-    ------
-    ValueError
-        If they are of other mice, numbers of neurons or unit ids than the first.
-    """
+    """Put the mice and neurons of all in the order of the first."""
     first = next(iter(models))
     sizes = {mouse: len(scores) for mouse, (scores, _) in models[first].items()}
     known: dict[str, tuple[str, np.ndarray]] = {}

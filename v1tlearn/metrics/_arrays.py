@@ -60,13 +60,7 @@ def arrays_by_mouse(
     sample_weight: Any = None,
     needs_images: bool = False,
 ) -> Iterator[MouseArrays]:
-    """Yield the arrays of each mouse; the forms are those of `v1tlearn.metrics`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If an argument is of no known form, the arguments disagree, or image ids are missing.
-    """
+    """Yield the arrays of each mouse; the forms are those of `v1tlearn.metrics`."""
     keys = None
     if _is_list_of_matrices(y_true):
         keys, mouse_ids = _list_keys(y_true, mouse_ids), None

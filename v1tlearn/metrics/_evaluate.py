@@ -73,22 +73,7 @@ def evaluate(
     average: Callable[[np.ndarray], float] | None = None,
     n_rows: int = 1,
 ) -> float | xr.DataArray:
-    """Mean over neurons, then over mice, of a statistic; or its value for each mouse or neuron.
-
-    Parameters
-    ----------
-    name : str
-        Of the metric.
-    statistic : callable
-        Block -> (neurons,), or (n_rows, neurons) if `n_rows` > 1; NaN where undefined.
-    *y_pred : Any
-        One argument for metrics of predictions, none for metrics of responses alone.
-    trials : {"all", "by_image", "repeated"}
-        Trials in their own order; sorted by image; sorted and without images shown once.
-    average : callable, optional
-        (neurons,) or (n_rows, neurons) of one mouse -> float; by default the mean of the neurons
-        that have a value. `n_rows` > 1 needs it, and `raw_values` is row 0 over row 1.
-    """
+    """Mean over neurons, then over mice, of a statistic; or its value for each mouse or neuron."""
     if multioutput not in _MULTIOUTPUTS:
         raise ValueError(f"multioutput is {multioutput!r}, expected one of {_MULTIOUTPUTS}.")
     if y_pred and y_pred[0] is None:

@@ -40,13 +40,7 @@ class Parameter:
 
 
 def read_space(space: Mapping[str, Any], estimator: Any) -> dict[str, Parameter]:
-    """Translate distributions of scipy, of this package, and lists; limits before what they limit.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the parameter.
-    """
+    """Translate distributions and lists; those that limit others come before these."""
     known = estimator.get_params(deep=False)
     unknown = sorted(set(space) - set(known))
     if unknown:

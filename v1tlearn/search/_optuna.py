@@ -176,13 +176,7 @@ def in_memory(study: optuna.Study, storage: optuna.storages.BaseStorage) -> optu
 
 
 def check_settings(study: optuna.Study, settings: dict[str, Any]) -> None:
-    """Note the settings of a search in its study, or check that they are those noted there.
-
-    Raises
-    ------
-    ValueError
-        If the study is of a search with other settings, naming those that differ.
-    """
+    """Note the settings of a search in its study, or check that they are those noted there."""
     settings = json.loads(json.dumps(settings))
     noted = study.user_attrs.get(_SETTINGS)
     if noted is None and not study.get_trials(deepcopy=False):

@@ -114,13 +114,7 @@ class Arithmetic:
 
 
 def check_alike(first: Any, other: Any) -> None:
-    """Check that two `Responses` are of the same trials and neurons in the same order.
-
-    Raises
-    ------
-    ValueError
-        Naming the mouse and what differs.
-    """
+    """Check that two `Responses` are of the same trials and neurons in the same order."""
     if len(first) != len(other) or not np.array_equal(first.mouse_ids, other.mouse_ids):
         counts = [{m: len(r.rows(m)[0]) for m in r.mice} for r in (first, other)]
         raise ValueError(
@@ -142,13 +136,7 @@ def check_alike(first: Any, other: Any) -> None:
 
 
 def check_unit_ids(mouse: str, first: Any, other: Any) -> None:
-    """Check that two views of as many neurons of a mouse are of the same neurons in one order.
-
-    Raises
-    ------
-    ValueError
-        Naming the first that differs, where both know their unit ids.
-    """
+    """Check that two views of as many neurons of a mouse are of the same neurons in one order."""
     one, two = first._known_neuron_ids(mouse), other._known_neuron_ids(mouse)
     place = units_differ(one, two)
     if place is None:

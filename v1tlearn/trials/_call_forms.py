@@ -52,29 +52,7 @@ def recordings_from_arrays(
     unnamed: Callable[[str, int], list[str]] | None = None,
     n_neurons: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, xr.Dataset], CallForm]:
-    """Bring the four call forms to one ``Dataset`` per mouse.
-
-    Parameters
-    ----------
-    stimuli, behaviors, responses, mouse_ids, image_ids, tiers, positions, behavior_names
-        Those of `v1tlearn.Trials.from_arrays`.
-    unnamed : callable, optional
-        ``unnamed(mouse, n_columns)`` names behaviour columns that come without names; by default
-        the names of 3 and of 5 columns that the field uses.
-    n_neurons : dict of str to int, optional
-        Neurons per mouse, where they are known: what stands right of them is padding.
-
-    Returns
-    -------
-    recordings : dict of str to Dataset
-    form : CallForm
-
-    Raises
-    ------
-    TypeError, ValueError
-        Where the forms are mixed, or shapes or numbers of trials do not fit; the mouse and the
-        variable are named.
-    """
+    """Bring the four call forms to one ``Dataset`` per mouse."""
     check_form(stimuli, mouse_ids)
     per_trial = {
         "stimuli": stimuli,

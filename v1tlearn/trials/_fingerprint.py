@@ -14,21 +14,7 @@ _HASHED = 64  # trials per mouse, evenly spaced, whose images are hashed
 
 
 def describe_recording(trials: Trials, target: Responses) -> dict[str, str]:
-    """Describe the recording of each mouse by its size and a hash.
-
-    Parameters
-    ----------
-    trials : Trials
-        The recordings.
-    target : Responses
-        Of the same trials.
-
-    Returns
-    -------
-    dict of str to str
-        Per mouse; the hash is one of the ids of all images, of all behaviour and responses, and of
-        the images of some trials, so of their order, too.
-    """
+    """Describe the recording of each mouse by its size and a hash."""
     found = {}
     image_ids, n_neurons = trials.image_ids, trials.n_neurons
     for mouse in trials.mice:

@@ -95,19 +95,7 @@ _OF_RESPONSES = {
 
 
 def attribute(kind: str, view: str, name: str, mice: Iterable[str]) -> str:
-    """Message about an attribute that is not there.
-
-    Parameters
-    ----------
-    kind : str
-        Name of the class.
-    view : {"trials", "responses"} or other
-        What users call such a view.
-    name : str
-        The attribute.
-    mice : iterable of str
-        The mice, whose names some write as attributes.
-    """
+    """Message about an attribute that is not there."""
     message = f"{kind!r} object has no attribute {name!r}"
     if name.startswith("_"):
         return message
@@ -121,13 +109,7 @@ def attribute(kind: str, view: str, name: str, mice: Iterable[str]) -> str:
 
 
 def keyword(name: str, known: Iterable[str]) -> str:
-    """Message about a keyword of `sel` that is no label.
-
-    Parameters
-    ----------
-    name : str
-    known : iterable of str
-    """
+    """Message about a keyword of `sel` that is no label."""
     known = list(known)
     plural = {"mice": "mouse_id", "mouse": "mouse_id", "unit": "neuron", "units": "neuron"}
     close = [plural[name]] if name in plural else guess(name, known)[:1]
@@ -139,17 +121,7 @@ def keyword(name: str, known: Iterable[str]) -> str:
 
 
 def mouse(name: str, view: str, mice: list[str], tiers: Iterable[str]) -> str:
-    """Message about a mouse that is not there.
-
-    Parameters
-    ----------
-    name : str
-    view : {"trials", "responses"} or other
-    mice : list of str
-        The mice of the recordings.
-    tiers : iterable of str
-        The tiers of the trials.
-    """
+    """Message about a mouse that is not there."""
     message = f"unknown mouse {name!r}: the recordings are of {mice}."
     if name in tiers:
         return f"{message} The trials of that tier are {view}.sel(tier={name!r})."

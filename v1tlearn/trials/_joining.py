@@ -19,26 +19,7 @@ _STATISTICS = {f"{name}_{s}" for name in ("stimuli", "behaviors", "responses") f
 
 
 def join(mouse: str, parts: Sequence[xr.Dataset], numbers: Sequence[int]) -> xr.Dataset:
-    """Join recordings of one mouse along the trials.
-
-    Parameters
-    ----------
-    mouse : str
-    parts : sequence of Dataset
-        At least one; they may lack what a whole recording has, such as stimuli.
-    numbers : sequence of int
-        What the caller counts them as, for errors.
-
-    Returns
-    -------
-    Dataset
-        Variables that are read lazily from a file in any part stay lazy.
-
-    Raises
-    ------
-    ValueError
-        Naming the mouse, the variable and what differs.
-    """
+    """Join recordings of one mouse along the trials."""
     if len(parts) == 1:
         return parts[0]
     parts = [_without_pixel_coords(part) for part in parts]

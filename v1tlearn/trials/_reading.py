@@ -41,17 +41,7 @@ def with_neurons(recording: xr.Dataset, neurons: np.ndarray | None) -> xr.Datase
 
 
 def pixel_coords(images: xr.DataArray) -> dict[str, Any]:
-    """Rows counted from the top, as those of receptive fields, and columns from the left.
-
-    Parameters
-    ----------
-    images : DataArray with the dimensions height and width
-
-    Returns
-    -------
-    dict
-        Coordinates; none that the images have already.
-    """
+    """Rows counted from the top, as those of receptive fields, and columns from the left."""
     rows = np.arange(images.sizes["height"])
     columns = np.arange(images.sizes["width"])
     coords = {

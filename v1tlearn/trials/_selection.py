@@ -16,20 +16,7 @@ _SHOWN = 20  # labels that an error lists
 
 
 def pick_trials(name: str, wanted: Any, have: np.ndarray) -> np.ndarray:
-    """Mask of the trials that bear one of the wanted labels.
-
-    Parameters
-    ----------
-    name : str
-        What the labels are, for the error.
-    wanted : label or iterable of labels
-    have : ndarray of shape (n_trials,)
-
-    Raises
-    ------
-    ValueError
-        If no trial bears one of them.
-    """
+    """Mask of the trials that bear one of the wanted labels."""
     mask, missing = _matching(wanted, have)
     if missing:
         present = sorted(set(have.tolist()) - {""})
@@ -43,28 +30,7 @@ def pick_trials(name: str, wanted: Any, have: np.ndarray) -> np.ndarray:
 def pick_neurons(
     wanted: Any, labels: Mapping[str, Any], ids: Mapping[str, np.ndarray], coords: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Positions of the wanted neurons among those of each mouse.
-
-    Parameters
-    ----------
-    wanted : unit ids, mask, dict of these per mouse, or None
-    labels : dict of str to label or labels
-        Wanted values of other coordinates of the neurons.
-    ids : dict of str to ndarray of shape (n_neurons,)
-        Unit ids per mouse.
-    coords : dict of str to dict of str to ndarray of shape (n_neurons,)
-        Per mouse the coordinates named in `labels`.
-
-    Returns
-    -------
-    dict of str to ndarray of int
-        Without the mice that keep all their neurons.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Naming the mouse, the neurons that are not there, and mice that would be left without any.
-    """
+    """Positions of the wanted neurons among those of each mouse."""
     if isinstance(wanted, slice):
         raise TypeError(
             "neurons are selected by their ids, by a mask or by a label such as area=..., not by a "
@@ -92,18 +58,7 @@ def pick_neurons(
 
 
 def units_differ(expected: np.ndarray | None, found: np.ndarray | None) -> int | None:
-    """Compare the unit ids of as many neurons; numbers equal text that reads alike.
-
-    Parameters
-    ----------
-    expected, found : ndarray of shape (n_neurons,) or None
-        None where they are not known: then neurons go by their place.
-
-    Returns
-    -------
-    int or None
-        Place of the first that differs; None where none does, or nothing tells.
-    """
+    """Compare the unit ids of as many neurons; numbers equal text that reads alike."""
     if expected is None or found is None or len(expected) != len(found):
         return None
     if np.array_equal(expected, found):

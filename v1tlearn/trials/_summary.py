@@ -16,14 +16,7 @@ _NO_TIER = "no tier"
 
 
 def counts(mouse_ids: np.ndarray, tiers: np.ndarray, mice: Sequence[str]) -> list[Column]:
-    """Columns with the trials of each mouse, in all and by tier.
-
-    Parameters
-    ----------
-    mouse_ids, tiers : ndarray of shape (n_trials,)
-        Empty text where a trial has no tier.
-    mice : sequence of str
-    """
+    """Columns with the trials of each mouse, in all and by tier."""
     of_mouse = {mouse: mouse_ids == mouse for mouse in mice}
     present = set(tiers.tolist())
     named = [t for t in TIERS if t in present] + sorted(present - {*TIERS, ""})

@@ -23,20 +23,6 @@ def label_units(
 
     What is known of the neurons of some mice only is NaN for the others. What bears the name of one
     of the two levels cannot stand beside them.
-
-    Parameters
-    ----------
-    values : ndarray of shape (n_units,)
-    neurons : dict of str to dict of str to Variable
-        What is known of the neurons per mouse, in the order of `values`: "neuron", the unit ids,
-        and other labels.
-    name : str, optional
-    attrs : dict, optional
-
-    Returns
-    -------
-    DataArray of shape (n_units,)
-        Dimension `unit`, with the levels `mouse` and `neuron`.
     """
     sizes = [known["neuron"].size for known in neurons.values()]
     ids = [known["neuron"].values for known in neurons.values()]
