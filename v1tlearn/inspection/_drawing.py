@@ -66,3 +66,20 @@ def legend_above(axis: Axes, handles: Sequence[Any] | None = None, lines_up: int
         handletextpad=0.5,
         borderaxespad=0.2,
     )
+
+
+def same_axes(ax: Axes, values: np.ndarray) -> None:
+    """Give both axes the limits of all values, equal aspect and a line where they are equal.
+
+    Parameters
+    ----------
+    ax : Axes
+    values : ndarray
+        Of both axes; NaN is left out.
+    """
+    low, high = (float(f(values, initial=0.0)) for f in (np.nanmin, np.nanmax))
+    margin = 0.05 * (high - low) or 0.5
+    low, high = low - margin * (low < 0), high + margin
+    ax.axline((0, 0), slope=1, color="0.6", lw=1, zorder=0, label="_equal")
+    ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    ax.spines[["top", "right"]].set_visible(False)

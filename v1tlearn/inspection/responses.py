@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from v1tlearn._models import by_text, named_models
-from v1tlearn.inspection._drawing import legend_above, only_axes
+from v1tlearn.inspection._drawing import legend_above, only_axes, same_axes
 from v1tlearn.inspection.colors import figure_colors
-from v1tlearn.inspection.scores import same_axes
 from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials._arithmetic import check_alike
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from v1tlearn import metrics
 from v1tlearn._models import by_text, named_models
-from v1tlearn.inspection._drawing import legend_above, only_axes
+from v1tlearn.inspection._drawing import legend_above, only_axes, same_axes
 from v1tlearn.inspection._units import align, by_mouse
 from v1tlearn.inspection.colors import MODEL_COLORS, figure_colors
 from v1tlearn.metrics._arrays import arrays_by_mouse
@@ -412,23 +412,6 @@ class ScoreDisplay:
             legend_above(ax)
         whose = "model" if len(models) > 1 else models[0]
         ax.set(xlabel=f"{x}: {self.metric}", ylabel=f"{whose}: {self.metric}")
-
-
-def same_axes(ax: Axes, values: np.ndarray) -> None:
-    """Give both axes the limits of all values, equal aspect and a line where they are equal.
-
-    Parameters
-    ----------
-    ax : Axes
-    values : ndarray
-        Of both axes; NaN is left out.
-    """
-    low, high = (float(f(values, initial=0.0)) for f in (np.nanmin, np.nanmax))
-    margin = 0.05 * (high - low) or 0.5
-    low, high = low - margin * (low < 0), high + margin
-    ax.axline((0, 0), slope=1, color="0.6", lw=1, zorder=0, label="_equal")
-    ax.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def _mean(values: Any) -> float:
