@@ -34,7 +34,22 @@ class ByName:
         return super().__new__(cls)
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters."""
+        """Set parameters.
+
+        Parameters
+        ----------
+        **params
+            By name; ``estimator__name`` for those of an estimator inside.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter; what it was meant to be is guessed.
+        """
         known = list(self.get_params(deep=False))
         for name in params:
             if name.partition("__")[0] not in known:
@@ -54,12 +69,34 @@ class ByName:
 
 
 def parameter_names(kind: type) -> list[str]:
-    """Names that the constructor of a class takes."""
+    """Names that the constructor of a class takes.
+
+    Parameters
+    ----------
+    kind : type
+
+    Returns
+    -------
+    list of str
+        In the order of the signature.
+    """
     return list(inspect.signature(kind.__init__).parameters)[1:]
 
 
 def no_parameter(kind: type, name: str, known: Iterable[str]) -> str:
-    """Say that a class has no such parameter, which it may have meant, and which there are."""
+    """Say that a class has no such parameter, which it may have meant, and which there are.
+
+    Parameters
+    ----------
+    kind : type
+    name : str
+        The unknown one; what stands behind ``__`` may be known.
+    known : iterable of str
+
+    Returns
+    -------
+    str
+    """
     known = list(known)
     others = [other.__name__ for other in public_kinds() if name in parameter_names(other)]
     inner = name.rpartition("__")[2]

@@ -54,7 +54,19 @@ class _StimuliTransformer(
         raise NotImplementedError
 
     def fit(self, X: Trials | np.ndarray, y: Any = None) -> Any:
-        """Check parameters and data; nothing is learned."""
+        """Check parameters and data; nothing is learned.
+
+        Parameters
+        ----------
+        X : Trials or array (n, channels, height, width)
+            Trials, or stimuli.
+        y : ignored
+            Accepted so that it works in a Pipeline.
+
+        Returns
+        -------
+        self
+        """
         self._function()
         refuse_other_forms(X, "fit", type(self).__name__)
         if not isinstance(X, Trials):
@@ -62,7 +74,18 @@ class _StimuliTransformer(
         return self
 
     def transform(self, X: Trials | np.ndarray) -> Trials | np.ndarray:
-        """Transform stimuli; those of `Trials` when they are read."""
+        """Transform stimuli; those of `Trials` when they are read.
+
+        Parameters
+        ----------
+        X : Trials or array (n, channels, height, width)
+            Trials, or stimuli.
+
+        Returns
+        -------
+        Trials or array (n, channels, height, width)
+            In the form of `X`; behaviour and responses of trials stay as they are.
+        """
         function = self._function()
         if isinstance(X, Trials):
             return X.with_step(StimuliStep(function))

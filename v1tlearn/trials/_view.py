@@ -95,7 +95,19 @@ class View:
         return [names[k] for k in np.unique(self._index[:, 0])]
 
     def rows(self, mouse_id: str) -> tuple[np.ndarray, np.ndarray]:
-        """Where the trials of one mouse stand."""
+        """Where the trials of one mouse stand.
+
+        Parameters
+        ----------
+        mouse_id : str
+
+        Returns
+        -------
+        positions : ndarray of int
+            Places of this mouse's trials on the flat axis.
+        rows : ndarray of int
+            The same trials' places in the recording.
+        """
         positions = np.flatnonzero(self._index[:, 0] == self._number(mouse_id))
         return positions, self._index[positions, 1]
 
@@ -126,7 +138,17 @@ class View:
         return int(self._recordings[mouse].sizes.get("neuron", 0))
 
     def neuron_ids(self, mouse_id: str) -> np.ndarray:
-        """Unit ids of a mouse's neurons."""
+        """Unit ids of a mouse's neurons.
+
+        Parameters
+        ----------
+        mouse_id : str
+
+        Returns
+        -------
+        ndarray of shape (n_neurons,)
+            Where the recording has none, the number of each neuron in the recording.
+        """
         mouse = str(mouse_id)
         ids = self._known_neuron_ids(mouse)
         return np.arange(self._count(mouse)) if ids is None else ids
@@ -149,7 +171,17 @@ class View:
         return self._copy(_recordings=self._recordings | unnamed) if unnamed else self
 
     def neuron_labels(self, mouse_id: str) -> dict[str, np.ndarray]:
-        """Unit ids and metadata of a mouse's neurons, as far as the recording tells them."""
+        """Unit ids and metadata of a mouse's neurons, as far as the recording tells them.
+
+        Parameters
+        ----------
+        mouse_id : str
+
+        Returns
+        -------
+        dict of str to ndarray of shape (n_neurons,)
+            "neuron", the unit ids, "area", "layer", "animal_id", "session" and "scan"; any of them.
+        """
         ids = self._known_neuron_ids(str(mouse_id))
         labels = {} if ids is None else {"neuron": np.asarray(ids)}
         described = self._described(str(mouse_id))
@@ -157,7 +189,17 @@ class View:
         return labels | {name: np.asarray(described[name].values) for name in names}
 
     def positions(self, mouse_id: str) -> np.ndarray | None:
-        """Cortical positions of a mouse's neurons."""
+        """Cortical positions of a mouse's neurons.
+
+        Parameters
+        ----------
+        mouse_id : str
+
+        Returns
+        -------
+        ndarray of shape (n_neurons, 2 or 3) or None
+            In micrometres; None where the recording does not tell.
+        """
         self._number(mouse_id)
         mouse = str(mouse_id)
         if "position" not in self._recordings[mouse]:
@@ -227,7 +269,49 @@ class View:
         neuron: Any = None,
         **labels: Any,
     ) -> Self:
-        """Select trials and neurons by label; what is selected is an index, no data."""
+        """Select trials and neurons by label; what is selected is an index, no data.
+
+        Parameters
+        ----------
+        tier : str or sequence of str, optional
+            "train", "validation", "test", "final_test".
+        mouse_id : str or sequence, optional
+            Mouse or mice.
+        image_id : label or sequence of labels, optional
+            Images. Where the recordings do not name them, the hashes of `image_ids`, for which the
+            stimuli are read.
+        neuron : label, sequence of labels, mask, or dict, optional
+            Unit ids, which come in the order asked for; or a mask of the neurons of one mouse; or
+            a dict of either per mouse, where mice that it does not name keep all their neurons; or
+            a mask over the units of several mice, as in ``scores > 0.2``. An id that several mice
+            have is selected in each of them. Neurons without ids go by their number in the
+            recording.
+        **labels
+            Any other coordinate along the trials, such as `trial_id`, or the neurons, such as
+            `area`, `layer` or `animal_id`: a label or a sequence of labels.
+
+        Returns
+        -------
+        Trials or Responses
+            The trials in the order of this view. Of each mouse the neurons that fit everything
+            asked for, in the order of the ids asked for, or else of this view.
+
+        Raises
+        ------
+        TypeError
+            If a keyword is no label of these trials.
+        ValueError
+            If no trial or neuron bears such a label, or a mouse would be left without neurons.
+
+        Examples
+        --------
+        >>> import v1tlearn as v1
+        >>> trials = v1.Trials(v1.make_v1_recordings(n_mice=2, n_neurons=5, n_trials=20,
+        ...                    random_state=0, n_test_images=2, n_repeats=3, image_shape=(12, 16)))
+        >>> some = trials.sel(tier="test", neuron={"A": trials.neuron_ids("A")[:2]})
+        >>> len(some), some.n_neurons
+        (12, {'A': 2, 'B': 5})
+        """
         of_trials = {"tier": tier, "mouse_id": mouse_id, "image_id": image_id}
         along_trials, along_neurons = self._names_of_labels()
         for name in labels:
