@@ -26,7 +26,7 @@ help:
 	@echo "                neurons, trials and epochs"
 	@echo "make test       the test suite, one process per core"
 	@echo "make test-slow  the tests that take minutes"
-	@echo "make lint       ruff, import layers, docstrings"
+	@echo "make lint       ruff, import layers, docstrings, types"
 	@echo "make docs       the site, in docs/_build/html; QUICK=1 does not run the gallery's examples"
 	@echo "make bench      speed, as ratios against plain implementations: JSON, table, figures in"
 	@echo "                bench_output/; QUICK=1 only shows, at tiny sizes, that everything runs"
@@ -47,6 +47,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/numpydoc lint $$(git ls-files 'v1tlearn/*.py')
+	$(BIN)/mypy --no-incremental
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html $(if $(QUICK),-t quick) docs docs/_build/html

@@ -23,6 +23,7 @@ zips = ["deflate>=0.9"]  # of which the standard library reads the same, slower
 test = [
     "hypothesis>=6.100",
     "import-linter>=2.3",
+    "mypy>=2.4",
     "numpydoc>=1.8",
     "pytest>=8.2",
     "pytest-timeout>=2.3.1",

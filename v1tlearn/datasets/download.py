@@ -47,14 +47,17 @@ def download(
     progressbar: bool,
 ) -> list[Path]:
     """Download {mouse: address} into a folder; what is there already is kept."""
-    if checksums is not None and not isinstance(checksums, Mapping):
+    known: Mapping[str, str] = {}
+    if isinstance(checksums, Mapping):
+        known = checksums
+    elif checksums is not None:
         register = pooch.create(path=folder, base_url="")
         register.load_registry(os.fspath(checksums))
-        checksums = register.registry
+        known = register.registry
     paths = []
     for mouse, url in urls.items():
         name = unquote(urlsplit(url).path).rpartition("/")[2]
-        checksum = (checksums or {}).get(name)
+        checksum = known.get(name)
         target = (folder / name).resolve()
         if not target.exists() or _other_checksum(target, checksum):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -123,10 +126,11 @@ class _ResumingDownload:
                 self._try_once()
                 return
             except requests.HTTPError as error:
-                if error.response.status_code not in _PASSING_STATUS:
+                answer = error.response
+                if answer is not None and answer.status_code not in _PASSING_STATUS:
                     raise OSError(
-                        f"mouse {self._mouse!r}: {self._url} answered {error.response.status_code} "
-                        f"({error.response.reason}); check the address in a browser and pass the "
+                        f"mouse {self._mouse!r}: {self._url} answered {answer.status_code} "
+                        f"({answer.reason}); check the address in a browser and pass the "
                         "right one in files= or base_url=, or download the zip by hand to "
                         f"{self._target}"
                     ) from error

@@ -61,8 +61,9 @@ def save_recordings(
         raise ValueError(f"compression is {compression!r}, expected 'zlib' or None")
     datasets = recordings_to_dict(recordings)
     validate_recordings(datasets, check_values=False)
-    several = isinstance(recordings, xr.DataTree) and recordings.children
-    root_attrs = recordings.attrs if several else {}
+    root_attrs: Mapping[Any, Any] = {}
+    if isinstance(recordings, xr.DataTree) and recordings.children:
+        root_attrs = recordings.attrs
     _check_attrs("recordings", root_attrs)
     for mouse, dataset in datasets.items():
         _check_fits(mouse, dataset)
@@ -229,13 +230,14 @@ def _write_blocks(group: netCDF4.Group, array: xr.DataArray, compression: str | 
     if compression:
         chunk = (1, *array.shape[1:])
         layout = {"chunksizes": chunk, "compression": compression, "complevel": 1, "shuffle": True}
-    for dim, size in array.sizes.items():
+    dims = [str(dim) for dim in array.dims]
+    for dim, size in zip(dims, array.shape, strict=True):
         if dim not in group.dimensions:
             group.createDimension(dim, size)
     variable = group.createVariable(
-        array.name,
+        str(array.name),
         array.dtype.newbyteorder("="),
-        array.dims,
+        dims,
         fill_value=False,  # every value is written; NaN stays a value
         **layout,
     )

@@ -18,7 +18,7 @@ import v1tlearn as v1
 from papers.v1t2023 import data as paper_data
 from papers.v1t2023 import jobs as paper_jobs
 from papers.v1t2023 import tables as paper_tables
-from v1tlearn.estimators.base import EncodingRegressor
+from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.metrics import average_correlation, single_trial_correlation
 from v1tlearn.model_selection import leave_one_mouse_out
 from v1tlearn.training import NonFiniteLossError
@@ -147,7 +147,7 @@ def _hand_over(model, method, *args, **kwargs):
 def recorder(monkeypatch):
     this = Recorder()
     for name in ("fit", "transfer", "predict", "score", "save"):
-        monkeypatch.setattr(EncodingRegressor, name, partialmethod(_hand_over, getattr(this, name)))
+        monkeypatch.setattr(BaseEncodingRegressor, name, partialmethod(_hand_over, getattr(this, name)))
     monkeypatch.setattr(v1.EnsembleRegressor, "from_members", this.from_members)
     return this
 

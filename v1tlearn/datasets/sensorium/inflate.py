@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import zlib
+from importlib import import_module
+from typing import Any
 
+
+def _libdeflate() -> Any:
+    try:
+        return import_module("deflate")
+    except ImportError:
+        return None
+
+
+deflate = _libdeflate()
 _COUNTED = 2**32 - 1  # bytes that the binding of libdeflate makes at most
 
 Content = bytes | bytearray | memoryview
 
 
-def inflate_by_zlib(content: Content, n_bytes: int) -> bytes | None:
+def inflate_by_zlib(content: Content, n_bytes: int) -> bytes | bytearray | None:
     """Inflate data to at most `n_bytes` bytes; None where they are damaged or go on."""
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
@@ -19,18 +30,15 @@ def inflate_by_zlib(content: Content, n_bytes: int) -> bytes | None:
     return data if stream.eof and len(data) <= n_bytes else None
 
 
-try:
-    import deflate
-except ImportError:
-    crc32, inflate = zlib.crc32, inflate_by_zlib
-else:
-    crc32 = deflate.crc32
+def inflate_by_libdeflate(content: Content, n_bytes: int) -> bytes | bytearray | None:
+    """Do the same in less than half the time."""
+    if n_bytes > _COUNTED:
+        return inflate_by_zlib(content, n_bytes)
+    try:
+        return deflate.deflate_decompress(content, n_bytes)
+    except deflate.DeflateError:
+        return None
 
-    def inflate(content: Content, n_bytes: int) -> bytes | bytearray | None:
-        """Inflate data to at most `n_bytes` bytes; None where they are damaged or go on."""
-        if n_bytes > _COUNTED:
-            return inflate_by_zlib(content, n_bytes)
-        try:
-            return deflate.deflate_decompress(content, n_bytes)
-        except deflate.DeflateError:
-            return None
+
+inflate = inflate_by_zlib if deflate is None else inflate_by_libdeflate
+crc32 = zlib.crc32 if deflate is None else deflate.crc32

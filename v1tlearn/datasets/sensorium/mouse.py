@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -44,20 +45,21 @@ logger = logging.getLogger(__name__)
 def read_mouse(mouse: str, files: FolderFiles | ZipFiles) -> xr.Dataset:
     """Open the recording of one mouse; its trials are read when they are indexed."""
     config = _read_config(mouse, files)
-    parts = {
+    opened = {
         folder: _open_folder(mouse, files, folder)
         for folders in DATA_FOLDERS.values()
         for folder in folders
     }
+    parts = {folder: part for folder, part in opened.items() if part is not None}
     for required in ("images", "responses"):
-        if parts[required] is None:
+        if required not in parts:
             raise ValueError(
                 f"mouse {mouse!r}: data/{required} is missing or empty in {files}; expected one "
                 "file per trial: copy or download the recording again"
             )
     n_trials = parts["images"].n_trials
     for folder, part in parts.items():
-        if part is not None and part.n_trials != n_trials:
+        if part.n_trials != n_trials:
             raise ValueError(
                 f"mouse {mouse!r}: {n_trials} files in data/images but {part.n_trials} in "
                 f"data/{folder} of {files}; expected the same number of trials: copy or download "
@@ -66,7 +68,7 @@ def read_mouse(mouse: str, files: FolderFiles | ZipFiles) -> xr.Dataset:
     n_neurons = parts["responses"].trial_shape[0]
     coords = _read_trial_labels(mouse, files, n_trials, config)
     coords |= _read_neurons(mouse, files, n_neurons, config)
-    behavior_folders = [folder for folder in BEHAVIOR_FOLDERS if parts[folder] is not None]
+    behavior_folders = [folder for folder in BEHAVIOR_FOLDERS if folder in parts]
     columns = [name for folder in behavior_folders for name in BEHAVIOR_FOLDERS[folder]]
     if columns:
         coords["behavior"] = ("behavior", np.array(columns))
@@ -75,9 +77,9 @@ def read_mouse(mouse: str, files: FolderFiles | ZipFiles) -> xr.Dataset:
         "behaviors": behavior_attrs(columns),
         "responses": RESPONSES_ATTRS,
     }
-    variables = {}
+    variables: dict[str, Any] = {}
     for name, folders in DATA_FOLDERS.items():
-        present = [parts[folder] for folder in folders if parts[folder] is not None]
+        present = [parts[folder] for folder in folders if folder in parts]
         if present:
             withheld = None
             if name == "responses":
@@ -86,8 +88,8 @@ def read_mouse(mouse: str, files: FolderFiles | ZipFiles) -> xr.Dataset:
             variables[name] = xr.Variable(DIMS[name], array, attrs.get(name))
     shapes = {"stimuli": (), "behaviors": (len(columns),), "responses": (n_neurons,)}
     for name in shapes:
-        folders = behavior_folders if name == "behaviors" else DATA_FOLDERS[name]
-        variables |= _read_statistics(mouse, files, name, folders, shapes[name])
+        own_folders = behavior_folders if name == "behaviors" else DATA_FOLDERS[name]
+        variables |= _read_statistics(mouse, files, name, own_folders, shapes[name])
     dataset = xr.Dataset(variables, coords)
     for name, own in config.get("attrs", {}).items():
         if name and name not in dataset:
@@ -183,7 +185,7 @@ def _read_labels(
         if stem == file:
             continue
         where = f"mouse {mouse!r}: meta/{kind}/{file} in {files}"
-        data = files.read(f"meta/{kind}/{file}")
+        data = files.read(f"meta/{kind}/{file}") or b""
         name = known.get(stem) or own_names.get(f"{kind}/{stem}")
         try:
             values = parse_npy(data, where)

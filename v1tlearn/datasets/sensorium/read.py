@@ -9,6 +9,7 @@ import struct
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -84,9 +85,11 @@ def read_sensorium(
     ----------
     Willeke et al. 2022, The Sensorium competition, arXiv:2206.08666; Franke et al. 2022, Nature.
     """
-    alone = isinstance(path, str | os.PathLike | xr.DataTree | xr.Dataset | Mapping)
+    given: Any = path
+    if isinstance(path, str | os.PathLike | xr.DataTree | xr.Dataset | Mapping):
+        given = [path]
     call = "read_sensorium(path) or read_sensorium([path, ...])"
-    paths = [path_of("path", one, call) for one in ([path] if alone else path)]
+    paths = [path_of("path", one, call) for one in given]
     if not paths:
         raise ValueError("no paths given; expected at least one folder or zip of a mouse")
     found = [mouse for one in paths for mouse in _find_mice(one)]

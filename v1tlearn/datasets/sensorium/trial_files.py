@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from xarray.backends import BackendArray
@@ -172,7 +173,7 @@ class TrialFiles:
         raw = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
         self._header = data[: len(data) - raw.nbytes]
         self._raw_dtype = raw.dtype
-        self._order = "C" if raw.flags.c_contiguous else "F"
+        self._order: Literal["C", "F"] = "C" if raw.flags.c_contiguous else "F"
 
     def read_into(self, out: np.ndarray, rows: np.ndarray, trials: np.ndarray) -> None:
         """Fill the rows `rows` (n,) of `out` with the trials numbered `trials` (n,)."""

@@ -171,7 +171,7 @@ def _check_fits(mouse: str, dataset: xr.Dataset) -> None:
             )
     _behavior_folders(mouse, dataset)
     known = {*DATA_FOLDERS, *_statistic_names(), "position", "behavior", "axis"}
-    for name in dataset.variables:
+    for name in map(str, dataset.variables):
         if name not in known and dataset[name].dims not in (("trial",), ("neuron",)):
             raise ValueError(
                 f"mouse {mouse!r}, {name}: the Sensorium layout has no place for it (dims "
@@ -202,7 +202,7 @@ def _write_mouse(sink: _FolderSink | _ZipSink, mouse: str, dataset: xr.Dataset) 
             for folder, part in columns.items():
                 values = dataset[name].values[part]
                 sink.write(f"meta/statistics/{folder}/{subset}/{statistic}.npy", _npy(values))
-    attrs = {name: _plain(mouse, name, dataset[name].attrs) for name in dataset.variables}
+    attrs = {str(n): _plain(mouse, str(n), dataset[n].attrs) for n in dataset.variables}
     attrs[""] = _plain(mouse, "attributes of the recording", dataset.attrs)
     config = {"links": {}, "v1tlearn": {"attrs": attrs, "coordinates": coordinates}}
     sink.write("config.json", json.dumps(config, indent=1).encode())
@@ -226,10 +226,10 @@ def _write_labels(sink: _FolderSink | _ZipSink, mouse: str, dataset: xr.Dataset)
     }
     taken = {"trial": set(TRIAL_FILES), "neuron": set(NEURON_FILES)}
     own_names = {}
-    for name, array in dataset.coords.items():
+    for name, array in ((str(name), array) for name, array in dataset.coords.items()):
         if name in ("behavior", "axis"):
             continue
-        kind = array.dims[0]
+        kind = str(array.dims[0])
         stem = implied[kind].get(name)
         if stem is None:
             stem = name.removeprefix(f"{kind}_")

@@ -287,7 +287,7 @@ def _dataset(number, stimuli, labels, behaviors, responses, rates, cells: Cells)
             {"long_name": "true rate", "units": RESPONSES_ATTRS["units"]},
         ),
     }
-    coords = {name: ("trial", values) for name, values in labels.items()}
+    coords: dict[str, tuple] = {name: ("trial", values) for name, values in labels.items()}
     if behaviors is not None:
         variables["behaviors"] = (DIMS["behaviors"], behaviors, behavior_attrs(BEHAVIOR_NAMES))
         coords["behavior"] = ("behavior", list(BEHAVIOR_NAMES))
