@@ -19,17 +19,17 @@ from v1tlearn.inspection import model_color
 recordings = v1.make_v1_recordings(
     n_mice=2,
     n_neurons=100,
-    n_trials=320,
+    n_trials=300,
     n_test_images=1,
     n_repeats=1,
     image_shape=(15, 24),
-    explainable_variance=0.7,
+    explainable_variance=0.8,
     random_state=0,
 )
 trials = v1.Trials(recordings).sel(tier="train")
 common = {"hidden_channels": 16, "laplace": 0.1}
 common |= {"gaussian": "isotropic", "readout_bias": "mean", "readout_l1": 0.003}
-common |= {"lr": 0.006, "batch_size": 16, "max_epochs": 10}
+common |= {"lr": 0.008, "batch_size": 16, "max_epochs": 8}
 common |= {"validation_fraction": 0, "random_state": 0}
 models = {
     "CNN": v1.CNNRegressor(n_layers=2, input_kernel=7, hidden_kernel=5, **common),

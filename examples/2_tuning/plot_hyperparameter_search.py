@@ -25,8 +25,8 @@ from v1tlearn.search import HyperbandSearch, scikit_learn_space
 
 recordings = v1.make_v1_recordings(
     n_mice=1,
-    n_neurons=100,
-    n_trials=300,
+    n_neurons=120,
+    n_trials=360,
     n_test_images=12,
     n_repeats=5,
     image_shape=(15, 24),
@@ -64,7 +64,7 @@ estimator = v1.V1TRegressor(
     max_epochs=9,
 )
 search = HyperbandSearch(
-    estimator, space, n_trials=12, min_epochs=1, validation_fraction=0.2, random_state=1
+    estimator, space, n_trials=11, min_epochs=1, validation_fraction=0.2, random_state=1
 )
 search.fit(train)
 results = search.results_
