@@ -37,7 +37,7 @@ print(f"{len(train)} trials to fit, {len(test)} to score; neurons per mouse: {tr
 # Models
 # ------
 # The published sizes are made for thousands of images. These are smaller, less penalised, and
-# trained briefly: enough for the CNN and V1T, while LN would gain more with more epochs.
+# trained briefly: with more epochs all would gain, LN the most.
 
 common = {"gaussian": "isotropic", "readout_bias": "mean", "readout_l1": 0.003}
 common |= {"lr": 0.006, "batch_size": 16, "max_epochs": 10, "random_state": 0}

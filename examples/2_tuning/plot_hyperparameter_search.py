@@ -21,11 +21,11 @@ from sklearn.model_selection import GroupKFold, HalvingRandomSearchCV
 
 import v1tlearn as v1
 from v1tlearn.inspection import MODEL_COLORS
-from v1tlearn.search import CNN_SPACE, HyperbandSearch, scikit_learn_space
+from v1tlearn.search import HyperbandSearch, scikit_learn_space
 
 recordings = v1.make_v1_recordings(
     n_mice=1,
-    n_neurons=100,
+    n_neurons=120,
     n_trials=360,
     n_test_images=12,
     n_repeats=5,
@@ -37,7 +37,7 @@ trials = v1.Trials(recordings)
 train, test = trials.sel(tier="train"), trials.sel(tier="test")
 space = {
     "lr": loguniform(1e-4, 1e-1),
-    "laplace": CNN_SPACE["laplace"],
+    "embed_dim": [16, 32],
     "readout_l1": loguniform(1e-4, 1e-1),
 }
 
@@ -48,18 +48,23 @@ space = {
 # and 3 epochs, some brackets of them only later or not at all, and a third goes on each time. With
 # ``storage="study.db"`` the search would go on after a crash, and several processes could share it.
 
-estimator = v1.CNNRegressor(
-    n_layers=2,
-    hidden_channels=16,
-    input_kernel=7,
-    hidden_kernel=5,
+estimator = v1.V1TRegressor(
+    patch_size=6,
+    patch_stride=3,
+    n_blocks=1,
+    n_heads=2,
+    mlp_dim=64,
+    core_l1=0.0,
+    patch_dropout=0.0,
+    attention_dropout=0.0,
+    mlp_dropout=0.0,
     gaussian="isotropic",
     readout_bias="mean",
     batch_size=16,
     max_epochs=9,
 )
 search = HyperbandSearch(
-    estimator, space, n_trials=14, min_epochs=1, validation_fraction=0.2, random_state=1
+    estimator, space, n_trials=11, min_epochs=1, validation_fraction=0.2, random_state=1
 )
 search.fit(train)
 results = search.results_
@@ -78,14 +83,16 @@ print(f"{spent:.0%} of the epochs of full trials")
 # that was searched. Below, the share of the variance of the scores that each parameter explains,
 # among the trials that were trained to their end.
 
-color = MODEL_COLORS["CNN"]
+color = MODEL_COLORS["V1T"]
 fig, (curves, history, shares) = plt.subplots(3, 1, figsize=(5, 8), layout="constrained")
 best = search.study_.best_trial.number
 for trial in search.study_.trials:
     reported = trial.intermediate_values
     style = {"color": color, "lw": 2, "zorder": 3} if trial.number == best else {"color": "0.75"}
     curves.plot(list(reported), list(reported.values()), marker=".", ms=4, **style)
-curves.set(xlabel="epoch", ylabel="best validation\ncorrelation", title="Trials, the best in blue")
+curves.set(
+    xlabel="epoch", ylabel="best validation\ncorrelation", title="Trials, the best in colour"
+)
 
 for state, shade in [("pruned", "0.7"), ("complete", color)]:
     some = results[results["state"] == state]
@@ -115,8 +122,8 @@ halving = HalvingRandomSearchCV(
     estimator.set_params(validation_fraction=0, random_state=0),
     scikit_learn_space(space),
     resource="max_epochs",
-    min_resources=3,
-    max_resources=9,
+    min_resources=2,
+    max_resources=6,
     n_candidates=6,
     cv=GroupKFold(2),
     random_state=0,

@@ -19,6 +19,7 @@ import numpy as np
 
 import v1tlearn as v1
 from v1tlearn.inspection import MODEL_COLORS
+from v1tlearn.metrics import single_trial_correlation
 
 recordings = v1.make_v1_recordings(
     n_mice=2,
@@ -117,10 +118,11 @@ print(f"{len(trials)} trials of {len(images)} images, one of them shown {counts.
 # %%
 # Recorded and predicted
 # ----------------------
-# A neuron without a unit id goes by its place. These are trials of the fit, which a model predicts
-# better than others.
+# The neuron that is predicted best; without a unit id it goes by its place. These are trials of the
+# fit, which a model predicts better than others.
 
-neuron = int(np.argmax(responses["A"].mean(axis=0)))
+per_neuron = single_trial_correlation(responses["A"], predicted, multioutput="raw_values")
+neuron = int(np.argmax(per_neuron))
 fig, ax = plt.subplots(figsize=(5, 2.8), layout="constrained")
 ax.plot(responses["A"][:60, neuron], color=MODEL_COLORS["recorded"], lw=1, label="recorded")
 ax.plot(predicted[:60, neuron], color=MODEL_COLORS["CNN"], label="CNN")

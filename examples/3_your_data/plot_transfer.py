@@ -90,9 +90,8 @@ ax.spines[["top", "right"]].set_visible(False)
 plt.show()
 
 # %%
-# The core of the others helps most where the new mouse has a few hundred trials; with as many as
-# each of the others had, a core of its own is nearly as good. That holds if the shared core was
-# trained to the end: one that stopped early would limit all readouts on it.
+# The core of the others helps most where the new mouse has about a hundred trials; with as many as
+# each of the others had, a core of its own is nearly as good.
 #
 # :func:`v1tlearn.model_selection.leave_one_mouse_out` leaves out every mouse in turn.
 # ``freeze_core=False`` with a small ``core_lr`` trains the core further on the new animal.
