@@ -45,13 +45,13 @@ def test_models_are_loaded_while_another_is_in_a_step_of_its_training(small, tri
     def load():
         loaded.append(pickle.loads(content))
 
-    class Loading(v1.CNNRegressor):
+    def core(shape):
         """Loads a model in another thread during a step of its own training."""
-
-        def _make_core(self, *args):
-            core = super()._make_core(*args)
-            core.register_forward_hook(during_a_step)
-            return core
+        core = v1.nn.Stacked2dCore(
+            shape, n_layers=1, hidden_channels=2, input_kernel=3, hidden_kernel=3
+        )
+        core.register_forward_hook(during_a_step)
+        return core
 
     def during_a_step(module, *_):
         if module.training and not loaded:
@@ -60,6 +60,6 @@ def test_models_are_loaded_while_another_is_in_a_step_of_its_training(small, tri
             thread.join(timeout=60)  # for ever if it waited for this step
             waited.append(thread.is_alive())
 
-    Loading(**small(max_epochs=1).get_params()).fit(trials)
+    v1.EncodingRegressor(core, max_epochs=1, device="cpu", random_state=0).fit(trials)
     assert waited == [False]
     assert same(loaded[0], expected)

@@ -147,7 +147,9 @@ def _hand_over(model, method, *args, **kwargs):
 def recorder(monkeypatch):
     this = Recorder()
     for name in ("fit", "transfer", "predict", "score", "save"):
-        monkeypatch.setattr(BaseEncodingRegressor, name, partialmethod(_hand_over, getattr(this, name)))
+        monkeypatch.setattr(
+            BaseEncodingRegressor, name, partialmethod(_hand_over, getattr(this, name))
+        )
     monkeypatch.setattr(v1.EnsembleRegressor, "from_members", this.from_members)
     return this
 
