@@ -166,3 +166,29 @@ class Flat(v1.nn.Core):
 def test_what_does_not_fulfil_the_contract_is_refused(options, error, match, trials):
     with pytest.raises(error, match=match):
         model(**options).fit(trials)
+
+
+def test_the_loss_that_is_minimised_may_be_another(trials, tmp_path):
+    def absolute(rates, responses, recorded):
+        errors = (rates - responses).abs()
+        return errors.sum() if recorded is None else errors[recorded].sum()
+
+    fits = {
+        loss: model(loss=loss, validation_fraction=0, max_epochs=0).fit(trials)
+        for loss in ("poisson", "squared", absolute)
+    }
+    weights = [est.module_.core.filters.weight for est in fits.values()]
+    assert torch.equal(weights[0], weights[1])
+    for loss, expected in (("squared", np.square), (absolute, np.abs)):
+        est = fits[loss].set_params(warm_start=True, max_epochs=1)
+        held = est.fit(trials, validation=trials).history_[-1]["validation_loss"]
+        sums, count = 0.0, 0
+        for mouse in trials.mice:
+            scale = est.statistics_[mouse]["response_scale"]
+            errors = (est.predict(trials).get(mouse) - trials.responses.get(mouse)) / scale
+            sums, count = sums + expected(errors).sum(), count + errors.size
+        assert held == pytest.approx(sums / count, rel=1e-4)
+    fits["squared"].save(tmp_path / "model")
+    assert v1.load(tmp_path / "model").loss == "squared"
+    with pytest.raises(TypeError, match="'parameters/loss' is a function"):
+        fits[absolute].save(tmp_path / "other")

@@ -99,7 +99,11 @@ readout : "gaussian", class or functools.partial, default="gaussian"
     ``positions``, cortical positions, and ``bias_init`` are given to one that takes them.
 head : {{"elu", "softplus"}}, class or functools.partial, default="elu"
     The output non-linearity of each mouse: ELU + 1, a soft-plus whose steepness is learned, or
-    what ``head()`` gives, a `v1tlearn.nn.Head`."""
+    what ``head()`` gives, a `v1tlearn.nn.Head`.
+loss : {{"poisson", "squared"}} or callable, default="poisson"
+    What is minimised beside the penalties: the Poisson loss, the squared error, or
+    ``loss(rates, responses, recorded)``, a scalar tensor: the sum over the responses of a batch of
+    one mouse that were recorded, all where `recorded` is None."""
 
 CONVOLUTIONAL = """\
 n_layers : int, default={n_layers}

@@ -13,11 +13,12 @@ from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators.mouse_data import bring
 from v1tlearn.metrics.tensors import correlation
-from v1tlearn.nn import EncodingModel
+from v1tlearn.nn import EncodingModel, squared_loss
 from v1tlearn.training import (
     ConstantSchedule,
     PlateauSchedule,
     PoissonObjective,
+    RateObjective,
     RoundsSchedule,
     Run,
     TrainingSettings,
@@ -75,11 +76,7 @@ def make_run(
         checkpoint_activations=parameters["checkpoint_activations"],
         ema_decay=parameters["ema_decay"],
     )
-    objective = PoissonObjective(
-        _mean_correlation,
-        loss_scale=parameters["loss_scale"],
-        loss_epsilon=parameters["loss_epsilon"],
-    )
+    objective = _objective(parameters)
     optimizer = make_optimizer(
         model,
         parameters["optimizer"],
@@ -101,6 +98,16 @@ def make_run(
         validation=validation,
         name=name,
     )
+
+
+def _objective(parameters: Mapping[str, Any]) -> RateObjective:
+    loss, scale = parameters.get("loss", "poisson"), parameters["loss_scale"]
+    if loss == "poisson":
+        return PoissonObjective(
+            _mean_correlation, loss_scale=scale, loss_epsilon=parameters["loss_epsilon"]
+        )
+    loss = squared_loss if loss == "squared" else loss
+    return RateObjective(loss, _mean_correlation, loss_scale=scale)
 
 
 def _schedule(parameters: Mapping[str, Any]) -> ConstantSchedule | PlateauSchedule | RoundsSchedule:

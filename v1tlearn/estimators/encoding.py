@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sklearn.utils._param_validation import StrOptions
+from torch import Tensor
 
 from v1tlearn.estimators._build import Recipe
 from v1tlearn.estimators._docs import MODULES, OWN, document
@@ -63,6 +64,7 @@ class EncodingRegressor(GaussianReadoutParameters, BaseEncodingRegressor):
     core: Callable[..., Core]
     readout: str | Callable[..., Readout] = "gaussian"
     head: str | Callable[..., Head] = "elu"
+    loss: str | Callable[..., Tensor] = "poisson"
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseEncodingRegressor._parameter_constraints,
@@ -71,6 +73,7 @@ class EncodingRegressor(GaussianReadoutParameters, BaseEncodingRegressor):
         "core": [callable],
         "readout": [StrOptions({"gaussian"}), callable],
         "head": [StrOptions(set(_HEADS)), callable],
+        "loss": [StrOptions({"poisson", "squared"}), callable],
     }
 
     @classmethod

@@ -18,6 +18,7 @@ from v1tlearn.nn.losses import (
     l1_penalty,
     laplace_penalty,
     poisson_loss,
+    squared_loss,
 )
 from v1tlearn.nn.model import EncodingModel, MouseBatch
 from v1tlearn.nn.readouts.gaussian import GaussianReadout, sample_features
@@ -55,6 +56,7 @@ __all__ = [
     "elu_plus_one",
     "inverse_elu_plus_one",
     "poisson_loss",
+    "squared_loss",
     "l1_penalty",
     "laplace_penalty",
 ]

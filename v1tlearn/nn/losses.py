@@ -86,6 +86,27 @@ def poisson_loss(
     return torch.where(mask, rate - (target + eps) * rate.log(), 0).sum()
 
 
+def squared_loss(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Sum over trials and neurons of the squared error.
+
+    Parameters
+    ----------
+    prediction : Tensor of shape (n_trials, n_neurons)
+        Predicted responses.
+    target : Tensor of shape (n_trials, n_neurons)
+        Recorded responses.
+    mask : Tensor of bool of shape (n_trials, n_neurons), optional
+        True where a response was recorded.
+
+    Returns
+    -------
+    Tensor
+        Scalar.
+    """
+    errors = (prediction - target).square()
+    return errors.sum() if mask is None else torch.where(mask, errors, 0).sum()
+
+
 def l1_penalty(parameters: Iterable[Tensor]) -> Tensor:
     """Sum of absolute values of all parameters.
 

@@ -4,7 +4,7 @@ from v1tlearn.training.averaging import ExponentialAverage
 from v1tlearn.training.data import MouseData
 from v1tlearn.training.devices import autocast, numerics, resolve_device, resolve_precision
 from v1tlearn.training.memory import InsufficientMemoryError
-from v1tlearn.training.objectives import MouseLoss, Objective, PoissonObjective
+from v1tlearn.training.objectives import MouseLoss, Objective, PoissonObjective, RateObjective
 from v1tlearn.training.optimizers import make_optimizer, update_groups
 from v1tlearn.training.prediction import predict_mouse
 from v1tlearn.training.rng import initial_rng, isolated_rng, private_rng
@@ -31,6 +31,7 @@ __all__ = [
     "Objective",
     "PlateauSchedule",
     "PoissonObjective",
+    "RateObjective",
     "RoundsSchedule",
     "Run",
     "Schedule",

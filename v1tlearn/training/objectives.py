@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
@@ -105,33 +106,30 @@ class Objective(Protocol):
         """
 
 
-class PoissonObjective:
-    """Poisson loss of rates, penalties of core and readouts, and a score of each mouse.
+class RateObjective:
+    """A loss of predicted rates, penalties of core and readouts, and a score of each mouse.
 
     Parameters
     ----------
+    loss : callable
+        ``loss(rates, responses, recorded)`` of one mouse, a scalar tensor: the sum over the
+        responses that were recorded, all where `recorded` is None.
     score : callable, optional
         ``score(predictions, responses, recorded)`` of one mouse on the device, a scalar tensor.
         Needed where there are validation trials.
     loss_scale : {"sqrt", "sqrt_recording"} or float, default="sqrt"
         Factor on the summed loss of a batch: square root of the mouse's number of trials over the
         batch's, or a constant.
-    loss_epsilon : float, default=1.19e-7
-        Added to rates and responses in the loss.
     """
 
     score_name = "validation_correlation"
     in_parts = True
 
     def __init__(
-        self,
-        score: Score | None = None,
-        *,
-        loss_scale: str | float = "sqrt",
-        loss_epsilon: float = FLOAT32_EPSILON,
+        self, loss: Score, score: Score | None = None, *, loss_scale: str | float = "sqrt"
     ) -> None:
-        self.score_of_mouse = score
-        self.loss_scale, self.loss_epsilon = loss_scale, loss_epsilon
+        self.loss_of_mouse, self.score_of_mouse = loss, score
+        self.loss_scale = loss_scale
 
     def scale(self, trials: MouseData, n: int) -> float:
         """Loss scale of a batch of `n` trials."""
@@ -147,7 +145,7 @@ class PoissonObjective:
         data: Mapping[str, MouseData],
         sizes: Mapping[str, int],
     ) -> dict[str, MouseLoss]:
-        """Compute the scaled Poisson loss of each mouse, its sum, and the responses recorded.
+        """Compute the scaled loss of each mouse, its sum, and the responses recorded.
 
         Parameters
         ----------
@@ -165,7 +163,7 @@ class PoissonObjective:
         for mouse, rates in model(inputs).items():
             target, recorded = targets[mouse]
             with torch.autocast(rates.device.type, enabled=False):
-                loss = poisson_loss(rates.float(), target, recorded, self.loss_epsilon)
+                loss = self.loss_of_mouse(rates.float(), target, recorded)
             count = target.numel() if recorded is None else recorded.sum()
             scaled = self.scale(data[mouse], sizes[mouse]) * loss
             losses[mouse] = MouseLoss(scaled, loss.detach(), count)
@@ -205,7 +203,7 @@ class PoissonObjective:
             predictions, target, recorded = predict_known(
                 model, mouse, trials, size, settings.precision
             )
-            losses.append(poisson_loss(predictions, target, recorded, self.loss_epsilon))
+            losses.append(self.loss_of_mouse(predictions, target, recorded))
             count = count + (target.numel() if recorded is None else recorded.sum())
             weights.append(target.shape[1] if mean_over == "neurons" else 1)
             score = self.score_of_mouse(predictions, target, recorded)
@@ -213,3 +211,24 @@ class PoissonObjective:
         mean_loss = torch.stack(losses).sum() / count
         loss, mean = torch.stack([mean_loss, torch.stack(scores).sum() / sum(weights)]).tolist()
         return {"validation_loss": loss, self.score_name: mean}
+
+
+class PoissonObjective(RateObjective):
+    """The Poisson loss of predicted rates.
+
+    Parameters
+    ----------
+    score, loss_scale
+        As of `RateObjective`.
+    loss_epsilon : float, default=1.19e-7
+        Added to rates and responses in the loss.
+    """
+
+    def __init__(
+        self,
+        score: Score | None = None,
+        *,
+        loss_scale: str | float = "sqrt",
+        loss_epsilon: float = FLOAT32_EPSILON,
+    ) -> None:
+        super().__init__(partial(poisson_loss, eps=loss_epsilon), score, loss_scale=loss_scale)
