@@ -66,7 +66,7 @@ class Core(nn.Module):
         behaviors: Tensor | None = None,
         sizes: Sequence[tuple[str, int]] | None = None,
     ) -> Tensor:
-        """Feature maps (B, *output_shape) of standardised images (B, *input_shape).
+        """Feature maps ``(B, *output_shape)`` of standardised images ``(B, *input_shape)``.
 
         `behaviors` (B, k) are given to a core that takes them; `sizes` tells whose the images are:
         of which mouse, and how many, in their order.
