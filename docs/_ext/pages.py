@@ -31,7 +31,7 @@ def methods_of(found: type) -> list[str]:
                 shown = isinstance(member, property) or inspect.isroutine(member)
                 if shown and not (name.startswith("_") or name.endswith(("_", "_request"))):
                     names[name] = None
-    return list(names)
+    return sorted(names, key=lambda name: name != "fit")  # which comes first
 
 
 def add_methods(app: Sphinx, what: str, name: str, found: Any, options: Any, lines: list) -> None:
@@ -103,8 +103,16 @@ def fill_in_addresses(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = source[0].replace("REPOSITORY_URL", app.config.html_context["repository"])
 
 
+def skip_fitted(
+    app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any
+) -> bool | None:
+    """Leave out fitted attributes, which the docstrings of estimators list."""
+    return True if isinstance(member, property) and name.endswith("_") else None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the above, after numpydoc and the theme."""
+    app.connect("autodoc-skip-member", skip_fitted)
     app.connect("autodoc-process-docstring", add_methods, priority=800)
     app.connect("autodoc-process-docstring", add_headings, priority=900)
     app.connect("autodoc-process-signature", shorten_signature, priority=900)
