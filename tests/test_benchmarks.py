@@ -69,6 +69,7 @@ def test_plain_reading_stacks_the_files_of_a_directory(tmp_path):
         _plain.plain_read(tmp_path / "mouse" / "data" / "images")
 
 
+@pytest.mark.slow
 def test_peak_memory_counts_what_a_call_allocates_at_once(tmp_path):
     script = tmp_path / "allocate.py"
     script.write_text(

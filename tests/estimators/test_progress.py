@@ -273,6 +273,7 @@ v1.EnsembleRegressor(
 """
 
 
+@pytest.mark.slow
 def test_the_log_of_a_script_and_of_its_processes():
     root = Path(__file__).parents[2]
     done = subprocess.run(

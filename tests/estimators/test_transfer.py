@@ -213,6 +213,7 @@ class TestLeaveOneMouseOut:
         assert table["correlation"][2:4].tolist() == expected
         assert table["n_trials"].tolist() == [36] * 6
 
+    @pytest.mark.slow
     def test_processes_change_nothing(self, small, three):
         two = three.sel(mouse_id=["A", "B"])
         one, other = (leave_one_mouse_out(small(max_epochs=1), two, n_jobs=n) for n in (1, 2))

@@ -191,6 +191,7 @@ def script(path, n_trials, during, seed=0):
     return [sys.executable, "-c", code, str(path)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system kills in another way")
 def test_trial_of_a_killed_process_is_run_again(tmp_path):
     path = tmp_path / "study.db"
