@@ -122,7 +122,7 @@ print(f"{len(trials)} trials of {len(images)} images, one of them shown {counts.
 # fit, which a model predicts better than others.
 
 per_neuron = single_trial_correlation(responses["A"], predicted, multioutput="raw_values")
-neuron = int(np.argmax(per_neuron))
+neuron = int(np.argmax(per_neuron.values))
 fig, ax = plt.subplots(figsize=(5, 2.8), layout="constrained")
 ax.plot(responses["A"][:60, neuron], color=MODEL_COLORS["recorded"], lw=1, label="recorded")
 ax.plot(predicted[:60, neuron], color=MODEL_COLORS["CNN"], label="CNN")
