@@ -241,15 +241,16 @@ def test_fits_killed_at_any_moment_go_on_to_the_same_model(tmp_path):
     with start(tmp_path / "alone", tmp_path / "whole") as process:
         assert process.stdout.readline() == "ready\n"
         ready = time.perf_counter()
+        process.communicate()
     seconds = time.perf_counter() - ready
     assert process.returncode == 0
     moments = random.Random(0)
     for _ in range(20):
         with start(tmp_path / "states", tmp_path / "model") as process:
             process.stdout.readline()
-            time.sleep(moments.uniform(0, seconds / 8))
+            time.sleep(moments.uniform(0, seconds / 3))
             os.kill(process.pid, signal.SIGKILL)
     with start(tmp_path / "states", tmp_path / "model") as process:
-        pass
+        process.communicate()
     assert process.returncode == 0
     same_models(v1.load(tmp_path / "model"), v1.load(tmp_path / "whole"))
