@@ -86,9 +86,9 @@ plt.show()
 # %%
 # Neuron by neuron
 # ----------------
-# The labels are still there: unit ids and cortical positions come back with the recording. On the
-# left the neurons in the cortex, on the right the one that is predicted best: a dot is an image,
-# the mean over its repeats.
+# The labels are still there: unit ids and cortical positions come back with the recording. Above
+# the neurons in the cortex, below the one that is predicted best: a dot is an image, the mean over
+# its repeats.
 
 mouse = trials.mice[0]
 of_mouse = test.sel(mouse_id=mouse)
@@ -97,9 +97,9 @@ per_neuron = np.asarray(average_correlation(recorded, predicted, multioutput="ra
 best = recordings[mouse]["neuron"].values[per_neuron.argmax()]
 position = recordings[mouse]["position"].values
 
-fig, (left, right) = plt.subplots(2, 1, figsize=(4.4, 7), layout="constrained")
-points = left.scatter(*position[:, :2].T, c=per_neuron, s=30, alpha=0.8, lw=0)
-left.set(xlabel="cortex x (µm)", ylabel="cortex y (µm)", title=f"Mouse {mouse}", aspect="equal")
-fig.colorbar(points, ax=left, label="correlation to average")
-PredictionDisplay.from_predictions(recorded, {"CNN": predicted}, neuron=best, ax=right)
+fig, (upper, lower) = plt.subplots(2, 1, figsize=(4.4, 7), layout="constrained")
+points = upper.scatter(*position[:, :2].T, c=per_neuron, s=30, alpha=0.8, lw=0)
+upper.set(xlabel="cortex x (µm)", ylabel="cortex y (µm)", title=f"Mouse {mouse}", aspect="equal")
+fig.colorbar(points, ax=upper, label="correlation to average")
+PredictionDisplay.from_predictions(recorded, {"CNN": predicted}, neuron=best, ax=lower)
 plt.show()

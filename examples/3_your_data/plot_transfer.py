@@ -91,7 +91,7 @@ plt.show()
 
 # %%
 # The core of the others helps most where the new mouse has about a hundred trials; with as many as
-# each of the others had, a core of its own is nearly as good.
+# each of the others had, a core of its own comes close.
 #
 # :func:`v1tlearn.model_selection.leave_one_mouse_out` leaves out every mouse in turn.
 # ``freeze_core=False`` with a small ``core_lr`` trains the core further on the new animal.
