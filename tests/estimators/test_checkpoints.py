@@ -156,6 +156,16 @@ def test_other_data_and_parameters_are_refused_with_the_difference(small, trials
         small(max_epochs=1, random_state=0).fit(trials, other, checkpoint_dir=tmp_path)
 
 
+def test_a_fit_that_goes_on_from_its_model_wants_a_directory_of_its_own(small, trials, tmp_path):
+    model = small(max_epochs=2, random_state=0, warm_start=True)
+    model.fit(trials, checkpoint_dir=tmp_path / "first")
+    with pytest.raises(ValueError, match="with warm_start=True, goes on from its own"):
+        model.fit(trials, checkpoint_dir=tmp_path / "first")
+    assert model.n_iter_ == 2
+    model.fit(trials, checkpoint_dir=tmp_path / "second")
+    assert model.n_iter_ == 4
+
+
 def test_more_epochs_are_the_same_fit(small, trials, tmp_path):
     small(max_epochs=2, random_state=0).fit(trials, checkpoint_dir=tmp_path)
     more = small(max_epochs=3, random_state=0).fit(trials, checkpoint_dir=tmp_path)

@@ -99,6 +99,12 @@ class BaseEncodingRegressor(
             checkpoints = Checkpoints(checkpoint_dir, type(self).__name__)
         seed = self.seed_ if go_on else draw_seed(self.random_state)
         if checkpoints is not None and checkpoints.found is not None:
+            if go_on:
+                raise ValueError(
+                    f"checkpoint_dir {checkpoint_dir} holds the state of a fit, and this model, "
+                    "with warm_start=True, goes on from its own: give every fit that goes on "
+                    "another directory."
+                )
             seed = checkpoints.found["fitted"]["seed"]
         training, held_out = self._split(call, validation, seed)
         return self._train(
