@@ -3,6 +3,7 @@
 import logging
 import pickle
 import random
+import time
 
 import numpy as np
 import pytest
@@ -442,7 +443,8 @@ def test_extreme_responses_name_their_mouse(small, arrays):
 
 
 def test_verbose_shows_a_bar_and_quiet_is_quiet(small, trials, capsys):
-    small(verbose=1).fit(trials)
+    # Bars are redrawn ten times a second: later epochs begin after the next drawing is due.
+    small(verbose=1).fit(trials, on_epoch=lambda record: time.sleep(0.15))
     shown = "".join(capsys.readouterr())
     for part in ("CNNRegressor", "2/2", "loss=", "val. loss=", "val. corr.=", "lr=", "<"):
         assert part in shown
