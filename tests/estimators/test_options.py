@@ -315,14 +315,14 @@ def test_what_the_report_raises_ends_training_in_good_order(small, trials):
     np.testing.assert_array_equal(est.predict(trials)["A"], reference.predict(trials)["A"])
 
 
-WAYS = ("compile", "micro_batch_size", "checkpoint_activations", "stream_data")
+WAYS = ("compile", "micro_batch_size", "low_memory")
 
 
 @pytest.mark.parametrize("kind", [v1.V1TRegressor, v1.ViTRegressor])
 def test_less_memory_gives_the_same_model(kind, small, trials, equal):
     """Recomputation to the bit; parts draw other random numbers, which are many enough to see."""
-    plain = small(kind, checkpoint_activations=False).fit(trials)
-    again = small(kind, checkpoint_activations=True).fit(trials)
+    plain = small(kind, low_memory=False).fit(trials)
+    again = small(kind, low_memory=True).fit(trials)
     assert equal(again.predict(trials), plain.predict(trials))
     parts = small(kind, micro_batch_size=5).fit(trials)
     assert not equal(parts.predict(trials), plain.predict(trials))
@@ -359,7 +359,7 @@ def test_full_memory_is_told_by_fit(small, trials, monkeypatch):
 
     monkeypatch.setattr(torch, "empty", fail)
     est = small()
-    with pytest.raises(InsufficientMemoryError, match=r"mice \['A', 'B'\].*3.00 GiB.*stream_data"):
+    with pytest.raises(InsufficientMemoryError, match=r"mice \['A', 'B'\].*3.00 GiB.*low_memory"):
         est.fit(trials)
     assert not hasattr(est, "module_")
 

@@ -287,7 +287,7 @@ def test_a_device_that_is_not_there(saved, trials):
 
 
 def test_models_saved_before_a_parameter_came_have_its_default(saved, fitted, trials, equal):
-    new = ("compile", "micro_batch_size", "checkpoint_activations", "stream_data")
+    new = ("compile", "micro_batch_size", "low_memory")
     content = json.loads((saved / MODEL).read_text())
     kept = dict(content["content"]["$dict"])
     at_fit = dict(kept["fitted"]["$dict"])["parameters"]
@@ -295,7 +295,7 @@ def test_models_saved_before_a_parameter_came_have_its_default(saved, fitted, tr
         items[:] = [item for item in items if item[0] not in new]
     (saved / MODEL).write_text(json.dumps(content))
     loaded = v1.CNNRegressor.load(saved, device="cpu")
-    assert [getattr(loaded, name) for name in new] == ["auto"] * 4
+    assert [getattr(loaded, name) for name in new] == ["auto"] * 3
     assert equal(loaded.predict(trials), fitted.predict(trials))
     loaded.set_params(warm_start=True).fit(trials)
     assert loaded.n_iter_ == fitted.n_iter_ + loaded.max_epochs

@@ -69,10 +69,10 @@ def folder(recordings, tmp_path_factory):
     ],
 )
 def test_streaming_changes_nothing(kind, params, small, trials, store, equal):
-    resident = small(kind, stream_data=False, **params).fit(trials)
+    resident = small(kind, low_memory=False, **params).fit(trials)
     lazy = v1.Trials.open(store).sel(tier="train")
     for source in (trials, lazy):
-        streamed = small(kind, stream_data=True, **params).fit(source)
+        streamed = small(kind, low_memory=True, **params).fit(source)
         assert same_models(resident, streamed)
     assert equal(resident.predict(trials), streamed.predict(trials))
 
@@ -100,7 +100,7 @@ def test_streaming_changes_nothing_whatever_the_sizes(batch_size, lengths, missi
             max_epochs=2,
             random_state=0,
             validation_fraction=0,
-            stream_data=stream,
+            low_memory=stream,
             **small,
         ).fit(stimuli, behaviors, responses)
         for stream in (False, True)
@@ -110,9 +110,7 @@ def test_streaming_changes_nothing_whatever_the_sizes(batch_size, lengths, missi
 
 def test_a_sensorium_zip_is_streamed(small, trials, folder):
     zipped = v1.Trials(v1.read_sensorium(folder, names=["A", "B"])).sel(tier="train")
-    first, second = (
-        small(stream_data=stream, max_epochs=1).fit(zipped) for stream in (False, True)
-    )
+    first, second = (small(low_memory=stream, max_epochs=1).fit(zipped) for stream in (False, True))
     assert same_models(first, second)
 
 
@@ -120,7 +118,7 @@ def test_preprocessing_is_applied_to_what_is_streamed(small, store):
     lazy = v1.Trials.open(store).sel(tier="train")
     resized = v1.preprocessing.ResizeStimuli((9, 14)).fit_transform(lazy)
     first, second = (
-        small(stream_data=stream, max_epochs=1).fit(resized) for stream in (False, True)
+        small(low_memory=stream, max_epochs=1).fit(resized) for stream in (False, True)
     )
     assert same_models(first, second)
 
@@ -128,7 +126,7 @@ def test_preprocessing_is_applied_to_what_is_streamed(small, store):
 def test_partial_fit_and_transfer_stream_too(small, trials):
     models = []
     for stream in (False, True):
-        model = small(stream_data=stream, validation_fraction=0).partial_fit(trials)
+        model = small(low_memory=stream, validation_fraction=0).partial_fit(trials)
         models.append(model.partial_fit(trials).transfer(trials.sel(mouse_id="B"), max_epochs=1))
     assert same_models(*models)
 
@@ -157,10 +155,10 @@ def test_data_in_host_memory_give_the_same_batches(fitted, trials):
 @pytest.mark.parametrize("kept", [MEMORY, RECORDINGS])
 def test_streaming_to_a_gpu_changes_nothing(kept, small, trials, store, monkeypatch):
     params = {"device": "cuda", "deterministic": True, "precision": "float32"}
-    resident = small(stream_data=False, **params).fit(trials)
+    resident = small(low_memory=False, **params).fit(trials)
     if kept == RECORDINGS:
         monkeypatch.setattr(placement, "free_memory", lambda device: 0)
-    streamed = small(stream_data=True, **params).fit(v1.Trials.open(store).sel(tier="train"))
+    streamed = small(low_memory=True, **params).fit(v1.Trials.open(store).sel(tier="train"))
     assert same_models(resident, streamed)
 
 
@@ -200,9 +198,9 @@ def test_bytes_are_those_of_the_tensors(fitted, trials):
 
 def test_the_log_says_what_and_why(small, trials, caplog):
     with caplog.at_level(logging.INFO, "v1tlearn"):
-        small(stream_data=False, max_epochs=1).fit(trials)
+        small(low_memory=False, max_epochs=1).fit(trials)
         assert not [r for r in caplog.records if "streamed" in r.message]
-        small(stream_data=True, max_epochs=1, validation_fraction=0).fit(trials)
+        small(low_memory=True, max_epochs=1, validation_fraction=0).fit(trials)
     (line,) = [r.message for r in caplog.records if "streamed" in r.message]
     assert f"{len(trials)} trials of 2 mice are streamed from the recordings" in line
     assert "GB" in line
@@ -227,7 +225,7 @@ def test_a_store_that_is_cut_off_meanwhile(small, store, tmp_path):
     netCDF4.set_chunk_cache(0, 1, 0)  # otherwise so few trials are read once and kept
     try:
         lazy = v1.Trials.open(path).sel(tier="train")
-        model = small(stream_data=True, max_epochs=5)
+        model = small(low_memory=True, max_epochs=5)
         with pytest.raises(ValueError, match=r"mouse '[AB]': (stimuli|responses) could not be r"):
             model.fit(lazy, on_epoch=lambda _: os.truncate(path, path.stat().st_size // 3))
     finally:
@@ -246,7 +244,7 @@ def test_a_zip_that_is_damaged_meanwhile(small, folder, tmp_path):
             file.seek(size // 10)
             file.write(bytes(size * 9 // 10))
 
-    model = small(stream_data=True, max_epochs=5)
+    model = small(low_memory=True, max_epochs=5)
     with pytest.raises(ValueError, match=r"mouse 'B': .* could not be read while the model was"):
         model.fit(zipped, on_epoch=damage)
     assert len(model.history_) == 1
@@ -255,7 +253,7 @@ def test_a_zip_that_is_damaged_meanwhile(small, folder, tmp_path):
 def test_values_that_are_not_finite_are_named(small, arrays):
     stimuli = {m: images.astype(np.float32) for m, images in arrays["stimuli"].items()}
     stimuli["B"][-1, 0, 0, 0] = np.inf
-    model = small(stream_data=True, standardize=False, validation_fraction=0)
+    model = small(low_memory=True, standardize=False, validation_fraction=0)
     with pytest.raises(ValueError, match="mouse 'B': stimuli hold NaN or infinite values"):
         model.fit(stimuli, arrays["behaviors"], arrays["responses"])
 
@@ -307,7 +305,7 @@ def peak():
 trials = v1.Trials.open(sys.argv[1])
 model = v1.CNNRegressor(n_layers=1, hidden_channels=2, input_kernel=3, batch_size=16, max_epochs=1,
                         random_state=0, device="cpu", image_size=(9, 16), validation_fraction=0,
-                        stream_data=sys.argv[2] == "True")
+                        low_memory=sys.argv[2] == "True")
 model.fit(trials[: int(sys.argv[3])])
 print(peak())
 """

@@ -409,7 +409,7 @@ PUBLISHED = {
 }
 # What says nothing of model and training as published.
 OF_THE_RUN = {"validation_fraction", "device", "precision", "deterministic", "random_state"}
-OF_THE_RUN |= {"compile", "micro_batch_size", "checkpoint_activations", "stream_data"}
+OF_THE_RUN |= {"compile", "micro_batch_size", "low_memory"}
 OF_THE_RUN |= {"warm_start", "verbose"}
 
 

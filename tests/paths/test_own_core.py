@@ -91,9 +91,7 @@ def test_a_list_of_parts_saves_memory_as_the_page_says(page):
 
     one = module.train.sel(mouse_id="A")
     fits = [
-        v1.EncodingRegressor(
-            Frugal, max_epochs=1, random_state=0, checkpoint_activations=again
-        ).fit(one)
+        v1.EncodingRegressor(Frugal, max_epochs=1, random_state=0, low_memory=again).fit(one)
         for again in (True, False)
     ]
     weights = [fit.module_.core.filters.weight for fit in fits]

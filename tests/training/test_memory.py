@@ -314,11 +314,11 @@ def test_recomputation_is_recommended_where_it_brings_something():
         model = make_model(core)
         assert memory.saves_memory(model, settings) is helps
         _, remedies, _ = memory.step_in_words(model, POISSON, make_data(), settings)
-        assert ("checkpoint_activations=True" in remedies) is helps
+        assert "low_memory=True" in remedies  # data may lie elsewhere in any case
         if core is not Transformer:
             with pytest.raises(ValueError, match="batch norm") as told:
                 memory.check_micro_batches(model, POISSON, settings)
-            assert ("checkpoint_activations=True" in str(told.value)) is helps
+            assert ("low_memory=True" in str(told.value)) is helps
     compiled = TrainingSettings(4, 1, compile=True)
     assert memory.saves_memory(make_model(convolutional), compiled)
 

@@ -209,15 +209,12 @@ micro_batch_size : "auto" or int, default="auto"
     as fit into the memory; on a CPU as many as fit and as keep every tensor at 8 MB per thread or
     less, which is faster; whole batches on other devices. Cores with batch normalisation take
     whole batches always. Parts of another size draw other numbers for dropout and the readouts.
-checkpoint_activations : "auto" or bool, default="auto"
-    Keep only the inputs of the core's blocks or layers for the backward pass, and compute the rest
-    again: less memory, more time, the same result. "auto" does so where the memory is too small.
-    CNN and LN models compute again on a CPU whatever is set.
-stream_data : "auto" or bool, default="auto"
-    Keep the recordings of a GPU's training in host memory, or where that is too small in their
-    files, and bring them to the device batch by batch, ahead of the step that needs them. On a CPU
-    they are read from their files in this way. "auto" does so where they do not fit into the
-    device's free memory.
+low_memory : "auto" or bool, default="auto"
+    True takes less memory and more time, for the same model: the backward pass keeps only the
+    inputs of the core's blocks or layers and computes the rest again (convolutions do so on a CPU
+    whatever is set), and recordings are brought to the device batch by batch, ahead of the step
+    that needs them: a GPU's from host memory, or where that is too small from their files, a CPU's
+    from their files. False does neither. "auto" does either where free memory does not suffice.
 deterministic : bool, default=False
     Deterministic algorithms on GPUs, too. What is "auto" then goes by all the memory a GPU has, not
     by what is free, so that a run can be repeated bit for bit."""

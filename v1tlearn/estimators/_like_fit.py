@@ -20,7 +20,7 @@ _MAY_CHANGE = frozenset(
     | {"loss", "loss_scale", "loss_epsilon", "core_pass", "ema_decay"}
     | {"schedule", "lr_patience", "lr_factor", "max_lr_drops"}
     | {"validation_fraction", "device", "precision", "deterministic", "random_state"}
-    | {"compile", "micro_batch_size", "checkpoint_activations", "stream_data"}
+    | {"compile", "micro_batch_size", "low_memory"}
     | {"warm_start", "verbose"}
 )
 

@@ -128,8 +128,7 @@ class TrainingParameters:
     precision: str = "auto"
     compile: str | bool = "auto"
     micro_batch_size: str | int = "auto"
-    checkpoint_activations: str | bool = "auto"
-    stream_data: str | bool = "auto"
+    low_memory: str | bool = "auto"
     deterministic: bool = False
     random_state: Any = None
     warm_start: bool = False
@@ -157,8 +156,7 @@ class TrainingParameters:
         "precision": [StrOptions({"auto", "float32", "tf32", "bfloat16"})],
         "compile": [StrOptions({"auto"}), "boolean"],
         "micro_batch_size": [StrOptions({"auto"}), _COUNT],
-        "checkpoint_activations": [StrOptions({"auto"}), "boolean"],
-        "stream_data": [StrOptions({"auto"}), "boolean"],
+        "low_memory": [StrOptions({"auto"}), "boolean"],
         "deterministic": ["boolean"],
         "random_state": ["random_state", np.random.Generator],
         "warm_start": ["boolean"],

@@ -57,7 +57,7 @@ def make_run(
         bring,
         fitted,
         device=device,
-        stream=parameters["stream_data"],
+        stream=parameters["low_memory"],
         count_recording=parameters["loss_scale"] == "sqrt_recording",
     )
     data, validation = to_device(*training), None
@@ -73,7 +73,7 @@ def make_run(
         deterministic=parameters["deterministic"],
         compile=parameters["compile"],
         micro_batch_size=parameters["micro_batch_size"],
-        checkpoint_activations=parameters["checkpoint_activations"],
+        checkpoint_activations=parameters["low_memory"],
         ema_decay=parameters["ema_decay"],
     )
     objective = _objective(parameters)

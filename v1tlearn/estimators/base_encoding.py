@@ -229,7 +229,7 @@ class BaseEncodingRegressor(
     # ------------------------------------------------------------------------------- training
 
     def _read(self, trials: Trials, target: Responses) -> Responses:
-        return read_responses(self.stream_data, resolve_device(self.device), trials, target)
+        return read_responses(self.low_memory, resolve_device(self.device), trials, target)
 
     def _split(self, call: Call, validation: Trials | None, seed: int) -> tuple[Part, Part | None]:
         """Trials and targets to train on, and those of validation where there are any."""

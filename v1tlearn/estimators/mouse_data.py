@@ -82,7 +82,7 @@ def bring(
         If memory does not suffice; what helps is named.
     """
     what = f"bringing the trials of the mice {trials.mice} to the device {device}"
-    with remedies_named(what, ["stream_data=True", "fewer trials or mice at a time"]):
+    with remedies_named(what, ["low_memory=True", "fewer trials or mice at a time"]):
         where, why = place(stream, device, trials, target)
         if where != DEVICE:
             logger.info(

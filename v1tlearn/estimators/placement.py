@@ -25,7 +25,7 @@ def place(
     """Decide where trials and responses are kept while a model is trained on them.
 
     =============  ========================================  =====================================
-    `stream_data`  where the device is a GPU                 where the device is the CPU
+    `low_memory`   where the device is a GPU                 where the device is the CPU
     =============  ========================================  =====================================
     "auto"         on the device if they take at most        in memory if they take at most
                    `SHARE` of its free memory; otherwise     `SHARE` of what is free; otherwise
@@ -53,7 +53,7 @@ def place(
         A sentence on the sizes that decided.
     """
     if stream != "auto" and not stream:
-        return DEVICE, "stream_data=False"
+        return DEVICE, "low_memory=False"
     needed, free = n_bytes(trials, target), free_memory(device)
     why = f"they take {needed / 1e9:.3g} GB; {_told(free)} free on {device.type}"
     if stream == "auto" and _fits(needed, free):
@@ -200,5 +200,5 @@ def _reading(mouse: str, what: str) -> Iterator[None]:
         raise ValueError(
             f"mouse {mouse!r}: {what} could not be read while the model was trained ({error}). "
             "Trials that are streamed are read in every epoch: leave their files in place, copy "
-            "them again if they are damaged, or set stream_data=False to read them once."
+            "them again if they are damaged, or set low_memory=False to read them once."
         ) from error

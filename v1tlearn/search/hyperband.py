@@ -37,7 +37,7 @@ _COUNT = Interval(Integral, 1, None, closed="left")
 _LEAST_FOR_IMPORTANCES = 4  # trials
 _PUBLISHED_MIN_EPOCHS = 30
 _IRRELEVANT = {"device", "verbose", "random_state", "validation_fraction"}  # for the scores
-_IRRELEVANT |= {"compile", "micro_batch_size", "checkpoint_activations", "stream_data"}
+_IRRELEVANT |= {"compile", "micro_batch_size", "low_memory"}
 
 
 class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):

@@ -84,11 +84,10 @@ def step_in_words(
     remedies = ["a smaller batch_size"]
     if objective.in_parts and not takes_batch_statistics(model) and settings.micro_batch_size != 1:
         remedies.insert(0, "a smaller micro_batch_size")
-    if settings.checkpoint_activations is not True and saves_memory(model, settings):
-        remedies.append("checkpoint_activations=True")
+    if settings.checkpoint_activations is not True:
+        remedies.append("low_memory=True")
     if settings.precision != "bfloat16":
         remedies.append("precision='bfloat16'")
-    remedies.append("stream_data=True, where it is a GPU's memory that recordings fill")
     return what, remedies, "The best model so far is kept."
 
 
@@ -113,7 +112,7 @@ def check_micro_batches(
         return
     others = "precision='bfloat16' saves memory, too"
     if saves_memory(model, settings):
-        others = "checkpoint_activations=True and precision='bfloat16' save memory, too"
+        others = "low_memory=True and precision='bfloat16' save memory, too"
     raise ValueError(
         f"micro_batch_size={size} is below batch_size={settings.batch_size}, but {why} and the "
         "result another one. Set micro_batch_size='auto', which takes whole batches here; "
