@@ -1,5 +1,7 @@
 """Scores in figures are those of the metrics, ceilings those of the truth or of repeats."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -301,3 +303,17 @@ def test_what_metrics_give_is_taken(predictions, test_trials):
     assert list(display.means_.columns) == ["A", "B", "mean"]
     with pytest.raises(ValueError, match="scores of the mouse A only"):
         ScoreDisplay({"LN": values["LN"].sel(mouse="A")})
+
+
+@pytest.mark.parametrize("names", [["Gabor filters", "random filters"], ["a long name " * 3]])
+def test_no_word_is_cut_off(names, figures):
+    rng = np.random.default_rng(0)
+    scores = {name: {m: rng.normal(0.4, 0.1, 30) for m in "AB"} for name in names}
+    ceiling = {m: rng.normal(0.7, 0.1, 30) for m in "AB"}
+    display = ScoreDisplay(scores, metric="correlation", ceiling=ceiling).plot()
+    display.figure_.canvas.draw()
+    inside = display.figure_.bbox.padded(1)
+    ticks = [label.get_window_extent() for label in display.ax_.get_xticklabels()]
+    for box in [display.ax_.get_legend().get_window_extent(), *ticks]:
+        assert inside.x0 <= box.x0 < box.x1 <= inside.x1
+    assert all(left.x1 <= right.x0 for left, right in pairwise(ticks))

@@ -48,17 +48,20 @@ def only_axes(ax: Axes | None, display: str, size: tuple[float, float]) -> tuple
 
 
 def legend_above(axis: Axes, handles: Sequence[Any] | None = None, lines_up: int = 0) -> Any:
-    """Put a legend above the axes, where no data are."""
+    """Put a legend above the axes, where no data are, in as many columns as fit beside others."""
     from matplotlib.transforms import offset_copy
 
     handles = axis.get_legend_handles_labels()[0] if handles is None else handles
+    widths = [0.4 + 0.066 * len(str(handle.get_label())) for handle in handles]  # inches
+    room = axis.get_window_extent().width / axis.figure.dpi
+    columns = len(widths) if sum(widths) <= room else int(room / max(widths))
     up = offset_copy(axis.transAxes, axis.figure, y=18 * lines_up, units="points")
     return axis.legend(
         handles=handles,
         loc="lower left",
         bbox_to_anchor=(0, 1),
         bbox_transform=up,
-        ncols=5,
+        ncols=max(1, min(5, columns)),
         frameon=False,
         fontsize="small",
         handlelength=1.2,

@@ -294,7 +294,7 @@ class ScoreDisplay:
         elif x is not None:
             raise ValueError(f"x={x!r} is for kind='scatter', not for {kind!r}.")
         n_groups = len(self.means_.columns) - (len(self.means_.columns) == 2)
-        width = min(5.0, max(3.2, 1.2 + 0.32 * n_groups * len(self.scores)))
+        width = min(6.4, max(4.4, 1.2 + 0.32 * n_groups * len(self.scores)))
         size = {"bars": (width, 3.4), "neurons": (min(5.0, 1.6 + 0.8 * len(self.means_)), 3.4)}
         self.ax_, self.figure_ = only_axes(ax, _NAME, size.get(kind, (4.2, 4.4)))
         dots = {"s": 14, "alpha": 0.45, "linewidths": 0, **(scatter_kw or {})}
