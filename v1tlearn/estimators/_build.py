@@ -76,7 +76,7 @@ def build(recipe: Recipe, fitted: Fitted) -> EncodingModel:
             recipe.readout,
             core.output_shape,
             mouse.n_neurons,
-            positions=_positions(parameters, name, mouse),
+            positions=_positions(recipe.readout, parameters, name, mouse),
             bias_init=_bias(parameters.get("readout_bias", "zero"), mouse, heads[name]),
         )
         _check_kind(readouts[name], Readout, "readout", "super().__init__(n_neurons)")
@@ -171,9 +171,12 @@ def _stimulus_shifters(fitted: Fitted) -> dict[str, StimulusShifter]:
     }
 
 
-def _positions(parameters: Mapping[str, Any], name: str, mouse: Mouse) -> np.ndarray | None:
+def _positions(
+    readout: Callable[..., Readout], parameters: Mapping[str, Any], name: str, mouse: Mouse
+) -> np.ndarray | None:
     """Cortical positions that the readout is to use."""
-    if mouse.position is None or not parameters.get("position_network", True):
+    wanted = parameters.get("position_network", True) and takes(readout, "positions")
+    if mouse.position is None or not wanted:
         return None
     n_axes = parameters.get("position_dims", mouse.position.shape[1])
     if mouse.position.shape[1] < n_axes:

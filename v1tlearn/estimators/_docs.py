@@ -94,7 +94,8 @@ core : class or functools.partial
     ``core(input_shape)`` gives a `v1tlearn.nn.Core`: what turns images of `input_shape`, channels,
     height and width, into feature maps. Keywords ``n_behaviors``, ``behavior_mode`` and ``mice``
     are given to one that takes them.
-readout : "gaussian", class or functools.partial, default="gaussian"
+readout : {{"gaussian", "factorized"}}, class or functools.partial, default="gaussian"
+    Where a neuron looks and what it looks for: the two kinds below, or
     ``readout(core_shape, n_neurons)`` gives the `v1tlearn.nn.Readout` of a mouse. Keywords
     ``positions``, cortical positions, and ``bias_init`` are given to one that takes them.
 head : {{"elu", "softplus"}}, class or functools.partial, default="elu"
@@ -124,10 +125,15 @@ batch_norm_momentum : float, default=0.1
 laplace : float, default=6.3831
     Weight of the penalty on rough first filters."""
 
+_READOUT_KIND = """\
+readout : {{"gaussian", "factorized"}}, default="gaussian"
+    How a neuron reads the feature maps: at one point, or with weights of rows times weights of
+    columns, never negative. Either takes the parameters that name it, and leaves the others."""
+
 _READOUT = """\
 position_network : bool, default=True
-    Predict readout positions from cortical positions, for mice that have them; otherwise every
-    neuron learns its own.
+    Gaussian: predict readout positions from cortical positions, for mice that have them; otherwise
+    every neuron learns its own.
 position_dims : int, default=2
     Cortical axes used, 2 or 3.
 position_hidden_layers : int, default=1
@@ -135,7 +141,7 @@ position_hidden_layers : int, default=1
 position_hidden_units : int, default=30
     Units of each.
 gaussian : {{"full", "uncorrelated", "isotropic"}}, default="full"
-    Spread of the readout position while training.
+    Gaussian: spread of the readout position while training.
 init_sigma : float, default=0.1
     Initial spread, in half map sides.
 init_mu_range : float, default=0.3
@@ -144,7 +150,18 @@ readout_bias : {{"zero", "mean", "published_mean", "published_mean_over_std"}}, 
     Initial bias: "mean" starts the prediction at the mean response; the published variants put
     the mean itself, raw or scaled, in its place.
 readout_l1 : float, default=0.0076
-    Weight of the L1 penalty on readout features."""
+    Gaussian: weight of the L1 penalty on readout features.
+rank : int, default=1
+    Factorised: products of space and channels that are added up per neuron.
+space_init, channel_init : float, default=0.01
+    Factorised: standard deviation of the initial weights.
+space_l1, space_l2, space_hoyer : float, default=0.0
+    Factorised: weights of the penalties on the weights of rows and columns: on their absolute
+    values, their squares, and per neuron ``(sum |w|)^2 / sum w^2``, the number of those that count.
+channel_l1, channel_l2, channel_hoyer : float, default=0.0
+    The same for the weights of channels.
+space_weight_decay, channel_weight_decay : float, optional
+    Factorised: weight decay where it differs from `weight_decay`; then none on the biases."""
 
 _TRAINING = """\
 optimizer : {{"adam", "adamw"}}, default={optimizer}
@@ -267,10 +284,11 @@ def document(*, architecture: str, behavior_mode: str = CHANNELS) -> Callable[[T
     The docstring holds ``{groups}``, ``{parameters}`` and ``{attributes}`` where the texts belong;
     defaults are those of the class. The class gets ``_parameter_groups``, names by group.
     """
+    kind = "" if "readout :" in architecture else f"{_READOUT_KIND}\n"
     groups = {
         "inputs": f"{behavior_mode}\n{_INPUTS}",
         "architecture": architecture,
-        "readout": _READOUT,
+        "readout": f"{kind}{_READOUT}",
         "training": _TRAINING,
         "machine": _MACHINE,
     }

@@ -14,7 +14,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from v1tlearn._by_name import public_kinds
 from v1tlearn._guesses import guess, in_words
-from v1tlearn.nn import GaussianReadout
+from v1tlearn.nn import FactorizedReadout, GaussianReadout, Readout
 from v1tlearn.nn.losses import FLOAT32_EPSILON
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -91,8 +91,55 @@ class GaussianReadoutParameters:
     }
 
 
-def gaussian_readout(parameters: Mapping[str, Any]) -> Callable[..., GaussianReadout]:
-    """Give what makes the Gaussian readouts that these parameters ask for."""
+@dataclass(eq=False, repr=False, kw_only=True)
+class FactorizedReadoutParameters:
+    """The factorised readout of each mouse."""
+
+    rank: int = 1
+    space_init: float = 0.01
+    channel_init: float = 0.01
+    space_l1: float = 0.0
+    space_l2: float = 0.0
+    space_hoyer: float = 0.0
+    channel_l1: float = 0.0
+    channel_l2: float = 0.0
+    channel_hoyer: float = 0.0
+    space_weight_decay: float | None = None
+    channel_weight_decay: float | None = None
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        "rank": [_COUNT],
+        "space_init": [_POSITIVE],
+        "channel_init": [_POSITIVE],
+        "space_l1": [_NOT_NEGATIVE],
+        "space_l2": [_NOT_NEGATIVE],
+        "space_hoyer": [_NOT_NEGATIVE],
+        "channel_l1": [_NOT_NEGATIVE],
+        "channel_l2": [_NOT_NEGATIVE],
+        "channel_hoyer": [_NOT_NEGATIVE],
+        "space_weight_decay": [_NOT_NEGATIVE, None],
+        "channel_weight_decay": [_NOT_NEGATIVE, None],
+    }
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class ReadoutParameters(GaussianReadoutParameters, FactorizedReadoutParameters):
+    """The readout of each mouse, of either kind."""
+
+    readout: str = "gaussian"
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **GaussianReadoutParameters._parameter_constraints,
+        **FactorizedReadoutParameters._parameter_constraints,
+        "readout": [StrOptions({"gaussian", "factorized"})],
+    }
+
+
+def readout_maker(parameters: Mapping[str, Any]) -> Callable[..., Readout]:
+    """Give what makes the readouts that these parameters ask for."""
+    if parameters["readout"] == "factorized":
+        names = FactorizedReadoutParameters._parameter_constraints
+        return partial(FactorizedReadout, **{name: parameters[name] for name in names})
     return partial(
         GaussianReadout,
         gaussian=parameters["gaussian"],

@@ -14,8 +14,8 @@ from v1tlearn.estimators._build import Recipe
 from v1tlearn.estimators._docs import CONVOLUTIONAL, document
 from v1tlearn.estimators._parameters import (
     V1T_TRAINING,
-    GaussianReadoutParameters,
-    gaussian_readout,
+    ReadoutParameters,
+    readout_maker,
 )
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.nn import Stacked2dCore
@@ -55,7 +55,7 @@ V1T_2023: dict[str, Any] = {**V1T_TRAINING, "batch_norm_momentum": 0.9, "lr": 0.
 
 @document(architecture=CONVOLUTIONAL)
 @dataclass(eq=False, repr=False, kw_only=True)
-class CNNRegressor(GaussianReadoutParameters, BaseEncodingRegressor):
+class CNNRegressor(ReadoutParameters, BaseEncodingRegressor):
     """Stacked convolutional core with a Gaussian readout per mouse.
 
     {groups}
@@ -107,7 +107,7 @@ class CNNRegressor(GaussianReadoutParameters, BaseEncodingRegressor):
     }
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseEncodingRegressor._parameter_constraints,
-        **GaussianReadoutParameters._parameter_constraints,
+        **ReadoutParameters._parameter_constraints,
         "n_layers": [_COUNT],
         "hidden_channels": [_COUNT],
         "input_kernel": [_COUNT],
@@ -123,4 +123,4 @@ class CNNRegressor(GaussianReadoutParameters, BaseEncodingRegressor):
         core = partial(
             Stacked2dCore, linear=cls._linear, **{name: parameters[name] for name in _OF_CORE}
         )
-        return Recipe(core, gaussian_readout(parameters))
+        return Recipe(core, readout_maker(parameters))

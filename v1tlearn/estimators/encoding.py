@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from sklearn.utils._param_validation import StrOptions
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from v1tlearn.estimators._build import Recipe
 from v1tlearn.estimators._docs import MODULES, OWN, document
-from v1tlearn.estimators._parameters import GaussianReadoutParameters, gaussian_readout
+from v1tlearn.estimators._parameters import ReadoutParameters, readout_maker
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.nn import Core, EluHead, Head, Readout, SoftplusHead
 
@@ -20,7 +20,7 @@ _HEADS: dict[Any, Callable[..., Head]] = {"elu": EluHead, "softplus": SoftplusHe
 
 @document(architecture=MODULES, behavior_mode=OWN)
 @dataclass(eq=False, repr=False)
-class EncodingRegressor(GaussianReadoutParameters, BaseEncodingRegressor):
+class EncodingRegressor(ReadoutParameters, BaseEncodingRegressor):
     """A core of your own, with readouts, heads and all that a model needs beside it.
 
     {groups}
@@ -62,16 +62,17 @@ class EncodingRegressor(GaussianReadoutParameters, BaseEncodingRegressor):
     """
 
     core: Callable[..., Core]
+    _: KW_ONLY
     readout: str | Callable[..., Readout] = "gaussian"
     head: str | Callable[..., Head] = "elu"
     loss: str | Callable[..., Tensor] = "poisson"
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseEncodingRegressor._parameter_constraints,
-        **GaussianReadoutParameters._parameter_constraints,
+        **ReadoutParameters._parameter_constraints,
         "behavior_mode": [StrOptions({"auto", "none", "channels", "core"})],
         "core": [callable],
-        "readout": [StrOptions({"gaussian"}), callable],
+        "readout": [StrOptions({"gaussian", "factorized"}), callable],
         "head": [StrOptions(set(_HEADS)), callable],
         "loss": [StrOptions({"poisson", "squared"}), callable],
     }
@@ -80,5 +81,5 @@ class EncodingRegressor(GaussianReadoutParameters, BaseEncodingRegressor):
     def _recipe(cls, parameters: Mapping[str, Any]) -> Recipe:
         readout, head = parameters["readout"], parameters["head"]
         if isinstance(readout, str):
-            readout = gaussian_readout(parameters)
+            readout = readout_maker(parameters)
         return Recipe(parameters["core"], readout, _HEADS.get(head, head))

@@ -14,8 +14,8 @@ from v1tlearn.estimators._build import Recipe
 from v1tlearn.estimators._docs import B_MLP, TRANSFORMER, document
 from v1tlearn.estimators._parameters import (
     V1T_TRAINING,
-    GaussianReadoutParameters,
-    gaussian_readout,
+    ReadoutParameters,
+    readout_maker,
 )
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.nn import ViTCore
@@ -44,7 +44,7 @@ _PUBLISHED = {**V1T_TRAINING, "lr": 0.001647}
 
 @document(architecture=TRANSFORMER)
 @dataclass(eq=False, repr=False, kw_only=True)
-class ViTRegressor(GaussianReadoutParameters, BaseEncodingRegressor):
+class ViTRegressor(ReadoutParameters, BaseEncodingRegressor):
     """Vision transformer core with a Gaussian readout per mouse; behaviour as image channels.
 
     {groups}
@@ -86,7 +86,7 @@ class ViTRegressor(GaussianReadoutParameters, BaseEncodingRegressor):
     _presets: ClassVar[dict[str, dict[str, Any]]] = {"v1t2023": _PUBLISHED}
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseEncodingRegressor._parameter_constraints,
-        **GaussianReadoutParameters._parameter_constraints,
+        **ReadoutParameters._parameter_constraints,
         "patch_size": [_COUNT],
         "patch_stride": [_COUNT],
         "tokenizer": [StrOptions({"unfold", "conv", "spt", "cct", "dual_norm"})],
@@ -110,7 +110,7 @@ class ViTRegressor(GaussianReadoutParameters, BaseEncodingRegressor):
         core = partial(
             ViTCore, l1=parameters["core_l1"], **{name: parameters[name] for name in _OF_CORE}
         )
-        return Recipe(core, gaussian_readout(parameters))
+        return Recipe(core, readout_maker(parameters))
 
 
 @document(architecture=TRANSFORMER, behavior_mode=B_MLP)

@@ -14,6 +14,7 @@ from v1tlearn.nn.layers.shifter import Shifter, StimulusShifter
 from v1tlearn.nn.layers.tokenizers import make_tokenizer, sinusoidal_positions
 from v1tlearn.nn.losses import (
     elu_plus_one,
+    hoyer_square,
     inverse_elu_plus_one,
     l1_penalty,
     laplace_penalty,
@@ -21,6 +22,7 @@ from v1tlearn.nn.losses import (
     squared_loss,
 )
 from v1tlearn.nn.model import EncodingModel, MouseBatch
+from v1tlearn.nn.readouts.factorized import FactorizedReadout
 from v1tlearn.nn.readouts.gaussian import GaussianReadout, sample_features
 from v1tlearn.nn.readouts.readout import Readout
 from v1tlearn.nn.rollout import attention_rollout, attention_weights
@@ -39,6 +41,7 @@ __all__ = [
     "sinusoidal_positions",
     "Readout",
     "GaussianReadout",
+    "FactorizedReadout",
     "Head",
     "EluHead",
     "SoftplusHead",
@@ -58,5 +61,6 @@ __all__ = [
     "poisson_loss",
     "squared_loss",
     "l1_penalty",
+    "hoyer_square",
     "laplace_penalty",
 ]

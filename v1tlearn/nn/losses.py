@@ -124,6 +124,23 @@ def l1_penalty(parameters: Iterable[Tensor]) -> Tensor:
     return torch.cat([parameter.reshape(-1) for parameter in parameters]).abs().sum()
 
 
+def hoyer_square(weights: Tensor) -> Tensor:
+    """Number of weights that count: ``(sum |w|)^2 / sum w^2`` (Hoyer 2004).
+
+    Parameters
+    ----------
+    weights : Tensor of shape (..., n_weights)
+
+    Returns
+    -------
+    Tensor of shape (...)
+        From 1, where one weight alone is not 0, to n_weights, where all are of one size; 0 where
+        all are 0. Unchanged when all weights are scaled together.
+    """
+    energy = weights.square().sum(-1)
+    return weights.abs().sum(-1).square() / torch.where(energy > 0, energy, 1)
+
+
 def laplace_penalty(weight: Tensor, padding: int = 1) -> Tensor:
     """Roughness of convolution filters: the energy of their Laplacian over their own energy.
 

@@ -2,14 +2,13 @@
 
 from itertools import pairwise, product
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from v1tlearn.nn import fast
 from v1tlearn.nn.fast.reading import read_points
 from v1tlearn.nn.losses import l1_penalty
-from v1tlearn.nn.readouts.readout import Readout
+from v1tlearn.nn.readouts.readout import Readout, copied, initial_bias
 
 _SPREAD_SHAPES = {"full": (2, 2), "uncorrelated": (2,), "isotropic": (1,)}
 
@@ -47,16 +46,9 @@ def sample_features(features: Tensor, positions: Tensor) -> Tensor:
     return sampled
 
 
-def _copied(values: object, dtype: torch.dtype) -> Tensor:
-    """Tensor of its own, since torch warns of arrays that cannot be written to."""
-    if isinstance(values, Tensor):
-        return values.detach().to(dtype, copy=True)
-    return torch.from_numpy(np.array(values, dtype=np.float64)).to(dtype)
-
-
 def _centred(positions: object, n_neurons: int) -> Tensor:
     """Cortical positions around zero, divided by their largest absolute coordinate."""
-    positions = _copied(positions, torch.float64)
+    positions = copied(positions, torch.float64)
     if positions.ndim != 2 or positions.shape[0] != n_neurons or positions.shape[1] < 1:
         raise ValueError(
             f"positions must be an array of shape (n_neurons, n_axes) with {n_neurons} neurons, "
@@ -160,15 +152,7 @@ class GaussianReadout(Readout):
             spread.uniform_(-init_sigma, init_sigma)
         self.sigma = nn.Parameter(spread)
         self.features = nn.Parameter(torch.full((n_neurons, n_channels), 1 / n_channels))
-        bias = torch.zeros(n_neurons)
-        if bias_init is not None:
-            bias = _copied(bias_init, torch.float32)
-            if bias.shape != (n_neurons,) or not bias.isfinite().all():
-                raise ValueError(
-                    f"bias_init must hold one finite value for each of {n_neurons} neurons, got "
-                    f"shape {tuple(bias.shape)}, {int((~bias.isfinite()).sum())} not finite."
-                )
-        self.bias = nn.Parameter(bias)
+        self.bias = nn.Parameter(initial_bias(bias_init, n_neurons))
         self.float()  # whatever torch's default dtype is
 
     def mu(self) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -64,3 +65,38 @@ class Readout(nn.Module):
 
     def project_(self) -> None:
         """Restore, after a step of the optimiser, what parameters must fulfil: nothing here."""
+
+
+def copied(values: object, dtype: torch.dtype) -> Tensor:
+    """Tensor of its own, since torch warns of arrays that cannot be written to."""
+    if isinstance(values, Tensor):
+        return values.detach().to(dtype, copy=True)
+    return torch.from_numpy(np.array(values, dtype=np.float64)).to(dtype)
+
+
+def initial_bias(values: object | None, n_neurons: int) -> Tensor:
+    """Check initial biases; zeros where none came.
+
+    Parameters
+    ----------
+    values : array of shape (n_neurons,), optional
+    n_neurons : int
+
+    Returns
+    -------
+    Tensor of shape (n_neurons,)
+
+    Raises
+    ------
+    ValueError
+        If it is not one finite value per neuron.
+    """
+    if values is None:
+        return torch.zeros(n_neurons)
+    bias = copied(values, torch.float32)
+    if bias.shape != (n_neurons,) or not bias.isfinite().all():
+        raise ValueError(
+            f"bias_init must hold one finite value for each of {n_neurons} neurons, got "
+            f"shape {tuple(bias.shape)}, {int((~bias.isfinite()).sum())} not finite."
+        )
+    return bias
