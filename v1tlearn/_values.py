@@ -1,0 +1,231 @@
+"""Arrays and labels of users as NumPy arrays: the one door through which they come in.
+
+Nothing that a mask, a dimension or a label says is lost here: it is used, or refused by name. What
+the values mean, and which shape they need, is known to the callers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+_SHOWN = 5  # trials, neurons or labels that an error names
+
+# Dimensions of recordings: an array that bears one of them says where it belongs.
+_DIMENSIONS = frozenset(
+    {"trial", "time", "channel", "height", "width", "behavior", "neuron", "axis", "row", "column"}
+)
+_SPELT_MISSING = ("", "nan", "None", "NaT", "<NA>")  # as text that was made of nothing reads
+
+
+def as_array(values: Any, name: str, *, of: str = "trial") -> np.ndarray:
+    """Real numbers, of which none is masked or missing.
+
+    `name` begins the errors, `of` is what the first axis counts.
+    """
+    array, absent = _read(values, name)
+    if absent is not None:
+        places = np.unique(np.nonzero(np.atleast_1d(absent))[0])
+        raise ValueError(
+            f"{name}: {int(absent.sum())} of {absent.size} values are masked or missing, those of "
+            f"{first_few(places, of)}: fill them, or leave these {of}s out. Only responses may "
+            "lack values."
+        )
+    return array
+
+
+def as_responses(values: Any, name: str) -> np.ndarray:
+    """Real numbers, of which those that are masked or missing become NaN, "not recorded"."""
+    array, absent = _read(values, name)
+    if absent is None:
+        return array
+    return np.where(absent, np.nan, array.astype(np.result_type(array.dtype, np.float32)))
+
+
+def as_ids(values: Any, name: str, *, of: str = "trial") -> np.ndarray:
+    """Labels, text or numbers, of which none is missing; bytes are read as text.
+
+    Labels of several types become text, as they are compared.
+    """
+    if type(values) is np.ndarray and values.dtype.kind in "iu":
+        return values
+    labels = _objects(values)
+    absent = np.array([_is_missing_id(label) for label in labels.flat], dtype=bool)
+    if isinstance(values, np.ma.MaskedArray):
+        absent |= np.ma.getmaskarray(values).ravel()
+    if absent.any():
+        raise ValueError(
+            f"{name}: {int(absent.sum())} of {absent.size} ids are missing (None, NaN, masked or "
+            f"blank), those of {first_few(np.flatnonzero(absent), of)}: all of them would count as "
+            "one id. Give each an id, or leave them out."
+        )
+    decoded = [_decoded(label, name) for label in labels.flat]
+    out = np.asarray(decoded) if _are_scalars(decoded) else np.array(list(map(str, decoded)))
+    return (out.astype(str) if out.dtype == object else out).reshape(labels.shape)
+
+
+def as_dims(values: Any, dims: Sequence[str], name: str) -> Any:
+    """A labelled array with its dimensions in this order; anything else as it came.
+
+    Dimensions with names that recordings do not know go by their place.
+    """
+    if not isinstance(values, xr.DataArray) or values.dims == tuple(dims):
+        return values
+    if set(values.dims) == set(dims):
+        return values.transpose(*dims)
+    places = dict(enumerate(dims))
+    astray = [d for k, d in enumerate(values.dims) if d in _DIMENSIONS and places.get(k) != d]
+    if astray:
+        raise ValueError(
+            f"{name} has the dimensions {values.dims}: expected {tuple(dims)}. Rename or transpose "
+            "them, or give the numbers alone, .values."
+        )
+    return values
+
+
+def labels_along(values: Any, dim: str) -> pd.Index | None:
+    """Labels that an array of xarray, or a table of pandas, bears along one dimension."""
+    if isinstance(values, xr.DataArray):
+        found = values.coords.get(dim)
+        return None if found is None or found.dims != (dim,) else found.to_index()
+    if isinstance(values, pd.DataFrame | pd.Series):
+        index = values.index if dim == "trial" else getattr(values, "columns", None)
+        return None if isinstance(index, pd.MultiIndex) else index
+    return None
+
+
+def order_like(
+    wanted: pd.Index | None, found: pd.Index | None, told: str, of: str = "neuron"
+) -> np.ndarray | None:
+    """Where the wanted labels stand among those found; None where nothing has to be moved.
+
+    Numbers equal text that reads alike. The numbers with which pandas counts rows and columns that
+    nobody labelled tell nothing about other labels. `told` begins the error.
+    """
+    if wanted is None or found is None or len(wanted) != len(found) or wanted.equals(found):
+        return None
+    ours, theirs = wanted.astype(str), found.astype(str)
+    if ours.equals(theirs):
+        return None
+    if ours.is_unique and theirs.is_unique and len(ours.difference(theirs)) == 0:
+        return theirs.get_indexer(ours)
+    if _only_counts(wanted) or _only_counts(found):
+        return None
+    place = int(np.argmax(ours != theirs))
+    raise ValueError(
+        f"{told}: number {place} is {of} {wanted[place]} in the one and {found[place]} in the "
+        f"other. Select the same {of}s in both."
+    )
+
+
+def without_flips(array: np.ndarray) -> np.ndarray:
+    """The same values where torch can read them: it knows no negative strides."""
+    return array.copy() if any(stride < 0 for stride in array.strides) else array
+
+
+def first_few(places: Sequence[int] | np.ndarray, of: str) -> str:
+    """Name the first of several trials or neurons by number."""
+    listed = ", ".join(str(int(place)) for place in places[:_SHOWN])
+    return f"{of}{'s' * (len(places) > 1)} {listed}{', ...' * (len(places) > _SHOWN)}"
+
+
+# ------------------------------------------------------------------------------------------ numbers
+
+
+def _read(values: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Numbers, and which of them are masked or missing, where any are."""
+    if isinstance(values, list | tuple):
+        values = _stacked(values, name)
+    absent = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
+    array = np.asarray(values)
+    if array.dtype == object:
+        array, empty = _numbers_of(array, name)
+        absent = empty if absent is None else absent | empty
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"{name} has dtype {array.dtype}: expected numbers.")
+    return array, absent if absent is not None and absent.any() else None
+
+
+def _stacked(values: list | tuple, name: str) -> np.ndarray:
+    try:
+        if not _holds_mask(values):
+            return np.asarray(values)
+        if any(entry is np.ma.masked for entry in values):
+            return _objects(values)
+        entries = [_stacked(e, name) if isinstance(e, list | tuple) else e for e in values]
+        return np.ma.stack([np.ma.asarray(entry) for entry in entries])
+    except ValueError as error:
+        shapes = list(dict.fromkeys(str(np.shape(entry)) for entry in values if np.ndim(entry)))
+        raise ValueError(
+            f"{name} is a ragged list: its {len(values)} entries have the shapes "
+            f"{', '.join(shapes[:_SHOWN])}: expected all of one shape."
+        ) from error
+
+
+def _holds_mask(values: Any) -> bool:
+    if isinstance(values, list | tuple):
+        return any(_holds_mask(entry) for entry in values)
+    return isinstance(values, np.ma.MaskedArray)
+
+
+def _numbers_of(array: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers that came as objects, as tables of mixed columns give them."""
+    out = np.full(array.shape, np.nan)
+    empty = np.zeros(array.shape, dtype=bool)
+    for place, value in np.ndenumerate(array):
+        if value is None or value is pd.NA or value is pd.NaT or value is np.ma.masked:
+            empty[place] = True
+        elif isinstance(value, Real | np.bool_):
+            out[place] = value
+        else:
+            raise TypeError(
+                f"{name} has dtype object and holds a {type(value).__name__}: expected numbers."
+            )
+    return out, empty
+
+
+# ---------------------------------------------------------------------------------------------- ids
+
+
+def _objects(values: Any) -> np.ndarray:
+    """Labels as they are: NumPy would write a NaN beside text as text."""
+    if isinstance(values, list | tuple) and not any(isinstance(v, list) for v in values):
+        out = np.empty(len(values), dtype=object)
+        for place, value in enumerate(values):
+            out[place] = value
+        return out
+    return np.asarray(values, dtype=object)
+
+
+def _is_missing_id(label: Any) -> bool:
+    if isinstance(label, bytes):
+        label = label.decode("utf-8", "replace")
+    if isinstance(label, str):
+        return label.strip() in _SPELT_MISSING
+    missing = label is np.ma.masked or pd.isna(label)
+    return missing is True or missing is np.True_
+
+
+def _decoded(label: Any, name: str) -> Any:
+    if not isinstance(label, bytes):
+        return label
+    try:
+        return label.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{name}: the id {label!r} is bytes that are no text in UTF-8: decode it, or give "
+            "numbers."
+        ) from error
+
+
+def _are_scalars(labels: list[Any]) -> bool:
+    return all(np.ndim(label) == 0 for label in labels)
+
+
+def _only_counts(index: pd.Index) -> bool:
+    return isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1
