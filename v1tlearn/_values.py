@@ -54,19 +54,23 @@ def as_ids(values: Any, name: str, *, of: str = "trial") -> np.ndarray:
     """
     if type(values) is np.ndarray and values.dtype.kind in "iu":
         return values
-    labels = _objects(values)
-    absent = np.array([_is_missing_id(label) for label in labels.flat], dtype=bool)
-    if isinstance(values, np.ma.MaskedArray):
-        absent |= np.ma.getmaskarray(values).ravel()
-    if absent.any():
-        raise ValueError(
-            f"{name}: {int(absent.sum())} of {absent.size} ids are missing (None, NaN, masked or "
-            f"blank), those of {first_few(np.flatnonzero(absent), of)}: all of them would count as "
-            "one id. Give each an id, or leave them out."
-        )
-    decoded = [_decoded(label, name) for label in labels.flat]
-    out = np.asarray(decoded) if _are_scalars(decoded) else np.array(list(map(str, decoded)))
-    return (out.astype(str) if out.dtype == object else out).reshape(labels.shape)
+    labels, shape = _checked_labels(values, name, of)
+    plain = all(np.ndim(label) == 0 for label in labels)
+    out = np.asarray(labels) if plain else np.array(list(map(str, labels)))
+    return (out.astype(str) if out.dtype == object else out).reshape(shape)
+
+
+def as_names(values: Any, name: str, *, of: str = "mouse") -> list[str]:
+    """The text of each of several labels, of which none is missing."""
+    return [str(label) for label in _checked_labels(list(values), name, of)[0]]
+
+
+def as_text(labels: np.ndarray, name: str) -> np.ndarray:
+    """Labels of which bytes, as files hold them, are text."""
+    if labels.dtype.kind not in "SO" or not any(isinstance(v, bytes) for v in labels.flat):
+        return labels
+    decoded = np.array([_decoded(label, name) for label in labels.flat], dtype=object)
+    return decoded.reshape(labels.shape).astype(str if labels.dtype.kind == "S" else object)
 
 
 def as_dims(values: Any, dims: Sequence[str], name: str) -> Any:
@@ -88,19 +92,32 @@ def as_dims(values: Any, dims: Sequence[str], name: str) -> Any:
     return values
 
 
-def labels_along(values: Any, dim: str) -> pd.Index | None:
-    """Labels that an array of xarray, or a table of pandas, bears along one dimension."""
+def labels_along(values: Any, dim: str, name: str | None = None) -> pd.Index | None:
+    """Labels that an array of xarray, or a table of pandas, bears along one dimension.
+
+    Those of the dimension itself, or, with `name`, others that lie along it.
+    """
     if isinstance(values, xr.DataArray):
-        found = values.coords.get(dim)
-        return None if found is None or found.dims != (dim,) else found.to_index()
-    if isinstance(values, pd.DataFrame | pd.Series):
+        label = values.coords.get(name or dim)
+        index = None if label is None or label.dims != (dim,) else label.to_index()
+    elif name is None and isinstance(values, pd.DataFrame | pd.Series):
         index = values.index if dim == "trial" else getattr(values, "columns", None)
-        return None if isinstance(index, pd.MultiIndex) else index
-    return None
+    else:
+        return None
+    return index.map(str) if isinstance(index, pd.MultiIndex) else index
+
+
+def is_count(labels: pd.Index) -> bool:
+    """Whether labels are those with which pandas counts what nobody labelled."""
+    return isinstance(labels, pd.RangeIndex) and labels.start == 0 and labels.step == 1
 
 
 def order_like(
-    wanted: pd.Index | None, found: pd.Index | None, told: str, of: str = "neuron"
+    wanted: pd.Index | None,
+    found: pd.Index | None,
+    told: str,
+    of: str = "neuron",
+    names: tuple[str, str] = ("the one", "the other"),
 ) -> np.ndarray | None:
     """Where the wanted labels stand among those found; None where nothing has to be moved.
 
@@ -114,12 +131,12 @@ def order_like(
         return None
     if ours.is_unique and theirs.is_unique and len(ours.difference(theirs)) == 0:
         return theirs.get_indexer(ours)
-    if _only_counts(wanted) or _only_counts(found):
+    if is_count(wanted) or is_count(found):
         return None
     place = int(np.argmax(ours != theirs))
     raise ValueError(
-        f"{told}: number {place} is {of} {wanted[place]} in the one and {found[place]} in the "
-        f"other. Select the same {of}s in both."
+        f"{told}: number {place} is {of} {wanted[place]} in {names[0]} and {found[place]} in "
+        f"{names[1]}. Select the same {of}s in both."
     )
 
 
@@ -192,6 +209,21 @@ def _numbers_of(array: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
 # ---------------------------------------------------------------------------------------------- ids
 
 
+def _checked_labels(values: Any, name: str, of: str) -> tuple[list[Any], tuple[int, ...]]:
+    """Labels in a row, bytes as text, and the shape in which they came."""
+    labels = _objects(values)
+    absent = np.array([_is_missing_id(label) for label in labels.flat], dtype=bool)
+    if isinstance(values, np.ma.MaskedArray):
+        absent |= np.ma.getmaskarray(values).ravel()
+    if absent.any():
+        raise ValueError(
+            f"{name}: {int(absent.sum())} of {absent.size} ids are missing (None, NaN, masked or "
+            f"blank), those of {first_few(np.flatnonzero(absent), of)}: all of them would count as "
+            "one id. Give each an id, or leave them out."
+        )
+    return [_decoded(label, name) for label in labels.flat], labels.shape
+
+
 def _objects(values: Any) -> np.ndarray:
     """Labels as they are: NumPy would write a NaN beside text as text."""
     if isinstance(values, list | tuple) and not any(isinstance(v, list) for v in values):
@@ -221,11 +253,3 @@ def _decoded(label: Any, name: str) -> Any:
             f"{name}: the id {label!r} is bytes that are no text in UTF-8: decode it, or give "
             "numbers."
         ) from error
-
-
-def _are_scalars(labels: list[Any]) -> bool:
-    return all(np.ndim(label) == 0 for label in labels)
-
-
-def _only_counts(index: pd.Index) -> bool:
-    return isinstance(index, pd.RangeIndex) and index.start == 0 and index.step == 1
