@@ -140,6 +140,13 @@ def order_like(
     )
 
 
+def holds_mask(values: Any) -> bool:
+    """Whether values are masked arrays of NumPy, or a list of such."""
+    if isinstance(values, list | tuple):
+        return any(holds_mask(entry) for entry in values)
+    return isinstance(values, np.ma.MaskedArray)
+
+
 def without_flips(array: np.ndarray) -> np.ndarray:
     """The same values where torch can read them: it knows no negative strides."""
     return array.copy() if any(stride < 0 for stride in array.strides) else array
@@ -170,7 +177,7 @@ def _read(values: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _stacked(values: list | tuple, name: str) -> np.ndarray:
     try:
-        if not _holds_mask(values):
+        if not holds_mask(values):
             return np.asarray(values)
         if any(entry is np.ma.masked for entry in values):
             return _objects(values)
@@ -182,12 +189,6 @@ def _stacked(values: list | tuple, name: str) -> np.ndarray:
             f"{name} is a ragged list: its {len(values)} entries have the shapes "
             f"{', '.join(shapes[:_SHOWN])}: expected all of one shape."
         ) from error
-
-
-def _holds_mask(values: Any) -> bool:
-    if isinstance(values, list | tuple):
-        return any(_holds_mask(entry) for entry in values)
-    return isinstance(values, np.ma.MaskedArray)
 
 
 def _numbers_of(array: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,8 @@ from sklearn.utils import Tags
 from v1tlearn._by_name import ByName
 from v1tlearn._documentation import DocumentationLinkMixin
 from v1tlearn._instead import refuse_no_trials
+from v1tlearn._values import as_array, as_dims, holds_mask
+from v1tlearn.datasets.schema import DIMS
 from v1tlearn.nn.layers.images import center_crop, resize
 from v1tlearn.trials import Trials
 
@@ -224,6 +226,9 @@ def check_stimuli(X: Any, who: str) -> np.ndarray:
     ValueError
         If the shape is another one or the dtype is no real number.
     """
+    X = as_dims(X, DIMS["stimuli"], f"{who}: stimuli")
+    if holds_mask(X) or isinstance(X, list | tuple):
+        X = as_array(X, f"{who}: stimuli")
     images = np.asarray(X)
     if images.ndim != 4 or images.dtype.kind not in "fiu":
         raise ValueError(
