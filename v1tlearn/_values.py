@@ -23,12 +23,12 @@ _DIMENSIONS = frozenset(
 _SPELT_MISSING = ("", "nan", "None", "NaT", "<NA>")  # as text that was made of nothing reads
 
 
-def as_array(values: Any, name: str, *, of: str = "trial") -> np.ndarray:
+def as_array(values: Any, name: str, *, of: str = "trial", expected: str = "numbers") -> np.ndarray:
     """Real numbers, of which none is masked or missing.
 
     `name` begins the errors, `of` is what the first axis counts.
     """
-    array, absent = _read(values, name)
+    array, absent = _read(values, name, expected)
     if absent is not None:
         places = np.unique(np.nonzero(np.atleast_1d(absent))[0])
         raise ValueError(
@@ -147,6 +147,17 @@ def holds_mask(values: Any) -> bool:
     return isinstance(values, np.ma.MaskedArray)
 
 
+def plain(value: Any) -> Any:
+    """A number, truth value or text of Python where one of NumPy came, in tuples and lists, too."""
+    if isinstance(value, np.floating):
+        return float(value)
+    if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+        return value.item()
+    if type(value) in (tuple, list):
+        return type(value)(map(plain, value))
+    return value
+
+
 def without_flips(array: np.ndarray) -> np.ndarray:
     """The same values where torch can read them: it knows no negative strides."""
     return array.copy() if any(stride < 0 for stride in array.strides) else array
@@ -161,7 +172,9 @@ def first_few(places: Sequence[int] | np.ndarray, of: str) -> str:
 # ------------------------------------------------------------------------------------------ numbers
 
 
-def _read(values: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+def _read(
+    values: Any, name: str, expected: str = "numbers"
+) -> tuple[np.ndarray, np.ndarray | None]:
     """Numbers, and which of them are masked or missing, where any are."""
     if isinstance(values, list | tuple):
         values = _stacked(values, name)
@@ -171,7 +184,7 @@ def _read(values: Any, name: str) -> tuple[np.ndarray, np.ndarray | None]:
         array, empty = _numbers_of(array, name)
         absent = empty if absent is None else absent | empty
     if array.dtype.kind not in "buif":
-        raise TypeError(f"{name} has dtype {array.dtype}: expected numbers.")
+        raise TypeError(f"{name} has dtype {array.dtype}: expected {expected}.")
     return array, absent if absent is not None and absent.any() else None
 
 

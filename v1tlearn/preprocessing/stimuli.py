@@ -19,7 +19,7 @@ from sklearn.utils import Tags
 from v1tlearn._by_name import ByName
 from v1tlearn._documentation import DocumentationLinkMixin
 from v1tlearn._instead import refuse_no_trials
-from v1tlearn._values import as_array, as_dims, holds_mask
+from v1tlearn._values import as_array, as_dims, holds_mask, plain
 from v1tlearn.datasets.schema import DIMS
 from v1tlearn.nn.layers.images import center_crop, resize
 from v1tlearn.trials import Trials
@@ -126,11 +126,12 @@ class CenterCrop(_StimuliTransformer):
         self.scale = scale
 
     def _function(self) -> Callable[[np.ndarray], np.ndarray]:
-        if not isinstance(self.scale, Real) or not 0 < self.scale <= 1:
+        scale = plain(self.scale)
+        if not isinstance(scale, Real) or not 0 < scale <= 1:
             raise ValueError(
                 f"CenterCrop: scale is {self.scale!r}, expected a number above 0 and at most 1."
             )
-        return partial(_crop, scale=self.scale)
+        return partial(_crop, scale=scale)
 
 
 class ResizeStimuli(_StimuliTransformer):

@@ -97,13 +97,11 @@ def dataset_of_mouse(
 
 
 def _stimuli(mouse: str, part: Mapping[str, Any]) -> np.ndarray:
-    stimuli = as_array(part["stimuli"], f"mouse {mouse!r}: stimuli")
+    grey = "grey levels as integers or floats"
+    stimuli = as_array(part["stimuli"], f"mouse {mouse!r}: stimuli", expected=grey)
     check_axes(mouse, {**part, "stimuli": stimuli})
-    if stimuli.dtype.kind not in "uif":
-        raise TypeError(
-            f"mouse {mouse!r}: stimuli has dtype {stimuli.dtype}: expected grey levels as integers "
-            "or floats."
-        )
+    if stimuli.dtype.kind == "b":
+        raise TypeError(f"mouse {mouse!r}: stimuli has dtype bool: expected {grey}.")
     if not len(stimuli):
         raise ValueError(f"mouse {mouse!r}: stimuli is empty: expected at least one trial.")
     return stimuli
