@@ -7,6 +7,7 @@ the values mean, and which shape they need, is known to the callers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from numbers import Real
 from typing import Any
 
@@ -107,6 +108,22 @@ def labels_along(values: Any, dim: str, name: str | None = None) -> pd.Index | N
     return index.map(str) if isinstance(index, pd.MultiIndex) else index
 
 
+def _refuse_other_number(
+    wanted: pd.Index, found: pd.Index, told: str, of: str, names: tuple[str, str]
+) -> None:
+    """Name labels of which only one side knows; without labels shapes tell."""
+    if is_count(wanted) or is_count(found):
+        return
+    for here, there, name in ((wanted, found, names[0]), (found, wanted, names[1])):
+        alone = [str(label) for label in here[~here.astype(str).isin(there.astype(str))]]
+        if alone:
+            more = ", ..." if len(alone) > _SHOWN else ""
+            raise ValueError(
+                f"{told}: the {of}s {', '.join(alone[:_SHOWN])}{more} are in {name} alone. Select "
+                f"the same {of}s in both."
+            )
+
+
 def is_count(labels: pd.Index) -> bool:
     """Whether labels are those with which pandas counts what nobody labelled."""
     return isinstance(labels, pd.RangeIndex) and labels.start == 0 and labels.step == 1
@@ -124,10 +141,13 @@ def order_like(
     Numbers equal text that reads alike. The numbers with which pandas counts rows and columns that
     nobody labelled tell nothing about other labels. `told` begins the error.
     """
-    if wanted is None or found is None or len(wanted) != len(found) or wanted.equals(found):
+    if wanted is None or found is None or wanted.equals(found):
         return None
     ours, theirs = wanted.astype(str), found.astype(str)
     if ours.equals(theirs):
+        return None
+    if len(ours) != len(theirs):
+        _refuse_other_number(wanted, found, told, of, names)
         return None
     if ours.is_unique and theirs.is_unique and len(ours.difference(theirs)) == 0:
         return theirs.get_indexer(ours)
@@ -138,6 +158,13 @@ def order_like(
         f"{told}: number {place} is {of} {wanted[place]} in {names[0]} and {found[place]} in "
         f"{names[1]}. Select the same {of}s in both."
     )
+
+
+def shape_of(values: Any) -> tuple[int, ...] | None:
+    """Shape of an array or of nested lists; None where these are ragged."""
+    with suppress(ValueError):
+        return np.shape(values)
+    return None
 
 
 def holds_mask(values: Any) -> bool:
@@ -179,7 +206,11 @@ def _read(
     if isinstance(values, list | tuple):
         values = _stacked(values, name)
     absent = np.ma.getmaskarray(values) if isinstance(values, np.ma.MaskedArray) else None
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except (TypeError, RuntimeError) as error:  # a tensor with gradients, or of a type of its own
+        kind = type(values).__name__
+        raise TypeError(f"{name} is a {kind} that NumPy cannot read: {error}") from error
     if array.dtype == object:
         array, empty = _numbers_of(array, name)
         absent = empty if absent is None else absent | empty
@@ -197,7 +228,7 @@ def _stacked(values: list | tuple, name: str) -> np.ndarray:
         entries = [_stacked(e, name) if isinstance(e, list | tuple) else e for e in values]
         return np.ma.stack([np.ma.asarray(entry) for entry in entries])
     except ValueError as error:
-        shapes = list(dict.fromkeys(str(np.shape(entry)) for entry in values if np.ndim(entry)))
+        shapes = list(dict.fromkeys(str(shape_of(entry) or "ragged") for entry in values))
         raise ValueError(
             f"{name} is a ragged list: its {len(values)} entries have the shapes "
             f"{', '.join(shapes[:_SHOWN])}: expected all of one shape."

@@ -182,6 +182,15 @@ def test_masked_y_is_not_recorded(trials_of_a, small):
     assert np.isnan(Responses(trials_of_a, sources, rows).get("A")).all()
 
 
+def test_labelled_y_that_is_permuted_stays_so(trials_of_a, small):
+    model = small(max_epochs=1).fit(trials_of_a)
+    order = np.random.default_rng(0).permutation(len(trials_of_a))
+    expected = model.score(trials_of_a, trials_of_a.responses[order])
+    y = trials_of_a.responses["A"][order]
+    assert model.score(trials_of_a, y) == pytest.approx(expected)
+    assert model.score(trials_of_a, y.to_pandas()) == pytest.approx(expected)
+
+
 def test_y_of_other_neurons_is_refused(trials_of_a, small):
     model = small(max_epochs=1).fit(trials_of_a)
     other = trials_of_a.responses["A"].assign_coords(neuron=np.arange(5) + 70)

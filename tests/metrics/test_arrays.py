@@ -256,6 +256,15 @@ def test_other_neurons_and_trials_are_refused(kind):
         single_trial_correlation(convert(true), convert(others["trial"]))
 
 
+@pytest.mark.parametrize("kind", FRAMES)
+def test_neurons_of_one_side_alone_are_named(kind):
+    convert = FRAMES[kind]
+    true, pred = named(TRUE), named(PRED)
+    for one, two, alone in ((true, pred[:, [0, 2, 3]], "y_true"), (true[:, 1:], pred, "y_pred")):
+        with pytest.raises(ValueError, match=rf"the units u[01].* are in {alone} alone"):
+            single_trial_correlation(convert(one), convert(two))
+
+
 def test_rows_that_pandas_only_counts_are_no_labels_unless_they_are_all_there():
     true, pred = pd.DataFrame(TRUE["A"]), pd.DataFrame(PRED["A"])
     want = single_trial_correlation(TRUE["A"], PRED["A"])
@@ -273,10 +282,20 @@ def test_weights_and_image_ids_with_an_index_go_by_it():
     assert single_trial_correlation(true, PRED["A"], sample_weight=series) == (
         single_trial_correlation(TRUE["A"], PRED["A"], sample_weight=weights)
     )
+    mice = pd.Series(np.where(np.arange(N) < 9, "x", "y"), true.index)
+    assert single_trial_correlation(true, PRED["A"], mouse_ids=mice.iloc[moved]) == (
+        single_trial_correlation(TRUE["A"], PRED["A"], mouse_ids=mice.to_numpy())
+    )
     ids = pd.Series(IDS["A"], true.index).iloc[moved]
     assert average_correlation(true, PRED["A"], image_ids=ids) == (
         average_correlation(TRUE["A"], PRED["A"], image_ids=IDS["A"])
     )
+
+
+def test_ragged_lists_are_told_as_such():
+    ragged = [[[1.0, 2.0], [3.0]]]
+    with pytest.raises(ValueError, match="y_true is a ragged list"):
+        single_trial_correlation(ragged, ragged)
 
 
 # Masks: what is masked was not recorded, whatever lies below the mask.

@@ -6,7 +6,6 @@ No statistics here: forms of the arguments, and labels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +24,7 @@ from v1tlearn._values import (
     is_count,
     labels_along,
     order_like,
+    shape_of,
 )
 from v1tlearn.trials._arithmetic import labels_of, same_rows
 from v1tlearn.trials._call_forms import ONE_MOUSE
@@ -80,9 +80,11 @@ def arrays_by_mouse(
     if y_pred is not None:
         y_pred = _with_trials_of(y_true, as_dims(y_pred, _DIMS, "y_pred"))
         sources.append(_source("y_pred", y_pred, keys))
+    index = _trials_of(y_true)
+    order = order_like(index, _trials_of(mouse_ids), "y_true and mouse_ids differ", "trial")
+    mouse_ids = mouse_ids if order is None else _rows(mouse_ids, order)
     labels, mice = _mouse_labels(sources, mouse_ids)
     _check_same_trials(sources, labels, mice)
-    index = _trials_of(y_true)
     images = _image_labels(sources, image_ids, labels, mice, index) if needs_images else None
     weights = None
     if sample_weight is not None:
@@ -95,15 +97,15 @@ def arrays_by_mouse(
         matrices = [s.matrix(mouse, at) for s in sources]
         if len(mice) > 1:
             matrices = _without_padding(sources, matrices)
+        neurons, order = _neurons(sources, mouse, at, matrices[0].shape[1], alone=len(mice) == 1)
+        if order is not None:
+            matrices[1] = matrices[1][:, order]
         for source, matrix in zip(sources, matrices, strict=True):
             if matrix.shape != (len(at), matrices[0].shape[1]):
                 raise ValueError(
                     f"mouse {mouse!r}: {source.name} has shape {matrix.shape}, expected "
                     f"{(len(at), matrices[0].shape[1])} (trials, neurons) as in y_true."
                 )
-        neurons, order = _neurons(sources, mouse, at, matrices[0].shape[1], alone=len(mice) == 1)
-        if order is not None:
-            matrices[1] = matrices[1][:, order]
         yield MouseArrays(
             mouse,
             matrices[0],
@@ -227,9 +229,9 @@ def _neurons(
 
 
 def _flat_source(name: str, y: Any) -> _Source:
-    ragged = isinstance(y, (list, tuple)) and len({_shape(vector) for vector in y}) > 1
+    ragged = isinstance(y, (list, tuple)) and len({shape_of(vector) for vector in y}) > 1
     if not ragged and not (getattr(y, "ndim", 0) == 1 and y.dtype == object):
-        shape = np.shape(y)
+        shape = shape_of(y) or as_responses(y, name).shape  # which says what is ragged
         if len(shape) != 2:
             raise ValueError(
                 f"{name} has shape {shape} and dtype {getattr(y, 'dtype', object)}; expected "
@@ -265,15 +267,8 @@ def _flat_source(name: str, y: Any) -> _Source:
     return _Source(name, len(vectors), of_mouse, lengths=lengths)
 
 
-def _shape(value: Any) -> tuple[int, ...] | None:
-    """Shape of an entry of a list; None of what is no array, which those who read it refuse."""
-    with suppress(ValueError):
-        return np.shape(value)
-    return None
-
-
 def _is_list_of_matrices(y: Any) -> bool:
-    return isinstance(y, (list, tuple)) and len(y) > 0 and len(_shape(y[0]) or ()) == 2
+    return isinstance(y, (list, tuple)) and len(y) > 0 and len(shape_of(y[0]) or ()) == 2
 
 
 def _list_keys(y_true: list | tuple, mouse_ids: Any) -> list[str]:

@@ -43,6 +43,7 @@ def target_of(trials: Trials, y: Any, call: str) -> Responses:
             + weights * (call == "score")
         )
     if table and len(trials.mice) == 1 and labels_along(y, "neuron") is not None:
+        y = _by_place(y)
         return _checked(trials, Responses.from_arrays({trials.mice[0]: y}, like=trials))
     matrix = as_responses(y, "y") if table else None
     values = {}
@@ -59,6 +60,13 @@ def target_of(trials: Trials, y: Any, call: str) -> Responses:
             )
         values[mouse] = np.stack(rows)
     return _checked(trials, Responses.from_arrays(values, like=trials))
+
+
+def _by_place(y: Any) -> Any:
+    """The same without labels of its trials, which are those of X, even where y was permuted."""
+    if isinstance(y, pd.DataFrame):
+        return y.reset_index(drop=True)
+    return y.drop_vars([name for name, label in y.coords.items() if "trial" in label.dims])
 
 
 def _checked(trials: Trials, target: Responses) -> Responses:
