@@ -64,13 +64,15 @@ def read_space(space: Mapping[str, Any], estimator: Any) -> dict[str, Parameter]
     for name, found in space.items():
         if isinstance(found, IntegerUpTo):
             high = _highest(found.parameter, parameters, known, name)
-            parameters[name] = Parameter(IntDistribution(found.low, high), limit=found.parameter)
+            parameters[name] = Parameter(
+                IntDistribution(plain(found.low), high), limit=found.parameter
+            )
     return parameters
 
 
 def _parameter(name: str, found: Any) -> Parameter:
     if isinstance(found, LogInteger):
-        return Parameter(IntDistribution(found.low, found.high, log=True))
+        return Parameter(IntDistribution(*plain((found.low, found.high)), log=True))
     if isinstance(found, list | tuple | np.ndarray) and len(found):
         values = [plain(value) for value in found]
         labelled = {_label(value): value for value in values}
