@@ -21,6 +21,8 @@ _SHOWN = 5  # trials, neurons or labels that an error names
 _DIMENSIONS = frozenset(
     {"trial", "time", "channel", "height", "width", "behavior", "neuron", "axis", "row", "column"}
 )
+_ALSO_CALLED = {"unit": "neuron", "cell": "neuron", "sample": "trial", "presentation": "trial"}
+_ALSO_CALLED |= {"y": "height", "x": "width", "axi": "axis", "axe": "axis"}  # less a plural's s
 _SPELT_MISSING = ("", "nan", "None", "NaT", "<NA>")  # as text that was made of nothing reads
 
 
@@ -75,22 +77,34 @@ def as_text(labels: np.ndarray, name: str) -> np.ndarray:
 
 
 def as_dims(values: Any, dims: Sequence[str], name: str) -> Any:
-    """A labelled array with its dimensions in this order; anything else as it came.
+    """A labelled array with its dimensions under these names in this order; others as they came.
 
     Dimensions with names that recordings do not know go by their place.
     """
     if not isinstance(values, xr.DataArray) or values.dims == tuple(dims):
         return values
-    if set(values.dims) == set(dims):
-        return values.transpose(*dims)
-    places = dict(enumerate(dims))
-    astray = [d for k, d in enumerate(values.dims) if d in _DIMENSIONS and places.get(k) != d]
+    known = {_known_dimension(dim): dim for dim in values.dims}
+    if set(known) == set(dims) and len(known) == values.ndim:
+        values = values.transpose(*(known[dim] for dim in dims))
+        for dim, called in ((dim, known[dim]) for dim in dims if dim != known[dim]):
+            # a coordinate that bears the name already labels this dimension
+            along = dim in values.coords
+            values = values.swap_dims({called: dim}) if along else values.rename({called: dim})
+        return values
+    astray = set(known) & _DIMENSIONS - {
+        dim for dim, own in zip(dims, values.dims, strict=False) if dim == _known_dimension(own)
+    }
     if astray:
         raise ValueError(
             f"{name} has the dimensions {values.dims}: expected {tuple(dims)}. Rename or transpose "
             "them, or give the numbers alone, .values."
         )
     return values
+
+
+def _known_dimension(dim: Any) -> str:
+    name = str(dim).lower().removesuffix("s")
+    return _ALSO_CALLED.get(name, name)
 
 
 def labels_along(values: Any, dim: str, name: str | None = None) -> pd.Index | None:

@@ -210,12 +210,28 @@ def test_positions_go_by_their_names_and_units(form):
 
 
 def test_unknown_dimensions_beside_known_ones_are_refused():
-    wrong = labelled("responses").rename(trial="sample").T
-    with pytest.raises(ValueError, match=r"responses has the dimensions \('neuron', 'sample'\)"):
+    wrong = labelled("responses").rename(trial="event").T
+    with pytest.raises(ValueError, match=r"responses has the dimensions \('neuron', 'event'\)"):
         make(responses=wrong)
     other = labelled("responses").rename(neuron="behavior")
     with pytest.raises(ValueError, match=r"responses has the dimensions \('trial', 'behavior'\)"):
         make(responses=other)
+
+
+def test_other_words_for_dimensions():
+    words = {"trial": "samples", "neuron": "unit", "height": "y", "width": "x"}
+    turned = {
+        name: labelled(name).rename({d: words[d] for d in dims if d in words}).transpose()
+        for name, dims in DIMS.items()
+    }
+    turned["responses"] = turned["responses"].assign_coords(unit=UNITS)
+    trials = make(**turned)
+    for name, array in ARRAYS.items():
+        np.testing.assert_array_equal(trials.get(name, "mouse"), array)
+    assert trials.neuron_ids("mouse").tolist() == UNITS
+    beside = turned["responses"].rename(unit="neuron").swap_dims(neuron="cells")
+    assert beside.dims == ("cells", "samples")
+    assert make(responses=beside).neuron_ids("mouse").tolist() == UNITS
 
 
 def test_dimensions_without_names_go_by_their_place():

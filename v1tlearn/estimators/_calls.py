@@ -69,7 +69,7 @@ def explained(method: Callable[P, R]) -> Callable[P, R]:
 def outside() -> int:
     """Count the calls from the caller of this up to the first that is not of this package."""
     frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith(f"{_PACKAGE}."):
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(f"{_PACKAGE}."):
         frame, level = frame.f_back, level + 1
     return level
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from v1tlearn._values import as_array, holds_mask
+from v1tlearn._values import as_array, as_ids, holds_mask
 
 _SHOWN = 20  # labels that an error lists
 
@@ -94,7 +94,8 @@ def _once(wanted: Any) -> Any:
     if isinstance(wanted, Mapping):
         return {mouse: _once(part) for mouse, part in wanted.items()}
     if holds_mask(wanted):
-        return as_array(wanted, "neuron", of="neuron")
+        text = np.ma.asarray(wanted).dtype.kind in "USO"
+        return (as_ids if text else as_array)(wanted, "neuron", of="neuron")
     if isinstance(wanted, pd.MultiIndex) or (
         isinstance(wanted, pd.Series) and wanted.dtype.kind not in "biuUSO"
     ):
