@@ -23,6 +23,7 @@ _DIMENSIONS = frozenset(
 )
 _ALSO_CALLED = {"unit": "neuron", "cell": "neuron", "sample": "trial", "presentation": "trial"}
 _ALSO_CALLED |= {"y": "height", "x": "width", "axi": "axis", "axe": "axis"}  # less a plural's s
+_SELECT = "Select the same {}s in both; where the labels mean nothing, give the numbers alone."
 _SPELT_MISSING = ("", "nan", "None", "NaT", "<NA>")  # as text that was made of nothing reads
 
 
@@ -86,15 +87,13 @@ def as_dims(values: Any, dims: Sequence[str], name: str) -> Any:
     known = {_known_dimension(dim): dim for dim in values.dims}
     if set(known) == set(dims) and len(known) == values.ndim:
         values = values.transpose(*(known[dim] for dim in dims))
-        for dim, called in ((dim, known[dim]) for dim in dims if dim != known[dim]):
-            # a coordinate that bears the name already labels this dimension
-            along = dim in values.coords
-            values = values.swap_dims({called: dim}) if along else values.rename({called: dim})
+        for dim in dims:
+            if known[dim] != dim:  # unless a coordinate of that name labels it already
+                rename = values.swap_dims if dim in values.coords else values.rename
+                values = rename({known[dim]: dim})
         return values
-    astray = set(known) & _DIMENSIONS - {
-        dim for dim, own in zip(dims, values.dims, strict=False) if dim == _known_dimension(own)
-    }
-    if astray:
+    places = dict(enumerate(dims))
+    if any(d in _DIMENSIONS and places.get(place) != d for place, d in enumerate(known)):
         raise ValueError(
             f"{name} has the dimensions {values.dims}: expected {tuple(dims)}. Rename or transpose "
             "them, or give the numbers alone, .values."
@@ -122,22 +121,6 @@ def labels_along(values: Any, dim: str, name: str | None = None) -> pd.Index | N
     return index.map(str) if isinstance(index, pd.MultiIndex) else index
 
 
-def _refuse_other_number(
-    wanted: pd.Index, found: pd.Index, told: str, of: str, names: tuple[str, str]
-) -> None:
-    """Name labels of which only one side knows; without labels shapes tell."""
-    if is_count(wanted) or is_count(found):
-        return
-    for here, there, name in ((wanted, found, names[0]), (found, wanted, names[1])):
-        alone = [str(label) for label in here[~here.astype(str).isin(there.astype(str))]]
-        if alone:
-            more = ", ..." if len(alone) > _SHOWN else ""
-            raise ValueError(
-                f"{told}: the {of}s {', '.join(alone[:_SHOWN])}{more} are in {name} alone. Select "
-                f"the same {of}s in both."
-            )
-
-
 def is_count(labels: pd.Index) -> bool:
     """Whether labels are those with which pandas counts what nobody labelled."""
     return isinstance(labels, pd.RangeIndex) and labels.start == 0 and labels.step == 1
@@ -157,21 +140,38 @@ def order_like(
     """
     if wanted is None or found is None or wanted.equals(found):
         return None
-    ours, theirs = wanted.astype(str), found.astype(str)
+    ours, theirs, counted = wanted, found, is_count(wanted) or is_count(found)
+    if not all(pd.api.types.is_numeric_dtype(labels.dtype) for labels in (ours, theirs)):
+        ours, theirs = ours.astype(str), theirs.astype(str)
     if ours.equals(theirs):
         return None
+    if ours.is_unique and theirs.is_unique and len(ours) == len(theirs):
+        places = theirs.get_indexer(ours)
+        if (places >= 0).all():
+            return places
+    if counted:
+        return None
     if len(ours) != len(theirs):
-        _refuse_other_number(wanted, found, told, of, names)
-        return None
-    if ours.is_unique and theirs.is_unique and len(ours.difference(theirs)) == 0:
-        return theirs.get_indexer(ours)
-    if is_count(wanted) or is_count(found):
-        return None
+        return _refuse_other_number(ours, theirs, told, of, names)
     place = int(np.argmax(ours != theirs))
     raise ValueError(
         f"{told}: number {place} is {of} {wanted[place]} in {names[0]} and {found[place]} in "
-        f"{names[1]}. Select the same {of}s in both."
+        f"{names[1]}. {_SELECT.format(of)}"
     )
+
+
+def _refuse_other_number(
+    ours: pd.Index, theirs: pd.Index, told: str, of: str, names: tuple[str, str]
+) -> None:
+    """Name labels of which only one side knows."""
+    for here, there, name in ((ours, theirs, names[0]), (theirs, ours, names[1])):
+        alone = [str(label) for label in here[~here.isin(there)]]
+        if alone:
+            more = ", ..." if len(alone) > _SHOWN else ""
+            raise ValueError(
+                f"{told}: the {of}s {', '.join(alone[:_SHOWN])}{more} are in {name} alone. "
+                f"{_SELECT.format(of)}"
+            )
 
 
 def shape_of(values: Any) -> tuple[int, ...] | None:

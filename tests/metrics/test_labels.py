@@ -191,6 +191,17 @@ def test_units_in_another_order_are_aligned(form):
     xr.testing.assert_allclose(values, expected)
 
 
+@pytest.mark.parametrize("convert", [float, str])
+def test_units_in_another_order_may_be_other_numbers(convert):
+    order = [2, 0, 1]
+    true = xr.DataArray(TRUE["B"], dims=("trial", "neuron"), coords={"neuron": UNITS["B"]})
+    ids = [convert(UNITS["B"][k]) for k in order]
+    pred = xr.DataArray(PRED["B"][:, order], dims=("trial", "neuron"), coords={"neuron": ids})
+    expected = metrics.single_trial_correlation(TRUE["B"], PRED["B"], multioutput="raw_values")
+    values = metrics.single_trial_correlation(true, pred, multioutput="raw_values")
+    np.testing.assert_allclose(values, expected)
+
+
 @pytest.mark.parametrize("form", [dict, Responses])
 def test_numbers_of_units_equal_their_text(form):
     text = make_trials(neuron={mouse: list(map(str, units)) for mouse, units in UNITS.items()})
