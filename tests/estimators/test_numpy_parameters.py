@@ -117,6 +117,13 @@ def test_absurd_sizes_are_named(some, small, kind, name, value):
         small(kind, **{name: value}).fit(some)
 
 
+def test_absurd_numbers_of_models_and_pixels_are_named(small):
+    with pytest.raises(ValueError, match="n_candidates"):
+        v1.EnsembleRegressor(small(), 10**12, 1).fit(np.ones((4, 1, 12, 16)), None, np.eye(4))
+    with pytest.raises(ValueError, match="image_size"):
+        ResizeStimuli((10**6, 10**6)).fit_transform(np.zeros((2, 1, 12, 16)))
+
+
 @pytest.mark.parametrize("name", ["n_neurons", "n_trials", "n_channels", "n_test_images"])
 def test_absurd_recordings_are_named(name):
     with pytest.raises(ValueError, match=f"{name}=1000000000000 makes recordings that no memory"):

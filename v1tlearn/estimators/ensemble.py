@@ -39,7 +39,7 @@ from v1tlearn.trials import Trials
 
 logger = logging.getLogger("v1tlearn")
 
-_COUNT = Interval(Integral, 1, None, closed="left")
+_COUNT = Interval(Integral, 1, 10**6, closed="both")
 _LEARNED = ("learned", "learned_per_mouse")
 _KEPT = (
     "seed_",

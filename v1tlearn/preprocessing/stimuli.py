@@ -155,10 +155,14 @@ class ResizeStimuli(_StimuliTransformer):
 
     def _function(self) -> Callable[[np.ndarray], np.ndarray]:
         size = np.asarray(self.image_size)
-        if size.shape != (2,) or size.dtype.kind not in "iu" or size.min() < 1:
+        if (
+            size.shape != (2,)
+            or size.dtype.kind not in "iu"
+            or not (1 <= size.min() <= size.max() < 2**15)
+        ):
             raise ValueError(
                 f"ResizeStimuli: image_size is {self.image_size}, expected (height, width) in "
-                "pixels."
+                f"pixels, each from 1 to {2**15 - 1}."
             )
         return partial(_resize, size=(int(size[0]), int(size[1])))
 
