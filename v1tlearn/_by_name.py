@@ -16,6 +16,7 @@ from sklearn.utils._param_validation import (
 )
 
 from v1tlearn._guesses import PARAMETER_HABITS, VALUE_HABITS, did_you_mean, guess, in_words
+from v1tlearn._values import plain
 
 
 class ByName:
@@ -56,10 +57,14 @@ class ByName:
                 raise ValueError(no_parameter(type(self), name, known))
         return super().set_params(**params)
 
+    def _plain_params(self) -> dict[str, Any]:
+        """Give what is computed with: Python's numbers, where those of NumPy would wrap around."""
+        return {name: plain(value) for name, value in self.get_params(deep=False).items()}
+
     def _validate_params(self) -> None:
         """Check the values, as scikit-learn does, and guess what an option was meant to be."""
         owner = type(self).__name__
-        for name, value in self.get_params(deep=False).items():
+        for name, value in self._plain_params().items():
             allowed = self._parameter_constraints.get(name, "no_validation")
             try:
                 validate_parameter_constraints({name: allowed}, {name: value}, caller_name=owner)
@@ -178,7 +183,8 @@ def _value_hint(kind: type, name: str, value: Any, allowed: Any) -> str:
             return f" Give a number, without quotation marks: {name}={value}."
         return names
     whole = any(isinstance(a, Interval) and a.type is Integral for a in allowed)
-    if whole and isinstance(value, Real) and float(value).is_integer():
+    number = isinstance(value, Real) and not isinstance(value, Integral)
+    if whole and number and float(value).is_integer():
         return f" Give a whole number: {name}={int(value)}."
     return ""
 

@@ -8,19 +8,20 @@ from typing import Any
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from v1tlearn._values import as_names
+
 
 def by_text(name: str, values: Mapping[Any, Any]) -> dict[str, Any]:
     """Entries under the text of their keys."""
     if not isinstance(values, Mapping):
         raise TypeError(f"{name} is a {type(values).__name__}: expected a dict by name.")
     out: dict[str, Any] = {}
-    for key, value in values.items():
-        if str(key) in out:
+    for key, value in zip(as_names(values, name, of="entry"), values.values(), strict=True):
+        if key in out:
             raise ValueError(
-                f"{name}: two are called {str(key)!r}, keys being taken as text: give each its "
-                "own name."
+                f"{name}: two are called {key!r}, keys being taken as text: give each its own name."
             )
-        out[str(key)] = value
+        out[key] = value
     return out
 
 

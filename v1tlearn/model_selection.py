@@ -15,6 +15,7 @@ from sklearn.model_selection import PredefinedSplit
 from sklearn.utils.parallel import Parallel, delayed
 
 from v1tlearn._instead import refuse_no_array, refuse_no_trials
+from v1tlearn._values import as_ids
 from v1tlearn.training.seeds import RandomState, draw_seed
 
 __all__ = ["image_train_test_split", "leave_one_mouse_out", "split_by_image", "tier_split"]
@@ -52,7 +53,8 @@ def tier_split(
     [([0, 1], [2])]
     """
     refuse_no_trials(trials, "tier_split({})")
-    tiers = np.asarray(getattr(trials, "tiers", trials)).astype(str)
+    tiers = getattr(trials, "tiers", None)
+    tiers = as_ids(trials, "tiers").astype(str) if tiers is None else tiers
     test, train = ([side] if isinstance(side, str) else list(side) for side in (test, train))
     if set(test) & set(train):
         raise ValueError(f"tiers {sorted(set(test) & set(train))} are in both test and train.")
@@ -251,8 +253,9 @@ def split_by_image(
         If `fraction` is not between 0 and 1, lengths differ, or a mouse cannot be split.
     """
     refuse_no_array("image_ids", image_ids, "image_ids")
-    images = _codes(image_ids)
-    mouse_ids = np.full(len(images), "all") if mouse_ids is None else np.asarray(mouse_ids)
+    images = _codes(as_ids(image_ids, "image_ids"))
+    whole = np.full(len(images), "all")
+    mouse_ids = whole if mouse_ids is None else as_ids(mouse_ids, "mouse_ids")
     if len(mouse_ids) != len(images):
         raise ValueError(f"image_ids has {len(images)} trials, mouse_ids has {len(mouse_ids)}.")
     if not 0 < fraction < 1:
@@ -330,7 +333,7 @@ def _short(counts: np.ndarray, chosen: np.ndarray, at_least: int) -> np.ndarray:
     return np.minimum(validation, counts.sum(axis=0) - validation) < at_least
 
 
-def _codes(labels: Any) -> np.ndarray:
+def _codes(labels: np.ndarray) -> np.ndarray:
     """Labels as numbers 0, 1, ... in order of first appearance."""
-    _, first, codes = np.unique(np.asarray(labels), return_index=True, return_inverse=True)
+    _, first, codes = np.unique(labels, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[codes]

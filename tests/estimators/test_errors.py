@@ -184,8 +184,23 @@ def test_a_mouse_that_always_answers_alike(data, small):
 
 def test_negative_responses_are_warned_about(data, small):
     data[2]["A"][3, 1] = -2.5
-    with pytest.warns(UserWarning, match=says("'A'", "responses reach -2.5", "shift or rectify")):
-        small().fit(*data)
+    data[2]["B"][:4] = -1
+    share = 1 / data[2]["A"].size
+    parts = [f"mouse 'A' {share:.2g} of its", "down to -2.5", "'B'", "down to -1", "shift or rec"]
+    for method in ("fit", "partial_fit"):
+        with pytest.warns(UserWarning, match=says(*parts)) as caught:
+            getattr(small(validation_fraction=0), method)(*data)
+        assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_rounding_below_zero_is_no_negative_response(data, small):
+    data[2]["A"][3, 1] = -5e-8
+    scale = data[2]["B"].std(axis=0).mean()
+    data[2]["B"][2] = -0.9e-5 * scale
+    small(max_epochs=1).fit(*data)  # warnings are errors
+    data[2]["B"][2] = -1.5e-5 * scale
+    with pytest.warns(UserWarning, match="negative: of mouse 'B'"):
+        small(max_epochs=1, validation_fraction=0).fit(*data)
 
 
 @pytest.mark.parametrize("validation_fraction", [0, 0.2])

@@ -1,6 +1,7 @@
 """All forms of the arguments, and what is wrong with them."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -195,10 +196,147 @@ def test_square_matrices_are_turned_by_name_with_their_labels(form):
 
 
 def test_dimensions_of_other_names_go_by_their_place():
-    true = xr.DataArray(TRUE["A"], dims=("neuron", "time"))
+    true = xr.DataArray(TRUE["A"], dims=("presentation", "cell"))
     assert single_trial_correlation(true, PRED["A"]) == single_trial_correlation(
         TRUE["A"], PRED["A"]
     )
+    for dims in (("neuron", "time"), ("trial", "behavior")):
+        with pytest.raises(ValueError, match=rf"y_true has the dimensions .*{dims[1]}.*transpose"):
+            single_trial_correlation(
+                true.rename(dict(zip(true.dims, dims, strict=True))), PRED["A"]
+            )
+
+
+# What labels say: the value is that of the arrays in one order.
+
+
+def named(values, mouse="A", **coords):
+    """One mouse with unit ids and numbers of its trials."""
+    own = {"trial": np.arange(N) + 100, "neuron": [f"u{k}" for k in range(NEURONS[mouse])]}
+    return xr.DataArray(values[mouse], dims=("trial", "neuron"), coords=own | coords)
+
+
+FRAMES = {"array": lambda array: array, "frame": lambda array: array.to_pandas()}
+IN_FORM = {
+    "one": lambda array: array,
+    "dict": lambda array: {"A": array},
+    "list": lambda array: [array],
+}
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+@pytest.mark.parametrize("form", IN_FORM)
+@pytest.mark.parametrize("metric", [single_trial_correlation, average_correlation])
+def test_neurons_and_trials_are_aligned_by_their_labels(metric, form, kind):
+    rng = np.random.default_rng(0)
+    true, pred = named(TRUE), named(PRED)
+    moved = pred.isel(trial=rng.permutation(N), neuron=rng.permutation(NEURONS["A"]))
+    options, images = {"multioutput": "raw_values"}, {}
+    if metric is average_correlation:
+        images = {"image_ids": IDS["A"]}
+    want = metric(TRUE["A"], PRED["A"], **options, **images)
+    given = {name: IN_FORM[form](ids) for name, ids in images.items()}
+    one, two = (IN_FORM[form](FRAMES[kind](array)) for array in (true, moved))
+    got = metric(one, two, **options, **given)
+    np.testing.assert_allclose(got, want)
+    assert got["neuron"].values.tolist() == true["neuron"].values.tolist()
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+def test_other_neurons_and_trials_are_refused(kind):
+    convert = FRAMES[kind]
+    true, pred = named(TRUE), named(PRED)
+    others = {
+        "neuron": pred.assign_coords(neuron=["u0", "u1", "x2", "u3", "u4"]),
+        "trial": pred.assign_coords(trial=np.arange(N) + 101),
+    }
+    with pytest.raises(ValueError, match=r"different neurons: number 2 is unit u2 .* x2"):
+        single_trial_correlation(convert(true), convert(others["neuron"]))
+    with pytest.raises(ValueError, match=r"different trials: number 0 is trial 100 .* 101"):
+        single_trial_correlation(convert(true), convert(others["trial"]))
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+def test_neurons_of_one_side_alone_are_named(kind):
+    convert = FRAMES[kind]
+    true, pred = named(TRUE), named(PRED)
+    for one, two, alone in ((true, pred[:, [0, 2, 3]], "y_true"), (true[:, 1:], pred, "y_pred")):
+        with pytest.raises(ValueError, match=rf"the units u[01].* are in {alone} alone"):
+            single_trial_correlation(convert(one), convert(two))
+
+
+def test_rows_that_pandas_only_counts_are_no_labels_unless_they_are_all_there():
+    true, pred = pd.DataFrame(TRUE["A"]), pd.DataFrame(PRED["A"])
+    want = single_trial_correlation(TRUE["A"], PRED["A"])
+    moved = np.random.default_rng(0).permutation(N)
+    assert single_trial_correlation(true, pred.iloc[moved]) == pytest.approx(want)
+    assert single_trial_correlation(true, pred[[4, 2, 0, 1, 3]]) == pytest.approx(want)
+    late = true.set_axis(np.arange(N) + 50).set_axis(list("abcde"), axis=1)
+    assert single_trial_correlation(late, pred) == want
+
+
+def test_weights_and_image_ids_with_an_index_go_by_it():
+    true, moved = named(TRUE).to_pandas(), np.random.default_rng(0).permutation(N)
+    weights = np.arange(N) / N
+    series = pd.Series(weights, true.index).iloc[moved]
+    assert single_trial_correlation(true, PRED["A"], sample_weight=series) == (
+        single_trial_correlation(TRUE["A"], PRED["A"], sample_weight=weights)
+    )
+    mice = pd.Series(np.where(np.arange(N) < 9, "x", "y"), true.index)
+    assert single_trial_correlation(true, PRED["A"], mouse_ids=mice.iloc[moved]) == (
+        single_trial_correlation(TRUE["A"], PRED["A"], mouse_ids=mice.to_numpy())
+    )
+    ids = pd.Series(IDS["A"], true.index).iloc[moved]
+    assert average_correlation(true, PRED["A"], image_ids=ids) == (
+        average_correlation(TRUE["A"], PRED["A"], image_ids=IDS["A"])
+    )
+
+
+def test_ragged_lists_are_told_as_such():
+    ragged = [[[1.0, 2.0], [3.0]]]
+    with pytest.raises(ValueError, match="y_true is a ragged list"):
+        single_trial_correlation(ragged, ragged)
+
+
+# Masks: what is masked was not recorded, whatever lies below the mask.
+
+GAPS = {mouse: np.random.default_rng(n).random((N, n)) < 0.3 for mouse, n in NEURONS.items()}
+MASKED = {m: np.ma.masked_array(np.where(GAPS[m], 1e20, v), GAPS[m]) for m, v in TRUE.items()}
+MASKED_FORMS = {
+    "dict": (MASKED, PRED),
+    "list": (list(MASKED.values()), list(PRED.values())),
+    "vectors": (interleaved(MASKED), interleaved(PRED)),
+    "objects": (objects(interleaved(MASKED)), objects(interleaved(PRED))),
+    "table": (
+        {m: pd.DataFrame(v).astype("Float64").mask(GAPS[m]) for m, v in TRUE.items()},
+        {m: pd.DataFrame(v) for m, v in PRED.items()},
+    ),
+}
+
+
+@pytest.mark.parametrize("form", MASKED_FORMS)
+def test_masked_responses_are_not_recorded(form):
+    nan = {m: np.where(GAPS[m], np.nan, v) for m, v in TRUE.items()}
+    for metric, ids in ((single_trial_correlation, False), (fev, True)):
+        flat = {"mouse_ids": MICE} if form in ("vectors", "objects") else {}
+        images = FLAT_IDS if flat else [*IDS.values()] if form == "list" else IDS
+        flat |= {"image_ids": images} if ids else {}
+        arguments = MASKED_FORMS[form][: 1 if ids else 2]
+        want = metric(*(nan, PRED)[: len(arguments)], **({"image_ids": IDS} if ids else {}))
+        assert metric(*arguments, **flat) == pytest.approx(want)
+
+
+def test_masked_labels_and_weights_are_refused():
+    some = np.arange(N) % 10 == 3
+    for name, values in {"image_ids": IDS["A"], "sample_weight": np.ones(N)}.items():
+        metric = average_correlation if name == "image_ids" else single_trial_correlation
+        with pytest.raises(ValueError, match=f"{name}: 2 of 20 .*trials 3, 13"):
+            metric(TRUE["A"], PRED["A"], **{name: np.ma.masked_array(values, some)})
+    mice = [*["A"] * 10, None, *["B"] * 9]
+    with pytest.raises(ValueError, match=r"mouse_ids: 1 of 20 ids are missing.*trial 10"):
+        single_trial_correlation(TRUE["A"], PRED["A"], mouse_ids=mice)
+    with pytest.raises(ValueError, match="y_true: 1 of 1 ids are missing"):
+        single_trial_correlation({None: TRUE["A"]}, {None: PRED["A"]})
 
 
 def with_trial_ids(form, values, trial_ids):
@@ -394,5 +532,6 @@ class TestErrors:
     def test_nan_as_image_id(self):
         ids = IDS["A"].astype(float)
         ids[3] = np.nan
-        with pytest.raises(ValueError, match="image_ids holds NaN"):
-            average_correlation(TRUE["A"], PRED["A"], image_ids=ids)
+        for of_mouse in (ids, {"mouse": ids}):
+            with pytest.raises(ValueError, match=r"image_ids: 1 of 20 ids are missing.*trial 3"):
+                average_correlation({"mouse": TRUE["A"]}, PRED["A"], image_ids=of_mouse)

@@ -165,8 +165,8 @@ def test_values_of_two_models_align_by_name():
 @pytest.mark.parametrize("form", ["responses", "dict", "one"])
 @pytest.mark.parametrize("multioutput", ["uniform_average", "mice", "raw_values"])
 def test_other_units_are_refused(form, multioutput):
-    swapped = {"B": UNITS["B"], "A": [3, 5, 2, 8, 1]}
-    others = Responses.from_arrays(PRED, like=make_trials(neuron=swapped))
+    other = {"B": UNITS["B"], "A": [3, 5, 9, 2, 1]}
+    others = Responses.from_arrays(PRED, like=make_trials(neuron=other))
     true = TRIALS.responses
     if form == "dict":
         true, others = ({m: r[m] for m in UNITS} for r in (true, others))
@@ -174,6 +174,32 @@ def test_other_units_are_refused(form, multioutput):
         true, others = {"A": true["A"]}, {"A": others["A"]}
     with pytest.raises(ValueError, match=r"mouse 'A'.*different neurons: number 2 is unit 8"):
         metrics.single_trial_correlation(true, others, multioutput=multioutput)
+
+
+@pytest.mark.parametrize("form", ["responses", "dict", "mixed"])
+def test_units_in_another_order_are_aligned(form):
+    order = [3, 0, 4, 1, 2]
+    swapped = make_trials(neuron={"B": UNITS["B"], "A": [UNITS["A"][k] for k in order]})
+    others = Responses.from_arrays(PRED | {"A": PRED["A"][:, order]}, like=swapped)
+    true = TRIALS.responses
+    expected = metrics.single_trial_correlation(true, PREDICTED, multioutput="raw_values")
+    if form != "responses":
+        others = {m: others[m] for m in UNITS}
+    if form == "dict":
+        true = {m: true[m] for m in UNITS}
+    values = metrics.single_trial_correlation(true, others, multioutput="raw_values")
+    xr.testing.assert_allclose(values, expected)
+
+
+@pytest.mark.parametrize("convert", [float, str])
+def test_units_in_another_order_may_be_other_numbers(convert):
+    order = [2, 0, 1]
+    true = xr.DataArray(TRUE["B"], dims=("trial", "neuron"), coords={"neuron": UNITS["B"]})
+    ids = [convert(UNITS["B"][k]) for k in order]
+    pred = xr.DataArray(PRED["B"][:, order], dims=("trial", "neuron"), coords={"neuron": ids})
+    expected = metrics.single_trial_correlation(TRUE["B"], PRED["B"], multioutput="raw_values")
+    values = metrics.single_trial_correlation(true, pred, multioutput="raw_values")
+    np.testing.assert_allclose(values, expected)
 
 
 @pytest.mark.parametrize("form", [dict, Responses])

@@ -361,3 +361,27 @@ def test_an_iterator_selects_in_every_mouse(trials):
     some = trials.sel(neuron=(unit for unit in [1001, 1000]))
     assert [some.neuron_ids(m).tolist() for m in some.mice] == [[1001, 1000]] * 3
     assert trials.sel(neuron={"A": iter([1002])}).neuron_ids("A").tolist() == [1002]
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        np.ma.masked_array([True, True, False], [False, True, False]),
+        np.ma.masked_array([1000, 1001], [False, True]),
+        np.ma.masked_array(["1000", "1001"], [False, True]),
+    ],
+    ids=["mask", "numbers", "text"],
+)
+def test_masked_neurons_are_refused(trials, wanted):
+    with pytest.raises(ValueError, match=r"neuron: 1 of \d .*missing.*neuron 1"):
+        trials.sel(mouse_id="A", neuron=wanted)
+
+
+def test_masked_indices_are_refused(trials):
+    for key in (
+        np.ma.masked_array([0, 1, 2], [False, True, False]),
+        np.ma.masked_array(np.ones(len(trials), bool), np.arange(len(trials)) == 1),
+    ):
+        for view in (trials, trials.responses, trials.stimuli):
+            with pytest.raises(ValueError, match=r"index of trials: 1 of .* masked.*trial 1"):
+                view[key]

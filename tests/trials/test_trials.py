@@ -24,6 +24,35 @@ def test_the_three_forms_of_recordings(recordings):
     assert v1.Trials(recordings["A"].assign_attrs(mouse_id="B7")).mice == ["B7"]
 
 
+def test_dimensions_of_recordings_go_by_their_names(recordings):
+    turned = {m: r.transpose(*sorted(r.dims, reverse=True)) for m, r in recordings.items()}
+    assert turned["A"]["stimuli"].dims[0] == "width"
+    same(v1.Trials(turned), FLAT_MICE, FLAT_ROWS)
+    for m in SIZES:
+        np.testing.assert_array_equal(v1.Trials(turned).positions(m), recordings[m]["position"])
+
+
+def test_masked_responses_of_recordings_are_not_recorded_and_masked_labels_are_refused(recordings):
+    one = recordings["A"]
+    gaps = np.arange(21).reshape(7, 3) % 4 == 1
+    counts = np.ma.masked_array(np.arange(21, dtype="i4").reshape(7, 3), gaps, fill_value=-999)
+    got = v1.Trials(one.assign(responses=(("trial", "neuron"), counts))).get("responses", "mouse")
+    np.testing.assert_array_equal(got, np.where(gaps, np.nan, counts.data))
+    ids = np.ma.masked_array(np.arange(7), np.arange(7) == 5)
+    with pytest.raises(ValueError, match=r"image_id: 1 of 7 ids are missing.*trial 5"):
+        v1.Trials(one.assign_coords(image_id=("trial", ids)))
+
+
+def test_labels_that_files_hold_as_bytes_are_text(recordings):
+    asked = {"image_id": [b"a", b"b"] * 3 + [b"a"], "tier": [b"train"] * 6 + [b"test"]}
+    labels = {name: ("trial", np.array(values)) for name, values in asked.items()}
+    areas = np.array(["V1", "LM", ""]).astype("S")
+    trials = v1.Trials(recordings["A"].assign_coords(labels | {"area": ("neuron", areas)}))
+    assert trials.image_ids.tolist() == ["a", "b"] * 3 + ["a"]
+    assert len(trials.sel(tier="test")) == 1
+    assert trials.sel(area="LM").n_neurons == {"mouse": 1}
+
+
 def test_mouse_ids_become_text(recordings):
     trials = v1.Trials({7: recordings["A"], 8: recordings["B"]})
     assert trials.mice == ["7", "8"]
@@ -44,15 +73,27 @@ def test_mouse_ids_become_text(recordings):
             "mouse 'A': stimuli are missing",
         ),
         (
-            lambda r: {"A": r["A"].transpose("height", ...)},
+            lambda r: {"A": r["A"].rename(height="row")},
             ValueError,
             "mouse 'A', stimuli: dims are.*expected",
         ),
         (lambda r: {"A": r["A"].isel(trial=slice(0))}, ValueError, "mouse 'A', stimuli: is empty"),
         (
-            lambda r: {"A": r["A"].assign(responses=r["A"]["responses"].transpose())},
+            lambda r: {"A": r["A"].assign(responses=r["A"]["responses"].rename(neuron="unit"))},
             ValueError,
             "mouse 'A', responses: dims are.*expected",
+        ),
+        (lambda r: {None: r["A"]}, ValueError, "mouse ids.*missing"),
+        (lambda r: r["A"].assign_attrs(mouse_id=np.nan), ValueError, "mouse_id.*missing"),
+        (
+            lambda r: {"A": r["A"].assign_coords(image_id=("trial", [0, np.nan, 1, 2, 2, 2, 2]))},
+            ValueError,
+            "mouse 'A', image_id: 1 of 7 ids are missing.*trial 1",
+        ),
+        (
+            lambda r: {"A": r["A"].assign_coords(trial_id=("trial", list("abc") + [""] * 4))},
+            ValueError,
+            "mouse 'A', trial_id: 4 of 7 ids are missing.*trials 3, 4, 5, 6",
         ),
         (lambda r: {"a/b": r["A"]}, ValueError, "mouse id 'a/b'"),
         (lambda r: {1: r["A"], "1": r["B"]}, ValueError, "duplicate mouse ids.*'1'"),

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn._instead import recordings_instead
+from v1tlearn._values import as_ids, as_names
 
 TIERS = ("train", "validation", "test", "final_test")
 
@@ -185,6 +186,7 @@ def recordings_to_dict(
         if mouse in datasets:
             raise ValueError(f"duplicate mouse ids: {mouse!r} names two recordings")
         _check_mouse_name(mouse)
+        as_names([name], "the mouse ids of recordings")
         if isinstance(recording, xr.DataTree):
             if recording.children:
                 raise ValueError(
@@ -207,7 +209,7 @@ def _mouse_of(recording: xr.Dataset | xr.DataTree, unnamed: str | None) -> str:
     if tree and recording.name is not None:
         return recording.name
     if "mouse_id" in recording.attrs:
-        return str(recording.attrs["mouse_id"])
+        return as_names([recording.attrs["mouse_id"]], "the attribute mouse_id")[0]
     if unnamed is not None and not (tree and recording.children):
         return unnamed
     found = ", ".join(map(str, recording.data_vars))
@@ -231,8 +233,8 @@ def validate_recordings(
         One child, or dataset, per mouse; or one mouse alone: a child of a DataTree, or a dataset
         whose attribute `mouse_id` names it.
     check_values : bool, default=True
-        Also read stimuli, behaviors and responses, block by block, and look for values that are
-        not finite. False checks names, dimensions, dtypes and labels only, and reads no trial.
+        Also look for missing ids and, block by block, for numbers that are not finite. False checks
+        names, dimensions, dtypes and labels only, and reads no trial.
 
     Raises
     ------
@@ -244,6 +246,7 @@ def validate_recordings(
         _check_columns_named(mouse, dataset)
         _check_positions_finite(mouse, dataset)
         if check_values:
+            check_ids(mouse, dataset)
             for name in DIMS:
                 if name in dataset:
                     _check_finite(mouse, name, dataset[name])
@@ -276,6 +279,13 @@ def check_structure(mouse: str, dataset: xr.Dataset) -> None:
         _check_unique(mouse, "neuron", dataset["neuron"].values)
     _check_position(mouse, dataset)
     _check_statistics(mouse, dataset)
+
+
+def check_ids(mouse: str, dataset: xr.Dataset) -> None:
+    """Check that no image, trial or neuron of a recording lacks its id."""
+    for name, of in (("image_id", "trial"), ("trial_id", "trial"), ("neuron", "neuron")):
+        if name in dataset.coords:
+            as_ids(dataset[name].values, f"mouse {mouse!r}, {name}", of=of)
 
 
 def _check_mouse_name(mouse: str) -> None:

@@ -23,8 +23,12 @@ from v1tlearn.nn import (
     StimulusShifter,
 )
 from v1tlearn.training import initial_rng, new_state, private_rng
+from v1tlearn.training.memory import remedies_named
 
 _MOVE_STIMULUS = ("stimulus", "both", "both_behavior")
+_LARGEST_SIDE = 2**15 - 1  # pixels
+_NO_SIZES = {"random_state", "verbose", "batch_size", "micro_batch_size", "max_epochs"}
+_NO_SIZES |= {"lr_patience", "max_lr_drops"}
 _MOVE_READOUT = ("readout", "both", "both_behavior")
 
 
@@ -100,7 +104,7 @@ def begin(recipe: Recipe, fitted: Fitted) -> tuple[EncodingModel, dict[str, Any]
     """Build a model with the initial weights of its seed, and the state of its training."""
     rng = initial_rng(fitted.seed)
     try:
-        with private_rng(rng):
+        with private_rng(rng), remedies_named("building the model", _smaller(fitted.parameters)):
             model = build(recipe, fitted)
     except ValueError as error:  # a core that such images do not fit
         if hint := channels_last(fitted.image_shape):
@@ -115,7 +119,23 @@ def output_size(image_size: Any, size: tuple[int, int]) -> tuple[int, int] | Non
         return (36, 64) if tuple(size) == (144, 256) else None
     if len(image_size) != 2:
         raise ValueError(f"image_size={image_size!r}: expected 'auto' or (height, width).")
-    return int(image_size[0]), int(image_size[1])
+    height, width = (int(side) for side in image_size)
+    if not all(1 <= side <= _LARGEST_SIDE for side in (height, width)):
+        raise ValueError(
+            f"image_size={image_size!r}: expected a height and width from 1 to {_LARGEST_SIDE}."
+        )
+    return height, width
+
+
+def _smaller(parameters: Mapping[str, Any]) -> list[str]:
+    """Name the largest of the numbers that say how large a model is."""
+    sizes = {
+        name: value
+        for name, value in parameters.items()
+        if isinstance(value, int) and not isinstance(value, bool) and name not in _NO_SIZES
+    }
+    largest = max(sizes, key=sizes.__getitem__, default="core")
+    return [f"a smaller {largest} (it is {sizes.get(largest, parameters.get(largest))})"]
 
 
 def takes(function: Callable[..., Any], keyword: str) -> bool:

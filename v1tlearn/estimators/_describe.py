@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 
 from v1tlearn._guesses import did_you_mean, guess
+from v1tlearn.estimators._calls import outside
 from v1tlearn.estimators._fitted import PUPIL, Fitted, Mouse, plain_labels, shift_columns
 from v1tlearn.estimators.moments import ResponseMoments, moments_in_blocks, response_blocks
 from v1tlearn.preprocessing.statistics import trial_statistics
 from v1tlearn.trials import Responses, Trials
 
 RESPONSE_STD_FLOOR = 0.01  # of the mean standard deviation over neurons, as published
+
+ROUNDING = 1e-5  # of the mean standard deviation: so little below 0 is what was 0
 
 Names = dict[str, list[str] | None]
 
@@ -79,14 +82,26 @@ def check_targets(target: Responses) -> dict[str, ResponseMoments]:
                 f"mouse {mouse!r} is silent: all its responses are zero or NaN. Leave this mouse "
                 "out (withheld test responses cannot be trained on)."
             )
-        if moments.lowest < 0:
-            warnings.warn(
-                f"mouse {mouse!r}: responses reach {moments.lowest:.3g}, but the Poisson loss "
-                "is meant for values from 0 on: shift or rectify them.",
-                UserWarning,
-                stacklevel=4,
-            )
+    _warn_of_negative(target, out)
     return out
+
+
+def _warn_of_negative(target: Responses, moments: Mapping[str, ResponseMoments]) -> None:
+    """Warn of responses below 0, once for all mice, but for the rounding of what was exactly 0."""
+    told = []
+    for mouse, known in moments.items():
+        least = -ROUNDING * float(np.nanmean(known.std))
+        if known.lowest < least:
+            below = sum(int((block < least).sum()) for block in response_blocks(target, mouse))
+            share = below / known.count.sum()
+            told.append(f"mouse {mouse!r} {share:.2g} of its responses, down to {known.lowest:.3g}")
+    if told:
+        warnings.warn(
+            f"responses are negative: of {'; '.join(told)}. The Poisson loss is meant for values "
+            "from 0 on: shift or rectify them.",
+            UserWarning,
+            stacklevel=outside(),
+        )
 
 
 def check_validation(target: Responses) -> None:

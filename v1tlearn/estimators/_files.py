@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from v1tlearn._paths import MODEL_FILE
+from v1tlearn._values import plain
 from v1tlearn.nn import Core, Head, Readout
 from v1tlearn.training.state import map_tensors
 
@@ -164,8 +165,8 @@ class _Tensors:
         """Plain JSON for a tree; `name` says where it stands."""
         if value is None or isinstance(value, bool | int | float | str):
             return value
-        if isinstance(value, np.generic):
-            return self.encode(value.item(), name)
+        if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and not value.ndim):
+            return self.encode(plain(value), name)
         if isinstance(value, torch.Tensor):
             return {"$tensor": self._keep(name, value)}
         if isinstance(value, np.ndarray):

@@ -21,6 +21,8 @@ _POSITIVE = Interval(Real, 0, None, closed="neither")
 _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 _COUNT = Interval(Integral, 1, None, closed="left")
 _NATURAL = Interval(Integral, 0, None, closed="left")
+WIDTH = Interval(Integral, 1, 2**31 - 1, closed="both")  # channels, units: what torch can count
+DEPTH = Interval(Integral, 1, 1000, closed="both")  # layers, which are built one by one
 
 
 # The training of Li et al. (2023), whatever the model.
@@ -81,8 +83,8 @@ class GaussianReadoutParameters:
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "position_network": ["boolean"],
         "position_dims": [Interval(Integral, 2, 3, closed="both")],
-        "position_hidden_layers": [_NATURAL],
-        "position_hidden_units": [_COUNT],
+        "position_hidden_layers": [Interval(Integral, 0, 1000, closed="both")],
+        "position_hidden_units": [WIDTH],
         "gaussian": [StrOptions({"full", "uncorrelated", "isotropic"})],
         "init_sigma": [_POSITIVE],
         "init_mu_range": [Interval(Real, 0, 1, closed="right")],
@@ -108,7 +110,7 @@ class FactorizedReadoutParameters:
     channel_weight_decay: float | None = None
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "rank": [_COUNT],
+        "rank": [WIDTH],
         "space_init": [_POSITIVE],
         "channel_init": [_POSITIVE],
         "space_l1": [_NOT_NEGATIVE],

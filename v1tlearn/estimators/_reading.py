@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from v1tlearn._instead import check_form, refuse_no_trials
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials._call_forms import CallForm
+from v1tlearn.trials._targets import target_of
 
 
 @dataclass(frozen=True)
@@ -136,50 +137,7 @@ def _read_trials(
         raise ValueError("there are no trials: expected at least one.")
     if y is None:
         return Call(trials, trials.responses)
-    target = _as_responses(trials, y, call)
-    for mouse, n_neurons in trials.n_neurons.items():
-        n = target[target.rows(mouse)[0][:1]].get(mouse).shape[1]
-        if n_neurons and n != n_neurons:
-            raise ValueError(
-                f"mouse {mouse!r}: y has vectors of {n} responses, but the mouse has {n_neurons} "
-                "neurons: y must be trials.responses, trial by trial of the same mice."
-            )
-    return Call(trials, target)
-
-
-def _as_responses(trials: Trials, y: Any, call: str) -> Responses:
-    if isinstance(y, Responses):
-        if not np.array_equal(y.mouse_ids, trials.mouse_ids):
-            raise ValueError(
-                "y must be trials.responses, trial by trial of the same mice: "
-                f"{len(trials)} trials of {trials.mice} came with {len(y)} responses of {y.mice}. "
-                "Was y permuted or split differently from the trials?"
-            )
-        return y._labelled_like(trials)  # permuted within mice: labels of trials
-    one = isinstance(y, str | Mapping) or getattr(y, "ndim", 1) == 0 or not hasattr(y, "__len__")
-    if one:
-        raise TypeError(
-            f"y is a {type(y).__name__}: expected trials.responses, or nothing: {call}(trials) "
-            "takes those of the trials."
-        )
-    if len(y) != len(trials):
-        raise ValueError(f"y has {len(y)} entries for {len(trials)} trials.")
-    if np.ndim(y[0]) == 0:
-        weights = " Weights of trials go by name: score(trials, sample_weight=weights)."
-        raise ValueError(
-            "y has one number per trial: expected one vector per trial, trials.responses."
-            + weights * (call == "score")
-        )
-    values = {}
-    for mouse in trials.mice:
-        rows = [np.asarray(y[i]) for i in trials.rows(mouse)[0]]
-        if len({r.shape for r in rows}) != 1 or rows[0].ndim != 1:
-            raise ValueError(
-                f"mouse {mouse!r}: y has vectors of the shapes {sorted({r.shape for r in rows})}: "
-                "expected one vector per trial, as long as the mouse has neurons."
-            )
-        values[mouse] = np.stack(rows)
-    return Responses.from_arrays(values, like=trials)
+    return Call(trials, target_of(trials, y, call))
 
 
 def _refuse_other_forms(stimuli: Any, behaviors: Any, responses: Any, call: str) -> None:

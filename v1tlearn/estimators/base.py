@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn._by_name import ByName
 from v1tlearn._documentation import DocumentationLinkMixin
+from v1tlearn._values import plain
 from v1tlearn.estimators import _files
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._like_fit import check_held_out
@@ -109,7 +110,7 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, BaseEstimator):
             behavior_names=behavior_names,
         )
         warn_about_tiers(call.trials)
-        with shown_log(self.verbose):
+        with shown_log(plain(self.verbose)):
             folder = None if checkpoint_dir is None else Path(checkpoint_dir)
             return self._fit(call, validation, on_epoch, folder)
 

@@ -16,6 +16,7 @@ import torch
 from sklearn.base import MultiOutputMixin, RegressorMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
+from v1tlearn._values import plain
 from v1tlearn.estimators import _files
 from v1tlearn.estimators._attributes import FittedAttributes, Record
 from v1tlearn.estimators._build import Recipe, begin
@@ -93,11 +94,11 @@ class BaseEncodingRegressor(
         on_epoch: OnEpoch | None,
         checkpoint_dir: Path | None,
     ) -> Self:
-        go_on = self.warm_start and self.__sklearn_is_fitted__()
+        go_on = plain(self.warm_start) and self.__sklearn_is_fitted__()
         checkpoints = None
         if checkpoint_dir is not None:
             checkpoints = Checkpoints(checkpoint_dir, type(self).__name__)
-        seed = self.seed_ if go_on else draw_seed(self.random_state)
+        seed = self.seed_ if go_on else draw_seed(plain(self.random_state))
         if checkpoints is not None and checkpoints.found is not None:
             if go_on:
                 raise ValueError(
@@ -154,9 +155,9 @@ class BaseEncodingRegressor(
         )
         warn_about_tiers(call.trials)
         go_on = self.__sklearn_is_fitted__()
-        seed = self.seed_ if go_on else draw_seed(self.random_state)
+        seed = self.seed_ if go_on else draw_seed(plain(self.random_state))
         training = call.trials, self._read(call.trials, call.target)
-        with shown_log(self.verbose):
+        with shown_log(plain(self.verbose)):
             return self._train(training, None, seed, go_on=go_on, max_epochs=1)
 
     @explained
@@ -208,28 +209,28 @@ class BaseEncodingRegressor(
         Lurz et al., "Generalization in data-driven models of primary visual cortex", ICLR, 2021.
         """
         check_is_fitted(self)
-        check_transfer(trials, freeze_core, params, known=self.get_params(deep=False))
+        check_transfer(trials, freeze_core, params, known=self._plain_params())
         check_held_out(validation)
         check_on_epoch(on_epoch)
-        check_parameters(self.fitted_.parameters, self.get_params(deep=False))
+        check_parameters(self.fitted_.parameters, self._plain_params())
         new = clone(self).set_params(**params)
         new._validate_params()
         call = read_fit(trials, None, None, None)
         warn_about_tiers(trials)
-        seed = draw_seed(new.random_state)
+        seed = draw_seed(plain(new.random_state))
         training, held_out = new._split(call, validation, seed)
         start = new._from_scratch(*training, seed)
         known = adopt_core(
             start.model, start.fitted, self.module_, self.fitted_, freeze=bool(freeze_core)
         )
         start = start._replace(fitted=known)
-        with shown_log(new.verbose):
+        with shown_log(plain(new.verbose)):
             return new._train(training, held_out, seed, start=start, on_epoch=on_epoch)
 
     # ------------------------------------------------------------------------------- training
 
     def _read(self, trials: Trials, target: Responses) -> Responses:
-        return read_responses(self.low_memory, resolve_device(self.device), trials, target)
+        return read_responses(plain(self.low_memory), resolve_device(self.device), trials, target)
 
     def _split(self, call: Call, validation: Trials | None, seed: int) -> tuple[Part, Part | None]:
         """Trials and targets to train on, and those of validation where there are any."""
@@ -239,20 +240,20 @@ class BaseEncodingRegressor(
             return (call.trials, target), held_out
         if self.validation_fraction == 0:
             return (call.trials, target), None
-        rows, held_rows = split_trials(call.trials, self.validation_fraction, seed)
+        rows, held_rows = split_trials(call.trials, plain(self.validation_fraction), seed)
         return (
             (call.trials[rows], target[rows]),
             (call.trials[held_rows], target[held_rows]),
         )
 
     def _from_scratch(self, trials: Trials, target: Responses, seed: int) -> Start:
-        parameters = self.get_params(deep=False)
+        parameters = self._plain_params()
         mode = self._published_behavior_mode
         fitted = describe(parameters, trials, target, published_mode=mode, seed=seed)
         return Start(fitted, *begin(self._recipe(parameters), fitted))
 
     def _from_fit(self, trials: Trials, target: Responses) -> Start:
-        check_parameters(self.fitted_.parameters, self.get_params(deep=False))
+        check_parameters(self.fitted_.parameters, self._plain_params())
         check_like_fit(self.fitted_, self.module_, trials, same_mice=True)
         check_targets(target)
         return Start(self.fitted_, self.module_, dict(self.state_))
@@ -270,7 +271,7 @@ class BaseEncodingRegressor(
         checkpoints: Checkpoints | None = None,
     ) -> Self:
         """Train on trials that are split: anew, from an earlier fit, from `start`, or a state."""
-        left = self.max_epochs if max_epochs is None else max_epochs
+        left = plain(self.max_epochs) if max_epochs is None else max_epochs
         marks = {} if checkpoints is None else self._marks(training, held_out)
         found = None if checkpoints is None else checkpoints.check(marks)
         with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode is
@@ -289,14 +290,14 @@ class BaseEncodingRegressor(
                     again = {"model": start.state["best"], "schedule": None, "average": None}
                     start.state.update(again | {"finished": False})
             name = run_name(type(self).__name__, start.fitted.seed)
-            run = make_run(self.get_params(deep=False), start, training, held_out, left, name)
+            run = make_run(self._plain_params(), start, training, held_out, left, name)
             # Everything that can be refused was refused; from here on the model counts as fitted.
             self.fitted_, self.module_, self.state_ = start
             self.device_, self.precision_ = resolve_device(self.device), run.settings.precision
             if found is not None and not left:
                 return self
             log_start(repr(self), self.fitted_, run)
-            with progress(run.name, left, self.verbose, on_epoch, run.state) as report:
+            with progress(run.name, left, plain(self.verbose), on_epoch, run.state) as report:
 
                 def after_epoch(record: Record) -> None:
                     """Keep the state, then tell."""
@@ -311,7 +312,7 @@ class BaseEncodingRegressor(
     def _marks(self, training: Part, held_out: Part | None) -> dict[str, dict[str, str]]:
         """What tells this fit from others."""
         return {
-            "parameter": marked(self.get_params(deep=False)),
+            "parameter": marked(self._plain_params()),
             "recording of mouse": describe_recording(*training),
             "validation of mouse": describe_recording(*held_out) if held_out else {},
         }
@@ -334,7 +335,7 @@ class BaseEncodingRegressor(
             trials,
             self.device_,
             precision=self.precision,
-            deterministic=self.deterministic,
+            deterministic=plain(self.deterministic),
             activate=activate,
         )
 

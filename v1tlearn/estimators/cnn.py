@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, ClassVar
 
 from sklearn.utils._param_validation import Interval
@@ -13,14 +13,14 @@ from sklearn.utils._param_validation import Interval
 from v1tlearn.estimators._build import Recipe
 from v1tlearn.estimators._docs import CONVOLUTIONAL, document
 from v1tlearn.estimators._parameters import (
+    DEPTH,
     V1T_TRAINING,
+    WIDTH,
     ReadoutParameters,
     readout_maker,
 )
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.nn import Stacked2dCore
-
-_COUNT = Interval(Integral, 1, None, closed="left")
 
 _OF_CORE = (
     "n_layers",
@@ -108,10 +108,10 @@ class CNNRegressor(ReadoutParameters, BaseEncodingRegressor):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseEncodingRegressor._parameter_constraints,
         **ReadoutParameters._parameter_constraints,
-        "n_layers": [_COUNT],
-        "hidden_channels": [_COUNT],
-        "input_kernel": [_COUNT],
-        "hidden_kernel": [_COUNT],
+        "n_layers": [DEPTH],
+        "hidden_channels": [WIDTH],
+        "input_kernel": [WIDTH],
+        "hidden_kernel": [WIDTH],
         "depth_separable": ["boolean"],
         "bias": ["boolean"],
         "batch_norm_momentum": [Interval(Real, 0, 1, closed="right")],

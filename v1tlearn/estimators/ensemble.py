@@ -19,6 +19,7 @@ from sklearn.base import MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, c
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
+from v1tlearn._values import plain
 from v1tlearn.estimators import _candidates
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._candidates import Candidate, shared_head
@@ -38,7 +39,7 @@ from v1tlearn.trials import Trials
 
 logger = logging.getLogger("v1tlearn")
 
-_COUNT = Interval(Integral, 1, None, closed="left")
+_COUNT = Interval(Integral, 1, 10**6, closed="both")
 _LEARNED = ("learned", "learned_per_mouse")
 _KEPT = (
     "seed_",
@@ -180,12 +181,12 @@ class EnsembleRegressor(
     ) -> Self:
         template = self._template()
         self._check_validation(validation)
-        seed = draw_seed(self.random_state)
+        seed = draw_seed(plain(self.random_state))
         if checkpoint_dir is not None:
             seed = self._noted_seed(checkpoint_dir, seed)
         training, held_out = template._split(call, validation, seed)
         tasks = []
-        for i, s in enumerate(_candidates.draw_seeds(seed, self.n_candidates)):
+        for i, s in enumerate(_candidates.draw_seeds(seed, plain(self.n_candidates))):
             model = clone(template).set_params(random_state=s)
             folder = None if checkpoint_dir is None else checkpoint_dir / f"candidate-{i:03d}"
             told = _candidates.numbered(on_epoch, i)
@@ -195,7 +196,7 @@ class EnsembleRegressor(
     def _noted_seed(self, folder: Path, seed: int) -> int:
         """Seed of the fit whose states are in a folder, noted there when it begins."""
         checkpoints = Checkpoints(folder, type(self).__name__)
-        own = marked(self.get_params(deep=False))
+        own = marked(self._plain_params())
         checkpoints.check({"parameter": own})
         if checkpoints.found is not None:
             return checkpoints.found["seed"]
@@ -247,7 +248,7 @@ class EnsembleRegressor(
         new.estimator.set_params(**params)
         template = new._template()
         new._check_validation(validation, choose=False)
-        seed = draw_seed(new.random_state)
+        seed = draw_seed(plain(new.random_state))
         call = read_fit(trials, None, None, None)
         warn_about_tiers(trials)
         (trials, _), held_out = template._split(call, validation, seed)
@@ -259,7 +260,7 @@ class EnsembleRegressor(
             )
             for m, s in zip(self.estimators_, seeds, strict=True)
         ]
-        with shown_log(new.verbose):
+        with shown_log(plain(new.verbose)):
             return new._choose(new._trained(tasks, "member"), len(tasks), held_out, seed)
 
     @classmethod
@@ -341,7 +342,7 @@ class EnsembleRegressor(
             (f"{type(self).__name__} {what} {i}/{len(tasks)}", task)
             for i, task in enumerate(tasks, 1)
         ]
-        return _candidates.run(named, self.n_jobs, self.verbose)
+        return _candidates.run(named, plain(self.n_jobs), plain(self.verbose))
 
     def _choose(
         self, candidates: list[Candidate], n_members: int, held_out: Part | None, seed: int

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from v1tlearn._values import without_flips
 from v1tlearn.training.memory import free_memory
 from v1tlearn.trials import Responses, Trials
 
@@ -119,7 +120,8 @@ def read_images(trials: Trials, mouse: str) -> np.ndarray:
         raise ValueError(
             f"mouse {mouse!r}: stimuli hold NaN or infinite values: leave these trials out."
         )
-    return images if images.dtype == np.uint8 else images.astype(np.float32, copy=False)
+    images = images if images.dtype == np.uint8 else images.astype(np.float32, copy=False)
+    return without_flips(images)
 
 
 def scale_responses(values: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, ClassVar
 
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -13,14 +13,15 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from v1tlearn.estimators._build import Recipe
 from v1tlearn.estimators._docs import B_MLP, TRANSFORMER, document
 from v1tlearn.estimators._parameters import (
+    DEPTH,
     V1T_TRAINING,
+    WIDTH,
     ReadoutParameters,
     readout_maker,
 )
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.nn import ViTCore
 
-_COUNT = Interval(Integral, 1, None, closed="left")
 _RATE = Interval(Real, 0, 1, closed="left")
 _OF_CORE = (
     "patch_size",
@@ -87,16 +88,16 @@ class ViTRegressor(ReadoutParameters, BaseEncodingRegressor):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseEncodingRegressor._parameter_constraints,
         **ReadoutParameters._parameter_constraints,
-        "patch_size": [_COUNT],
-        "patch_stride": [_COUNT],
+        "patch_size": [WIDTH],
+        "patch_stride": [WIDTH],
         "tokenizer": [StrOptions({"unfold", "conv", "spt", "cct", "dual_norm"})],
         "position_embedding": [StrOptions({"auto", "learned", "sinusoidal"})],
         "token_grid": [StrOptions({"true", "published"})],
         "patch_dropout": [_RATE],
-        "n_blocks": [_COUNT],
-        "n_heads": [_COUNT],
-        "embed_dim": [_COUNT],
-        "mlp_dim": [_COUNT],
+        "n_blocks": [DEPTH],
+        "n_heads": [WIDTH],
+        "embed_dim": [WIDTH],
+        "mlp_dim": [WIDTH],
         "attention": [StrOptions({"standard", "lsa"})],
         "attention_dropout": [_RATE],
         "mlp_dropout": [_RATE],

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from v1tlearn._values import as_responses
+
 # Per mouse the scores, and the unit ids where they are known.
 Labelled = dict[str, tuple[np.ndarray, np.ndarray | None]]
 
@@ -38,7 +40,7 @@ def by_mouse(values: Any, name: str) -> Labelled:
     for mouse, own in values.items():
         if str(mouse) in out:
             raise ValueError(f"{name!r}: two mice are called {str(mouse)!r}.")
-        out[str(mouse)] = np.asarray(own, dtype=float).reshape(-1), _ids(own, str(mouse), name)
+        out[str(mouse)] = _scores(own, name), _ids(own, str(mouse), name)
     return out
 
 
@@ -63,6 +65,10 @@ def align(models: Mapping[str, Labelled]) -> dict[str, dict[str, np.ndarray]]:
                 scores = scores[_places(ids, wanted, mouse, name, whose)]
             out[name][mouse] = scores
     return out
+
+
+def _scores(values: Any, name: str) -> np.ndarray:
+    return as_responses(values, f"{name!r}: scores").astype(float).reshape(-1)
 
 
 def _ids(values: Any, mouse: str, name: str) -> np.ndarray | None:

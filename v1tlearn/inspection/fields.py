@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from v1tlearn._guesses import did_you_mean, guess
+from v1tlearn._values import plain
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.nn import EncodingModel
@@ -124,6 +125,7 @@ def receptive_fields(
     >>> fields["A"].dims, fields["A"].shape
     (('neuron', 'channel', 'height', 'width'), (5, 1, 16, 24))
     """
+    n_images, batch_size = plain((n_images, batch_size))
     _check(estimator, n_images, noise, method, batch_size)
     fitted, model = estimator._knows()
     mice = _known_mice(fitted, mice)
@@ -133,13 +135,13 @@ def receptive_fields(
     precision = resolve_precision(estimator.precision, device, training=False)
     size = batch_size
     if batch_size == "auto":
-        size = prediction_batch_size(model, device, deterministic=estimator.deterministic)
-    seed = draw_seed(random_state)
+        size = prediction_batch_size(model, device, deterministic=plain(estimator.deterministic))
+    seed = draw_seed(plain(random_state))
     shape = (fitted.image_shape[0], *model.cropper.output_size)
     sums = {m: _Sums(model.readout(m).n_neurons, shape, device) for m in mice}
     with (
         torch.inference_mode(),
-        numerics(precision, device, deterministic=estimator.deterministic),
+        numerics(precision, device, deterministic=plain(estimator.deterministic)),
         tqdm(total=n_images, desc="receptive fields", unit="image", disable=not verbose) as bar,
     ):
         for images in _draw(n_images, shape, noise, seed, device):

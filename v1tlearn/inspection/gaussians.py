@@ -9,6 +9,8 @@ import xarray as xr
 from scipy.optimize import OptimizeWarning, curve_fit
 from scipy.stats import f as f_distribution
 
+from v1tlearn._values import as_dims
+
 PARAMETERS = ("amplitude", "x", "y", "sigma_x", "sigma_y", "angle", "offset")
 
 _NARROWEST = 0.5  # pixels; a narrower Gaussian is one pixel, of whatever width and height
@@ -77,6 +79,7 @@ def fit_gaussians(fields: xr.DataArray, *, worst: float = 0.05) -> xr.Dataset:
             f"fields is a {type(fields).__name__}: expected the DataArray of one mouse, such as "
             'receptive_fields(model)["A"].'
         )
+    fields = as_dims(fields, ("neuron", "channel", "height", "width"), "fields")
     if fields.dims != ("neuron", "channel", "height", "width"):
         raise ValueError(
             f"fields has the dimensions {fields.dims}: expected neuron, channel, height, width."

@@ -12,6 +12,7 @@ import xarray as xr
 from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn._models import last_step
+from v1tlearn._values import as_array
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators.mouse_data import mouse_data
@@ -84,7 +85,7 @@ class ImageDisplay:
         limits: tuple[float, float] | None = None,
         extent: Extent | None = None,
     ) -> None:
-        self.images = np.asarray(_in_order(images))
+        self.images = as_array(_in_order(images), "images", of="image")
         if self.images.ndim != 4 or not self.images.size:
             raise ValueError(
                 f"images have the shape {self.images.shape}: expected (images, channels, height, "

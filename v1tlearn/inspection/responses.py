@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from v1tlearn._models import by_text, named_models
+from v1tlearn._values import as_responses
 from v1tlearn.inspection._drawing import legend_above, only_axes, same_axes
 from v1tlearn.inspection.colors import figure_colors
 from v1tlearn.trials import Responses, Trials
@@ -65,9 +66,9 @@ class PredictionDisplay:
         title: str = "",
         colors: Mapping[str, str] | None = None,
     ) -> None:
-        self.recorded = np.asarray(recorded, dtype=float).reshape(-1)
+        self.recorded = _in_a_row(recorded, "recorded")
         self.predicted = {
-            name: np.asarray(values, dtype=float).reshape(-1)
+            name: _in_a_row(values, f"predicted: {name!r}")
             for name, values in by_text("predicted", predicted).items()
         }
         if not self.predicted:
@@ -226,6 +227,10 @@ class PredictionDisplay:
         if several:
             legend_above(self.ax_)
         return self
+
+
+def _in_a_row(values: Any, name: str) -> np.ndarray:
+    return as_responses(values, name).astype(float).reshape(-1)
 
 
 def _one_mouse(view: Trials | Responses, mouse_id: str | None) -> str:

@@ -7,12 +7,16 @@ All functions take responses and predictions as
   with equally many neurons are one mouse;
 * (trials, most neurons) arrays of several mice with `mouse_ids`, padded with NaN at the right;
 * DataArrays (trial, neuron) of one mouse, such as `responses["A"]`, whose coordinate `image_id` is
-  used when no `image_ids` come;
+  used when no `image_ids` come; or tables of pandas, a row per trial and a column per neuron;
 * `Responses`, which bring `mouse_ids` and `image_ids` (explicit `image_ids` come first);
 * dicts, or lists, of one (trials, neurons) array per mouse, `image_ids` in the same form.
 
 `y_true` and `y_pred` may differ in form, as the result of `cross_val_predict` does. NaN in
-`y_true` means "not recorded": such a trial does not exist for that neuron.
+`y_true` means "not recorded": such a trial does not exist for that neuron; so do masked responses.
+
+Dimensions go by their names, whatever their order. Where both arguments label their neurons, or
+their trials (coordinates `neuron` and `trial`, columns and index), `y_pred` is brought to the order
+of `y_true`; other neurons and other trials are refused, and so is an image without an id.
 
 How much is averaged, `multioutput` says:
 
@@ -21,8 +25,7 @@ How much is averaged, `multioutput` says:
 * "raw_values": a DataArray (unit,), one value per neuron. ``values.sel(mouse="A")`` has the
   dimension ``neuron``; what the arguments tell of neurons (area, layer...) comes along, so that
   ``values.groupby("area").mean()`` works. Neurons bear their unit ids, or else numbers from 0;
-  recordings without a name are called as `Trials.from_arrays` calls them, "mouse". If both
-  arguments name the units of a mouse, the names have to be the same.
+  recordings without a name are called as `Trials.from_arrays` calls them, "mouse".
 
 Mice come in the order of the recordings, of the dict or list, or else of their first trials. Values
 are float64 and differ from one form to the other in their labels only. They are arrays to numpy,

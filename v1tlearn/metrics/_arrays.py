@@ -1,6 +1,6 @@
 """Turns what the metrics accept into plain arrays, one mouse at a time.
 
-No statistics here: forms of the arguments, labels, and the trials that each neuron has.
+No statistics here: forms of the arguments, and labels.
 """
 
 from __future__ import annotations
@@ -10,15 +10,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from v1tlearn._instead import refuse_no_array
 from v1tlearn._models import by_text
+from v1tlearn._values import (
+    as_array,
+    as_dims,
+    as_ids,
+    as_names,
+    as_responses,
+    is_count,
+    labels_along,
+    order_like,
+    shape_of,
+)
 from v1tlearn.trials._arithmetic import labels_of, same_rows
 from v1tlearn.trials._call_forms import ONE_MOUSE
-from v1tlearn.trials._selection import units_differ
 
-_BLOCK_VALUES = 2**19  # values treated at once: 4 MiB in float64, which stay in the cache
+_DIMS = ("trial", "neuron")
 
 
 @dataclass(frozen=True)
@@ -64,23 +75,31 @@ def arrays_by_mouse(
     keys = None
     if _is_list_of_matrices(y_true):
         keys, mouse_ids = _list_keys(y_true, mouse_ids), None
-    true = _source("y_true", getattr(y_true, "responses", y_true), keys)
-    sources = [true]
+    y_true = as_dims(getattr(y_true, "responses", y_true), _DIMS, "y_true")
+    sources = [_source("y_true", y_true, keys)]
     if y_pred is not None:
+        y_pred = _with_trials_of(y_true, as_dims(y_pred, _DIMS, "y_pred"))
         sources.append(_source("y_pred", y_pred, keys))
+    index = _trials_of(y_true)
+    order = order_like(index, _trials_of(mouse_ids), "y_true and mouse_ids differ", "trial")
+    mouse_ids = mouse_ids if order is None else _rows(mouse_ids, order)
     labels, mice = _mouse_labels(sources, mouse_ids)
     _check_same_trials(sources, labels, mice)
-    images = _image_labels(sources, image_ids, labels, mice) if needs_images else None
+    images = _image_labels(sources, image_ids, labels, mice, index) if needs_images else None
     weights = None
     if sample_weight is not None:
-        weights = _flat("sample_weight", sample_weight, labels, mice).astype(np.float64)
+        weights = _flat("sample_weight", sample_weight, labels, mice, index, as_array)
+        weights = weights.astype(np.float64)
         if not np.isfinite(weights).all() or (weights < 0).any():
             raise ValueError("sample_weight must be finite and not negative.")
     for mouse in mice:
         at = np.flatnonzero(labels == mouse)
-        matrices = [_numeric(s, mouse, s.matrix(mouse, at)) for s in sources]
+        matrices = [s.matrix(mouse, at) for s in sources]
         if len(mice) > 1:
             matrices = _without_padding(sources, matrices)
+        neurons, order = _neurons(sources, mouse, at, matrices[0].shape[1], alone=len(mice) == 1)
+        if order is not None:
+            matrices[1] = matrices[1][:, order]
         for source, matrix in zip(sources, matrices, strict=True):
             if matrix.shape != (len(at), matrices[0].shape[1]):
                 raise ValueError(
@@ -93,29 +112,8 @@ def arrays_by_mouse(
             matrices[1] if y_pred is not None else None,
             None if images is None else images[at],
             None if weights is None else weights[at],
-            _neurons(sources, mouse, at, matrices[0].shape[1], alone=len(mice) == 1),
+            neurons,
         )
-
-
-def blocks_of_neurons(true: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (trials, neurons) such that these neurons were recorded in exactly these trials.
-
-    Statistics of a block need no mask: a response that was not recorded is a dropped trial.
-    """
-    missing = np.isnan(true)
-    partial = missing.any(axis=0)
-    groups = [np.flatnonzero(~partial)]
-    if partial.any():
-        columns = np.flatnonzero(partial)
-        patterns = np.ascontiguousarray(np.packbits(missing[:, columns], axis=0).T)
-        codes = np.unique(patterns, axis=0, return_inverse=True)[1].ravel()
-        order = np.argsort(codes, kind="stable")
-        groups += np.split(columns[order], np.flatnonzero(np.diff(codes[order])) + 1)
-    size = max(1, _BLOCK_VALUES // max(1, len(true)))
-    for group in groups:
-        for start in range(0, len(group), size):
-            neurons = group[start : start + size]
-            yield np.flatnonzero(~missing[:, neurons[0]]), neurons
 
 
 def _source(name: str, y: Any, keys: list[str] | None) -> _Source:
@@ -128,7 +126,7 @@ def _source(name: str, y: Any, keys: list[str] | None) -> _Source:
         return _Source(
             name,
             len(y),
-            lambda mouse, at: np.asarray(y.get(mouse)),
+            lambda mouse, at: as_responses(y.get(mouse), f"mouse {mouse!r}: {name}"),
             lambda mouse, at: _neuron_coordinates(y[at[:1]][mouse]),
             lambda mouse, at, label: labels_of(y[at], label),
             np.asarray(y.mouse_ids).astype(str),
@@ -144,8 +142,9 @@ def _source(name: str, y: Any, keys: list[str] | None) -> _Source:
             )
         y = dict(zip(keys, y, strict=True))
     if isinstance(y, Mapping):
-        given = {mouse: _by_trial(matrix) for mouse, matrix in by_text(name, y).items()}
-        matrices = {mouse: np.asarray(matrix) for mouse, matrix in given.items()}
+        whose = {mouse: f"mouse {mouse!r}: {name}" for mouse in by_text(name, y)}
+        given = {m: as_dims(part, _DIMS, whose[m]) for m, part in by_text(name, y).items()}
+        matrices = {m: as_responses(part, whose[m]) for m, part in given.items()}
         for mouse, matrix in matrices.items():
             if matrix.ndim != 2:
                 raise ValueError(
@@ -165,106 +164,117 @@ def _source(name: str, y: Any, keys: list[str] | None) -> _Source:
     return _flat_source(name, y)
 
 
-def _by_trial(y: Any) -> Any:
-    """A DataArray whose dimensions are named the other way round, turned to (trial, neuron)."""
-    if isinstance(y, xr.DataArray) and y.dims == ("neuron", "trial"):
-        return y.transpose("trial", "neuron")
-    return y
+def _trials_of(y: Any) -> pd.Index | None:
+    """Labels of the trials themselves, where an array bears them."""
+    return labels_along(y, str(y.dims[0]) if isinstance(y, xr.DataArray) else "trial")
 
 
 def _trial_label(y: Any, name: str) -> np.ndarray | None:
     """Label of each trial of a DataArray (trial, neuron), as `responses["A"]` is one."""
-    if not isinstance(y, xr.DataArray) or name not in y.coords:
+    if not isinstance(y, xr.DataArray):
         return None
-    label = y.coords[name]
-    return label.values if label.dims == y.dims[:1] else None
+    label = labels_along(y, str(y.dims[0]), name)
+    return None if label is None else as_ids(label, f"{name} of the trials")
 
 
 def _neuron_coordinates(y: Any) -> dict[str, xr.Variable]:
-    """What a DataArray (trial, neuron) tells of its neurons; "neuron" are the unit ids."""
+    """What a DataArray or a table (trial, neuron) tells of its neurons; "neuron" are the ids."""
+    if isinstance(y, pd.DataFrame):
+        return {"neuron": xr.IndexVariable("neuron", labels_along(y, "neuron"))}
     if not isinstance(y, xr.DataArray) or y.ndim != 2:
         return {}
     dim = y.dims[1]
     return {
-        "neuron" if name == dim else str(name): coordinate.variable.to_base_variable()
+        "neuron" if name == dim else str(name): coordinate.variable
         for name, coordinate in y.coords.items()
         if coordinate.dims[:1] == (dim,)
     }
 
 
+def _with_trials_of(true: Any, pred: Any) -> Any:
+    """Predictions with their trials in the order of the responses, where both label these."""
+    if isinstance(true, Mapping) and isinstance(pred, Mapping):
+        known = by_text("y_true", true)
+        return {m: _with_trials_of(known.get(m), p) for m, p in by_text("y_pred", pred).items()}
+    if _is_list_of_matrices(true) and _is_list_of_matrices(pred) and len(true) == len(pred):
+        return [_with_trials_of(*pair) for pair in zip(true, pred, strict=True)]
+    told = "y_true and y_pred are of different trials"
+    order = order_like(_trials_of(true), _trials_of(pred), told, "trial")
+    return pred if order is None else _rows(pred, order)
+
+
+def _rows(values: Any, places: np.ndarray) -> Any:
+    if isinstance(values, (list, tuple)):
+        return [values[place] for place in places]
+    return values.iloc[places] if hasattr(values, "iloc") else values[places]
+
+
 def _neurons(
     sources: list[_Source], mouse: str, at: np.ndarray, n_neurons: int, *, alone: bool
-) -> dict[str, xr.Variable]:
-    """Unit ids and metadata of the neurons of a mouse, from whichever argument brings them."""
+) -> tuple[dict[str, xr.Variable], np.ndarray | None]:
+    """What is known of the neurons of a mouse, and where those of `y_true` stand in `y_pred`."""
     told = [{} if s.dense and not alone else s.neurons(mouse, at) for s in sources]
-    ids = [neurons["neuron"].values for neurons in told if "neuron" in neurons]
-    first = units_differ(*ids) if len(ids) == 2 else None
-    if first is not None:
-        raise ValueError(
-            f"mouse {mouse!r}: y_true and y_pred hold different neurons: number {first} is unit "
-            f"{ids[0][first]} in y_true and {ids[1][first]} in y_pred. Select the same units, "
-            "in one order, in both."
-        )
+    ids = [neurons["neuron"].to_index() if "neuron" in neurons else None for neurons in told]
+    order = None
+    if len(ids) == 2:
+        hold = f"mouse {mouse!r}: y_true and y_pred hold different neurons"
+        order = order_like(*ids, hold, "unit", ("y_true", "y_pred"))
+    if order is not None:  # what is known of them, in the order of y_true
+        told[1] = {name: values[order] for name, values in told[1].items()}
+    for neurons, index in zip(told, ids, strict=True):
+        if index is not None and is_count(index):
+            neurons.pop("neuron")
     known = {name: values for neurons in reversed(told) for name, values in neurons.items()}
-    return {"neuron": xr.Variable("neuron", np.arange(n_neurons)), **known}
+    return {"neuron": xr.Variable("neuron", np.arange(n_neurons)), **known}, order
 
 
 def _flat_source(name: str, y: Any) -> _Source:
-    y = _by_trial(y)
-    neurons = _neuron_coordinates(y)
-    array = np.asarray(_ragged(y) if isinstance(y, (list, tuple)) else y)
-    if array.ndim == 2 and array.dtype != object:
+    ragged = isinstance(y, (list, tuple)) and len({shape_of(vector) for vector in y}) > 1
+    if not ragged and not (getattr(y, "ndim", 0) == 1 and y.dtype == object):
+        shape = shape_of(y) or as_responses(y, name).shape  # which says what is ragged
+        if len(shape) != 2:
+            raise ValueError(
+                f"{name} has shape {shape} and dtype {getattr(y, 'dtype', object)}; expected "
+                "(trials, neurons), a 1-D object array of one vector per trial, a Responses, or a "
+                "dict or list of (trials, neurons) per mouse. For one neuron reshape to (-1, 1)."
+            )
+        neurons = _neuron_coordinates(y)
         return _Source(
             name,
-            len(array),
-            lambda mouse, at: array[at],
+            shape[0],
+            lambda mouse, at: as_responses(_rows(y, at), f"mouse {mouse!r}: {name}"),
             lambda mouse, at: neurons,
             lambda mouse, at, label: None if (own := _trial_label(y, label)) is None else own[at],
             dense=True,
         )
-    if array.ndim == 1 and array.dtype == object:
-        vectors = [np.asarray(vector) for vector in array]
-        wrong = [i for i, vector in enumerate(vectors) if vector.ndim != 1]
-        if wrong:
+    vectors = [as_responses(vector, name) for vector in y]
+    wrong = [i for i, vector in enumerate(vectors) if vector.ndim != 1]
+    if wrong:
+        raise ValueError(
+            f"{name}[{wrong[0]}] has shape {vectors[wrong[0]].shape}; a ragged {name} holds one "
+            "vector (neurons,) per trial."
+        )
+    lengths = np.array([len(vector) for vector in vectors], dtype=np.int64)
+
+    def of_mouse(mouse: str, at: np.ndarray) -> np.ndarray:
+        if len(np.unique(lengths[at])) > 1:
             raise ValueError(
-                f"{name}[{wrong[0]}] has shape {vectors[wrong[0]].shape}; a ragged {name} holds "
-                "one vector (neurons,) per trial."
+                f"mouse {mouse!r}: trials of {name} have {lengths[at].min()} to "
+                f"{lengths[at].max()} neurons; all trials of a mouse must have the same."
             )
-        lengths = np.array([len(vector) for vector in vectors], dtype=np.int64)
+        return np.stack([vectors[i] for i in at])
 
-        def matrix(mouse: str, at: np.ndarray) -> np.ndarray:
-            if len(np.unique(lengths[at])) > 1:
-                raise ValueError(
-                    f"mouse {mouse!r}: trials of {name} have {lengths[at].min()} to "
-                    f"{lengths[at].max()} neurons; all trials of a mouse must have the same."
-                )
-            return np.stack([vectors[i] for i in at])
-
-        return _Source(name, len(array), matrix, lengths=lengths)
-    raise ValueError(
-        f"{name} has shape {array.shape} and dtype {array.dtype}; expected (trials, neurons), a "
-        "1-D object array of one vector per trial, a Responses, or a dict or list of (trials, "
-        "neurons) per mouse. For one neuron reshape to (-1, 1)."
-    )
-
-
-def _ragged(vectors: list | tuple) -> np.ndarray:
-    """Array of a list of vectors: 2-D if all are equally long, else 1-D of objects."""
-    if len({np.shape(vector) for vector in vectors}) == 1:
-        return np.asarray(vectors)
-    out = np.empty(len(vectors), dtype=object)
-    out[:] = vectors
-    return out
+    return _Source(name, len(vectors), of_mouse, lengths=lengths)
 
 
 def _is_list_of_matrices(y: Any) -> bool:
-    return isinstance(y, (list, tuple)) and len(y) > 0 and np.ndim(y[0]) == 2
+    return isinstance(y, (list, tuple)) and len(y) > 0 and len(shape_of(y[0]) or ()) == 2
 
 
 def _list_keys(y_true: list | tuple, mouse_ids: Any) -> list[str]:
     if mouse_ids is None:
         return [str(number) for number in range(len(y_true))]
-    keys = [str(mouse) for mouse in mouse_ids]
+    keys = as_names(mouse_ids, "mouse_ids")
     if len(keys) != len(y_true) or len(set(keys)) != len(keys):
         raise ValueError(
             f"y_true is a list of {len(y_true)} recordings but mouse_ids is {keys}: give one "
@@ -288,7 +298,7 @@ def _mouse_labels(sources: list[_Source], mouse_ids: Any) -> tuple[np.ndarray, l
     labelled = [s for s in sources if s.mouse_ids is not None and not s.per_mouse]
     labelled += [s for s in sources if s.per_mouse]
     if mouse_ids is not None:
-        given = np.asarray(mouse_ids)
+        given = as_ids(mouse_ids, "mouse_ids")
         if given.shape != (true.n_trials,):
             raise ValueError(
                 f"mouse_ids has shape {given.shape}, expected one id for each of the "
@@ -336,8 +346,8 @@ def _check_same_trials(sources: list[_Source], labels: np.ndarray, mice: list[st
             images = [true[at].image_ids, pred[at].image_ids]  # of different recordings
         else:
             images = [s.label(mouse, at, "image_id") for s in sources]
-        trials = [s.label(mouse, at, "trial_id") for s in sources]
-        for name, (one, two) in (("image", images), ("trial", trials)):
+        trials = [[s.label(mouse, at, name) for s in sources] for name in ("trial_id", "trial")]
+        for name, (one, two) in zip(("image", "trial", "trial"), [images, *trials], strict=True):
             if not _agree(one, two):
                 raise ValueError(
                     f"mouse {mouse!r}: y_true and y_pred carry different {name} ids: they are not "
@@ -353,7 +363,11 @@ def _agree(one: np.ndarray | None, two: np.ndarray | None) -> bool:
 
 
 def _image_labels(
-    sources: list[_Source], image_ids: Any, labels: np.ndarray, mice: list[str]
+    sources: list[_Source],
+    image_ids: Any,
+    labels: np.ndarray,
+    mice: list[str],
+    index: pd.Index | None,
 ) -> np.ndarray:
     if image_ids is None:
         responses = [s.responses for s in sources if s.responses is not None]
@@ -368,18 +382,23 @@ def _image_labels(
             "image_ids is missing: this metric averages over the repeats of an image. Pass "
             "image_ids=, one id per trial, or `trials.responses`, which brings its own."
         )
-    images = _flat("image_ids", image_ids, labels, mice)
-    if images.dtype.kind == "f" and np.isnan(images).any():
-        raise ValueError("image_ids holds NaN; every trial needs an image id.")
-    return images
+    return _flat("image_ids", image_ids, labels, mice, index, as_ids)
 
 
-def _flat(name: str, values: Any, labels: np.ndarray, mice: list[str]) -> np.ndarray:
+def _flat(
+    name: str,
+    values: Any,
+    labels: np.ndarray,
+    mice: list[str],
+    index: pd.Index | None,
+    read: Callable[[Any, str], np.ndarray],
+) -> np.ndarray:
     """One value per trial, from a flat array or from a dict or list per mouse."""
     if isinstance(values, (list, tuple)) and len(values) == len(mice) and np.ndim(values[0]) == 1:
         values = dict(zip(mice, values, strict=True))
     if isinstance(values, Mapping):
-        parts = {mouse: np.asarray(part) for mouse, part in by_text(name, values).items()}
+        whose = f"mouse {{!r}}: {name}".format
+        parts = {mouse: read(part, whose(mouse)) for mouse, part in by_text(name, values).items()}
         flat = np.empty(len(labels), dtype=np.result_type(*parts.values()))
         for mouse in mice:
             at = np.flatnonzero(labels == mouse)
@@ -391,20 +410,14 @@ def _flat(name: str, values: Any, labels: np.ndarray, mice: list[str]) -> np.nda
                 )
             flat[at] = parts[mouse]
         return flat
-    array = np.asarray(values)
+    array = read(values, name)
     if array.shape != labels.shape:
         raise ValueError(
             f"{name} has shape {array.shape}, expected one value for each of {len(labels)} trials."
         )
-    return array
-
-
-def _numeric(source: _Source, mouse: str, matrix: np.ndarray) -> np.ndarray:
-    if matrix.dtype.kind not in "fiub":
-        raise TypeError(
-            f"mouse {mouse!r}: {source.name} has dtype {matrix.dtype}, expected real numbers."
-        )
-    return matrix
+    told = f"y_true and {name} are of different trials"
+    order = order_like(index, _trials_of(values), told, "trial")
+    return array if order is None else array[order]
 
 
 def _without_padding(sources: list[_Source], matrices: list[np.ndarray]) -> list[np.ndarray]:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
 from sklearn.exceptions import UndefinedMetricWarning
 
-from v1tlearn.metrics._arrays import MouseArrays, arrays_by_mouse, blocks_of_neurons
+from v1tlearn.metrics._arrays import MouseArrays, arrays_by_mouse
 from v1tlearn.trials._units import label_units
 
 logger = logging.getLogger(__name__)
@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 # what varies is the rounding of the sums behind it. By the precision of the values that came.
 ROUNDING_FLOAT32 = 1e-6
 ROUNDING_FLOAT64 = 1e-12
+
+_BLOCK_VALUES = 2**19  # values treated at once: 4 MiB in float64, which stay in the cache
 
 Multioutput = Literal["uniform_average", "mice", "raw_values"]
 _MULTIOUTPUTS = ("uniform_average", "mice", "raw_values")
@@ -116,7 +118,7 @@ def _neuron_values(
             f"mouse {arrays.mouse!r}: y_true holds Inf; a response that was not recorded is NaN."
         )
     values = np.full((n_rows, true.shape[1]), np.nan)
-    for recorded, neurons in blocks_of_neurons(true):
+    for recorded, neurons in _blocks_of_neurons(true):
         rows, repeats = _arrange(arrays, recorded, trials)
         if _too_few(rows, repeats, trials):
             continue
@@ -140,6 +142,27 @@ def _neuron_values(
     if undefined:
         logger.info("mouse %s: %d of %d neurons undefined", arrays.mouse, undefined, true.shape[1])
     return values
+
+
+def _blocks_of_neurons(true: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (trials, neurons) such that these neurons were recorded in exactly these trials.
+
+    Statistics of a block need no mask: a response that was not recorded is a dropped trial.
+    """
+    missing = np.isnan(true)
+    partial = missing.any(axis=0)
+    groups = [np.flatnonzero(~partial)]
+    if partial.any():
+        columns = np.flatnonzero(partial)
+        patterns = np.ascontiguousarray(np.packbits(missing[:, columns], axis=0).T)
+        codes = np.unique(patterns, axis=0, return_inverse=True)[1].ravel()
+        order = np.argsort(codes, kind="stable")
+        groups += np.split(columns[order], np.flatnonzero(np.diff(codes[order])) + 1)
+    size = max(1, _BLOCK_VALUES // max(1, len(true)))
+    for group in groups:
+        for start in range(0, len(group), size):
+            neurons = group[start : start + size]
+            yield np.flatnonzero(~missing[:, neurons[0]]), neurons
 
 
 def _from_first(values: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -19,6 +19,8 @@ from v1tlearn.metrics.correlation import (
     single_trial_correlation,
 )
 from v1tlearn.metrics.variance import feve, normalized_correlation
+from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials._targets import target_of
 
 logger = logging.getLogger("v1tlearn")
 
@@ -49,7 +51,9 @@ class MetricScorer:
                 f"{self!r} needs responses to compare with: pass y, or trials that hold responses."
             )
         labels = {}
-        if not hasattr(truth, "mouse_ids") and hasattr(X, "mouse_ids"):
+        if isinstance(y, Responses) and isinstance(X, Trials):
+            truth = target_of(X, y, "scorer")  # permuted within mice they bear the labels of X
+        elif not hasattr(truth, "mouse_ids") and hasattr(X, "mouse_ids"):
             labels = {"mouse_ids": X.mouse_ids, "image_ids": X.image_ids}
         return self.metric(truth, estimator.predict(X), **labels)
 

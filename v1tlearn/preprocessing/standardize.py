@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import xarray as xr
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from v1tlearn._by_name import ByName
 from v1tlearn._documentation import DocumentationLinkMixin
-from v1tlearn.datasets.schema import default_behavior_names
+from v1tlearn._values import as_array, as_dims, holds_mask, labels_along
+from v1tlearn.datasets.schema import DIMS, default_behavior_names
 from v1tlearn.preprocessing.statistics import (
     TrialStatistics,
     behavior_moments,
@@ -250,6 +253,12 @@ class TrialStandardizer(
                 )
 
     def _check_behaviors(self, X: Any, reset: bool) -> np.ndarray:
+        X = as_dims(X, DIMS["behaviors"], "TrialStandardizer: behaviour")
+        if holds_mask(X):
+            X = as_array(X, "TrialStandardizer: behaviour")
+        names = labels_along(X, "behavior")
+        if isinstance(X, xr.DataArray) and names is not None:
+            X = pd.DataFrame(X.values, columns=names)
         return validate_data(
             self, X, reset=reset, dtype=[np.float64, np.float32], ensure_all_finite="allow-nan"
         )
@@ -276,4 +285,5 @@ class TrialStandardizer(
 
 
 def _is_behavior(X: Any) -> bool:
-    return np.asarray(X).ndim <= 2  # validate_data tells what is wrong with less than 2
+    ndim = X.ndim if isinstance(X, xr.DataArray) else np.asarray(X).ndim
+    return ndim <= 2  # validate_data tells what is wrong with less than 2

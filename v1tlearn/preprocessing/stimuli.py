@@ -19,6 +19,8 @@ from sklearn.utils import Tags
 from v1tlearn._by_name import ByName
 from v1tlearn._documentation import DocumentationLinkMixin
 from v1tlearn._instead import refuse_no_trials
+from v1tlearn._values import as_array, as_dims, holds_mask, plain
+from v1tlearn.datasets.schema import DIMS
 from v1tlearn.nn.layers.images import center_crop, resize
 from v1tlearn.trials import Trials
 
@@ -124,11 +126,12 @@ class CenterCrop(_StimuliTransformer):
         self.scale = scale
 
     def _function(self) -> Callable[[np.ndarray], np.ndarray]:
-        if not isinstance(self.scale, Real) or not 0 < self.scale <= 1:
+        scale = plain(self.scale)
+        if not isinstance(scale, Real) or not 0 < scale <= 1:
             raise ValueError(
                 f"CenterCrop: scale is {self.scale!r}, expected a number above 0 and at most 1."
             )
-        return partial(_crop, scale=self.scale)
+        return partial(_crop, scale=scale)
 
 
 class ResizeStimuli(_StimuliTransformer):
@@ -152,10 +155,14 @@ class ResizeStimuli(_StimuliTransformer):
 
     def _function(self) -> Callable[[np.ndarray], np.ndarray]:
         size = np.asarray(self.image_size)
-        if size.shape != (2,) or size.dtype.kind not in "iu" or size.min() < 1:
+        if (
+            size.shape != (2,)
+            or size.dtype.kind not in "iu"
+            or not (1 <= size.min() <= size.max() < 2**15)
+        ):
             raise ValueError(
                 f"ResizeStimuli: image_size is {self.image_size}, expected (height, width) in "
-                "pixels."
+                f"pixels, each from 1 to {2**15 - 1}."
             )
         return partial(_resize, size=(int(size[0]), int(size[1])))
 
@@ -224,6 +231,9 @@ def check_stimuli(X: Any, who: str) -> np.ndarray:
     ValueError
         If the shape is another one or the dtype is no real number.
     """
+    X = as_dims(X, DIMS["stimuli"], f"{who}: stimuli")
+    if holds_mask(X) or isinstance(X, list | tuple):
+        X = as_array(X, f"{who}: stimuli")
     images = np.asarray(X)
     if images.ndim != 4 or images.dtype.kind not in "fiu":
         raise ValueError(

@@ -17,6 +17,7 @@ from optuna.distributions import (
 )
 
 from v1tlearn._guesses import PARAMETER_HABITS, did_you_mean, guess
+from v1tlearn._values import plain
 from v1tlearn.search.spaces import IntegerUpTo, LogInteger
 
 
@@ -41,7 +42,7 @@ class Parameter:
 
 def read_space(space: Mapping[str, Any], estimator: Any) -> dict[str, Parameter]:
     """Translate distributions and lists; those that limit others come before these."""
-    known = estimator.get_params(deep=False)
+    known = estimator._plain_params()
     unknown = sorted(set(space) - set(known))
     if unknown:
         found = [name for word in unknown for name in guess(word, known, PARAMETER_HABITS)]
@@ -63,15 +64,17 @@ def read_space(space: Mapping[str, Any], estimator: Any) -> dict[str, Parameter]
     for name, found in space.items():
         if isinstance(found, IntegerUpTo):
             high = _highest(found.parameter, parameters, known, name)
-            parameters[name] = Parameter(IntDistribution(found.low, high), limit=found.parameter)
+            parameters[name] = Parameter(
+                IntDistribution(plain(found.low), high), limit=found.parameter
+            )
     return parameters
 
 
 def _parameter(name: str, found: Any) -> Parameter:
     if isinstance(found, LogInteger):
-        return Parameter(IntDistribution(found.low, found.high, log=True))
+        return Parameter(IntDistribution(*plain((found.low, found.high)), log=True))
     if isinstance(found, list | tuple | np.ndarray) and len(found):
-        values = [value.item() if isinstance(value, np.generic) else value for value in found]
+        values = [plain(value) for value in found]
         labelled = {_label(value): value for value in values}
         return Parameter(CategoricalDistribution(list(labelled)), values=labelled)
     kind = getattr(getattr(found, "dist", None), "name", None)

@@ -32,6 +32,7 @@ from sklearn.base import clone
 from sqlalchemy.exc import IntegrityError, OperationalError
 from tqdm.auto import tqdm
 
+from v1tlearn._values import plain
 from v1tlearn.estimators._progress import placed, shown_log
 from v1tlearn.search import _distributions as distributions
 from v1tlearn.training import NonFiniteLossError
@@ -258,7 +259,7 @@ def work(job: Job, study: optuna.Study) -> None:
 def work_in_process(job: Job, storage: str | Path, name: str) -> None:
     """`work` of a process of its own."""
     with quiet(), shown_log(job.verbose), open_storage(storage) as opened:
-        epochs = (job.min_epochs, job.estimator.max_epochs, job.reduction_factor)
+        epochs = (job.min_epochs, plain(job.estimator.max_epochs), job.reduction_factor)
         work(job, open_study(opened, name, *epochs))
 
 

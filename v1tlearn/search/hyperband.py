@@ -20,6 +20,7 @@ from sklearn.utils import get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, Options
 from sklearn.utils.validation import check_is_fitted
 
+from v1tlearn._values import plain
 from v1tlearn.estimators import CNNRegressor, ViTRegressor
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._progress import placed
@@ -211,8 +212,8 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
             checkpoint_dir.mkdir(parents=True, exist_ok=True)
             storage = checkpoint_dir / "study.db"
         name = self.study_name or type(self.estimator).__name__
-        n_jobs = cpu_count() if self.n_jobs == -1 else self.n_jobs
-        epochs = (self.min_epochs_, self.estimator.max_epochs, self.reduction_factor)
+        n_jobs = cpu_count() if self.n_jobs == -1 else plain(self.n_jobs)
+        epochs = plain((self.min_epochs_, self.estimator.max_epochs, self.reduction_factor))
         with tempfile.TemporaryDirectory() as folder, backend.quiet():
             shared = storage
             if shared is None and n_jobs > 1:
@@ -309,10 +310,10 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
         if not self._space():
             raise ValueError("space is empty: there is nothing to search over.")
         if self.min_epochs is None:
-            most = estimator.max_epochs // self.reduction_factor
+            most = plain(estimator.max_epochs) // plain(self.reduction_factor)
             self.min_epochs_ = max(1, min(_PUBLISHED_MIN_EPOCHS, most))
         else:
-            self.min_epochs_ = int(self.min_epochs)
+            self.min_epochs_ = plain(self.min_epochs)
         if self.min_epochs_ > estimator.max_epochs:
             raise ValueError(
                 f"min_epochs is {self.min_epochs_}, but the estimator trains for at most "
@@ -335,12 +336,12 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
         training = self.estimator.random_state
         training = self.seed_ if training is None else _seed(training)
         estimator = clone(self.estimator).set_params(
-            validation_fraction=self.validation_fraction, random_state=training
+            validation_fraction=plain(self.validation_fraction), random_state=training
         )
         space = backend.distributions.read_space(self._space(), estimator)
         fixed = {
             name: repr(value)
-            for name, value in self.estimator.get_params(deep=False).items()
+            for name, value in self.estimator._plain_params().items()
             if name not in {*_IRRELEVANT, *space}
         }
         backend.check_settings(
@@ -364,12 +365,12 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
             target=call.target,
             validation=validation,
             space=space,
-            n_trials=self.n_trials,
-            timeout=self.timeout,
+            n_trials=plain(self.n_trials),
+            timeout=plain(self.timeout),
             min_epochs=self.min_epochs_,
-            reduction_factor=self.reduction_factor,
+            reduction_factor=plain(self.reduction_factor),
             seed=self.seed_,
-            verbose=self.verbose,
+            verbose=plain(self.verbose),
             on_epoch=on_epoch,
         )
 
@@ -410,7 +411,7 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
 
 def _seed(random_state: Any) -> int:
     """One seed, of a size that estimators take."""
-    return draw_seed(random_state) % 2**32
+    return draw_seed(plain(random_state)) % 2**32
 
 
 def _import_backend() -> ModuleType:

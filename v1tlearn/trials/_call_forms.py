@@ -6,16 +6,17 @@ nowhere else. No estimator and no file format lives here.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from v1tlearn._instead import check_axes, check_form
-from v1tlearn.datasets.schema import default_behavior_names
+from v1tlearn._instead import check_form
+from v1tlearn._models import by_text
+from v1tlearn._values import as_ids, as_names, as_responses
+from v1tlearn.trials._one_mouse import Unnamed, check_same_trials, dataset_of_mouse, turned
 
 ONE_MOUSE = "mouse"
 
@@ -49,7 +50,7 @@ def recordings_from_arrays(
     tiers: Any = None,
     positions: Any = None,
     behavior_names: Sequence[str] | None = None,
-    unnamed: Callable[[str, int], list[str]] | None = None,
+    unnamed: Unnamed | None = None,
     n_neurons: Mapping[str, int] | None = None,
 ) -> tuple[dict[str, xr.Dataset], CallForm]:
     """Bring the four call forms to one ``Dataset`` per mouse."""
@@ -66,19 +67,23 @@ def recordings_from_arrays(
     elif isinstance(stimuli, list | tuple):
         parts, form = _split_list(per_trial, mouse_ids)
     else:
+        per_trial = {name: turned(name, field) for name, field in per_trial.items()}
         parts, form = _split_flat(per_trial, mouse_ids, n_neurons or {})
+    if form.kind in ("dict", "list"):
+        for mouse, part in parts.items():
+            check_same_trials(part, f"mouse {mouse!r}: ")
     positions = _positions_by_mouse(positions, form)
     recordings = {
-        mouse: _dataset(mouse, part, positions.get(mouse), behavior_names, unnamed or _by_number)
+        mouse: dataset_of_mouse(mouse, part, positions.get(mouse), behavior_names, unnamed)
         for mouse, part in parts.items()
     }
     return recordings, form
 
 
 def _names(ids: Sequence[Hashable]) -> dict[str, Hashable]:
-    keys = {str(i): i for i in ids}
+    names = as_names(ids, "mouse_ids")
+    keys = dict(zip(names, ids, strict=True))
     if len(keys) != len(ids):
-        names = [str(i) for i in ids]
         twice = sorted({n for n in names if names.count(n) > 1})
         raise ValueError(
             f"duplicate mouse ids {twice} in {names}: every recording needs an id of its own "
@@ -94,7 +99,7 @@ def _split_dict(
     if not keys:
         raise ValueError("stimuli is an empty dict: expected one entry per mouse.")
     if mouse_ids is not None:
-        given = [str(i) for i in np.atleast_1d(np.asarray(mouse_ids, dtype=object))]
+        given = list(map(str, as_ids(mouse_ids, "mouse_ids", of="recording").ravel()))
         if sorted(given) != sorted(keys):
             raise ValueError(
                 f"mouse_ids are {given}, but stimuli is a dict with the mice {list(keys)}: "
@@ -109,7 +114,7 @@ def _split_dict(
                 f"stimuli is a dict, but {name} is a {type(field).__name__}: "
                 f"expected a dict with the mice {list(keys)} too."
             )
-        by_name = {str(k): v for k, v in field.items()}
+        by_name = by_text(name, field)
         unknown = sorted(set(by_name) - set(keys))
         missing = sorted(set(keys) - set(by_name))
         if unknown or (missing and name in ("responses", "image_ids", "tiers")):
@@ -133,6 +138,7 @@ def _split_list(
             "mouse_ids, or wrap the recordings in Trials(...); an array of trials of one mouse "
             "is given as an array, not as a list."
         )
+    as_ids(mouse_ids, "mouse_ids", of="recording")
     ids = list(np.asarray(mouse_ids, dtype=object).ravel()) if n else []
     if len(ids) != n:
         raise ValueError(
@@ -182,11 +188,14 @@ def _split_flat(
                 f"stimuli is one array, but {name} is a dict: expected an array with one entry "
                 "per trial, or dicts per mouse for all of them."
             )
+    check_same_trials({**fields, "mouse_ids": mouse_ids})
     n = len(stimuli)
     if mouse_ids is None or np.ndim(mouse_ids) == 0:
         key = ONE_MOUSE if mouse_ids is None else np.asarray(mouse_ids).item()
+        (mouse,) = keys = _names([key])
         part = {name: field for name, field in fields.items() if field is not None}
-        return {str(key): part}, CallForm("single", {str(key): key})
+        return {mouse: part}, CallForm("single", keys)
+    as_ids(mouse_ids, "mouse_ids")  # tells of which trials they are missing
     ids = np.asarray(mouse_ids)
     if ids.shape != (n,):
         raise ValueError(
@@ -212,7 +221,7 @@ def _split_flat(
         for mouse, take in zip(keys, rows, strict=True):
             part = _take(field, take)
             if name == "responses":
-                part = _without_padding(part, n_neurons.get(mouse))
+                part = _without_padding(mouse, part, n_neurons.get(mouse), alone=len(keys) == 1)
             parts[mouse][name] = part
     return parts, CallForm("flat", keys, np.concatenate(rows))
 
@@ -230,7 +239,7 @@ def _positions_by_mouse(positions: Any, form: CallForm) -> dict[str, Any]:
         return {}
     mice = list(form.keys)
     if isinstance(positions, Mapping):
-        by_name = {str(k): v for k, v in positions.items() if v is not None}
+        by_name = {m: v for m, v in by_text("positions", positions).items() if v is not None}
         unknown = sorted(set(by_name) - set(mice))
         if unknown:
             raise ValueError(f"positions has the unknown mice {unknown}: the mice are {mice}.")
@@ -247,157 +256,20 @@ def _positions_by_mouse(positions: Any, form: CallForm) -> dict[str, Any]:
     )
 
 
-def _matrix(mouse: str, responses: Any) -> np.ndarray:
-    """Responses of one mouse as (trials, neurons), from vectors or a padded matrix."""
-    if isinstance(responses, list | tuple) or getattr(responses, "dtype", None) == np.dtype(object):
-        vectors = [np.asarray(v) for v in responses]
-        if not vectors:
-            raise ValueError(f"mouse {mouse!r}: responses is empty: there are no trials.")
-        shapes = sorted({v.shape for v in vectors})
-        if len(shapes) > 1 or len(shapes[0]) != 1:
-            raise ValueError(
-                f"mouse {mouse!r}: responses are vectors of the shapes {shapes[:4]}: expected one "
-                "vector per trial, all with this mouse's number of neurons."
-            )
-        return np.stack(vectors)
-    matrix = np.asarray(responses)
-    if matrix.ndim != 2:
-        raise ValueError(
-            f"mouse {mouse!r}: responses has shape {matrix.shape}: expected (trials, neurons)."
-        )
-    return matrix
+def _without_padding(mouse: str, responses: Any, n_neurons: int | None, *, alone: bool) -> Any:
+    """Cut the all-NaN columns at the right end, which pad this mouse to the largest.
 
-
-def _numbers(mouse: str, name: str, values: np.ndarray) -> np.ndarray:
-    if values.dtype == object:
-        with contextlib.suppress(TypeError, ValueError):
-            values = values.astype(np.float64)
-    if values.dtype.kind not in "buif":
-        raise TypeError(f"mouse {mouse!r}: {name} has dtype {values.dtype}: expected numbers.")
-    return values
-
-
-def _without_padding(responses: Any, n_neurons: int | None) -> Any:
-    """Cut the all-NaN columns at the right end, which pad this mouse to the largest."""
-    if isinstance(responses, list | tuple):
+    Labels of columns that several mice share name no neurons.
+    """
+    if isinstance(responses, list | tuple) or responses.ndim != 2:
         return responses
-    matrix = np.asarray(responses)
-    if matrix.ndim != 2 or matrix.dtype.kind != "f":
+    matrix = as_responses(responses, f"mouse {mouse!r}: responses")
+    responses = responses if alone else matrix
+    if matrix.dtype.kind != "f":
         return responses
     recorded = np.flatnonzero(~np.isnan(matrix).all(axis=0))
     if n_neurons is not None and not (recorded >= n_neurons).any():
-        return matrix[:, :n_neurons]
-    return matrix[:, : recorded[-1] + 1] if len(recorded) else matrix
-
-
-def _by_number(mouse: str, n_columns: int) -> list[str]:
-    try:
-        return default_behavior_names(n_columns)
-    except ValueError as error:
-        raise ValueError(
-            f"mouse {mouse!r}: {error}. Are these the responses? The order is stimuli, behaviors, "
-            "responses: without behaviour give None, fit(stimuli, None, responses)."
-        ) from error
-
-
-def _behavior_table(
-    mouse: str,
-    behaviors: Any,
-    given: Sequence[str] | None,
-    unnamed: Callable[[str, int], list[str]],
-) -> tuple[np.ndarray, list[str]]:
-    names = None
-    if hasattr(behaviors, "columns"):
-        names = [str(c) for c in behaviors.columns]
-    elif isinstance(behaviors, xr.DataArray) and "behavior" in behaviors.coords:
-        names = [str(c) for c in behaviors["behavior"].values]
-    table = np.asarray(behaviors)
-    if table.ndim != 2:
-        raise ValueError(
-            f"mouse {mouse!r}: behaviors has shape {table.shape}: expected (trials, columns)."
-        )
-    if isinstance(given, str):
-        raise TypeError(f"behavior_names is {given!r}: expected a list of names.")
-    if given is not None:
-        given = [str(c) for c in given]
-        if names is not None and names != given:
-            raise ValueError(
-                f"mouse {mouse!r}: behavior_names are {given}, but the columns of behaviors are "
-                f"called {names}: leave behavior_names out, or bring both to one order."
-            )
-        if len(given) != table.shape[1]:
-            raise ValueError(
-                f"mouse {mouse!r}: behaviors has {table.shape[1]} columns but behavior_names has "
-                f"{len(given)}: {given}."
-            )
-        names = given
-    if names is None:
-        names = unnamed(mouse, table.shape[1])
-    if len(set(names)) != len(names):
-        raise ValueError(f"mouse {mouse!r}: behaviour columns bear the same name: {names}.")
-    return table, list(names)
-
-
-def _dataset(
-    mouse: str,
-    part: dict[str, Any],
-    positions: Any,
-    behavior_names: Sequence[str] | None,
-    unnamed: Callable[[str, int], list[str]],
-) -> xr.Dataset:
-    stimuli = np.asarray(part["stimuli"])
-    check_axes(mouse, {**part, "stimuli": stimuli})
-    if stimuli.dtype.kind not in "uif":
-        raise TypeError(
-            f"mouse {mouse!r}: stimuli has dtype {stimuli.dtype}: expected grey levels as integers "
-            "or floats."
-        )
-    if not len(stimuli):
-        raise ValueError(f"mouse {mouse!r}: stimuli is empty: expected at least one trial.")
-    lengths = {"stimuli": len(stimuli)}
-    variables: dict[str, Any] = {"stimuli": (("trial", "channel", "height", "width"), stimuli)}
-    coords: dict[str, Any] = {}
-    if "behaviors" in part:
-        table, names = _behavior_table(mouse, part["behaviors"], behavior_names, unnamed)
-        table = _numbers(mouse, "behaviors", table)
-        lengths["behaviors"] = len(table)
-        variables["behaviors"] = (("trial", "behavior"), table)
-        coords["behavior"] = names
-    if "responses" in part:
-        matrix = _numbers(mouse, "responses", _matrix(mouse, part["responses"]))
-        lengths["responses"] = len(matrix)
-        variables["responses"] = (("trial", "neuron"), matrix)
-    for name, coordinate in (("image_ids", "image_id"), ("tiers", "tier")):
-        if name in part:
-            labels = np.asarray(part[name])
-            if labels.ndim != 1:
-                raise ValueError(
-                    f"mouse {mouse!r}: {name} has shape {labels.shape}: expected one label per "
-                    "trial."
-                )
-            if labels.dtype == object:
-                labels = labels.astype(str)
-            lengths[name] = len(labels)
-            coords[coordinate] = ("trial", labels)
-    if len(set(lengths.values())) > 1:
-        counts = ", ".join(f"{k} {v}" for k, v in lengths.items())
-        raise ValueError(
-            f"mouse {mouse!r}: different numbers of trials: {counts}. Every variable needs one "
-            "entry per trial."
-        )
-    if positions is not None:
-        positions = np.asarray(positions)
-        n_neurons = variables["responses"][1].shape[1] if "responses" in variables else None
-        if positions.ndim != 2 or positions.shape[1] not in (2, 3):
-            raise ValueError(
-                f"mouse {mouse!r}: positions has shape {positions.shape}: expected (neurons, 2) "
-                "or (neurons, 3), in micrometres."
-            )
-        if n_neurons is not None and len(positions) != n_neurons:
-            raise ValueError(
-                f"mouse {mouse!r}: positions has {len(positions)} rows for {n_neurons} neurons: "
-                "give one row per neuron, in the order of the responses."
-            )
-        coords["position"] = (("neuron", "axis"), positions)
-        coords["axis"] = list("xyz"[: positions.shape[1]])
-    return xr.Dataset(variables, coords)
+        width = n_neurons
+    else:
+        width = recorded[-1] + 1 if len(recorded) else matrix.shape[1]
+    return responses.iloc[:, :width] if hasattr(responses, "iloc") else responses[:, :width]

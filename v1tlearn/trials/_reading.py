@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from v1tlearn._values import as_text
 from v1tlearn.datasets.schema import (
+    DIMS,
     NEURON_LABELS,
     TRIAL_LABELS,
+    check_ids,
     check_structure,
     recordings_to_dict,
 )
@@ -25,9 +28,34 @@ def checked_recordings(recordings: Any, unnamed: str | None = None) -> dict[str,
     """One checked `Dataset` per mouse, its labels made coordinates; nothing is read."""
     out = {}
     for mouse, recording in recordings_to_dict(recordings, unnamed=unnamed).items():
-        out[mouse] = recording.set_coords([n for n in _LABELS if n in recording.data_vars])
+        recording = recording.set_coords([n for n in _LABELS if n in recording.data_vars])
+        out[mouse] = _in_order(_decoded(mouse, recording))
         check_structure(mouse, out[mouse])
+        check_ids(mouse, out[mouse])
     return out
+
+
+def _decoded(mouse: str, recording: xr.Dataset) -> xr.Dataset:
+    """Labels that files hold as bytes, as text."""
+    text = {}
+    for name, label in recording.coords.items():
+        if label.dtype.kind in "SO":
+            values = as_text(label.values, f"mouse {mouse!r}, {name}")
+            if values is not label.values:
+                text[name] = (label.dims, values, label.attrs)
+    return recording.assign_coords(text) if text else recording
+
+
+def _in_order(recording: xr.Dataset) -> xr.Dataset:
+    """Variables with their dimensions, which bear their names, in the order of the schema."""
+    turned = {
+        name: recording[name].transpose(*dims)
+        for name, dims in (DIMS | {"position": ("neuron", "axis")}).items()
+        if name in recording
+        and recording[name].dims != dims
+        and set(recording[name].dims) == set(dims)
+    }
+    return recording.assign(turned) if turned else recording
 
 
 def with_neurons(recording: xr.Dataset, neurons: np.ndarray | None) -> xr.Dataset:

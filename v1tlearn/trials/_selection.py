@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from v1tlearn._values import as_array, as_ids, holds_mask
+
 _SHOWN = 20  # labels that an error lists
 
 
@@ -91,6 +93,9 @@ def _once(wanted: Any) -> Any:
     """The same in a form that can be read once per mouse, labelled where it bears labels."""
     if isinstance(wanted, Mapping):
         return {mouse: _once(part) for mouse, part in wanted.items()}
+    if holds_mask(wanted):
+        text = np.ma.asarray(wanted).dtype.kind in "USO"
+        return (as_ids if text else as_array)(wanted, "neuron", of="neuron")
     if isinstance(wanted, pd.MultiIndex) or (
         isinstance(wanted, pd.Series) and wanted.dtype.kind not in "biuUSO"
     ):

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 import xarray as xr
 
+from v1tlearn._values import as_array, holds_mask, without_flips
 from v1tlearn.datasets.schema import NEURON_LABELS
 from v1tlearn.trials import _guesses, _summary
 from v1tlearn.trials._reading import BLOCK, DATA, with_neurons
@@ -61,7 +62,7 @@ class View:
             key = key[0]
         if isinstance(key, slice):
             return key
-        key = np.asarray(key)
+        key = as_array(key, "the index of trials") if holds_mask(key) else np.asarray(key)
         if key.dtype == bool and key.shape != self.shape:
             raise IndexError(
                 f"a mask of shape {key.shape} came for {len(self)} trials: expected one truth "
@@ -204,7 +205,7 @@ class View:
         mouse = str(mouse_id)
         if "position" not in self._recordings[mouse]:
             return None
-        position = np.asarray(self._recordings[mouse]["position"].values)
+        position = without_flips(self._recordings[mouse]["position"].values)
         return position[self._neurons[mouse]] if mouse in self._neurons else position
 
     def _described(self, mouse: str) -> xr.Dataset:

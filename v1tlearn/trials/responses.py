@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from v1tlearn.datasets.schema import AXES
+from v1tlearn._values import as_array, as_dims, as_responses, labels_along, order_like
+from v1tlearn.datasets.schema import AXES, DIMS
 from v1tlearn.datasets.store import RESPONSES_FILE, open_groups, save_groups
-from v1tlearn.trials._arithmetic import Arithmetic, check_unit_ids
+from v1tlearn.trials._arithmetic import Arithmetic, check_unit_ids, labels_of
 from v1tlearn.trials._averages import over_neurons, over_repeats, over_trials, to_dataframe
 from v1tlearn.trials._reading import DATA, compact, read
 from v1tlearn.trials._summary import Column
@@ -71,7 +72,8 @@ class Responses(Arithmetic, View):
     ) -> None:
         self._recordings, self._hashes = trials._recordings, trials._hashes
         self._index, self._neurons = trials._index, trials._neurons
-        self._sources, self._rows = dict(sources), np.asarray(rows)
+        self._sources = {mouse: _source(mouse, source) for mouse, source in sources.items()}
+        self._rows = as_array(rows, "rows")
         self._columns = dict(columns or {})
         self._attrs = {
             mouse: recording["responses"].attrs
@@ -123,7 +125,7 @@ class Responses(Arithmetic, View):
                 raise ValueError(
                     f"values of mouse {mouse!r} are missing: there are {list(values)}."
                 )
-            matrix = np.asarray(values[mouse])
+            matrix = _like(mouse, values[mouse], like[positions])
             if len(matrix) != len(positions):
                 raise ValueError(
                     f"mouse {mouse!r}: {len(matrix)} response vectors came for "
@@ -402,3 +404,35 @@ class Responses(Arithmetic, View):
     def _counts_shown(self) -> list[Column]:
         units = [str(self._attrs.get(mouse, {}).get("units", "–")) for mouse in self.mice]
         return [*super()._counts_shown(), ("units", units)]
+
+
+def _source(mouse: str, values: Any) -> Any:
+    """A matrix whose rows can be read; those that are read from files stay there."""
+    if isinstance(values, np.ma.MaskedArray | xr.DataArray | pd.DataFrame | list | tuple):
+        name = f"mouse {mouse!r}: responses"
+        return as_responses(as_dims(values, DIMS["responses"], name), name)
+    return values
+
+
+def _like(mouse: str, values: Any, view: View) -> np.ndarray:
+    """A matrix with its trials and neurons in the order of a view of this mouse."""
+    name = f"mouse {mouse!r}: values"
+    values = as_dims(values, DIMS["responses"], name)
+    matrix = as_responses(values, name)
+    if matrix.ndim != 2 or len(matrix) != len(view):
+        return matrix  # the caller says of which shape they are
+    ids = view._known_neuron_ids(mouse)
+    columns = order_like(
+        None if ids is None else pd.Index(ids),
+        labels_along(values, "neuron"),
+        f"{name} are of other neurons than these trials",
+    )
+    matrix = matrix if columns is None else matrix[:, columns]
+    for label in ("trial", "trial_id", "image_id"):
+        given, known = labels_along(values, "trial", label), labels_of(view, label)
+        if given is None or known is None:
+            continue
+        rows = order_like(pd.Index(known), given, f"{name} are of other trials", "trial")
+        if rows is not None:
+            return matrix[rows]
+    return matrix

@@ -95,6 +95,11 @@ class Trials(View):
     ) -> Trials:
         """Label plain arrays.
 
+        What labelled arrays say is used: dimensions of DataArrays go by their names (trial,
+        channel, height, width, behavior, neuron, axis); the coordinates `neuron`, `image_id`,
+        `tier` and `trial_id`, and the columns of tables of pandas, come along; arrays whose trials
+        bear different labels are refused. Masked responses are not recorded.
+
         Parameters
         ----------
         stimuli : dict, list or ndarray
@@ -104,7 +109,7 @@ class Trials(View):
         behaviors : dict, list, ndarray or DataFrame, optional
             In the form of `stimuli`, (trials, columns) per mouse. The columns of a DataFrame
             bring their names.
-        responses : dict, list or ndarray, optional
+        responses : dict, list, ndarray or DataFrame, optional
             In the form of `stimuli`, (trials, neurons) per mouse; NaN where not recorded. For (c)
             a list or object array of vectors, or a (trials, max_neurons) array whose all-NaN
             columns at the right end are, per mouse, padding.
@@ -127,7 +132,9 @@ class Trials(View):
         Raises
         ------
         TypeError, ValueError
-            If the forms are mixed or shapes do not fit; the mouse and the variable are named.
+            If the forms are mixed or shapes do not fit; the mouse and the variable are named. If
+            stimuli, behaviour, labels or positions are masked, or ids are missing (None, NaN,
+            blank); the trials are named.
         """
         return cls._from_call(
             stimuli,

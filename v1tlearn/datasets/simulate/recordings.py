@@ -12,6 +12,7 @@ from numbers import Integral, Real
 import numpy as np
 import xarray as xr
 
+from v1tlearn._values import plain
 from v1tlearn.datasets.schema import (
     AXES,
     BEHAVIOR_NAMES,
@@ -35,6 +36,7 @@ from v1tlearn.datasets.simulate.dead_leaves import dead_leaves
 _N_PILOT = 300  # images that set the scale of each cell; never shown in the recording
 _PILOT_STATES = 4  # states of the animal in which each of them is evaluated
 _MIN_SIDE = 8  # pixels
+_MOST_BYTES = 2**44  # of one mouse, 16 TiB
 _NOISE_BLOCK = 2**21  # responses drawn at once
 _TRIAL_TO_TRIAL = 0.1  # squared coefficient of variation of the multiplicative noise
 
@@ -128,6 +130,11 @@ def make_v1_recordings(
     >>> recordings["A"]["tier"].to_series().value_counts().to_dict()
     {'test': 30, 'train': 18, 'validation': 2}
     """
+    counts = (n_mice, n_trials, n_test_images, n_repeats, n_channels)
+    n_mice, n_trials, n_test_images, n_repeats, n_channels = plain(counts)
+    shares = (validation_fraction, shared_fraction, complex_fraction, explainable_variance)
+    validation_fraction, shared_fraction, complex_fraction, explainable_variance = plain(shares)
+    n_neurons, random_state, behavior = plain((n_neurons, random_state, behavior))
     _check_count("n_mice", n_mice, 1, 26)
     n_neurons = _neurons_per_mouse(n_neurons, n_mice)
     _check_count("n_trials", n_trials, 2)
@@ -135,6 +142,14 @@ def make_v1_recordings(
     _check_count("n_repeats", n_repeats, 1)
     image_shape = _check_image_shape(image_shape)
     _check_count("n_channels", n_channels, 1)
+    per_trial = max(n_channels * image_shape[0] * image_shape[1], 4 * max(n_neurons))
+    if (n_trials + n_test_images * n_repeats) * per_trial > _MOST_BYTES:
+        sizes = {"n_trials": n_trials, "n_test_images": n_test_images, "n_repeats": n_repeats}
+        sizes |= {"n_channels": n_channels, "n_neurons": max(n_neurons)}
+        largest = max(sizes, key=sizes.__getitem__)
+        raise ValueError(
+            f"{largest}={sizes[largest]} makes recordings that no memory holds; lower it"
+        )
     if not isinstance(behavior, bool | np.bool_):
         raise TypeError(f"behavior must be True or False, got {behavior!r}")
     _check_share("validation_fraction", validation_fraction, "[0, 1)")

@@ -1,0 +1,222 @@
+"""From the arrays of one mouse to its labelled `Dataset`: numbers, names and labels are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from v1tlearn._instead import check_axes
+from v1tlearn._values import (
+    as_array,
+    as_dims,
+    as_ids,
+    as_names,
+    as_responses,
+    is_count,
+    labels_along,
+    order_like,
+)
+from v1tlearn.datasets.schema import DIMS, NEURON_LABELS, default_behavior_names
+
+_OF_TRIALS = {"image_id": "image", "trial_id": "trial", "tier": "tier"}  # labels, and their words
+_FIELD_DIMS = DIMS | dict.fromkeys(("image_ids", "tiers"), ("trial",))
+
+Unnamed = Callable[[str, int], list[str]]  # (mouse, columns) -> their names
+
+
+def turned(name: str, field: Any, whose: str = "") -> Any:
+    """A labelled array with its dimensions in the order of recordings."""
+    return as_dims(field, _FIELD_DIMS[name], f"{whose}{name}")
+
+
+def check_same_trials(fields: Mapping[str, Any], whose: str = "") -> None:
+    """Refuse labelled arrays of which one shows other trials than another, or in another order."""
+    for one, two in combinations(fields, 2):
+        for label, of in {None: "trial", **_OF_TRIALS}.items():
+            first, second = (labels_along(fields[name], "trial", label) for name in (one, two))
+            told = f"{whose}{one} and {two} are not of the same trials in one order"
+            if order_like(first, second, told, of) is not None:
+                raise ValueError(
+                    f"{told}: the labels of {two} are those of {one} in another order. Bring both "
+                    f"to one, as {two}.sel(trial={one}.trial) does."
+                )
+
+
+def dataset_of_mouse(
+    mouse: str,
+    part: Mapping[str, Any],
+    positions: Any,
+    behavior_names: Sequence[str] | None,
+    unnamed: Unnamed | None,
+) -> xr.Dataset:
+    """Label the arrays of one mouse, which came under the names of the arguments."""
+    whose = f"mouse {mouse!r}: "
+    if "stimuli" not in part:
+        raise ValueError(f"{whose}stimuli is None: expected an array, or leave this mouse out.")
+    part = {name: turned(name, field, whose) for name, field in part.items()}
+    stimuli = _stimuli(mouse, part)
+    lengths = {"stimuli": len(stimuli)}
+    variables: dict[str, Any] = {"stimuli": (DIMS["stimuli"], stimuli)}
+    coords: dict[str, Any] = {}
+    if "behaviors" in part:
+        table, names = _behaviors(mouse, part["behaviors"], behavior_names, unnamed or _by_number)
+        lengths["behaviors"] = len(table)
+        variables["behaviors"] = (DIMS["behaviors"], table)
+        coords["behavior"] = names
+    if "responses" in part:
+        matrix = _matrix(mouse, part["responses"])
+        lengths["responses"] = len(matrix)
+        variables["responses"] = (DIMS["responses"], matrix)
+        coords |= _neurons(part["responses"], whose)
+    for name, coordinate in (("image_ids", "image_id"), ("tiers", "tier")):
+        if name in part:
+            labels = as_ids(part[name], f"{whose}{name}")
+            if labels.ndim != 1:
+                raise ValueError(
+                    f"{whose}{name} has shape {labels.shape}: expected one label per trial."
+                )
+            lengths[name] = len(labels)
+            coords[coordinate] = ("trial", labels)
+    if len(set(lengths.values())) > 1:
+        counts = ", ".join(f"{k} {v}" for k, v in lengths.items())
+        raise ValueError(
+            f"{whose}different numbers of trials: {counts}. Every variable needs one entry per "
+            "trial."
+        )
+    coords = _trial_labels(part, whose) | coords
+    if positions is not None:
+        positions = _positions(mouse, positions, part.get("responses"), variables)
+        coords["position"] = (("neuron", "axis"), positions)
+        coords["axis"] = list("xyz"[: positions.shape[1]])
+    return xr.Dataset(variables, coords)
+
+
+def _stimuli(mouse: str, part: Mapping[str, Any]) -> np.ndarray:
+    grey = "grey levels as integers or floats"
+    stimuli = as_array(part["stimuli"], f"mouse {mouse!r}: stimuli", expected=grey)
+    check_axes(mouse, {**part, "stimuli": stimuli})
+    if stimuli.dtype.kind == "b":
+        raise TypeError(f"mouse {mouse!r}: stimuli has dtype bool: expected {grey}.")
+    if not len(stimuli):
+        raise ValueError(f"mouse {mouse!r}: stimuli is empty: expected at least one trial.")
+    return stimuli
+
+
+def _matrix(mouse: str, responses: Any) -> np.ndarray:
+    """Responses of one mouse as (trials, neurons), from vectors or a padded matrix."""
+    name = f"mouse {mouse!r}: responses"
+    vectors = isinstance(responses, list | tuple) or (
+        getattr(responses, "ndim", 0) == 1 and responses.dtype == object
+    )
+    if not vectors:
+        matrix = as_responses(responses, name)
+        if matrix.ndim != 2:
+            raise ValueError(f"{name} has shape {matrix.shape}: expected (trials, neurons).")
+        return matrix
+    rows = [as_responses(vector, name) for vector in responses]
+    if not rows:
+        raise ValueError(f"{name} is empty: there are no trials.")
+    shapes = sorted({row.shape for row in rows})
+    if len(shapes) > 1 or len(shapes[0]) != 1:
+        raise ValueError(
+            f"{name} are vectors of the shapes {shapes[:4]}: expected one vector per trial, all "
+            "with this mouse's number of neurons."
+        )
+    return np.stack(rows)
+
+
+def _neurons(responses: Any, whose: str) -> dict[str, Any]:
+    """Unit ids, and what else labelled responses tell of their neurons."""
+    coords: dict[str, Any] = {}
+    ids = labels_along(responses, "neuron")
+    if ids is not None and not is_count(ids):
+        coords["neuron"] = as_ids(ids, f"{whose}ids of the neurons", of="neuron")
+    for name in NEURON_LABELS:
+        if labels_along(responses, "neuron", name) is not None:
+            coords[name] = ("neuron", responses[name].values)
+    return coords
+
+
+def _trial_labels(part: Mapping[str, Any], whose: str) -> dict[str, Any]:
+    """Labels that arrays bring along their trials, of the first that has them."""
+    found = {
+        name: labels
+        for field in reversed(part.values())
+        for name in _OF_TRIALS
+        if (labels := labels_along(field, "trial", name)) is not None
+    }
+    return {name: ("trial", as_ids(labels, f"{whose}{name}")) for name, labels in found.items()}
+
+
+def _positions(
+    mouse: str, positions: Any, responses: Any, variables: Mapping[str, Any]
+) -> np.ndarray:
+    name = f"mouse {mouse!r}: positions"
+    positions = as_dims(positions, ("neuron", "axis"), name)
+    rows = "trial" if isinstance(positions, pd.DataFrame) else "neuron"  # what its index is called
+    order = order_like(
+        labels_along(responses, "neuron"),
+        labels_along(positions, rows),
+        f"{name} and responses are of different neurons",
+    )
+    positions = as_array(positions, name, of="neuron")
+    if positions.ndim != 2 or positions.shape[1] not in (2, 3):
+        raise ValueError(
+            f"{name} has shape {positions.shape}: expected (neurons, 2) or (neurons, 3), in "
+            "micrometres."
+        )
+    n_neurons = variables["responses"][1].shape[1] if "responses" in variables else None
+    if n_neurons is not None and len(positions) != n_neurons:
+        raise ValueError(
+            f"{name} has {len(positions)} rows for {n_neurons} neurons: give one row per neuron, "
+            "in the order of the responses."
+        )
+    return positions if order is None else positions[order]
+
+
+def _by_number(mouse: str, n_columns: int) -> list[str]:
+    try:
+        return default_behavior_names(n_columns)
+    except ValueError as error:
+        raise ValueError(
+            f"mouse {mouse!r}: {error}. Are these the responses? The order is stimuli, behaviors, "
+            "responses: without behaviour give None, fit(stimuli, None, responses)."
+        ) from error
+
+
+def _behaviors(
+    mouse: str, behaviors: Any, given: Sequence[str] | None, unnamed: Unnamed
+) -> tuple[np.ndarray, list[str]]:
+    names = labels_along(behaviors, "behavior")
+    if names is not None:
+        names = as_names(names, f"mouse {mouse!r}: the columns of behaviors", of="column")
+    table = as_array(behaviors, f"mouse {mouse!r}: behaviors")
+    if table.ndim != 2:
+        raise ValueError(
+            f"mouse {mouse!r}: behaviors has shape {table.shape}: expected (trials, columns)."
+        )
+    if isinstance(given, str):
+        raise TypeError(f"behavior_names is {given!r}: expected a list of names.")
+    if given is not None:
+        given = as_names(given, "behavior_names", of="column")
+        if names is not None and names != given:
+            raise ValueError(
+                f"mouse {mouse!r}: behavior_names are {given}, but the columns of behaviors are "
+                f"called {names}: leave behavior_names out, or bring both to one order."
+            )
+        if len(given) != table.shape[1]:
+            raise ValueError(
+                f"mouse {mouse!r}: behaviors has {table.shape[1]} columns but behavior_names has "
+                f"{len(given)}: {given}."
+            )
+        names = given
+    if names is None:
+        names = unnamed(mouse, table.shape[1])
+    if len(set(names)) != len(names):
+        raise ValueError(f"mouse {mouse!r}: behaviour columns bear the same name: {names}.")
+    return table, list(names)
