@@ -1,0 +1,93 @@
+"""Files that others made: opened where they are plain files, and what goes wrong told by name.
+
+Every parser of the package runs inside `reading`, which makes one error that names the file of
+whatever it raises. What the operating system refuses is told as that, not as damage.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_LONGEST = 300  # characters of another library's message that are quoted
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+# Of the system's own errors those that a wrong number in a file leads to.
+_OF_DAMAGE = (None, errno.EINVAL, errno.EOVERFLOW)
+
+
+def check_plain(path: str | os.PathLike) -> None:
+    """Raise for what is no plain file, without opening it: a pipe would wait for ever."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "a folder, expected a file", os.fspath(path))
+    if not stat.S_ISREG(mode):
+        what = _KINDS.get(stat.S_IFMT(mode), "something else")
+        raise ValueError(f"{os.fspath(path)}: is {what}, which is never opened; expected a file")
+
+
+def read_plain(path: str | os.PathLike, most: int | None = None) -> bytes:
+    """Return the content of a plain file of at most `most` bytes."""
+    check_plain(path)
+    with (
+        system_errors_named(path),
+        open(path, "rb", buffering=0) as file,
+    ):
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            raise ValueError(f"{os.fspath(path)}: is {size} bytes long, expected at most {most}")
+        return file.read()
+
+
+@contextmanager
+def system_errors_named(path: str | os.PathLike) -> Iterator[None]:
+    """Put the path into errors of the system that come without one, as of reading and writing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+@contextmanager
+def reading(
+    where: str | os.PathLike, what: str, remedy: str, kind: type[Exception] = ValueError
+) -> Iterator[None]:
+    """Turn whatever a parser raises into one error that names the file."""
+    try:
+        with system_errors_named(where):
+            yield
+    except OSError as error:
+        if error.errno not in _OF_DAMAGE and error.errno > 0:
+            raise
+        raise kind(f"{where} is not {what} ({first_line(error)}); {remedy}") from error
+    except Exception as error:
+        raise kind(f"{where} is not {what} ({first_line(error)}); {remedy}") from error
+
+
+def first_line(error: Exception) -> str:
+    """Name an error, and the first line of what it says."""
+    lines = str(error).strip().splitlines()
+    return (
+        f"{type(error).__name__}, {lines[0].rstrip('.')[:_LONGEST]}"
+        if lines
+        else (type(error).__name__)
+    )
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """Parse a JSON object."""
+    content = json.loads(data)
+    if not isinstance(content, dict):
+        raise TypeError(f"it holds a {type(content).__name__}, expected an object")
+    return content
