@@ -61,18 +61,44 @@ def system_errors_named(path: str | os.PathLike) -> Iterator[None]:
 
 @contextmanager
 def reading(
-    where: str | os.PathLike, what: str, remedy: str, kind: type[Exception] = ValueError
+    where: str | os.PathLike,
+    wrong: str,
+    remedy: str,
+    kind: type[Exception] = ValueError,
+    passed: tuple[type[BaseException], ...] = (),
 ) -> Iterator[None]:
-    """Turn whatever a parser raises into one error that names the file."""
+    """Turn whatever a parser raises into one error that names the file, and what is to be done.
+
+    Parameters
+    ----------
+    where : path or str
+        The file, or a text that ends in it.
+    wrong : str
+        What it then is, "is no readable zip".
+    remedy : str
+        What is to be done.
+    kind : type
+        Of the error; one that names the file already is left as it is.
+    passed : tuple of types
+        Errors that have nothing to do with the file.
+    """
     try:
         with system_errors_named(where):
             yield
-    except OSError as error:
-        if error.errno not in _OF_DAMAGE and error.errno > 0:
-            raise
-        raise kind(f"{where} is not {what} ({first_line(error)}); {remedy}") from error
+    except passed:
+        raise
     except Exception as error:
-        raise kind(f"{where} is not {what} ({first_line(error)}); {remedy}") from error
+        named = isinstance(error, kind) and os.fspath(where) in str(error)
+        if named or _is_of_system(error):
+            raise
+        raise kind(f"{where} {wrong} ({first_line(error)}); {remedy}") from error
+
+
+def _is_of_system(error: Exception) -> bool:
+    """Whether the system refuses; libraries raise plain ones of their own, without a number."""
+    if not isinstance(error, OSError):
+        return False
+    return type(error) is not OSError or (error.errno not in _OF_DAMAGE and error.errno > 0)
 
 
 def first_line(error: Exception) -> str:

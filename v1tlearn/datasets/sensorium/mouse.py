@@ -107,7 +107,7 @@ def read_mouse(mouse: str, files: FolderFiles | ZipFiles, told: list[str]) -> xr
     for name in shapes:
         own_folders = behavior_folders if name == "behaviors" else DATA_FOLDERS[name]
         variables |= _read_statistics(mouse, files, name, own_folders, shapes[name])
-    with reading(f"mouse {mouse!r}: {files}", "one recording", "copy or download it again"):
+    with reading(f"mouse {mouse!r}: {files}", "is no recording", "copy or download it again"):
         dataset = xr.Dataset(variables, coords)
     for name, own in config.get("attrs", {}).items():
         if name and name not in dataset:
@@ -125,7 +125,7 @@ def _read_config(mouse: str, files: FolderFiles | ZipFiles) -> dict:
     if data is None:
         return {}
     where = f"mouse {mouse!r}: config.json in {files}"
-    with reading(where, "a JSON object", "repair or remove it"):
+    with reading(where, "is not a JSON object", "repair or remove it"):
         config = json_object(data)
     own = config.get("v1tlearn", {})
     parts = {"v1tlearn": own}

@@ -89,4 +89,4 @@ def parse_npy(data: bytes | bytearray | memoryview, where: str) -> np.ndarray:
 
 def _reading(where: str) -> AbstractContextManager[None]:
     remedy = "it is probably cut off: copy or download it again"
-    return reading(f"{where}:", "a readable .npy file", remedy)
+    return reading(where + ":", "is not a readable .npy file", remedy)

@@ -38,11 +38,11 @@ def read_directory(path: Path) -> list[zipfile.ZipInfo]:
     Their places are held against each other and the file, so that no byte counts twice.
     """
     check_plain(path)
-    remedy = "it is probably truncated: download or copy it again"
+    remedy = "it is damaged, probably truncated: download or copy it again"
     with open(path, "rb") as file:
         if path.suffix.lower() != ".zip" and file.read(2) != b"PK":
             remedy = "expected the folder or zip of a mouse, or a folder of these"
-    with reading(path, "a readable zip", remedy):
+    with reading(path, "is not a readable zip", remedy):
         n_bytes = os.path.getsize(path)
         with zipfile.ZipFile(path) as archive:
             members = [info for info in archive.infolist() if info.filename[-1:] not in ("/", "\\")]
@@ -149,6 +149,16 @@ class ZipFiles:
         for folder, files in self._folders.items():
             directory.update("\n".join([folder, *files, ""]).encode("utf-8", "surrogateescape"))
         return f"{found.st_size} {found.st_mtime_ns} {directory.hexdigest()}"
+
+    def all_members(self) -> ZipMembers:
+        """Return a reader of all files, in the order of the directory."""
+        names = {
+            number: f"{folder}/{file}" if folder else file
+            for folder, files in self._folders.items()
+            for file, number in files.items()
+        }
+        in_order = tuple(names[number] for number in sorted(names))
+        return ZipMembers(str(self.path), self.prefix, in_order, self._table[sorted(names), :5])
 
     def members(self, folder: str, names: Sequence[str]) -> ZipMembers:
         """Return a reader of the files `names` of `folder`, by number."""
