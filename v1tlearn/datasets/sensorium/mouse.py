@@ -301,7 +301,9 @@ def _read_statistics(
                     f"mouse {mouse!r}: {missing} is missing in {files} but {next(iter(found))} is "
                     "there; copy or download the recording again, or remove both"
                 )
-            arrays = [parse_npy(data, f"mouse {mouse!r}: {n}") for n, data in found.items()]
+            arrays = [
+                parse_npy(data, f"mouse {mouse!r}: {n} in {files}") for n, data in found.items()
+            ]
             values = np.concatenate([array.reshape(-1) for array in arrays])
             if values.size != math.prod(shape) or values.dtype.kind not in "biuf":
                 message = (
