@@ -11,7 +11,6 @@ import numpy as np
 
 from v1tlearn._opening import reading
 
-_MAGIC_BYTES = 8  # with the version
 _LONGEST_HEADER = 2**16  # bytes; NumPy reads none above 10,000
 
 
@@ -37,7 +36,10 @@ def npy_layout(data: bytes | bytearray | memoryview, where: str) -> Layout:
     with _reading(where):
         start = bytes(data[:_LONGEST_HEADER])
         file = io.BytesIO(start)
-        if np.lib.format.read_magic(file) == (1, 0):
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0), (3, 0)):
+            raise ValueError(f"its version is {version}")
+        if version == (1, 0):
             header = np.lib.format.read_array_header_1_0(file)
         else:  # 3.0 differs from 2.0 in the encoding of names only
             header = np.lib.format.read_array_header_2_0(file)
