@@ -16,8 +16,15 @@ import torch
 from tests.datasets.sensorium_files import GRAY, recording, write_by_hand
 from tests.interop.published_runs import Published
 from tests.interop.test_sensorium import make_state
+from tests.search.pretended import search_pretended
 from v1tlearn import Trials, load, load_sensorium, load_v1t
-from v1tlearn.datasets import open_recordings, read_sensorium, save_recordings, write_sensorium
+from v1tlearn.datasets import (
+    make_v1_recordings,
+    open_recordings,
+    read_sensorium,
+    save_recordings,
+    write_sensorium,
+)
 
 
 def always(found):
@@ -193,6 +200,21 @@ def trials(folder):
     return Parser(path, [path], lambda: Trials.open(path).stimuli[:], in_child=True)
 
 
+def studies(folder):
+    """The database of a search, through a search that goes on with it."""
+    path = folder / "study.db"
+    mice = make_v1_recordings(
+        n_mice=1, n_neurons=2, n_trials=16, n_test_images=2, n_repeats=2, image_shape=(16, 24)
+    )
+    data = Trials(mice).sel(tier="train")
+
+    def read():
+        return search_pretended(storage=path, n_trials=2).fit(data).results_
+
+    read()
+    return Parser(path, [path], read)
+
+
 PARSERS = {
     make.__name__: make
     for make in (
@@ -207,5 +229,6 @@ PARSERS = {
         model,
         netcdf,
         trials,
+        studies,
     )
 }
