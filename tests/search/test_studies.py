@@ -277,6 +277,7 @@ def test_search_runs_trials_in_several_processes(trials, tmp_path, stored):
         "update study_user_attributes set value_json = '[1'",
         "update study_user_attributes set value_json = '[1]'",
         "update trials set state = 'UNKNOWN'",
+        "update trials set datetime_start = 'yesterday'",
     ],
 )
 def test_a_damaged_database_is_named(trials, tmp_path, statement):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -24,13 +25,12 @@ import torch
 from optuna.exceptions import (
     DuplicatedStudyError,
     ExperimentalWarning,
-    StorageInternalError,
     UpdateFinishedTrialError,
 )
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sklearn.base import clone
-from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from tqdm.auto import tqdm
 
 from v1tlearn._opening import first_line
@@ -145,13 +145,20 @@ def _open(storage: str | Path | None) -> Iterator[optuna.storages.BaseStorage]:
         found.engine.dispose()  # opens again when the study is asked for something
 
 
+def _is_of_database(error: Exception) -> bool:
+    """Whether what reads and writes tables raised it, or what it called."""
+    frames = traceback.walk_tb(error.__traceback__)
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in frames]
+    return any(name.startswith(("sqlalchemy.", "optuna.storages.")) for name in modules)
+
+
 @contextmanager
 def database_named(storage: str | Path | None) -> Iterator[None]:
     """Name the database in what goes wrong with it, damaged or out of reach."""
     try:
         yield
-    except (SQLAlchemyError, StorageInternalError, json.JSONDecodeError, LookupError) as error:
-        if isinstance(error, KeyError | IndexError):  # not of an enumeration in a table
+    except Exception as error:
+        if not _is_of_database(error):  # but of what is trained meanwhile
             raise
         where = str(storage).rpartition("@")[2]  # without a password
         raise ValueError(
