@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 _LONGEST = 300  # characters of another library's message that are quoted
 _KINDS = {
@@ -25,27 +25,32 @@ _KINDS = {
 _OF_DAMAGE = (None, errno.EINVAL, errno.EOVERFLOW)
 
 
-def check_plain(path: str | os.PathLike) -> None:
+def check_plain(path: str | os.PathLike) -> os.stat_result:
     """Raise for what is no plain file, without opening it: a pipe would wait for ever."""
-    mode = os.stat(path).st_mode
-    if stat.S_ISDIR(mode):
+    state = os.stat(path)
+    if stat.S_ISDIR(state.st_mode):
         raise IsADirectoryError(errno.EISDIR, "a folder, expected a file", os.fspath(path))
-    if not stat.S_ISREG(mode):
-        what = _KINDS.get(stat.S_IFMT(mode), "something else")
+    if not stat.S_ISREG(state.st_mode):
+        what = _KINDS.get(stat.S_IFMT(state.st_mode), "something else")
         raise ValueError(f"{os.fspath(path)}: is {what}, which is never opened; expected a file")
+    return state
 
 
 def read_plain(path: str | os.PathLike, most: int | None = None) -> bytes:
     """Return the content of a plain file of at most `most` bytes."""
-    check_plain(path)
-    with (
-        system_errors_named(path),
-        open(path, "rb", buffering=0) as file,
-    ):
-        size = os.fstat(file.fileno()).st_size
-        if most is not None and size > most:
-            raise ValueError(f"{os.fspath(path)}: is {size} bytes long, expected at most {most}")
-        return file.read()
+    size = check_plain(path).st_size
+    if most is not None and size > most:
+        raise ValueError(f"{os.fspath(path)}: is {size} bytes long, expected at most {most}")
+    return content_of(path)
+
+
+def content_of(path: str | os.PathLike) -> bytes:
+    """Return the content of a file that is known to be plain."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except OSError as error:
+        _raise_with_path(error, path)
 
 
 @contextmanager
@@ -54,9 +59,14 @@ def system_errors_named(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None or error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        _raise_with_path(error, path)
+
+
+def _raise_with_path(error: OSError, path: str | os.PathLike) -> NoReturn:
+    """Raise an error of the system again, with the path if it has none."""
+    if error.errno is None or error.filename is not None:
+        raise error
+    raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 @contextmanager
@@ -101,7 +111,7 @@ def _is_of_system(error: Exception) -> bool:
     return type(error) is not OSError or (error.errno not in _OF_DAMAGE and error.errno > 0)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Name an error, and the first line of what it says."""
     lines = str(error).strip().splitlines()
     return (

@@ -78,8 +78,8 @@ def download(
             register = pooch.create(path=folder, base_url="")
             register.load_registry(os.fspath(checksums))
             known = register.registry
-    for name, checksum in known.items():
-        _check_checksum(name, checksum)
+    for given, expected in known.items():
+        _check_checksum(given, expected)
     paths = []
     for mouse, (url, name) in files.items():
         checksum = known.get(name)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from v1tlearn._opening import read_plain
+from v1tlearn._opening import check_plain, content_of, read_plain
 
 
 class FolderFiles:
@@ -54,6 +54,11 @@ class FolderFiles:
     def members(self, folder: str, names: Sequence[str]) -> FolderMembers:
         """Return a reader of the files `names` of `folder`, by number."""
         path = find_entry(self.root, folder) or self.root / folder
+        asked = set(names)
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name in asked and not entry.is_file():
+                    check_plain(entry.path)  # once here, not whenever one is read
         return FolderMembers(str(path), tuple(names))
 
 
@@ -71,7 +76,7 @@ class FolderMembers:
     def read_many(self, numbers: np.ndarray) -> Iterator[tuple[int, bytes]]:
         """Yield (position in `numbers`, content) of files."""
         for position, number in enumerate(numbers.tolist()):
-            yield position, read_plain(os.path.join(self.folder, self.names[number]))
+            yield position, content_of(os.path.join(self.folder, self.names[number]))
 
     def where(self, number: int) -> str:
         """Return the path of one file."""

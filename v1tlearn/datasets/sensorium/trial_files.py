@@ -104,20 +104,21 @@ class TrialFiles:
     def _read_into(self, out: np.ndarray, rows: np.ndarray, trials: np.ndarray) -> None:
         header, (dtype, shape, order, n_header) = self._header, self._first
         n_bytes = n_header + math.prod(shape) * dtype.itemsize
-        for position, data in self._members.read_many(trials):
-            if len(data) == n_bytes and data[:n_header] == header:
-                array = np.frombuffer(data, dtype, offset=n_header)
-                array = array.reshape(shape, order=order)
-            else:
-                array = self._parse(data, int(trials[position]))
-            try:
-                with np.errstate(over="raise"):
+        position = 0
+        try:
+            with np.errstate(over="raise"):
+                for position, data in self._members.read_many(trials):
+                    if len(data) == n_bytes and data[:n_header] == header:
+                        array = np.frombuffer(data, dtype, offset=n_header)
+                        array = array.reshape(shape, order=order)
+                    else:
+                        array = self._parse(data, int(trials[position]))
                     out[rows[position]] = array
-            except FloatingPointError:
-                raise ValueError(
-                    f"{self._where(int(trials[position]))}: holds numbers beyond those of float32 "
-                    "(3.4e38), in which trials are read; repair or scale them"
-                ) from None
+        except FloatingPointError:
+            raise ValueError(
+                f"{self._where(int(trials[position]))}: holds numbers beyond those of float32 "
+                "(3.4e38), in which trials are read; repair or scale them"
+            ) from None
 
     def _parse(self, data: Content, trial: int) -> np.ndarray:
         array = parse_npy(data, self._where(trial))
