@@ -50,8 +50,10 @@ def what_lies_at(path: str | os.PathLike) -> Found:
     if path.is_dir():
         return _directory(path, sensorium)
     if not path.exists():
-        found = Found("a zip", sensorium, True) if path.suffix == ".zip" else recordings
+        found = Found("a zip", sensorium, True) if path.suffix.lower() == ".zip" else recordings
         return found._replace(exists=False)
+    if not path.is_file():  # a pipe, a device: opening it might wait for ever
+        return Found("no plain file", None)
     with path.open("rb") as file:
         start = file.read(8)
     if start.startswith(_NETCDF):
@@ -75,7 +77,9 @@ def _directory(path: Path, sensorium: str) -> Found:
         return Found("a run of the published V1T code", f"v1tlearn.load_v1t({str(path)!r})")
     if (path / "data").is_dir():
         return Found("a mouse in the Sensorium layout", sensorium, True)
-    if any(path.glob("*.zip")) or any((child / "data").is_dir() for child in path.iterdir()):
+    children = list(path.iterdir())
+    zips = any(child.suffix.lower() == ".zip" for child in children)
+    if zips or any((child / "data").is_dir() for child in children):
         return Found("a folder of mice in the Sensorium layout", sensorium, True)
     models = sorted(str(file.parent) for file in path.glob(f"*/{MODEL_FILE}"))
     if models:

@@ -1,12 +1,18 @@
+import errno
+import gc
+import gzip
 import hashlib
 import io
+import os
 import threading
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote
 
 import numpy as np
 import pooch
 import pytest
+import requests
 
 from v1tlearn.datasets import download
 from v1tlearn.datasets.fetch import fetch_franke2022, fetch_sensorium2022
@@ -32,7 +38,7 @@ class Server:
 
     def __init__(self):
         self.content, self.break_after, self.status, self.ranges = CONTENT, [], [], True
-        self.tells_length = True
+        self.tells_length, self.headers, self.redirects = True, {}, {}
         self.requests = []
         server = self
 
@@ -42,6 +48,12 @@ class Server:
                 server.requests.append((self.path, asked))
                 if server.status:
                     self.send_error(server.status.pop(0))
+                    return
+                if self.path in server.redirects:
+                    self.send_response(302)
+                    self.send_header("Location", server.redirects[self.path])
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
                     return
                 start = int(asked[6:-1]) if asked and server.ranges else 0
                 body = server.content[start:]
@@ -55,8 +67,9 @@ class Server:
                 if start:
                     total = len(server.content)
                     self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
-                if server.tells_length:
-                    self.send_header("Content-Length", str(len(body)))
+                headers = {"Content-Length": str(len(body))} if server.tells_length else {}
+                for name, value in (headers | server.headers).items():
+                    self.send_header(name, value)
                 self.end_headers()
                 cut = server.break_after.pop(0) if server.break_after else None
                 self.wfile.write(body[:cut])
@@ -262,3 +275,176 @@ def test_unknown_mice_are_refused_with_the_list_of_known_ones(tmp_path, mice):
 def test_a_progress_bar_on_request(server, tmp_path, capsys):
     fetch_sensorium2022("A", tmp_path, base_url=server.url, progressbar=True)
     assert "21067-10-18: 100%" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------- servers that mean no good
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["..", "", ".", "../x.zip", "/etc/x.zip", "C:\\x.zip", "a\\..\\x.zip", "x\0.zip", "C:x.zip"],
+)
+@pytest.mark.parametrize("whole", [False, True])
+def test_names_that_leave_the_folder_are_refused(server, tmp_path, given, whole):
+    given = f"{server.url}/{quote(given)}" if whole else given
+    if whole and given.endswith("/x.zip"):
+        pytest.skip("of an address only the end is a name")
+    with pytest.raises(ValueError, match=r"mouse '1-2-3': .* names no file in the cache"):
+        fetch_sensorium2022(["1-2-3"], tmp_path / "in", base_url=server.url, files={"1-2-3": given})
+    assert names(tmp_path) == []
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("given", ["file:///etc/x.zip", "ftp://host/x.zip", "http:///x.zip"])
+def test_other_kinds_of_addresses_are_refused_at_once(tmp_path, given):
+    with pytest.raises(ValueError, match="is no address; expected one that begins with https://"):
+        fetch_sensorium2022(["1-2-3"], tmp_path, files={"1-2-3": given})
+    with pytest.raises(TypeError, match="mouse '1-2-3' has a int; expected a file name"):
+        fetch_sensorium2022(["1-2-3"], tmp_path, files={"1-2-3": 5})
+
+
+def test_two_zips_of_one_name_are_refused(server, tmp_path):
+    files = {"1": f"{server.url}/a/x.zip", "2": f"{server.url}/b/x.zip"}
+    with pytest.raises(ValueError, match=r"of the mice '1' and '2' are both called 'x.zip'"):
+        fetch_sensorium2022(["1", "2"], tmp_path, files=files)
+
+
+def test_an_encrypted_zip_is_refused_and_blocks_nothing(server, tmp_path):
+    locked = bytearray(CONTENT)
+    for mark, at in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        locked[locked.index(mark) + at] |= 1
+    server.content = bytes(locked)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"is an encrypted zip \(a.npy\).*nothing was kept"):
+            fetch_sensorium2022("A", tmp_path, base_url=server.url)
+        assert names(tmp_path / "sensorium2022") == []
+    server.content = CONTENT
+    (path,) = fetch_sensorium2022("A", tmp_path, base_url=server.url)
+    assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("method", [0x63, 1])
+def test_a_zip_of_an_unknown_method_is_refused(server, tmp_path, method):
+    other = bytearray(CONTENT)
+    for mark, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        other[other.index(mark) + at] = method
+    server.content = bytes(other)
+    with pytest.raises(ValueError, match=r"is not a zip .NotImplementedError"):
+        fetch_sensorium2022("A", tmp_path, base_url=server.url)
+    assert names(tmp_path / "sensorium2022") == []
+
+
+@pytest.mark.parametrize("tells_length", [True, False])
+def test_a_file_beyond_the_limit_is_refused(server, tmp_path, monkeypatch, tells_length):
+    monkeypatch.setattr(download, "MOST_BYTES", 100_000)
+    server.tells_length = tells_length
+    with pytest.raises(ValueError, match=r"mouse '21067-10-18': .*100000.*; nothing was kept"):
+        fetch_sensorium2022("A", tmp_path, base_url=server.url)
+    assert names(tmp_path / "sensorium2022") == []
+    assert len(server.requests) == 1
+
+
+def test_a_file_that_the_disk_has_no_room_for_is_refused(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "MOST_BYTES", 10**18)
+    server.headers["Content-Length"] = str(10**17)  # so it tells, and sends nothing like it
+    with pytest.raises(OSError, match=rf"would send {10**17} bytes, but .* are free") as caught:
+        fetch_sensorium2022("A", tmp_path, base_url=server.url)
+    assert caught.value.errno == errno.ENOSPC
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "", "1e6", "²", "0x10"])
+def test_a_length_that_is_no_number_counts_as_unknown(server, tmp_path, length):
+    server.headers["Content-Length"] = length
+    (path,) = fetch_sensorium2022("A", tmp_path, base_url=server.url)
+    assert path.read_bytes() == CONTENT
+
+
+def test_a_length_beyond_all_measure_is_never_reached(server, tmp_path):
+    server.headers["Content-Length"] = "9" * 40
+    with pytest.raises(OSError, match=r"mouse '21067-10-18'.*times in a row"):
+        fetch_sensorium2022("A", tmp_path, base_url=server.url, retries=0)
+    assert NAME not in names(tmp_path / "sensorium2022")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_lengths_that_contradict_each_other_are_told(server, tmp_path):
+    server.headers["Content-Length"] = "5, 7"
+    with pytest.raises(OSError, match=r"mouse '21067-10-18'.*Content-Length"):
+        fetch_sensorium2022("A", tmp_path, base_url=server.url, retries=0)
+    assert NAME not in names(tmp_path / "sensorium2022")
+    gc.collect()  # urllib3 leaves its socket to it
+
+
+def test_a_body_shorter_than_its_length_is_never_taken_for_whole(server, tmp_path):
+    server.headers["Content-Length"] = str(len(CONTENT) + 10)
+    server.ranges = False
+    with pytest.raises(OSError, match=r"mouse '21067-10-18'.*times in a row"):
+        fetch_sensorium2022("A", tmp_path, base_url=server.url, retries=1)
+    assert NAME not in names(tmp_path / "sensorium2022")
+
+
+def test_a_file_that_comes_encoded_is_refused(server, tmp_path):
+    server.content, server.headers["Content-Encoding"] = gzip.compress(CONTENT), "gzip"
+    with pytest.raises(ValueError, match=r"sends the file encoded .gzip.*nothing was kept"):
+        fetch_sensorium2022("A", tmp_path, base_url=server.url)
+    assert names(tmp_path / "sensorium2022") == []
+
+
+def test_a_redirect_to_another_host_is_followed_and_logged(server, tmp_path, caplog):
+    port = server.url.split(":")[2].split("/")[0]
+    server.redirects = {f"/data/{NAME}": f"http://localhost:{port}/store/x"}
+    (path,) = fetch_sensorium2022("A", tmp_path, base_url=server.url)
+    assert path.read_bytes() == CONTENT
+    assert path.name == NAME
+    assert "sends on to another host, localhost" in caplog.text
+
+
+def test_a_redirect_on_one_host_says_nothing(server, tmp_path, caplog):
+    server.redirects = {f"/data/{NAME}": "/store/x"}
+    (path,) = fetch_sensorium2022("A", tmp_path, base_url=server.url)
+    assert path.read_bytes() == CONTENT
+    assert caplog.text == ""
+
+
+def test_redirects_without_end_and_to_files_fail_at_once(server, tmp_path):
+    for target in (f"/data/{NAME}", "file:///etc/passwd"):
+        server.redirects = {f"/data/{NAME}": target}
+        before = len(server.requests)
+        with pytest.raises(OSError, match=r"mouse '21067-10-18': .* leads to no address"):
+            fetch_sensorium2022("A", tmp_path, base_url=server.url, retries=0)
+        assert len(server.requests) - before < 40
+
+
+def test_a_redirect_from_https_to_http_is_refused():
+    response = requests.Response()
+    response.status_code, response.url = 302, "https://publisher.org/a.zip"
+    for target in ("http://publisher.org/a.zip", "http://else.org/a.zip"):
+        response.headers["Location"] = target
+        with pytest.raises(OSError, match=f"sends on to {target}, which is not encrypted"):
+            download.Session().get_redirect_target(response)
+    response.headers["Location"] = "//store.publisher.org/a.zip"
+    assert download.Session().get_redirect_target(response) == "//store.publisher.org/a.zip"
+
+
+@pytest.mark.parametrize("checksum", ["crc7:00", "sha256:xyz", "sha256:", 5, None])
+def test_checksums_that_are_none_are_refused_before_anything_is_sent(server, tmp_path, checksum):
+    with pytest.raises(ValueError, match=r"checksums: .* expected 'sha256:' or 'md5:'"):
+        fetch_sensorium2022("A", tmp_path, base_url=server.url, checksums={NAME: checksum})
+    assert server.requests == []
+
+
+def test_a_file_that_is_no_register_of_checksums_is_named(server, tmp_path):
+    (tmp_path / "sums.txt").write_bytes(b"\xff\xfe one two three four")
+    with pytest.raises(ValueError, match=r"sums.txt is no file of checksums"):
+        fetch_sensorium2022("A", tmp_path, base_url=server.url, checksums=tmp_path / "sums.txt")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", [NAME, f"{NAME}.part"])
+def test_a_pipe_in_the_cache_is_never_opened(server, tmp_path, name):
+    folder = tmp_path / "sensorium2022"
+    folder.mkdir()
+    os.mkfifo(folder / name)
+    with pytest.raises(ValueError, match="is a named pipe"):
+        fetch_sensorium2022("A", tmp_path, base_url=server.url)

@@ -1,12 +1,14 @@
 """Opening a saved estimator without being told what it is, and what else a path may be."""
 
 import json
+import os
 import zipfile
 from dataclasses import dataclass
 
 import joblib
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import v1tlearn as v1
 
@@ -130,3 +132,109 @@ def test_a_file_of_a_model_or_the_folder_above(saved):
         v1.load(saved / "model.json")
     with pytest.raises(ValueError, match=r"a folder of the saved models \['model'\]: v1tl"):
         v1.load(saved.parent)
+
+
+# ------------------------------------------------------------------------ sizes that are not there
+
+
+def changed(saved, change):
+    """Change the JSON of a saved model."""
+    content = json.loads((saved / "model.json").read_text())
+    change(content)
+    (saved / "model.json").write_text(json.dumps(content))
+
+
+def pairs(content, *names):
+    """Walk down pairs of names and values, as they are in the file."""
+    for name in names:
+        content = next(value for key, value in content["$dict"] if key == name)
+    return content
+
+
+def parameters_of(content):
+    return pairs(content["content"], "fitted", "parameters")["$dict"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("hidden_channels", 20_000), ("n_layers", 10**9)])
+@pytest.mark.timeout(120)
+def test_parameters_that_ask_for_a_larger_model_are_not_believed(saved, name, value):
+    def change(content):
+        for pair in parameters_of(content):
+            pair[1] = value if pair[0] == name else pair[1]
+
+    changed(saved, change)
+    with pytest.raises(ValueError, match=r"damaged or incomplete.*ask for a model of over \d+"):
+        v1.load(saved, device="cpu")
+
+
+def test_neurons_that_ask_for_a_larger_model_are_not_believed(saved):
+    def change(content):
+        for _, mouse in pairs(content["content"], "fitted", "mice")["$dict"]:
+            for pair in mouse["$dict"]:
+                pair[1] = 10**9 if pair[0] == "n_neurons" else pair[1]
+
+    changed(saved, change)
+    with pytest.raises(ValueError, match="damaged or incomplete"):
+        v1.load(saved, device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["$tensor", "$array"])
+def test_references_without_end_to_one_tensor_are_not_believed(saved, kind):
+    (file,) = saved.glob("*.safetensors")
+    save_file({"big": torch.zeros(2**20)}, file)
+    changed(saved, lambda content: content.update(content=[{kind: "big"}] * 1000))
+    with pytest.raises(ValueError, match=r"damaged or incomplete.*far more memory than its files"):
+        v1.load(saved, device="cpu")
+
+
+def test_texts_that_are_as_long_as_the_longest_are_not_believed(saved):
+    labels = {"$strings": ["x" * 100_000] + [""] * 10_000, "object": False}
+    changed(saved, lambda content: content.update(content=labels))
+    with pytest.raises(ValueError, match=r"damaged or incomplete.*far more memory than its files"):
+        v1.load(saved, device="cpu")
+
+
+def test_a_model_of_many_equal_tensors_is_saved_whole(small, trials, equal, tmp_path):
+    """Each is stored as often as its use is believed when it is read."""
+    est = small(max_epochs=1).fit(trials)
+    est.state_["more"] = [torch.full((2**18,), 3.0) for _ in range(100)]
+    est.save(tmp_path / "model")
+    loaded = v1.load(tmp_path / "model", device="cpu")
+    assert equal(loaded.predict(trials), est.predict(trials))
+    assert all(torch.equal(a, est.state_["more"][0]) for a in loaded.state_["more"])
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "9" * 5000, '"\\ud800"', "NaN"])
+def test_json_that_no_parser_can_read_is_named_and_kept(saved, fitted, text):
+    (saved / "model.json").write_text(text)
+    with pytest.raises(ValueError, match="is damaged or incomplete") as caught:
+        v1.load(saved)
+    assert str(saved) in str(caught.value)
+    with pytest.raises(FileExistsError, match="is no saved model: choose another path"):
+        fitted.save(saved)
+    assert (saved / "model.json").read_text() == text
+
+
+@pytest.mark.timeout(60)
+def test_what_the_system_refuses_is_no_damage(saved, fitted):
+    (weights,) = saved.glob("*.safetensors")
+    weights.unlink()
+    os.mkfifo(weights)
+    with pytest.raises(ValueError, match=f"{weights.name}: is a named pipe"):
+        v1.load(saved)
+    weights.unlink()
+    weights.mkdir()
+    with pytest.raises(IsADirectoryError, match=weights.name):
+        v1.load(saved)
+    (saved / "model.json").unlink()
+    os.symlink("/proc/self/mem", saved / "model.json")
+    for door in (v1.load, fitted.save):
+        with pytest.raises(OSError, match="Input/output error") as caught:
+            door(saved)
+        assert caught.value.filename == str(saved / "model.json")
+
+
+def test_a_device_that_is_not_there_is_no_damage(saved):
+    with pytest.raises(ValueError, match="device") as caught:
+        v1.load(saved, device="warp")
+    assert "damaged" not in str(caught.value)

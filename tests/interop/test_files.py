@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -247,3 +248,196 @@ def test_checkpoints_of_another_kind_are_told(run, content):
     torch.save(content, run / "ckpt" / "model_state.pt")
     with pytest.raises(ValueError, match=r"model_state\.pt"):
         load_v1t(run)
+
+
+# ------------------------------------------------------------------------ sizes that are not there
+
+
+def refused(run, match):
+    with pytest.raises(ValueError, match=match) as caught:
+        load_v1t(run)
+    assert str(run) in str(caught.value)
+
+
+def saved_with(run, **changed):
+    """Save the checkpoint of a run with other arrays in its model."""
+    path = run / "ckpt" / "model_state.pt"
+    content = read_checkpoint(path)
+    content["model"] = {name: value.clone() for name, value in content["model"].items()}
+    content = {"model": content["model"] | changed}
+    torch.save(content, path)
+
+
+def test_arrays_whose_strides_are_zero_are_not_believed(run):
+    saved_with(run, **{"readouts.A.features": torch.zeros(1).expand(1, 8, 1, 10**9)})
+    refused(run, r"its arrays would take 320\d+ bytes, but \d+ are there; .*readouts.A.features")
+
+
+def test_arrays_that_overlap_are_not_believed(run):
+    values = torch.zeros(10**6).as_strided((1, 8, 1, 10**8), (1, 1, 1, 0))
+    saved_with(run, **{"readouts.A.features": values})
+    refused(run, "its arrays would take")
+
+
+def test_arrays_that_share_their_bytes_are_not_believed(run):
+    values = torch.zeros(10**6)
+    saved_with(run, **{f"core.x{i}": values for i in range(1000)})
+    refused(run, "its arrays would take 40")
+
+
+def test_small_arrays_may_have_any_strides(published, run):
+    path = run / "ckpt" / "model_state.pt"
+    bias = read_checkpoint(path)["model"]["readouts.A.bias"].clone()
+    want = load_v1t(run).module_.state_dict()
+    saved_with(run, **{"readouts.A.bias": torch.stack((bias, bias), 1)[:, 0]})
+    found = load_v1t(run).module_.state_dict()
+    assert all(torch.equal(value, want[name]) for name, value in found.items())
+
+
+def test_arrays_without_values_are_refused(run):
+    saved_with(run, **{"readouts.A.bias": torch.zeros(5, device="meta")})
+    refused(run, r"readouts.A.bias', which is sparse, .* without values")
+
+
+def test_an_array_of_the_old_format_beyond_its_file_is_refused(tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save({"a": torch.zeros(7777)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    assert content.count((7777).to_bytes(2, "little")) >= 2
+    number = b"M" + (7777).to_bytes(2, "little")  # the pickle's opcode of a short number
+    assert content.count(number) >= 2  # of the storage, and of the shape
+    path.write_bytes(content.replace(number, b"J" + (2**31 - 1).to_bytes(4, "little")))
+    with pytest.raises(ValueError, match=r"a.pt .*damaged one .*an array that is larger"):
+        read_checkpoint(path)
+
+
+def packed(path, change):
+    """Pack the members of a checkpoint anew, each as `change` gives (content, method)."""
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            content, method = change(name, content)
+            archive.writestr(name, content, method)
+
+
+def test_a_compressed_member_is_refused(run):
+    packed(run / "ckpt" / "model_state.pt", lambda name, content: (content, zipfile.ZIP_DEFLATED))
+    refused(run, "compressed, as torch.save leaves none")
+
+
+def test_changed_weights_are_noticed(run):
+    """By the checksums of the file, at which torch does not look."""
+    path = run / "ckpt" / "model_state.pt"
+    value = read_checkpoint(path)["model"]["readouts.A.features"].numpy().tobytes()
+    content = bytearray(path.read_bytes())
+    content[content.index(value) + 3] ^= 0x20
+    path.write_bytes(content)
+    refused(run, "its checksum does not match")
+
+
+def test_checkpoints_without_checksums_are_read(run):
+    path = run / "ckpt" / "model_state.pt"
+    want = load_v1t(run).module_.state_dict()
+    torch.serialization.set_crc32_options(False)
+    try:
+        saved_with(run)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    with zipfile.ZipFile(path) as archive:
+        assert not any(info.CRC for info in archive.infolist())
+    found = load_v1t(run).module_.state_dict()
+    assert all(torch.equal(value, want[name]) for name, value in found.items())
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(
+            f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" if i else "a0: &a0 {x: 1}\n"
+            for i in range(12)
+        ),
+        f"a: &a 1\nb: [{', '.join(['*a'] * 1001)}]\n",
+        "x: " + "[" * 10_000,
+        "x: " + "{a: " * 5_000,
+        "x: !!timestamp 2001-99-99",
+        "x: 1:" + ":".join(["59"] * 400) + ".5",
+        "lr: " + "1" * 400,
+        "seed: " + "1" * 5000,
+        "x: !!python/int '" + "[" * 5000 + "'",
+        "x: &x [*x]\nseed: *x",
+        "x: !!python/tuple &x [*x]",
+        "x: \ud800".encode("utf-8", "surrogatepass").decode("latin1"),
+        "x: \x07",
+        "#" * 2**18,
+    ],
+)
+def test_arguments_that_would_not_end_are_refused(run, text):
+    path = run / "args.yaml"
+    path.write_bytes(path.read_bytes() + b"\n" + text.encode("latin1") + b"\n")
+    refused(run, r"args\.yaml")
+
+
+def test_merged_and_repeated_arguments_are_read(tmp_path):
+    (tmp_path / "args.yaml").write_text("a: &a {x: 1, y: [1, 2]}\nb: {<<: *a, x: 2}\nc: *a\n")
+    a = {"x": 1, "y": [1, 2]}
+    assert read_yaml(tmp_path / "args.yaml") == {"a": a, "b": a | {"x": 2}, "c": a}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["args.yaml", "ckpt/model_state.pt"])
+def test_what_is_no_file_is_never_opened(run, name):
+    path = run / name
+    path.unlink()
+    os.mkfifo(path)
+    refused(run, rf"{path.name}: is a named pipe")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(IsADirectoryError, match=path.name):
+        load_v1t(run)
+    path.rmdir()
+    os.symlink("/proc/self/mem", path)
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        load_v1t(run)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array([{}]),
+        np.array(["a"]),
+        np.zeros(2, "f4,f4"),
+        np.ma.masked_array([1.0, 2.0], [True, False]),
+    ],
+    ids=["objects", "text", "structure", "masked"],
+)
+def test_arrays_that_are_no_numbers_are_named(value):
+    with pytest.raises(TypeError, match=r"state_dict holds 'readout.A.bias', of dtype"):
+        load_sensorium({"readout.A.bias": value})
+
+
+@pytest.mark.parametrize("damage", ["huge header", "flipped", "deflated beyond measure", "twice"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_damaged_files_of_numpy_are_named(tmp_path, damage):
+    path = tmp_path / "a.npz"
+    np.savez(path, a=np.arange(1000.0))
+    if damage == "huge header":
+        header = (
+            b"\x93NUMPY\x01\x00\x50\x00" + b"{'descr': '<f8', 'fortran_order': False, 'shape': "
+        )
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("a.npy", (header + b"(10000000000,), }").ljust(90) + bytes(80))
+    elif damage == "flipped":
+        content = bytearray(path.read_bytes())
+        content[3000] ^= 4
+        path.write_bytes(content)
+    elif damage == "twice":
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("a.npy", b"")
+    else:
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a.npy", bytes(2**27))
+    with pytest.raises(ValueError, match=r"a\.npz"):
+        load_sensorium(path)

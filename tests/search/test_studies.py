@@ -269,3 +269,30 @@ def test_search_runs_trials_in_several_processes(trials, tmp_path, stored):
     assert search.best_score_ == complete["score"].max()
     assert len(search.study_.trials) == len(search.results_)
     assert search.score(trials) == search.best_estimator_.score(trials)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update study_user_attributes set value_json = '[1'",
+        "update study_user_attributes set value_json = '[1]'",
+        "update trials set state = 'UNKNOWN'",
+        "update trials set datetime_start = 'yesterday'",
+    ],
+)
+def test_a_damaged_database_is_named(trials, tmp_path, statement):
+    path = tmp_path / "study.db"
+    search_pretended(storage=path, n_trials=1).fit(trials)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(statement)
+        database.commit()
+    with pytest.raises(ValueError, match=r"study.db cannot be read|'Pretended' notes a list"):
+        search_pretended(storage=path, n_trials=2).fit(trials)
+
+
+def test_a_file_that_is_no_database_is_named_and_kept(trials, tmp_path):
+    path = tmp_path / "study.db"
+    path.write_text("hello " * 1000)
+    with pytest.raises(ValueError, match=r"study.db cannot be read.*file is not a database"):
+        search_pretended(storage=path, n_trials=1).fit(trials)
+    assert path.read_text() == "hello " * 1000

@@ -1,25 +1,33 @@
 """Downloads of zips that go on where an earlier one broke off, and are checked.
 
 Checksums are not published with the recordings, so a download is checked as a whole zip with intact
-members unless a checksum is given.
+members unless a checksum is given. Addresses may send on to another host, as publishers do to their
+stores, which is logged; never from https to http. No file may be larger than `MOST_BYTES`.
 """
 
 from __future__ import annotations
 
+import errno
+import http.client
 import logging
 import os
+import re
+import shutil
 import time
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import NoReturn
+from urllib.parse import urljoin, urlsplit
 
 from tqdm.auto import tqdm
+
+from v1tlearn._opening import check_plain, first_line, reading, system_errors_named
 
 try:
     import pooch
     import requests
+    import urllib3
 except ImportError as error:
     raise ImportError(
         f"recordings are downloaded with pooch and requests, and {error.name} is not here: install "
@@ -31,7 +39,21 @@ logger = logging.getLogger(__name__)
 _CHUNK_BYTES = 2**12  # what a break-off loses at most
 _TIMEOUT_S = 60.0
 RETRY_PAUSE_S = 1.0
+MOST_BYTES = 2**36  # of one file: many times the largest zip of the publishers
 _PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
+_OF_THE_NETWORK = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+)
+# What no second try would change.
+_OF_THE_ADDRESS = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.TooManyRedirects,
+    urllib3.exceptions.LocationParseError,
+    UnicodeError,
+)
 
 
 def cache_folder() -> Path:
@@ -40,30 +62,45 @@ def cache_folder() -> Path:
 
 
 def download(
-    urls: Mapping[str, str],
+    files: Mapping[str, tuple[str, str]],
     folder: Path,
     checksums: Mapping[str, str] | str | os.PathLike | None,
     retries: int,
     progressbar: bool,
 ) -> list[Path]:
-    """Download {mouse: address} into a folder; what is there already is kept."""
+    """Download {mouse: (address, name)} into a folder; what is there already is kept."""
     known: Mapping[str, str] = {}
     if isinstance(checksums, Mapping):
         known = checksums
     elif checksums is not None:
-        register = pooch.create(path=folder, base_url="")
-        register.load_registry(os.fspath(checksums))
-        known = register.registry
+        check_plain(checksums)
+        with reading(checksums, "is no file of checksums", 'expected lines "name checksum".'):
+            register = pooch.create(path=folder, base_url="")
+            register.load_registry(os.fspath(checksums))
+            known = register.registry
+    for given, expected in known.items():
+        _check_checksum(given, expected)
     paths = []
-    for mouse, url in urls.items():
-        name = unquote(urlsplit(url).path).rpartition("/")[2]
+    for mouse, (url, name) in files.items():
         checksum = known.get(name)
         target = (folder / name).resolve()
+        if target.exists():
+            check_plain(target)
         if not target.exists() or _other_checksum(target, checksum):
             target.parent.mkdir(parents=True, exist_ok=True)
             _ResumingDownload(mouse, url, target, checksum, retries, progressbar).run()
         paths.append(target)
     return paths
+
+
+def _check_checksum(name: str, checksum: str) -> None:
+    algorithm, _, expected = str(checksum).rpartition(":")
+    known = (algorithm or "sha256") in pooch.hashes.ALGORITHMS_AVAILABLE
+    if not isinstance(checksum, str) or not known or not re.fullmatch("[0-9a-fA-F]+", expected):
+        raise ValueError(
+            f"checksums: {name!r} has {checksum!r}; expected 'sha256:' or 'md5:' and hexadecimal "
+            "digits"
+        )
 
 
 def _other_checksum(path: Path, checksum: str | None) -> str | None:
@@ -73,6 +110,24 @@ def _other_checksum(path: Path, checksum: str | None) -> str | None:
     algorithm, _, expected = checksum.rpartition(":")
     came = pooch.file_hash(str(path), alg=algorithm or "sha256")
     return None if came == expected.lower() else came
+
+
+class Session(requests.Session):
+    """Follows redirects, but not from https to http, and says where they lead."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Return where an answer leads, None where it is the last."""
+        target = super().get_redirect_target(resp)
+        if target is not None:
+            before, after = urlsplit(resp.url), urlsplit(urljoin(resp.url, target))
+            if before.scheme == "https" and after.scheme != "https":
+                raise OSError(
+                    f"{resp.url} sends on to {target}, which is not encrypted and is refused; "
+                    "check the address, or download the file by hand"
+                )
+            if before.hostname != after.hostname:
+                logger.warning("%s sends on to another host, %s", resp.url, after.hostname)
+        return target
 
 
 class _ResumingDownload:
@@ -97,6 +152,8 @@ class _ResumingDownload:
 
     def run(self) -> None:
         """Download, check and rename."""
+        if self._part.exists():
+            check_plain(self._part)
         resumed = self._size() > 0
         self._download()
         problem = self._problem()
@@ -135,7 +192,12 @@ class _ResumingDownload:
                         f"{self._target}"
                     ) from error
                 reason: Exception = error
-            except requests.RequestException as error:
+            except _OF_THE_ADDRESS as error:
+                raise OSError(
+                    f"mouse {self._mouse!r}: {self._url} leads to no address "
+                    f"({first_line(error)}); check the address in files= or base_url="
+                ) from error
+            except _OF_THE_NETWORK as error:
                 reason = error
             failures = 0 if self._size() > furthest else failures + 1
             furthest = max(furthest, self._size())
@@ -153,7 +215,10 @@ class _ResumingDownload:
         headers = {"Accept-Encoding": "identity"}
         if have:
             headers["Range"] = f"bytes={have}-"
-        with requests.get(self._url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
+        with (
+            Session() as session,
+            session.get(self._url, headers=headers, stream=True, timeout=_TIMEOUT_S) as response,
+        ):
             content_range = response.headers.get("Content-Range", "")
             if response.status_code == 416:
                 if content_range == f"bytes */{have}":
@@ -165,9 +230,10 @@ class _ResumingDownload:
             if start and not content_range.startswith(f"bytes {have}-"):
                 self._part.unlink()
                 raise requests.ConnectionError(f"asked from byte {have}, got {content_range!r}")
-            length = response.headers.get("Content-Length")
-            total = start + int(length) if length else None
+            total = self._total(response, start)
+            self._check_room(total, start)
             with (
+                system_errors_named(self._part),
                 open(self._part, "ab" if start else "wb") as file,
                 tqdm(
                     total=total,
@@ -178,7 +244,11 @@ class _ResumingDownload:
                     disable=not self._progressbar,
                 ) as bar,
             ):
+                most, came = MOST_BYTES if total is None else total, start
                 for chunk in response.iter_content(_CHUNK_BYTES):
+                    came += len(chunk)
+                    if came > most:
+                        self._give_up(f"sends more than {most} bytes")
                     file.write(chunk)
                     bar.update(len(chunk))
         if total is not None and self._size() != total:
@@ -189,14 +259,50 @@ class _ResumingDownload:
                 "came are not a whole zip"
             )
 
+    def _total(self, response: requests.Response, start: int) -> int | None:
+        """Return how long the whole file is, None where the server does not say."""
+        encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in ("", "identity"):
+            self._give_up(f"sends the file encoded ({encoding}), though asked for it as it is")
+        length = response.headers.get("Content-Length", "").strip()
+        return start + int(length) if re.fullmatch("[0-9]{1,18}", length) else None
+
+    def _check_room(self, total: int | None, start: int) -> None:
+        """Refuse a file that is too large, ever or for the disk."""
+        if total is None:
+            return
+        if total > MOST_BYTES:
+            self._give_up(f"would send {total} bytes; expected at most {MOST_BYTES}")
+        free = shutil.disk_usage(self._part.parent).free
+        if total - start > free:
+            raise OSError(
+                errno.ENOSPC,
+                f"mouse {self._mouse!r}: {self._url} would send {total - start} bytes, but {free} "
+                "are free; make room, or choose another cache_dir",
+                str(self._part.parent),
+            )
+
+    def _give_up(self, why: str) -> NoReturn:
+        self._part.unlink(missing_ok=True)
+        raise ValueError(
+            f"mouse {self._mouse!r}: {self._url} {why}; nothing was kept. Check the address, or "
+            f"download the zip by hand to {self._target}"
+        )
+
     def _problem(self) -> str | None:
         """Return what is wrong with the complete part file, None if nothing is."""
         if self._checksum is not None:
             came = _other_checksum(self._part, self._checksum)
             return came and f"has the checksum {came}, expected {self._checksum}"
         try:
-            with zipfile.ZipFile(self._part) as archive:
-                damaged = archive.testzip()
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            return f"is not a zip ({error})"
+            with (
+                reading(self._part, "is not a zip", "nothing was kept"),
+                zipfile.ZipFile(self._part) as archive,
+            ):
+                locked = [info.filename for info in archive.infolist() if info.flag_bits & 1]
+                damaged = None if locked else archive.testzip()
+        except ValueError as error:
+            return f"is not a zip ({first_line(error.__cause__ or error)})"
+        if locked:
+            return f"is an encrypted zip ({locked[0]}), which cannot be read"
         return f"is a zip with a damaged member ({damaged})" if damaged else None

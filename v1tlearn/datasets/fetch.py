@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 _GRAY = "GrayImageNet-94c6ff995dac583098847cfecd43e7b6"
 _COLOR = "ColorImageNet-104e446ed0128d89c639eef0abe4655b"
@@ -87,9 +88,16 @@ def fetch_sensorium2022(
     ImportError
         Without the extra "fetch".
     OSError
-        If the download fails, naming the mouse and the address.
+        If the download fails, naming the mouse and the address; if the disk is full; if an
+        address sends on from https to http.
     ValueError
-        If a mouse is unknown, or what came is not a whole zip or has another checksum.
+        If a mouse is unknown; if an address ends in no plain file name, or two in the same one; if
+        a file is larger than 64 GiB; if what came is not a whole zip, is encrypted or has another
+        checksum. Nothing of it is kept then.
+
+    Notes
+    -----
+    Addresses may send on to another host, as publishers do to their stores; the log names it.
 
     References
     ----------
@@ -160,18 +168,18 @@ def _fetch(
 
     known, published_at = _PUBLISHED[dataset]
     base_url = base_url or os.environ.get(f"V1TLEARN_{dataset.upper()}_URL") or published_at
-    urls = _urls(mice, known, base_url, files)
+    asked = _files(mice, known, base_url, files)
     root = cache_dir or os.environ.get("V1TLEARN_DATA") or cache_folder()
-    return download(urls, Path(root).expanduser() / dataset, *options)
+    return download(asked, Path(root).expanduser() / dataset, *options)
 
 
-def _urls(
+def _files(
     mice: str | Sequence[str],
     known: Mapping[str, tuple[str, str]],
     base_url: str,
     files: Mapping[str, str] | None,
-) -> dict[str, str]:
-    """Return {data key: address} of the mice asked for, in their order."""
+) -> dict[str, tuple[str, str]]:
+    """Return {data key: (address, file name)} of the mice asked for, in their order."""
     names = {key: f"static{key}-{rest}.zip" for key, rest in known.values()} | dict(files or {})
     letters = {letter: key for letter, (key, _) in known.items()}
     asked = [mice] if isinstance(mice, str) else list(mice)
@@ -183,9 +191,40 @@ def _urls(
             f"mice holds {', '.join(map(repr, unknown)) or 'nothing'}; expected 'all' or any of "
             f"{listed}: another mouse needs files={{data key: file name or address}}"
         )
-    return {
-        key: names[key]
-        if "://" in names[key]
-        else f"{base_url.rstrip('/')}/{quote(names[key], safe='')}"
-        for key in keys
-    }
+    found: dict[str, tuple[str, str]] = {}
+    for key in keys:
+        url, name = _address_and_name(key, names[key], base_url)
+        for other, (_, taken) in found.items():
+            if taken == name and other != key:
+                raise ValueError(
+                    f"the zips of the mice {other!r} and {key!r} are both called {name!r}, so that "
+                    "one would be taken for the other; fetch them into two cache_dir"
+                )
+        found[key] = url, name
+    return found
+
+
+def _address_and_name(mouse: str, given: str, base_url: str) -> tuple[str, str]:
+    """Return the address of a zip, and what it is to be called in the cache."""
+    if not isinstance(given, str):
+        raise TypeError(
+            f"files: mouse {mouse!r} has a {type(given).__name__}; expected a file name or address"
+        )
+    whole = "://" in given
+    url = given if whole else f"{base_url.rstrip('/')}/{quote(given, safe='')}"
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(
+            f"mouse {mouse!r}: {url!r} is no address; expected one that begins with https:// or "
+            "http://"
+        )
+    name = unquote(parts.path).rpartition("/")[2] if whole else given
+    if name in ("", ".", "..") or re.search(r"[/\\:\x00-\x1f]", name):
+        raise ValueError(
+            f"mouse {mouse!r}: {given!r} ends in {name!r}, which names no file in the cache; "
+            "expected a plain file name, or an address that ends in one"
+        )
+    return url, name

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from v1tlearn._instead import channels_last
 from v1tlearn.estimators._fitted import Fitted, Mouse
@@ -111,6 +114,30 @@ def begin(recipe: Recipe, fitted: Fitted) -> tuple[EncodingModel, dict[str, Any]
             raise ValueError(f"{error}{hint}") from error
         raise
     return model.eval(), new_state(rng)
+
+
+@contextmanager
+def bounded_by(weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Build no model much larger than the weights that a file has for it, whatever it tells."""
+    there = sum(w.numel() for w in weights.values())
+    thread, n_values, n_arrays = threading.get_ident(), 0, 0
+
+    def count(module: nn.Module, name: str, array: Any) -> None:
+        nonlocal n_values, n_arrays
+        if threading.get_ident() == thread and isinstance(array, torch.Tensor):
+            n_values, n_arrays = n_values + array.numel(), n_arrays + 1
+            # Cores of users may make arrays that they do not keep.
+            if n_values > 2 * there + 2**20 or n_arrays > 2 * len(weights) + 1000:
+                raise ValueError(
+                    f"the parameters ask for a model of over {n_values} weights in {n_arrays} "
+                    f"arrays, but there are {there} in {len(weights)}"
+                )
+
+    hook = nn.modules.module.register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def output_size(image_size: Any, size: tuple[int, int]) -> tuple[int, int] | None:

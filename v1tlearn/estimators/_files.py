@@ -13,22 +13,25 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 import torch
 from safetensors.torch import load_file, save_file
 
+from v1tlearn._opening import check_plain, json_object, read_plain, reading
 from v1tlearn._paths import MODEL_FILE
 from v1tlearn._values import plain
 from v1tlearn.nn import Core, Head, Readout
 from v1tlearn.training.state import map_tensors
 
 FORMAT = 2
+
+_MOST_USES = 8  # of one tensor of the file, so that its bytes tell how many will be needed
+_SMALL = 2**24
 
 _KINDS = (Core, Readout, Head)
 
@@ -65,7 +68,7 @@ def read(path: Path, kind: str) -> dict[str, Any]:
     if not (path / MODEL_FILE).is_file():
         raise ValueError(f"{path} holds no saved model: it has no {MODEL_FILE}.")
     with damage_named(path):
-        document = json.loads((path / MODEL_FILE).read_text(encoding="utf-8"))
+        document = json_object(read_plain(path / MODEL_FILE))
         found, found_format = document["class"], document["format"]
     if found != kind:
         raise ValueError(f"{path} holds a {found}: load it with {found}.load(...).")
@@ -75,30 +78,21 @@ def read(path: Path, kind: str) -> dict[str, Any]:
             + ("fit the model anew." if found_format == 1 else "update v1tlearn.")
         )
     with damage_named(path):
-        tensors = load_file(path / Path(document["tensors"]).name)
-        return _decode(document["content"], tensors)
+        tensor_file = path / Path(document["tensors"]).name
+        if not tensor_file.exists():
+            raise ValueError(f"{tensor_file.name} is missing")
+        check_plain(tensor_file)
+        content = _Decoder(load_file(tensor_file)).decode(document["content"])
+        if not isinstance(content, dict):
+            raise TypeError(f"its content is a {type(content).__name__}, expected a dict")
+        return content
 
 
-@contextmanager
-def damage_named(path: Path) -> Iterator[None]:
+def damage_named(path: Path) -> AbstractContextManager[None]:
     """Turn what goes wrong while a model is read into one error that names the file."""
-    try:
-        yield
-    except UnknownModuleError:
-        raise
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        RuntimeError,
-        safetensors.SafetensorError,
-    ) as error:
-        raise DamagedModelError(
-            f"the model in {path} is damaged or incomplete ({type(error).__name__}: {error}): save "
-            "it anew."
-        ) from error
+    passed = (UnknownModuleError, torch.OutOfMemoryError)
+    wrong = "is damaged or incomplete"
+    return reading(f"the model in {path}", wrong, "save it anew.", DamagedModelError, passed)
 
 
 def on_cpu(tree: Any) -> Any:
@@ -125,10 +119,10 @@ def _is_free(path: Path) -> bool:
     if not (path / MODEL_FILE).exists():
         return all(_is_remains(file) for file in path.iterdir())
     try:
-        content = json.loads((path / MODEL_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        with damage_named(path):
+            return {"format", "class"} <= set(json_object(read_plain(path / MODEL_FILE)))
+    except DamagedModelError:
         return False
-    return isinstance(content, dict) and {"format", "class"} <= set(content)
 
 
 def _is_remains(file: Path) -> bool:
@@ -153,12 +147,16 @@ class _Tensors:
 
     def __init__(self) -> None:
         self.named: dict[str, torch.Tensor] = {}
-        self._names: dict[tuple[Any, ...], str] = {}
+        self._names: dict[tuple[Any, ...], list[str]] = {}
 
     def _keep(self, name: str, tensor: torch.Tensor) -> str:
         tensor = tensor.detach().cpu().contiguous()
-        name = self._names.setdefault(_digest(tensor), name)
-        self.named.setdefault(name, tensor)
+        uses = self._names.setdefault(_digest(tensor), [])
+        if uses and len(uses) % _MOST_USES:
+            name = uses[-1]
+        else:
+            self.named[name] = tensor
+        uses.append(name)
         return name
 
     def encode(self, value: Any, name: str) -> Any:
@@ -192,26 +190,48 @@ class _Tensors:
         )
 
 
-def _decode(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """Rebuild a tree from what `_Tensors.encode` made of it."""
-    if isinstance(value, list):
-        return [_decode(v, tensors) for v in value]
-    if not isinstance(value, dict):
-        return value
-    if "$tensor" in value:
-        return tensors[value["$tensor"]].clone()
-    if "$array" in value:
-        return tensors[value["$array"]].numpy().copy()
-    if "$strings" in value:
-        return np.asarray(value["$strings"], dtype=object if value["object"] else str)
-    if "$tuple" in value:
-        return tuple(_decode(v, tensors) for v in value["$tuple"])
-    if "$partial" in value:
-        function, args, keywords = (_decode(part, tensors) for part in value["$partial"])
-        return functools.partial(function, *args, **keywords)
-    if "$class" in value:
-        return _known_class(value["$class"])
-    return {k: _decode(v, tensors) for k, v in value["$dict"]}
+class _Decoder:
+    """Rebuilds a tree from what `_Tensors.encode` made of it, from the tensors of the file."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
+        self._tensors = tensors
+        self._left = _SMALL + 2 * _MOST_USES * sum(map(_n_bytes, tensors.values()))
+
+    def _use(self, n_bytes: int) -> None:
+        self._left -= n_bytes
+        if self._left < 0:
+            raise ValueError("it would take far more memory than its files have bytes")
+
+    def _tensor(self, name: str) -> torch.Tensor:
+        self._use(_n_bytes(self._tensors[name]))
+        return self._tensors[name]
+
+    def decode(self, value: Any) -> Any:
+        """Give what a value stands for."""
+        if isinstance(value, list):
+            return [self.decode(v) for v in value]
+        if not isinstance(value, dict):
+            return value
+        if "$tensor" in value:
+            return self._tensor(value["$tensor"]).clone()
+        if "$array" in value:
+            return self._tensor(value["$array"]).numpy().copy()
+        if "$strings" in value:
+            if not value["object"]:  # all take the room of the longest
+                self._use(4 * max(map(len, value["$strings"]), default=0) * len(value["$strings"]))
+            return np.asarray(value["$strings"], dtype=object if value["object"] else str)
+        if "$tuple" in value:
+            return tuple(self.decode(v) for v in value["$tuple"])
+        if "$partial" in value:
+            function, args, keywords = map(self.decode, value["$partial"])
+            return functools.partial(function, *args, **keywords)
+        if "$class" in value:
+            return _known_class(value["$class"])
+        return {k: self.decode(v) for k, v in value["$dict"]}
+
+
+def _n_bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def _known_class(name: str) -> Callable[..., Any]:

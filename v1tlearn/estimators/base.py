@@ -17,6 +17,7 @@ from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._like_fit import check_held_out
 from v1tlearn.estimators._progress import shown_log
 from v1tlearn.estimators._reading import Call, read_fit, warn_about_tiers
+from v1tlearn.training import resolve_device
 from v1tlearn.trials import Trials
 
 Record = dict[str, float]
@@ -168,6 +169,7 @@ class SavingMixin:
             If the directory holds no such model, or one of another class.
         """
         path = Path(path)
+        resolve_device(device)  # what is wrong with it is no damage of the file
         content = _files.read(path, cls.__name__)
         with _files.damage_named(path):
             return cls._restore(content, device)

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from v1tlearn._values import plain
 from v1tlearn.estimators import _files
 from v1tlearn.estimators._attributes import FittedAttributes, Record
-from v1tlearn.estimators._build import Recipe, begin
+from v1tlearn.estimators._build import Recipe, begin, bounded_by
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._checkpoints import Checkpoints, marked
 from v1tlearn.estimators._describe import check_targets, describe
@@ -381,7 +381,8 @@ class BaseEncodingRegressor(
     def _opened(cls, content: Mapping[str, Any]) -> Start:
         """Make what a training goes on from of what `_content` gave."""
         fitted = from_tree(content["fitted"])
-        model, _ = begin(cls._recipe(fitted.parameters), fitted)
+        with bounded_by(content["weights"]):
+            model, _ = begin(cls._recipe(fitted.parameters), fitted)
         model.load_state_dict(content["weights"])
         return Start(fitted, model.eval(), content["state"])
 

@@ -5,10 +5,10 @@ Classes are looked up by name among those of this package; a name in a file neve
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from v1tlearn._instead import path_of
+from v1tlearn._opening import json_object, read_plain
 from v1tlearn._paths import MODEL_FILE, what_lies_at
 from v1tlearn.estimators._files import damage_named, subclasses
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
@@ -67,7 +67,7 @@ def load(path: str | Path, device: str = "auto") -> BaseEncodingRegressor | Ense
 
 def _class_name(path: Path) -> str:
     with damage_named(path):
-        name = json.loads((path / MODEL_FILE).read_text(encoding="utf-8"))["class"]
+        name = json_object(read_plain(path / MODEL_FILE))["class"]
         if not isinstance(name, str):
             raise TypeError(f"its class is {name!r}")
     return name

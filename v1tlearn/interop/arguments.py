@@ -44,18 +44,15 @@ class Arguments:
         if not self.has(name):
             return default
         value = self.values[name]
-        if isinstance(value, str):  # YAML 1.1 takes 1e-08 for text
-            try:
-                value = float(value)
-            except ValueError:
-                raise self._wrong(name, "a number") from None
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise self._wrong(name, "a finite number")
-        return float(value)
+        try:
+            value = float(value)  # YAML 1.1 takes 1e-08 for text
+        except (ValueError, OverflowError):
+            raise self._wrong(name, "a number") from None
+        if not math.isfinite(value):
+            raise self._wrong(name, "a finite number")
+        return value
 
     def integer(self, name: str, default: int, minimum: int = 0) -> int:
         """Look at an integer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from v1tlearn.nn import EncodingModel, ViTCore
 
+# How often a byte may stand for several, beyond a small size.
+_MOST_SHARED = 8
+_SMALL = 2**24
 _SEPARABLE = {"0": "in_depth_conv", "1": "spatial_conv", "2": "out_depth_conv"}
 _TOKENIZERS = {
     "unfold": {"projection": "2"},
@@ -34,15 +38,10 @@ class Arrays:
                     f"{origin} holds {name!r}, a {type(value).__name__}: expected nothing but "
                     "arrays by name, the state_dict() of a model."
                 )
-            tensor = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
-            if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
-                raise TypeError(
-                    f"{origin} holds {name!r}, which is sparse, quantised or complex: expected "
-                    "plain real numbers."
-                )
-            self._arrays[_plain_name(name)] = tensor.detach()
+            self._arrays[_plain_name(name)] = _as_tensor(name, value, origin)
         if not self._arrays:
             raise ValueError(f"{origin} holds no array.")
+        _check_sizes(self._arrays, origin)
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays
@@ -84,6 +83,10 @@ class Arrays:
         """Bring names of older versions to those of today."""
         self._arrays = {new_name(name): value for name, value in self._arrays.items()}
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that are left, by name."""
+        return dict(self._arrays)
+
     def check_empty(self) -> None:
         """Check that every array was taken."""
         if self._arrays:
@@ -93,6 +96,38 @@ class Arrays:
                 f"{self.origin} holds arrays that these models have no place for: {names[:5]}"
                 f"{more}. Is this a model of another kind or version?"
             )
+
+
+def _as_tensor(name: str, value: Tensor | np.ndarray, origin: str) -> Tensor:
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "biuf" or np.ma.is_masked(value):
+            raise TypeError(
+                f"{origin} holds {name!r}, of dtype {value.dtype}: expected numbers, none masked."
+            )
+        value = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
+    odd = value.layout != torch.strided or value.is_quantized or value.is_complex()
+    if odd or value.is_meta or value.is_nested:
+        raise TypeError(
+            f"{origin} holds {name!r}, which is sparse, quantised, nested, without values or "
+            "complex: expected plain real numbers."
+        )
+    return value.detach()
+
+
+def _check_sizes(arrays: Mapping[str, Tensor], origin: str) -> None:
+    """Refuse few bytes that stand for many, as where strides are 0: they are all copied."""
+    storages = {
+        a.untyped_storage().data_ptr(): a.untyped_storage().nbytes() for a in arrays.values()
+    }
+    sizes = {name: math.prod(a.shape) * a.element_size() for name, a in arrays.items()}
+    needed, there = sum(sizes.values()), sum(storages.values())
+    if needed > _MOST_SHARED * there + _SMALL:
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise ValueError(
+            f"{origin}: its arrays would take {needed} bytes, but {there} are there; the largest "
+            f"is {largest!r}, of shape {tuple(arrays[largest].shape)}: save the state_dict() of "
+            "the model alone, with .contiguous() arrays."
+        )
 
 
 def _plain_name(name: str) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
+from v1tlearn._opening import reading
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
-from v1tlearn.estimators._build import begin
+from v1tlearn.estimators._build import begin, bounded_by
 from v1tlearn.estimators._fitted import Fitted, Mouse, plain_labels
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.interop.arrays import Arrays, fill, readout_name
@@ -21,6 +23,11 @@ E = TypeVar("E", bound=BaseEncodingRegressor)
 
 _POSITION_TOLERANCE = 1e-3  # of the largest coordinate
 _SPREADS = {(2, 2): "full", (1, 2): "uncorrelated", (1, 1): "isotropic"}
+
+
+def as_model(origin: str) -> AbstractContextManager[None]:
+    """Name the files in whatever goes wrong when a model is read from their arrays."""
+    return reading(origin, "is no model that these could be", "is it of another kind?")
 
 
 def read_readouts(
@@ -207,8 +214,9 @@ def build(
         columns_assumed=assumed,
         seed=seed,
     )
-    model, state = begin(type(estimator)._recipe(fitted.parameters), fitted)
-    fill(model, arrays, lambda name: name_of(name, model))
+    with as_model(arrays.origin), bounded_by(arrays.tensors()):
+        model, state = begin(type(estimator)._recipe(fitted.parameters), fitted)
+        fill(model, arrays, lambda name: name_of(name, model))
     return estimator._become(fitted, model, state)
 
 

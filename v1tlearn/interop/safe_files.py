@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 import pickle
+import pickletools
 import struct
 import warnings
 import zipfile
-import zlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from v1tlearn._opening import check_plain, reading
 from v1tlearn._paths import MODEL_FILE
+from v1tlearn.datasets.sensorium.npy import parse_npy
+from v1tlearn.datasets.sensorium.zip_files import ZipFiles, plain_name, read_directory
 
 
 class _Ignored:
@@ -55,42 +59,71 @@ def read_checkpoint(path: Path) -> Any:
     """Read a file that `torch.save` wrote, onto the CPU, without running anything in it."""
     check_there(path)
     stand_ins = [(thing, name) for name, thing in _STAND_INS.items()]
-    try:
+    refused = None
+    with _reading(path, "checkpoint of torch"):
+        with path.open("rb") as file:
+            in_zip = file.read(2) == b"PK"
+        if in_zip:
+            _check_members(path)
+        else:
+            _check_pickles(path)
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # an error, if it matters
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} was refused, and nothing in it was run: beside tensors and plain data it may "
-            f"hold gradient scalers of torch only. What came: {_refused(error)}. If you trust its "
-            "origin, load it where it was made and save its state_dict() alone."
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, TypeError, KeyError, IndexError) as error:
-        raise _damaged(path, error) from error
-    except (AttributeError, AssertionError, UnicodeDecodeError, struct.error) as error:
-        raise _damaged(path, error) from error
+            try:
+                # Mapped, arrays end where the file does, whatever sizes it tells of.
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=in_zip)
+            except pickle.UnpicklingError as error:
+                refused = error
+    raise ValueError(
+        f"{path} was refused, and nothing in it was run: beside tensors and plain data it may "
+        f"hold gradient scalers of torch only. What came: {_refused(refused)}. If you trust its "
+        "origin, load it where it was made and save its state_dict() alone."
+    ) from refused
+
+
+def _check_members(path: Path) -> None:
+    """Check what torch does not: that members are as they were written, each once, side by side."""
+    directory = read_directory(path)
+    files = ZipFiles(path, "", directory)
+    packed = [info.filename for info in directory if info.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise ValueError(f"{packed[0]!r} in it is compressed, as torch.save leaves none")
+    if not any(info.CRC for info in directory):
+        return  # written without checksums, as torch can be told to
+    for _ in files.all_members().read_many(np.arange(len(directory))):
+        pass
+
+
+def _check_pickles(path: Path) -> None:
+    """Check that the arrays of a file of the old format are no larger than the file."""
+    n_bytes = path.stat().st_size
+    with path.open("rb") as file:
+        for _ in range(4):  # a magic number, the protocol, the system, the content
+            since: list[int] = []  # numbers, where the description of an array began
+            for code, argument, _ in pickletools.genops(file):
+                if code.name == "BINPERSID" and max(since, default=n_bytes + 1) > n_bytes:
+                    raise ValueError("it tells of an array that is larger than the file")
+                if code.name == "MARK":
+                    since = []
+                elif "INT" in code.name or "LONG" in code.name:
+                    since.append(argument)
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """Read the arrays that `numpy.savez` wrote, without running anything in the file."""
     check_there(path)
-    try:
-        with path.open("rb") as file:
-            arrays = np.load(file, allow_pickle=False)
-            if isinstance(arrays, np.ndarray):
-                raise ValueError("one array without a name")
-            return {name: arrays[name] for name in arrays.files}
-    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, KeyError) as error:
-        raise ValueError(
-            f"{path} is no file of plain arrays (.npz), or a damaged one: {first_line(error)}."
-        ) from error
+    with _reading(path, "file of plain arrays (.npz)"):
+        directory = read_directory(path)
+        files = ZipFiles(path, "", directory)
+        arrays = {}
+        for name in map(plain_name, directory):
+            data = files.read(name)
+            arrays[name.removesuffix(".npy")] = parse_npy(data or b"", name)
+        return arrays
 
 
-def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path} is no checkpoint of torch, or a damaged one: {first_line(error)}. Copy or "
-        "download it again."
-    )
+def _reading(path: Path, what: str) -> AbstractContextManager[None]:
+    return reading(path, f"is no {what}, or a damaged one", "copy or download it again")
 
 
 def _refused(error: Exception) -> str:
@@ -105,16 +138,10 @@ def _refused(error: Exception) -> str:
     return text.split(" was not an allowed global")[0].split("Please use")[0].strip(" .")
 
 
-def first_line(error: Exception) -> str:
-    """Name an error, and the first line of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}, {lines[0].rstrip('.')}" if lines else type(error).__name__
-
-
 def check_there(path: Path) -> None:
     """Raise where there is no such file."""
-    if path.is_file():
-        return
+    if path.exists():
+        return check_plain(path)
     ours = [p for p in (path, path.parent) if (p / MODEL_FILE).is_file()]
     hint = f" {ours[0]} holds a model that save wrote: load it with its class." if ours else ""
     raise FileNotFoundError(f"{path} is missing: expected a file.{hint}")

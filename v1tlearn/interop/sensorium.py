@@ -10,7 +10,13 @@ from typing import Any
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
 from v1tlearn.estimators import CNNRegressor, LNRegressor
 from v1tlearn.interop.arrays import Arrays, sensorium_name
-from v1tlearn.interop.models import build, read_convolutions, read_readouts, read_source_grids
+from v1tlearn.interop.models import (
+    as_model,
+    build,
+    read_convolutions,
+    read_readouts,
+    read_source_grids,
+)
 from v1tlearn.interop.safe_files import read_checkpoint, read_npz
 from v1tlearn.interop.statistics import Known, read_statistics, told_names
 from v1tlearn.preprocessing.statistics import PUPIL_POSITION
@@ -94,17 +100,19 @@ def load_sensorium(
             f"{arrays.origin} has no readout: expected names like 'readout.21067-10-18.sigma', the "
             "state_dict() of a whole model."
         )
-    readouts, n_neurons = read_readouts(arrays, "readout.", mice, "_features")
+    with as_model(arrays.origin):
+        readouts, n_neurons = read_readouts(arrays, "readout.", mice, "_features")
+        n_features = arrays.get(f"readout.{mice[0]}._features").shape[1]
+        parameters = read_convolutions(arrays, n_features) | readouts
+        parameters["shift"] = _shift(arrays, mice)
+        source_grids = read_source_grids(arrays, "readout.", mice)
     known = read_statistics(statistics, n_neurons)
-    n_features = arrays.get(f"readout.{mice[0]}._features").shape[1]
-    parameters = read_convolutions(arrays, n_features) | readouts
     input_channels = parameters.pop("input_channels")
     image_shape = _image_shape(image_shape, known, input_channels)
     told = told_names(behavior_names)
     names = _behavior_names(known) if told is None else told
     core_columns = _core_columns(input_channels - image_shape[0], names)
     parameters["behavior_mode"] = "channels" if core_columns else "none"
-    parameters["shift"] = _shift(arrays, mice)
     arrays.drop(lambda name: name.startswith("core._input_weights_regularizer."))
     _complete_readouts(arrays, mice)
     kind = LNRegressor if linear else CNNRegressor
@@ -116,7 +124,7 @@ def load_sensorium(
         n_neurons=n_neurons,
         image_shape=image_shape,
         core_columns=core_columns,
-        source_grids=read_source_grids(arrays, "readout.", mice),
+        source_grids=source_grids,
         behavior_names=told,
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from v1tlearn._instead import path_of
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
 from v1tlearn.estimators import CNNRegressor, LNRegressor, V1TRegressor, ViTRegressor
 from v1tlearn.estimators._build import output_size
@@ -23,7 +24,13 @@ from v1tlearn.interop.arguments import (
     untold,
 )
 from v1tlearn.interop.arrays import Arrays, v1t_name
-from v1tlearn.interop.models import build, read_convolutions, read_readouts, read_source_grids
+from v1tlearn.interop.models import (
+    as_model,
+    build,
+    read_convolutions,
+    read_readouts,
+    read_source_grids,
+)
 from v1tlearn.interop.safe_files import read_checkpoint
 from v1tlearn.interop.statistics import read_statistics, told_names
 from v1tlearn.nn import patch_grid, sinusoidal_positions
@@ -102,26 +109,31 @@ def load_v1t(
     """
     from v1tlearn.interop.plain_yaml import read_yaml
 
-    directory = Path(directory)
-    args = Arguments(read_yaml(directory / "args.yaml"), str(directory / "args.yaml"))
-    arrays = _read_arrays(directory / "ckpt" / "model_state.pt")
-    mice = args.mice(arrays.parts("readouts."))
-    readouts, n_neurons = read_readouts(arrays, "readouts.", mice)
+    directory = path_of("directory", directory, "load_v1t(directory)")
+    with as_model(str(directory)):
+        args = Arguments(read_yaml(directory / "args.yaml"), str(directory / "args.yaml"))
+        arrays = _read_arrays(directory / "ckpt" / "model_state.pt")
+        mice = args.mice(arrays.parts("readouts."))
+        readouts, n_neurons = read_readouts(arrays, "readouts.", mice)
+        core = _core_kind(args, arrays)
+        image_shape = args.input_shape()
+        parameters = common_parameters(args, core) | readouts
+        size = _image_size(args, arrays, image_shape, parameters["crop_scale"])
+        parameters["image_size"] = _size_parameter(size, image_shape, parameters["crop_scale"])
+        parameters["shift"] = _shift(args, arrays, mice)
+        arrays.drop(lambda name: name.endswith(_BOOKKEEPING))
+        if core == "stacked2d":
+            kind, more, core_columns = _convolutional(args, arrays, mice, image_shape[0])
+        else:
+            kind, more, core_columns = _transformer(args, arrays, (image_shape[0], *size), mice)
+        if args.has("readout") and args.text("readout", "") != "gaussian2d":
+            raise ValueError(
+                f"{args.origin}: readout is {args.text('readout', '')!r}, not gaussian2d."
+            )
+        lost = untold(args)
+        source_grids = read_source_grids(arrays, "readouts.", mice)
     known = read_statistics(statistics, n_neurons, numbered=args.dataset != "franke2022")
-    core = _core_kind(args, arrays)
-    image_shape = args.input_shape()
-    parameters = common_parameters(args, core) | readouts
-    size = _image_size(args, arrays, image_shape, parameters["crop_scale"])
-    parameters["image_size"] = _size_parameter(size, image_shape, parameters["crop_scale"])
-    parameters["shift"] = _shift(args, arrays, mice)
-    arrays.drop(lambda name: name.endswith(_BOOKKEEPING))
-    if core == "stacked2d":
-        kind, more, core_columns = _convolutional(args, arrays, mice, image_shape[0])
-    else:
-        kind, more, core_columns = _transformer(args, arrays, (image_shape[0], *size), mice)
-    if args.has("readout") and args.text("readout", "") != "gaussian2d":
-        raise ValueError(f"{args.origin}: readout is {args.text('readout', '')!r}, not gaussian2d.")
-    if lost := untold(args):
+    if lost:
         warnings.warn(
             f"{args.origin}: {', '.join(lost)} has no counterpart in {kind.__name__}: predictions "
             "are those of the run, training that goes on would be without it.",
@@ -136,7 +148,7 @@ def load_v1t(
         n_neurons=n_neurons,
         image_shape=image_shape,
         core_columns=core_columns,
-        source_grids=read_source_grids(arrays, "readouts.", mice),
+        source_grids=source_grids,
         behavior_names=told_names(behavior_names),
         seed=parameters["random_state"],
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +33,7 @@ from sklearn.base import clone
 from sqlalchemy.exc import IntegrityError, OperationalError
 from tqdm.auto import tqdm
 
+from v1tlearn._opening import first_line
 from v1tlearn._values import plain
 from v1tlearn.estimators._progress import placed, shown_log
 from v1tlearn.search import _distributions as distributions
@@ -110,6 +112,12 @@ def quiet() -> Iterator[None]:
 @contextmanager
 def open_storage(storage: str | Path | None) -> Iterator[optuna.storages.BaseStorage]:
     """Open a database, or memory where None is given."""
+    with database_named(storage), _open(storage) as opened:
+        yield opened
+
+
+@contextmanager
+def _open(storage: str | Path | None) -> Iterator[optuna.storages.BaseStorage]:
     if storage is None:
         yield optuna.storages.InMemoryStorage()
         return
@@ -136,6 +144,28 @@ def open_storage(storage: str | Path | None) -> Iterator[optuna.storages.BaseSto
     finally:
         found.remove_session()
         found.engine.dispose()  # opens again when the study is asked for something
+
+
+def _is_of_database(error: Exception) -> bool:
+    """Whether what reads and writes tables raised it, or what it called."""
+    frames = traceback.walk_tb(error.__traceback__)
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in frames]
+    return any(name.startswith(("sqlalchemy.", "optuna.storages.")) for name in modules)
+
+
+@contextmanager
+def database_named(storage: str | Path | None) -> Iterator[None]:
+    """Name the database in what goes wrong with it, damaged or out of reach."""
+    try:
+        yield
+    except Exception as error:
+        if not _is_of_database(error):  # but of what is trained meanwhile
+            raise
+        where = str(storage).rpartition("@")[2]  # without a password
+        raise ValueError(
+            f"the studies in {where} cannot be read or written ({first_line(error)}); make the "
+            "folder, restore the file from a copy, or give another storage."
+        ) from error
 
 
 def open_study(
@@ -179,7 +209,7 @@ def in_memory(study: optuna.Study, storage: optuna.storages.BaseStorage) -> optu
 def check_settings(study: optuna.Study, settings: dict[str, Any]) -> None:
     """Note the settings of a search in its study, or check that they are those noted there."""
     settings = json.loads(json.dumps(settings))
-    noted = study.user_attrs.get(_SETTINGS)
+    noted = _noted(study)
     if noted is None and not study.get_trials(deepcopy=False):
         study.set_user_attr(_SETTINGS, settings)
         return
@@ -203,7 +233,17 @@ def _differences(was: Any, now: Any, name: str = "") -> list[str]:
 
 def noted_seed(study: optuna.Study) -> int | None:
     """Seed of the search that began a study."""
-    return study.user_attrs.get(_SETTINGS, {}).get("random_state")
+    return (_noted(study) or {}).get("random_state")
+
+
+def _noted(study: optuna.Study) -> dict[str, Any] | None:
+    noted = study.user_attrs.get(_SETTINGS)
+    if noted is not None and not isinstance(noted, dict):
+        raise ValueError(
+            f"the study {study.study_name!r} notes a {type(noted).__name__} for its settings, "
+            "expected a dict: it is damaged; give another study_name."
+        )
+    return noted
 
 
 # ------------------------------------------------------------------------------------------ trials

@@ -33,3 +33,13 @@ TRIAL_FILES = {"tiers": "tier", "trial_idx": "trial_id"} | {
 # Statistics over all frames, and over the frames with a stimulus; the suffix of our names for each.
 STATISTIC_SUBSETS = {"all": "", "stimulus_frame": "_stimulus_frame"}
 WITHHELD_TIERS = ("test", "final_test")
+TRACKS = ("main", "bonus", "1", "2")
+# Names of tiers elsewhere: of Sensorium 2023, whose test tiers come in two tracks or two rounds.
+TIER_NAMES = {
+    "training": "train",
+    "val": "validation",
+    "oracle": "validation",
+    "live_test": "test",
+    **{f"live{kind}_{track}": "test" for kind in ("_test", "") for track in TRACKS},
+    **{f"final{kind}_{track}": "final_test" for kind in ("_test", "") for track in TRACKS},
+}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
+from v1tlearn._opening import json_object, reading
 from v1tlearn.datasets.schema import (
     AXES,
     DIMS,
@@ -22,6 +22,7 @@ from v1tlearn.datasets.schema import (
     behavior_attrs,
     statistic_dims,
 )
+from v1tlearn.datasets.sensorium.labels import as_text, read_tiers
 from v1tlearn.datasets.sensorium.layout import (
     BEHAVIOR_FOLDERS,
     DATA_FOLDERS,
@@ -30,26 +31,34 @@ from v1tlearn.datasets.sensorium.layout import (
     TRIAL_FILES,
     WITHHELD_TIERS,
 )
+from v1tlearn.datasets.sensorium.npy import parse_npy
 from v1tlearn.datasets.sensorium.trial_files import (
+    BLOCK_BYTES,
     FolderFiles,
     TrialArray,
     TrialFiles,
+    first_few,
     numbered_files,
-    parse_npy,
 )
 from v1tlearn.datasets.sensorium.zip_files import ZipFiles
 
 logger = logging.getLogger(__name__)
 
+_MOST_CHANNELS = 4
+_SCREENS = ((144, 256), (36, 64))  # height and width of the publisher's images
 
-def read_mouse(mouse: str, files: FolderFiles | ZipFiles) -> xr.Dataset:
-    """Open the recording of one mouse; its trials are read when they are indexed."""
+
+def read_mouse(mouse: str, files: FolderFiles | ZipFiles, told: list[str]) -> xr.Dataset:
+    """Open the recording of one mouse; its trials are read when they are indexed.
+
+    What is skipped, or read as something else than it is called, is added to `told`.
+    """
     config = _read_config(mouse, files)
-    opened = {
-        folder: _open_folder(mouse, files, folder)
-        for folders in DATA_FOLDERS.values()
-        for folder in folders
-    }
+    known_folders = [folder for folders in DATA_FOLDERS.values() for folder in folders]
+    opened = {folder: _open_folder(mouse, files, folder, config, told) for folder in known_folders}
+    found = files.listdir("data")
+    if foreign := sorted(name for name in found if name.lower() not in known_folders):
+        told.append(f"in data of {files} {first_few(foreign)}")
     parts = {folder: part for folder, part in opened.items() if part is not None}
     for required in ("images", "responses"):
         if required not in parts:
@@ -67,6 +76,12 @@ def read_mouse(mouse: str, files: FolderFiles | ZipFiles) -> xr.Dataset:
             )
     n_neurons = parts["responses"].trial_shape[0]
     coords = _read_trial_labels(mouse, files, n_trials, config)
+    labels = coords["tier"][1]
+    tiers, kept, of_tiers = read_tiers(labels, mouse)
+    told += of_tiers
+    coords["tier"] = ("trial", tiers)
+    if of_tiers and "trial_tier" not in coords:
+        coords["trial_tier"] = ("trial", labels)
     coords |= _read_neurons(mouse, files, n_neurons, config)
     behavior_folders = [folder for folder in BEHAVIOR_FOLDERS if folder in parts]
     columns = [name for folder in behavior_folders for name in BEHAVIOR_FOLDERS[folder]]
@@ -83,14 +98,17 @@ def read_mouse(mouse: str, files: FolderFiles | ZipFiles) -> xr.Dataset:
         if present:
             withheld = None
             if name == "responses":
-                withheld = _withheld_trials(mouse, files, present[0], coords["tier"][1])
+                hidden = {label: labels == label for label in np.unique(labels[kept]).tolist()}
+                hidden = {k: v for k, v in hidden.items() if tiers[v][0] in WITHHELD_TIERS}
+                withheld = _withheld_trials(mouse, files, present[0], hidden)
             array = indexing.LazilyIndexedArray(TrialArray(present, withheld))
             variables[name] = xr.Variable(DIMS[name], array, attrs.get(name))
     shapes = {"stimuli": (), "behaviors": (len(columns),), "responses": (n_neurons,)}
     for name in shapes:
         own_folders = behavior_folders if name == "behaviors" else DATA_FOLDERS[name]
         variables |= _read_statistics(mouse, files, name, own_folders, shapes[name])
-    dataset = xr.Dataset(variables, coords)
+    with reading(f"mouse {mouse!r}: {files}", "is no recording", "copy or download it again"):
+        dataset = xr.Dataset(variables, coords)
     for name, own in config.get("attrs", {}).items():
         if name and name not in dataset:
             raise ValueError(
@@ -98,7 +116,7 @@ def read_mouse(mouse: str, files: FolderFiles | ZipFiles) -> xr.Dataset:
                 "missing; copy or download the recording again, or remove config.json"
             )
         (dataset if name == "" else dataset[name]).attrs = own
-    return dataset
+    return dataset if kept.all() else dataset.isel(trial=np.flatnonzero(kept))
 
 
 def _read_config(mouse: str, files: FolderFiles | ZipFiles) -> dict:
@@ -106,54 +124,82 @@ def _read_config(mouse: str, files: FolderFiles | ZipFiles) -> dict:
     data = files.read("config.json")
     if data is None:
         return {}
-    try:
-        return json.loads(data).get("v1tlearn", {})
-    except (ValueError, AttributeError) as error:
-        raise ValueError(
-            f"mouse {mouse!r}: config.json in {files} is not a JSON object ({error}); repair or "
-            "remove it"
-        ) from error
+    where = f"mouse {mouse!r}: config.json in {files}"
+    with reading(where, "is not a JSON object", "repair or remove it"):
+        config = json_object(data)
+    own = config.get("v1tlearn", {})
+    parts = {"v1tlearn": own}
+    if isinstance(own, dict):
+        parts |= {name: own[name] for name in ("attrs", "coordinates") if name in own}
+        attrs = own.get("attrs", {})
+        parts |= {f"attrs of {k!r}": v for k, v in attrs.items()} if isinstance(attrs, dict) else {}
+    for name, part in parts.items():
+        if not isinstance(part, dict):
+            raise ValueError(
+                f"{where}: {name} is a {type(part).__name__}, expected an object; repair or "
+                "remove it"
+            )
+    if not all(isinstance(name, str) for name in own.get("coordinates", {}).values()):
+        raise ValueError(f"{where}: coordinates hold what is no name; repair or remove it")
+    return own
 
 
-def _open_folder(mouse: str, files: FolderFiles | ZipFiles, folder: str) -> TrialFiles | None:
+def _open_folder(
+    mouse: str, files: FolderFiles | ZipFiles, folder: str, config: dict, told: list[str]
+) -> TrialFiles | None:
     """Return the trials in data/`folder`, None if there are none."""
-    names = numbered_files(files, f"data/{folder}", mouse)
+    names = numbered_files(files, f"data/{folder}", mouse, told)
     if not names:
         return None
     part = TrialFiles(mouse, files.members(f"data/{folder}", names), keep_uint8=folder == "images")
+    shape, hint = part.trial_shape, ""
     if folder == "images":
-        expected, fits = "(channel, height, width)", len(part.trial_shape) == 3
+        expected, fits = "(channel, height, width)", len(shape) == 3
+        if fits and not config and shape[2] <= _MOST_CHANNELS < shape[0]:
+            fits, hint = False, ": channels come last; save np.moveaxis(image, -1, 0)"
+        elif fits and not config and shape[2:0:-1] in _SCREENS:
+            told.append(
+                f"mouse {mouse!r}: images {shape[1]} high and {shape[2]} wide, read as that, but "
+                "the publisher's are so only if height and width are exchanged"
+            )
+        elif len(shape) == 2:
+            hint = ": there is no channel; save image[None]"
     elif folder in BEHAVIOR_FOLDERS:
         columns = BEHAVIOR_FOLDERS[folder]
         expected = f"({len(columns)},): {', '.join(columns)}"
-        fits = part.trial_shape == (len(columns),)
+        fits = shape == (len(columns),)
     else:
-        expected, fits = "(neurons,)", len(part.trial_shape) == 1
+        expected, fits = "(neurons,)", len(shape) == 1
     if not fits:
         raise ValueError(
-            f"mouse {mouse!r}: shape of data/{folder}/{names[0]} in {files} is {part.trial_shape}, "
-            f"expected {expected}"
+            f"mouse {mouse!r}: shape of data/{folder}/{names[0]} in {files} is {shape}, "
+            f"expected {expected}{hint}"
         )
     return part
 
 
 def _withheld_trials(
-    mouse: str, files: FolderFiles | ZipFiles, responses: TrialFiles, tiers: np.ndarray
+    mouse: str,
+    files: FolderFiles | ZipFiles,
+    responses: TrialFiles,
+    hidden: Mapping[str, np.ndarray],
 ) -> np.ndarray | None:
     """Return which trials belong to a test tier whose responses are all zero; None if none do.
 
-    Reads one trial of a tier with responses, all trials of a tier without.
+    Reads one trial of a tier with responses, all trials of a tier without. `hidden` masks the
+    trials of each test tier, by its name in the files: one may be withheld, another not.
     """
-    withheld = np.zeros(len(tiers), bool)
-    for tier in WITHHELD_TIERS:
-        trials = np.flatnonzero(tiers == tier)
+    withheld = np.zeros(responses.n_trials, bool)
+    most = max(1, BLOCK_BYTES // (4 * max(1, responses.trial_shape[0])))
+    for tier, mask in hidden.items():
+        trials = np.flatnonzero(mask)
         start, step = 0, 1
         silent = len(trials) > 0
         while silent and start < len(trials):
             block = np.empty((len(trials[start : start + step]), *responses.trial_shape), "f4")
             responses.read_into(block, np.arange(len(block)), trials[start : start + step])
             silent = not block.any()
-            start, step = start + step, 256
+            start, step = start + step, min(256, most)
         if silent:
             withheld[trials] = True
             logger.info(
@@ -181,14 +227,14 @@ def _read_labels(
     labels: dict[str, np.ndarray] = {}
     own_names = config.get("coordinates", {})
     for file in sorted(files.listdir(f"meta/{kind}")):
-        stem = file.removesuffix(".npy")
-        if stem == file:
+        stem = file[:-4] if file[-4:].lower() == ".npy" else ""
+        stem = stem.lower() if stem.lower() in known else stem
+        if not stem:
             continue
         where = f"mouse {mouse!r}: meta/{kind}/{file} in {files}"
-        data = files.read(f"meta/{kind}/{file}") or b""
         name = known.get(stem) or own_names.get(f"{kind}/{stem}")
         try:
-            values = parse_npy(data, where)
+            values = as_text(parse_npy(files.read(f"meta/{kind}/{file}") or b"", where), where)
             if values.shape[:1] != (n,) or values.ndim != (2 if name == "position" else 1):
                 expected = f"({n}, 3)" if name == "position" else f"({n},)"
                 raise ValueError(
@@ -255,7 +301,9 @@ def _read_statistics(
                     f"mouse {mouse!r}: {missing} is missing in {files} but {next(iter(found))} is "
                     "there; copy or download the recording again, or remove both"
                 )
-            arrays = [parse_npy(data, f"mouse {mouse!r}: {n}") for n, data in found.items()]
+            arrays = [
+                parse_npy(data, f"mouse {mouse!r}: {n} in {files}") for n, data in found.items()
+            ]
             values = np.concatenate([array.reshape(-1) for array in arrays])
             if values.size != math.prod(shape) or values.dtype.kind not in "biuf":
                 message = (

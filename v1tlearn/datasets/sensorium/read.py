@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import re
-import struct
-import zipfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +13,10 @@ import xarray as xr
 from v1tlearn._instead import path_of
 from v1tlearn.datasets.schema import validate_recordings
 from v1tlearn.datasets.sensorium.cache import cached_trials
+from v1tlearn.datasets.sensorium.find import find_mice
+from v1tlearn.datasets.sensorium.folder_files import FolderFiles
 from v1tlearn.datasets.sensorium.mouse import read_mouse
-from v1tlearn.datasets.sensorium.trial_files import FolderFiles
-from v1tlearn.datasets.sensorium.zip_files import ZipFiles, read_directory
-
-logger = logging.getLogger(__name__)
+from v1tlearn.datasets.sensorium.zip_files import ZipFiles
 
 
 def read_sensorium(
@@ -34,8 +30,8 @@ def read_sensorium(
     ----------
     path : path or sequence of paths
         A mouse (its folder, or a zip of the folder or of its content), a folder of such folders
-        and zips, or a list of any of these. Where a folder holds both a mouse's folder and its
-        zip, the folder is read.
+        and zips, up to four levels deep, or a list of any of these. Where a folder holds both a
+        mouse's folder and its zip, the folder is read.
     names : sequence of str or mapping from data key to str, optional
         Names of the mice: in the order of the recordings, or by data key. Without it a mouse is
         called by its data key, "21067-10-18" for `static21067-10-18-GrayImageNet-...`, or else by
@@ -60,11 +56,18 @@ def read_sensorium(
     FileNotFoundError
         If a path does not exist.
     ValueError
-        Naming the mouse and the file: truncated zips, missing, misnumbered or damaged files,
-        shapes or numbers of trials that differ, arrays of pickled objects; a source that changes
-        while it is read into the cache; a cache that is no folder.
+        Naming the mouse and the file: truncated zips, names that a zip has twice, encrypted
+        members; missing, misnumbered or damaged files, pipes and devices in their place; images
+        whose channels come last; shapes or numbers of trials that differ, arrays of pickled
+        objects; a source that changes while it is read into the cache; a cache that is no folder.
     OSError
-        If the trials do not fit on the disk of the cache.
+        If a file may not be read, or the trials do not fit on the disk of the cache.
+
+    Warns
+    -----
+    UserWarning
+        Once, naming all that is left out or read as something else: files, folders and zips beside
+        the mice that are none; files among the trials that are not numbered; tiers by other names.
 
     Notes
     -----
@@ -76,6 +79,13 @@ def read_sensorium(
     statistics always come from the source, which has to stay in place. A store gets its name when
     it is complete, so several processes may share a cache, and one that is killed leaves at most
     a hidden file, removed a day later when a store of that recording is written.
+
+    Names of files count in any case, with either slash, and what operating systems leave behind
+    (hidden files, ``__MACOSX``, ``Thumbs.db``, ``desktop.ini``) is passed over. Labels that are
+    bytes are read as text. Tiers of later releases are read as those of this one, their own names
+    kept in `trial_tier`: "oracle" as validation, "live_test_main", "live_test_bonus", "live_main",
+    "live_bonus" as test, "final_test_1", "final_test_main" and the like as final_test; trials of
+    any other, such as "none", are left out.
 
     Responses of a test tier that are all zero were withheld for a competition and read as NaN.
     Other arrays in `meta/trials` and `meta/neurons` become coordinates `trial_...`, `neuron_...`;
@@ -92,7 +102,8 @@ def read_sensorium(
     paths = [path_of("path", one, call) for one in given]
     if not paths:
         raise ValueError("no paths given; expected at least one folder or zip of a mouse")
-    found = [mouse for one in paths for mouse in _find_mice(one)]
+    told: list[str] = []
+    found = [mouse for one in paths for mouse in find_mice(one, told)]
     datasets: dict[str, xr.Dataset] = {}
     origins: dict[str, str] = {}
     for (_, files), name in zip(found, _mouse_names(found, names), strict=True):
@@ -101,8 +112,14 @@ def read_sensorium(
                 f"two recordings are called {name!r}: {origins[name]} and {files}; mouse ids must "
                 "be unique: pass names=[...], one per recording, or drop one path"
             )
-        datasets[name], origins[name] = read_mouse(name, files), str(files)
+        datasets[name], origins[name] = read_mouse(name, files, told), str(files)
     validate_recordings(datasets, check_values=False)
+    if told:
+        warnings.warn(
+            f"read_sensorium left out, or read otherwise: {'; '.join(told)}.",
+            UserWarning,
+            stacklevel=2,
+        )
     if cache is not None:
         datasets = {
             name: cached_trials(name, dataset, files, Path(cache))
@@ -113,81 +130,6 @@ def read_sensorium(
         for name, dataset in datasets.items():  # which xarray forgets
             tree.children[name].set_close(dataset.close)
     return tree
-
-
-def _find_mice(path: Path) -> list[tuple[str, FolderFiles | ZipFiles]]:
-    """Return (data key, files) of the mice in a folder, a zip, or a folder of those."""
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path} does not exist; expected a folder or zip in the Sensorium layout"
-        )
-    if path.is_file() and path.suffix in (".nc", ".h5", ".hdf5", ".cdf"):
-        raise ValueError(
-            f"{path} is no folder or zip in the Sensorium layout; recordings that are kept as "
-            f"netCDF are opened by open_recordings({str(path)!r}) or Trials.open"
-        )
-    if path.is_file():
-        return _mice_in_zip(path)
-    if (path / "data" / "images").is_dir():
-        return [(_data_key(path.resolve().name), FolderFiles(path))]
-    mice: list[tuple[str, FolderFiles | ZipFiles]] = []
-    entries = sorted((e for e in path.iterdir() if not e.name.startswith(".")), key=_natural_order)
-    folders = {entry.name for entry in entries if (entry / "data" / "images").is_dir()}
-    for entry in entries:
-        if entry.name in folders:
-            mice.append((_data_key(entry.name), FolderFiles(entry)))
-        elif entry.suffix == ".zip" and entry.stem in folders:
-            logger.info("%s lies beside its unpacked folder, which is read instead", entry)
-        elif entry.suffix == ".zip":
-            mice += _mice_in_zip(entry)
-    if not mice:
-        raise ValueError(
-            f"{path} holds no mouse: no data/images in it or in the folders directly below it, and "
-            "no zip; expected the folder of a mouse, or a folder of mice or zips"
-        )
-    return mice
-
-
-def _mice_in_zip(path: Path) -> list[tuple[str, FolderFiles | ZipFiles]]:
-    try:
-        directory = read_directory(path)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, struct.error) as error:
-        why = "it is probably truncated: download or copy it again"
-        if path.suffix != ".zip" and not zipfile.is_zipfile(path):
-            why = "expected the folder or zip of a mouse, or a folder of these"
-        raise ValueError(f"{path} is not a readable zip ({error}); {why}") from error
-    numbered = re.compile(r"\d+\.npy")
-    prefixes = {
-        folder.removesuffix("data/images")
-        for folder, _, file in (info.filename.rpartition("/") for info in directory)
-        if f"/{folder}".endswith("/data/images") and numbered.fullmatch(file)
-    }
-    if not prefixes:
-        raise ValueError(
-            f"{path} holds no data/images/*.npy; expected a zip of a mouse in the Sensorium layout"
-        )
-    mice: list[tuple[str, FolderFiles | ZipFiles]] = []
-    for prefix in sorted(prefixes):
-        folder = prefix.rstrip("/").rpartition("/")[2]
-        candidates = [folder or path.stem] if len(prefixes) > 1 else [folder, path.stem]
-        keys = [key for name in candidates if (key := _data_key(name)) != name]
-        mice.append(((keys or [folder or path.stem])[0], ZipFiles(path, prefix, directory)))
-    return mice
-
-
-def _data_key(name: str) -> str:
-    """Return "21067-10-18" for "static21067-10-18-GrayImageNet-...", any other name as it is."""
-    match = re.fullmatch(r"static(.+)-(?:Gray|Color)ImageNet(?:-[0-9a-f]+)?", name)
-    return match[1] if match else name
-
-
-def _natural_order(path: Path) -> list[tuple[int, int, str]]:
-    """Sort "mouse10" after "mouse2"."""
-    return [
-        (0, int(part), "") if part.isdecimal() else (1, 0, part)
-        for part in re.split(r"(\d+)", path.name)
-        if part
-    ]
 
 
 def _mouse_names(

@@ -1,24 +1,23 @@
 """Numbered .npy files of one mouse, one per trial, in a folder or inside a zip, as a lazy array.
 
-Knows the npy and zip formats; which file means what in a recording stands in layout.py.
+Which file means what in a recording stands in layout.py.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
+import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from v1tlearn.datasets.sensorium.folder_files import FolderFiles, FolderMembers
+from v1tlearn.datasets.sensorium.inflate import Content
+from v1tlearn.datasets.sensorium.npy import npy_layout, parse_npy
 from v1tlearn.datasets.sensorium.zip_files import ZipFiles, ZipMembers
 
 BLOCK_BYTES = 32 * 2**20
@@ -27,101 +26,12 @@ _SHARES_PER_THREAD = 4
 _MAX_THREADS = 8
 
 
-def parse_npy(data: bytes, where: str) -> np.ndarray:
-    """Read an array from the bytes of a .npy file; pickled objects are refused.
-
-    Parameters
-    ----------
-    data : bytes
-        The whole file.
-    where : str
-        Mouse and file, for the message of the error.
-    """
-    try:
-        array = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, TypeError) as error:
-        if "allow_pickle" in str(error):
-            raise ValueError(
-                f"{where}: holds pickled Python objects, which are never loaded because they can "
-                "run code; expected numbers or fixed-width text: save it again with a plain dtype, "
-                'e.g. np.save(file, array.astype(str)) or .astype("float32")'
-            ) from None
-        raise ValueError(
-            f"{where}: is not a readable .npy file ({error}); it is probably cut off: copy or "
-            "download it again"
-        ) from error
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-class FolderFiles:
-    """The files below a folder."""
-
-    def __init__(self, root: Path):
-        self.root = Path(os.path.abspath(root))
-
-    def __str__(self) -> str:
-        return str(self.root)
-
-    def listdir(self, folder: str) -> list[str]:
-        """Return the names of files in `folder`, hidden ones left out; none if it is missing."""
-        try:
-            entries = list(os.scandir(self.root / folder))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return [entry.name for entry in entries if not entry.name.startswith(".")]
-
-    def read(self, name: str) -> bytes | None:
-        """Return the content of one file, None if it is missing."""
-        try:
-            return (self.root / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-
-    def fingerprint(self) -> str:
-        """Return a text that changes with the names, sizes or times of the files."""
-        found = []
-        for folder in ("data", "meta"):
-            for parent, _, names in os.walk(self.root / folder, followlinks=True):
-                for name in names:
-                    path = os.path.join(parent, name)
-                    state = os.stat(path)
-                    found.append(
-                        f"{path[len(str(self.root)) :]}\0{state.st_size}\0{state.st_mtime_ns}"
-                    )
-        config = self.read("config.json") or b""
-        text = "\n".join(sorted(found)).encode("utf-8", "surrogateescape")
-        return hashlib.sha256(text + config).hexdigest()
-
-    def members(self, folder: str, names: Sequence[str]) -> FolderMembers:
-        """Return a reader of the files `names` of `folder`, by number."""
-        return FolderMembers(str(self.root / folder), tuple(names))
-
-
-@dataclass(frozen=True)
-class FolderMembers:
-    """Files of a folder, read by their number in `names`."""
-
-    folder: str
-    names: tuple[str, ...]
-
-    def shares(self, numbers: np.ndarray, n_shares: int) -> list[np.ndarray]:
-        """Split positions in `numbers` into parts of about equal size."""
-        return [part for part in np.array_split(np.arange(len(numbers)), n_shares) if len(part)]
-
-    def read_many(self, numbers: np.ndarray) -> Iterator[tuple[int, bytes]]:
-        """Yield (position in `numbers`, content) of files."""
-        for position, number in enumerate(numbers.tolist()):
-            with open(os.path.join(self.folder, self.names[number]), "rb", buffering=0) as file:
-                data = file.read()
-            yield position, data
-
-    def where(self, number: int) -> str:
-        """Return the path of one file."""
-        return os.path.join(self.folder, self.names[number])
-
-
-def numbered_files(files: FolderFiles | ZipFiles, folder: str, mouse: str) -> list[str]:
+def numbered_files(
+    files: FolderFiles | ZipFiles, folder: str, mouse: str, skipped: list[str]
+) -> list[str]:
     """Return the names of the files 0.npy, 1.npy, ... of a folder, in numerical order.
+
+    Others are left out and told in `skipped`.
 
     Raises
     ------
@@ -129,9 +39,11 @@ def numbered_files(files: FolderFiles | ZipFiles, folder: str, mouse: str) -> li
         If a number is missing or occurs twice.
     """
     numbers: dict[int, str] = {}
+    others = []
     for name in files.listdir(folder):
-        stem = name.removesuffix(".npy")
-        if stem == name or not stem.isdecimal():
+        stem = name.lower().removesuffix(".npy")
+        if len(stem) == len(name) or not stem.isdecimal():
+            others.append(name)
             continue
         if (number := int(stem)) in numbers:
             raise ValueError(
@@ -139,13 +51,17 @@ def numbered_files(files: FolderFiles | ZipFiles, folder: str, mouse: str) -> li
                 f"trial {number}; expected one file per trial: remove one"
             )
         numbers[number] = name
-    missing = next((number for number in range(len(numbers)) if number not in numbers), None)
-    if missing is not None:
+    if numbers and max(numbers) >= len(numbers):
+        n_missing = max(numbers) + 1 - len(numbers)
+        first = itertools.islice((n for n in itertools.count() if n not in numbers), 3)
+        which = ", ".join(f"{number}.npy" for number in first if number < max(numbers))
         raise ValueError(
-            f"mouse {mouse!r}, {folder} in {files}: {missing}.npy is missing; expected "
-            f"{len(numbers)} or more files numbered from 0 without gaps (the highest is "
+            f"mouse {mouse!r}, {folder} in {files}: {which} is missing, {n_missing} in all; "
+            f"expected {len(numbers)} or more files numbered from 0 without gaps (the highest is "
             f"{max(numbers)}): copy or download the recording again"
         )
+    if others:
+        skipped.append(f"in {folder} of {files} {first_few(others)}, no trials")
     return [numbers[number] for number in range(len(numbers))]
 
 
@@ -164,16 +80,13 @@ class TrialFiles:
 
     def __init__(self, mouse: str, members: FolderMembers | ZipMembers, *, keep_uint8: bool):
         self._mouse, self._members, self._keep_uint8 = mouse, members, keep_uint8
-        data = bytes(next(members.read_many(np.zeros(1, np.int64)))[1])
-        first = parse_npy(data, self._where(0))
+        _, data = next(members.read_many(np.zeros(1, np.int64)))
+        self._first = npy_layout(data, self._where(0))
         self.n_trials = len(members.names)
-        self.trial_shape = first.shape
-        self.dtype = self._dtype_in_memory(first.dtype, 0)
+        self.trial_shape = self._first.shape
+        self.dtype = self._dtype_in_memory(self._first.dtype, 0)
         # Files of one kind nearly always share their header: those that do are not parsed.
-        raw = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
-        self._header = data[: len(data) - raw.nbytes]
-        self._raw_dtype = raw.dtype
-        self._order: Literal["C", "F"] = "C" if raw.flags.c_contiguous else "F"
+        self._header = bytes(data[: self._first.n_header])
 
     def read_into(self, out: np.ndarray, rows: np.ndarray, trials: np.ndarray) -> None:
         """Fill the rows `rows` (n,) of `out` with the trials numbered `trials` (n,)."""
@@ -189,18 +102,25 @@ class TrialFiles:
             list(pool.map(lambda share: self._read_into(out, rows[share], trials[share]), shares))
 
     def _read_into(self, out: np.ndarray, rows: np.ndarray, trials: np.ndarray) -> None:
-        header, shape, dtype, order = self._header, self.trial_shape, self._raw_dtype, self._order
-        n_header = len(header)
+        header, (dtype, shape, order, n_header) = self._header, self._first
         n_bytes = n_header + math.prod(shape) * dtype.itemsize
-        for position, data in self._members.read_many(trials):
-            row = rows[position]
-            if len(data) == n_bytes and data[:n_header] == header:
-                array = np.frombuffer(data, dtype, offset=n_header)
-                out[row] = array.reshape(shape, order=order)
-            else:
-                out[row] = self._parse(bytes(data), int(trials[position]))
+        position = 0
+        try:
+            with np.errstate(over="raise"):
+                for position, data in self._members.read_many(trials):
+                    if len(data) == n_bytes and data[:n_header] == header:
+                        array = np.frombuffer(data, dtype, offset=n_header)
+                        array = array.reshape(shape, order=order)
+                    else:
+                        array = self._parse(data, int(trials[position]))
+                    out[rows[position]] = array
+        except FloatingPointError:
+            raise ValueError(
+                f"{self._where(int(trials[position]))}: holds numbers beyond those of float32 "
+                "(3.4e38), in which trials are read; repair or scale them"
+            ) from None
 
-    def _parse(self, data: bytes, trial: int) -> np.ndarray:
+    def _parse(self, data: Content, trial: int) -> np.ndarray:
         array = parse_npy(data, self._where(trial))
         if array.shape != self.trial_shape:
             raise ValueError(
@@ -277,6 +197,12 @@ class TrialArray(BackendArray):
             columns = slice(column, column := column + part.trial_shape[0])
             part.read_into(out[:, columns], rows, trials[rows])
         return out
+
+
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """List the first few of names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more
 
 
 def _take(values: np.ndarray, key: tuple) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import operator
 import os
 import struct
@@ -17,56 +18,128 @@ from pathlib import Path
 
 import numpy as np
 
+from v1tlearn._opening import check_plain, reading, system_errors_named
+from v1tlearn.datasets.sensorium.folder_files import is_junk
 from v1tlearn.datasets.sensorium.inflate import Content, crc32, inflate
 
 # Signature, length of the name, length of the extra field.
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _MOST_INFLATED = 1032  # bytes of data that deflate can make of one
+_MOST_FOLDED = 200  # ... and that it may make of one where the data are more than small
+_SMALL = 2**26
 _COLUMNS = operator.attrgetter(
     "header_offset", "compress_size", "file_size", "compress_type", "CRC", "flag_bits"
 )
 
 
 def read_directory(path: Path) -> list[zipfile.ZipInfo]:
-    """Read what the directory of a zip tells about its members, folders left out."""
-    with zipfile.ZipFile(path) as archive:
-        members = [info for info in archive.infolist() if not info.filename.endswith("/")]
-    if any(info.header_offset < 0 for info in members):
-        raise zipfile.BadZipFile("its beginning is missing")
+    """Read what the directory of a zip tells about its members, folders left out.
+
+    Their places are held against each other and the file, so that no byte counts twice.
+    """
+    check_plain(path)
+    remedy = "it is damaged, probably truncated: download or copy it again"
+    with open(path, "rb") as file:
+        if path.suffix.lower() != ".zip" and file.read(2) != b"PK":
+            remedy = "expected the folder or zip of a mouse, or a folder of these"
+    with reading(path, "is not a readable zip", remedy):
+        n_bytes = os.path.getsize(path)
+        with zipfile.ZipFile(path) as archive:
+            members = [info for info in archive.infolist() if info.filename[-1:] not in ("/", "\\")]
+        if any(info.header_offset < 0 for info in members):
+            raise zipfile.BadZipFile("its beginning is missing")
+    for info in members:
+        if info.file_size > _MOST_INFLATED * n_bytes:
+            raise _damaged(path, info, f"it cannot be {info.file_size} bytes")
+        if info.header_offset + info.compress_size > n_bytes:
+            raise _damaged(path, info, "the zip ends within it")
+    members_by_place = sorted(members, key=operator.attrgetter("header_offset"))
+    for one, following in itertools.pairwise(members_by_place):
+        if one.header_offset + _LOCAL_HEADER.size + one.compress_size > following.header_offset:
+            raise _damaged(path, one, f"it overlaps {following.filename}")
     return members
 
 
-class ZipFiles:
-    """The files below a folder inside a zip, without unpacking it."""
+def _damaged(path: Path, info: zipfile.ZipInfo, why: str) -> ValueError:
+    return ValueError(f"{path}/{info.filename}: damaged ({why}); copy or download the zip again")
 
-    def __init__(self, path: Path, prefix: str, directory: Sequence[zipfile.ZipInfo]):
+
+def plain_name(info: zipfile.ZipInfo) -> str:
+    """Return the name of a member with the separators that zips should have."""
+    return info.filename.replace("\\", "/").removeprefix("./")
+
+
+class ZipFiles:
+    """The files below a folder inside a zip, without unpacking it.
+
+    Parameters
+    ----------
+    path : Path
+    prefix : str
+        The folder, with a slash at its end; "" for all of the zip.
+    directory : sequence of ZipInfo
+        What `read_directory` gave.
+    any_case : bool, default=False
+        Whether names count as alike that differ in case only.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        prefix: str,
+        directory: Sequence[zipfile.ZipInfo],
+        *,
+        any_case: bool = False,
+    ):
         self.path = Path(os.path.abspath(path))
         self.prefix = prefix
         self._table = np.array([_COLUMNS(info) for info in directory], np.int64).reshape(-1, 6)
         self._folders: dict[str, dict[str, int]] = {}
-        for number, name in enumerate(info.filename for info in directory):
+        self._spelled: dict[tuple[str, str], str] = {}
+        # What may be inflated of labels: all of them are kept.
+        self._allowance = _SMALL + _MOST_FOLDED * int(self._table[:, 1].sum())
+        twice = []
+        for number, name in enumerate(map(plain_name, directory)):
             if name.startswith(prefix):
                 folder, _, file = name[len(prefix) :].rpartition("/")
-                self._folders.setdefault(folder, {})[file] = number
+                key = (folder.lower(), file.lower()) if any_case else (folder, file)
+                if key in self._spelled:
+                    twice.append(name)
+                self._spelled[key] = file
+                self._folders.setdefault(key[0], {})[file] = number
+        if twice:
+            raise ValueError(
+                f"{self.path}: {', '.join(twice[:3])} is in it twice, {len(twice)} such names in "
+                "all; expected every name once: pack the folder anew, with one of each"
+            )
 
     def __str__(self) -> str:
         return f"{self.path}/{self.prefix}".rstrip("/")
 
     def listdir(self, folder: str) -> list[str]:
         """Return the names of files and folders in `folder`, hidden files left out."""
-        files = [name for name in self._folders.get(folder, ()) if not name.startswith(".")]
+        files = [name for name in self._folders.get(folder, ()) if not is_junk(name)]
         inside = f"{folder}/"
         below = {
             name[len(inside) :].split("/")[0] for name in self._folders if name.startswith(inside)
         }
-        return files + sorted(below)
+        return files + sorted(name for name in below if not is_junk(name))
 
     def read(self, name: str) -> bytes | None:
         """Return the content of one file, None if it is missing."""
         folder, _, file = name.rpartition("/")
-        if file not in self._folders.get(folder, ()):
+        found = self._spelled.get((folder, file)) or self._spelled.get((folder, file.lower()))
+        if found is None:
             return None
-        _, data = next(self.members(folder, [file]).read_many(np.zeros(1, np.int64)))
+        members = self.members(folder, [found])
+        self._allowance -= int(members.table[0, 2])
+        if self._allowance < 0:
+            raise ValueError(
+                f"{self.path}: its labels and statistics inflate to over {_MOST_FOLDED} times the "
+                "size of the zip, as no recording does; unpack it and read the folder, if you "
+                "trust its origin"
+            )
+        _, data = next(members.read_many(np.zeros(1, np.int64)))
         return bytes(data)
 
     def fingerprint(self) -> str:
@@ -76,6 +149,16 @@ class ZipFiles:
         for folder, files in self._folders.items():
             directory.update("\n".join([folder, *files, ""]).encode("utf-8", "surrogateescape"))
         return f"{found.st_size} {found.st_mtime_ns} {directory.hexdigest()}"
+
+    def all_members(self) -> ZipMembers:
+        """Return a reader of all files, in the order of the directory."""
+        names = {
+            number: f"{folder}/{file}" if folder else file
+            for folder, files in self._folders.items()
+            for file, number in files.items()
+        }
+        in_order = tuple(names[number] for number in sorted(names))
+        return ZipMembers(str(self.path), self.prefix, in_order, self._table[sorted(names), :5])
 
     def members(self, folder: str, names: Sequence[str]) -> ZipMembers:
         """Return a reader of the files `names` of `folder`, by number."""
@@ -130,7 +213,8 @@ class ZipMembers:
         last = np.append(np.flatnonzero(offsets[1:] - ends[:-1] > self.read_gap), len(order) - 1)
         stops = np.repeat(ends[last], np.diff(last, prepend=-1))
         stops = np.maximum(ends, np.minimum(stops, offsets + self.read_bytes))
-        with open(self.path, "rb", buffering=0) as file:
+        check_plain(self.path)
+        with system_errors_named(self.path), open(self.path, "rb", buffering=0) as file:
             n_file = os.fstat(file.fileno()).st_size
             lengths = np.clip(stops, 0, n_file) - np.minimum(offsets, n_file)
             buffer = memoryview(bytearray(lengths.max()))
@@ -165,12 +249,13 @@ class ZipMembers:
 
     def _is_named(self, number: int, stored: bytes) -> bool:
         """Tell whether a member's own header has the name that the central directory told."""
-        name = (self.folder + self.names[number]).replace("\\", "/")
-        stored = stored.replace(b"\\", b"/")  # which Windows separates with
+        name = (self.folder + self.names[number]).lower()
+        # Windows separates with backslashes, and some programs put a dot before all.
+        stored = stored.replace(b"\\", b"/").removeprefix(b"./").lower()
         if name.isascii():
             return stored == name.encode("ascii")
         # Folders in other alphabets may be encoded in more ways than these.
-        found = {stored.decode("utf-8", "replace"), stored.decode("cp437")}
+        found = {stored.decode("utf-8", "replace").lower(), stored.decode("cp437").lower()}
         return name.rpartition("/")[2] in {one.rpartition("/")[2] for one in found}
 
     def _unpack(self, number: int, content: memoryview) -> Content:
@@ -180,6 +265,11 @@ class ZipMembers:
         if method != zipfile.ZIP_STORED:
             if full_size > _MOST_INFLATED * size:
                 raise self._damaged(number, f"it cannot be {full_size} bytes")
+            if full_size > max(_SMALL, _MOST_FOLDED * size):
+                raise ValueError(
+                    f"{self.where(number)}: inflates from {size} to {full_size} bytes, which no "
+                    "trial does; unpack the zip and read the folder, if you trust its origin"
+                )
             inflated = inflate(content, full_size)
             if inflated is None:
                 raise self._damaged(number, "it does not inflate to its size")

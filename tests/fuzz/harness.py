@@ -1,0 +1,97 @@
+"""One changed file, tried: an error of ours that names it, or a right result; nothing else."""
+
+import multiprocessing
+import os
+import warnings
+from collections import Counter
+
+from tests.fuzz.mutations import change_all
+
+SECONDS = 20  # for one file in a process of its own
+
+
+class Wrong(AssertionError):
+    """What no file may lead to."""
+
+
+def attempt(parser, target, data):
+    """Read with other bytes in one file, and put back what was there.
+
+    Returns
+    -------
+    str
+        "right", or the name of the documented error.
+    """
+    intact = target.read_bytes()
+    target.write_bytes(data)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = parser.read()
+            right = parser.is_right(found)
+    except (ValueError, OSError) as error:
+        if not any(str(name) in str(error) for name in (parser.root, parser.root.name)):
+            raise Wrong(f"{type(error).__name__} that names no file: {error}") from error
+        return type(error).__name__
+    except Exception as error:
+        raise Wrong(f"{type(error).__name__}: {error}") from error
+    finally:
+        target.write_bytes(intact)
+    if not right:
+        raise Wrong("other data were read, without a word")
+    return "right"
+
+
+def attempt_in_child(parser, target, data):
+    """Do so in a process of its own; one that dies or does not end is wrong."""
+    intact = target.read_bytes()
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(
+        target=_told, args=(sender, parser, target, data)
+    )
+    process.start()
+    try:
+        sender.close()
+        if not receiver.poll(SECONDS):
+            raise Wrong(f"not read after {SECONDS} s")
+        try:
+            outcome, is_wrong = receiver.recv()
+        except EOFError:
+            process.join()
+            raise Wrong(f"the process ended with {process.exitcode}") from None
+    finally:
+        process.kill()
+        process.join()
+        receiver.close()
+        target.write_bytes(intact)
+    if is_wrong:
+        raise Wrong(outcome)
+    return outcome
+
+
+def _told(sender, parser, target, data):
+    try:
+        sender.send((attempt(parser, target, data), False))
+    except Wrong as error:
+        sender.send((str(error), True))
+    sender.close()
+    os._exit(0)
+
+
+def attempt_steps(parser, which, steps):
+    """Change one of a parser's files by steps, and try it."""
+    target = parser.targets[which % len(parser.targets)]
+    donor = parser.targets[(which + 1) % len(parser.targets)].read_bytes()
+    data = change_all(target.read_bytes(), steps, donor)
+    run = attempt_in_child if parser.in_child else attempt
+    return run(parser, target, data)
+
+
+class Counts(Counter):
+    """How many inputs led to what."""
+
+    def said(self):
+        """Say it in one line."""
+        total = sum(self.values())
+        parts = ", ".join(f"{what} {n}" for what, n in self.most_common())
+        return f"{total} tried: {parts}"

@@ -1,0 +1,63 @@
+"""Every reader, a few changed files at a time; ``python -m tests.fuzz`` does it for hours."""
+
+import random
+import resource
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.harness import Counts, attempt_steps
+from tests.fuzz.mutations import KINDS, draw_steps
+from tests.fuzz.parsers import PARSERS
+
+HERE = [name for name in PARSERS if name not in ("netcdf", "trials", "studies")]
+EXAMPLES = {"yaml": 6, "pickles": 8}
+
+steps = st.lists(
+    st.tuples(st.sampled_from(KINDS), st.floats(0, 1, allow_nan=False), st.integers(0, 2**16 - 1)),
+    min_size=1,
+    max_size=3,
+)
+
+
+@pytest.fixture(scope="module")
+def parsers(tmp_path_factory):
+    made = {}
+
+    def make(name):
+        if name not in made:
+            made[name] = PARSERS[name](tmp_path_factory.mktemp(name))
+        return made[name]
+
+    return make
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_a_changed_file_gives_an_error_of_ours_or_what_is_right(name, parsers):
+    parser = parsers(name)
+
+    @settings(max_examples=EXAMPLES.get(name, 20), suppress_health_check=[HealthCheck.too_slow])
+    @given(which=st.integers(0, 99), steps=steps)
+    def check(which, steps):
+        attempt_steps(parser, which, steps)
+
+    check()
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_an_intact_file_is_right(name, parsers):
+    for which in range(len(parsers(name).targets)):
+        assert attempt_steps(parsers(name), which, []) == "right"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*PARSERS])
+def test_many_changed_files_of_each_reader(name, parsers):
+    drawn, counts = random.Random(f"slow {name}"), Counts()
+    parser = parsers(name)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(300):
+        counts[attempt_steps(parser, drawn.randrange(100), draw_steps(drawn))] += 1
+    assert counts["right"] < 300
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # in KiB
