@@ -22,7 +22,7 @@ from v1tlearn.nn import (
     Shifter,
     StimulusShifter,
 )
-from v1tlearn.training import initial_rng, new_state, private_rng
+from v1tlearn.training import initial_rng, isolated, new_state, private_rng
 
 _MOVE_STIMULUS = ("stimulus", "both", "both_behavior")
 _MOVE_READOUT = ("readout", "both", "both_behavior")
@@ -100,7 +100,7 @@ def begin(recipe: Recipe, fitted: Fitted) -> tuple[EncodingModel, dict[str, Any]
     """Build a model with the initial weights of its seed, and the state of its training."""
     rng = initial_rng(fitted.seed)
     try:
-        with private_rng(rng):
+        with torch.inference_mode(False), torch.enable_grad(), isolated(), private_rng(rng):
             model = build(recipe, fitted)
     except ValueError as error:  # a core that such images do not fit
         if hint := channels_last(fitted.image_shape):

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 from sklearn.base import BaseEstimator
 
 from v1tlearn._guesses import PARAMETER_HABITS, did_you_mean, guess
@@ -58,7 +59,8 @@ def explained(method: Callable[P, R]) -> Callable[P, R]:
             signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(_explain(method.__name__, signature, args, kwargs, error)) from None
-        return method(*args, **kwargs)
+        with np.errstate(all="warn", under="ignore"):  # however the caller set it
+            return method(*args, **kwargs)
 
     return call
 

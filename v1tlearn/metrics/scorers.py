@@ -48,6 +48,9 @@ class MetricScorer:
             raise ValueError(
                 f"{self!r} needs responses to compare with: pass y, or trials that hold responses."
             )
+        last = estimator[-1] if hasattr(estimator, "steps") else estimator
+        if hasattr(X, "mouse_ids") and hasattr(last, "_warn_of_seen_images"):
+            last._warn_of_seen_images(X)
         labels = {}
         if not hasattr(truth, "mouse_ids") and hasattr(X, "mouse_ids"):
             labels = {"mouse_ids": X.mouse_ids, "image_ids": X.image_ids}
