@@ -31,7 +31,9 @@ def compiled_attention(
     image, head, query and key: results are the same bit for bit at any number of threads. Torch's
     generator gives one seed per call, whatever the sizes.
     """
-    return CompiledAttention.apply(qkv.contiguous(), None, _Options(scale, *threshold(dropout), local))
+    return CompiledAttention.apply(
+        qkv.contiguous(), None, _Options(scale, *threshold(dropout), local)
+    )
 
 
 def shared_attention(
