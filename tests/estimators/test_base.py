@@ -239,6 +239,8 @@ def test_history(small, trials):
         "penalty",
         "validation_loss",
         "validation_correlation",
+        "validation_correlation_A",
+        "validation_correlation_B",
         "lr",
         "seconds",
     }
@@ -298,6 +300,7 @@ def test_what_was_not_recorded_counts_as_absent(small, arrays):
     assert masked.history_[0]["loss"] == pytest.approx(dropped.history_[0]["loss"], rel=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:the mice .* have no trial in the validation")
 def test_validation_leaves_out_what_was_not_recorded(small, trials, arrays):
     responses = arrays["responses"]["A"].copy()
     responses[:10] = np.nan

@@ -98,6 +98,7 @@ def test_tiers_as_a_predefined_split(cnn, recordings):
 
 
 @WITH_Y
+@pytest.mark.filterwarnings("ignore:.* trials that are scored show images")
 def test_train_test_split(with_y, cnn, trials):
     if with_y:
         train, test, y_train, y_test = train_test_split(trials, trials.responses, random_state=0)
@@ -185,6 +186,7 @@ def test_halving_search(with_y, cnn, trials):
     assert search.best_estimator_.n_iter_ == 2
 
 
+@pytest.mark.filterwarnings("ignore:.* trials that are scored show images")
 def test_halving_over_trials(cnn, trials):
     search = HalvingGridSearchCV(
         cnn,

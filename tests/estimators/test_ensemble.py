@@ -163,6 +163,7 @@ def test_few_trials_leave_the_weights_near_the_mean(ensembles):
     assert not np.array_equal(*ensembles["learned_per_mouse"].weights_.values())
 
 
+@pytest.mark.filterwarnings("ignore:the mice .* have no trial in the validation")
 def test_weights_are_learned_on_validation_trials(make, trials, test_trials):
     one = test_trials.sel(mouse_id="A")[:6]
     est = make("learned").fit(trials, validation=one)

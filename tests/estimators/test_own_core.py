@@ -105,6 +105,7 @@ def test_behaviour_goes_into_the_core_that_takes_it(trials):
     assert est.module_.core.input_shape[0] == est.image_shape_[0]
 
 
+@pytest.mark.filterwarnings("ignore:mouse .* cannot follow their images")  # after so few steps
 def test_a_learned_head_is_learned(trials, tmp_path):
     est = model(head="softplus", readout_bias="mean", lr=0.05).fit(trials)
     steepness = [head.log_steepness.item() for head in est.module_.heads]
@@ -168,6 +169,7 @@ def test_what_does_not_fulfil_the_contract_is_refused(options, error, match, tri
         model(**options).fit(trials)
 
 
+@pytest.mark.filterwarnings("ignore:82 of 82 validation trials show images")
 def test_the_loss_that_is_minimised_may_be_another(trials, tmp_path):
     def absolute(rates, responses, recorded):
         errors = (rates - responses).abs()

@@ -378,7 +378,12 @@ def test_sensorium2022_ends_after_four_rounds_of_five_when_the_score_is_constant
 # ------------------------------------------------------------------------------------ numbers
 
 READOUT = {"gaussian": "full", "init_sigma": 0.1, "init_mu_range": 0.3, "readout_bias": "zero"}
-READOUT |= {"readout_l1": 0.0076, "position_network": True, "position_dims": 2}
+READOUT |= {
+    "readout_l1": 0.0076,
+    "position_network": True,
+    "position_dims": 2,
+    "beyond_map": "zeros",
+}
 READOUT |= {"position_hidden_layers": 1, "position_hidden_units": 30}
 INPUT = {"behavior_mode": "auto", "shift": "readout", "shift_columns": "pupil"}
 INPUT |= {"crop_scale": 1.0, "image_size": "auto", "standardize": True}

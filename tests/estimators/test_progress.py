@@ -58,6 +58,7 @@ def test_without_validation_the_last_epoch_is_kept(small, trials, told):
 
 
 @pytest.mark.parametrize(("schedule", "max_lr_drops"), [("plateau", 1), ("rounds", 5)])
+@pytest.mark.filterwarnings("ignore:mouse .* cannot follow their images")
 def test_drops_of_the_learning_rate_and_the_end_by_the_schedule(
     small, trials, test_trials, told, schedule, max_lr_drops
 ):

@@ -301,6 +301,64 @@ def test_gradients_with_a_graph_are_those_without_and_lead_to_the_refusal(name):
         torch.autograd.grad(gradient.sum(), x, allow_unused=True)
 
 
+def turned(x):
+    """The same values, in another order of memory."""
+    return x.transpose(0, -1).contiguous().transpose(0, -1)
+
+
+@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("layout", [turned, lambda x: x[:1].expand(x.shape), lambda x: 2 * x])
+@pytest.mark.parametrize("linear", [True, False])
+@pytest.mark.parametrize("backward", [True, False])
+@pytest.mark.filterwarnings("ignore:Using backward")  # by torch, of the cycle
+def test_no_layout_of_what_comes_in_hides_the_refusal(name, layout, linear, backward):
+    """By `grad` and by `backward`, of a leaf and of what follows from it."""
+    module, x = quick_part(name)
+    with fast.using("compiled"):
+        out = module(layout(x)).double()
+        value = out.sum() if linear else scalar(out)
+        if backward:
+            value.backward(create_graph=True, inputs=[x])
+            gradient = x.grad
+        else:
+            (gradient,) = torch.autograd.grad(value, x, create_graph=True)
+        with pytest.raises(RuntimeError, match=NAMED):
+            torch.autograd.grad(scalar(gradient), x)
+    x.grad = None  # which is part of a cycle now
+
+
+def own_functions(kind=torch.autograd.Function):
+    for child in kind.__subclasses__():
+        if child.__module__.startswith("v1tlearn."):
+            yield child
+        yield from own_functions(child)
+
+
+# What has derivatives of any order; all others refuse them, which the parts above go through.
+ANY_ORDER = {"CompiledDropout", "NumpyDropout", "_OntoMap"}
+REFUSING = {"CompiledAttention", "BlockedAttention", "_ActivatedConvolutions", "_Read", "_Once"}
+
+
+def test_every_own_function_is_tested_here():
+    """A new one comes with a part above, or with a test of its second derivatives."""
+    assert {f.__name__ for f in own_functions()} == ANY_ORDER | REFUSING | {"_Refusal"}
+
+
+@pytest.mark.parametrize("way", ["compiled", "blocked"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_of_gradients_of_dropout(way, dtype):
+    x, v = torch.randn(2, 5, 8, dtype=dtype, requires_grad=True)
+    x, v = (t.detach().T.contiguous().T.requires_grad_() for t in (x, v))
+    with fast.using(way):
+        torch.manual_seed(0)
+        kept = (Dropout(0.3)(torch.ones_like(x).T.contiguous().T) != 0).to(dtype) / 0.7
+        torch.manual_seed(0)
+        (first,) = torch.autograd.grad((Dropout(0.3)(x).pow(2) * v).sum(), x, create_graph=True)
+        second = torch.autograd.grad(first.sum(), (x, v))
+    for found, expected in zip(second, (2 * kept**2 * v, 2 * kept**2 * x), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("name", ["cnn", "cnn, training", "vit", "readout"])
 def test_second_derivatives_by_parameters_are_refused(name):
     module, x = quick_part(name)

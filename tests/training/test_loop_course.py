@@ -154,9 +154,13 @@ def test_history_has_one_plain_record_per_epoch():
             "penalty",
             "validation_loss",
             "validation_correlation",
+            "validation_correlation_A",
+            "validation_correlation_b.2",
             "lr",
             "seconds",
         }
+        own = [record[f"validation_correlation_{mouse}"] for mouse in ("A", "b.2")]
+        assert record["validation_correlation"] == pytest.approx(sum(own) / 2)
         assert record["epoch"] == epoch
         assert all(isinstance(value, int | float) for value in record.values())
     _, state = run(1, validation=False)

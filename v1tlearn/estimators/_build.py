@@ -25,7 +25,7 @@ from v1tlearn.nn import (
     Shifter,
     StimulusShifter,
 )
-from v1tlearn.training import initial_rng, new_state, private_rng
+from v1tlearn.training import initial_rng, isolated, new_state, private_rng
 from v1tlearn.training.memory import remedies_named
 
 _MOVE_STIMULUS = ("stimulus", "both", "both_behavior")
@@ -107,7 +107,13 @@ def begin(recipe: Recipe, fitted: Fitted) -> tuple[EncodingModel, dict[str, Any]
     """Build a model with the initial weights of its seed, and the state of its training."""
     rng = initial_rng(fitted.seed)
     try:
-        with private_rng(rng), remedies_named("building the model", _smaller(fitted.parameters)):
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            isolated(),
+            private_rng(rng),
+            remedies_named("building the model", _smaller(fitted.parameters)),
+        ):
             model = build(recipe, fitted)
     except ValueError as error:  # a core that such images do not fit
         if hint := channels_last(fitted.image_shape):

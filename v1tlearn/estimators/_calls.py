@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 from sklearn.base import BaseEstimator
 
 from v1tlearn._guesses import PARAMETER_HABITS, did_you_mean, guess
 
-_PACKAGE = __name__.partition(".")[0]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,17 +60,10 @@ def explained(method: Callable[P, R]) -> Callable[P, R]:
             signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(_explain(method.__name__, signature, args, kwargs, error)) from None
-        return method(*args, **kwargs)
+        with np.errstate(all="warn", under="ignore"):  # however the caller set it
+            return method(*args, **kwargs)
 
     return call
-
-
-def outside() -> int:
-    """Count the calls from the caller of this up to the first that is not of this package."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back and frame.f_globals.get("__name__", "").startswith(f"{_PACKAGE}."):
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 def _explain(

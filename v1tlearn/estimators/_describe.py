@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from v1tlearn._guesses import did_you_mean, guess
-from v1tlearn.estimators._calls import outside
+from v1tlearn._warn import warn
 from v1tlearn.estimators._fitted import PUPIL, Fitted, Mouse, plain_labels, shift_columns
 from v1tlearn.estimators.moments import ResponseMoments, moments_in_blocks, response_blocks
 from v1tlearn.preprocessing.statistics import trial_statistics
@@ -96,18 +95,22 @@ def _warn_of_negative(target: Responses, moments: Mapping[str, ResponseMoments])
             share = below / known.count.sum()
             told.append(f"mouse {mouse!r} {share:.2g} of its responses, down to {known.lowest:.3g}")
     if told:
-        warnings.warn(
+        warn(
             f"responses are negative: of {'; '.join(told)}. The Poisson loss is meant for values "
-            "from 0 on: shift or rectify them.",
-            UserWarning,
-            stacklevel=outside(),
+            "from 0 on: shift or rectify them."
         )
 
 
 def check_validation(target: Responses) -> None:
     """Check the responses that choose the best epoch."""
     for mouse in target.mice:
-        n = int(_recorded_moments(target, mouse).count.max())
+        moments = _recorded_moments(target, mouse)
+        n = int(moments.count.max())
+        if n >= 2 and not np.nan_to_num(moments.std).any():
+            warn(
+                f"mouse {mouse!r}: no neuron's responses vary over the validation trials, so that "
+                "its validation correlation is 0 whatever is predicted: give it other trials."
+            )
         if n < 2:
             raise ValueError(
                 f"mouse {mouse!r} has recorded responses in {n} trial of the validation set: a "
@@ -118,10 +121,13 @@ def check_validation(target: Responses) -> None:
 
 def _recorded_moments(target: Responses, mouse: str) -> ResponseMoments:
     moments = moments_in_blocks(lambda: response_blocks(target, mouse))
-    if not np.isfinite(moments.total).all():
+    size = np.where(moments.count > 0, np.abs(moments.mean) + moments.std, 0)
+    lost = np.flatnonzero(~(size <= np.finfo(np.float32).max))
+    if len(lost):
         raise ValueError(
-            f"mouse {mouse!r}: responses hold infinite values: replace them with NaN (not "
-            "recorded) or leave these neurons out."
+            f"mouse {mouse!r}: responses hold infinite values, or such as are too large for "
+            f"float32, in {len(lost)} neurons, the first at place {lost[0]}: replace them with NaN "
+            "(not recorded) or leave these neurons out."
         )
     return moments
 

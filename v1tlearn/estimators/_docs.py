@@ -146,6 +146,9 @@ init_sigma : float, default=0.1
     Initial spread, in half map sides.
 init_mu_range : float, default=0.3
     Range of free initial positions, in half map sides.
+beyond_map : {{"edge", "zeros"}}, default="edge"
+    What a neuron reads where the eye moves it beyond the feature map: its edge, from where
+    gradients lead back, or zeros, as published, from where none does.
 readout_bias : {{"zero", "mean", "published_mean", "published_mean_over_std"}}, default="zero"
     Initial bias: "mean" starts the prediction at the mean response; the published variants put
     the mean itself, raw or scaled, in its place.

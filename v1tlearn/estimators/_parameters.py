@@ -40,6 +40,7 @@ V1T_TRAINING: dict[str, Any] = {
     "lr_factor": 0.3,
     "max_lr_drops": 2,
     "precision": "tf32",
+    "beyond_map": "zeros",
 }
 
 
@@ -77,6 +78,7 @@ class GaussianReadoutParameters:
     gaussian: str = "full"
     init_sigma: float = 0.1
     init_mu_range: float = 0.3
+    beyond_map: str = "edge"
     readout_bias: str = "zero"
     readout_l1: float = 0.0076
 
@@ -88,6 +90,7 @@ class GaussianReadoutParameters:
         "gaussian": [StrOptions({"full", "uncorrelated", "isotropic"})],
         "init_sigma": [_POSITIVE],
         "init_mu_range": [Interval(Real, 0, 1, closed="right")],
+        "beyond_map": [StrOptions({"edge", "zeros"})],
         "readout_bias": [StrOptions({"zero", "mean", "published_mean", "published_mean_over_std"})],
         "readout_l1": [_NOT_NEGATIVE],
     }
@@ -150,6 +153,7 @@ def readout_maker(parameters: Mapping[str, Any]) -> Callable[..., Readout]:
         hidden_layers=parameters["position_hidden_layers"],
         hidden_units=parameters["position_hidden_units"],
         l1=parameters["readout_l1"],
+        beyond_map=parameters.get("beyond_map", "zeros"),  # as ever, of models saved before
     )
 
 

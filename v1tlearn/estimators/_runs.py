@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
+from v1tlearn._warn import warn
 from v1tlearn.estimators._describe import check_validation
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
@@ -16,6 +18,7 @@ from v1tlearn.metrics.tensors import correlation
 from v1tlearn.nn import EncodingModel, squared_loss
 from v1tlearn.training import (
     ConstantSchedule,
+    NonFiniteLossError,
     PlateauSchedule,
     PoissonObjective,
     RateObjective,
@@ -28,6 +31,7 @@ from v1tlearn.training import (
     resolve_settings,
     update_groups,
 )
+from v1tlearn.training.objectives import Record
 from v1tlearn.trials import Responses, Trials
 
 Part = tuple[Trials, Responses]
@@ -98,6 +102,29 @@ def make_run(
         validation=validation,
         name=name,
     )
+
+
+def is_good(record: Record) -> bool:
+    """Whether after an epoch the validation trials, where there are any, were predicted."""
+    return math.isfinite(record.get(RateObjective.score_name, 0.0))
+
+
+def check_good(history: Sequence[Record]) -> None:
+    """Refuse a training, if there was one, without a good epoch; warn of others in between."""
+    lost = [record for record in history if not is_good(record)]
+    if not lost:
+        return
+    if len(lost) < len(history):
+        warn(
+            f"predictions of the validation trials were not finite after the epochs "
+            f"{[record['epoch'] for record in lost]} of {len(history)}, which were not kept: "
+            "lower lr (a tenth is a good start), or look for extreme values."
+        )
+        return
+    own = RateObjective.score_of("")
+    values = {name.removeprefix(own): v for name, v in lost[0].items() if name.startswith(own)}
+    mouse = next(mouse for mouse, value in values.items() if not math.isfinite(value))
+    raise NonFiniteLossError(mouse, lost[0]["epoch"])
 
 
 def _objective(parameters: Mapping[str, Any]) -> RateObjective:

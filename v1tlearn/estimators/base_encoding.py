@@ -7,6 +7,7 @@ What a model knows of its animals is in `_fitted`, its modules come from `_build
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -17,6 +18,7 @@ from sklearn.base import MultiOutputMixin, RegressorMixin, clone
 from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn._values import plain
+from v1tlearn._warn import warn
 from v1tlearn.estimators import _files
 from v1tlearn.estimators._attributes import FittedAttributes, Record
 from v1tlearn.estimators._build import Recipe, begin, bounded_by
@@ -24,19 +26,21 @@ from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._checkpoints import Checkpoints, marked
 from v1tlearn.estimators._describe import check_targets, describe
 from v1tlearn.estimators._fitted import Fitted, from_tree, to_tree
+from v1tlearn.estimators._leaks import Seen, warn_of_validation
 from v1tlearn.estimators._like_fit import (
     check_held_out,
     check_like_fit,
     check_parameters,
     check_transfer,
 )
+from v1tlearn.estimators._lost_neurons import warn_of_lost_neurons
 from v1tlearn.estimators._parameters import (
     InputParameters,
     TrainingParameters,
 )
 from v1tlearn.estimators._progress import log_start, progress, run_name, shown_log
 from v1tlearn.estimators._reading import Call, read_fit, warn_about_tiers
-from v1tlearn.estimators._runs import Part, Start, make_run
+from v1tlearn.estimators._runs import Part, Start, check_good, is_good, make_run
 from v1tlearn.estimators._transfer import adopt_core
 from v1tlearn.estimators.base import (
     OnEpoch,
@@ -51,10 +55,11 @@ from v1tlearn.model_selection import split_by_image
 from v1tlearn.nn import EncodingModel
 from v1tlearn.training import (
     draw_seed,
+    isolated,
     resolve_device,
     train,
 )
-from v1tlearn.training.state import map_tensors
+from v1tlearn.training.state import map_tensors, not_finite
 from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials._fingerprint import describe_recording
 
@@ -108,6 +113,7 @@ class BaseEncodingRegressor(
                 )
             seed = checkpoints.found["fitted"]["seed"]
         training, held_out = self._split(call, validation, seed)
+        self._warn_of_no_epochs()
         return self._train(
             training, held_out, seed, go_on=go_on, on_epoch=on_epoch, checkpoints=checkpoints
         )
@@ -219,6 +225,7 @@ class BaseEncodingRegressor(
         warn_about_tiers(trials)
         seed = draw_seed(plain(new.random_state))
         training, held_out = new._split(call, validation, seed)
+        new._warn_of_no_epochs()
         start = new._from_scratch(*training, seed)
         known = adopt_core(
             start.model, start.fitted, self.module_, self.fitted_, freeze=bool(freeze_core)
@@ -228,6 +235,13 @@ class BaseEncodingRegressor(
             return new._train(training, held_out, seed, start=start, on_epoch=on_epoch)
 
     # ------------------------------------------------------------------------------- training
+
+    def _warn_of_no_epochs(self) -> None:
+        if self.max_epochs == 0:
+            warn(
+                "max_epochs is 0: the model counts as fitted, but is not trained, and predicts by "
+                "the weights it begins with."
+            )
 
     def _read(self, trials: Trials, target: Responses) -> Responses:
         return read_responses(plain(self.low_memory), resolve_device(self.device), trials, target)
@@ -256,7 +270,8 @@ class BaseEncodingRegressor(
         check_parameters(self.fitted_.parameters, self._plain_params())
         check_like_fit(self.fitted_, self.module_, trials, same_mice=True)
         check_targets(target)
-        return Start(self.fitted_, self.module_, dict(self.state_))
+        # copies: until a good epoch is over this model stays as it is
+        return Start(self.fitted_, deepcopy(self.module_), deepcopy(self.state_))
 
     def _train(
         self,
@@ -275,38 +290,65 @@ class BaseEncodingRegressor(
         marks = {} if checkpoints is None else self._marks(training, held_out)
         found = None if checkpoints is None else checkpoints.check(marks)
         with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode is
-            if found is not None:
-                start, first = self._opened(found), found["first_epoch"]
-                over = start.state["finished"]
-                left = 0 if over else max(0, left + first - start.state["epoch"])
-            else:
-                if start is None:
-                    start = (
-                        self._from_fit(*training) if go_on else self._from_scratch(*training, seed)
-                    )
-                first = start.state["epoch"]
-                if start.state["finished"] or held_out is None:
-                    # go on from the weights that predict, not from those of the last epoch
-                    again = {"model": start.state["best"], "schedule": None, "average": None}
-                    start.state.update(again | {"finished": False})
-            name = run_name(type(self).__name__, start.fitted.seed)
-            run = make_run(self._plain_params(), start, training, held_out, left, name)
-            # Everything that can be refused was refused; from here on the model counts as fitted.
-            self.fitted_, self.module_, self.state_ = start
-            self.device_, self.precision_ = resolve_device(self.device), run.settings.precision
-            if found is not None and not left:
-                return self
-            log_start(repr(self), self.fitted_, run)
-            with progress(run.name, left, plain(self.verbose), on_epoch, run.state) as report:
+            with isolated():
+                if found is not None:
+                    start, first = self._opened(found), found["first_epoch"]
+                    over = start.state["finished"]
+                    left = 0 if over else max(0, left + first - start.state["epoch"])
+                else:
+                    if start is None and go_on:
+                        start = self._from_fit(*training)
+                    elif start is None:
+                        start = self._from_scratch(*training, seed)
+                    first = start.state["epoch"]
+                    if start.state["finished"] or held_out is None:
+                        # go on from the weights that predict, not from those of the last epoch
+                        again = {"model": start.state["best"], "schedule": None, "average": None}
+                        start.state.update(again | {"finished": False})
+                name = run_name(type(self).__name__, start.fitted.seed)
+                run = make_run(self._plain_params(), start, training, held_out, left, name)
+            if held_out is not None:
+                warn_of_validation(training[0], held_out[0])
+            log_start(repr(self), start.fitted, run)
+            precision, history = run.settings.precision, start.state["history"]
+            seen = Seen.of(training[0])
 
-                def after_epoch(record: Record) -> None:
-                    """Keep the state, then tell."""
-                    if checkpoints is not None:
-                        whole = {"marks": marks, "first_epoch": first}
-                        checkpoints.write(run.state["epoch"], self._content() | whole)
-                    report(record)
+            def become_fitted() -> None:
+                """Replace an earlier fit, all at once."""
+                self.__dict__.update(
+                    fitted_=start.fitted,
+                    module_=start.model,
+                    state_=start.state,
+                    device_=resolve_device(self.device),
+                    precision_=precision,
+                    _seen=seen,
+                )
 
-                train(run, after_epoch)
+            def after_epoch(record: Record) -> None:
+                """Count as fitted from a good epoch on, keep the state, then tell."""
+                if any(map(is_good, history[first:])):
+                    become_fitted()
+                if checkpoints is not None:
+                    whole = {"marks": marks, "first_epoch": first}
+                    content = self._content_of(start, precision)
+                    checkpoints.write(run.state["epoch"], content | whole)
+                report(record)
+
+            if not self.__sklearn_is_fitted__():
+                self.module_ = run.model  # for hooks that look at it within the first epoch
+            try:
+                if found is None or left:
+                    with progress(
+                        run.name, left, plain(self.verbose), on_epoch, run.state
+                    ) as report:
+                        train(run, after_epoch)
+                check_good(history[first:])
+                become_fitted()
+            finally:
+                if not self.__sklearn_is_fitted__():
+                    self.__dict__.pop("module_", None)
+            if left:
+                warn_of_lost_neurons(run.model, run.data)
         return self
 
     def _marks(self, training: Part, held_out: Part | None) -> dict[str, dict[str, str]]:
@@ -339,27 +381,35 @@ class BaseEncodingRegressor(
             activate=activate,
         )
 
+    def _trained_on(self) -> Seen | None:
+        return getattr(self, "_seen", None)
+
     def _to_device(self) -> None:
         device = resolve_device(self.device)
         if getattr(self, "device_", None) != device:
-            self.module_.to(device)
+            with torch.inference_mode(False), isolated():
+                self.module_.to(device)
             self.device_ = device
 
     # ------------------------------------------------------------------------- how it is kept
 
     def _content(self) -> dict[str, Any]:
-        parameters = self.get_params(deep=False)
+        now = Start(self.fitted_, self.module_, self.state_)
+        return self._content_of(now, self.__dict__.get("precision_"))
+
+    def _content_of(self, now: Start, precision: str | None) -> dict[str, Any]:
+        parameters, seed = self.get_params(deep=False), now.fitted.seed
         if isinstance(parameters["random_state"], np.random.RandomState | np.random.Generator):
-            parameters["random_state"] = self.seed_
-        known = {**to_tree(self.fitted_), "parameters": {**self.fitted_.parameters}}
+            parameters["random_state"] = seed
+        known = {**to_tree(now.fitted), "parameters": {**now.fitted.parameters}}
         if not isinstance(known["parameters"].get("random_state"), int | None):
-            known["parameters"]["random_state"] = self.seed_
+            known["parameters"]["random_state"] = seed
         return {
             "parameters": {**parameters, "device": "auto"},
             "fitted": known,
-            "weights": self._kept_weights(),
-            "state": self.state_,
-            "precision": self.__dict__.get("precision_"),
+            "weights": _kept_weights(now.model, now.state),
+            "state": now.state,
+            "precision": precision,
         }
 
     @classmethod
@@ -380,25 +430,23 @@ class BaseEncodingRegressor(
     @classmethod
     def _opened(cls, content: Mapping[str, Any]) -> Start:
         """Make what a training goes on from of what `_content` gave."""
-        fitted = from_tree(content["fitted"])
+        fitted, state = from_tree(content["fitted"]), content["state"]
+        for weights in (content["weights"], state["model"] or {}, state["best"] or {}):
+            if lost := not_finite(weights):
+                raise ValueError(f"the weights {lost[:3]} hold NaN or infinite values")
         with bounded_by(content["weights"]):
             model, _ = begin(cls._recipe(fitted.parameters), fitted)
         model.load_state_dict(content["weights"])
-        return Start(fitted, model.eval(), content["state"])
-
-    def _kept_weights(self) -> dict[str, torch.Tensor]:
-        """Weights that predict: while a training goes on, the best so far."""
-        weights, last = self.module_.state_dict(), self.state_["model"]
-        goes_on = last is not None and all(torch.equal(v, last[k]) for k, v in weights.items())
-        return dict(self.state_["best"] if goes_on else weights)
+        return Start(fitted, model.eval(), state)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the weights on the CPU; never the device they were on."""
         state = super().__getstate__()
         if not self.__sklearn_is_fitted__():
             return state
-        state = {name: v for name, v in state.items() if name != "device_"}
-        kept = _files.on_cpu({"module_": self._kept_weights(), "state_": self.state_})
+        state = {name: v for name, v in state.items() if name not in ("device_", "_seen")}
+        weights = _kept_weights(self.module_, self.state_)
+        kept = _files.on_cpu({"module_": weights, "state_": self.state_})
         return state | kept
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -410,6 +458,13 @@ class BaseEncodingRegressor(
         self.module_ = model.eval()
         # those that were alike are one in a pickle, and an optimiser changes each of its own
         self.state_ = map_tensors(self.state_, torch.clone)
+
+
+def _kept_weights(model: EncodingModel, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Weights that predict: while a training goes on, the best so far."""
+    weights, last = model.state_dict(), state["model"]
+    goes_on = last is not None and all(torch.equal(v, last[k]) for k, v in weights.items())
+    return dict(state["best"] if goes_on else weights)
 
 
 def split_trials(trials: Trials, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -49,6 +49,7 @@ SENSORIUM_2022: dict[str, Any] = {
     "max_lr_drops": 3,
     "max_epochs": 200,
     "precision": "tf32",
+    "beyond_map": "zeros",
 }
 V1T_2023: dict[str, Any] = {**V1T_TRAINING, "batch_norm_momentum": 0.9, "lr": 0.009}
 

@@ -26,6 +26,7 @@ from v1tlearn.estimators._candidates import Candidate, shared_head
 from v1tlearn.estimators._checkpoints import Checkpoints, marked
 from v1tlearn.estimators._files import subclasses
 from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._leaks import Seen
 from v1tlearn.estimators._like_fit import check_held_out, check_transfer
 from v1tlearn.estimators._progress import shown_log
 from v1tlearn.estimators._reading import Call, read_fit, warn_about_tiers
@@ -299,14 +300,14 @@ class EnsembleRegressor(
         ensemble = cls(clone(estimators[0], safe=False), n, n, combine=combine)
         ensemble._template()
         _candidates.check_members(estimators)
-        ensemble.__dict__.update(
-            seed_=estimators[0].seed_,
-            seeds_=[member.seed_ for member in estimators],
-            validation_scores_=np.full(n, np.nan),
-            members_=np.arange(n),
-            combine_=combine,
-        )
-        return ensemble._adopt(estimators)
+        fitted = {
+            "seed_": estimators[0].seed_,
+            "seeds_": [member.seed_ for member in estimators],
+            "validation_scores_": np.full(n, np.nan),
+            "members_": np.arange(n),
+            "combine_": combine,
+        }
+        return ensemble._adopt(estimators, fitted)
 
     # ----------------------------------------------------------------------------- fitted state
 
@@ -362,23 +363,25 @@ class EnsembleRegressor(
             fitted["weights_"], fitted["intercepts_"] = _candidates.mix(
                 estimators, *held_out, seed, per_mouse=self.combine == "learned_per_mouse"
             )
-        for name in ("weights_", "intercepts_", "feature_names_in_"):
-            self.__dict__.pop(name, None)
-        self.__dict__.update(fitted)
         logger.info(
             "%s: kept %s, best first",
             type(self).__name__,
             ", ".join(f"number {i + 1} (score {scores[i]:.4f})" for i in members),
         )
-        return self._adopt(estimators)
+        return self._adopt(estimators, fitted)
 
-    def _adopt(self, estimators: list[BaseEncodingRegressor]) -> Self:
-        first = estimators[0]
-        self.estimators_ = estimators
-        self.mice_, self.n_neurons_ = first.mice_, first.n_neurons_
-        self.neurons_ = {mouse: dict(labels) for mouse, labels in first.neurons_.items()}
+    def _adopt(self, estimators: list[BaseEncodingRegressor], fitted: dict[str, Any]) -> Self:
+        """Become fitted, all at once; nothing of an earlier fit stays."""
+        first, stale = estimators[0], ("weights_", "intercepts_", "feature_names_in_")
+        fitted = {name: fitted[name] for name in _KEPT if name in fitted} | {
+            "estimators_": estimators,
+            "mice_": first.mice_,
+            "n_neurons_": first.n_neurons_,
+            "neurons_": {mouse: dict(labels) for mouse, labels in first.neurons_.items()},
+        }
         if hasattr(first, "feature_names_in_"):
-            self.feature_names_in_ = first.feature_names_in_
+            fitted["feature_names_in_"] = first.feature_names_in_
+        self.__dict__ = {k: v for k, v in self.__dict__.items() if k not in stale} | fitted
         return self
 
     def _predict(self, trials: Trials) -> dict[str, np.ndarray]:
@@ -411,6 +414,9 @@ class EnsembleRegressor(
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "estimators_")
 
+    def _trained_on(self) -> Seen | None:
+        return self.estimators_[0]._trained_on()
+
     def _knows(self) -> tuple[Fitted, EncodingModel]:
         return self.estimators_[0]._knows()
 
@@ -440,5 +446,5 @@ class EnsembleRegressor(
         model = kinds[content["model"]]
         estimator = model(**content["parameters of the model"] | {"device": device})
         ensemble = cls(estimator, **content["parameters"])
-        ensemble.__dict__.update(content["fitted"])
-        return ensemble._adopt([model._restore(part, device) for part in content["members"]])
+        members = [model._restore(part, device) for part in content["members"]]
+        return ensemble._adopt(members, content["fitted"])

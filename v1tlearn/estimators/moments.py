@@ -20,7 +20,7 @@ class ResponseMoments(NamedTuple):
     ----------
     mean, std : ndarray of shape (n_neurons,)
         Over the trials that were recorded, float64, of the population; NaN for neurons that were
-        never recorded.
+        never recorded, not finite where responses are infinite or their squares too large.
     total : ndarray of shape (n_neurons,)
         Sum; not finite where responses are infinite.
     count : ndarray of shape (n_neurons,)
@@ -77,7 +77,7 @@ def moments_in_blocks(blocks: Callable[[], Iterable[np.ndarray]]) -> ResponseMom
         given = part if recorded is None else part[recorded]
         lowest = min(lowest, given.min()) if given.size else lowest
     count = np.broadcast_to(count, total.shape)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         n = count / (count > 0)
         mean, squares = total / n, np.zeros_like(total)
         for part in _parts(blocks()):
@@ -98,7 +98,7 @@ def _add(
     total: np.ndarray, values: np.ndarray, part: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Add rows to a sum; leave out, and tell, what is NaN in `part`, of which they were made."""
-    with np.errstate(invalid="ignore"):  # infinite values of both signs
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite values of both signs
         added = np.concatenate([total[None], values]).sum(axis=0)
         if not np.isnan(added).any():
             return added, None

@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import torch
 
+from v1tlearn.estimators._casting import float32
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators.moments import response_blocks
 from v1tlearn.estimators.placement import (
@@ -187,11 +188,11 @@ def _responses(
     target: Responses, mouse: str, scale: np.ndarray, device: torch.device
 ) -> tuple[torch.Tensor, bool]:
     """Scaled responses, NaN where not recorded; and whether all were recorded."""
-    n = len(target.rows(mouse)[0])
-    out = torch.empty((n, len(scale)), dtype=torch.float32, device=device)
+    rows = target.rows(mouse)[1]
+    out = torch.empty((len(rows), len(scale)), dtype=torch.float32, device=device)
     complete, start = True, 0
     for block in response_blocks(target, mouse):
-        scaled = scale_responses(block, scale)
+        scaled = scale_responses(block, mouse, scale, rows[start : start + len(block)])
         complete = complete and not np.isnan(scaled).any()
         out[start : start + len(scaled)] = torch.from_numpy(scaled).to(device)
         start += len(scaled)
@@ -226,17 +227,14 @@ def _behavior(
     given, known = trials.behavior_names(mouse), one.behavior_names
     names = [name for name in known if name in given]  # all, in this order, unless assumed
     values = values.take([given.index(name) for name in names], axis=1)
-    bad = ~np.isfinite(values).all(axis=0)
-    bad &= np.isin(names, one.used_columns)
-    if bad.any():
-        raise ValueError(
-            f"mouse {mouse!r}: behaviors hold NaN or infinite values in "
-            f"{[n for n, b in zip(names, bad, strict=True) if b]}: leave these trials out or "
-            "fill the gaps."
-        )
-    statistics = one.statistics
+    statistics, rows = one.statistics, trials.rows(mouse)[1]
+    scaled = values
     if "behavior_shift" in statistics:
         kept = [known.index(name) for name in names]
         shift, scale = (statistics[f"behavior_{kind}"][kept] for kind in ("shift", "scale"))
-        values = (values - shift) / scale
-    return torch.as_tensor(values.astype(np.float32), device=device), names
+        scaled = (values - shift) / scale
+    for i, name in enumerate(names):
+        for column in (values, scaled) if name in one.used_columns else ():
+            float32(column[:, i], mouse, "behaviors", rows, column=name)
+    with np.errstate(over="ignore"):  # in columns that nobody uses
+        return torch.as_tensor(scaled.astype(np.float32), device=device), names

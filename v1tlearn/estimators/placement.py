@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from v1tlearn._values import without_flips
+from v1tlearn.estimators._casting import float32
 from v1tlearn.training.memory import free_memory
 from v1tlearn.trials import Responses, Trials
 
@@ -116,30 +117,39 @@ def read_images(trials: Trials, mouse: str) -> np.ndarray:
         If images hold NaN or infinite values.
     """
     images = trials.get("stimuli", mouse)
-    if images.dtype.kind == "f" and not np.isfinite(images).all():
-        raise ValueError(
-            f"mouse {mouse!r}: stimuli hold NaN or infinite values: leave these trials out."
-        )
-    images = images if images.dtype == np.uint8 else images.astype(np.float32, copy=False)
+    if images.dtype != np.uint8:
+        images = float32(images, mouse, "stimuli", trials.rows(mouse)[1])
     return without_flips(images)
 
 
-def scale_responses(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def scale_responses(
+    values: np.ndarray, mouse: str, scale: np.ndarray, rows: np.ndarray
+) -> np.ndarray:
     """Divide responses by the scale of their neurons.
 
     Parameters
     ----------
     values : ndarray of shape (n_trials, n_neurons)
         NaN where not recorded.
+    mouse : str
     scale : ndarray of shape (n_neurons,)
         In the units of the responses.
+    rows : ndarray of shape (n_trials,)
+        Places of the trials in the recording.
 
     Returns
     -------
     ndarray of shape (n_trials, n_neurons)
         float32.
+
+    Raises
+    ------
+    ValueError
+        If responses are infinite.
     """
-    return (values / scale).astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):
+        scaled = values / scale
+    return float32(scaled, mouse, "responses", rows, missing=True)
 
 
 class StoredImages:
@@ -190,7 +200,9 @@ class StoredResponses:
     def read(self, rows: np.ndarray, out: np.ndarray) -> None:
         """Fill `out` with the responses of some of these trials; NaN where not recorded."""
         with _reading(self._mouse, "responses"):
-            out[:] = scale_responses(self._target[rows].get(self._mouse), self._scale)
+            some = self._target[rows]
+            places = some.rows(self._mouse)[1]
+            out[:] = scale_responses(some.get(self._mouse), self._mouse, self._scale, places)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from v1tlearn.estimators._casting import in_trials
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators.mouse_data import mouse_data
 from v1tlearn.nn import EncodingModel
@@ -60,6 +61,11 @@ def predict(
     -------
     dict of str to ndarray of shape (n_trials, n_neurons)
         In data units; without `activate` in standardised ones. float32.
+
+    Raises
+    ------
+    ValueError
+        If predictions are not finite.
     """
     model.eval()
     precision = resolve_precision(precision, device, training=False)
@@ -79,6 +85,15 @@ def predict(
             _store(out, under_way)  # a block late: a GPU computes while the next one is read
             under_way = outputs
         _store(out, under_way)
+    for mouse, values in out.items():
+        finite = np.isfinite(values).all(axis=1)
+        if not finite.all():
+            where = in_trials(trials.rows(mouse)[1][~finite])
+            raise ValueError(
+                f"mouse {mouse!r}: what is predicted for {where} of {len(finite)} is not finite. "
+                "Look for extreme values in their stimuli and behaviour; where all trials are "
+                "concerned, the training ran off: fit with a lower lr."
+            )
     return out
 
 

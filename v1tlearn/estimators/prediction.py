@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._leaks import Seen, warn_of_seen_images
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators._reading import answer, read_predict, read_score
 from v1tlearn.metrics import single_trial_correlation
@@ -27,6 +28,14 @@ class PredictionMixin:
     def _predict(self, trials: Trials) -> dict[str, np.ndarray]:
         """Predict every mouse of trials that were checked, in data units."""
         raise NotImplementedError
+
+    def _trained_on(self) -> Seen | None:
+        """Give the images that the model was trained on, where it was in this process."""
+        raise NotImplementedError
+
+    def _warn_of_seen_images(self, trials: Trials) -> None:
+        """Warn where trials that are to be scored repeat images of the training."""
+        warn_of_seen_images(self._trained_on(), trials)
 
     @explained
     def predict(
@@ -119,6 +128,7 @@ class PredictionMixin:
         fitted, model = self._knows()
         call = read_score(fitted, stimuli, behaviors, responses, mouse_ids)
         check_like_fit(fitted, model, call.trials)
+        self._warn_of_seen_images(call.trials)
         predictions = Responses.from_arrays(self._predict(call.trials), like=call.trials)
         return single_trial_correlation(call.target, predictions, sample_weight=sample_weight)
 

@@ -18,7 +18,7 @@ from v1tlearn._values import plain
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.nn import EncodingModel
-from v1tlearn.training import draw_seed, numerics, resolve_precision
+from v1tlearn.training import draw_seed, isolated, numerics, resolve_precision
 from v1tlearn.training.devices import autocast
 from v1tlearn.training.memory import prediction_batch_size
 
@@ -29,6 +29,7 @@ _CHUNK = 512  # images of one matrix product of responses and noise
 _UNIFORM_MEAN, _UNIFORM_STD = 0.5, 12**-0.5
 
 
+@isolated()
 def receptive_fields(
     estimator: BaseEncodingRegressor,
     n_images: int = 500_000,

@@ -18,6 +18,7 @@ from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators.mouse_data import mouse_data
 from v1tlearn.inspection._drawing import axes_for
 from v1tlearn.nn import EncodingModel
+from v1tlearn.training import isolated
 from v1tlearn.trials import Trials
 
 _NAME = "ImageDisplay"
@@ -338,7 +339,7 @@ def _seen(fitted: Fitted, model: EncodingModel, trials: Trials, mouse: str) -> n
     """Grey levels as the core of a model sees them, cropped, moved and resized."""
     data = mouse_data(fitted, trials, mouse, next(model.parameters()).device)
     moving = data.pupil if data.shifter_inputs is None else data.shifter_inputs
-    with torch.inference_mode():
+    with torch.inference_mode(), isolated():
         images = data.images
         images = images if images.is_floating_point() else images.float()
         return model.eval().cropper(images, mouse, moving).cpu().numpy()

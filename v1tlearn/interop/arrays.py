@@ -227,6 +227,8 @@ def fill(model: EncodingModel, arrays: Arrays, name_of: Callable[[str], str]) ->
             )
         value = value[0, :, 0].T if name.endswith(".features") else value.reshape(own.shape)
         weights[name] = value.to(own.dtype)
+        if not weights[name].isfinite().all():
+            raise ValueError(f"{arrays.origin}: {published!r} holds NaN or infinite values.")
     arrays.check_empty()
     model.load_state_dict(weights)
 

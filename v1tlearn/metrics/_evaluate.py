@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 from sklearn.exceptions import UndefinedMetricWarning
 
+from v1tlearn._warn import warn
 from v1tlearn.metrics._arrays import MouseArrays, arrays_by_mouse
 from v1tlearn.trials._units import label_units
 
@@ -83,7 +84,7 @@ def evaluate(
             f"y_pred is missing: {name} compares y_true with predictions, but None came. Give "
             "what model.predict(trials) answers."
         )
-    per_mouse, neurons = {}, {}
+    per_mouse, neurons, once = {}, {}, []
     for arrays in arrays_by_mouse(
         y_true,
         *y_pred,
@@ -92,11 +93,19 @@ def evaluate(
         sample_weight=sample_weight,
         needs_images=trials != "all",
     ):
-        problem = _too_few(*_arrange(arrays, np.arange(len(arrays.true)), trials), trials)
+        rows, repeats = _arrange(arrays, np.arange(len(arrays.true)), trials)
+        problem = _too_few(rows, repeats, trials)
         if problem:
             raise ValueError(f"mouse {arrays.mouse!r}: {problem}")
+        if trials == "by_image" and repeats.counts.max() == 1:
+            once.append(arrays.mouse)
         per_mouse[arrays.mouse] = _neuron_values(statistic, arrays, trials, n_rows)
         neurons[arrays.mouse] = arrays.neurons
+    if once:
+        warn(
+            f"no image is repeated for the mice {once}: there is nothing to average, and {name} is "
+            "the correlation over single trials. Give trials with repeats, such as the test tier."
+        )
     if multioutput == "raw_values":
         with np.errstate(divide="ignore", invalid="ignore"):
             values = [v[0] if n_rows == 1 else _ratio(*v) for v in per_mouse.values()]

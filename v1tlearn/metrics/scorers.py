@@ -50,6 +50,9 @@ class MetricScorer:
             raise ValueError(
                 f"{self!r} needs responses to compare with: pass y, or trials that hold responses."
             )
+        last = estimator[-1] if hasattr(estimator, "steps") else estimator
+        if hasattr(X, "mouse_ids") and hasattr(last, "_warn_of_seen_images"):
+            last._warn_of_seen_images(X)
         labels = {}
         if isinstance(y, Responses) and isinstance(X, Trials):
             truth = target_of(X, y, "scorer")  # permuted within mice they bear the labels of X

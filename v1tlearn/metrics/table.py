@@ -201,7 +201,15 @@ def _limited_to_repeats(trials: Trials) -> dict[str, _Metric]:
         UndefinedMetricWarning,
         stacklevel=4,
     )
-    return {name: partial(_of_some, _METRICS[name], mice) for name in _OF_REPEATS}
+    limited = {name: partial(_of_some, _METRICS[name], mice) for name in _OF_REPEATS}
+    return limited | {"average_correlation": _told_already}
+
+
+def _told_already(*args: Any, **options: Any) -> Any:
+    """Correlation to averages, without one more warning that there is nothing to average."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "no image is repeated")
+        return average_correlation(*args, **options)
 
 
 def _any_twice(images: np.ndarray) -> bool:

@@ -133,10 +133,12 @@ def stimuli_moments(blocks: Iterable[np.ndarray], whose: str) -> tuple[float, fl
                 f"{whose}: stimuli hold NaN or infinite values: leave these trials out."
             )
         values -= block_mean
-        delta = block_mean - mean
+        delta = float(block_mean - mean)
         squares += np.vdot(values, values) + delta**2 * count * n / (count + n)
         mean += delta * n / (count + n)
         count += n
+    if not math.isfinite(squares):
+        raise ValueError(f"{whose}: stimuli hold values whose squares are too large for float64.")
     if count:
         return float(origin + mean), math.sqrt(squares / count)
     return total / n_levels, math.sqrt(n_levels * power - total**2) / n_levels
@@ -153,9 +155,11 @@ def behavior_moments(behaviors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     mean, std : array (columns,)
-        float64; NaN where a column holds NaN or Inf.
+        float64; NaN where a column holds NaN or Inf, or squares are too large.
     """
     values = np.asarray(behaviors, dtype=np.float64)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         relative = values - values[:1]  # a constant becomes exactly 0
-        return values[0] + relative.mean(axis=0), relative.std(axis=0)
+        std = relative.std(axis=0)
+        mean = np.where(np.isfinite(std), values[0] + relative.mean(axis=0), np.nan)
+        return mean, np.where(np.isfinite(std), std, np.nan)

@@ -22,6 +22,7 @@ from v1tlearn._instead import refuse_no_trials
 from v1tlearn._values import as_array, as_dims, holds_mask, plain
 from v1tlearn.datasets.schema import DIMS
 from v1tlearn.nn.layers.images import center_crop, resize
+from v1tlearn.training import isolated
 from v1tlearn.trials import Trials
 
 
@@ -249,10 +250,12 @@ def float_dtype(dtype: np.dtype) -> np.dtype:
     return np.result_type(dtype, np.float32)
 
 
+@isolated()
 def _crop(images: np.ndarray, scale: float) -> np.ndarray:
     return center_crop(_tensor(images), scale).numpy()
 
 
+@isolated()
 def _resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if images.shape[-2:] == size:
         return images

@@ -104,6 +104,8 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
+            # of trials with bad parameters: that of the best one is told when it is fitted again
+            warnings.filterwarnings("ignore", "mouse .* cannot follow their images")
             yield
     finally:
         optuna.logging.set_verbosity(level)

@@ -23,6 +23,7 @@ from sklearn.utils.validation import check_is_fitted
 from v1tlearn._values import plain
 from v1tlearn.estimators import CNNRegressor, ViTRegressor
 from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._leaks import Seen
 from v1tlearn.estimators._progress import placed
 from v1tlearn.estimators._reading import Call
 from v1tlearn.estimators.base import OnEpoch, TrialsEstimator
@@ -237,6 +238,9 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
             self.best_estimator_ = best
         return self
 
+    def _trained_on(self) -> Seen | None:
+        return self._best()._trained_on()
+
     def _knows(self) -> tuple[Fitted, EncodingModel]:
         return self._best()._knows()
 
@@ -375,25 +379,30 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
         )
 
     def _read_study(self, backend: ModuleType, study: Any, job: Any) -> None:
-        self.study_ = study
-        self.results_ = table = backend.results(study, job.space)
-        if not (table["state"] == "complete").any():
+        table = backend.results(study, job.space)
+        found, complete = {"study_": study, "results_": table}, (table["state"] == "complete").any()
+        if complete:
+            best = study.best_trial
+            found["best_score_"] = best.value
+            found["best_params_"] = backend.distributions.decode(best.params, job.space)
+        # all at once; nothing that an earlier fit found to be the best stays
+        stale = ("best_estimator_", "best_score_", "best_params_")
+        self.__dict__ = {k: v for k, v in self.__dict__.items() if k not in stale} | found
+        if not complete:
             failed = table[table["state"] == "failed"]
             reason = failed["reason"].iloc[-1] if len(failed) else "none came to its end in time"
             raise ValueError(
                 f"none of {len(table)} trials could be trained to its end: {reason} "
                 "Widen or correct the space, the data or the timeout."
             )
-        best = study.best_trial
-        self.best_score_ = best.value
-        self.best_params_ = backend.distributions.decode(best.params, job.space)
 
     def _best(self) -> BaseEncodingRegressor:
         check_is_fitted(self, "study_")
         if not hasattr(self, "best_estimator_"):
             raise AttributeError(
-                "there is no best_estimator_, because refit=False: fit with refit=True, or set "
-                "best_params_ on an estimator and fit that."
+                "there is no best_estimator_, because refit=False, or because fitting it did not "
+                "come to its end: fit with refit=True, or set best_params_ on an estimator and fit "
+                "that."
             )
         return self.best_estimator_
 

@@ -2,7 +2,13 @@
 
 from v1tlearn.training.averaging import ExponentialAverage
 from v1tlearn.training.data import MouseData
-from v1tlearn.training.devices import autocast, numerics, resolve_device, resolve_precision
+from v1tlearn.training.devices import (
+    autocast,
+    isolated,
+    numerics,
+    resolve_device,
+    resolve_precision,
+)
 from v1tlearn.training.memory import InsufficientMemoryError
 from v1tlearn.training.objectives import MouseLoss, Objective, PoissonObjective, RateObjective
 from v1tlearn.training.optimizers import make_optimizer, update_groups
@@ -40,6 +46,7 @@ __all__ = [
     "autocast",
     "draw_seed",
     "initial_rng",
+    "isolated",
     "isolated_rng",
     "make_optimizer",
     "new_state",

@@ -1,20 +1,24 @@
 """The one place that decides on devices, number formats and determinism.
 
-Global torch settings are changed only inside `numerics` and put back when it ends.
+Global settings are changed only inside `isolated` and `numerics`, and put back when these end.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
 _CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+_CPU = torch.device("cpu")
 
 
 def resolve_device(
@@ -86,40 +90,40 @@ def resolve_precision(precision: str, device: torch.device, *, training: bool) -
     return precision
 
 
-@contextmanager
-def numerics(
-    precision: str, device: torch.device, *, deterministic: bool = False
-) -> Iterator[None]:
-    """Set torch's global switches for a run, and put them back as found.
+class _Switch:
+    """A setting of the whole process, for as long as some computations need it.
 
-    Parameters
-    ----------
-    precision : {"float32", "tf32", "bfloat16"}
-    device : torch.device
-    deterministic : bool, default=False
-        Use deterministic algorithms only (needed on GPUs; the CPU is deterministic anyway).
+    Several threads may need it at a time; where their values differ, the strictest holds. When the
+    last of them is done, the setting is as it was before the first.
     """
-    switches = _tf32_switches() if device.type == "cuda" else []
-    workspace_before = os.environ.get(_CUBLAS_WORKSPACE)
-    deterministic_before = torch.are_deterministic_algorithms_enabled()
-    warn_only_before = torch.is_deterministic_algorithms_warn_only_enabled()
-    try:
-        for backend, name, _ in switches:
-            on, off = (True, False) if name == "allow_tf32" else ("tf32", "ieee")
-            setattr(backend, name, on if precision == "tf32" else off)
-        if device.type == "cuda" and workspace_before is None:
-            # torch looks only once, at the first matrix product, whether cuBLAS is deterministic
-            os.environ[_CUBLAS_WORKSPACE] = ":4096:8"
-        if deterministic:
-            torch.use_deterministic_algorithms(True)
-        yield
-    finally:
-        for backend, name, before in switches:
-            setattr(backend, name, before)
-        if device.type == "cuda" and workspace_before is None:
-            del os.environ[_CUBLAS_WORKSPACE]
-        if deterministic:
-            torch.use_deterministic_algorithms(deterministic_before, warn_only=warn_only_before)
+
+    def __init__(
+        self, read: Callable[[], Any], write: Callable[[Any], None], strictest: Callable[..., Any]
+    ) -> None:
+        self._read, self._write, self._strictest = read, write, strictest
+        self._lock = threading.Lock()
+        self._wanted: list[Any] = []
+        self._before: Any = None
+
+    @property
+    def at_work(self) -> bool:
+        """Whether somebody is within."""
+        return bool(self._wanted)
+
+    @contextmanager
+    def at(self, value: Any) -> Iterator[None]:
+        """Within, the setting has this value, or a stricter one that others want."""
+        with self._lock:
+            if not self._wanted:
+                self._before = self._read()
+            self._wanted.append(value)
+            self._write(self._strictest(self._wanted))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._wanted.remove(value)
+                self._write(self._strictest(self._wanted) if self._wanted else self._before)
 
 
 def _tf32_switches() -> list[tuple[Any, str, Any]]:
@@ -133,6 +137,109 @@ def _tf32_switches() -> list[tuple[Any, str, Any]]:
     except RuntimeError:
         newer = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
         return [(backend, "fp32_precision", backend.fp32_precision) for backend in newer]
+
+
+def _write_tf32(value: Any) -> None:
+    """Turn TF32 on or off, or put back what was read."""
+    for backend, name, before in _tf32_switches() if isinstance(value, bool) else value:
+        if isinstance(value, bool):
+            on, off = (True, False) if name == "allow_tf32" else ("tf32", "ieee")
+            before = on if value else off
+        setattr(backend, name, before)
+
+
+def _read_determinism() -> tuple[bool, bool, bool]:
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.benchmark,
+    )
+
+
+def _write_determinism(value: tuple[bool, bool, bool]) -> None:
+    torch.use_deterministic_algorithms(value[0], warn_only=value[1])
+    torch.backends.cudnn.benchmark = value[2]  # which of several algorithms chance would decide
+
+
+def _read_products() -> list[str]:
+    return [backend.fp32_precision for backend in _PRODUCTS]
+
+
+def _write_products(values: Sequence[str]) -> None:
+    for backend, value in zip(_PRODUCTS, values, strict=True):
+        backend.fp32_precision = value
+
+
+def _write_workspace(value: str | None) -> None:
+    if value is None:
+        os.environ.pop(_CUBLAS_WORKSPACE, None)
+    else:
+        os.environ[_CUBLAS_WORKSPACE] = value
+
+
+def _any_of(wanted: Sequence[Any]) -> Any:
+    return wanted[0]
+
+
+_DETERMINISTIC = (True, False, False)
+_FULL = ["ieee", "ieee"]
+_PRODUCTS = (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv)  # of float32 on CPUs
+
+_determinism = _Switch(_read_determinism, _write_determinism, _any_of)
+_tf32 = _Switch(_tf32_switches, _write_tf32, all)
+_workspace = _Switch(partial(os.environ.get, _CUBLAS_WORKSPACE), _write_workspace, _any_of)
+_dtype = _Switch(torch.get_default_dtype, torch.set_default_dtype, _any_of)
+_products = _Switch(_read_products, _write_products, _any_of)
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Compute as if the caller had set nothing, and leave everything as found.
+
+    Whatever they are outside: torch's default dtype and device, autocast, the precision of float32
+    products on a CPU, and how NumPy takes floating point errors. Gradients and inference mode are
+    up to what is computed.
+    """
+    with ExitStack() as stack:
+        if _dtype.at_work or torch.get_default_dtype() != torch.float32:
+            stack.enter_context(_dtype.at(torch.float32))
+        if _products.at_work or not {*_read_products()} <= {"none", "ieee"}:
+            stack.enter_context(_products.at(_FULL))
+        if torch.get_default_device() != _CPU:
+            stack.enter_context(_CPU)
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(np.errstate(all="warn", under="ignore"))
+        yield
+
+
+@contextmanager
+def numerics(
+    precision: str, device: torch.device, *, deterministic: bool = False
+) -> Iterator[None]:
+    """Set torch's switches for a run, and put them back as found.
+
+    Whatever the caller set is out of force, see `isolated`. Several threads may be within at a
+    time: switches of the whole process are put back when the last of them leaves.
+
+    Parameters
+    ----------
+    precision : {"float32", "tf32", "bfloat16"}
+    device : torch.device
+    deterministic : bool, default=False
+        Use deterministic algorithms only (needed on GPUs; the CPU is deterministic anyway).
+    """
+    with ExitStack() as stack:
+        stack.enter_context(isolated())
+        if device.type == "cuda":
+            stack.enter_context(_tf32.at(precision == "tf32"))
+            # torch looks only once, at the first matrix product, whether cuBLAS is deterministic
+            own = os.environ.get(_CUBLAS_WORKSPACE, ":4096:8")
+            stack.enter_context(_workspace.at(own))
+        if deterministic:
+            stack.enter_context(_determinism.at(_DETERMINISTIC))
+        yield
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager:

@@ -194,7 +194,8 @@ class RateObjective:
         -------
         dict
             ``validation_loss``, mean over responses, and ``validation_correlation``, mean over
-            mice or neurons.
+            mice or neurons; followed by the name of a mouse, ``validation_correlation_A``, its own.
+            NaN where predictions are not finite.
         """
         model.eval()
         losses, count, scores, weights = [], 0, [], []
@@ -206,11 +207,19 @@ class RateObjective:
             losses.append(self.loss_of_mouse(predictions, target, recorded))
             count = count + (target.numel() if recorded is None else recorded.sum())
             weights.append(target.shape[1] if mean_over == "neurons" else 1)
-            score = self.score_of_mouse(predictions, target, recorded)
-            scores.append(weights[-1] * score.to(predictions.dtype))
+            score = self.score_of_mouse(predictions, target, recorded).to(predictions.dtype)
+            scores.append(torch.where(predictions.isfinite().all(), score, torch.nan))
         mean_loss = torch.stack(losses).sum() / count
-        loss, mean = torch.stack([mean_loss, torch.stack(scores).sum() / sum(weights)]).tolist()
-        return {"validation_loss": loss, self.score_name: mean}
+        weighted = [weight * score for weight, score in zip(weights, scores, strict=True)]
+        mean = torch.stack(weighted).sum() / sum(weights)
+        loss, mean, *own = torch.stack([mean_loss, mean, *scores]).tolist()
+        of_mice = {self.score_of(mouse): score for mouse, score in zip(data, own, strict=True)}
+        return {"validation_loss": loss, self.score_name: mean, **of_mice}
+
+    @classmethod
+    def score_of(cls, mouse: str) -> str:
+        """Name of the score of one mouse in the history."""
+        return f"{cls.score_name}_{mouse}"
 
 
 class PoissonObjective(RateObjective):

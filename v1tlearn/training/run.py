@@ -6,6 +6,7 @@ minimised in `objectives`, when rates drop and the training ends in `schedule`.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -13,9 +14,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch.nn.utils import parameters_to_vector
 
-from v1tlearn.nn.model import EncodingModel
+from v1tlearn.nn.model import EncodingModel, MouseBatch
 from v1tlearn.training import course, memory
 from v1tlearn.training.averaging import ExponentialAverage
 from v1tlearn.training.compilation import compiled, resolve_compile
@@ -26,8 +26,13 @@ from v1tlearn.training.rng import initial_rng, isolated_rng
 from v1tlearn.training.schedule import Schedule, Verdict
 from v1tlearn.training.seeds import draw_seed
 from v1tlearn.training.settings import TrainingSettings
-from v1tlearn.training.state import copy_weights, new_state
-from v1tlearn.training.steps import NonFiniteLossError, backward, first_not_finite
+from v1tlearn.training.state import copy_weights, new_state, not_finite
+from v1tlearn.training.steps import (
+    NonFiniteLossError,
+    backward,
+    check_predictions,
+    first_not_finite,
+)
 
 
 class Run:
@@ -188,13 +193,16 @@ class Run:
             memory.keep_freed_memory()
         first = self.state["epoch"] == 0 and self.validation is not None
         if first and schedule.scores_initial_weights:
-            schedule.start(self._score()[self.objective.score_name])
+            score = self._score()[self.objective.score_name]
+            if math.isfinite(score):
+                schedule.start(score)
         fast = compiled(model.core, self.settings.compile)
         return fast, memory.checkpointed(model.core, self.settings.checkpoint_activations)
 
     def _leave(self, error: BaseException) -> None:
         """Bring the state in order after an epoch that did not come to its end."""
-        if isinstance(error, NonFiniteLossError | memory.InsufficientMemoryError):
+        lost = isinstance(error, NonFiniteLossError | memory.InsufficientMemoryError)
+        if lost or not_finite(self.model.state_dict()):  # or it was stopped within a lost epoch
             self._go_back()
             for optimizer in self.optimizers:
                 optimizer.state.clear()
@@ -237,13 +245,17 @@ class Run:
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         lr = groups[-1]["lr"]
         record: Record = {"epoch": state["epoch"] + 1}
-        record |= self._train(groups)
+        trained, last_inputs = self._train(groups)
+        record |= trained
         with self._averaged():
             if self.validation is not None:
                 record |= self._score()
-            verdict = schedule.step(record.get(self.objective.score_name))
+            else:
+                check_predictions(self.model, last_inputs, record["epoch"])
+            score = record.get(self.objective.score_name)
+            verdict = schedule.step(score)
             state["epoch"] += 1
-            if verdict.improved:
+            if verdict.improved and (score is None or math.isfinite(score)):
                 state["best"], state["best_epoch"] = copy_weights(self.model), state["epoch"]
         if verdict.restore:
             self._go_back()
@@ -255,8 +267,8 @@ class Run:
         course.log_verdict(self.name, state, verdict, rates, self.objective.score_name)
         return record, verdict
 
-    def _train(self, groups: Sequence[dict[str, Any]]) -> Record:
-        """Take the steps of one epoch; their loss and penalty."""
+    def _train(self, groups: Sequence[dict[str, Any]]) -> tuple[Record, dict[str, MouseBatch]]:
+        """Take the steps of one epoch; their loss and penalty, and the inputs of the last."""
         model, data, settings, epoch = self.model, self.data, self.settings, self.state["epoch"]
         model.train()
         mice = list(data)
@@ -278,20 +290,20 @@ class Run:
                 counts.append(sum(s[1] for s in step))
                 penalties.append(sum(s[2] for s in step))
         table = torch.stack(losses)
-        weights = parameters_to_vector(model.parameters()).detach()
+        weights = torch.stack([value.isfinite().all() for value in model.state_dict().values()])
         # the only synchronisation of the epoch
         total, count, penalty, finite = torch.stack(
             [
                 table.sum(),
                 torch.as_tensor(sum(counts), dtype=table.dtype, device=table.device),
                 torch.stack(penalties).mean(),
-                table.isfinite().all() & weights.isfinite().all(),
+                table.isfinite().all() & weights.all(),
             ]
         ).tolist()
         if not finite:
             step, column = first_not_finite(table)
             raise NonFiniteLossError(mice[column], epoch + 1, step + 1)
-        return {"loss": total / max(count, 1.0), "penalty": penalty}
+        return {"loss": total / max(count, 1.0), "penalty": penalty}, inputs
 
     def _step(self) -> None:
         """Move the weights, restore their constraints, and take them into the average."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -43,6 +44,11 @@ def new_state(rng: dict[str, Any]) -> dict[str, Any]:
 def copy_weights(module: nn.Module) -> dict[str, torch.Tensor]:
     """Weights and buffers, detached from the module that goes on changing."""
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def not_finite(weights: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of weights and buffers that hold NaN or infinite values."""
+    return [name for name, value in weights.items() if not value.isfinite().all()]
 
 
 def map_tensors(tree: Any, function: Any) -> Any:

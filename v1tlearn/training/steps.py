@@ -14,26 +14,35 @@ from v1tlearn.training.devices import autocast
 from v1tlearn.training.objectives import Objective
 from v1tlearn.training.settings import TrainingSettings
 
+# Trials of each mouse by which a model is tried that no validation trials judge.
+_TRIED = 8
+
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss became NaN or infinite; the model holds the best weights so far.
+    """Loss or predictions became NaN or infinite; the model holds the best weights so far.
 
     Attributes
     ----------
     mouse : str
-        The mouse whose loss was the first.
+        The mouse that was the first.
     epoch : int
         The epoch, from 1.
-    step : int
-        The step of that epoch, from 1.
+    step : int or None
+        The step of that epoch, from 1; None where the loss was finite, but after the epoch the
+        predictions were not.
     """
 
-    def __init__(self, mouse: str, epoch: int, step: int) -> None:
+    def __init__(self, mouse: str, epoch: int, step: int | None = None) -> None:
+        what = (
+            f"what is predicted for mouse {mouse!r} is not finite after epoch {epoch}"
+            if step is None
+            else f"the loss of mouse {mouse!r} is not finite at step {step} of epoch {epoch}, or "
+            "its gradient is not"
+        )
         super().__init__(
-            f"the loss of mouse {mouse!r} is not finite at step {step} of epoch {epoch}, or its "
-            "gradient is not. Lower lr (a tenth is a good start), use precision='float32', or look "
-            f"for extreme values in the responses and behaviour of mouse {mouse!r}. The best model "
-            "so far is kept."
+            f"{what}. Lower lr (a tenth is a good start), use precision='float32', or look for "
+            f"extreme values in the responses and behaviour of mouse {mouse!r}. The model of the "
+            "best epoch so far is kept, if there was one."
         )
         self.mouse, self.epoch, self.step = mouse, epoch, step
 
@@ -95,6 +104,29 @@ def _cut(batch: Any, rows: slice) -> Any:
     """Rows of all tensors of a batch, without copies."""
     parts = [None if values is None else values[rows] for values in batch]
     return type(batch)(*parts) if isinstance(batch, MouseBatch) else parts
+
+
+@torch.no_grad()
+def check_predictions(model: EncodingModel, inputs: Mapping[str, MouseBatch], epoch: int) -> None:
+    """Check, by a few trials, that a model that was trained for an epoch predicts numbers.
+
+    Parameters
+    ----------
+    model : EncodingModel
+        Left in evaluation mode.
+    inputs : dict of str to MouseBatch
+    epoch : int
+        From 1.
+
+    Raises
+    ------
+    NonFiniteLossError
+    """
+    model.eval()
+    few = {mouse: _cut(batch, slice(_TRIED)) for mouse, batch in inputs.items()}
+    finite = torch.stack([rates.isfinite().all() for rates in model(few).values()]).tolist()
+    if not all(finite):
+        raise NonFiniteLossError(list(few)[finite.index(False)], epoch)
 
 
 def first_not_finite(losses: Tensor) -> tuple[int, int]:

@@ -227,6 +227,12 @@ class View:
             self._hashes[mouse] = _content_hashes(recording)
         return self._hashes[mouse]
 
+    def _has_image_ids(self, mouse: str, *, hashing: bool) -> bool:
+        """Whether labels of images are known, or follow from images that are in memory."""
+        recording = self._recordings[mouse]
+        known = "image_id" in recording.coords or mouse in self._hashes
+        return known or (hashing and recording.variables["stimuli"]._in_memory)
+
     @property
     def tiers(self) -> np.ndarray:
         """Tier of every trial, shape (n_trials,); empty text where the recording has none."""
@@ -400,6 +406,8 @@ def _content_hashes(recording: xr.Dataset) -> np.ndarray:
     hashes = []
     for start in range(0, n, BLOCK):
         # in one dtype: an image is the same whether a mouse's file holds integers or floats
-        for image in np.asarray(stimuli[start : start + BLOCK]).astype(np.float32):
+        with np.errstate(over="ignore"):  # such images are refused where they are used
+            images = np.asarray(stimuli[start : start + BLOCK]).astype(np.float32)
+        for image in images:
             hashes.append(hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest())
     return np.asarray(hashes, dtype=str)

@@ -41,6 +41,7 @@ _NOISE_BLOCK = 2**21  # responses drawn at once
 _TRIAL_TO_TRIAL = 0.1  # squared coefficient of variation of the multiplicative noise
 
 
+@np.errstate(all="warn", under="ignore")  # however the caller set it
 def make_v1_recordings(
     n_mice: int = 3,
     n_neurons: int | Sequence[int] = 200,

@@ -31,7 +31,9 @@ def compiled_attention(
     image, head, query and key: results are the same bit for bit at any number of threads. Torch's
     generator gives one seed per call, whatever the sizes.
     """
-    return CompiledAttention.apply(qkv, None, _Options(scale, *threshold(dropout), local))
+    return CompiledAttention.apply(
+        qkv.contiguous(), None, _Options(scale, *threshold(dropout), local)
+    )
 
 
 def shared_attention(
@@ -43,7 +45,8 @@ def shared_attention(
     local: bool = False,
 ) -> Tensor:
     """Attend where tokens (B, N, d) are the keys and values of all heads' queries (B, N, H, d)."""
-    return CompiledAttention.apply(queries, tokens, _Options(scale, *threshold(dropout), local))
+    options = _Options(scale, *threshold(dropout), local)
+    return CompiledAttention.apply(queries.contiguous(), tokens.contiguous(), options)
 
 
 class _Options(NamedTuple):
@@ -60,7 +63,6 @@ class CompiledAttention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, shared: Tensor | None, options: _Options) -> Tensor:
         """Attend; kept are inputs, outputs and the logarithms of the sums of weights."""
         seed = int(torch.randint(2**62, (), device="cpu")) if options.limit else 0
-        q, shared = q.contiguous(), None if shared is None else shared.contiguous()
         n_images, n_tokens, *_, n_heads, width = q.shape
         out = q.new_empty(n_images, n_tokens, n_heads, width)
         log_sums = q.new_empty(n_images, n_heads, n_tokens, dtype=torch.float32)

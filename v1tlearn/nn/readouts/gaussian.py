@@ -1,6 +1,7 @@
 """The Gaussian readout: one position on the feature map and one weight vector per neuron."""
 
 from itertools import pairwise, product
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,42 @@ from v1tlearn.nn.losses import l1_penalty
 from v1tlearn.nn.readouts.readout import Readout, copied, initial_bias
 
 _SPREAD_SHAPES = {"full": (2, 2), "uncorrelated": (2,), "isotropic": (1,)}
+# The last point of a map: within the outermost cells, so that the slope there is that of the map.
+_EDGE = 1 - 2**-20
+
+
+class _OntoMap(torch.autograd.Function):
+    """Move points beyond a map to its edge; of their gradients stays what leads back onto it.
+
+    That is gradient descent with projection onto the map: the derivative of clamping alone would be
+    zero, and a point that left the map would never come back.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(points: Tensor) -> Tensor:
+        """Points (..., 2) on the map."""
+        return points.clamp(-_EDGE, _EDGE)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        """Keep the points."""
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """Leave out what leads away from the map."""
+        (points,) = ctx.saved_tensors
+        away = ((points > _EDGE) & (gradient < 0)) | ((points < -_EDGE) & (gradient > 0))
+        return torch.where(away, 0, gradient)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        """Points beyond the map stay at its edge."""
+        (points,) = ctx.saved_tensors
+        return torch.where(points.abs() > _EDGE, 0, tangent)
 
 
 def sample_features(features: Tensor, positions: Tensor) -> Tensor:
@@ -95,6 +132,9 @@ class GaussianReadout(Readout):
         Weight of the absolute feature weights in `penalty`.
     bias_init : array of shape (n_neurons,), optional
         Initial biases; zeros by default.
+    beyond_map : {"zeros", "edge"}, default="zeros"
+        What is read where a shift moves a neuron beyond the map: zeros, as published, where no
+        gradient leads back; or the edge of the map, from where gradients lead back onto it.
 
     Raises
     ------
@@ -115,8 +155,11 @@ class GaussianReadout(Readout):
         hidden_units: int = 30,
         l1: float = 0.0076,
         bias_init: object | None = None,
+        beyond_map: str = "zeros",
     ) -> None:
         super().__init__(n_neurons)
+        if beyond_map not in ("zeros", "edge"):
+            raise ValueError(f"beyond_map must be 'zeros' or 'edge', got {beyond_map!r}.")
         if gaussian not in _SPREAD_SHAPES:
             raise ValueError(
                 f"gaussian must be one of {', '.join(map(repr, _SPREAD_SHAPES))}, got {gaussian!r}."
@@ -134,6 +177,7 @@ class GaussianReadout(Readout):
         self.core_shape = tuple(core_shape)
         self.gaussian = gaussian
         self.l1 = l1
+        self.beyond_map = beyond_map
 
         if positions is None:
             initial = torch.empty(n_neurons, 2).uniform_(-init_mu_range, init_mu_range)
@@ -168,6 +212,23 @@ class GaussianReadout(Readout):
         with torch.autocast(self.positions.device.type, enabled=False):
             return self.position_network(self.positions)
 
+    def shifted(self, points: Tensor, shift: Tensor) -> Tensor:
+        """Move points with the eye.
+
+        Parameters
+        ----------
+        points : Tensor of shape (n_images or 1, n_neurons, 2)
+        shift : Tensor of shape (n_images, 2)
+            In half map sides.
+
+        Returns
+        -------
+        Tensor of shape (n_images, n_neurons, 2)
+            Beyond the map only where `beyond_map` is "zeros".
+        """
+        points = points + shift[:, None].to(points.dtype)
+        return _OntoMap.apply(points) if self.beyond_map == "edge" else points
+
     def penalty(self) -> Tensor:
         """Weighted sum of the absolute feature weights.
 
@@ -193,8 +254,7 @@ class GaussianReadout(Readout):
     def forward(self, features: Tensor, shift: Tensor | None = None) -> Tensor:
         """Responses (B, n) before the output non-linearity, of feature maps (B, C, h, w).
 
-        `shift` (B, 2) moves all receptive fields of an image, right and down, in half map sides;
-        beyond the map they read zeros.
+        `shift` (B, 2) moves all receptive fields of an image, right and down, in half map sides.
         """
         if tuple(features.shape[1:]) != self.core_shape:
             raise ValueError(
@@ -209,7 +269,7 @@ class GaussianReadout(Readout):
             # (B, n, 2), or (1, n, 2) for all images
             points = self._draw(n_images) if self.training else self.mu()[None]
             if shift is not None:
-                points = points + shift[:, None].to(points.dtype)
+                points = self.shifted(points, shift)
             if not fast.is_plain():
                 return read_points(features, points, self.features) + self.bias
             points = points.expand(n_images, -1, -1)

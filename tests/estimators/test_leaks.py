@@ -1,0 +1,116 @@
+"""Trials that judge a model and should not: seen images, missing mice; and trainings of nothing."""
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+
+import v1tlearn as v1
+from v1tlearn.metrics import average_correlation, scorers
+from v1tlearn.model_selection import image_train_test_split
+
+
+@pytest.fixture(scope="module")
+def repeated(recordings):
+    """Both mice, with four repeats of each image, of no tier."""
+    trials = v1.Trials(recordings).sel(tier="test")
+    mice = trials.mice
+    parts = {n: {m: trials.get(n, m) for m in mice} for n in ("stimuli", "behaviors", "responses")}
+    ids = {m: trials.image_ids[trials.rows(m)[0]] for m in mice}
+    return v1.Trials.from_arrays(*parts.values(), image_ids=ids)
+
+
+@pytest.fixture
+def quick(small):
+    return small(max_epochs=1, batch_size=8)
+
+
+@pytest.mark.parametrize("scoring", [None, "single_trial_correlation", scorers["feve"]])
+def test_a_search_that_splits_repeats_is_told(quick, repeated, scoring):
+    with pytest.warns(UserWarning, match="groups=trials.image_ids"):
+        GridSearchCV(
+            quick, {"lr": [1e-3]}, cv=KFold(2, shuffle=True, random_state=0), scoring=scoring
+        ).fit(repeated)
+
+
+def test_a_pipeline_too(quick, repeated):
+    model = make_pipeline(v1.TrialStandardizer(), quick.set_params(standardize=False))
+    with pytest.warns(UserWarning, match="groups=trials.image_ids"):
+        cross_val_score(model, repeated, cv=KFold(2, shuffle=True, random_state=0))
+
+
+def test_groups_are_silent_and_so_is_the_score_of_the_training_trials(quick, repeated):
+    search = GridSearchCV(quick, {"lr": [1e-3]}, cv=GroupKFold(2), return_train_score=True)
+    search.fit(repeated, groups=repeated.image_ids)
+    search.best_estimator_.score(repeated)
+
+
+def test_images_without_labels_are_known_by_their_content(quick, repeated):
+    parts = [{m: repeated.get(n, m) for m in repeated.mice} for n in ("stimuli", "behaviors")]
+    parts.append({m: repeated.get("responses", m) for m in repeated.mice})
+    trials = v1.Trials.from_arrays(*parts)
+    with pytest.warns(UserWarning, match="groups=trials.image_ids"):
+        cross_val_score(quick, trials, cv=KFold(2, shuffle=True, random_state=0))
+
+
+def test_validation_images_that_are_trained_on_are_told(quick, repeated):
+    held = np.arange(len(repeated)) % 4 == 0
+    with pytest.warns(UserWarning, match="8 of 8 validation trials show images that are trained"):
+        quick.fit(repeated[~held], validation=repeated[held])
+    held = repeated.image_ids == np.unique(repeated.image_ids)[0]
+    quick.fit(repeated[~held], validation=repeated[held])
+
+
+def test_mice_without_validation_trials_are_told(small, trials):
+    training, held = image_train_test_split(trials, 0.2, random_state=0)
+    with pytest.warns(UserWarning, match=r"the mice \['B'\] have no trial in the validation set"):
+        small(max_epochs=1).fit(training, validation=held.sel(mouse_id="A"))
+
+
+def test_validation_responses_that_do_not_vary_are_told(small, trials, test_trials):
+    parts = [{m: test_trials.get(n, m) for m in trials.mice} for n in ("stimuli", "behaviors")]
+    responses = {m: test_trials.get("responses", m).copy() for m in trials.mice}
+    responses["B"][:] = 1.5
+    constant = v1.Trials.from_arrays(*parts, responses)
+    with pytest.warns(UserWarning, match="mouse 'B': no neuron's responses vary"):
+        small(max_epochs=1).fit(trials, validation=constant)
+
+
+def test_no_epochs_are_told(small, trials):
+    with pytest.warns(UserWarning, match="max_epochs is 0"):
+        model = small(max_epochs=0).fit(trials)
+    with pytest.warns(UserWarning, match="max_epochs is 0"):
+        model.transfer(trials)
+
+
+def test_averages_over_nothing_are_told():
+    rng = np.random.default_rng(0)
+    y, p = rng.random((6, 3)), rng.random((6, 3))
+    with pytest.warns(UserWarning, match="no image is repeated"):
+        average_correlation(y, p, image_ids=np.arange(6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        average_correlation(y, p, image_ids=[0, 1, 2, 3, 4, 4])
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_too_few_trials_are_refused(small, arrays, n):
+    few = [{m: v[:n] for m, v in arrays[name].items()} for name in arrays if name != "positions"]
+    with pytest.raises(ValueError, match=r"trial|image"):
+        small().fit(*few[:3])
+    with pytest.raises(ValueError, match=r"trial"):
+        small(validation_fraction=0).fit(*few[:3])
+
+
+def test_no_neurons_are_refused(small, arrays):
+    none = {m: r[:, :0] for m, r in arrays["responses"].items()}
+    with pytest.raises(ValueError, match="neuron"):
+        small().fit(arrays["stimuli"], arrays["behaviors"], none)
+
+
+def test_one_neuron_is_enough(small, arrays):
+    one = {m: r[:, :1] for m, r in arrays["responses"].items()}
+    model = small(max_epochs=1).fit(arrays["stimuli"], arrays["behaviors"], one)
+    assert model.predict(arrays["stimuli"], arrays["behaviors"])["A"].shape[1] == 1

@@ -1,0 +1,38 @@
+"""The cast of users' values to the float32 of a model, and the check that goes after it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_NAMED = 5  # trials in an error
+
+
+def float32(
+    values: np.ndarray,
+    mouse: str,
+    what: str,
+    rows: np.ndarray,
+    *,
+    column: str | None = None,
+    missing: bool = False,
+) -> np.ndarray:
+    """Cast values (n_trials, ...) of these trials of a recording; NaN stays where it is allowed."""
+    with np.errstate(over="ignore"):
+        cast = values.astype(np.float32, copy=False)
+    lost = np.isinf(cast) if missing else ~np.isfinite(cast)
+    if lost.any():
+        where = rows[lost.reshape(len(lost), -1).any(axis=1)]
+        raise ValueError(
+            f"mouse {mouse!r}: {what} hold {'' if missing else 'NaN or '}infinite values, or such "
+            f"as are too large for float32, in {f'{[column]}, ' * bool(column)}{in_trials(where)}: "
+            f"leave these trials out{' or fill the gaps' * bool(column)}."
+        )
+    return cast
+
+
+def in_trials(rows: np.ndarray) -> str:
+    """Name trials by their places in the recording, the first few and a count."""
+    first = ", ".join(str(row) for row in rows[:_NAMED])
+    if len(rows) <= _NAMED:
+        return f"trial {first}" if len(rows) == 1 else f"the trials {first}"
+    return f"{len(rows)} trials, {first}, ..."

@@ -1,0 +1,55 @@
+"""Neurons that a model lost on its way: read at the edge of the map or beyond, or constant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from v1tlearn._warn import warn
+from v1tlearn.metrics._evaluate import ROUNDING_FLOAT32
+from v1tlearn.nn import EncodingModel, GaussianReadout
+from v1tlearn.training import MouseData
+from v1tlearn.training.devices import numerics
+
+LOST, CONSTANT = 0.8, 0.5  # shares of the neurons of a mouse above which there is a warning
+_TRIALS = 32  # by which constant predictions are told, of each mouse
+_AT_EDGE = 0.999  # in half map sides
+_ALWAYS = 0.95  # of the trials
+
+
+@torch.inference_mode()
+def warn_of_lost_neurons(model: EncodingModel, data: Mapping[str, MouseData]) -> None:
+    """Warn of mice of which many neurons cannot follow their images, and say what helps."""
+    device = next(iter(data.values())).device
+    with numerics("float32", device):
+        found = {mouse: _lost(model, mouse, trials) for mouse, trials in data.items()}
+    for mouse, (at_edge, constant) in found.items():
+        n, lost = len(constant), int((at_edge | constant).sum())
+        if lost > LOST * n or constant.sum() > CONSTANT * n:
+            warn(
+                f"mouse {mouse!r}: {lost} of {n} neurons cannot follow their images: "
+                f"{int(at_edge.sum())} read at the edge of the feature map or beyond, "
+                f"{int(constant.sum())} are predicted to be constant. What is predicted for this "
+                "mouse is worth little: give it more trials, lower lr, set shift='none' or "
+                "position_network=False, or keep receptive fields on the map with "
+                "beyond_map='edge'."
+            )
+
+
+def _lost(model: EncodingModel, mouse: str, trials: MouseData) -> tuple[Tensor, Tensor]:
+    """Which neurons of a mouse are at the edge in nearly all trials, and which are constant."""
+    readout, shifter = model.readout(mouse), model.shifter(mouse)
+    at_edge = constant = torch.zeros(readout.n_neurons, dtype=torch.bool, device=trials.device)
+    if isinstance(readout, GaussianReadout):
+        points = readout.mu()[None]
+        if shifter is not None:
+            points = readout.shifted(points, shifter(trials.pupil))
+        beyond = points.abs().amax(-1) >= _AT_EDGE  # (n_trials or 1, n_neurons)
+        at_edge = beyond.float().mean(0) > _ALWAYS
+    if not trials.sources and len(trials) > 1:  # what is streamed is not read once more
+        rates = model({mouse: trials.batch(slice(_TRIALS))})[mouse].float()
+        spread = rates.amax(0) - rates.amin(0)
+        constant = spread <= ROUNDING_FLOAT32 * rates.abs().amax(0)
+    return at_edge, constant
