@@ -82,6 +82,14 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def discard(path: Path) -> None:
+    """Remove a folder that is never found half removed; that it is gone is no matter."""
+    with marked() as mark, contextlib.suppress(FileNotFoundError):
+        gone = path.with_name(f".v1tlearn-{mark}.part")
+        path.rename(gone)
+        remove(gone)
+
+
 def remove_left(folder: Path) -> None:
     """Remove what killed writers left in a folder where they were replacing something."""
     for path in folder.iterdir() if folder.is_dir() else ():

@@ -65,18 +65,19 @@ def packed_dataset(dataset: xr.Dataset) -> xr.Dataset:
             variable.attrs[DTYPE] = variable.dtype.str
     # xarray marks coordinates in one text, where spaces part them.
     spaced = [name for name in dataset.coords if " " in str(name) and name not in dataset.dims]
-    attrs = packed(dataset.attrs) | ({COORDINATES: json.dumps(spaced)} if spaced else {})
-    return dataset.reset_coords(spaced).assign_attrs(attrs)
+    dataset.attrs = packed(dataset.attrs) | ({COORDINATES: json.dumps(spaced)} if spaced else {})
+    return dataset.reset_coords(spaced)
 
 
 def unpacked_dataset(dataset: xr.Dataset) -> xr.Dataset:
     """Give a dataset as it was, of what xarray reads of `packed_dataset`."""
-    dataset = dataset.copy()
-    dataset.attrs = unpacked(dataset.attrs)
-    dataset = dataset.set_coords(json.loads(dataset.attrs.pop(COORDINATES, "[]")))
+    attrs = dict(dataset.attrs)
+    dataset = dataset.set_coords(json.loads(attrs.pop(COORDINATES, "[]")))
+    dataset.attrs = unpacked(attrs)
     for name, variable in dataset.variables.items():
-        variable.attrs = unpacked(variable.attrs)
-        dtype = variable.attrs.pop(DTYPE, variable.dtype)  # of dates, whose resolution xarray takes
+        attrs = dict(variable.attrs)
+        dtype = attrs.pop(DTYPE, variable.dtype)  # of dates, whose resolution xarray takes
+        variable.attrs = unpacked(attrs)
         if dtype != variable.dtype:
             dataset = dataset.assign({name: variable.astype(dtype)})
     return dataset

@@ -38,7 +38,7 @@ _SIGNATURE = b"V1TLRN1\n"
 _AT_ONCE = 2**24
 _MOST_COMPARED = 2**25  # bytes; larger files are opened by a child first, which takes as long
 _PLACES_TRIED = 8
-_SECONDS = 60.0  # for what takes one
+SECONDS = 60.0  # for what takes one
 
 
 def of_trials(values: np.ndarray) -> np.ndarray:
@@ -199,13 +199,11 @@ def _open_in_child(path: Path) -> None:
             [sys.executable, "-P", "-c", _CHILD, str(path)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=_SECONDS,
+            timeout=SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise ValueError(
-            f"the library did not come to an end with it in {_SECONDS:.0f} s"
-        ) from None
+        raise ValueError(f"it kept the library busy for {SECONDS:.0f} s") from None
     if done.returncode not in (0, _NOT_THERE):
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise ValueError(said[-1] if said else f"the library ended with signal {-done.returncode}")
