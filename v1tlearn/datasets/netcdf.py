@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import netCDF4
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendArray, NetCDF4DataStore
+from xarray.backends import NetCDF4DataStore
 from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK, combine_locks
+from xarray.backends.netCDF4_ import NetCDF4ArrayWrapper
 from xarray.core import indexing
 
 from v1tlearn.datasets.attributes import packed, packed_dataset, unpacked_dataset
@@ -143,6 +144,8 @@ class StoredFile:
     Copies, pickled ones too, find it by its path; one that was written over is refused.
     """
 
+    is_remote = False
+
     def __init__(self, path: str, state: FileState | None = None, now: FileState | None = None):
         self.path, self.state = path, state or file_state(path)
         with _lock:
@@ -153,6 +156,11 @@ class StoredFile:
     def __reduce__(self) -> tuple[Any, ...]:
         # The state at this moment is for those who compare pickles, as joblib's Memory does.
         return StoredFile, (self.path, self.state, file_state(self.path))
+
+    @property
+    def lock(self) -> _Lock:
+        """What to hold while it is read."""
+        return _lock
 
     def open(self) -> netCDF4.Dataset:
         """Give the open file, to who holds the lock."""
@@ -186,7 +194,7 @@ _readers = itertools.count()
 # ----------------------------------------------------------------------------------------- reading
 
 
-class StoredArray(BackendArray):
+class StoredArray(NetCDF4ArrayWrapper):
     """A variable of a file, read when, and as far as, it is indexed; trials against checksums."""
 
     def __init__(
@@ -197,8 +205,15 @@ class StoredArray(BackendArray):
         like: xr.Variable,
         checksums: np.ndarray | None,
     ) -> None:
-        self._file, self._group, self._name, self._checksums = file, group, name, checksums
-        self.shape, self.dtype = like.shape, like.dtype
+        self.datastore, self.variable_name, self._group = file, name, group
+        self.shape, self.dtype, self._checksums = like.shape, like.dtype, checksums
+
+    def get_array(self, needs_lock: bool = True) -> netCDF4.Variable:
+        """Give the variable, to who holds the lock."""
+        variable = self.datastore.open()[self._group][self.variable_name]
+        variable.set_auto_maskandscale(False)
+        variable.set_auto_chartostring(False)
+        return variable
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         return indexing.explicit_indexing_adapter(
@@ -233,20 +248,16 @@ class StoredArray(BackendArray):
 
     def _read(self, key: tuple) -> np.ndarray:
         try:
-            with _lock:
-                variable = self._file.open()[self._group][self._name]
-                variable.set_auto_maskandscale(False)
-                variable.set_auto_chartostring(False)
-                return variable[key]
+            return self._getitem(key)
         except PermissionError:
             raise
-        except (RuntimeError, OSError, LookupError) as error:
+        except (RuntimeError, OSError) as error:
             raise self._damaged(str(error)) from error
 
     def _damaged(self, why: str) -> ValueError:
         return ValueError(
-            f"{self._file.path}: {self._name} of {self._group!r} is damaged ({why}): write the "
-            "file again, or copy it again; one in a cache is to be removed"
+            f"{self.datastore.path}: {self.variable_name} of {self._group!r} is damaged ({why}): "
+            "write the file again, or copy it again; one in a cache is to be removed"
         )
 
 

@@ -83,8 +83,8 @@ def write_sensorium(
         targets[mouse] = target
     folder.mkdir(parents=True, exist_ok=True)
     for mouse, target in targets.items():
-        kind = _ZipSink if zip else _FolderSink
-        with replacing(target) as partial, kind(partial) as sink:
+        sinks: Any = _ZipSink if zip else _FolderSink
+        with replacing(target) as partial, sinks(partial) as sink:
             _write_mouse(sink, mouse, datasets[mouse])
     return list(targets.values())
 
