@@ -59,7 +59,7 @@ def append(path: Path, in_a_row: Mapping[str, tuple[np.ndarray, np.ndarray]]) ->
     known: dict[str, dict[str, Any]] = {}
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         for name, (first, sums) in in_a_row.items():
-            text = base64.b85encode(sums.tobytes()).decode()
+            text = base64.b64encode(sums.tobytes()).decode()
             known[name] = {"checksums": text, "place": _place(content, first, sums)}
         size = len(content)
         places = [entry["place"] for entry in known.values()]
@@ -141,7 +141,7 @@ def check(path: Path, needed: bool = False) -> dict[str, np.ndarray]:
         elif _rest(_Content(file), known["size"], places) != known["rest"]:
             raise ValueError("its checksum is not that of what was written")
     return {
-        name: np.frombuffer(base64.b85decode(entry["checksums"]), "<u4")
+        name: np.frombuffer(base64.b64decode(entry["checksums"]), "<u4")
         for name, entry in known["trials"].items()
     }
 

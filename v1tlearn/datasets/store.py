@@ -49,8 +49,9 @@ def save_recordings(
     ------
     ValueError
         If the recordings do not follow the schema, are still open lazily from `path` itself, or
-        hold what netCDF cannot: an attribute that is not text, numbers or a list of them; a
-        dtype such as float16; a mouse id that starts with a sign.
+        hold what would not come back: an attribute that is not text, numbers or a list of them;
+        a dtype such as float16 or a category, objects that are not all text, a MultiIndex; names
+        that start with a sign, hold a slash, are very long or not in the form NFC.
     """
     path = path_of("path", path, "save_recordings(recordings, path)")
     _check_folder(path)
