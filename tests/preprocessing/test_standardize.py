@@ -231,9 +231,11 @@ def test_scikit_learn_checks(estimator, check):
 
 @pytest.mark.parametrize("form", ["folder", "zip", "cache", "netcdf"])
 def test_statistics_that_a_pipeline_remembers_are_those_of_the_files_as_they_are(tmp_path, form):
-    def written(seed):
+    def written(inverted):
         options = {"n_neurons": 3, "n_trials": 12, "n_test_images": 2, "n_repeats": 2}
-        made = v1.make_v1_recordings(1, random_state=seed, image_shape=(8, 12), **options)
+        made = v1.make_v1_recordings(1, random_state=0, image_shape=(8, 12), **options)
+        if inverted:  # and every label as it was
+            made["A"]["stimuli"] = 200 - made["A"]["stimuli"] // 2
         if form == "netcdf":
             v1.save_recordings(made, tmp_path / "r.nc")
             return v1.Trials.open(tmp_path / "r.nc")
@@ -248,8 +250,8 @@ def test_statistics_that_a_pipeline_remembers_are_those_of_the_files_as_they_are
         return pipeline["scale"].transform(trials).get("stimuli", "A")
 
     found = []
-    for seed in (0, 1, 1):
-        trials = written(seed)
+    for inverted in (False, True, True):
+        trials = written(inverted)
         found.append(remembered(trials))
         expected = TrialStandardizer().fit(trials).transform(trials).get("stimuli", "A")
         np.testing.assert_array_equal(found[-1], expected)
