@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from v1tlearn.datasets import checksums
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
 from v1tlearn.datasets.sensorium import read_sensorium, write_sensorium
 from v1tlearn.datasets.store import open_recordings, save_recordings
@@ -253,6 +254,61 @@ def test_other_things_that_cannot_be_stored_are_named(tmp_path):
         save_recordings({"A": recording().drop_vars("stimuli")}, path)
     with pytest.raises(ValueError, match=r"compression is 'lz4', expected 'zlib' or None"):
         save_recordings({"A": recording()}, path, compression="lz4")
+
+
+@pytest.mark.parametrize("compression", ["zlib", None])
+def test_damage_is_found_and_a_whole_file_in_its_place_is_opened(tmp_path, compression):
+    path = tmp_path / "r.nc"
+    save_recordings({"A": recording()}, path, compression=compression)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    expected = xr.DataTree.from_dict({"A": recording()})
+    for place in rng.integers(0, len(whole) - 30, 40):  # of labels, data, and between them
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with (
+            pytest.raises(ValueError, match=r"r\.nc.*(not a readable netCDF4|is damaged)"),
+            open_recordings(path) as opened,
+        ):
+            same(opened.load(), expected)
+        path.write_bytes(whole)
+        with open_recordings(path) as opened:
+            same(opened, expected)
+
+
+def test_files_of_others_are_opened_and_so_are_those_that_others_changed(tmp_path):
+    path = tmp_path / "r.nc"
+    save_recordings({"A": recording()}, path, compression=None)
+    with netCDF4.Dataset(path, "a") as file:
+        file["A"]["responses"][0] = 5
+        file["A"].setncattr("note", "changed")
+    with open_recordings(path) as opened:
+        assert (opened["A"].responses[0] == 5).all()
+        assert opened["A"].attrs["note"] == "changed"
+    xr.DataTree.from_dict({"A": recording()}).to_netcdf(path, engine="netcdf4")
+    with open_recordings(path) as opened:
+        same(opened, xr.DataTree.from_dict({"A": recording()}))
+
+
+LOOP = """
+    import time, netCDF4
+    class Dataset(netCDF4.Dataset):
+        def __init__(self, *args):
+            time.sleep(3600)
+    netCDF4.Dataset = Dataset
+"""
+
+
+def test_a_file_that_keeps_the_library_busy_is_refused(tmp_path, monkeypatch):
+    """As some damage does; here the library of the process that looks first never ends."""
+    path = tmp_path / "r.nc"
+    xr.DataTree.from_dict({"A": recording()}).to_netcdf(path, engine="netcdf4")
+    (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(LOOP))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(checksums, "SECONDS", 2.0)
+    with pytest.raises(ValueError, match=r"r\.nc is not .*kept the library busy"):
+        open_recordings(path)
+    monkeypatch.undo()
+    with open_recordings(path) as opened:
+        same(opened, xr.DataTree.from_dict({"A": recording()}))
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.99])

@@ -4,9 +4,11 @@ import json
 import os
 import pickle
 import pickletools
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import joblib
 import numpy as np
@@ -118,6 +120,77 @@ def test_other_files_beside_a_model_stay(fitted, saved):
     (saved / "figure.png").write_bytes(b"figure")
     fitted.save(saved)
     assert (saved / "figure.png").read_bytes() == b"figure"
+
+
+def test_tensors_of_the_user_stay(fitted, saved, tmp_path):
+    beside, alone = saved / "tensors-mine.safetensors", tmp_path / "other/tensors-0123.safetensors"
+    alone.parent.mkdir()
+    for path in (beside, alone):
+        path.write_bytes(b"mine")
+    for _ in range(2):
+        fitted.save(saved)
+    assert len(list(saved.iterdir())) == 3
+    with pytest.raises(FileExistsError, match="is no saved model"):
+        fitted.save(alone.parent)
+    assert [path.read_bytes() for path in (beside, alone)] == [b"mine"] * 2
+
+
+SAVES = textwrap.dedent(
+    """
+    import sys
+    import v1tlearn as v1
+
+    est, path = v1.CNNRegressor.load(sys.argv[1]), sys.argv[2]
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for _ in range(15):
+        est.save(path)
+        assert v1.CNNRegressor.load(path).state_["epoch"] == est.state_["epoch"]
+    """
+)
+
+
+@pytest.mark.slow
+def test_processes_that_save_and_load_in_one_directory_find_whole_models(
+    fitted, saved, trials, equal, tmp_path
+):
+    path = tmp_path / "shared"
+    command = [sys.executable, "-c", SAVES, str(saved), str(path)]
+    pipe = subprocess.PIPE
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found = [
+        subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=env)
+        for _ in range(4)
+    ]
+    for process in found:
+        assert process.stdout.readline() == "ready\n"
+    for process in found:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    for process in found:
+        assert (process.communicate(timeout=300)[1], process.returncode) == ("", 0)
+    assert equal(v1.CNNRegressor.load(path).predict(trials), fitted.predict(trials))
+    assert len(list(path.iterdir())) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system kills in another way")
+def test_a_save_that_is_killed_at_any_moment_leaves_a_whole_model(fitted, saved, trials, equal):
+    command = [sys.executable, "-c", SAVES.replace("range(15)", "iter(int, 1)"), saved, saved]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env)
+        assert process.stdout.readline() == "ready\n"
+        process.stdin.write("\n")
+        process.stdin.flush()
+        time.sleep(rng.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert equal(v1.CNNRegressor.load(saved).predict(trials), fitted.predict(trials))
+    fitted.save(saved)
+    assert len(list(saved.iterdir())) == 2
 
 
 def test_an_empty_directory_is_taken(fitted, tmp_path):

@@ -1,4 +1,5 @@
 import pickle
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -7,9 +8,10 @@ import sklearn
 import xarray as xr
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import v1tlearn as v1
 from v1tlearn.preprocessing import CenterCrop, ResizeStimuli, TrialStandardizer
 from v1tlearn.trials import Trials
 
@@ -225,3 +227,32 @@ class AnyColumns(TrialStandardizer):
 @parametrize_with_checks([AnyColumns()])
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("form", ["folder", "zip", "cache", "netcdf"])
+def test_statistics_that_a_pipeline_remembers_are_those_of_the_files_as_they_are(tmp_path, form):
+    def written(inverted):
+        options = {"n_neurons": 3, "n_trials": 12, "n_test_images": 2, "n_repeats": 2}
+        made = v1.make_v1_recordings(1, random_state=0, image_shape=(8, 12), **options)
+        if inverted:  # and every label as it was
+            made["A"]["stimuli"] = 200 - made["A"]["stimuli"] // 2
+        if form == "netcdf":
+            v1.save_recordings(made, tmp_path / "r.nc")
+            return v1.Trials.open(tmp_path / "r.nc")
+        shutil.rmtree(tmp_path / "source", ignore_errors=True)
+        paths = v1.write_sensorium(made, tmp_path / "source", zip=form == "zip")
+        cache = tmp_path / "cache" if form == "cache" else None
+        return v1.Trials(v1.read_sensorium(paths, cache=cache))
+
+    def remembered(trials):
+        steps = [("scale", TrialStandardizer()), ("again", TrialStandardizer())]
+        pipeline = Pipeline(steps, memory=str(tmp_path / "memory")).fit(trials)
+        return pipeline["scale"].transform(trials).get("stimuli", "A")
+
+    found = []
+    for inverted in (False, True, True):
+        trials = written(inverted)
+        found.append(remembered(trials))
+        expected = TrialStandardizer().fit(trials).transform(trials).get("stimuli", "A")
+        np.testing.assert_array_equal(found[-1], expected)
+    assert not np.array_equal(found[0], found[1])

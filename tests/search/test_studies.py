@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from contextlib import closing
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -35,6 +36,16 @@ def test_study_goes_on_where_it_stopped_as_if_it_had_not(trials, tmp_path):
     again = search_pretended(estimator, storage=f"sqlite:///{path}", n_trials=13).fit(trials)
     pd.testing.assert_frame_equal(again.results_, second.results_)
     assert again.best_params_ == second.best_params_
+
+
+@pytest.mark.parametrize("name", ["st?udy.db", "st#u%2Fdy.db", "a: b[0]&c=d.db", "étude+1.db"])
+@pytest.mark.parametrize("kind", [Path, str])
+def test_the_name_of_a_file_is_no_address(trials, tmp_path, name, kind):
+    storage = kind(tmp_path / name)
+    first = search_pretended(storage=storage, n_trials=1).fit(trials)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    second = search_pretended(storage=storage, n_trials=2).fit(trials)
+    pd.testing.assert_frame_equal(second.results_[:1], first.results_)
 
 
 def test_study_keeps_its_seed(trials, tmp_path):

@@ -23,6 +23,7 @@ from urllib.parse import urljoin, urlsplit
 from tqdm.auto import tqdm
 
 from v1tlearn._opening import check_plain, first_line, reading, system_errors_named
+from v1tlearn._replacing import replace
 
 try:
     import pooch
@@ -170,7 +171,7 @@ class _ResumingDownload:
                 f"mouse {self._mouse!r}: what {self._url} sent {problem}; nothing was kept. Check "
                 f"the address and the checksum, or download the zip by hand to {self._target}"
             )
-        os.replace(self._part, self._target)
+        replace(self._part, self._target)
 
     def _size(self) -> int:
         return self._part.stat().st_size if self._part.exists() else 0

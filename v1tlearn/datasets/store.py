@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import os
-import re
-import uuid
 import zipfile
 from collections.abc import Mapping
-from numbers import Number
 from pathlib import Path
 from typing import Any, Literal
 
-import netCDF4
-import numpy as np
 import xarray as xr
 
 from v1tlearn._instead import path_of
 from v1tlearn._paths import what_lies_at
-from v1tlearn.datasets.schema import blocks, recordings_to_dict, validate_recordings
+from v1tlearn._replacing import replacing
+from v1tlearn.datasets.attributes import check_attrs, check_fits
+from v1tlearn.datasets.checksums import check
+from v1tlearn.datasets.netcdf import read_groups, writing
+from v1tlearn.datasets.schema import recordings_to_dict, validate_recordings
 
 # Variables that stay on disk until used; labels and statistics are small.
 STREAMED = ("stimuli", "responses", "expected_responses")
@@ -26,8 +25,6 @@ STREAMED = ("stimuli", "responses", "expected_responses")
 RESPONSES_FILE = "v1tlearn responses"
 
 _COMPRESSIONS = ("zlib", None)
-# Names that netCDF or xarray give a meaning of their own, so that they would not come back.
-_RESERVED_ATTRS = {"_FillValue", "missing_value", "scale_factor", "add_offset", "coordinates"}
 
 
 def save_recordings(
@@ -52,8 +49,9 @@ def save_recordings(
     ------
     ValueError
         If the recordings do not follow the schema, are still open lazily from `path` itself, or
-        hold what netCDF cannot: an attribute that is not text, numbers or a list of them; a
-        dtype such as float16; a mouse id that starts with a sign.
+        hold what would not come back: an attribute that is not text, numbers or a list of them;
+        a dtype such as float16 or a category, objects that are not all text, a MultiIndex; names
+        that start with a sign, hold a slash, are very long or not in the form NFC.
     """
     path = path_of("path", path, "save_recordings(recordings, path)")
     _check_folder(path)
@@ -64,9 +62,7 @@ def save_recordings(
     root_attrs: Mapping[Any, Any] = {}
     if isinstance(recordings, xr.DataTree) and recordings.children:
         root_attrs = recordings.attrs
-    _check_attrs("recordings", root_attrs)
     for mouse, dataset in datasets.items():
-        _check_fits(mouse, dataset)
         _check_not_reading_from(path, mouse, dataset)
     _write(datasets, path, root_attrs, STREAMED, compression)
 
@@ -92,8 +88,6 @@ def save_groups(
     """
     path = path_of("path", path, "to_netcdf(path)")
     _check_folder(path)
-    for mouse, dataset in datasets.items():
-        _check_fits(mouse, dataset)
     _write(datasets, path, attrs, (), None)
 
 
@@ -111,19 +105,13 @@ def _write(
     streamed: tuple[str, ...],
     compression: str | None,
 ) -> None:
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        xr.Dataset(attrs=attrs).to_netcdf(partial, mode="w", engine="netcdf4")
+    for mouse, dataset in datasets.items():
+        check_fits(mouse, dataset)
+    check_attrs("recordings", attrs)
+    with replacing(path) as partial, writing(partial) as file:
+        file.attributes(attrs)
         for mouse, dataset in datasets.items():
-            in_blocks = [name for name in streamed if name in dataset]
-            labels = dataset.drop_vars(in_blocks).drop_encoding()
-            labels.to_netcdf(partial, mode="a", group=mouse, engine="netcdf4")
-            with netCDF4.Dataset(partial, "a") as file:
-                for name in in_blocks:
-                    _write_blocks(file[mouse], dataset[name], compression)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+            file.group(mouse, dataset, streamed, compression is not None)
 
 
 def open_recordings(path: str | os.PathLike) -> xr.DataTree:
@@ -163,7 +151,9 @@ def open_recordings(path: str | os.PathLike) -> xr.DataTree:
     return tree
 
 
-def open_groups(path: str | os.PathLike, lazy: tuple[str, ...] = ()) -> xr.DataTree:
+def open_groups(
+    path: str | os.PathLike, lazy: tuple[str, ...] = (), checked: bool = False
+) -> xr.DataTree:
     """Open a netCDF4 file with a group per mouse, whatever the groups hold.
 
     Parameters
@@ -171,6 +161,8 @@ def open_groups(path: str | os.PathLike, lazy: tuple[str, ...] = ()) -> xr.DataT
     path : path
     lazy : tuple of str
         Variables that stay on disk until used.
+    checked : bool
+        Refuse a file without checksums, which others wrote, or earlier versions.
 
     Returns
     -------
@@ -183,18 +175,15 @@ def open_groups(path: str | os.PathLike, lazy: tuple[str, ...] = ()) -> xr.DataT
     """
     path = _existing_file(path)
     try:
-        tree = xr.open_datatree(
-            path,
-            engine="netcdf4",
-            cache=False,
-            # A unit of "s" must not turn numbers into timedelta64.
-            decode_timedelta=xr.coders.CFTimedeltaCoder(decode_via_units=False),
-        )
-        for node in tree.children.values():
-            for name, variable in node.variables.items():
-                if name not in lazy:
-                    variable.load()
-    except (OSError, RuntimeError) as error:
+        file, groups = read_groups(path, lazy, check(path, checked))
+        try:
+            tree = xr.DataTree.from_dict(groups)
+        except BaseException:
+            file.close()
+            raise
+    except PermissionError:
+        raise
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError, MemoryError) as error:
         is_zip = zipfile.is_zipfile(path)
         raise ValueError(
             f"{path} is not a readable netCDF4 file ({error}); "
@@ -205,6 +194,7 @@ def open_groups(path: str | os.PathLike, lazy: tuple[str, ...] = ()) -> xr.DataT
                 "save_recordings, or copy it again"
             )
         ) from error
+    tree.set_close(file.close)
     return tree
 
 
@@ -223,73 +213,6 @@ def _existing_file(path: str | os.PathLike) -> Path:
     raise FileNotFoundError(
         f"{path} is not a file: {found.said()}. Expected a netCDF4 file written by save_recordings."
     )
-
-
-def _write_blocks(group: netCDF4.Group, array: xr.DataArray, compression: str | None) -> None:
-    layout: dict[str, Any] = {"contiguous": True}
-    if compression:
-        chunk = (1, *array.shape[1:])
-        layout = {"chunksizes": chunk, "compression": compression, "complevel": 1, "shuffle": True}
-    dims = [str(dim) for dim in array.dims]
-    for dim, size in zip(dims, array.shape, strict=True):
-        if dim not in group.dimensions:
-            group.createDimension(dim, size)
-    variable = group.createVariable(
-        str(array.name),
-        array.dtype.newbyteorder("="),
-        dims,
-        fill_value=False,  # every value is written; NaN stays a value
-        **layout,
-    )
-    variable.set_auto_maskandscale(False)
-    variable.setncatts(array.attrs)
-    for start, block in blocks(array):
-        variable[start : start + len(block)] = block
-
-
-def _check_fits(mouse: str, dataset: xr.Dataset) -> None:
-    if re.match(r"[\w]|[^\x00-\x7f]", mouse) is None or re.search(r"[\x00-\x1f\x7f]", mouse):
-        raise ValueError(
-            f"mouse {mouse!r}: netCDF cannot name a group so; expected an id that starts with a "
-            "letter, a digit or an underscore and holds no control characters: rename the mouse"
-        )
-    _check_attrs(f"mouse {mouse!r}", dataset.attrs)
-    for name, variable in dataset.variables.items():
-        _check_attrs(f"mouse {mouse!r}, {name}", variable.attrs)
-        if variable.dtype.kind in "fc" and variable.dtype.itemsize not in (4, 8):
-            raise ValueError(
-                f"mouse {mouse!r}, {name}: netCDF has no dtype {variable.dtype}; convert it with "
-                '.astype("float32")'
-            )
-
-
-def _check_attrs(where: str, attrs: Mapping[str, Any]) -> None:
-    for name, value in attrs.items():
-        if name in _RESERVED_ATTRS:
-            raise ValueError(
-                f"{where}: the attribute {name!r} has a meaning of its own in netCDF; rename it"
-            )
-        if not _is_attribute(value):
-            raise ValueError(
-                f"{where}: the attribute {name!r} is {value!r} ({type(value).__name__}), which "
-                "netCDF cannot hold; expected text, a number, or a list of either: convert it, "
-                "e.g. with str() or int(), or delete it"
-            )
-
-
-def _is_attribute(value: Any) -> bool:
-    if isinstance(value, str):
-        return True
-    if isinstance(value, bool | np.bool_ | complex):
-        return False
-    if isinstance(value, Number):
-        return True
-    if isinstance(value, np.ndarray):
-        return value.ndim <= 1 and value.size > 0 and value.dtype.kind in "uif"
-    if isinstance(value, list | tuple) and value:
-        texts = [isinstance(item, str) for item in value]
-        return all(texts) or (not any(texts) and np.asarray(value).dtype.kind in "uif")
-    return False
 
 
 def _check_not_reading_from(path: Path, mouse: str, dataset: xr.Dataset) -> None:

@@ -12,7 +12,6 @@ from sklearn.base import BaseEstimator
 
 from v1tlearn._guesses import PARAMETER_HABITS, did_you_mean, guess
 
-
 P = ParamSpec("P")
 R = TypeVar("R")
 

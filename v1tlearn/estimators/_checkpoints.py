@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import secrets
-import shutil
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from v1tlearn._paths import MODEL_FILE
+from v1tlearn._replacing import discard, replacing
 from v1tlearn.estimators import _files
 
 logger = logging.getLogger("v1tlearn")
@@ -47,7 +46,11 @@ class Checkpoints:
             return []
         if not self._folder.is_dir():
             raise ValueError(f"checkpoint_dir is {self._folder}, a file: expected a directory.")
-        found = [path for path in self._folder.iterdir() if re.fullmatch(r"epoch-\d+", path.name)]
+        found = [
+            path
+            for path in self._folder.iterdir()
+            if re.fullmatch(r"epoch-\d{6,}", path.name) and (path / MODEL_FILE).is_file()
+        ]
         return sorted(found, key=lambda path: int(path.name.partition("-")[2]), reverse=True)
 
     def _newest(self) -> dict[str, Any] | None:
@@ -87,19 +90,15 @@ class Checkpoints:
     def write(self, epoch: int, content: dict[str, Any]) -> None:
         """Write the state after an epoch, and remove older ones."""
         path = self._folder / f"epoch-{epoch:06d}"
-        beside = self._folder / f".{path.name}-{secrets.token_hex(8)}"
         self._folder.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(path) as beside:
             _files.write(beside, self._kind, content)
-            if path.exists():  # a damaged one, or of a training that went on from before it
-                shutil.rmtree(path)
-            os.rename(beside, path)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            if (
+                path / MODEL_FILE
+            ).exists():  # a damaged one, or of a training that went on from before it
+                discard(path)
         for old in self._states()[_KEPT:]:
-            shutil.rmtree(old, ignore_errors=True)
-        for left in self._folder.glob(".epoch-*"):  # of fits that were killed while they wrote
-            shutil.rmtree(left, ignore_errors=True)
+            discard(old)
         logger.debug("wrote %s", path)
 
 

@@ -11,10 +11,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
-import secrets
+import re
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from v1tlearn._opening import check_plain, json_object, read_plain, reading
 from v1tlearn._paths import MODEL_FILE
+from v1tlearn._replacing import alone_in, is_left, marked, replace, synchronize
 from v1tlearn._values import plain
 from v1tlearn.nn import Core, Head, Readout
 from v1tlearn.training.state import map_tensors
@@ -43,49 +43,89 @@ def write(path: Path, kind: str, content: dict[str, Any]) -> None:
             f"{path} exists and is no saved model: choose another path, or remove it first."
         )
     tensors = _Tensors()
-    encoded = tensors.encode(content, "")
-    mark = secrets.token_hex(8)
-    tensor_file, beside = path / f"tensors-{mark}.safetensors", path / f".{MODEL_FILE}-{mark}"
-    text = json.dumps(
-        {"format": FORMAT, "class": kind, "tensors": tensor_file.name, "content": encoded}, indent=1
-    )
+    document = {"format": FORMAT, "class": kind, "content": tensors.encode(content, "")}
     path.mkdir(parents=True, exist_ok=True)
+    with marked() as mark:
+        beside, tensor_file = _remains(path, mark)
+        try:
+            beside.touch()  # first, since by it the tensors are known to be ours
+            save_file(tensors.named, tensor_file)
+            synchronize(tensor_file)
+            with alone_in(path):
+                replaced = _own_tensors(path)
+                document |= {"tensors": tensor_file.name, "replaces": replaced}
+                beside.write_text(json.dumps(document, indent=1), encoding="utf-8")
+                replace(beside, path / MODEL_FILE)
+                for name in replaced:
+                    (path / name).unlink(missing_ok=True)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            if tensor_file.name not in _own_tensors(path):  # interrupted after the rename
+                tensor_file.unlink(missing_ok=True)
+            raise
+    for other in _marks(path):
+        left = _remains(path, other)
+        with suppress(FileNotFoundError):  # finished meanwhile
+            if is_left(left[0], other):
+                for file in reversed(left):
+                    file.unlink(missing_ok=True)
+
+
+def _own_tensors(path: Path) -> list[str]:
+    """Files of tensors that the model in a directory names: its own, and any left of earlier."""
     try:
-        save_file(tensors.named, tensor_file)
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, path / MODEL_FILE)
-    except BaseException:
-        tensor_file.unlink(missing_ok=True)
-        beside.unlink(missing_ok=True)
-        raise
-    for file in path.iterdir():
-        if _is_remains(file) and file != tensor_file:
-            file.unlink(missing_ok=True)
+        document = _document(path)
+        names = [document["tensors"], *document.get("replaces", [])]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    ours = re.compile(r"tensors-[0-9a-f-]+\.safetensors")
+    return [name for name in names if ours.fullmatch(str(name)) and (path / name).exists()]
+
+
+def _document(path: Path) -> dict[str, Any]:
+    with damage_named(path):
+        return json_object(read_plain(path / MODEL_FILE))
+
+
+def _marks(path: Path) -> list[str]:
+    """Marks of writers that have not finished in a directory."""
+    names = (re.fullmatch(rf"\.{MODEL_FILE}-([0-9a-f-]+)", file.name) for file in path.iterdir())
+    return [found[1] for found in names if found]
+
+
+def _remains(path: Path, mark: str) -> tuple[Path, Path]:
+    """Files that a writer makes; the second is never without the first, until both count."""
+    return path / f".{MODEL_FILE}-{mark}", path / f"tensors-{mark}.safetensors"
 
 
 def read(path: Path, kind: str) -> dict[str, Any]:
     """Read what `write` wrote."""
     if not (path / MODEL_FILE).is_file():
         raise ValueError(f"{path} holds no saved model: it has no {MODEL_FILE}.")
-    with damage_named(path):
-        document = json_object(read_plain(path / MODEL_FILE))
-        found, found_format = document["class"], document["format"]
-    if found != kind:
-        raise ValueError(f"{path} holds a {found}: load it with {found}.load(...).")
-    if found_format != FORMAT:
-        raise ValueError(
-            f"{path} has format {found_format!r}, this version reads {FORMAT}: "
-            + ("fit the model anew." if found_format == 1 else "update v1tlearn.")
-        )
-    with damage_named(path):
-        tensor_file = path / Path(document["tensors"]).name
-        if not tensor_file.exists():
-            raise ValueError(f"{tensor_file.name} is missing")
-        check_plain(tensor_file)
-        content = _Decoder(load_file(tensor_file)).decode(document["content"])
-        if not isinstance(content, dict):
-            raise TypeError(f"its content is a {type(content).__name__}, expected a dict")
-        return content
+    while True:
+        document = _document(path)
+        with damage_named(path):
+            found, found_format = document["class"], document["format"]
+        if found != kind:
+            raise ValueError(f"{path} holds a {found}: load it with {found}.load(...).")
+        if found_format != FORMAT:
+            raise ValueError(
+                f"{path} has format {found_format!r}, this version reads {FORMAT}: "
+                + ("fit the model anew." if found_format == 1 else "update v1tlearn.")
+            )
+        with damage_named(path):
+            tensor_file = path / Path(document["tensors"]).name
+            try:
+                check_plain(tensor_file)
+                tensors = load_file(tensor_file)
+            except FileNotFoundError as error:
+                if _document(path) != document:
+                    continue  # another process replaced it at this moment
+                raise ValueError(f"{tensor_file.name} is missing") from error
+            content = _Decoder(tensors).decode(document["content"])
+            if not isinstance(content, dict):
+                raise TypeError(f"its content is a {type(content).__name__}, expected a dict")
+            return content
 
 
 def damage_named(path: Path) -> AbstractContextManager[None]:
@@ -116,19 +156,14 @@ def _is_free(path: Path) -> bool:
     """Whether a model may be written there: over an earlier one, or where nothing else is."""
     if not path.is_dir():
         return False
-    if not (path / MODEL_FILE).exists():
-        return all(_is_remains(file) for file in path.iterdir())
-    try:
-        with damage_named(path):
-            return {"format", "class"} <= set(json_object(read_plain(path / MODEL_FILE)))
-    except DamagedModelError:
-        return False
-
-
-def _is_remains(file: Path) -> bool:
-    """Whether a file is of an earlier `write`, finished or not, beside ``model.json``."""
-    weights = file.name.startswith("tensors-") and file.suffix == ".safetensors"
-    return weights or file.name.startswith(f".{MODEL_FILE}-")
+    with alone_in(path):  # or a model may appear between the looks
+        if not (path / MODEL_FILE).exists():
+            found = set(path.iterdir())
+            return found == found & {file for m in _marks(path) for file in _remains(path, m)}
+        try:
+            return {"format", "class"} <= set(_document(path))
+        except DamagedModelError:
+            return False
 
 
 # ----------------------------------------------------------------------------------- as plain JSON

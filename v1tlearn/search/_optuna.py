@@ -30,6 +30,7 @@ from optuna.exceptions import (
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sklearn.base import clone
+from sqlalchemy import URL
 from sqlalchemy.exc import IntegrityError, OperationalError
 from tqdm.auto import tqdm
 
@@ -123,7 +124,10 @@ def _open(storage: str | Path | None) -> Iterator[optuna.storages.BaseStorage]:
     if storage is None:
         yield optuna.storages.InMemoryStorage()
         return
-    url = str(storage) if "://" in str(storage) else f"sqlite:///{Path(storage).resolve()}"
+    url = str(storage)
+    if isinstance(storage, Path) or "://" not in url:
+        file = str(Path(storage).resolve())  # in which "?" and "%" mean nothing
+        url = URL.create("sqlite", database=file).render_as_string(hide_password=False)
     engine: dict[str, Any] = {}
     if url.startswith("sqlite:"):
         engine = {"connect_args": {"timeout": 60}}  # seconds to wait while others write

@@ -12,23 +12,21 @@ import logging
 import os
 import re
 import shutil
-import time
-import uuid
 from pathlib import Path
 
 import xarray as xr
 
+from v1tlearn._replacing import replacing
 from v1tlearn.datasets.schema import DIMS
-from v1tlearn.datasets.sensorium.trial_files import FolderFiles
+from v1tlearn.datasets.sensorium.folder_files import FolderFiles
 from v1tlearn.datasets.sensorium.zip_files import ZipFiles
-from v1tlearn.datasets.store import save_recordings
+from v1tlearn.datasets.store import open_groups, save_recordings
 
 logger = logging.getLogger(__name__)
 
 # Part of the name of a store: raise it whenever reading a source gives other values than before.
 VERSION = 1
 _GROUP = "recording"
-_ABANDONED_SECONDS = 24 * 3600
 
 
 def cached_trials(
@@ -47,7 +45,7 @@ def cached_trials(
     if path.exists():
         try:
             opened = _open(path)
-        except (OSError, RuntimeError) as error:
+        except ValueError as error:
             logger.warning("mouse %r: %s is broken (%s) and written again", mouse, path, error)
     if opened is None:
         _make_folder(path.parent)
@@ -55,9 +53,9 @@ def cached_trials(
         labels = [name for name in dataset[names].coords if name != "behavior"]
         stored = dataset[names].drop_vars(labels).drop_attrs()
         _write(mouse, stored, files, fingerprint, path)
-        _remove_left_behind(path.parent, source, path)
+        _remove_outdated(path.parent, source, path)
         opened = _open(path)
-    result = dataset.assign({name: opened.variables[name] for name in names})
+    result = dataset.assign({name: opened.children[_GROUP].variables[name] for name in names})
     for name in names:
         result[name].attrs = dataset[name].attrs
     result.set_close(opened.close)
@@ -73,8 +71,8 @@ def _make_folder(folder: Path) -> None:
         ) from None
 
 
-def _open(path: Path) -> xr.Dataset:
-    return xr.open_dataset(path, group=_GROUP, engine="netcdf4", cache=False, decode_cf=False)
+def _open(path: Path) -> xr.DataTree:
+    return open_groups(path, lazy=tuple(DIMS), checked=True)
 
 
 def _write(
@@ -86,8 +84,7 @@ def _write(
 ) -> None:
     """Write a store beside its place and rename it, unless the source changed meanwhile."""
     _check_space(mouse, dataset, path.parent)
-    partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex}.new")
-    try:
+    with replacing(path) as partial:
         # Uncompressed reads fastest.
         save_recordings({_GROUP: dataset}, partial, compression=None)
         if files.fingerprint() != fingerprint:
@@ -95,9 +92,6 @@ def _write(
                 f"mouse {mouse!r}: {files} changed while it was read into the cache; wait until "
                 "it is complete and read it again"
             )
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _check_space(mouse: str, dataset: xr.Dataset, folder: Path) -> None:
@@ -111,15 +105,11 @@ def _check_space(mouse: str, dataset: xr.Dataset, folder: Path) -> None:
         )
 
 
-def _remove_left_behind(folder: Path, source: str, path: Path) -> None:
-    """Remove stores of earlier states of a source, and what killed processes left of any."""
-    outdated = (other for other in folder.glob(f"{source}-*.nc") if other != path)
-    for other in outdated:
-        with contextlib.suppress(OSError):  # gone already, or open where that forbids removal
-            other.unlink()
-    for other in folder.glob(f".*{source}-*"):
-        with contextlib.suppress(OSError):  # finished or removed meanwhile
-            if time.time() - other.stat().st_mtime > _ABANDONED_SECONDS:
+def _remove_outdated(folder: Path, source: str, path: Path) -> None:
+    """Remove stores of earlier states of a source."""
+    for other in folder.glob(f"{source}-*.nc"):
+        if other != path:
+            with contextlib.suppress(OSError):  # gone already, or open where that forbids removal
                 other.unlink()
 
 

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from importlib import import_module
-from typing import Any
 
+from v1tlearn.datasets.checksums import crc32, deflate
 
-def _libdeflate() -> Any:
-    try:
-        return import_module("deflate")
-    except ImportError:
-        return None
+__all__ = ["Content", "crc32", "inflate"]
 
-
-deflate = _libdeflate()
 _COUNTED = 2**32 - 1  # bytes that the binding of libdeflate makes at most
 
 Content = bytes | bytearray | memoryview
@@ -41,4 +34,3 @@ def inflate_by_libdeflate(content: Content, n_bytes: int) -> bytes | bytearray |
 
 
 inflate = inflate_by_zlib if deflate is None else inflate_by_libdeflate
-crc32 = zlib.crc32 if deflate is None else deflate.crc32

@@ -72,13 +72,14 @@ def read_sensorium(
     Notes
     -----
     A store in the cache is used as long as these are as they were when it was written: the path of
-    the source; of a zip, its size, time of change (in nanoseconds) and central directory, which
+    the source; of a zip, its size, times of change (in nanoseconds) and central directory, which
     holds the names, sizes and checksums of all members; of a folder, the names, sizes and times of
     change of all files below `data` and `meta`, and the content of `config.json`; the version of
-    the store's format. Otherwise it is written anew, and the old one removed. Labels and
+    the store's format. Otherwise it is written anew, and the old one removed. A store bears
+    checksums: one that is damaged is written anew, or refused where a trial is read. Labels and
     statistics always come from the source, which has to stay in place. A store gets its name when
     it is complete, so several processes may share a cache, and one that is killed leaves at most
-    a hidden file, removed a day later when a store of that recording is written.
+    a hidden file, which the next writer removes.
 
     Names of files count in any case, with either slash, and what operating systems leave behind
     (hidden files, ``__MACOSX``, ``Thumbs.db``, ``desktop.ini``) is passed over. Labels that are

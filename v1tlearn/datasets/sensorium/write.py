@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
-import uuid
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn._instead import path_of
+from v1tlearn._replacing import replacing
 from v1tlearn.datasets.schema import STATISTICS, blocks, recordings_to_dict, validate_recordings
 from v1tlearn.datasets.sensorium.layout import (
     BEHAVIOR_FOLDERS,
@@ -84,16 +83,9 @@ def write_sensorium(
         targets[mouse] = target
     folder.mkdir(parents=True, exist_ok=True)
     for mouse, target in targets.items():
-        partial = folder / f".{uuid.uuid4().hex}.part"
-        try:
-            with _ZipSink(partial) if zip else _FolderSink(partial) as sink:
-                _write_mouse(sink, mouse, datasets[mouse])
-            partial.rename(target)
-        finally:
-            if partial.is_dir():
-                shutil.rmtree(partial)
-            else:
-                partial.unlink(missing_ok=True)
+        sinks: Any = _ZipSink if zip else _FolderSink
+        with replacing(target) as partial, sinks(partial) as sink:
+            _write_mouse(sink, mouse, datasets[mouse])
     return list(targets.values())
 
 

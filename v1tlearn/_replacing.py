@@ -1,0 +1,144 @@
+"""Files and folders that take the place of others: whole or not at all, whenever a process dies.
+
+What is not whole yet lies beside its place under a name that tells its writer, so that the next
+writer removes what killed ones left, never what one still writes, never what is another's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import platform
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_MARK = re.compile(r"([0-9a-f]{8})-(\d+)-[0-9a-f]{16}")
+_ABANDONED_SECONDS = 24 * 3600  # without a change, where the writer cannot be asked after
+_at_work: set[str] = set()  # marks of what this process is writing
+
+
+@contextmanager
+def marked() -> Iterator[str]:
+    """Give a text, new each time, that tells what this process writes until the block ends."""
+    mark = f"{_host()}-{os.getpid()}-{secrets.token_hex(8)}"
+    _at_work.add(mark)
+    try:
+        yield mark
+    finally:
+        _at_work.discard(mark)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a path beside another, whose place is taken when the block ends without an error."""
+    remove_left(path.parent)
+    with marked() as mark:
+        new = path.with_name(f".v1tlearn-{mark}.part")
+        try:
+            yield new
+            replace(new, path)
+        finally:
+            remove(new)
+
+
+def replace(new: Path, path: Path) -> None:
+    """Rename a file or folder, once it is on the disk; then so is its name."""
+    synchronize(new)
+    os.replace(new, path)
+    synchronize(path.parent)
+
+
+def synchronize(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if not path.is_dir():
+        with path.open("r+b") as file:
+            os.fsync(file.fileno())
+        return
+    with contextlib.suppress(OSError):  # systems that know no such thing of folders
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def discard(path: Path) -> None:
+    """Remove a folder that is never found half removed; that it is gone is no matter."""
+    with marked() as mark, contextlib.suppress(FileNotFoundError):
+        gone = path.with_name(f".v1tlearn-{mark}.part")
+        path.rename(gone)
+        remove(gone)
+
+
+def remove_left(folder: Path) -> None:
+    """Remove what killed writers left in a folder where they were replacing something."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        mark = path.name.removeprefix(".v1tlearn-").removesuffix(".part")
+        if path.name == f".v1tlearn-{mark}.part" and _MARK.fullmatch(mark):
+            with contextlib.suppress(OSError):  # finished or removed meanwhile
+                if is_left(path, mark):
+                    remove(path)
+
+
+def is_left(path: Path, mark: str) -> bool:
+    """Whether the process that writes a path under a mark is gone."""
+    known = _MARK.fullmatch(mark)
+    if known is None:
+        return True
+    host, pid = known[1], int(known[2])
+    if host != _host() or os.name == "nt":  # where signal 0 is no question
+        return time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
+    if pid == os.getpid():
+        return mark not in _at_work
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:  # of another user
+        return False
+    return False
+
+
+@functools.cache
+def _host() -> str:
+    """Where process ids mean the same."""
+    try:
+        processes = os.readlink("/proc/self/ns/pid")  # containers have their own
+    except OSError:
+        processes = ""
+    return hashlib.sha256(f"{platform.node()} {processes}".encode()).hexdigest()[:8]
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes out of the same block on a folder, where the system can."""
+    descriptor = None
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # file systems without locks
+            descriptor = os.open(folder, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)

@@ -1,0 +1,210 @@
+"""Checksums behind the end of a netCDF file, and whether a file is fit to be opened.
+
+HDF5 checks only what it compressed, and some damage sends its functions into endless loops. So a
+file is compared with its checksums before it is opened: all of it but trials that lie in a row,
+which are compared as they are read. The library never sees bytes behind the end of its file, and
+cuts them off where it changes one, so that what other programs write bears no checksums.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import mmap
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def _libdeflate() -> Any:
+    try:
+        return import_module("deflate")
+    except ImportError:
+        return None
+
+
+deflate = _libdeflate()
+crc32 = zlib.crc32 if deflate is None else deflate.crc32
+
+_END = struct.Struct("<IQ8s")  # checksum and length of the text before it, and the signature
+_SIGNATURE = b"V1TLRN1\n"
+_AT_ONCE = 2**24
+_MOST_COMPARED = 2**25  # bytes; larger files are opened by a child first, which takes as long
+_PLACES_TRIED = 8
+SECONDS = 60.0  # for what takes one
+
+
+def of_trials(values: np.ndarray) -> np.ndarray:
+    """Give the checksum of every trial."""
+    rows = np.ascontiguousarray(values).reshape(len(values), -1).view(np.uint8)
+    return np.array([crc32(row.data) for row in rows], dtype="<u4")
+
+
+def append(path: Path, in_a_row: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Write the checksums of a closed file behind its end.
+
+    Parameters
+    ----------
+    path : Path
+    in_a_row : mapping of str to (ndarray, ndarray)
+        By the name of the variable, its first trial and the checksums of all.
+    """
+    known: dict[str, dict[str, Any]] = {}
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for name, (first, sums) in in_a_row.items():
+            text = base64.b64encode(sums.tobytes()).decode()
+            known[name] = {"checksums": text, "place": _place(content, first, sums)}
+        size = len(content)
+        places = [entry["place"] for entry in known.values()]
+        rest = _rest(content, size, places)
+        told = json.dumps({"size": size, "rest": rest, "trials": known}).encode()
+        file.seek(0, 2)
+        file.write(told + _END.pack(crc32(told), len(told), _SIGNATURE))
+
+
+def _place(content: mmap.mmap, first: np.ndarray, sums: np.ndarray) -> list[int] | None:
+    """Find where trials lie in a row, from the first of them: start and stop."""
+    trial = np.ascontiguousarray(first).tobytes()
+    start = -1
+    for _ in range(_PLACES_TRIED):  # other variables may hold the same
+        start = content.find(trial, start + 1)
+        stop = start + len(trial) * len(sums)
+        if start < 0 or stop > len(content):
+            return None
+        with memoryview(content) as view, view[start:stop] as part:
+            found = of_trials(np.frombuffer(part, np.uint8).reshape(len(sums), -1))
+        if np.array_equal(found, sums):
+            return [start, stop]
+    return None
+
+
+def _rest(content: Any, size: int, places: list[list[int] | None]) -> int:
+    """Checksum of a file but for what lies at some places."""
+    total, start = 0, 0
+    for left, right in [*sorted(p for p in places if p), [size, size]]:
+        while start < left:
+            stop = min(left, start + _AT_ONCE)
+            total = crc32(content[start:stop], total)
+            start = stop
+        start = right
+    return total
+
+
+class _Content:
+    """Bytes of a file as a slice; none is mapped, since others may cut it off meanwhile."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def __getitem__(self, part: slice) -> bytes:
+        self._file.seek(part.start)
+        return self._file.read(part.stop - part.start)
+
+
+def check(path: Path, needed: bool = False) -> dict[str, np.ndarray]:
+    """Check that a file is as it was written; or, without checksums, that it can be opened.
+
+    Parameters
+    ----------
+    path : Path
+    needed : bool
+        Refuse a file that has none.
+
+    Returns
+    -------
+    dict of str to ndarray
+        Checksums of all trials of variables that are to be compared when they are read.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or opening it does not end.
+    """
+    with path.open("rb") as file:
+        known = _read_end(file)
+        if known is None and needed:
+            raise ValueError("it has no checksums at its end")
+        if known is None:
+            _open_in_child(path)
+            return {}
+        places = [entry["place"] for entry in known["trials"].values()]
+        compared = known["size"] - sum(stop - start for start, stop in filter(None, places))
+        if compared > _MOST_COMPARED:
+            _open_in_child(path)
+        elif _rest(_Content(file), known["size"], places) != known["rest"]:
+            raise ValueError("its checksum is not that of what was written")
+    return {
+        name: np.frombuffer(base64.b64decode(entry["checksums"]), "<u4")
+        for name, entry in known["trials"].items()
+    }
+
+
+def _read_end(file: Any) -> dict[str, Any] | None:
+    """Read what `append` wrote."""
+    size = file.seek(0, 2)
+    if size < _END.size:
+        return None
+    file.seek(size - _END.size)
+    checksum, length, signature = _END.unpack(file.read())
+    if signature != _SIGNATURE:
+        return None
+    file.seek(max(0, size - _END.size - length))
+    text = file.read(min(length, size))
+    if crc32(text) != checksum:
+        raise ValueError("the checksums at its end are damaged")
+    return json.loads(text)
+
+
+_opened: set[tuple] = set()  # states of files that a child opened
+_NOT_THERE = 77  # where a child does not find the library
+_CHILD = f"""
+import sys
+try:
+    import netCDF4
+except Exception:
+    sys.exit({_NOT_THERE})
+def read(group):
+    for name in group.ncattrs():
+        group.getncattr(name)
+    for variable in group.variables.values():
+        for name in variable.ncattrs():
+            variable.getncattr(name)
+        variable.set_auto_maskandscale(False)
+        if variable.size < 2**22:
+            variable[...]
+        elif variable.ndim:
+            variable[0], variable[len(variable) - 1]
+    for child in group.groups.values():
+        read(child)
+with netCDF4.Dataset(sys.argv[1]) as file:
+    read(file)
+"""
+
+
+def _open_in_child(path: Path) -> None:
+    """Let another process open a file, which may loop or crash as it likes."""
+    found = path.stat()
+    state = (str(path), found.st_ino, found.st_size, found.st_mtime_ns)
+    if state in _opened or not sys.executable:  # within a program that is no Python
+        return
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", _CHILD, str(path)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"it kept the library busy for {SECONDS:.0f} s") from None
+    if done.returncode not in (0, _NOT_THERE):
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise ValueError(said[-1] if said else f"the library ended with signal {-done.returncode}")
+    _opened.add(state)
