@@ -21,11 +21,12 @@ from v1tlearn._values import plain
 from v1tlearn._warn import warn
 from v1tlearn.estimators import _files
 from v1tlearn.estimators._attributes import FittedAttributes, Record
-from v1tlearn.estimators._build import Recipe, begin, bounded_by
+from v1tlearn.estimators._build import Recipe, begin
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._checkpoints import Checkpoints, marked
 from v1tlearn.estimators._describe import check_targets, describe
-from v1tlearn.estimators._fitted import Fitted, from_tree, to_tree
+from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._kept import content_of, kept_weights, opened, with_weights
 from v1tlearn.estimators._leaks import Seen, warn_of_validation
 from v1tlearn.estimators._like_fit import (
     check_held_out,
@@ -59,7 +60,7 @@ from v1tlearn.training import (
     resolve_device,
     train,
 )
-from v1tlearn.training.state import map_tensors, not_finite
+from v1tlearn.training.state import map_tensors
 from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials._fingerprint import describe_recording
 
@@ -292,7 +293,7 @@ class BaseEncodingRegressor(
         with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode is
             with isolated():
                 if found is not None:
-                    start, first = self._opened(found), found["first_epoch"]
+                    start, first = opened(self._recipe, found), found["first_epoch"]
                     over = start.state["finished"]
                     left = 0 if over else max(0, left + first - start.state["epoch"])
                 else:
@@ -330,7 +331,7 @@ class BaseEncodingRegressor(
                     become_fitted()
                 if checkpoints is not None:
                     whole = {"marks": marks, "first_epoch": first}
-                    content = self._content_of(start, precision)
+                    content = content_of(self.get_params(deep=False), start, precision)
                     checkpoints.write(run.state["epoch"], content | whole)
                 report(record)
 
@@ -395,27 +396,12 @@ class BaseEncodingRegressor(
 
     def _content(self) -> dict[str, Any]:
         now = Start(self.fitted_, self.module_, self.state_)
-        return self._content_of(now, self.__dict__.get("precision_"))
-
-    def _content_of(self, now: Start, precision: str | None) -> dict[str, Any]:
-        parameters, seed = self.get_params(deep=False), now.fitted.seed
-        if isinstance(parameters["random_state"], np.random.RandomState | np.random.Generator):
-            parameters["random_state"] = seed
-        known = {**to_tree(now.fitted), "parameters": {**now.fitted.parameters}}
-        if not isinstance(known["parameters"].get("random_state"), int | None):
-            known["parameters"]["random_state"] = seed
-        return {
-            "parameters": {**parameters, "device": "auto"},
-            "fitted": known,
-            "weights": _kept_weights(now.model, now.state),
-            "state": now.state,
-            "precision": precision,
-        }
+        return content_of(self.get_params(deep=False), now, self.__dict__.get("precision_"))
 
     @classmethod
     def _restore(cls, content: dict[str, Any], device: str) -> Self:
         estimator = cls(**{**content["parameters"], "device": device})
-        estimator._become(*estimator._opened(content))
+        estimator._become(*opened(cls._recipe, content))
         if content["precision"] is not None:
             estimator.precision_ = content["precision"]
         estimator._to_device()
@@ -427,25 +413,13 @@ class BaseEncodingRegressor(
         self.__dict__.pop("device_", None)
         return self
 
-    @classmethod
-    def _opened(cls, content: Mapping[str, Any]) -> Start:
-        """Make what a training goes on from of what `_content` gave."""
-        fitted, state = from_tree(content["fitted"]), content["state"]
-        for weights in (content["weights"], state["model"] or {}, state["best"] or {}):
-            if lost := not_finite(weights):
-                raise ValueError(f"the weights {lost[:3]} hold NaN or infinite values")
-        with bounded_by(content["weights"]):
-            model, _ = begin(cls._recipe(fitted.parameters), fitted)
-        model.load_state_dict(content["weights"])
-        return Start(fitted, model.eval(), state)
-
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the weights on the CPU; never the device they were on."""
         state = super().__getstate__()
         if not self.__sklearn_is_fitted__():
             return state
         state = {name: v for name, v in state.items() if name not in ("device_", "_seen")}
-        weights = _kept_weights(self.module_, self.state_)
+        weights = kept_weights(self.module_, self.state_)
         kept = _files.on_cpu({"module_": weights, "state_": self.state_})
         return state | kept
 
@@ -453,18 +427,9 @@ class BaseEncodingRegressor(
         super().__setstate__(state)
         if not self.__sklearn_is_fitted__():
             return
-        model, _ = begin(self._recipe(self.fitted_.parameters), self.fitted_)
-        model.load_state_dict(self.module_)
-        self.module_ = model.eval()
+        self.module_ = with_weights(self._recipe, self.fitted_, self.module_)
         # those that were alike are one in a pickle, and an optimiser changes each of its own
         self.state_ = map_tensors(self.state_, torch.clone)
-
-
-def _kept_weights(model: EncodingModel, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Weights that predict: while a training goes on, the best so far."""
-    weights, last = model.state_dict(), state["model"]
-    goes_on = last is not None and all(torch.equal(v, last[k]) for k, v in weights.items())
-    return dict(state["best"] if goes_on else weights)
 
 
 def split_trials(trials: Trials, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,60 @@
+"""What is kept of an encoding model in a file or a pickle, and the model that is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from v1tlearn.estimators._build import Recipe, begin, bounded_by
+from v1tlearn.estimators._fitted import Fitted, from_tree, to_tree
+from v1tlearn.estimators._runs import Start
+from v1tlearn.nn import EncodingModel
+from v1tlearn.training.state import not_finite
+
+RecipeOf = Callable[[Mapping[str, Any]], Recipe]
+
+
+def content_of(parameters: dict[str, Any], now: Start, precision: str | None) -> dict[str, Any]:
+    """Give what is kept, as a tree of plain values, arrays and tensors."""
+    seed = now.fitted.seed
+    if isinstance(parameters["random_state"], np.random.RandomState | np.random.Generator):
+        parameters = {**parameters, "random_state": seed}
+    known = {**to_tree(now.fitted), "parameters": {**now.fitted.parameters}}
+    if not isinstance(known["parameters"].get("random_state"), int | None):
+        known["parameters"]["random_state"] = seed
+    return {
+        "parameters": {**parameters, "device": "auto"},
+        "fitted": known,
+        "weights": kept_weights(now.model, now.state),
+        "state": now.state,
+        "precision": precision,
+    }
+
+
+def kept_weights(model: EncodingModel, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Weights that predict: while a training goes on, the best so far."""
+    weights, last = model.state_dict(), state["model"]
+    goes_on = last is not None and all(torch.equal(v, last[k]) for k, v in weights.items())
+    return dict(state["best"] if goes_on else weights)
+
+
+def opened(recipe_of: RecipeOf, content: Mapping[str, Any]) -> Start:
+    """Make what a training goes on from of what `content_of` gave."""
+    fitted, state = from_tree(content["fitted"]), content["state"]
+    for weights in (content["weights"], state["model"] or {}, state["best"] or {}):
+        if lost := not_finite(weights):
+            raise ValueError(f"the weights {lost[:3]} hold NaN or infinite values")
+    with bounded_by(content["weights"]):
+        return Start(fitted, with_weights(recipe_of, fitted, content["weights"]), state)
+
+
+def with_weights(
+    recipe_of: RecipeOf, fitted: Fitted, weights: Mapping[str, torch.Tensor]
+) -> EncodingModel:
+    """Build the model of what is known, with weights of before."""
+    model, _ = begin(recipe_of(fitted.parameters), fitted)
+    model.load_state_dict(weights)
+    return model.eval()
