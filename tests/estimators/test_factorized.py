@@ -57,6 +57,7 @@ def test_it_is_saved_loaded_cloned_and_transferred(fitted, trials, tmp_path):
     assert isinstance(other.module_.readout("A"), v1.nn.GaussianReadout)
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot follow their images")
 def test_it_is_searched_over_and_combined(small, trials):
     grid = {"readout": ["gaussian", "factorized"]}
     search = GridSearchCV(small(max_epochs=1), grid, cv=GroupKFold(2))
@@ -71,6 +72,7 @@ def test_it_has_receptive_fields(fitted, trials):
     assert receptive_fields(fitted, 20)["A"].sizes["neuron"] == trials.n_neurons["A"]
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot follow their images")
 def test_penalties_and_decays_reach_the_training(small, trials):
     def size(part, **options):
         options = {"readout": "factorized", "optimizer": "adamw", "max_epochs": 3, **options}

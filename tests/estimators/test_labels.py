@@ -214,6 +214,8 @@ def test_values_like_trials_go_by_their_labels(trials_of_a):
         Responses.from_arrays({"A": other}, like=trials_of_a)
 
 
+@pytest.mark.filterwarnings("ignore:.*show images that the model was trained on")
+@pytest.mark.filterwarnings("ignore:no image is repeated")
 @pytest.mark.parametrize("name", ["single_trial_correlation", "average_correlation"])
 def test_permutation_tests(trials, small, name):
     score, permuted, p = permutation_test_score(
@@ -230,6 +232,8 @@ def test_permutation_tests(trials, small, name):
     assert 0 < p <= 1
 
 
+@pytest.mark.filterwarnings("ignore:.*show images that the model was trained on")
+@pytest.mark.filterwarnings("ignore:no image is repeated")
 def test_a_permuted_target_is_scored_as_it_is_fitted(trials_of_a, small):
     order = np.random.default_rng(0).permutation(len(trials_of_a))
     y = trials_of_a.responses[order]

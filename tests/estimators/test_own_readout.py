@@ -55,6 +55,7 @@ def test_its_constraint_holds_after_every_step(fitted):
         assert (readout.weights == 0).any()
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot follow their images")
 def test_its_penalty_is_part_of_the_training(trials):
     free, sparse = (model(readout=partial(Pooled, l1=l1)).fit(trials) for l1 in (0.0, 30.0))
     sizes = [m.module_.readout("A").weights.sum() for m in (free, sparse)]
@@ -62,6 +63,7 @@ def test_its_penalty_is_part_of_the_training(trials):
     assert sparse.history_[0]["penalty"] > free.history_[0]["penalty"]
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot follow their images")
 def test_it_is_saved_loaded_transferred_and_searched_over(fitted, trials, tmp_path):
     fitted.save(tmp_path / "model")
     again = v1.load(tmp_path / "model")

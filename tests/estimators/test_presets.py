@@ -384,6 +384,11 @@ READOUT |= {
     "position_dims": 2,
     "beyond_map": "zeros",
 }
+READOUT |= {"readout": "gaussian", "rank": 1, "space_init": 0.01, "channel_init": 0.01}
+READOUT |= {
+    f"{part}_{kind}": 0.0 for part in ("space", "channel") for kind in ("l1", "l2", "hoyer")
+}
+READOUT |= {"space_weight_decay": None, "channel_weight_decay": None}
 READOUT |= {"position_hidden_layers": 1, "position_hidden_units": 30}
 INPUT = {"behavior_mode": "auto", "shift": "readout", "shift_columns": "pupil"}
 INPUT |= {"crop_scale": 1.0, "image_size": "auto", "standardize": True}

@@ -130,6 +130,7 @@ def test_scorers_are_asked_with_a_model_and_trials(forms, fitted, test_trials):
         model_selection.split_by_image(test_trials, 0.5)
 
 
+@pytest.mark.filterwarnings("ignore:.*show images that the model was trained on")
 def test_trials_without_responses_are_scored_against_y(fitted, trials, arrays):
     labels = {"image_ids": arrays["image_ids"]}
     bare = Trials.from_arrays(arrays["stimuli"], arrays["behaviors"], **labels)

@@ -451,6 +451,7 @@ def test_whole_models_and_what_the_eye_moves(kind, shift, trials):
         **{"embed_dim": D, "mlp_dim": 5, "crop_scale": SCALE, "image_size": (HEIGHT, WIDTH)},
         **dict.fromkeys(("patch_dropout", "attention_dropout", "mlp_dropout"), 0.0),
         shift=shift,
+        beyond_map="zeros",
         validation_fraction=0.0,
         max_epochs=0,
         random_state=0,

@@ -156,15 +156,27 @@ readout_l1 : float, default=0.0076
     Gaussian: weight of the L1 penalty on readout features.
 rank : int, default=1
     Factorised: products of space and channels that are added up per neuron.
-space_init, channel_init : float, default=0.01
-    Factorised: standard deviation of the initial weights.
-space_l1, space_l2, space_hoyer : float, default=0.0
-    Factorised: weights of the penalties on the weights of rows and columns: on their absolute
-    values, their squares, and per neuron ``(sum |w|)^2 / sum w^2``, the number of those that count.
-channel_l1, channel_l2, channel_hoyer : float, default=0.0
-    The same for the weights of channels.
-space_weight_decay, channel_weight_decay : float, optional
-    Factorised: weight decay where it differs from `weight_decay`; then none on the biases."""
+space_init : float, default=0.01
+    Factorised: standard deviation of the initial weights of rows and columns.
+channel_init : float, default=0.01
+    Factorised: the same of channels.
+space_l1 : float, default=0.0
+    Factorised: weight of the penalty on the absolute weights of rows and columns.
+space_l2 : float, default=0.0
+    Factorised: on their squares.
+space_hoyer : float, default=0.0
+    Factorised: on the number of those that count per neuron, ``(sum |w|)^2 / sum w^2``.
+channel_l1 : float, default=0.0
+    Factorised: weight of the penalty on the absolute weights of channels.
+channel_l2 : float, default=0.0
+    Factorised: on their squares.
+channel_hoyer : float, default=0.0
+    Factorised: on the number of those that count per neuron, as `space_hoyer`.
+space_weight_decay : float, optional
+    Factorised: weight decay of rows and columns where it differs from `weight_decay`; with this or
+    the next one there is none on the biases.
+channel_weight_decay : float, optional
+    Factorised: weight decay of channels where it differs from `weight_decay`."""
 
 _TRAINING = """\
 optimizer : {{"adam", "adamw"}}, default={optimizer}

@@ -40,9 +40,10 @@ def _decoded(mouse: str, recording: xr.Dataset) -> xr.Dataset:
     text = {}
     for name, label in recording.coords.items():
         if label.dtype.kind in "SO":
-            values = as_text(label.values, f"mouse {mouse!r}, {name}")
-            if values is not label.values:
-                text[name] = (label.dims, values, label.attrs)
+            found = label.values
+            read = as_text(found, f"mouse {mouse!r}, {name}")
+            if read is not found:
+                text[name] = (label.dims, read, label.attrs)
     return recording.assign_coords(text) if text else recording
 
 
