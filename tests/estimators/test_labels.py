@@ -6,6 +6,7 @@ import pytest
 import xarray as xr
 from sklearn.model_selection import GroupKFold, KFold, permutation_test_score
 
+import v1tlearn as v1
 from v1tlearn import metrics
 from v1tlearn.metrics import scorers
 from v1tlearn.trials import Responses, Trials
@@ -260,3 +261,47 @@ def test_a_target_permuted_across_mice_is_refused(trials, small):
             n_permutations=1,
             random_state=0,
         )
+
+
+# ---------------------------------------------------------------------------------- of channels
+
+
+@pytest.fixture
+def coloured(recordings):
+    """Recordings of images in two channels, with names."""
+
+    def make(names=("green", "uv")):
+        out = {}
+        for mouse, child in recordings.children.items():
+            one = child.to_dataset()
+            both = xr.concat([one["stimuli"], 255 - one["stimuli"]], "channel")
+            both = both.transpose(*one["stimuli"].dims).assign_coords(channel=list(names))
+            out[mouse] = one.drop_dims("channel").assign(stimuli=both)
+        return out
+
+    return make
+
+
+def test_channels_in_another_order_are_refused(coloured, small, tmp_path):
+    made = coloured()
+    train = Trials(made).sel(tier="train")
+    est = small(max_epochs=1).fit(train)
+    turned = Trials({m: one.isel(channel=[1, 0]) for m, one in made.items()})
+    est.save(tmp_path / "model")
+    for model in (est, v1.load(tmp_path / "model")):
+        with pytest.raises(ValueError, match=r"channels of the stimuli are \['uv', 'green'\]"):
+            model.predict(turned)
+    mixed = Trials({"A": made["A"], "B": made["B"].isel(channel=[1, 0])}).sel(tier="train")
+    with pytest.raises(ValueError, match="the channels of the stimuli differ between mice"):
+        small(max_epochs=1).fit(mixed)
+
+
+def test_channels_without_names_go_by_place(coloured, small):
+    made = coloured()
+    est = small(max_epochs=1).fit(Trials(made).sel(tier="train"))
+    bare = Trials({m: one.drop_vars("channel") for m, one in made.items()})
+    expected = est.predict(Trials(made))["A"].values
+    np.testing.assert_array_equal(est.predict(bare)["A"].values, expected)
+    assert bare.channel_names("A") is None
+    gray = v1.Grayscale().fit_transform(Trials(made))
+    assert gray.channel_names("A") is None

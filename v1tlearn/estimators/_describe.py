@@ -38,6 +38,12 @@ def describe(
             f"stimuli differ in shape (channels, height, width) between mice: {shapes}. Bring "
             "them to one shape first (ResizeStimuli, Grayscale)."
         )
+    channels = {m: told for m in mice if (told := trials.channel_names(m)) is not None}
+    if len({tuple(told) for told in channels.values()}) > 1:
+        raise ValueError(
+            f"the channels of the stimuli differ between mice: {channels}. Bring them to one "
+            "order, recording.isel(channel=[...]), or rename them where they mean the same."
+        )
     names = {m: trials.behavior_names(m) for m in mice}
     _check_shift_columns(parameters, names)
     mode = _behavior_mode(parameters["behavior_mode"], published_mode, names)
@@ -61,6 +67,7 @@ def describe(
         image_shape=tuple(int(s) for s in shapes[mice[0]]),
         behavior_mode=mode,
         core_columns=core_columns,
+        channels=next(iter(channels.values()), None),
         seed=seed,
     )
 

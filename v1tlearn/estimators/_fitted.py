@@ -57,6 +57,8 @@ class Fitted:
         In the order of the recordings.
     image_shape : (int, int, int)
         Channels, height and width of the stimuli at `fit`.
+    channels : list of str or None
+        Names of the channels, where any mouse's recording told them.
     behavior_mode : str
         What "auto" became.
     core_columns : list of str
@@ -72,6 +74,7 @@ class Fitted:
     image_shape: tuple[int, int, int]
     behavior_mode: str
     core_columns: list[str]
+    channels: list[str] | None = None
     columns_assumed: bool = False
     core_frozen: bool = False
     seed: int = 0

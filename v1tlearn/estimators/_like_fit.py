@@ -120,6 +120,12 @@ def _check_images(fitted: Fitted, model: EncodingModel, trials: Trials, mouse: s
             f"the model was fitted on {tuple(fitted.image_shape)}."
             f"{channels_last(shape, fitted.image_shape)}"
         )
+    channels = trials.channel_names(mouse)
+    if None not in (channels, fitted.channels) and channels != fitted.channels:
+        raise ValueError(
+            f"mouse {mouse!r}: the channels of the stimuli are {channels}, the model was fitted on "
+            f"{fitted.channels}: bring them to that order, recording.isel(channel=[...])."
+        )
 
 
 def told_apart(expected: np.ndarray | None, found: np.ndarray | None) -> str:

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from v1tlearn._by_name import ByName
 from v1tlearn._documentation import DocumentationLinkMixin
 from v1tlearn._values import as_array, as_dims, holds_mask, labels_along
+from v1tlearn._warn import warn
 from v1tlearn.datasets.schema import DIMS, default_behavior_names
 from v1tlearn.preprocessing.statistics import (
     TrialStatistics,
@@ -148,6 +149,13 @@ class TrialStandardizer(
                     None
                 )
             }
+        for mouse, values in scaling.items() if self.behaviors else ():
+            if lost := _not_finite(values, names[mouse]):
+                warn(
+                    f"{'' if mouse == _ARRAY else f'mouse {mouse!r}: '}the behaviour {lost} holds "
+                    "NaN or infinite values, or such as are too large: all of its values become "
+                    "NaN. Leave these trials out, or fill the gaps."
+                )
         self.scaling_ = {mouse: self._wanted(values) for mouse, values in scaling.items()}
         self.behavior_names_ = names
         return self
@@ -287,3 +295,12 @@ class TrialStandardizer(
 def _is_behavior(X: Any) -> bool:
     ndim = X.ndim if isinstance(X, xr.DataArray) else np.asarray(X).ndim
     return ndim <= 2  # validate_data tells what is wrong with less than 2
+
+
+def _not_finite(scaling: dict[str, Any], names: list[str] | None) -> list[str]:
+    """Columns of behaviour whose statistics are no numbers."""
+    scale = scaling.get("behavior_scale")
+    if scale is None or names is None:
+        return []
+    known = np.isfinite(scale) & np.isfinite(scaling["behavior_shift"])
+    return [name for name, finite in zip(names, known, strict=True) if not finite]

@@ -334,6 +334,25 @@ class Trials(View):
             return [str(name) for name in recording["behavior"].values]
         return default_behavior_names(recording.sizes["behavior"])
 
+    def channel_names(self, mouse_id: str) -> list[str] | None:
+        """Names of the channels of a mouse's stimuli.
+
+        Parameters
+        ----------
+        mouse_id : str
+
+        Returns
+        -------
+        list of str or None
+            None where the recording does not tell, or preprocessing makes others of them.
+        """
+        recording = self._recordings[str(mouse_id)]
+        if "channel" not in recording.coords:
+            return None
+        names = [str(name) for name in recording["channel"].values]
+        first = self[self.rows(mouse_id)[0][:1]].get("stimuli", mouse_id)
+        return names if first.shape[1] == len(names) else None
+
     def recorded_trials(self, mouse_id: str) -> int:
         """Trials in the whole recording of a mouse, whatever this view shows of them.
 
