@@ -66,6 +66,8 @@ class ByName:
         owner = type(self).__name__
         for name, value in self._plain_params().items():
             allowed = self._parameter_constraints.get(name, "no_validation")
+            if isinstance(value, bool) and not {"boolean", "verbose"} & {*map(str, allowed)}:
+                value = repr(value)  # no number is meant by it
             try:
                 validate_parameter_constraints({name: allowed}, {name: value}, caller_name=owner)
             except InvalidParameterError as error:

@@ -128,3 +128,28 @@ def test_absurd_numbers_of_models_and_pixels_are_named(small):
 def test_absurd_recordings_are_named(name):
     with pytest.raises(ValueError, match=f"{name}=1000000000000 makes recordings that no memory"):
         v1.make_v1_recordings(**{name: 10**12})
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"image_size": (5.5, 3)}, "image_size=.*whole numbers"),
+        ({"image_size": ("8", "9")}, "image_size=.*whole numbers"),
+        ({"image_size": (None, 9)}, "image_size=.*whole numbers"),
+        ({"batch_size": True}, "'batch_size' parameter of"),
+        ({"n_layers": np.True_}, "'n_layers' parameter of"),
+        ({"lr": True}, "'lr' parameter of"),
+        ({"batch_size": 2**70}, "'batch_size' parameter of"),
+        ({"init_sigma": 1e300}, "'init_sigma' parameter of"),
+        ({"betas": ("a", 0.9)}, "betas=.*two numbers"),
+        ({"behavior_columns": ["running_speed"] * 2}, "names a column twice"),
+    ],
+)
+def test_values_that_mean_nothing_are_named(params, message, small, trials):
+    with pytest.raises(ValueError, match=message):
+        small(**params).fit(trials)
+
+
+def test_pairs_may_be_arrays(small, trials):
+    est = small(image_size=np.array([10, 14]), betas=np.array([0.9, 0.99]), max_epochs=1)
+    assert est.fit(trials).module_.cropper.output_size == (10, 14)

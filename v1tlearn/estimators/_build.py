@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from v1tlearn._instead import channels_last
+from v1tlearn._values import plain
 from v1tlearn.estimators._fitted import Fitted, Mouse
 from v1tlearn.nn import (
     Core,
@@ -152,10 +153,11 @@ def output_size(image_size: Any, size: tuple[int, int]) -> tuple[int, int] | Non
         return (36, 64) if tuple(size) == (144, 256) else None
     if len(image_size) != 2:
         raise ValueError(f"image_size={image_size!r}: expected 'auto' or (height, width).")
-    height, width = (int(side) for side in image_size)
-    if not all(1 <= side <= _LARGEST_SIDE for side in (height, width)):
+    height, width = map(plain, image_size)
+    if not all(type(side) is int and 1 <= side <= _LARGEST_SIDE for side in (height, width)):
         raise ValueError(
-            f"image_size={image_size!r}: expected a height and width from 1 to {_LARGEST_SIDE}."
+            f"image_size={image_size!r}: expected a height and width, whole numbers from 1 to "
+            f"{_LARGEST_SIDE}."
         )
     return height, width
 

@@ -185,6 +185,8 @@ def _core_columns(wanted: Any, names: Names) -> list[str]:
         chosen = per_mouse[first]
     else:
         chosen = [str(c) for c in wanted]
+        if len(set(chosen)) < len(chosen):
+            raise ValueError(f"behavior_columns={wanted!r} names a column twice: name it once.")
     for mouse, columns in names.items():
         missing = [c for c in chosen if c not in columns]
         if missing:

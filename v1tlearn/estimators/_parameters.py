@@ -18,8 +18,8 @@ from v1tlearn.nn import FactorizedReadout, GaussianReadout, Readout
 from v1tlearn.nn.losses import FLOAT32_EPSILON
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
+_SPREAD = Interval(Real, 0, 1e30, closed="neither")  # of initial weights, in float32
 _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
-_COUNT = Interval(Integral, 1, None, closed="left")
 _NATURAL = Interval(Integral, 0, None, closed="left")
 WIDTH = Interval(Integral, 1, 2**31 - 1, closed="both")  # channels, units: what torch can count
 DEPTH = Interval(Integral, 1, 1000, closed="both")  # layers, which are built one by one
@@ -62,7 +62,7 @@ class InputParameters:
         "shift": [StrOptions({"none", "readout", "stimulus", "both", "both_behavior"})],
         "shift_columns": [StrOptions({"pupil"}), list, tuple, np.ndarray],
         "crop_scale": [Interval(Real, 0, 1, closed="right")],
-        "image_size": [StrOptions({"auto"}), tuple, list],
+        "image_size": [StrOptions({"auto"}), tuple, list, np.ndarray],
         "standardize": ["boolean"],
     }
 
@@ -88,7 +88,7 @@ class GaussianReadoutParameters:
         "position_hidden_layers": [Interval(Integral, 0, 1000, closed="both")],
         "position_hidden_units": [WIDTH],
         "gaussian": [StrOptions({"full", "uncorrelated", "isotropic"})],
-        "init_sigma": [_POSITIVE],
+        "init_sigma": [_SPREAD],
         "init_mu_range": [Interval(Real, 0, 1, closed="right")],
         "beyond_map": [StrOptions({"edge", "zeros"})],
         "readout_bias": [StrOptions({"zero", "mean", "published_mean", "published_mean_over_std"})],
@@ -114,8 +114,8 @@ class FactorizedReadoutParameters:
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "rank": [WIDTH],
-        "space_init": [_POSITIVE],
-        "channel_init": [_POSITIVE],
+        "space_init": [_SPREAD],
+        "channel_init": [_SPREAD],
         "space_l1": [_NOT_NEGATIVE],
         "space_l2": [_NOT_NEGATIVE],
         "space_hoyer": [_NOT_NEGATIVE],
@@ -192,9 +192,9 @@ class TrainingParameters:
         "optimizer": [StrOptions({"adam", "adamw"})],
         "lr": [_POSITIVE],
         "core_lr": [_POSITIVE, None],
-        "betas": [tuple, list],
+        "betas": [tuple, list, np.ndarray],
         "weight_decay": [_NOT_NEGATIVE],
-        "batch_size": [_COUNT],
+        "batch_size": [WIDTH],
         "max_epochs": [_NATURAL],
         "loss_scale": [StrOptions({"sqrt", "sqrt_recording"}), _POSITIVE],
         "loss_epsilon": [_NOT_NEGATIVE],
@@ -208,7 +208,7 @@ class TrainingParameters:
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float32", "tf32", "bfloat16"})],
         "compile": [StrOptions({"auto"}), "boolean"],
-        "micro_batch_size": [StrOptions({"auto"}), _COUNT],
+        "micro_batch_size": [StrOptions({"auto"}), WIDTH],
         "low_memory": [StrOptions({"auto"}), "boolean"],
         "deterministic": ["boolean"],
         "random_state": ["random_state", np.random.Generator],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -45,7 +46,7 @@ def make_optimizer(
     ValueError
         If `betas` are not two numbers from 0 to below 1.
     """
-    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+    if len(betas) != 2 or not all(isinstance(beta, Real) and 0 <= beta < 1 for beta in betas):
         raise ValueError(f"betas={betas!r}: expected two numbers from 0 to below 1.")
     core_lr = lr if core_lr is None else core_lr
     of_core = model.core.groups()
