@@ -125,3 +125,13 @@ def test_too_many_open_files_are_no_damage(tmp_path):
     command = [sys.executable, "-c", textwrap.dedent(MANY), str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True"] * 4
+
+
+def test_a_library_that_another_process_lacks_is_told_each_time(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "r.nc"
+    xr.DataTree.from_dict({"A": recording()}).to_netcdf(path, engine="netcdf4")
+    (tmp_path / "netCDF4.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for number in (1, 2):
+        open_recordings(path).close()
+        assert caplog.text.count(f"{path} is opened unchecked") == number

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import math
 import mmap
+import signal
 import struct
 import subprocess
 import sys
@@ -24,6 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from v1tlearn._opening import first_line, json_object
+
+logger = logging.getLogger(__name__)
 
 
 def _libdeflate() -> Any:
@@ -41,7 +45,8 @@ _SIGNATURE = b"V1TLRN1\n"
 _AT_ONCE = 2**24
 _MOST_COMPARED = 2**25  # bytes; larger files are opened by a child first, which takes as long
 _PLACES_TRIED = 8
-SECONDS = 60.0  # for what takes one
+SECONDS = 60.0  # of its processor for the child; it may wait for a disk
+WAITING_SECONDS = 600.0
 
 
 def of_trials(values: np.ndarray) -> np.ndarray:
@@ -192,12 +197,21 @@ def _parsed(text: bytes, size: int) -> _End:
 
 _opened: set[tuple] = set()  # states of files that a child opened
 _NOT_THERE = 77  # where a child does not find the library
+_OUT_OF_TIME = tuple(-getattr(signal, name) for name in ("SIGXCPU",) if hasattr(signal, name))
 _CHILD = f"""
 import sys
 try:
     import netCDF4
 except Exception:
     sys.exit({_NOT_THERE})
+try:
+    from resource import RLIMIT_CPU, RUSAGE_SELF, getrlimit, getrusage, setrlimit
+except ImportError:
+    pass
+else:
+    most = int(float(sys.argv[2]) + getrusage(RUSAGE_SELF).ru_utime) + 1
+    _, hard = getrlimit(RLIMIT_CPU)
+    setrlimit(RLIMIT_CPU, (most if hard < 0 else min(most, hard), hard))
 def read(group):
     for name in group.ncattrs():
         group.getncattr(name)
@@ -224,15 +238,20 @@ def _open_in_child(path: Path) -> None:
         return
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _CHILD, str(path)],
+            [sys.executable, "-P", "-c", _CHILD, str(path), str(SECONDS)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=SECONDS,
+            timeout=WAITING_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise ValueError(f"it kept the library busy for {SECONDS:.0f} s") from None
-    if done.returncode not in (0, _NOT_THERE):
+        raise ValueError(f"it kept the library busy for {WAITING_SECONDS:.0f} s") from None
+    if done.returncode == _NOT_THERE:
+        logger.warning("%s is opened unchecked: netCDF4 fails in another process", path)
+        return
+    if done.returncode in _OUT_OF_TIME:
+        raise ValueError(f"it kept the library busy for {SECONDS:.0f} s")
+    if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         what = said[-1] if said else f"the library ended with signal {-done.returncode}"
         raise RuntimeError(what)
