@@ -121,7 +121,7 @@ def first_line(error: BaseException) -> str:
     )
 
 
-def json_object(data: bytes) -> dict[str, Any]:
+def json_object(data: bytes | str) -> dict[str, Any]:
     """Parse a JSON object."""
     content = json.loads(data)
     if not isinstance(content, dict):

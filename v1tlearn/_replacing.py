@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from v1tlearn._opening import system_errors_named
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -49,13 +51,28 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             yield new
             replace(new, path)
+        except OSError as error:  # of a file that the caller does not know, or one within it
+            place = Path(os.fsdecode(error.filename)) if _names_a_path(error) else None
+            if place is None or not place.is_relative_to(new):
+                raise
+            named = path / place.relative_to(new)
+            raise OSError(error.errno, error.strerror, str(named)) from error
         finally:
             remove(new)
 
 
+def _names_a_path(error: OSError) -> bool:
+    return error.errno is not None and isinstance(error.filename, str | bytes | os.PathLike)
+
+
 def replace(new: Path, path: Path) -> None:
-    """Rename a file or folder, once it is on the disk; then so is its name."""
-    synchronize(new)
+    """Rename a file, or a folder, once all in it is on the disk; then so is its name."""
+    for folder, _, names in os.walk(new, topdown=False):
+        for name in names:
+            synchronize(Path(folder, name))
+        synchronize(Path(folder))
+    if new.is_file():
+        synchronize(new)
     os.replace(new, path)
     synchronize(path.parent)
 
@@ -63,7 +80,7 @@ def replace(new: Path, path: Path) -> None:
 def synchronize(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     if not path.is_dir():
-        with path.open("r+b") as file:
+        with system_errors_named(path), path.open("r+b") as file:
             os.fsync(file.fileno())
         return
     with contextlib.suppress(OSError):  # systems that know no such thing of folders

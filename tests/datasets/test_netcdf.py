@@ -210,3 +210,42 @@ def test_a_process_whose_threads_use_the_library_at_once_survives(tmp_path):
         command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False
     )
     assert (done.returncode, done.stdout) == (0, "failures []\n"), done.stderr
+
+
+WAITS = """
+    import signal, threading
+    import numpy as np, xarray as xr
+    from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK
+    import v1tlearn as v1
+
+    stimuli = np.zeros((2, 1, 2, 2), "u1")
+    data = xr.Dataset({"stimuli": (("trial", "channel", "height", "width"), stimuli)})
+
+    def save():
+        v1.save_recordings({"A": data}, "r.nc")
+
+    for lock in (HDF5_LOCK, NETCDFC_LOCK):
+        lock.acquire()
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        try:
+            save()
+        except KeyboardInterrupt:
+            print("interrupted")
+        lock.release()
+        thread = threading.Thread(target=save, daemon=True)
+        thread.start()
+        thread.join(60)
+        print("saved" if not thread.is_alive() else "waits")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no such signals")
+def test_who_is_interrupted_while_waiting_for_the_library_holds_it_no_longer(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", textwrap.dedent(WAITS)]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["interrupted", "saved"] * 2

@@ -288,22 +288,29 @@ def test_files_of_others_are_opened_and_so_are_those_that_others_changed(tmp_pat
         same(opened, xr.DataTree.from_dict({"A": recording()}))
 
 
+UNIX = pytest.mark.skipif(sys.platform == "win32", reason="it has no limit of processor time")
+
 LOOP = """
     import time, netCDF4
     class Dataset(netCDF4.Dataset):
         def __init__(self, *args):
-            time.sleep(3600)
+            while WAITS:
+                time.sleep(3600) if WAITS == "sleep" else None
     netCDF4.Dataset = Dataset
 """
 
 
-def test_a_file_that_keeps_the_library_busy_is_refused(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("waits", "limit"),
+    [("sleep", "WAITING_SECONDS"), pytest.param("compute", "SECONDS", marks=UNIX)],
+)
+def test_a_file_that_keeps_the_library_busy_is_refused(tmp_path, monkeypatch, waits, limit):
     """As some damage does; here the library of the process that looks first never ends."""
     path = tmp_path / "r.nc"
     xr.DataTree.from_dict({"A": recording()}).to_netcdf(path, engine="netcdf4")
-    (tmp_path / "sitecustomize.py").write_text(textwrap.dedent(LOOP))
+    (tmp_path / "sitecustomize.py").write_text(f"WAITS = {waits!r}\n" + textwrap.dedent(LOOP))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(checksums, "SECONDS", 2.0)
+    monkeypatch.setattr(checksums, limit, 2.0)
     with pytest.raises(ValueError, match=r"r\.nc is not .*kept the library busy"):
         open_recordings(path)
     monkeypatch.undo()

@@ -1,6 +1,7 @@
 """Trainings that run off, and values that float32 cannot hold: nothing of them is a model."""
 
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -135,6 +136,14 @@ def test_predictions_that_are_not_finite_are_refused(small, trials):
     assert np.isfinite(model.predict(trials.sel(mouse_id="A")).get("A")).all()
 
 
+def save_weights(tensors, file):
+    """Write them into the folder of a model with a right checksum."""
+    safetensors.torch.save_file(tensors, file)
+    description = file.with_name("model.json")
+    document = json.loads(description.read_text())
+    description.write_text(json.dumps({**document, "checksum": zlib.crc32(file.read_bytes())}))
+
+
 def test_files_with_weights_that_are_not_finite_are_refused(fitted, tmp_path):
     fitted.save(tmp_path)
     document = json.loads((tmp_path / "model.json").read_text())
@@ -142,7 +151,7 @@ def test_files_with_weights_that_are_not_finite_are_refused(fitted, tmp_path):
     tensors = safetensors.torch.load_file(file)
     name = next(name for name in tensors if name.startswith("/weights/readouts"))
     tensors[name].view(-1)[0] = torch.nan
-    safetensors.torch.save_file(tensors, file)
+    save_weights(tensors, file)
     with pytest.raises(ValueError, match=rf"{name.rpartition('/')[2]}.*NaN or infinite"):
         v1.load(tmp_path)
 
@@ -154,6 +163,6 @@ def test_a_checkpoint_with_weights_that_are_not_finite_is_refused(small, trials,
         for name, tensor in tensors.items():
             if "features" in name:
                 tensor.view(-1)[0] = torch.nan
-        safetensors.torch.save_file(tensors, file)
+        save_weights(tensors, file)
     with pytest.raises(ValueError, match="NaN or infinite"):
         small(max_epochs=2).fit(trials, checkpoint_dir=tmp_path)

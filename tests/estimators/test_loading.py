@@ -3,6 +3,7 @@
 import json
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 
 import joblib
@@ -182,7 +183,8 @@ def test_neurons_that_ask_for_a_larger_model_are_not_believed(saved):
 def test_references_without_end_to_one_tensor_are_not_believed(saved, kind):
     (file,) = saved.glob("*.safetensors")
     save_file({"big": torch.zeros(2**20)}, file)
-    changed(saved, lambda content: content.update(content=[{kind: "big"}] * 1000))
+    crc = zlib.crc32(file.read_bytes())
+    changed(saved, lambda c: c.update(content=[{kind: "big"}] * 1000, checksum=crc))
     with pytest.raises(ValueError, match=r"damaged or incomplete.*far more memory than its files"):
         v1.load(saved, device="cpu")
 
@@ -238,3 +240,30 @@ def test_a_device_that_is_not_there_is_no_damage(saved):
     with pytest.raises(ValueError, match="device") as caught:
         v1.load(saved, device="warp")
     assert "damaged" not in str(caught.value)
+
+
+def test_weights_that_changed_are_found(saved, fitted):
+    """One bit in the middle of them makes other weights, all of them finite."""
+    (weights,) = saved.glob("*.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-2] ^= 1
+    weights.write_bytes(content)
+    said = rf"damaged or incomplete .*{weights.name} differs from its checksum.*; save it anew"
+    with pytest.raises(ValueError, match=said) as caught:
+        v1.load(saved)
+    assert str(saved) in str(caught.value)
+    fitted.save(saved)
+    v1.load(saved)
+
+
+def test_models_without_a_checksum_are_read(saved):
+    changed(saved, lambda content: content.pop("checksum"))
+    v1.load(saved)
+
+
+def test_who_cannot_save_over_a_damaged_model_is_told_to_remove_it(saved, fitted):
+    (saved / "model.json").write_text("{")
+    with pytest.raises(ValueError, match="remove the folder and save it anew"):
+        v1.load(saved)
+    with pytest.raises(FileExistsError):
+        fitted.save(saved)

@@ -16,6 +16,8 @@ import numpy as np
 import xarray as xr
 from xarray.indexes import PandasMultiIndex
 
+from v1tlearn._opening import json_object
+
 NOTES = "v1tlearn_attributes"  # of attributes that stand there, or came as another type
 COORDINATES = "v1tlearn_coordinates"  # of a group: those that xarray cannot mark
 DTYPE = "v1tlearn_dtype"  # of dates, which are numbers in a file
@@ -50,7 +52,7 @@ def packed(attrs: Mapping[str, Any], dtype: np.dtype | None = None) -> dict[str,
 def unpacked(attrs: Mapping[str, Any]) -> dict[str, Any]:
     """Give attributes as they were, of what `packed` gave."""
     attrs = dict(attrs)
-    for name, (kind, *value) in json.loads(attrs.pop(NOTES, "{}")).items():
+    for name, (kind, *value) in json_object(attrs.pop(NOTES, "{}")).items():
         if value or name in attrs:  # others may have removed it since
             attrs[name] = _restored(kind, value[0] if value else attrs[name])
     return attrs
@@ -98,6 +100,8 @@ def _kind(value: Any) -> tuple[str, Any]:
 
 def _restored(kind: str, value: Any) -> Any:
     kind, _, dtype = kind.partition(":")
+    if dtype and dtype[1:] not in _NUMBERS:
+        raise ValueError(f"an attribute has the unknown dtype {dtype}")
     if kind == "scalar":
         return np.dtype(dtype).type(value)
     if kind == "array0":

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
+import math
 import mmap
+import signal
 import struct
 import subprocess
 import sys
@@ -18,9 +21,13 @@ import zlib
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from v1tlearn._opening import first_line, json_object
+
+logger = logging.getLogger(__name__)
 
 
 def _libdeflate() -> Any:
@@ -38,12 +45,14 @@ _SIGNATURE = b"V1TLRN1\n"
 _AT_ONCE = 2**24
 _MOST_COMPARED = 2**25  # bytes; larger files are opened by a child first, which takes as long
 _PLACES_TRIED = 8
-SECONDS = 60.0  # for what takes one
+SECONDS = 60.0  # of its processor for the child; it may wait for a disk
+WAITING_SECONDS = 600.0
 
 
 def of_trials(values: np.ndarray) -> np.ndarray:
     """Give the checksum of every trial."""
-    rows = np.ascontiguousarray(values).reshape(len(values), -1).view(np.uint8)
+    rows = np.ascontiguousarray(values).reshape(len(values), math.prod(values.shape[1:]))
+    rows = rows.view(np.uint8)
     return np.array([crc32(row.data) for row in rows], dtype="<u4")
 
 
@@ -124,8 +133,8 @@ def check(path: Path, needed: bool = False) -> dict[str, np.ndarray]:
 
     Raises
     ------
-    ValueError
-        If it is damaged, or opening it does not end.
+    ValueError, RuntimeError
+        If it is damaged, or opening it does not end or fails.
     """
     with path.open("rb") as file:
         known = _read_end(file)
@@ -134,20 +143,24 @@ def check(path: Path, needed: bool = False) -> dict[str, np.ndarray]:
         if known is None:
             _open_in_child(path)
             return {}
-        places = [entry["place"] for entry in known["trials"].values()]
-        compared = known["size"] - sum(stop - start for start, stop in filter(None, places))
+        compared = known.size - sum(stop - start for start, stop in filter(None, known.places))
         if compared > _MOST_COMPARED:
             _open_in_child(path)
-        elif _rest(_Content(file), known["size"], places) != known["rest"]:
+        elif _rest(_Content(file), known.size, known.places) != known.rest:
             raise ValueError("its checksum is not that of what was written")
-    return {
-        name: np.frombuffer(base64.b64decode(entry["checksums"]), "<u4")
-        for name, entry in known["trials"].items()
-    }
+    return known.trials
 
 
-def _read_end(file: Any) -> dict[str, Any] | None:
-    """Read what `append` wrote."""
+class _End(NamedTuple):
+    """What `append` wrote, as far as it can be true."""
+
+    size: int
+    rest: int
+    places: list[list[int] | None]
+    trials: dict[str, np.ndarray]
+
+
+def _read_end(file: Any) -> _End | None:
     size = file.seek(0, 2)
     if size < _END.size:
         return None
@@ -159,17 +172,46 @@ def _read_end(file: Any) -> dict[str, Any] | None:
     text = file.read(min(length, size))
     if crc32(text) != checksum:
         raise ValueError("the checksums at its end are damaged")
-    return json.loads(text)
+    try:
+        return _parsed(text, size - _END.size - length)
+    except (AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"the checksums at its end are damaged: {first_line(error)}") from error
+
+
+def _parsed(text: bytes, size: int) -> _End:
+    told = json_object(text)
+    trials = {
+        name: np.frombuffer(base64.b64decode(entry["checksums"], validate=True), "<u4")
+        for name, entry in told["trials"].items()
+    }
+    places = [entry["place"] for entry in told["trials"].values()]
+    ends = [end for start, stop in filter(None, places) for end in (start, stop)]
+    if any(type(number) is not int for number in (told["size"], told["rest"], *ends)):
+        raise TypeError("expected whole numbers")
+    if told["size"] != size or not all(
+        0 <= start < stop <= size for start, stop in filter(None, places)
+    ):
+        raise ValueError(f"they are of other places than its {size} bytes")
+    return _End(size, told["rest"], places, trials)
 
 
 _opened: set[tuple] = set()  # states of files that a child opened
 _NOT_THERE = 77  # where a child does not find the library
+_OUT_OF_TIME = tuple(-getattr(signal, name) for name in ("SIGXCPU",) if hasattr(signal, name))
 _CHILD = f"""
 import sys
 try:
     import netCDF4
 except Exception:
     sys.exit({_NOT_THERE})
+try:
+    from resource import RLIMIT_CPU, RUSAGE_SELF, getrlimit, getrusage, setrlimit
+except ImportError:
+    pass
+else:
+    most = int(float(sys.argv[2]) + getrusage(RUSAGE_SELF).ru_utime) + 1
+    _, hard = getrlimit(RLIMIT_CPU)
+    setrlimit(RLIMIT_CPU, (most if hard < 0 else min(most, hard), hard))
 def read(group):
     for name in group.ncattrs():
         group.getncattr(name)
@@ -196,15 +238,21 @@ def _open_in_child(path: Path) -> None:
         return
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _CHILD, str(path)],
+            [sys.executable, "-P", "-c", _CHILD, str(path), str(SECONDS)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=SECONDS,
+            timeout=WAITING_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise ValueError(f"it kept the library busy for {SECONDS:.0f} s") from None
-    if done.returncode not in (0, _NOT_THERE):
+        raise ValueError(f"it kept the library busy for {WAITING_SECONDS:.0f} s") from None
+    if done.returncode == _NOT_THERE:
+        logger.warning("%s is opened unchecked: netCDF4 fails in another process", path)
+        return
+    if done.returncode in _OUT_OF_TIME:
+        raise ValueError(f"it kept the library busy for {SECONDS:.0f} s")
+    if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise ValueError(said[-1] if said else f"the library ended with signal {-done.returncode}")
+        what = said[-1] if said else f"the library ended with signal {-done.returncode}"
+        raise RuntimeError(what)
     _opened.add(state)

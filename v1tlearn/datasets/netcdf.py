@@ -8,12 +8,11 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import shutil
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,11 +25,13 @@ from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK, combine_locks
 from xarray.backends.netCDF4_ import NetCDF4ArrayWrapper
 from xarray.core import indexing
 
+from v1tlearn._opening import reading, system_errors_named
 from v1tlearn.datasets.attributes import packed, packed_dataset, unpacked_dataset
 from v1tlearn.datasets.checksums import append, of_trials
 from v1tlearn.datasets.schema import blocks
 
 _OPEN_FILES = 64  # kept open at most; the others are opened again when they are read
+_TRIED_BYTES = 2**20  # written where the library failed, to see what the system says
 _CHECKED_BYTES = 32 * 2**20  # read at once where trials are checked and only a part is kept
 
 
@@ -42,22 +43,33 @@ class _Lock:
     """
 
     def __init__(self) -> None:
-        self._own, self._xarray = threading.RLock(), combine_locks([NETCDFC_LOCK, HDF5_LOCK])
+        combined = combine_locks([NETCDFC_LOCK, HDF5_LOCK])
+        self._own, self._xarray = threading.RLock(), getattr(combined, "locks", (combined,))
         self._depth = 0
 
     def acquire(self, blocking: bool = True) -> bool:
         if not self._own.acquire(blocking):
             return False
-        if not self._depth and not self._xarray.acquire(blocking):
-            self._own.release()
-            return False
-        self._depth += 1
+        held: list[Any] = []
+        entered = False
+        try:  # who waits may be interrupted
+            for lock in () if self._depth else self._xarray:
+                if not lock.acquire(blocking):
+                    return False
+                held.append(lock)
+            self._depth += 1
+            entered = True
+        finally:
+            if not entered:
+                for lock in (*held, self._own):
+                    lock.release()
         return True
 
     def release(self) -> None:
         self._depth -= 1
         if not self._depth:
-            self._xarray.release()
+            for lock in self._xarray:
+                lock.release()
         self._own.release()
 
     def __enter__(self) -> None:
@@ -174,7 +186,11 @@ class StoredFile:
                 "opened: open it again"
             )
         if handle.dataset is None:
-            handle.dataset = netCDF4.Dataset(self.path)
+            try:
+                handle.dataset = netCDF4.Dataset(self.path)
+            except (OSError, RuntimeError):
+                open(self.path, "rb").close()  # the library does not say what the system refuses
+                raise
         handle.readers.add(self._reader)
         _recent[id(handle)] = handle
         _recent.move_to_end(id(handle))
@@ -241,23 +257,22 @@ class StoredArray(NetCDF4ArrayWrapper):
         values = np.ascontiguousarray(self._read((rows,)))
         found = of_trials(values)
         assert self._checksums is not None
-        if (bad := np.flatnonzero(found != self._checksums[trials])).size:
-            first = trials[bad[0]]
-            raise self._damaged(f"{bad.size} trials differ from their checksums, first {first}")
+        with self._damage_named():
+            if (bad := np.flatnonzero(found != self._checksums[trials])).size:
+                first = trials[bad[0]]
+                raise ValueError(f"{bad.size} trials differ from their checksums, first {first}")
         return values
 
     def _read(self, key: tuple) -> np.ndarray:
-        try:
+        with self._damage_named():
             return self._getitem(key)
-        except PermissionError:
-            raise
-        except (RuntimeError, OSError) as error:
-            raise self._damaged(str(error)) from error
 
-    def _damaged(self, why: str) -> ValueError:
-        return ValueError(
-            f"{self.datastore.path}: {self.variable_name} of {self._group!r} is damaged ({why}): "
-            "write the file again, or copy it again; one in a cache is to be removed"
+    def _damage_named(self) -> AbstractContextManager[None]:
+        return reading(
+            self.datastore.path,
+            f"is damaged at {self.variable_name} of {self._group!r}",
+            "write the file again, or copy it again; one in a cache is to be removed",
+            passed=(MemoryError,),
         )
 
 
@@ -286,6 +301,8 @@ class _Group(NetCDF4DataStore):
         if self._lazy is not None and name not in self._lazy:
             return variable
         checksums = self._checksums.get(f"{self._group}/{name}")
+        if checksums is not None and len(checksums) != variable.shape[0]:
+            raise ValueError(f"{name} has {len(checksums)} checksums, shape {variable.shape}")
         stored = StoredArray(self._file, self._group, name, variable, checksums)
         data = indexing.LazilyIndexedArray(stored)
         return xr.Variable(variable.dims, data, variable.attrs, variable.encoding)
@@ -338,15 +355,15 @@ def _read_group(store: _Group, lazy: Sequence[str]) -> xr.Dataset:
 class Writing:
     """A file that is being written, group by group."""
 
-    def __init__(self, root: netCDF4.Dataset) -> None:
-        self._root = root
+    def __init__(self, root: netCDF4.Dataset, path: Path) -> None:
+        self._root, self._path = root, path
         self.in_a_row: dict[str, tuple[np.ndarray, np.ndarray]] = {}  # first trial, checksums
 
     def group(self, name: str, dataset: xr.Dataset, streamed: Sequence[str], zipped: bool) -> None:
         """Write a dataset, of which variables named `streamed` are read and written in blocks."""
         in_blocks = [variable for variable in streamed if variable in dataset]
         labels = packed_dataset(dataset.drop_vars(in_blocks)).load().drop_encoding()
-        with _lock:
+        with _using_the_library(self._path):
             group = self._root.createGroup(name)
             labels.dump_to_store(NetCDF4DataStore(group, mode="a", lock=False))
         for variable in in_blocks:
@@ -354,7 +371,7 @@ class Writing:
 
     def attributes(self, attrs: Mapping[str, Any]) -> None:
         """Write those of the whole file."""
-        with _lock:
+        with _using_the_library(self._path):
             xr.Dataset(attrs=packed(attrs)).dump_to_store(
                 NetCDF4DataStore(self._root, mode="a", lock=False)
             )
@@ -366,7 +383,7 @@ class Writing:
             layout = {"chunksizes": chunk, "compression": "zlib", "complevel": 1, "shuffle": True}
             layout["fletcher32"] = True
         dims = [str(dim) for dim in array.dims]
-        with _lock:
+        with _using_the_library(self._path):
             for dim, size in zip(dims, array.shape, strict=True):
                 if dim not in group.dimensions:
                     group.createDimension(dim, size)
@@ -383,7 +400,7 @@ class Writing:
         checksums, first = [], np.empty(0)
         for start, block in blocks(array):  # which may be read from a file, under another lock
             block = np.ascontiguousarray(block, array.dtype.newbyteorder("="))
-            with _lock:
+            with _using_the_library(self._path):
                 variable[start : start + len(block)] = block
             if not zipped:
                 first = first if start else block[:1].copy()
@@ -400,22 +417,31 @@ def _write_attribute(variable: netCDF4.Variable, name: str, value: Any) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Writing]:
-    """Make a file, closed at the end of the block, with checksums behind it."""
+def _using_the_library(path: Path) -> Iterator[None]:
+    """Hold the lock; where the library cannot write a file, tell why, which it does not say."""
     try:
         with _lock:
-            root = netCDF4.Dataset(str(path), "w")
-        file = Writing(root)
-        try:
-            yield file
-        finally:
-            with _lock:
-                root.close()
-    except RuntimeError as error:  # all that the library says where a disk is full
-        free = shutil.disk_usage(path.parent).free
-        raise OSError(
-            errno.EIO,
-            f"the netCDF library could not write it ({error}; {free / 2**30:.3g} GiB are free)",
-            str(path.parent),
-        ) from error
-    append(path, file.in_a_row)
+            yield
+    except (RuntimeError, OSError) as error:
+        with system_errors_named(path), path.open("ab") as file:
+            file.write(bytes(_TRIED_BYTES))  # who cannot write either says so; the file is lost
+        why = f"the netCDF library could not write it ({error})"
+        raise OSError(errno.EIO, why, str(path)) from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Writing]:
+    """Make a file, closed at the end of the block, with checksums behind it."""
+    with _using_the_library(path):
+        root = netCDF4.Dataset(str(path), "w")
+    file = Writing(root, path)
+    try:
+        yield file
+    except BaseException:
+        with suppress(RuntimeError), _lock:  # what went wrong is told already
+            root.close()
+        raise
+    with _using_the_library(path):
+        root.close()
+    with system_errors_named(path):
+        append(path, file.in_a_row)

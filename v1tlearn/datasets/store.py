@@ -11,6 +11,7 @@ from typing import Any, Literal
 import xarray as xr
 
 from v1tlearn._instead import path_of
+from v1tlearn._opening import reading
 from v1tlearn._paths import what_lies_at
 from v1tlearn._replacing import replacing
 from v1tlearn.datasets.attributes import check_attrs, check_fits
@@ -174,26 +175,19 @@ def open_groups(
         If there is no such file, or it is not readable netCDF4.
     """
     path = _existing_file(path)
-    try:
+    remedy = (
+        "it is a zip: a mouse in the Sensorium layout is read with read_sensorium"
+        if zipfile.is_zipfile(path)
+        else "it is broken, truncated or of another format: write it again with save_recordings, "
+        "or copy it again"
+    )
+    with reading(path, "is not a readable netCDF4 file", remedy):
         file, groups = read_groups(path, lazy, check(path, checked))
         try:
             tree = xr.DataTree.from_dict(groups)
         except BaseException:
             file.close()
             raise
-    except PermissionError:
-        raise
-    except (OSError, RuntimeError, ValueError, TypeError, LookupError, MemoryError) as error:
-        is_zip = zipfile.is_zipfile(path)
-        raise ValueError(
-            f"{path} is not a readable netCDF4 file ({error}); "
-            + (
-                "it is a zip: a mouse in the Sensorium layout is read with read_sensorium"
-                if is_zip
-                else "it is broken, truncated or of another format: write it again with "
-                "save_recordings, or copy it again"
-            )
-        ) from error
     tree.set_close(file.close)
     return tree
 

@@ -11,17 +11,20 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import re
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from v1tlearn._opening import check_plain, json_object, read_plain, reading
+from v1tlearn._opening import check_plain, json_object, read_plain, reading, system_errors_named
 from v1tlearn._paths import MODEL_FILE
 from v1tlearn._replacing import alone_in, is_left, marked, replace, synchronize
 from v1tlearn._values import plain
@@ -49,12 +52,15 @@ def write(path: Path, kind: str, content: dict[str, Any]) -> None:
         beside, tensor_file = _remains(path, mark)
         try:
             beside.touch()  # first, since by it the tensors are known to be ours
-            save_file(tensors.named, tensor_file)
+            with _system_errors_of(tensor_file):
+                save_file(tensors.named, tensor_file)
+                document["checksum"] = _checksum(tensor_file)
             synchronize(tensor_file)
             with alone_in(path):
                 replaced = _own_tensors(path)
                 document |= {"tensors": tensor_file.name, "replaces": replaced}
-                beside.write_text(json.dumps(document, indent=1), encoding="utf-8")
+                with _system_errors_of(path / MODEL_FILE):
+                    beside.write_text(json.dumps(document, indent=1), encoding="utf-8")
                 replace(beside, path / MODEL_FILE)
                 for name in replaced:
                     (path / name).unlink(missing_ok=True)
@@ -69,6 +75,27 @@ def write(path: Path, kind: str, content: dict[str, Any]) -> None:
             if is_left(left[0], other):
                 for file in reversed(left):
                     file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _system_errors_of(path: Path) -> Iterator[None]:
+    """Name the file in errors of the system, which safetensors tells as its own."""
+    try:
+        with system_errors_named(path):
+            yield
+    except SafetensorError as error:
+        code = re.search(r"\(os error (\d+)\)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
+
+
+def _checksum(path: Path) -> int:
+    total = 0
+    with path.open("rb") as file:
+        while part := file.read(_SMALL):
+            total = zlib.crc32(part, total)
+    return total
 
 
 def _own_tensors(path: Path) -> list[str]:
@@ -113,10 +140,13 @@ def read(path: Path, kind: str) -> dict[str, Any]:
                 f"{path} has format {found_format!r}, this version reads {FORMAT}: "
                 + ("fit the model anew." if found_format == 1 else "update v1tlearn.")
             )
-        with damage_named(path):
+        with damage_named(path, "save it anew."):
             tensor_file = path / Path(document["tensors"]).name
             try:
                 check_plain(tensor_file)
+                checksum = _checksum(tensor_file)
+                if document.get("checksum", checksum) != checksum:  # earlier ones have none
+                    raise ValueError(f"{tensor_file.name} differs from its checksum")
                 tensors = load_file(tensor_file)
             except FileNotFoundError as error:
                 if _document(path) != document:
@@ -128,11 +158,16 @@ def read(path: Path, kind: str) -> dict[str, Any]:
             return content
 
 
-def damage_named(path: Path) -> AbstractContextManager[None]:
-    """Turn what goes wrong while a model is read into one error that names the file."""
+def damage_named(
+    path: Path, remedy: str = "remove the folder and save it anew."
+) -> AbstractContextManager[None]:
+    """Turn what goes wrong while a model is read into one error that names the file.
+
+    `save` replaces a model whose description is whole, and refuses any other folder.
+    """
     passed = (UnknownModuleError, torch.OutOfMemoryError)
     wrong = "is damaged or incomplete"
-    return reading(f"the model in {path}", wrong, "save it anew.", DamagedModelError, passed)
+    return reading(f"the model in {path}", wrong, remedy, DamagedModelError, passed)
 
 
 def on_cpu(tree: Any) -> Any:

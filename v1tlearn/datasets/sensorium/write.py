@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn._instead import path_of
+from v1tlearn._opening import system_errors_named
 from v1tlearn._replacing import replacing
 from v1tlearn.datasets.schema import STATISTICS, blocks, recordings_to_dict, validate_recordings
 from v1tlearn.datasets.sensorium.layout import (
@@ -105,26 +106,29 @@ class _FolderSink:
     def write(self, name: str, data: bytes) -> None:
         path = self._root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        with system_errors_named(path):
+            path.write_bytes(data)
 
 
 class _ZipSink:
     """Members of a new zip; their dates are fixed, so equal recordings give equal files."""
 
     def __init__(self, path: Path):
-        self._archive = zipfile.ZipFile(path, "x")
+        self._archive, self._path = zipfile.ZipFile(path, "x"), path
 
     def __enter__(self) -> _ZipSink:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._archive.close()
+        with system_errors_named(self._path):
+            self._archive.close()
 
     def write(self, name: str, data: bytes) -> None:
         info = zipfile.ZipInfo(name)
         info.compress_type = zipfile.ZIP_DEFLATED
         info.external_attr = 0o644 << 16
-        self._archive.writestr(info, data, compresslevel=1)
+        with system_errors_named(self._path):
+            self._archive.writestr(info, data, compresslevel=1)
 
 
 def _statistic_names() -> dict[str, tuple[str, str, str]]:
