@@ -382,9 +382,6 @@ class BaseEncodingRegressor(
             activate=activate,
         )
 
-    def _trained_on(self) -> Seen | None:
-        return getattr(self, "_seen", None)
-
     def _to_device(self) -> None:
         device = resolve_device(self.device)
         if getattr(self, "device_", None) != device:
@@ -418,7 +415,7 @@ class BaseEncodingRegressor(
         state = super().__getstate__()
         if not self.__sklearn_is_fitted__():
             return state
-        state = {name: v for name, v in state.items() if name not in ("device_", "_seen")}
+        state = {name: v for name, v in state.items() if name != "device_"}
         weights = kept_weights(self.module_, self.state_)
         kept = _files.on_cpu({"module_": weights, "state_": self.state_})
         return state | kept
