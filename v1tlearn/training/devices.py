@@ -218,8 +218,13 @@ def isolated() -> Iterator[None]:
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.enter_context(np.errstate(all="warn", under="ignore"))
+        stack.enter_context(default_errors())
         yield
+
+
+def default_errors() -> np.errstate:
+    """Let NumPy take floating point errors as it does unless told otherwise; also a decorator."""
+    return np.errstate(all="warn", under="ignore")
 
 
 @contextmanager
