@@ -26,6 +26,7 @@ from v1tlearn._paths import MODEL_FILE
 from v1tlearn._replacing import alone_in, is_left, marked, replace, synchronize
 from v1tlearn._values import plain
 from v1tlearn.nn import Core, Head, Readout
+from v1tlearn.training.memory import is_out_of_memory
 from v1tlearn.training.state import map_tensors
 
 FORMAT = 2
@@ -128,9 +129,16 @@ def read(path: Path, kind: str) -> dict[str, Any]:
             return content
 
 
-def damage_named(path: Path) -> AbstractContextManager[None]:
-    """Turn what goes wrong while a model is read into one error that names the file."""
-    passed = (UnknownModuleError, torch.OutOfMemoryError)
+def damage_named(path: Path, *, building: bool = False) -> AbstractContextManager[None]:
+    """Turn what goes wrong while a model is read into one error that names the file.
+
+    While it is built, arrays that find no place are those that wrong parameters ask for.
+    """
+
+    def passed(error: Exception) -> bool:
+        kinds = (UnknownModuleError, torch.OutOfMemoryError)
+        return isinstance(error, kinds) or (not building and is_out_of_memory(error))
+
     wrong = "is damaged or incomplete"
     return reading(f"the model in {path}", wrong, "save it anew.", DamagedModelError, passed)
 
