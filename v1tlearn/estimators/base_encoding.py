@@ -23,7 +23,7 @@ from v1tlearn.estimators import _files
 from v1tlearn.estimators._attributes import FittedAttributes, Record
 from v1tlearn.estimators._build import Recipe, begin
 from v1tlearn.estimators._calls import explained
-from v1tlearn.estimators._checkpoints import Checkpoints, marked
+from v1tlearn.estimators._checkpoints import Checkpoints, as_told
 from v1tlearn.estimators._describe import check_targets, describe
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._kept import content_of, kept_weights, opened, with_weights
@@ -355,7 +355,7 @@ class BaseEncodingRegressor(
     def _marks(self, training: Part, held_out: Part | None) -> dict[str, dict[str, str]]:
         """What tells this fit from others."""
         return {
-            "parameter": marked(self._plain_params()),
+            "parameter": as_told(self._plain_params()),
             "recording of mouse": describe_recording(*training),
             "validation of mouse": describe_recording(*held_out) if held_out else {},
         }

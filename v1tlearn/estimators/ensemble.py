@@ -23,7 +23,7 @@ from v1tlearn._values import plain
 from v1tlearn.estimators import _candidates
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._candidates import Candidate, shared_head
-from v1tlearn.estimators._checkpoints import Checkpoints, marked
+from v1tlearn.estimators._checkpoints import Checkpoints, as_told
 from v1tlearn.estimators._files import subclasses
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._leaks import Seen
@@ -199,7 +199,7 @@ class EnsembleRegressor(
     def _noted_seed(self, folder: Path, seed: int) -> int:
         """Seed of the fit whose states are in a folder, noted there when it begins."""
         checkpoints = Checkpoints(folder, type(self).__name__)
-        own = marked(self._plain_params())
+        own = as_told(self._plain_params())
         checkpoints.check({"parameter": own})
         if checkpoints.found is not None:
             return checkpoints.found["seed"]
