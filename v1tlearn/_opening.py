@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -75,7 +75,7 @@ def reading(
     wrong: str,
     remedy: str,
     kind: type[Exception] = ValueError,
-    passed: tuple[type[BaseException], ...] = (),
+    passed: Callable[[Exception], bool] = lambda error: False,
 ) -> Iterator[None]:
     """Turn whatever a parser raises into one error that names the file, and what is to be done.
 
@@ -89,17 +89,16 @@ def reading(
         What is to be done.
     kind : type
         Of the error; one that names the file already is left as it is.
-    passed : tuple of types
-        Errors that have nothing to do with the file.
+    passed : callable
+        Whether an error has nothing to do with the file. Memory that ends is damage unless sizes
+        that the file tells of were held against its own before.
     """
     try:
         with system_errors_named(where):
             yield
-    except passed:
-        raise
     except Exception as error:
         named = isinstance(error, kind) and os.fspath(where) in str(error)
-        if named or _is_of_system(error):
+        if named or _is_of_system(error) or passed(error):
             raise
         raise kind(f"{where} {wrong} ({first_line(error)}); {remedy}") from error
 
@@ -114,11 +113,8 @@ def _is_of_system(error: Exception) -> bool:
 def first_line(error: BaseException) -> str:
     """Name an error, and the first line of what it says."""
     lines = str(error).strip().splitlines()
-    return (
-        f"{type(error).__name__}, {lines[0].rstrip('.')[:_LONGEST]}"
-        if lines
-        else (type(error).__name__)
-    )
+    said = f", {lines[0].rstrip('.')[:_LONGEST]}" if lines else ""
+    return f"{type(error).__name__}{said}"
 
 
 def json_object(data: bytes | str) -> dict[str, Any]:

@@ -51,14 +51,14 @@ def as_responses(values: Any, name: str) -> np.ndarray:
     return np.where(absent, np.nan, array.astype(np.result_type(array.dtype, np.float32)))
 
 
-def as_ids(values: Any, name: str, *, of: str = "trial") -> np.ndarray:
+def as_ids(values: Any, name: str, *, of: str = "trial", blank: bool = False) -> np.ndarray:
     """Labels, text or numbers, of which none is missing; bytes are read as text.
 
-    Labels of several types become text, as they are compared.
+    Labels of several types become text, as they are compared. With `blank` empty text is a label.
     """
     if type(values) is np.ndarray and values.dtype.kind in "iu":
         return values
-    labels, shape = _checked_labels(values, name, of)
+    labels, shape = _checked_labels(values, name, of, blank)
     plain = all(np.ndim(label) == 0 for label in labels)
     out = np.asarray(labels) if plain else np.array(list(map(str, labels)))
     return (out.astype(str) if out.dtype == object else out).reshape(shape)
@@ -268,10 +268,12 @@ def _numbers_of(array: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
 # ---------------------------------------------------------------------------------------------- ids
 
 
-def _checked_labels(values: Any, name: str, of: str) -> tuple[list[Any], tuple[int, ...]]:
+def _checked_labels(
+    values: Any, name: str, of: str, blank: bool = False
+) -> tuple[list[Any], tuple[int, ...]]:
     """Labels in a row, bytes as text, and the shape in which they came."""
     labels = _objects(values)
-    absent = np.array([_is_missing_id(label) for label in labels.flat], dtype=bool)
+    absent = np.array([_is_missing_id(label, blank) for label in labels.flat], dtype=bool)
     if isinstance(values, np.ma.MaskedArray):
         absent |= np.ma.getmaskarray(values).ravel()
     if absent.any():
@@ -293,11 +295,11 @@ def _objects(values: Any) -> np.ndarray:
     return np.asarray(values, dtype=object)
 
 
-def _is_missing_id(label: Any) -> bool:
+def _is_missing_id(label: Any, blank: bool) -> bool:
     if isinstance(label, bytes):
         label = label.decode("utf-8", "replace")
     if isinstance(label, str):
-        return label.strip() in _SPELT_MISSING
+        return label.strip() in _SPELT_MISSING and not (blank and label == "")
     missing = label is np.ma.masked or pd.isna(label)
     return missing is True or missing is np.True_
 

@@ -54,7 +54,7 @@ def tier_split(
     """
     refuse_no_trials(trials, "tier_split({})")
     tiers = getattr(trials, "tiers", None)
-    tiers = as_ids(trials, "tiers").astype(str) if tiers is None else tiers
+    tiers = as_ids(trials, "tiers", blank=True).astype(str) if tiers is None else tiers
     test, train = ([side] if isinstance(side, str) else list(side) for side in (test, train))
     if set(test) & set(train):
         raise ValueError(f"tiers {sorted(set(test) & set(train))} are in both test and train.")

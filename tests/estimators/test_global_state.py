@@ -163,6 +163,14 @@ def test_callbacks_find_the_switches_of_the_caller(small, trials):
     assert found == [torch.float64] * 2
 
 
+def test_callbacks_find_the_floating_point_errors_of_the_caller(small, trials):
+    found = []
+    with np.errstate(all="raise"):
+        before = np.geterr()
+        small().fit(trials, on_epoch=lambda _: found.append(np.geterr()))
+    assert found == [before] * 2
+
+
 def test_a_model_loaded_in_inference_mode_trains_on(small, trials, tmp_path, equal):
     model = small().fit(trials)
     model.save(tmp_path / "model")

@@ -1,5 +1,6 @@
 """Trials that judge a model and should not: seen images, missing mice; and trainings of nothing."""
 
+import pickle
 import warnings
 
 import numpy as np
@@ -45,6 +46,41 @@ def test_groups_are_silent_and_so_is_the_score_of_the_training_trials(quick, rep
     search = GridSearchCV(quick, {"lr": [1e-3]}, cv=GroupKFold(2), return_train_score=True)
     search.fit(repeated, groups=repeated.image_ids)
     search.best_estimator_.score(repeated)
+
+
+@pytest.fixture(scope="module")
+def halves(repeated):
+    """Recordings of their own that show the same images, in which rows count from 0."""
+
+    def alone(trials):
+        mice = trials.mice
+        names = ("stimuli", "behaviors", "responses")
+        ids = {m: trials.image_ids[trials.rows(m)[0]] for m in mice}
+        arrays = [{m: trials.get(n, m) for m in mice} for n in names]
+        return v1.Trials.from_arrays(*arrays, image_ids=ids)
+
+    return alone(repeated[::2]), alone(repeated[1::2])
+
+
+def test_rows_are_those_of_one_recording(quick, halves):
+    training, others = halves
+    model = quick.set_params(validation_fraction=0).fit(training)
+    with pytest.warns(UserWarning, match="16 of 16 trials that are scored"):
+        model.score(others)
+    model.score(training)
+
+
+@pytest.mark.parametrize("n_jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_an_ensemble_knows_what_it_was_trained_on(quick, halves, n_jobs):
+    training, others = halves
+    model = v1.EnsembleRegressor(quick, 2, 1, n_jobs=n_jobs, random_state=0).fit(training)
+    with pytest.warns(UserWarning, match="trials that are scored show images"):
+        model.score(others)
+    pickle.loads(pickle.dumps(model)).score(others)  # what is unpickled was trained elsewhere
+
+
+def test_recordings_are_known_through_every_view(quick, recordings):
+    quick.fit(v1.Trials(recordings).sel(tier="train")).score(v1.Trials(recordings)[:50])
 
 
 def test_images_without_labels_are_known_by_their_content(quick, repeated):

@@ -175,7 +175,7 @@ def test_neurons_that_ask_for_a_larger_model_are_not_believed(saved):
                 pair[1] = 10**9 if pair[0] == "n_neurons" else pair[1]
 
     changed(saved, change)
-    with pytest.raises(ValueError, match="damaged or incomplete"):
+    with pytest.raises(ValueError, match=r"damaged or incomplete.* 1000000000 neurons, but resp"):
         v1.load(saved, device="cpu")
 
 
@@ -234,6 +234,19 @@ def test_what_the_system_refuses_is_no_damage(saved, fitted):
         with pytest.raises(OSError, match="Input/output error") as caught:
             door(saved)
         assert caught.value.filename == str(saved / "model.json")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_memory_that_ends_is_no_damage(saved, monkeypatch, error):
+    def fail(data):
+        raise error
+
+    monkeypatch.setattr(json, "loads", fail)
+    with pytest.raises(type(error)) as caught:
+        v1.load(saved)
+    assert caught.value is error
 
 
 def test_a_device_that_is_not_there_is_no_damage(saved):

@@ -123,6 +123,34 @@ def test_constant_predictions_are_told(trials):
         model.fit(trials.sel(mouse_id="A"))
 
 
+class Noted(GaussianReadout):
+    """Notes for how many trials at a time positions are asked."""
+
+    def shifted(self, points, shift):
+        self.most = max(getattr(self, "most", 0), len(shift))
+        return super().shifted(points, shift)
+
+
+def test_positions_of_many_trials_are_looked_at_block_by_block():
+    recordings = v1.make_v1_recordings(
+        n_mice=1, n_neurons=3, n_trials=150, n_test_images=2, n_repeats=2, image_shape=(8, 8)
+    )
+
+    class Plain(v1.nn.Core):
+        def __init__(self, input_shape):
+            super().__init__(input_shape)
+            self.output_shape = input_shape
+
+        def forward(self, images, behaviors=None, sizes=None):
+            return images
+
+    model = v1.EncodingRegressor(
+        Plain, readout=Noted, max_epochs=1, batch_size=8, shift="readout", device="cpu"
+    )
+    model.fit(v1.Trials(recordings).sel(tier="train"))
+    assert model.module_.readout("A").most <= 64
+
+
 def test_the_history_tells_the_mice_apart(small, trials):
     model = small(max_epochs=2).fit(trials)
     for record in model.history_:

@@ -373,6 +373,10 @@ ERRORS = {
     "number of NumPy": (lambda t: {**by_hand(t), "A": {"image": np.array(5)}}, "must be"),
     "tensor": (lambda t: {**by_hand(t), "A": {"image": torch.tensor(5.0)}}, "must be"),
     "text": (lambda t: {**by_hand(t), "A": {"image": "ab"}}, "must be"),
+    "masked": (
+        lambda t: {**by_hand(t), "A": {"image": np.ma.masked_equal([[5.0], [2.0]], 2)}},
+        "mouse 'A'.*masked or missing",
+    ),
     "texts": (lambda t: {**by_hand(t), "A": {"image": ("a", "b")}}, "mouse 'A'.*are no numbers"),
     "triple": (lambda t: {**by_hand(t), "A": {"image": (1, 2, 3)}}, "must be"),
     "colour means": (

@@ -7,6 +7,21 @@ from torch.nn import functional as F
 from v1tlearn import nn
 
 
+@pytest.mark.parametrize("kind", [nn.GaussianReadout, nn.FactorizedReadout])
+def test_readouts_tell_of_their_parameters_before_they_draw_them(kind):
+    def refuse(module, name, parameter):
+        raise MemoryError(name)
+
+    before = torch.get_rng_state()
+    hook = torch.nn.modules.module.register_module_parameter_registration_hook(refuse)
+    try:
+        with pytest.raises(MemoryError):
+            kind((2, 3, 4), 5)
+    finally:
+        hook.remove()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 class Lines(nn.Core):
     """As little as a core can be."""
 

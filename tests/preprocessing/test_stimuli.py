@@ -152,7 +152,7 @@ def test_crop_scale(scale):
         CenterCrop(0.01).transform(make_images())
 
 
-@pytest.mark.parametrize("size", [36, (36,), (36, 0), (3.5, 4)])
+@pytest.mark.parametrize("size", [36, (36,), (36, 0), (3.5, 4), np.ma.masked_equal((9, 4), 4)])
 def test_image_size(size):
     with pytest.raises(ValueError, match="ResizeStimuli: image_size is"):
         ResizeStimuli(size).fit(make_images())

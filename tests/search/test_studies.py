@@ -48,6 +48,12 @@ def test_the_name_of_a_file_is_no_address(trials, tmp_path, name, kind):
     pd.testing.assert_frame_equal(second.results_[:1], first.results_)
 
 
+def test_the_whole_path_of_a_study_is_named(trials, tmp_path):
+    path = str(tmp_path / "me@lab" / "study.db")
+    with pytest.raises(ValueError, match=re.escape(f"the studies in {path} cannot be")):
+        search_pretended(storage=path, n_trials=1).fit(trials)
+
+
 def test_study_keeps_its_seed(trials, tmp_path):
     params = {"storage": tmp_path / "study.db", "random_state": None}
     first = search_pretended(n_trials=1, **params).fit(trials)

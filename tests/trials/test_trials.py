@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import v1tlearn as v1
 from tests.trials.labelled import FLAT_MICE, FLAT_ROWS, NAMES, SIZES, N, Scale, recording, same
+from v1tlearn.model_selection import tier_split
 
 # ------------------------------------------------------------------------------------- making
 
@@ -257,6 +258,14 @@ def test_sel_of_a_label_that_is_not_there(trials, recordings):
 def test_tiers_are_empty_text_where_there_are_none(recordings):
     trials = v1.Trials({"A": recordings["A"].drop_vars("tier"), "B": recordings["B"]})
     np.testing.assert_array_equal(trials.tiers, [""] * 7 + ["train", "test"] * 2)
+    stimuli = {m: trials.get("stimuli", m) for m in trials.mice}
+    tiers = {m: trials.tiers[trials.rows(m)[0]] for m in trials.mice}
+    again = v1.Trials.from_arrays(stimuli, tiers=tiers)
+    np.testing.assert_array_equal(again.tiers, trials.tiers)
+    tier_split(trials.tiers, test="test", train=["train", ""])
+    for missing in (None, np.nan, "nan"):
+        with pytest.raises(ValueError, match="tiers: 1 of 4 ids are missing"):
+            v1.Trials.from_arrays(np.ones((4, 1, 2, 2)), tiers=["train", "", missing, ""])
 
 
 def test_image_ids_of_numbers_and_text_are_compared_as_text(recordings):

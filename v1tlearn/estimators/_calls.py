@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
 
 from v1tlearn._guesses import PARAMETER_HABITS, did_you_mean, guess
+from v1tlearn.training.devices import default_errors
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,10 +61,25 @@ def explained(method: Callable[P, R]) -> Callable[P, R]:
             signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(_explain(method.__name__, signature, args, kwargs, error)) from None
-        with np.errstate(all="warn", under="ignore"):  # however the caller set it
+        if callable(told := kwargs.get("on_epoch")):
+            kwargs["on_epoch"] = _Outside(told, np.geterr())
+        with default_errors():
             return method(*args, **kwargs)
 
     return call
+
+
+@dataclass
+class _Outside:
+    """A function of the caller, which finds NumPy as the caller has set it."""
+
+    function: Callable[..., Any]
+    errors: Mapping[str, Any]
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the function."""
+        with np.errstate(**self.errors):
+            return self.function(*args)
 
 
 def _explain(

@@ -14,6 +14,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
+from v1tlearn._warn import warn
 from v1tlearn.estimators._checkpoints import Checkpoints
 from v1tlearn.estimators._like_fit import told_apart
 from v1tlearn.estimators._progress import placed, shown_log
@@ -62,11 +63,9 @@ def run(
             bar.update()
             logger.info("%s: score %.4f", named[len(candidates)][0], candidate.score)
             if candidate.estimator is None:
-                warnings.warn(
+                warn(
                     f"candidate {len(candidates)} (random_state={candidate.seed}) is left "
                     f"out: {candidate.failure}",
-                    UserWarning,
-                    stacklevel=4,
                 )
             candidates.append(candidate)
     return candidates

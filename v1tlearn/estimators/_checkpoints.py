@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from v1tlearn._paths import MODEL_FILE
 from v1tlearn._replacing import discard, replacing
+from v1tlearn._warn import warn
 from v1tlearn.estimators import _files
 
 logger = logging.getLogger("v1tlearn")
@@ -58,10 +58,8 @@ class Checkpoints:
             try:
                 return _files.read(path, self._kind)
             except _files.DamagedModelError as error:
-                warnings.warn(
+                warn(
                     f"{error} The training goes on from the state before it.",
-                    UserWarning,
-                    stacklevel=6,  # the caller of fit
                 )
         return None
 
@@ -93,16 +91,15 @@ class Checkpoints:
         self._folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as beside:
             _files.write(beside, self._kind, content)
-            if (
-                path / MODEL_FILE
-            ).exists():  # a damaged one, or of a training that went on from before it
+            # a damaged one, or of a training that went on from before it
+            if (path / MODEL_FILE).exists():
                 discard(path)
         for old in self._states()[_KEPT:]:
             discard(old)
         logger.debug("wrote %s", path)
 
 
-def marked(parameters: Mapping[str, Any]) -> dict[str, str]:
+def as_told(parameters: Mapping[str, Any]) -> dict[str, str]:
     """Give the parameters that tell fits apart, as text."""
     return {name: _text(v) for name, v in parameters.items() if name not in _FREE}
 

@@ -29,6 +29,7 @@ from v1tlearn._paths import MODEL_FILE
 from v1tlearn._replacing import alone_in, is_left, marked, replace, synchronize
 from v1tlearn._values import plain
 from v1tlearn.nn import Core, Head, Readout
+from v1tlearn.training.memory import is_out_of_memory
 from v1tlearn.training.state import map_tensors
 
 FORMAT = 2
@@ -140,7 +141,7 @@ def read(path: Path, kind: str) -> dict[str, Any]:
                 f"{path} has format {found_format!r}, this version reads {FORMAT}: "
                 + ("fit the model anew." if found_format == 1 else "update v1tlearn.")
             )
-        with damage_named(path, "save it anew."):
+        with damage_named(path, described=True):
             tensor_file = path / Path(document["tensors"]).name
             try:
                 check_plain(tensor_file)
@@ -159,13 +160,19 @@ def read(path: Path, kind: str) -> dict[str, Any]:
 
 
 def damage_named(
-    path: Path, remedy: str = "remove the folder and save it anew."
+    path: Path, *, described: bool = False, building: bool = False
 ) -> AbstractContextManager[None]:
     """Turn what goes wrong while a model is read into one error that names the file.
 
-    `save` replaces a model whose description is whole, and refuses any other folder.
+    `save` replaces a model whose description is whole, and refuses any other folder. While a model
+    is built, arrays that find no place are those that wrong parameters ask for.
     """
-    passed = (UnknownModuleError, torch.OutOfMemoryError)
+
+    def passed(error: Exception) -> bool:
+        kinds = (UnknownModuleError, torch.OutOfMemoryError)
+        return isinstance(error, kinds) or (not building and is_out_of_memory(error))
+
+    remedy = "save it anew." if described or building else "remove the folder and save it anew."
     wrong = "is damaged or incomplete"
     return reading(f"the model in {path}", wrong, remedy, DamagedModelError, passed)
 

@@ -115,4 +115,12 @@ def to_tree(fitted: Fitted) -> dict[str, Any]:
 
 def from_tree(tree: Mapping[str, Any]) -> Fitted:
     """Turn what `to_tree` gave into a description."""
-    return Fitted(**{**tree, "mice": {name: Mouse(**one) for name, one in tree["mice"].items()}})
+    mice = {name: Mouse(**one) for name, one in tree["mice"].items()}
+    for name, mouse in mice.items():  # before readouts are made for them
+        n_scales = len(mouse.statistics["response_scale"])
+        if mouse.n_neurons != n_scales:
+            raise ValueError(
+                f"mouse {name!r} has {mouse.n_neurons} neurons, but responses of {n_scales} are "
+                "scaled"
+            )
+    return Fitted(**{**tree, "mice": mice})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,23 +20,30 @@ class Seen:
     ----------
     images : frozenset of str
         Labels, of all mice.
-    rows : dict of str to ndarray
-        Places of the trials in the recordings.
+    rows : dict of str to (weak reference, ndarray)
+        The recordings, for as long as somebody holds them, and places of the trials in them.
     """
 
     images: frozenset[str]
-    rows: Mapping[str, np.ndarray]
+    rows: Mapping[str, tuple[weakref.ref, np.ndarray]]
 
     @classmethod
     def of(cls, trials: Trials, *, hashing: bool = False) -> Seen:
         """Note what a model is trained on, as far as labels are known, or wanted from images."""
         images = _labels(trials, hashing=hashing).values()
-        rows = {mouse: trials.rows(mouse)[1] for mouse in trials.mice}
+        rows = {m: (weakref.ref(trials._recorded(m)), trials.rows(m)[1]) for m in trials.mice}
         return cls(frozenset().union(*(ids.tolist() for ids in images)), rows)
 
     def among(self, labels: Mapping[str, np.ndarray]) -> np.ndarray:
         """Those of the labels of trials, per mouse, whose images were trained on."""
         return np.array([x for ids in labels.values() for x in ids.tolist() if x in self.images])
+
+    def others(self, trials: Trials, mouse: str) -> np.ndarray:
+        """Which trials of a mouse are none of the training: a row is one of its recording alone."""
+        rows = trials.rows(mouse)[1]
+        recording, own = self.rows.get(mouse, (lambda: None, rows))
+        same = recording() is trials._recorded(mouse)
+        return ~np.isin(rows, own) if same else np.ones(len(rows), dtype=bool)
 
 
 def warn_of_validation(training: Trials, held_out: Trials) -> None:
@@ -58,10 +66,7 @@ def warn_of_seen_images(seen: Seen | None, trials: Trials) -> None:
     """Warn where trials that are scored, others than those of the training, repeat its images."""
     if seen is None:
         return
-    labels = {
-        mouse: ids[~np.isin(trials.rows(mouse)[1], seen.rows.get(mouse, []))]
-        for mouse, ids in _labels(trials).items()
-    }
+    labels = {mouse: ids[seen.others(trials, mouse)] for mouse, ids in _labels(trials).items()}
     again = seen.among(labels)
     if len(again):
         warn(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -13,10 +13,13 @@ from v1tlearn.nn import EncodingModel, GaussianReadout
 from v1tlearn.training import MouseData
 from v1tlearn.training.devices import numerics
 
-LOST, CONSTANT = 0.8, 0.5  # shares of the neurons of a mouse above which there is a warning
+# Shares of the neurons of a mouse above which there is a warning. Whoever is constant is lost; at
+# the edge of the map a receptive field may truly be, and with eyes that move much, many are.
+LOST, CONSTANT = 0.8, 0.5
 _TRIALS = 32  # by which constant predictions are told, of each mouse
 _AT_EDGE = 0.999  # in half map sides
 _ALWAYS = 0.95  # of the trials
+_BLOCK = 64  # trials whose moved positions are there at a time
 
 
 @torch.inference_mode()
@@ -42,14 +45,18 @@ def _lost(model: EncodingModel, mouse: str, trials: MouseData) -> tuple[Tensor, 
     """Which neurons of a mouse are at the edge in nearly all trials, and which are constant."""
     readout, shifter = model.readout(mouse), model.shifter(mouse)
     at_edge = constant = torch.zeros(readout.n_neurons, dtype=torch.bool, device=trials.device)
-    if isinstance(readout, GaussianReadout):
+    if isinstance(readout, GaussianReadout):  # others have no positions
         points = readout.mu()[None]
-        if shifter is not None:
-            points = readout.shifted(points, shifter(trials.pupil))
-        beyond = points.abs().amax(-1) >= _AT_EDGE  # (n_trials or 1, n_neurons)
-        at_edge = beyond.float().mean(0) > _ALWAYS
-    if not trials.sources and len(trials) > 1:  # what is streamed is not read once more
+        moved = [points] if shifter is None else _moved(readout, points, shifter(trials.pupil))
+        counts = [(len(p), (p.abs().amax(-1) >= _AT_EDGE).sum(0)) for p in moved]
+        at_edge = sum(beyond for _, beyond in counts) > _ALWAYS * sum(n for n, _ in counts)
+    if len(trials) > 1:
         rates = model({mouse: trials.batch(slice(_TRIALS))})[mouse].float()
         spread = rates.amax(0) - rates.amin(0)
         constant = spread <= ROUNDING_FLOAT32 * rates.abs().amax(0)
     return at_edge, constant
+
+
+def _moved(readout: GaussianReadout, points: Tensor, shift: Tensor) -> Iterator[Tensor]:
+    """Positions that move with the eye, of all trials, block by block."""
+    return (readout.shifted(points, block) for block in shift.split(_BLOCK))

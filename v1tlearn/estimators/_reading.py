@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from v1tlearn._instead import check_form, refuse_no_trials
+from v1tlearn._warn import warn
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials._call_forms import CallForm
@@ -102,11 +102,9 @@ def warn_about_tiers(trials: Trials) -> None:
     """Warn where trials that are meant for judging a model are used to fit it."""
     found = sorted(set(trials.tiers.tolist()) & {"validation", "test", "final_test"})
     if found:
-        warnings.warn(
+        warn(
             f"fit was given trials of the tiers {found} and trains on them too: select with "
             'trials.sel(tier="train") if they are meant for judging the model.',
-            UserWarning,
-            stacklevel=4,  # the caller of fit, behind `explained`
         )
 
 

@@ -171,7 +171,7 @@ class SavingMixin:
         path = Path(path)
         resolve_device(device)  # what is wrong with it is no damage of the file
         content = _files.read(path, cls.__name__)
-        with _files.damage_named(path, "save it anew."):
+        with _files.damage_named(path, building=True):
             return cls._restore(content, device)
 
     def _content(self) -> dict[str, Any]:

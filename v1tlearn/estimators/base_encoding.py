@@ -23,7 +23,7 @@ from v1tlearn.estimators import _files
 from v1tlearn.estimators._attributes import FittedAttributes, Record
 from v1tlearn.estimators._build import Recipe, begin
 from v1tlearn.estimators._calls import explained
-from v1tlearn.estimators._checkpoints import Checkpoints, marked
+from v1tlearn.estimators._checkpoints import Checkpoints, as_told
 from v1tlearn.estimators._describe import check_targets, describe
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._kept import content_of, kept_weights, opened, with_weights
@@ -355,7 +355,7 @@ class BaseEncodingRegressor(
     def _marks(self, training: Part, held_out: Part | None) -> dict[str, dict[str, str]]:
         """What tells this fit from others."""
         return {
-            "parameter": marked(self._plain_params()),
+            "parameter": as_told(self._plain_params()),
             "recording of mouse": describe_recording(*training),
             "validation of mouse": describe_recording(*held_out) if held_out else {},
         }
@@ -381,9 +381,6 @@ class BaseEncodingRegressor(
             deterministic=plain(self.deterministic),
             activate=activate,
         )
-
-    def _trained_on(self) -> Seen | None:
-        return getattr(self, "_seen", None)
 
     def _to_device(self) -> None:
         device = resolve_device(self.device)
@@ -418,7 +415,7 @@ class BaseEncodingRegressor(
         state = super().__getstate__()
         if not self.__sklearn_is_fitted__():
             return state
-        state = {name: v for name, v in state.items() if name not in ("device_", "_seen")}
+        state = {name: v for name, v in state.items() if name != "device_"}
         weights = kept_weights(self.module_, self.state_)
         kept = _files.on_cpu({"module_": weights, "state_": self.state_})
         return state | kept

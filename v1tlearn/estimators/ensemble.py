@@ -23,7 +23,7 @@ from v1tlearn._values import plain
 from v1tlearn.estimators import _candidates
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._candidates import Candidate, shared_head
-from v1tlearn.estimators._checkpoints import Checkpoints, marked
+from v1tlearn.estimators._checkpoints import Checkpoints, as_told
 from v1tlearn.estimators._files import subclasses
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._leaks import Seen
@@ -192,12 +192,14 @@ class EnsembleRegressor(
             folder = None if checkpoint_dir is None else checkpoint_dir / f"candidate-{i:03d}"
             told = _candidates.numbered(on_epoch, i)
             tasks.append(partial(_candidates.train, model, training, held_out, told, folder))
-        return self._choose(self._trained(tasks, "candidate"), self.n_members, held_out, seed)
+        self._choose(self._trained(tasks, "candidate"), self.n_members, held_out, seed)
+        self._seen = Seen.of(training[0])  # members that come from other processes know nothing
+        return self
 
     def _noted_seed(self, folder: Path, seed: int) -> int:
         """Seed of the fit whose states are in a folder, noted there when it begins."""
         checkpoints = Checkpoints(folder, type(self).__name__)
-        own = marked(self._plain_params())
+        own = as_told(self._plain_params())
         checkpoints.check({"parameter": own})
         if checkpoints.found is not None:
             return checkpoints.found["seed"]
@@ -262,7 +264,9 @@ class EnsembleRegressor(
             for m, s in zip(self.estimators_, seeds, strict=True)
         ]
         with shown_log(plain(new.verbose)):
-            return new._choose(new._trained(tasks, "member"), len(tasks), held_out, seed)
+            new._choose(new._trained(tasks, "member"), len(tasks), held_out, seed)
+        new._seen = Seen.of(trials)
+        return new
 
     @classmethod
     def from_members(
@@ -372,7 +376,7 @@ class EnsembleRegressor(
 
     def _adopt(self, estimators: list[BaseEncodingRegressor], fitted: dict[str, Any]) -> Self:
         """Become fitted, all at once; nothing of an earlier fit stays."""
-        first, stale = estimators[0], ("weights_", "intercepts_", "feature_names_in_")
+        first, stale = estimators[0], ("weights_", "intercepts_", "feature_names_in_", "_seen")
         fitted = {name: fitted[name] for name in _KEPT if name in fitted} | {
             "estimators_": estimators,
             "mice_": first.mice_,
@@ -415,7 +419,7 @@ class EnsembleRegressor(
         return hasattr(self, "estimators_")
 
     def _trained_on(self) -> Seen | None:
-        return self.estimators_[0]._trained_on()
+        return super()._trained_on() or self.estimators_[0]._trained_on()
 
     def _knows(self) -> tuple[Fitted, EncodingModel]:
         return self.estimators_[0]._knows()

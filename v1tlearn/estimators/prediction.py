@@ -31,7 +31,12 @@ class PredictionMixin:
 
     def _trained_on(self) -> Seen | None:
         """Give the images that the model was trained on, where it was in this process."""
-        raise NotImplementedError
+        return getattr(self, "_seen", None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle all but what is known of the recordings of this process."""
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_seen"}
 
     def _warn_of_seen_images(self, trials: Trials) -> None:
         """Warn where trials that are to be scored repeat images of the training."""

@@ -20,6 +20,7 @@ from v1tlearn._opening import check_plain, reading
 from v1tlearn._paths import MODEL_FILE
 from v1tlearn.datasets.sensorium.npy import parse_npy
 from v1tlearn.datasets.sensorium.zip_files import ZipFiles, plain_name, read_directory
+from v1tlearn.training.memory import is_out_of_memory
 
 
 class _Ignored:
@@ -123,7 +124,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _reading(path: Path, what: str) -> AbstractContextManager[None]:
-    return reading(path, f"is no {what}, or a damaged one", "copy or download it again")
+    wrong, remedy = f"is no {what}, or a damaged one", "copy or download it again"
+    return reading(path, wrong, remedy, passed=is_out_of_memory)  # arrays are as large as the file
 
 
 def _refused(error: Exception) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from v1tlearn._values import as_array
 from v1tlearn.datasets.fetch import FRANKE_2022, SENSORIUM_2022
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
 from v1tlearn.estimators._describe import RESPONSE_STD_FLOOR, response_moments
@@ -153,7 +154,7 @@ def _read_pairs(given: Any, mouse: str, n_neurons: int) -> dict[str, Pair]:
 def _vector(value: Any) -> np.ndarray:
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().double().numpy()
-    return np.asarray(value, dtype=np.float64).reshape(-1)
+    return as_array(value, "mean or std", of="value").astype(np.float64).reshape(-1)
 
 
 def _from_recording(trials: Trials, called: str, mouse: str, n_neurons: int) -> Known:

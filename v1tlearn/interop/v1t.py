@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from v1tlearn._instead import path_of
+from v1tlearn._warn import warn
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
 from v1tlearn.estimators import CNNRegressor, LNRegressor, V1TRegressor, ViTRegressor
 from v1tlearn.estimators._build import output_size
@@ -134,11 +134,9 @@ def load_v1t(
         source_grids = read_source_grids(arrays, "readouts.", mice)
     known = read_statistics(statistics, n_neurons, numbered=args.dataset != "franke2022")
     if lost:
-        warnings.warn(
+        warn(
             f"{args.origin}: {', '.join(lost)} has no counterpart in {kind.__name__}: predictions "
             "are those of the run, training that goes on would be without it.",
-            UserWarning,
-            stacklevel=2,
         )
     return build(
         kind.from_preset("v1t2023", **parameters | more),
@@ -322,7 +320,7 @@ def _transformer(
     square = most_square_grid(math.prod(grid))
     more["token_grid"] = "true" if grid == square else "published"
     if grid != square:
-        warnings.warn(
+        warn(
             f"this model was trained on a scrambled feature map: its tokens lie on a grid of "
             f"{grid[0]} x {grid[1]} patches, but the published code arranged them on {square[0]} x "
             f"{square[1]}, so that neighbours on the map are not neighbours in the image. That is "
@@ -330,8 +328,6 @@ def _transformer(
             "predictions are those of the run, but positions of neurons on the map are not "
             "positions in the image. Fit models that are to be compared anew, with "
             "token_grid='true'.",
-            UserWarning,
-            stacklevel=3,
         )
     if not lsa:
         scale = more["embed_dim"] // more["n_heads"] if compact else more["embed_dim"]

@@ -6,7 +6,6 @@ The statistics themselves are in `correlation.py` and `variance.py`.
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -226,9 +225,8 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 def _warn_of_undefined(scores: dict[str, float], what: str) -> None:
     undefined = [mouse for mouse, score in scores.items() if np.isnan(score)]
     if undefined:
-        warnings.warn(
+        warn(
             f"no neuron of mice {undefined} has a value (not recorded, silent, or below the "
             f"threshold); they are {what}.",
             UndefinedMetricWarning,
-            stacklevel=4,
         )

@@ -13,6 +13,7 @@ import xarray as xr
 from sklearn.exceptions import UndefinedMetricWarning
 
 from v1tlearn._models import by_text, named_models
+from v1tlearn._warn import warn
 from v1tlearn.metrics._evaluate import Multioutput
 from v1tlearn.metrics.correlation import (
     average_correlation,
@@ -195,11 +196,10 @@ def _limited_to_repeats(trials: Trials) -> dict[str, _Metric]:
     without = [m for m in trials.mice if m not in mice]
     if not without:
         return {}
-    warnings.warn(
+    warn(
         f"no image is repeated for the mice {without}: {', '.join(_OF_REPEATS)} are NaN for them, "
         "and left out of means. Score trials with repeated images, such as the test tier.",
         UndefinedMetricWarning,
-        stacklevel=4,
     )
     limited = {name: partial(_of_some, _METRICS[name], mice) for name in _OF_REPEATS}
     return limited | {"average_correlation": _told_already}

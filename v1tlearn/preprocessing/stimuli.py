@@ -157,7 +157,8 @@ class ResizeStimuli(_StimuliTransformer):
     def _function(self) -> Callable[[np.ndarray], np.ndarray]:
         size = np.asarray(self.image_size)
         if (
-            size.shape != (2,)
+            holds_mask(self.image_size)
+            or size.shape != (2,)
             or size.dtype.kind not in "iu"
             or not (1 <= size.min() <= size.max() < 2**15)
         ):

@@ -119,13 +119,18 @@ def open_storage(storage: str | Path | None) -> Iterator[optuna.storages.BaseSto
         yield opened
 
 
+def _is_url(storage: str | Path | None) -> bool:
+    """Whether it is the URL of a database; all else is the path of a file."""
+    return isinstance(storage, str) and "://" in storage
+
+
 @contextmanager
 def _open(storage: str | Path | None) -> Iterator[optuna.storages.BaseStorage]:
     if storage is None:
         yield optuna.storages.InMemoryStorage()
         return
     url = str(storage)
-    if isinstance(storage, Path) or "://" not in url:
+    if not _is_url(storage):
         file = str(Path(storage).resolve())  # in which "?" and "%" mean nothing
         url = URL.create("sqlite", database=file).render_as_string(hide_password=False)
     engine: dict[str, Any] = {}
@@ -167,7 +172,9 @@ def database_named(storage: str | Path | None) -> Iterator[None]:
     except Exception as error:
         if not _is_of_database(error):  # but of what is trained meanwhile
             raise
-        where = str(storage).rpartition("@")[2]  # without a password
+        where = str(storage)
+        if _is_url(storage):
+            where = where.rpartition("@")[2]  # without a password
         raise ValueError(
             f"the studies in {where} cannot be read or written ({first_line(error)}); make the "
             "folder, restore the file from a copy, or give another storage."

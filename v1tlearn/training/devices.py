@@ -5,6 +5,7 @@ Global settings are changed only inside `isolated` and `numerics`, and put back 
 
 from __future__ import annotations
 
+import operator
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -94,21 +95,21 @@ class _Switch:
     """A setting of the whole process, for as long as some computations need it.
 
     Several threads may need it at a time; where their values differ, the strictest holds. When the
-    last of them is done, the setting is as it was before the first.
+    last of them is done, the setting is as it was before the first. Whether it fits already is
+    looked at under the lock: another thread may be about to put back what does not.
     """
 
     def __init__(
-        self, read: Callable[[], Any], write: Callable[[Any], None], strictest: Callable[..., Any]
+        self,
+        read: Callable[[], Any],
+        write: Callable[[Any], None],
+        strictest: Callable[..., Any],
+        fits: Callable[[Any, Any], bool] = operator.eq,
     ) -> None:
-        self._read, self._write, self._strictest = read, write, strictest
+        self._read, self._write, self._strictest, self._fits = read, write, strictest, fits
         self._lock = threading.Lock()
         self._wanted: list[Any] = []
         self._before: Any = None
-
-    @property
-    def at_work(self) -> bool:
-        """Whether somebody is within."""
-        return bool(self._wanted)
 
     @contextmanager
     def at(self, value: Any) -> Iterator[None]:
@@ -117,13 +118,17 @@ class _Switch:
             if not self._wanted:
                 self._before = self._read()
             self._wanted.append(value)
-            self._write(self._strictest(self._wanted))
+            self._become(self._strictest(self._wanted))
         try:
             yield
         finally:
             with self._lock:
                 self._wanted.remove(value)
-                self._write(self._strictest(self._wanted) if self._wanted else self._before)
+                self._become(self._strictest(self._wanted) if self._wanted else self._before)
+
+    def _become(self, value: Any) -> None:
+        if not self._fits(self._read(), value):
+            self._write(value)
 
 
 def _tf32_switches() -> list[tuple[Any, str, Any]]:
@@ -165,6 +170,11 @@ def _read_products() -> list[str]:
     return [backend.fp32_precision for backend in _PRODUCTS]
 
 
+def _products_fit(found: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether they are as wanted; unless told otherwise, products are of full precision."""
+    return found == wanted or (wanted == _FULL and {*found} <= {"none", "ieee"})
+
+
 def _write_products(values: Sequence[str]) -> None:
     for backend, value in zip(_PRODUCTS, values, strict=True):
         backend.fp32_precision = value
@@ -189,7 +199,7 @@ _determinism = _Switch(_read_determinism, _write_determinism, _any_of)
 _tf32 = _Switch(_tf32_switches, _write_tf32, all)
 _workspace = _Switch(partial(os.environ.get, _CUBLAS_WORKSPACE), _write_workspace, _any_of)
 _dtype = _Switch(torch.get_default_dtype, torch.set_default_dtype, _any_of)
-_products = _Switch(_read_products, _write_products, _any_of)
+_products = _Switch(_read_products, _write_products, _any_of, _products_fit)
 
 
 @contextmanager
@@ -201,17 +211,20 @@ def isolated() -> Iterator[None]:
     up to what is computed.
     """
     with ExitStack() as stack:
-        if _dtype.at_work or torch.get_default_dtype() != torch.float32:
-            stack.enter_context(_dtype.at(torch.float32))
-        if _products.at_work or not {*_read_products()} <= {"none", "ieee"}:
-            stack.enter_context(_products.at(_FULL))
+        stack.enter_context(_dtype.at(torch.float32))
+        stack.enter_context(_products.at(_FULL))
         if torch.get_default_device() != _CPU:
             stack.enter_context(_CPU)
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.enter_context(np.errstate(all="warn", under="ignore"))
+        stack.enter_context(default_errors())
         yield
+
+
+def default_errors() -> np.errstate:
+    """Let NumPy take floating point errors as it does unless told otherwise; also a decorator."""
+    return np.errstate(all="warn", under="ignore")
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +10,10 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from v1tlearn._warn import warn
 from v1tlearn.datasets.schema import STATISTICS
 from v1tlearn.trials._reading import DATA, compact, pixel_coords
 
-_CALLER = 5  # frames from here to the caller of `concat`
 _STATISTICS = {f"{name}_{s}" for name in ("stimuli", "behaviors", "responses") for s in STATISTICS}
 
 
@@ -32,11 +31,9 @@ def join(mouse: str, parts: Sequence[xr.Dataset], numbers: Sequence[int]) -> xr.
         for name, variable in first.variables.items():
             _check_alike(mouse, both, str(name), variable, part.variables[name])
     if differ:
-        warnings.warn(
+        warn(
             f"mouse {mouse!r}: {', '.join(differ)} are left out: the parts differ in them, so that "
             "they describe none but their own trials.",
-            UserWarning,
-            stacklevel=_CALLER,
         )
     joined: dict[Any, xr.Variable] = {}
     for name, variable in first.variables.items():

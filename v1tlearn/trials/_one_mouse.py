@@ -75,13 +75,14 @@ def dataset_of_mouse(
         coords |= _neurons(part["responses"], whose)
     for name, coordinate in (("image_ids", "image_id"), ("tiers", "tier")):
         if name in part:
-            labels = as_ids(part[name], f"{whose}{name}")
+            labels = as_ids(part[name], f"{whose}{name}", blank=name == "tiers")
             if labels.ndim != 1:
                 raise ValueError(
                     f"{whose}{name} has shape {labels.shape}: expected one label per trial."
                 )
             lengths[name] = len(labels)
-            coords[coordinate] = ("trial", labels)
+            if set(labels.tolist()) != {""}:  # as `Trials.tiers` says that there are none
+                coords[coordinate] = ("trial", labels)
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{k} {v}" for k, v in lengths.items())
         raise ValueError(
@@ -150,7 +151,10 @@ def _trial_labels(part: Mapping[str, Any], whose: str) -> dict[str, Any]:
         for name in _OF_TRIALS
         if (labels := labels_along(field, "trial", name)) is not None
     }
-    return {name: ("trial", as_ids(labels, f"{whose}{name}")) for name, labels in found.items()}
+    return {
+        name: ("trial", as_ids(labels, f"{whose}{name}", blank=name == "tier"))
+        for name, labels in found.items()
+    }
 
 
 def _positions(

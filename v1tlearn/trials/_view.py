@@ -233,6 +233,12 @@ class View:
         known = "image_id" in recording.coords or mouse in self._hashes
         return known or (hashing and recording.variables["stimuli"]._in_memory)
 
+    def _recorded(self, mouse: str) -> Any:
+        """What tells the recording of a mouse from others while it lives, in all views of it."""
+        recording = self._recordings[mouse]
+        values = recording.variables["responses"]._data if "responses" in recording else None
+        return values if isinstance(values, np.ndarray) else recording
+
     @property
     def tiers(self) -> np.ndarray:
         """Tier of every trial, shape (n_trials,); empty text where the recording has none."""

@@ -41,6 +41,7 @@ from v1tlearn.datasets.sensorium.trial_files import (
     numbered_files,
 )
 from v1tlearn.datasets.sensorium.zip_files import ZipFiles
+from v1tlearn.training.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,8 @@ def read_mouse(mouse: str, files: FolderFiles | ZipFiles, told: list[str]) -> xr
     for name in shapes:
         own_folders = behavior_folders if name == "behaviors" else DATA_FOLDERS[name]
         variables |= _read_statistics(mouse, files, name, own_folders, shapes[name])
-    with reading(f"mouse {mouse!r}: {files}", "is no recording", "copy or download it again"):
+    where, remedy = f"mouse {mouse!r}: {files}", "copy or download it again"
+    with reading(where, "is no recording", remedy, passed=is_out_of_memory):
         dataset = xr.Dataset(variables, coords)
     for name, own in config.get("attrs", {}).items():
         if name and name not in dataset:

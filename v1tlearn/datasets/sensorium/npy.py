@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from v1tlearn._opening import reading
+from v1tlearn.training.memory import is_out_of_memory
 
 _LONGEST_HEADER = 2**16  # bytes; NumPy reads none above 10,000
 
@@ -78,7 +80,7 @@ def parse_npy(data: bytes | bytearray | memoryview, where: str) -> np.ndarray:
         Mouse and file, for the message of the error.
     """
     layout = npy_layout(data, where)
-    with _reading(where):
+    with _reading(where, is_out_of_memory):  # what it tells of is there
         values = np.frombuffer(data, layout.dtype, offset=layout.n_header)
         array = values.reshape(layout.shape, order=layout.order)
         array = array.astype(layout.dtype.newbyteorder("="), order="K")
@@ -89,6 +91,6 @@ def parse_npy(data: bytes | bytearray | memoryview, where: str) -> np.ndarray:
     return array
 
 
-def _reading(where: str) -> AbstractContextManager[None]:
+def _reading(where: str, *passed: Callable[[Exception], bool]) -> AbstractContextManager[None]:
     remedy = "it is probably cut off: copy or download it again"
-    return reading(where + ":", "is not a readable .npy file", remedy)
+    return reading(where + ":", "is not a readable .npy file", remedy, ValueError, *passed)

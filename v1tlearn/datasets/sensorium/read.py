@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import xarray as xr
 
 from v1tlearn._instead import path_of
+from v1tlearn._warn import warn
 from v1tlearn.datasets.schema import validate_recordings
 from v1tlearn.datasets.sensorium.cache import cached_trials
 from v1tlearn.datasets.sensorium.find import find_mice
@@ -116,10 +116,8 @@ def read_sensorium(
         datasets[name], origins[name] = read_mouse(name, files, told), str(files)
     validate_recordings(datasets, check_values=False)
     if told:
-        warnings.warn(
+        warn(
             f"read_sensorium left out, or read otherwise: {'; '.join(told)}.",
-            UserWarning,
-            stacklevel=2,
         )
     if cache is not None:
         datasets = {

@@ -32,6 +32,7 @@ from v1tlearn.datasets.simulate.behavior import (
 )
 from v1tlearn.datasets.simulate.cells import Cells, Evoked, draw_cells
 from v1tlearn.datasets.simulate.dead_leaves import dead_leaves
+from v1tlearn.training.devices import default_errors
 
 _N_PILOT = 300  # images that set the scale of each cell; never shown in the recording
 _PILOT_STATES = 4  # states of the animal in which each of them is evaluated
@@ -41,7 +42,7 @@ _NOISE_BLOCK = 2**21  # responses drawn at once
 _TRIAL_TO_TRIAL = 0.1  # squared coefficient of variation of the multiplicative noise
 
 
-@np.errstate(all="warn", under="ignore")  # however the caller set it
+@default_errors()
 def make_v1_recordings(
     n_mice: int = 3,
     n_neurons: int | Sequence[int] = 200,

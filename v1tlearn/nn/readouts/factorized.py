@@ -89,12 +89,14 @@ class FactorizedReadout(Readout):
         self.space_weight_decay = space_weight_decay
         self.channel_weight_decay = channel_weight_decay
 
-        def normal(size: int, scale: float) -> Tensor:
-            return scale * torch.randn(n_neurons, rank, size)
-
-        self.rows = nn.Parameter(normal(height, space_init))
-        self.columns = nn.Parameter(normal(width, space_init))
-        self.channels = nn.Parameter(normal(n_channels, channel_init))
+        # Registered before they are filled: whoever counts parameters can refuse them in time.
+        self.rows = nn.Parameter(torch.empty(n_neurons, rank, height))
+        self.columns = nn.Parameter(torch.empty(n_neurons, rank, width))
+        self.channels = nn.Parameter(torch.empty(n_neurons, rank, n_channels))
+        scales = (space_init, space_init, channel_init)
+        with torch.no_grad():
+            for weights, scale in zip(self.parameters(), scales, strict=True):
+                weights.normal_().mul_(scale)
         self.bias = nn.Parameter(initial_bias(bias_init, n_neurons))
         self.float()  # whatever torch's default dtype is
 

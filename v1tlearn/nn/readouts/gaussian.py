@@ -180,8 +180,8 @@ class GaussianReadout(Readout):
         self.beyond_map = beyond_map
 
         if positions is None:
-            initial = torch.empty(n_neurons, 2).uniform_(-init_mu_range, init_mu_range)
-            self.free_mu = nn.Parameter(initial)
+            self.free_mu = nn.Parameter(torch.empty(n_neurons, 2))
+            nn.init.uniform_(self.free_mu, -init_mu_range, init_mu_range)
             self.position_network = None
         else:
             self.register_buffer("positions", _centred(positions, n_neurons))
@@ -191,11 +191,14 @@ class GaussianReadout(Readout):
                 layers += [nn.Linear(n_in, n_out), nn.ELU()]
             self.position_network = nn.Sequential(*layers[:-1], nn.Tanh())
 
-        spread = torch.full((n_neurons, *_SPREAD_SHAPES[gaussian]), float(init_sigma))
+        # Registered before they are filled: whoever counts parameters can refuse them in time.
+        self.sigma = nn.Parameter(torch.empty(n_neurons, *_SPREAD_SHAPES[gaussian]))
+        self.features = nn.Parameter(torch.empty(n_neurons, n_channels))
         if gaussian == "full":
-            spread.uniform_(-init_sigma, init_sigma)
-        self.sigma = nn.Parameter(spread)
-        self.features = nn.Parameter(torch.full((n_neurons, n_channels), 1 / n_channels))
+            nn.init.uniform_(self.sigma, -init_sigma, init_sigma)
+        else:
+            nn.init.constant_(self.sigma, init_sigma)
+        nn.init.constant_(self.features, 1 / n_channels)
         self.bias = nn.Parameter(initial_bias(bias_init, n_neurons))
         self.float()  # whatever torch's default dtype is
 
