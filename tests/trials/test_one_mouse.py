@@ -317,3 +317,42 @@ def test_numbers_however_they_lie_in_memory(flip):
     got = make(**{name: flip(array) for name, array in ARRAYS.items()})
     for name, array in ARRAYS.items():
         np.testing.assert_array_equal(got.get(name, "mouse"), np.asarray(flip(array)))
+
+
+# --------------------------------------------------------------------------------- distinct labels
+
+ODD_LABELS = {
+    "signed and unsigned": ([-1, *(2**63 + i for i in range(5))], 6),
+    "large beside a float": ([0.5, *(2**53 + i for i in range(5))], 6),
+    "too large for any": ([2**70 + i for i in range(6)], 6),
+    "whole numbers and text": ([1, 1.0, "x", 2, 2.5, "1"], 4),
+    "whole numbers": ([1, 1.0, 2, 2.0, 3, 3], 3),
+}
+
+
+@pytest.mark.parametrize("labels", ODD_LABELS)
+def test_ids_that_differ_stay_apart(labels):
+    ids, n_distinct = ODD_LABELS[labels]
+    assert len(set(make(image_ids=ids).image_ids.tolist())) == n_distinct
+    assert len(make(mouse_ids=ids).mice) == n_distinct
+
+
+def test_mice_keep_the_names_that_large_numbers_make():
+    assert make(mouse_ids=[-1, 2**63, 2**63 + 1] * 2).mice == ["-1", str(2**63), str(2**63 + 1)]
+
+
+def test_truth_values_beside_numbers_are_no_ids():
+    with pytest.raises(TypeError, match=r"image_ids holds 1 truth values beside 5 numbers"):
+        make(image_ids=[True, 1, 2, 3, 4, 5])
+
+
+@pytest.mark.parametrize("missing", ["NaN", "NA", "NAN", "none", "nat"])
+def test_other_spellings_of_nothing_are_no_ids(missing):
+    with pytest.raises(ValueError, match=r"1 of 6 ids are missing .* trial 2"):
+        make(image_ids=["a", "b", missing, "c", "null", "na"])
+
+
+@pytest.mark.parametrize("mouse", [np.ma.masked, np.ma.masked_array("A", True)])
+def test_a_masked_mouse_is_refused(mouse):
+    with pytest.raises(ValueError, match="mouse_ids: 1 of 1 ids are missing"):
+        make(mouse_ids=mouse)
