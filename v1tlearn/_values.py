@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import count
 from numbers import Integral, Real
 from typing import Any
 
@@ -118,6 +119,28 @@ def labels_along(values: Any, dim: str, name: str | None = None) -> pd.Index | N
     else:
         return None
     return index.map(str) if isinstance(index, pd.MultiIndex) else index
+
+
+def aligned_vectors(
+    vectors: Sequence[Any], name: str, places: Sequence[int] | None = None
+) -> tuple[list[np.ndarray], pd.Index | None]:
+    """One vector (neurons,) per trial, in the order of the first that bears labels; and these."""
+    rows, wanted, first = [], None, 0
+    for place, vector in zip(places if places is not None else count(), vectors, strict=False):
+        found = _labels_of_vector(vector)
+        if wanted is None:
+            wanted, first = found, place
+        told = f"{name}: the vectors of trials {first} and {place} hold different neurons"
+        order = order_like(wanted, found, told, names=(f"trial {first}", f"trial {place}"))
+        row = as_responses(vector, name)
+        rows.append(row if order is None else row[order])
+    return rows, wanted
+
+
+def _labels_of_vector(vector: Any) -> pd.Index | None:
+    if isinstance(vector, xr.DataArray):
+        return labels_along(vector, str(vector.dims[0])) if vector.ndim == 1 else None
+    return labels_along(vector, "trial") if isinstance(vector, pd.Series) else None
 
 
 def is_count(labels: pd.Index) -> bool:

@@ -16,6 +16,7 @@ import xarray as xr
 from v1tlearn._instead import refuse_no_array
 from v1tlearn._models import by_text
 from v1tlearn._values import (
+    aligned_vectors,
     as_array,
     as_dims,
     as_ids,
@@ -260,7 +261,11 @@ def _neurons(
 
 def _flat_source(name: str, y: Any) -> _Source:
     ragged = isinstance(y, (list, tuple)) and len({shape_of(vector) for vector in y}) > 1
-    if not ragged and not (getattr(y, "ndim", 0) == 1 and y.dtype == object):
+    objects = getattr(y, "ndim", 0) == 1 and y.dtype == object
+    labelled = isinstance(y, list | tuple) and any(
+        isinstance(v, pd.Series | xr.DataArray) for v in y
+    )
+    if not (ragged or objects or labelled):
         shape = shape_of(y) or as_responses(y, name).shape  # which says what is ragged
         if len(shape) != 2:
             raise ValueError(
@@ -278,7 +283,8 @@ def _flat_source(name: str, y: Any) -> _Source:
             lambda mouse, at: None if (own := _trials_of(y)) is None else own[at],
             dense=True,
         )
-    vectors = [as_responses(vector, name) for vector in y]
+    given = list(y)
+    vectors = [as_responses(vector, name) for vector in given]
     wrong = [i for i, vector in enumerate(vectors) if vector.ndim != 1]
     if wrong:
         raise ValueError(
@@ -293,9 +299,19 @@ def _flat_source(name: str, y: Any) -> _Source:
                 f"mouse {mouse!r}: trials of {name} have {lengths[at].min()} to "
                 f"{lengths[at].max()} neurons; all trials of a mouse must have the same."
             )
-        return np.stack([vectors[i] for i in at])
+        return np.stack(aligned(mouse, at)[0])
 
-    return _Source(name, len(vectors), of_mouse, lengths=lengths)
+    def aligned(mouse: str, at: np.ndarray) -> tuple[list[np.ndarray], pd.Index | None]:
+        return aligned_vectors([given[i] for i in at], f"mouse {mouse!r}: {name}", at)
+
+    def neurons(mouse: str, at: np.ndarray) -> dict[str, xr.Variable]:
+        ids = aligned(mouse, at)[1]
+        return {} if ids is None else {"neuron": xr.IndexVariable("neuron", ids)}
+
+    told = (
+        lengths if ragged or objects else None
+    )  # which mouse a trial is of, unless told otherwise
+    return _Source(name, len(vectors), of_mouse, neurons, lengths=told)
 
 
 def _is_list_of_matrices(y: Any) -> bool:
