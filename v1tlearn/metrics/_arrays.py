@@ -308,10 +308,8 @@ def _flat_source(name: str, y: Any) -> _Source:
         ids = aligned(mouse, at)[1]
         return {} if ids is None else {"neuron": xr.IndexVariable("neuron", ids)}
 
-    told = (
-        lengths if ragged or objects else None
-    )  # which mouse a trial is of, unless told otherwise
-    return _Source(name, len(vectors), of_mouse, neurons, lengths=told)
+    by_length = lengths if ragged or objects else None  # tells mice apart
+    return _Source(name, len(vectors), of_mouse, neurons, lengths=by_length)
 
 
 def _is_list_of_matrices(y: Any) -> bool:

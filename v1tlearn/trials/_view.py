@@ -91,7 +91,7 @@ class View:
         named = self._names_of_labels()[0]
         own = {name: self._trial_labels(name) for name in named}
         counted = pd.RangeIndex(len(self))
-        for name in {None, *named}:
+        for name in (None, *sorted(named)):
             found = labels_along(mask, dim, name)
             known = own.get(name or "trial", counted)
             if (
@@ -101,8 +101,8 @@ class View:
             ):
                 continue
             raise IndexError(
-                f"the mask of trials bears the labels {name or 'trial'} {list(found[:5])}, ..., not "
-                "those of these trials in their order: bring it to their order, or give "
+                f"the mask of trials bears the labels {name or 'trial'} {list(found[:5])}, ..., "
+                "not those of these trials in their order: bring it to their order, or give "
                 "mask.to_numpy() where its labels mean nothing."
             )
 
