@@ -59,7 +59,7 @@ class ByName:
 
     def _plain_params(self) -> dict[str, Any]:
         """Give what is computed with: Python's numbers, where those of NumPy would wrap around."""
-        return {name: plain(value) for name, value in self.get_params(deep=False).items()}
+        return {name: plain(value, name) for name, value in self.get_params(deep=False).items()}
 
     def _validate_params(self) -> None:
         """Check the values, as scikit-learn does, and guess what an option was meant to be."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from numbers import Real
+from itertools import count
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ _DIMENSIONS = frozenset(
 _ALSO_CALLED = {"unit": "neuron", "cell": "neuron", "sample": "trial", "presentation": "trial"}
 _ALSO_CALLED |= {"y": "height", "x": "width", "axi": "axis", "axe": "axis"}  # less a plural's s
 _SELECT = "Select the same {}s in both; where the labels mean nothing, give the numbers alone."
-_SPELT_MISSING = ("", "nan", "None", "NaT", "<NA>")  # as text that was made of nothing reads
+_SPELT_MISSING = ("", "nan", "none", "nat", "<na>")  # as text that was made of nothing reads
 
 
 def as_array(values: Any, name: str, *, of: str = "trial", expected: str = "numbers") -> np.ndarray:
@@ -54,14 +55,14 @@ def as_responses(values: Any, name: str) -> np.ndarray:
 def as_ids(values: Any, name: str, *, of: str = "trial", blank: bool = False) -> np.ndarray:
     """Labels, text or numbers, of which none is missing; bytes are read as text.
 
-    Labels of several types become text, as they are compared. With `blank` empty text is a label.
+    Labels of several types become text, as they are compared, and so do numbers that no one type
+    of numbers holds apart. A whole number is one label, however it is written. With `blank` empty
+    text is a label.
     """
     if type(values) is np.ndarray and values.dtype.kind in "iu":
         return values
     labels, shape = _checked_labels(values, name, of, blank)
-    plain = all(np.ndim(label) == 0 for label in labels)
-    out = np.asarray(labels) if plain else np.array(list(map(str, labels)))
-    return (out.astype(str) if out.dtype == object else out).reshape(shape)
+    return _of_one_type(labels, name).reshape(shape)
 
 
 def as_names(values: Any, name: str, *, of: str = "mouse") -> list[str]:
@@ -119,6 +120,28 @@ def labels_along(values: Any, dim: str, name: str | None = None) -> pd.Index | N
     else:
         return None
     return index.map(str) if isinstance(index, pd.MultiIndex) else index
+
+
+def aligned_vectors(
+    vectors: Sequence[Any], name: str, places: Sequence[int] | None = None
+) -> tuple[list[np.ndarray], pd.Index | None]:
+    """One vector (neurons,) per trial, in the order of the first that bears labels; and these."""
+    rows, wanted, first = [], None, 0
+    for place, vector in zip(places if places is not None else count(), vectors, strict=False):
+        found = _labels_of_vector(vector)
+        if wanted is None:
+            wanted, first = found, place
+        told = f"{name}: the vectors of trials {first} and {place} hold different neurons"
+        order = order_like(wanted, found, told, names=(f"trial {first}", f"trial {place}"))
+        row = as_responses(vector, name)
+        rows.append(row if order is None else row[order])
+    return rows, wanted
+
+
+def _labels_of_vector(vector: Any) -> pd.Index | None:
+    if isinstance(vector, xr.DataArray):
+        return labels_along(vector, str(vector.dims[0])) if vector.ndim == 1 else None
+    return labels_along(vector, "trial") if isinstance(vector, pd.Series) else None
 
 
 def is_count(labels: pd.Index) -> bool:
@@ -188,14 +211,16 @@ def holds_mask(values: Any) -> bool:
     return isinstance(values, np.ma.MaskedArray)
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, name: str = "a parameter") -> Any:
     """A number, truth value or text of Python where one of NumPy came, in tuples and lists, too."""
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name} is {value!r}, of which a value is masked: give the value itself.")
     if isinstance(value, np.floating):
         return float(value)
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
         return value.item()
     if type(value) in (tuple, list):
-        return type(value)(map(plain, value))
+        return type(value)(plain(entry, name) for entry in value)
     return value
 
 
@@ -299,9 +324,38 @@ def _is_missing_id(label: Any, blank: bool) -> bool:
     if isinstance(label, bytes):
         label = label.decode("utf-8", "replace")
     if isinstance(label, str):
-        return label.strip() in _SPELT_MISSING and not (blank and label == "")
-    missing = label is np.ma.masked or pd.isna(label)
+        if blank and label == "":
+            return False
+        return label.strip().casefold() in _SPELT_MISSING or label.strip() == "NA"
+    missing = np.ma.is_masked(label) or pd.isna(label)
     return missing is True or missing is np.True_
+
+
+def _of_one_type(labels: list[Any], name: str) -> np.ndarray:
+    """Labels as an array in which those that differ stay apart."""
+    labels = [v[()] if isinstance(v, np.ndarray) and v.ndim == 0 else v for v in labels]
+    truths = sum(isinstance(label, bool | np.bool_) for label in labels)
+    numbers = sum(isinstance(label, Real) for label in labels if not isinstance(label, bool))
+    if truths and numbers:
+        raise TypeError(
+            f"{name} holds {truths} truth values beside {numbers} numbers, and True equals 1: give "
+            "labels of one type."
+        )
+    if all(np.ndim(label) == 0 for label in labels):
+        out = np.asarray(labels)
+        if out.dtype.kind == "f" and any(
+            isinstance(label, Integral) and int(label) != value
+            for label, value in zip(labels, out.tolist(), strict=True)
+        ):
+            return np.array(list(map(_label_text, labels)))
+        if out.dtype.kind not in "UO" or all(isinstance(label, str) for label in labels):
+            return out
+    return np.array(list(map(_label_text, labels)))
+
+
+def _label_text(label: Any) -> str:
+    whole = isinstance(label, Real) and not isinstance(label, bool) and label == label // 1
+    return str(int(label)) if whole else str(label)
 
 
 def _decoded(label: Any, name: str) -> Any:

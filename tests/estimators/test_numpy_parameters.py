@@ -153,3 +153,12 @@ def test_values_that_mean_nothing_are_named(params, message, small, trials):
 def test_pairs_may_be_arrays(small, trials):
     est = small(image_size=np.array([10, 14]), betas=np.array([0.9, 0.99]), max_epochs=1)
     assert est.fit(trials).module_.cropper.output_size == (10, 14)
+
+
+def test_masked_values_are_no_parameters(some):
+    with pytest.raises(ValueError, match=r"^lr is masked"):
+        v1.CNNRegressor(lr=np.ma.masked_array(0.01, True)).fit(some)
+    with pytest.raises(ValueError, match=r"^ResizeStimuli: image_size is masked_array"):
+        ResizeStimuli(np.ma.masked_array([8, 10], [1, 0])).fit(some)
+    with pytest.raises(ValueError, match=r"threshold is masked"):
+        v1.metrics.feve([[1.0], [2.0]], [[1.0], [2.0]], image_ids=[0, 0], threshold=np.ma.masked)

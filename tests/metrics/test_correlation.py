@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.exceptions import UndefinedMetricWarning
 
+from v1tlearn import metrics
 from v1tlearn.metrics import (
     average_correlation,
     fraction_oracle,
@@ -335,3 +336,47 @@ def test_predictions_where_nothing_was_recorded_do_not_matter():
     expected = raw(single_trial_correlation, data)
     data["pred"][4, 2] = np.nan
     np.testing.assert_array_equal(raw(single_trial_correlation, data), expected)
+
+
+# ------------------------------------------------------------------------- very large, very small
+
+SCALE_IDS = np.repeat(np.arange(6), 3)
+SMALL = np.random.default_rng(11).integers(0, 50, (18, 3))
+GUESSES = SMALL + np.random.default_rng(12).integers(0, 20, (18, 3))
+OF_ANY_SCALE = {
+    "single_trial_correlation": {},
+    "average_correlation": {"image_ids": SCALE_IDS},
+    "oracle_correlation": {"image_ids": SCALE_IDS},
+    "fraction_oracle": {"image_ids": SCALE_IDS},
+    "fev": {"image_ids": SCALE_IDS},
+    "feve": {"image_ids": SCALE_IDS, "threshold": -np.inf},
+    "normalized_correlation": {"image_ids": SCALE_IDS},
+}
+ODD_SCALES = {
+    "large": lambda y: y * 2.0**570,
+    "largest": lambda y: (y - 25) * 2.0**1017,
+    "small": lambda y: y * 2.0**-570,
+    "smallest": lambda y: y * 2.0**-1070,
+    "far": lambda y: y.astype(np.int64) + 2**60,
+    "unsigned": lambda y: y.astype(np.uint64) + np.uint64(2**63),
+}
+
+
+@pytest.mark.parametrize("scale", ODD_SCALES)
+@pytest.mark.parametrize("name", OF_ANY_SCALE)
+def test_no_scale_makes_a_neuron_silent(name, scale):
+    function, of_scale = getattr(metrics, name), ODD_SCALES[scale]
+    alone = name in ("fev", "oracle_correlation")
+    given = (SMALL,) if alone else (SMALL, GUESSES)
+    expected = function(*(y.astype(float) for y in given), **OF_ANY_SCALE[name])
+    got = function(*map(of_scale, given), **OF_ANY_SCALE[name])
+    assert got == pytest.approx(expected, rel=1e-9)
+    assert expected != 0
+
+
+def test_weights_of_any_scale_weigh_alike():
+    weights = np.random.default_rng(13).random(18) + 0.5
+    expected = metrics.single_trial_correlation(SMALL, GUESSES, sample_weight=weights)
+    for scale in (2.0**1023, 2.0**-1022):
+        got = metrics.single_trial_correlation(SMALL, GUESSES, sample_weight=weights * scale)
+        assert got == pytest.approx(expected, rel=1e-12)

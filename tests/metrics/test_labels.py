@@ -251,3 +251,66 @@ def test_predictions_that_are_missing_are_asked_for(name):
 def test_an_unknown_multioutput_is_refused():
     with pytest.raises(ValueError, match="multioutput is 'neurons', expected one of"):
         metrics.fev(TRIALS.responses, multioutput="neurons")
+
+
+# --------------------------------------------------------------- labels of arrays of several mice
+
+MICE = np.repeat(["A", "B"], 20)
+NOISY = np.random.default_rng(5).standard_normal((40, 5))
+GUESS = NOISY + np.random.default_rng(6).standard_normal((40, 5))
+NAMES = ["n0", "n1", "n2", "n3", "n4"]
+PERMUTED = [2, 0, 1, 4, 3]
+
+
+def as_frame(values, names=NAMES):
+    return pd.DataFrame(values, columns=names)
+
+
+def as_xarray(values, names=NAMES):
+    return xr.DataArray(values, dims=("trial", "neuron"), coords={"neuron": names})
+
+
+@pytest.mark.parametrize("make", [as_frame, as_xarray])
+@pytest.mark.parametrize("padding", [0, 2])
+def test_columns_of_several_mice_are_aligned(make, padding):
+    true, pred = NOISY.copy(), GUESS.copy()
+    for values in (true, pred):
+        values[20:, 5 - padding :] = np.nan
+    expected = metrics.single_trial_correlation(true, pred, mouse_ids=MICE)
+    for order in (PERMUTED, [4, 3, 2, 1, 0]):
+        permuted = make(pred[:, order], [NAMES[k] for k in order])
+        got = metrics.single_trial_correlation(make(true), permuted, mouse_ids=MICE)
+        assert got == pytest.approx(expected, abs=1e-12)
+    with pytest.raises(ValueError, match=r"mouse 'A': y_true and y_pred hold different neurons"):
+        metrics.single_trial_correlation(make(true), make(pred, list("vwxyz")), mouse_ids=MICE)
+
+
+@pytest.mark.parametrize("name", ["image_ids", "sample_weight"])
+@pytest.mark.parametrize("kind", [dict, list])
+def test_labels_of_trials_order_what_comes_per_mouse(name, kind):
+    images = pd.Series(np.repeat(np.arange(10), 2))
+    keyword = images if name == "image_ids" else images + 1.0
+    metric = metrics.fev if name == "image_ids" else metrics.single_trial_correlation
+    of = {"A": NOISY[:20], "B": NOISY[20:]}
+    given = [of] if name == "image_ids" else [of, {"A": GUESS[:20], "B": GUESS[20:]}]
+    expected = metric(*given, **{name: {m: keyword.to_numpy() for m in of}})
+    given[0] = {mouse: pd.DataFrame(values) for mouse, values in of.items()}
+    order = np.random.default_rng(1).permutation(20)
+    per_mouse = dict.fromkeys(of, keyword.iloc[order])
+    values = per_mouse if kind is dict else list(per_mouse.values())
+    assert metric(*given, **{name: values}) == pytest.approx(expected, abs=1e-12)
+    other = {mouse: keyword.set_axis(np.arange(20) + 100) for mouse in of}
+    named = {mouse: frame.set_axis(np.arange(20) + 50) for mouse, frame in given[0].items()}
+    with pytest.raises(ValueError, match=rf"mouse 'A': y_true and {name} are of different trials"):
+        metric(named, *given[1:], **{name: other})
+
+
+def test_ids_of_images_of_several_mice_stay_apart():
+    images = {
+        "A": np.repeat(np.arange(2**53, 2**53 + 10), 2),
+        "B": np.repeat(np.arange(2**63, 2**63 + 10, dtype=np.uint64), 2),
+    }
+    plain = np.repeat(np.arange(10), 2)
+    of = {"A": NOISY[:20], "B": NOISY[20:]}
+    got = metrics.fev(of, image_ids=images)
+    assert got == metrics.fev(of, image_ids={"A": plain, "B": plain})

@@ -323,3 +323,107 @@ def test_numbers_however_they_lie_in_memory(flip):
     got = make(**{name: flip(array) for name, array in ARRAYS.items()})
     for name, array in ARRAYS.items():
         np.testing.assert_array_equal(got.get(name, "mouse"), np.asarray(flip(array)))
+
+
+# --------------------------------------------------------------------------------- distinct labels
+
+ODD_LABELS = {
+    "signed and unsigned": ([-1, *(2**63 + i for i in range(5))], 6),
+    "large beside a float": ([0.5, *(2**53 + i for i in range(5))], 6),
+    "too large for any": ([2**70 + i for i in range(6)], 6),
+    "whole numbers and text": ([1, 1.0, "x", 2, 2.5, "1"], 4),
+    "whole numbers": ([1, 1.0, 2, 2.0, 3, 3], 3),
+}
+
+
+@pytest.mark.parametrize("labels", ODD_LABELS)
+def test_ids_that_differ_stay_apart(labels):
+    ids, n_distinct = ODD_LABELS[labels]
+    assert len(set(make(image_ids=ids).image_ids.tolist())) == n_distinct
+    assert len(make(mouse_ids=ids).mice) == n_distinct
+
+
+def test_mice_keep_the_names_that_large_numbers_make():
+    assert make(mouse_ids=[-1, 2**63, 2**63 + 1] * 2).mice == ["-1", str(2**63), str(2**63 + 1)]
+
+
+def test_truth_values_beside_numbers_are_no_ids():
+    with pytest.raises(TypeError, match=r"image_ids holds 1 truth values beside 5 numbers"):
+        make(image_ids=[True, 1, 2, 3, 4, 5])
+
+
+@pytest.mark.parametrize("missing", ["NaN", "NA", "NAN", "none", "nat"])
+def test_other_spellings_of_nothing_are_no_ids(missing):
+    with pytest.raises(ValueError, match=r"1 of 6 ids are missing .* trial 2"):
+        make(image_ids=["a", "b", missing, "c", "null", "na"])
+
+
+@pytest.mark.parametrize("mouse", [np.ma.masked, np.ma.masked_array("A", True)])
+def test_a_masked_mouse_is_refused(mouse):
+    with pytest.raises(ValueError, match="mouse_ids: 1 of 1 ids are missing"):
+        make(mouse_ids=mouse)
+
+
+# ------------------------------------------------------------------------ axes, vectors, and masks
+
+
+@pytest.mark.parametrize("kind", ["table", "labelled"])
+def test_axes_of_positions_go_by_their_names(kind):
+    places = RNG.normal(size=(NEURONS, 3))
+
+    def as_kind(values, names):
+        if kind == "table":
+            return pd.DataFrame(values, columns=names)
+        return xr.DataArray(values, dims=("neuron", "axis"), coords={"axis": names})
+
+    got = make(positions=as_kind(places, ["z", "Y", "x"])).positions("mouse")
+    np.testing.assert_array_equal(got, places[:, ::-1])
+    got = make(positions=as_kind(places[:, :2], [0, 1])).positions("mouse")
+    np.testing.assert_array_equal(got, places[:, :2])
+    for names in (["x", "y", "depth"], ["x", "y", "area"], ["x", "x", "y"]):
+        with pytest.raises(ValueError, match=r"positions has the axes \['x', .* expected x, y"):
+            make(positions=as_kind(places, names))
+
+
+def as_vectors(kind, order, names=UNITS):
+    """One labelled vector per trial; the neurons of every second one in another order."""
+    out = []
+    for trial, row in enumerate(RESPONSES):
+        places = order if trial % 2 else list(range(NEURONS))
+        labels = [names[k] for k in places] if trial % 2 else [UNITS[k] for k in places]
+        if kind == "Series":
+            out.append(pd.Series(row[places], index=labels))
+        else:
+            out.append(xr.DataArray(row[places], dims="neuron", coords={"neuron": labels}))
+    return out
+
+
+def as_objects(vectors):
+    out = np.empty(len(vectors), dtype=object)
+    for place, vector in enumerate(vectors):
+        out[place] = vector
+    return out
+
+
+@pytest.mark.parametrize("kind", ["Series", "DataArray"])
+@pytest.mark.parametrize("hold", [list, as_objects])
+def test_vectors_of_trials_are_aligned_by_their_neurons(kind, hold):
+    trials = make(responses=hold(as_vectors(kind, [2, 0, 1])))
+    np.testing.assert_array_equal(trials.responses.get("mouse"), RESPONSES)
+    assert trials.neuron_ids("mouse").tolist() == UNITS
+    with pytest.raises(ValueError, match="vectors of trials 0 and 1 hold different neurons"):
+        make(responses=hold(as_vectors(kind, [0, 1, 2], ["u7", "u2", "u8"])))
+
+
+@pytest.mark.parametrize("hold", [list, as_objects])
+def test_metrics_align_vectors_of_trials(hold):
+    vectors = hold(as_vectors("Series", [2, 0, 1]))
+    pred = RESPONSES + np.arange(N * NEURONS).reshape(N, NEURONS) % 4
+    expected = v1.metrics.single_trial_correlation(RESPONSES, pred)
+    assert v1.metrics.single_trial_correlation(vectors, pred) == pytest.approx(expected, abs=1e-12)
+
+
+def test_columns_of_several_mice_keep_their_names():
+    table = pd.DataFrame(RESPONSES, columns=UNITS)
+    trials = make(responses=table, mouse_ids=["A", "B"] * 3)
+    assert trials.neuron_ids("B").tolist() == UNITS

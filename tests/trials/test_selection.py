@@ -385,3 +385,27 @@ def test_masked_indices_are_refused(trials):
         for view in (trials, trials.responses, trials.stimuli):
             with pytest.raises(ValueError, match=r"index of trials: 1 of .* masked.*trial 1"):
                 view[key]
+
+
+def test_masks_of_trials_go_by_their_labels(trials):
+    n = len(trials)
+    mask = np.arange(n) % 3 == 0
+    order = np.random.default_rng(0).permutation(n)
+    expected = trials[mask].image_ids
+    for labelled in (pd.Series(mask), xr.DataArray(mask, dims="trial"), pd.Series(mask).to_numpy()):
+        np.testing.assert_array_equal(trials[labelled].image_ids, expected)
+    for permuted in (
+        pd.Series(mask).iloc[order],
+        pd.Series(mask, index=np.arange(n) + 7),
+        xr.DataArray(mask, dims="trial", coords={"trial": np.arange(n)})[order],
+    ):
+        for view in (trials, trials.responses):
+            with pytest.raises(IndexError, match="the mask of trials bears the labels trial"):
+                view[permuted]
+
+
+@pytest.mark.parametrize("label", ["image_id", "tier", "mouse_id"])
+def test_truth_values_are_no_labels(trials, label):
+    for wanted in (True, [True, False], np.arange(len(trials)) > 3):
+        with pytest.raises(TypeError, match=f"{label} holds truth values"):
+            trials.sel(**{label: wanted})

@@ -16,6 +16,7 @@ import xarray as xr
 from v1tlearn._instead import refuse_no_array
 from v1tlearn._models import by_text
 from v1tlearn._values import (
+    aligned_vectors,
     as_array,
     as_dims,
     as_ids,
@@ -54,12 +55,26 @@ class _Source:
     neurons: Callable[[str, np.ndarray], dict[str, xr.Variable]] = lambda mouse, at: {}
     # (mouse, flat positions, name) -> (n,); None where the argument does not tell
     label: Callable[[str, np.ndarray, str], np.ndarray | None] = lambda mouse, at, name: None
+    # (mouse, flat positions) -> the index of these trials, where the argument bears one
+    trials: Callable[[str, np.ndarray], pd.Index | None] = lambda mouse, at: None
     mouse_ids: np.ndarray | None = None  # (n_trials,)
     responses: Any = None  # the Responses itself; its image ids can cost a pass over the stimuli
     mice: list[str] | None = None
     per_mouse: bool = False  # a dict or list of matrices: addressed by mouse, not by position
     lengths: np.ndarray | None = None  # (n_trials,) neurons per trial of a ragged argument
     dense: bool = False  # one matrix, whose columns at the right end may be padding
+
+
+@dataclass(frozen=True)
+class _Trials:
+    """Where the trials of each mouse stand, and the labels of `y_true` for them."""
+
+    places: dict[str, np.ndarray]  # in the order of the mice
+    labels: dict[str, pd.Index | None]
+    flat: pd.Index | None  # of all trials, where `y_true` is one array
+
+    def __len__(self) -> int:
+        return sum(map(len, self.places.values()))
 
 
 def arrays_by_mouse(
@@ -85,21 +100,27 @@ def arrays_by_mouse(
     mouse_ids = mouse_ids if order is None else _rows(mouse_ids, order)
     labels, mice = _mouse_labels(sources, mouse_ids)
     _check_same_trials(sources, labels, mice)
-    images = _image_labels(sources, image_ids, labels, mice, index) if needs_images else None
+    places = {mouse: np.flatnonzero(labels == mouse) for mouse in mice}
+    trials = _Trials(places, {m: sources[0].trials(m, at) for m, at in places.items()}, index)
+    images = _image_labels(sources, image_ids, trials) if needs_images else None
     weights = None
     if sample_weight is not None:
-        weights = _flat("sample_weight", sample_weight, labels, mice, index, as_array)
+        weights = _flat("sample_weight", sample_weight, trials, as_array)
         weights = weights.astype(np.float64)
         if not np.isfinite(weights).all() or (weights < 0).any():
             raise ValueError("sample_weight must be finite and not negative.")
-    for mouse in mice:
-        at = np.flatnonzero(labels == mouse)
+    for mouse, at in places.items():
         matrices = [s.matrix(mouse, at) for s in sources]
-        if len(mice) > 1:
+        padded, dense = len(mice) > 1, all(source.dense for source in sources)
+        if padded and not dense:
             matrices = _without_padding(sources, matrices)
-        neurons, order = _neurons(sources, mouse, at, matrices[0].shape[1], alone=len(mice) == 1)
+        widths = [matrix.shape[1] for matrix in matrices]
+        neurons, order = _neurons(sources, mouse, at, widths, alone=not padded)
         if order is not None:
             matrices[1] = matrices[1][:, order]
+        if padded and dense:  # whose columns are now in one order
+            matrices = _without_padding(sources, matrices)
+        neurons = {"neuron": xr.Variable("neuron", np.arange(matrices[0].shape[1])), **neurons}
         for source, matrix in zip(sources, matrices, strict=True):
             if matrix.shape != (len(at), matrices[0].shape[1]):
                 raise ValueError(
@@ -129,9 +150,9 @@ def _source(name: str, y: Any, keys: list[str] | None) -> _Source:
             lambda mouse, at: as_responses(y.get(mouse), f"mouse {mouse!r}: {name}"),
             lambda mouse, at: _neuron_coordinates(y[at[:1]][mouse]),
             lambda mouse, at, label: labels_of(y[at], label),
-            np.asarray(y.mouse_ids).astype(str),
-            y,
-            [str(mouse) for mouse in y.mice],
+            mouse_ids=np.asarray(y.mouse_ids).astype(str),
+            responses=y,
+            mice=[str(mouse) for mouse in y.mice],
         )
     if _is_list_of_matrices(y):
         if keys is None or len(keys) != len(y):
@@ -157,6 +178,7 @@ def _source(name: str, y: Any, keys: list[str] | None) -> _Source:
             lambda mouse, at: matrices[mouse],
             lambda mouse, at: _neuron_coordinates(given[mouse]),
             lambda mouse, at, label: _trial_label(given[mouse], label),
+            lambda mouse, at: _trials_of(given[mouse]),
             np.repeat(np.array(list(matrices), dtype=str), lengths),
             mice=list(matrices),
             per_mouse=True,
@@ -210,11 +232,20 @@ def _rows(values: Any, places: np.ndarray) -> Any:
 
 
 def _neurons(
-    sources: list[_Source], mouse: str, at: np.ndarray, n_neurons: int, *, alone: bool
+    sources: list[_Source], mouse: str, at: np.ndarray, widths: list[int], *, alone: bool
 ) -> tuple[dict[str, xr.Variable], np.ndarray | None]:
-    """What is known of the neurons of a mouse, and where those of `y_true` stand in `y_pred`."""
-    told = [{} if s.dense and not alone else s.neurons(mouse, at) for s in sources]
-    ids = [neurons["neuron"].to_index() if "neuron" in neurons else None for neurons in told]
+    """What is known of the neurons of a mouse, and where those of `y_true` stand in `y_pred`.
+
+    Labels of columns that several mice share tell of what one argument holds beside the other, and
+    name no neurons.
+    """
+    told = [s.neurons(mouse, at) for s in sources]
+    ids = [
+        neurons["neuron"].to_index()[:width] if "neuron" in neurons else None
+        for neurons, width in zip(told, widths, strict=True)
+    ]
+    shared = [s.dense and not alone for s in sources]
+    told = [{} if common else known for known, common in zip(told, shared, strict=True)]
     order = None
     if len(ids) == 2:
         hold = f"mouse {mouse!r}: y_true and y_pred hold different neurons"
@@ -223,14 +254,18 @@ def _neurons(
         told[1] = {name: values[order] for name, values in told[1].items()}
     for neurons, index in zip(told, ids, strict=True):
         if index is not None and is_count(index):
-            neurons.pop("neuron")
+            neurons.pop("neuron", None)
     known = {name: values for neurons in reversed(told) for name, values in neurons.items()}
-    return {"neuron": xr.Variable("neuron", np.arange(n_neurons)), **known}, order
+    return known, order
 
 
 def _flat_source(name: str, y: Any) -> _Source:
     ragged = isinstance(y, (list, tuple)) and len({shape_of(vector) for vector in y}) > 1
-    if not ragged and not (getattr(y, "ndim", 0) == 1 and y.dtype == object):
+    objects = getattr(y, "ndim", 0) == 1 and y.dtype == object
+    labelled = isinstance(y, list | tuple) and any(
+        isinstance(v, pd.Series | xr.DataArray) for v in y
+    )
+    if not (ragged or objects or labelled):
         shape = shape_of(y) or as_responses(y, name).shape  # which says what is ragged
         if len(shape) != 2:
             raise ValueError(
@@ -245,9 +280,11 @@ def _flat_source(name: str, y: Any) -> _Source:
             lambda mouse, at: as_responses(_rows(y, at), f"mouse {mouse!r}: {name}"),
             lambda mouse, at: neurons,
             lambda mouse, at, label: None if (own := _trial_label(y, label)) is None else own[at],
+            lambda mouse, at: None if (own := _trials_of(y)) is None else own[at],
             dense=True,
         )
-    vectors = [as_responses(vector, name) for vector in y]
+    given = list(y)
+    vectors = [as_responses(vector, name) for vector in given]
     wrong = [i for i, vector in enumerate(vectors) if vector.ndim != 1]
     if wrong:
         raise ValueError(
@@ -262,9 +299,17 @@ def _flat_source(name: str, y: Any) -> _Source:
                 f"mouse {mouse!r}: trials of {name} have {lengths[at].min()} to "
                 f"{lengths[at].max()} neurons; all trials of a mouse must have the same."
             )
-        return np.stack([vectors[i] for i in at])
+        return np.stack(aligned(mouse, at)[0])
 
-    return _Source(name, len(vectors), of_mouse, lengths=lengths)
+    def aligned(mouse: str, at: np.ndarray) -> tuple[list[np.ndarray], pd.Index | None]:
+        return aligned_vectors([given[i] for i in at], f"mouse {mouse!r}: {name}", at)
+
+    def neurons(mouse: str, at: np.ndarray) -> dict[str, xr.Variable]:
+        ids = aligned(mouse, at)[1]
+        return {} if ids is None else {"neuron": xr.IndexVariable("neuron", ids)}
+
+    by_length = lengths if ragged or objects else None  # tells mice apart
+    return _Source(name, len(vectors), of_mouse, neurons, lengths=by_length)
 
 
 def _is_list_of_matrices(y: Any) -> bool:
@@ -362,19 +407,12 @@ def _agree(one: np.ndarray | None, two: np.ndarray | None) -> bool:
     return np.array_equal(one.astype(str), two.astype(str))
 
 
-def _image_labels(
-    sources: list[_Source],
-    image_ids: Any,
-    labels: np.ndarray,
-    mice: list[str],
-    index: pd.Index | None,
-) -> np.ndarray:
+def _image_labels(sources: list[_Source], image_ids: Any, trials: _Trials) -> np.ndarray:
     if image_ids is None:
         responses = [s.responses for s in sources if s.responses is not None]
         if responses:
             return np.asarray(responses[0].image_ids)
-        at = {mouse: np.flatnonzero(labels == mouse) for mouse in mice}
-        told = [{m: s.label(m, at[m], "image_id") for m in mice} for s in sources]
+        told = [{m: s.label(m, at, "image_id") for m, at in trials.places.items()} for s in sources]
         complete = (of for of in told if all(part is not None for part in of.values()))
         image_ids = next(complete, None)
     if image_ids is None:
@@ -382,41 +420,47 @@ def _image_labels(
             "image_ids is missing: this metric averages over the repeats of an image. Pass "
             "image_ids=, one id per trial, or `trials.responses`, which brings its own."
         )
-    return _flat("image_ids", image_ids, labels, mice, index, as_ids)
+    return _flat("image_ids", image_ids, trials, as_ids)
 
 
 def _flat(
-    name: str,
-    values: Any,
-    labels: np.ndarray,
-    mice: list[str],
-    index: pd.Index | None,
-    read: Callable[[Any, str], np.ndarray],
+    name: str, values: Any, trials: _Trials, read: Callable[[Any, str], np.ndarray]
 ) -> np.ndarray:
     """One value per trial, from a flat array or from a dict or list per mouse."""
+    mice = trials.places
     if isinstance(values, (list, tuple)) and len(values) == len(mice) and np.ndim(values[0]) == 1:
         values = dict(zip(mice, values, strict=True))
+    told = f"y_true and {name} are of different trials"
     if isinstance(values, Mapping):
         whose = f"mouse {{!r}}: {name}".format
-        parts = {mouse: read(part, whose(mouse)) for mouse, part in by_text(name, values).items()}
-        flat = np.empty(len(labels), dtype=np.result_type(*parts.values()))
-        for mouse in mice:
-            at = np.flatnonzero(labels == mouse)
+        given = by_text(name, values)
+        parts = {mouse: read(part, whose(mouse)) for mouse, part in given.items()}
+        dtype = np.result_type(*parts.values())
+        if (
+            dtype.kind == "f"
+            and read is as_ids
+            and any(p.dtype.kind in "iu" for p in parts.values())
+        ):
+            parts = {mouse: part.astype(str) for mouse, part in parts.items()}
+            dtype = np.result_type(*parts.values())
+        flat = np.empty(len(trials), dtype=dtype)
+        for mouse, at in mice.items():
             if mouse not in parts or parts[mouse].shape != at.shape:
                 raise ValueError(
                     f"mouse {mouse!r}: {name} has "
                     + ("no entry" if mouse not in parts else f"shape {parts[mouse].shape}")
                     + f", expected one value for each of {len(at)} trials."
                 )
-            flat[at] = parts[mouse]
+            found = _trials_of(given[mouse])
+            order = order_like(trials.labels[mouse], found, f"mouse {mouse!r}: {told}", "trial")
+            flat[at] = parts[mouse] if order is None else parts[mouse][order]
         return flat
     array = read(values, name)
-    if array.shape != labels.shape:
+    if array.shape != (len(trials),):
         raise ValueError(
-            f"{name} has shape {array.shape}, expected one value for each of {len(labels)} trials."
+            f"{name} has shape {array.shape}, expected one value for each of {len(trials)} trials."
         )
-    told = f"y_true and {name} are of different trials"
-    order = order_like(index, _trials_of(values), told, "trial")
+    order = order_like(trials.flat, _trials_of(values), told, "trial")
     return array if order is None else array[order]
 
 

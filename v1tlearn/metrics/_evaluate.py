@@ -57,7 +57,7 @@ class Block(NamedTuple):
 
     true: np.ndarray  # (n, neurons)
     pred: np.ndarray | None  # (n, neurons)
-    error: np.ndarray | None  # (n, neurons) true - pred, in the units of the data
+    error: np.ndarray | None  # (n, neurons) true - pred, in the unit of `true`
     repeats: Repeats | None
     weights: np.ndarray | None  # (n, 1)
 
@@ -131,19 +131,21 @@ def _neuron_values(
         if _too_few(rows, repeats, trials):
             continue
         cells = np.ix_(rows, neurons)
-        true_block = true[cells].astype(np.float64, copy=False)
+        true_block, exponents = _from_first(true[cells])
         pred_block = error = None
         if pred is not None:
-            pred_block = pred[cells].astype(np.float64, copy=False)
+            pred_block = pred[cells]
             if not np.isfinite(pred_block).all():
                 raise ValueError(
                     f"mouse {arrays.mouse!r}: y_pred holds NaN or Inf where a response was "
                     "recorded. Did the training diverge?"
                 )
-            error = true_block - pred_block
-            pred_block = _from_first(pred_block, pred.dtype)
+            error = _error(true[cells], pred_block, exponents)
+            pred_block, _ = _from_first(pred_block)
         weights = None if arrays.weights is None else arrays.weights[rows, None]
-        block = Block(_from_first(true_block, true.dtype), pred_block, error, repeats, weights)
+        if weights is not None:
+            weights = np.ldexp(weights, -_exponents(weights))
+        block = Block(true_block, pred_block, error, repeats, weights)
         with np.errstate(divide="ignore", invalid="ignore"):
             values[:, neurons] = statistic(block)
     undefined = int(np.isnan(values).any(axis=0).sum())
@@ -173,12 +175,63 @@ def _blocks_of_neurons(true: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarra
             yield np.flatnonzero(~missing[:, neurons[0]]), neurons
 
 
-def _from_first(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Values (n, neurons) less those of the first trial; 0 where constant up to rounding."""
-    shifted = values - values[:1]
-    tolerance = ROUNDING_FLOAT32 if dtype.kind == "f" and dtype.itemsize <= 4 else ROUNDING_FLOAT64
-    shifted[:, shifted.std(axis=0) <= tolerance * np.abs(values).max(axis=0)] = 0.0
-    return shifted
+def _from_first(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values (n, neurons) less those of the first trial; 0 where constant up to rounding.
+
+    In units of a power of two of each neuron, which is exact, so that no sum of squares overflows
+    or vanishes; and the exponents of these, (1, neurons).
+    """
+    if values.dtype.kind in "iu":
+        shifted, tolerance, exponents = _whole_from_first(values), 0.0, 0
+    else:
+        scaled = _wide(values)
+        exponents = _exponents(scaled) + 1  # so that no difference overflows
+        scaled = np.ldexp(scaled, -exponents)
+        shifted = scaled - scaled[:1]
+        tolerance = _rounding(values.dtype) * np.abs(scaled).max(axis=0)
+    own = _exponents(shifted)
+    shifted = np.ldexp(shifted, -own)
+    with np.errstate(over="ignore"):  # of a neuron that is constant up to rounding
+        shifted[:, shifted.std(axis=0) <= np.ldexp(tolerance, -own[0])] = 0.0
+    return shifted.astype(np.float64), own + exponents
+
+
+def _whole_from_first(values: np.ndarray) -> np.ndarray:
+    """Integers less those of the first trial, exact also where float64 cannot hold themselves."""
+    floats = values.astype(np.float64)
+    floats = floats - floats[:1]
+    if values.dtype.itemsize < 8:
+        return floats
+    near = np.abs(floats).max(axis=0) < 2.0**62  # others would wrap around
+    return np.where(near, (values - values[:1]).view(np.int64), floats)
+
+
+def _error(true: np.ndarray, pred: np.ndarray, exponents: np.ndarray) -> np.ndarray:
+    """Responses less predictions, in units of two to the power of these exponents."""
+    true, pred = _wide(true), _wide(pred)
+    common = np.maximum(_exponents(true), _exponents(pred)) + 1
+    error = np.ldexp(true, -common) - np.ldexp(pred, -common)
+    with np.errstate(over="ignore"):  # of predictions that are as wrong as can be
+        return np.ldexp(error, common - exponents).astype(np.float64)
+
+
+def _wide(values: np.ndarray) -> np.ndarray:
+    """Floating point that holds the values, as far as there is such."""
+    large = values.dtype.itemsize > 8 or (values.dtype.kind in "iu" and values.dtype.itemsize == 8)
+    return values.astype(np.longdouble if large else np.float64, copy=False)
+
+
+def _exponents(values: np.ndarray) -> np.ndarray:
+    """Power of two just above the largest absolute value of each neuron, (1, neurons)."""
+    return np.frexp(np.abs(values).max(axis=0, keepdims=True))[1]
+
+
+def _rounding(dtype: np.dtype) -> float:
+    if dtype.kind != "f" or dtype.itemsize == 8:
+        return ROUNDING_FLOAT64
+    if dtype.itemsize < 8:
+        return ROUNDING_FLOAT32
+    return ROUNDING_FLOAT64 * float(np.finfo(dtype).eps / np.finfo(np.float64).eps)
 
 
 def _arrange(

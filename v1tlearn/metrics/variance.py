@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from v1tlearn._values import plain
 from v1tlearn.metrics._evaluate import Block, Multioutput, evaluate
 
 
@@ -103,7 +104,7 @@ def feve(
     """
     return evaluate(
         "feve",
-        partial(_feve, threshold=threshold),
+        partial(_feve, threshold=plain(threshold, "threshold")),
         y_true,
         y_pred,
         image_ids=image_ids,

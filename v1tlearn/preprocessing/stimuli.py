@@ -127,7 +127,7 @@ class CenterCrop(_StimuliTransformer):
         self.scale = scale
 
     def _function(self) -> Callable[[np.ndarray], np.ndarray]:
-        scale = plain(self.scale)
+        scale = plain(self.scale, "CenterCrop: scale")
         if not isinstance(scale, Real) or not 0 < scale <= 1:
             raise ValueError(
                 f"CenterCrop: scale is {self.scale!r}, expected a number above 0 and at most 1."
@@ -155,7 +155,7 @@ class ResizeStimuli(_StimuliTransformer):
         self.image_size = image_size
 
     def _function(self) -> Callable[[np.ndarray], np.ndarray]:
-        size = np.asarray(self.image_size)
+        size = np.asarray(plain(self.image_size, "ResizeStimuli: image_size"))
         if (
             holds_mask(self.image_size)
             or size.shape != (2,)

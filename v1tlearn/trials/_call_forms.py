@@ -191,12 +191,11 @@ def _split_flat(
     check_same_trials({**fields, "mouse_ids": mouse_ids})
     n = len(stimuli)
     if mouse_ids is None or np.ndim(mouse_ids) == 0:
-        key = ONE_MOUSE if mouse_ids is None else np.asarray(mouse_ids).item()
+        key = ONE_MOUSE if mouse_ids is None else as_ids(mouse_ids, "mouse_ids").item()
         (mouse,) = keys = _names([key])
         part = {name: field for name, field in fields.items() if field is not None}
         return {mouse: part}, CallForm("single", keys)
-    as_ids(mouse_ids, "mouse_ids")  # tells of which trials they are missing
-    ids = np.asarray(mouse_ids)
+    ids = as_ids(mouse_ids, "mouse_ids")
     if ids.shape != (n,):
         raise ValueError(
             f"stimuli has {n} trials but mouse_ids has shape {ids.shape}: give one mouse id per "
@@ -221,7 +220,7 @@ def _split_flat(
         for mouse, take in zip(keys, rows, strict=True):
             part = _take(field, take)
             if name == "responses":
-                part = _without_padding(mouse, part, n_neurons.get(mouse), alone=len(keys) == 1)
+                part = _without_padding(mouse, part, n_neurons.get(mouse))
             parts[mouse][name] = part
     return parts, CallForm("flat", keys, np.concatenate(rows))
 
@@ -256,15 +255,11 @@ def _positions_by_mouse(positions: Any, form: CallForm) -> dict[str, Any]:
     )
 
 
-def _without_padding(mouse: str, responses: Any, n_neurons: int | None, *, alone: bool) -> Any:
-    """Cut the all-NaN columns at the right end, which pad this mouse to the largest.
-
-    Labels of columns that several mice share name no neurons.
-    """
+def _without_padding(mouse: str, responses: Any, n_neurons: int | None) -> Any:
+    """Cut the all-NaN columns at the right end, which pad this mouse to the largest."""
     if isinstance(responses, list | tuple) or responses.ndim != 2:
         return responses
     matrix = as_responses(responses, f"mouse {mouse!r}: responses")
-    responses = responses if alone else matrix
     if matrix.dtype.kind != "f":
         return responses
     recorded = np.flatnonzero(~np.isnan(matrix).all(axis=0))

@@ -12,6 +12,7 @@ import xarray as xr
 
 from v1tlearn._instead import check_axes
 from v1tlearn._values import (
+    aligned_vectors,
     as_array,
     as_dims,
     as_ids,
@@ -69,7 +70,9 @@ def dataset_of_mouse(
         variables["behaviors"] = (DIMS["behaviors"], table)
         coords["behavior"] = names
     if "responses" in part:
-        matrix = _matrix(mouse, part["responses"])
+        matrix, ids = _matrix(mouse, part["responses"])
+        if ids is not None:
+            part["responses"] = pd.DataFrame(matrix, columns=ids)
         lengths["responses"] = len(matrix)
         variables["responses"] = (DIMS["responses"], matrix)
         coords |= _neurons(part["responses"], whose)
@@ -108,8 +111,8 @@ def _stimuli(mouse: str, part: Mapping[str, Any]) -> np.ndarray:
     return stimuli
 
 
-def _matrix(mouse: str, responses: Any) -> np.ndarray:
-    """Responses of one mouse as (trials, neurons), from vectors or a padded matrix."""
+def _matrix(mouse: str, responses: Any) -> tuple[np.ndarray, pd.Index | None]:
+    """Responses of one mouse as (trials, neurons), and the labels that vectors bear."""
     name = f"mouse {mouse!r}: responses"
     vectors = isinstance(responses, list | tuple) or (
         getattr(responses, "ndim", 0) == 1 and responses.dtype == object
@@ -118,8 +121,8 @@ def _matrix(mouse: str, responses: Any) -> np.ndarray:
         matrix = as_responses(responses, name)
         if matrix.ndim != 2:
             raise ValueError(f"{name} has shape {matrix.shape}: expected (trials, neurons).")
-        return matrix
-    rows = [as_responses(vector, name) for vector in responses]
+        return matrix, None
+    rows, ids = aligned_vectors(responses, name)
     if not rows:
         raise ValueError(f"{name} is empty: there are no trials.")
     shapes = sorted({row.shape for row in rows})
@@ -128,7 +131,7 @@ def _matrix(mouse: str, responses: Any) -> np.ndarray:
             f"{name} are vectors of the shapes {shapes[:4]}: expected one vector per trial, all "
             "with this mouse's number of neurons."
         )
-    return np.stack(rows)
+    return np.stack(rows), ids
 
 
 def _neurons(responses: Any, whose: str) -> dict[str, Any]:
@@ -168,6 +171,7 @@ def _positions(
         labels_along(positions, rows),
         f"{name} and responses are of different neurons",
     )
+    axes = _axes(labels_along(positions, "axis"), name)
     positions = as_array(positions, name, of="neuron")
     if positions.ndim != 2 or positions.shape[1] not in (2, 3):
         raise ValueError(
@@ -180,7 +184,21 @@ def _positions(
             f"{name} has {len(positions)} rows for {n_neurons} neurons: give one row per neuron, "
             "in the order of the responses."
         )
+    positions = positions if axes is None else positions[:, axes]
     return positions if order is None else positions[order]
+
+
+def _axes(labels: pd.Index | None, name: str) -> list[int] | None:
+    """Where x, y and z stand among labels of the axes; None where these have no names."""
+    if labels is None or labels.equals(pd.RangeIndex(len(labels))):
+        return None
+    named = [str(label).strip().lower().removeprefix("position_") for label in labels]
+    if sorted(named) not in (["x", "y"], ["x", "y", "z"]):
+        raise ValueError(
+            f"{name} has the axes {list(labels)}: expected x, y or x, y, z. Call them so, or give "
+            "the numbers alone, in this order."
+        )
+    return [named.index(axis) for axis in sorted(named)]
 
 
 def _by_number(mouse: str, n_columns: int) -> list[str]:

@@ -19,6 +19,8 @@ _SHOWN = 20  # labels that an error lists
 
 def pick_trials(name: str, wanted: Any, have: np.ndarray) -> np.ndarray:
     """Mask of the trials that bear one of the wanted labels."""
+    wanted = _as_list(wanted)
+    _refuse_truth_values(name, wanted, have)
     mask, missing = _matching(wanted, have)
     if missing:
         present = sorted(set(have.tolist()) - {""})
@@ -251,6 +253,8 @@ def _by_label(
             f"sel(mouse_id={[m for m in have if m not in without]}, ...)."
         )
     wanted = _as_list(wanted)
+    for labels in have.values():
+        _refuse_truth_values(name, wanted, labels)
     matched = {mouse: _matching(wanted, labels) for mouse, labels in have.items()}
     missing = [w for w in wanted if all(w in missed for _, missed in matched.values())]
     if missing:
@@ -259,6 +263,17 @@ def _by_label(
             f"no neuron with {name} {_some(missing)}: these have {_some(sorted(present, key=str))}."
         )
     return {mouse: mask for mouse, (mask, _) in matched.items()}
+
+
+def _refuse_truth_values(name: str, wanted: list[Any], have: np.ndarray) -> None:
+    """A mask is no list of labels: True would be the label 1."""
+    if have.dtype.kind in "bO":
+        return
+    if any(isinstance(label, bool | np.bool_) for label in wanted):
+        raise TypeError(
+            f"{name} holds truth values: expected labels. To select by a mask of trials write "
+            "trials[mask]; of neurons, sel(neuron=mask)."
+        )
 
 
 def _matching(wanted: Any, have: np.ndarray) -> tuple[np.ndarray, list[Any]]:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Hashable, Mapping
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
-from v1tlearn._values import as_array, holds_mask, without_flips
+from v1tlearn._values import as_array, holds_mask, labels_along, without_flips
 from v1tlearn.datasets.schema import NEURON_LABELS
 from v1tlearn.trials import _guesses, _summary
 from v1tlearn.trials._reading import BLOCK, DATA, with_neurons
@@ -62,12 +63,15 @@ class View:
             key = key[0]
         if isinstance(key, slice):
             return key
+        labelled = key if isinstance(key, pd.Series | xr.DataArray) else None
         key = as_array(key, "the index of trials") if holds_mask(key) else np.asarray(key)
         if key.dtype == bool and key.shape != self.shape:
             raise IndexError(
                 f"a mask of shape {key.shape} came for {len(self)} trials: expected one truth "
                 "value per trial."
             )
+        if key.dtype == bool and labelled is not None:
+            self._check_labels_of_mask(labelled)
         if key.size == 0:
             key = key.astype(np.int64)
         if key.dtype.kind not in "biu" or key.ndim > 1:
@@ -80,6 +84,27 @@ class View:
             if low < -len(self) or high >= len(self):
                 raise IndexError(f"trial {high if high >= len(self) else low} of {len(self)}.")
         return np.atleast_1d(key)
+
+    def _check_labels_of_mask(self, mask: pd.Series | xr.DataArray) -> None:
+        """Refuse a mask whose labels are not those of these trials in their order."""
+        dim = str(mask.dims[0]) if isinstance(mask, xr.DataArray) else "trial"
+        named = self._names_of_labels()[0]
+        own = {name: self._trial_labels(name) for name in named}
+        counted = pd.RangeIndex(len(self))
+        for name in (None, *sorted(named)):
+            found = labels_along(mask, dim, name)
+            known = own.get(name or "trial", counted)
+            if (
+                found is None
+                or found.equals(counted)
+                or found.map(str).equals(pd.Index(known).map(str))
+            ):
+                continue
+            raise IndexError(
+                f"the mask of trials bears the labels {name or 'trial'} {list(found[:5])}, ..., "
+                "not those of these trials in their order: bring it to their order, or give "
+                "mask.to_numpy() where its labels mean nothing."
+            )
 
     def __contains__(self, mouse_id: object) -> bool:
         return str(mouse_id) in self.mice
