@@ -13,24 +13,25 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from v1tlearn._instead import refuse_no_array
 from v1tlearn._models import by_text
 from v1tlearn._values import (
-    aligned_vectors,
     as_array,
     as_dims,
     as_ids,
     as_names,
-    as_responses,
     is_count,
-    labels_along,
     order_like,
-    shape_of,
 )
-from v1tlearn.trials._arithmetic import labels_of, same_rows
+from v1tlearn.metrics._sources import (
+    DIMS,
+    Source,
+    is_list_of_matrices,
+    rows_of,
+    source_of,
+    trials_of,
+)
+from v1tlearn.trials._arithmetic import same_rows
 from v1tlearn.trials._call_forms import ONE_MOUSE
-
-_DIMS = ("trial", "neuron")
 
 
 @dataclass(frozen=True)
@@ -43,26 +44,6 @@ class MouseArrays:
     image_ids: np.ndarray | None  # (n,)
     weights: np.ndarray | None  # (n,)
     neurons: dict[str, xr.Variable]  # "neuron", the unit ids, and what else is known of each
-
-
-@dataclass(frozen=True)
-class _Source:
-    """One argument, `y_true` or `y_pred`."""
-
-    name: str
-    n_trials: int
-    matrix: Callable[[str, np.ndarray], np.ndarray]  # (mouse, flat positions) -> (n, neurons)
-    neurons: Callable[[str, np.ndarray], dict[str, xr.Variable]] = lambda mouse, at: {}
-    # (mouse, flat positions, name) -> (n,); None where the argument does not tell
-    label: Callable[[str, np.ndarray, str], np.ndarray | None] = lambda mouse, at, name: None
-    # (mouse, flat positions) -> the index of these trials, where the argument bears one
-    trials: Callable[[str, np.ndarray], pd.Index | None] = lambda mouse, at: None
-    mouse_ids: np.ndarray | None = None  # (n_trials,)
-    responses: Any = None  # the Responses itself; its image ids can cost a pass over the stimuli
-    mice: list[str] | None = None
-    per_mouse: bool = False  # a dict or list of matrices: addressed by mouse, not by position
-    lengths: np.ndarray | None = None  # (n_trials,) neurons per trial of a ragged argument
-    dense: bool = False  # one matrix, whose columns at the right end may be padding
 
 
 @dataclass(frozen=True)
@@ -88,16 +69,16 @@ def arrays_by_mouse(
 ) -> Iterator[MouseArrays]:
     """Yield the arrays of each mouse; the forms are those of `v1tlearn.metrics`."""
     keys = None
-    if _is_list_of_matrices(y_true):
+    if is_list_of_matrices(y_true):
         keys, mouse_ids = _list_keys(y_true, mouse_ids), None
-    y_true = as_dims(getattr(y_true, "responses", y_true), _DIMS, "y_true")
-    sources = [_source("y_true", y_true, keys)]
+    y_true = as_dims(getattr(y_true, "responses", y_true), DIMS, "y_true")
+    sources = [source_of("y_true", y_true, keys)]
     if y_pred is not None:
-        y_pred = _with_trials_of(y_true, as_dims(y_pred, _DIMS, "y_pred"))
-        sources.append(_source("y_pred", y_pred, keys))
-    index = _trials_of(y_true)
-    order = order_like(index, _trials_of(mouse_ids), "y_true and mouse_ids differ", "trial")
-    mouse_ids = mouse_ids if order is None else _rows(mouse_ids, order)
+        y_pred = _with_trials_of(y_true, as_dims(y_pred, DIMS, "y_pred"))
+        sources.append(source_of("y_pred", y_pred, keys))
+    index = trials_of(y_true)
+    order = order_like(index, trials_of(mouse_ids), "y_true and mouse_ids differ", "trial")
+    mouse_ids = mouse_ids if order is None else rows_of(mouse_ids, order)
     labels, mice = _mouse_labels(sources, mouse_ids)
     _check_same_trials(sources, labels, mice)
     places = {mouse: np.flatnonzero(labels == mouse) for mouse in mice}
@@ -137,102 +118,20 @@ def arrays_by_mouse(
         )
 
 
-def _source(name: str, y: Any, keys: list[str] | None) -> _Source:
-    refuse_no_array(name, y, "responses")
-    if all(hasattr(y, attribute) for attribute in ("mouse_ids", "mice", "rows", "get")):
-        if hasattr(type(y), "responses"):
-            raise TypeError(
-                f"{name} is a Trials; pass the Responses that predict gave, model.predict(trials)."
-            )
-        return _Source(
-            name,
-            len(y),
-            lambda mouse, at: as_responses(y.get(mouse), f"mouse {mouse!r}: {name}"),
-            lambda mouse, at: _neuron_coordinates(y[at[:1]][mouse]),
-            lambda mouse, at, label: labels_of(y[at], label),
-            mouse_ids=np.asarray(y.mouse_ids).astype(str),
-            responses=y,
-            mice=[str(mouse) for mouse in y.mice],
-        )
-    if _is_list_of_matrices(y):
-        if keys is None or len(keys) != len(y):
-            raise ValueError(
-                f"{name} is a list of {len(y)} recordings, y_true "
-                + ("is not a list" if keys is None else f"is a list of {len(keys)}")
-                + ": give both as lists of the same mice."
-            )
-        y = dict(zip(keys, y, strict=True))
-    if isinstance(y, Mapping):
-        whose = {mouse: f"mouse {mouse!r}: {name}" for mouse in by_text(name, y)}
-        given = {m: as_dims(part, _DIMS, whose[m]) for m, part in by_text(name, y).items()}
-        matrices = {m: as_responses(part, whose[m]) for m, part in given.items()}
-        for mouse, matrix in matrices.items():
-            if matrix.ndim != 2:
-                raise ValueError(
-                    f"mouse {mouse!r}: {name} has shape {matrix.shape}, expected (trials, neurons)."
-                )
-        lengths = [len(matrix) for matrix in matrices.values()]
-        return _Source(
-            name,
-            sum(lengths),
-            lambda mouse, at: matrices[mouse],
-            lambda mouse, at: _neuron_coordinates(given[mouse]),
-            lambda mouse, at, label: _trial_label(given[mouse], label),
-            lambda mouse, at: _trials_of(given[mouse]),
-            np.repeat(np.array(list(matrices), dtype=str), lengths),
-            mice=list(matrices),
-            per_mouse=True,
-        )
-    return _flat_source(name, y)
-
-
-def _trials_of(y: Any) -> pd.Index | None:
-    """Labels of the trials themselves, where an array bears them."""
-    return labels_along(y, str(y.dims[0]) if isinstance(y, xr.DataArray) else "trial")
-
-
-def _trial_label(y: Any, name: str) -> np.ndarray | None:
-    """Label of each trial of a DataArray (trial, neuron), as `responses["A"]` is one."""
-    if not isinstance(y, xr.DataArray):
-        return None
-    label = labels_along(y, str(y.dims[0]), name)
-    return None if label is None else as_ids(label, f"{name} of the trials")
-
-
-def _neuron_coordinates(y: Any) -> dict[str, xr.Variable]:
-    """What a DataArray or a table (trial, neuron) tells of its neurons; "neuron" are the ids."""
-    if isinstance(y, pd.DataFrame):
-        return {"neuron": xr.IndexVariable("neuron", labels_along(y, "neuron"))}
-    if not isinstance(y, xr.DataArray) or y.ndim != 2:
-        return {}
-    dim = y.dims[1]
-    return {
-        "neuron" if name == dim else str(name): coordinate.variable
-        for name, coordinate in y.coords.items()
-        if coordinate.dims[:1] == (dim,)
-    }
-
-
 def _with_trials_of(true: Any, pred: Any) -> Any:
     """Predictions with their trials in the order of the responses, where both label these."""
     if isinstance(true, Mapping) and isinstance(pred, Mapping):
         known = by_text("y_true", true)
         return {m: _with_trials_of(known.get(m), p) for m, p in by_text("y_pred", pred).items()}
-    if _is_list_of_matrices(true) and _is_list_of_matrices(pred) and len(true) == len(pred):
+    if is_list_of_matrices(true) and is_list_of_matrices(pred) and len(true) == len(pred):
         return [_with_trials_of(*pair) for pair in zip(true, pred, strict=True)]
     told = "y_true and y_pred are of different trials"
-    order = order_like(_trials_of(true), _trials_of(pred), told, "trial")
-    return pred if order is None else _rows(pred, order)
-
-
-def _rows(values: Any, places: np.ndarray) -> Any:
-    if isinstance(values, (list, tuple)):
-        return [values[place] for place in places]
-    return values.iloc[places] if hasattr(values, "iloc") else values[places]
+    order = order_like(trials_of(true), trials_of(pred), told, "trial")
+    return pred if order is None else rows_of(pred, order)
 
 
 def _neurons(
-    sources: list[_Source], mouse: str, at: np.ndarray, widths: list[int], *, alone: bool
+    sources: list[Source], mouse: str, at: np.ndarray, widths: list[int], *, alone: bool
 ) -> tuple[dict[str, xr.Variable], np.ndarray | None]:
     """What is known of the neurons of a mouse, and where those of `y_true` stand in `y_pred`.
 
@@ -259,63 +158,6 @@ def _neurons(
     return known, order
 
 
-def _flat_source(name: str, y: Any) -> _Source:
-    ragged = isinstance(y, (list, tuple)) and len({shape_of(vector) for vector in y}) > 1
-    objects = getattr(y, "ndim", 0) == 1 and y.dtype == object
-    labelled = isinstance(y, list | tuple) and any(
-        isinstance(v, pd.Series | xr.DataArray) for v in y
-    )
-    if not (ragged or objects or labelled):
-        shape = shape_of(y) or as_responses(y, name).shape  # which says what is ragged
-        if len(shape) != 2:
-            raise ValueError(
-                f"{name} has shape {shape} and dtype {getattr(y, 'dtype', object)}; expected "
-                "(trials, neurons), a 1-D object array of one vector per trial, a Responses, or a "
-                "dict or list of (trials, neurons) per mouse. For one neuron reshape to (-1, 1)."
-            )
-        neurons = _neuron_coordinates(y)
-        return _Source(
-            name,
-            shape[0],
-            lambda mouse, at: as_responses(_rows(y, at), f"mouse {mouse!r}: {name}"),
-            lambda mouse, at: neurons,
-            lambda mouse, at, label: None if (own := _trial_label(y, label)) is None else own[at],
-            lambda mouse, at: None if (own := _trials_of(y)) is None else own[at],
-            dense=True,
-        )
-    given = list(y)
-    vectors = [as_responses(vector, name) for vector in given]
-    wrong = [i for i, vector in enumerate(vectors) if vector.ndim != 1]
-    if wrong:
-        raise ValueError(
-            f"{name}[{wrong[0]}] has shape {vectors[wrong[0]].shape}; a ragged {name} holds one "
-            "vector (neurons,) per trial."
-        )
-    lengths = np.array([len(vector) for vector in vectors], dtype=np.int64)
-
-    def of_mouse(mouse: str, at: np.ndarray) -> np.ndarray:
-        if len(np.unique(lengths[at])) > 1:
-            raise ValueError(
-                f"mouse {mouse!r}: trials of {name} have {lengths[at].min()} to "
-                f"{lengths[at].max()} neurons; all trials of a mouse must have the same."
-            )
-        return np.stack(aligned(mouse, at)[0])
-
-    def aligned(mouse: str, at: np.ndarray) -> tuple[list[np.ndarray], pd.Index | None]:
-        return aligned_vectors([given[i] for i in at], f"mouse {mouse!r}: {name}", at)
-
-    def neurons(mouse: str, at: np.ndarray) -> dict[str, xr.Variable]:
-        ids = aligned(mouse, at)[1]
-        return {} if ids is None else {"neuron": xr.IndexVariable("neuron", ids)}
-
-    by_length = lengths if ragged or objects else None  # tells mice apart
-    return _Source(name, len(vectors), of_mouse, neurons, lengths=by_length)
-
-
-def _is_list_of_matrices(y: Any) -> bool:
-    return isinstance(y, (list, tuple)) and len(y) > 0 and len(shape_of(y[0]) or ()) == 2
-
-
 def _list_keys(y_true: list | tuple, mouse_ids: Any) -> list[str]:
     if mouse_ids is None:
         return [str(number) for number in range(len(y_true))]
@@ -328,7 +170,7 @@ def _list_keys(y_true: list | tuple, mouse_ids: Any) -> list[str]:
     return keys
 
 
-def _mouse_labels(sources: list[_Source], mouse_ids: Any) -> tuple[np.ndarray, list[str]]:
+def _mouse_labels(sources: list[Source], mouse_ids: Any) -> tuple[np.ndarray, list[str]]:
     """Mouse of each trial, and the mice in order, after checking that the arguments agree."""
     true = sources[0]
     if true.n_trials == 0:
@@ -378,7 +220,7 @@ def _counts(labels: np.ndarray) -> dict[str, int]:
     return dict(zip(mice.tolist(), counts.tolist(), strict=True))
 
 
-def _check_same_trials(sources: list[_Source], labels: np.ndarray, mice: list[str]) -> None:
+def _check_same_trials(sources: list[Source], labels: np.ndarray, mice: list[str]) -> None:
     """Refuse labelled arguments that hold other trials, or the same in another order."""
     if len(sources) < 2:
         return
@@ -407,7 +249,7 @@ def _agree(one: np.ndarray | None, two: np.ndarray | None) -> bool:
     return np.array_equal(one.astype(str), two.astype(str))
 
 
-def _image_labels(sources: list[_Source], image_ids: Any, trials: _Trials) -> np.ndarray:
+def _image_labels(sources: list[Source], image_ids: Any, trials: _Trials) -> np.ndarray:
     if image_ids is None:
         responses = [s.responses for s in sources if s.responses is not None]
         if responses:
@@ -451,7 +293,7 @@ def _flat(
                     + ("no entry" if mouse not in parts else f"shape {parts[mouse].shape}")
                     + f", expected one value for each of {len(at)} trials."
                 )
-            found = _trials_of(given[mouse])
+            found = trials_of(given[mouse])
             order = order_like(trials.labels[mouse], found, f"mouse {mouse!r}: {told}", "trial")
             flat[at] = parts[mouse] if order is None else parts[mouse][order]
         return flat
@@ -460,11 +302,11 @@ def _flat(
         raise ValueError(
             f"{name} has shape {array.shape}, expected one value for each of {len(trials)} trials."
         )
-    order = order_like(trials.flat, _trials_of(values), told, "trial")
+    order = order_like(trials.flat, trials_of(values), told, "trial")
     return array if order is None else array[order]
 
 
-def _without_padding(sources: list[_Source], matrices: list[np.ndarray]) -> list[np.ndarray]:
+def _without_padding(sources: list[Source], matrices: list[np.ndarray]) -> list[np.ndarray]:
     """Cut the all-NaN columns at the right end that make the mice of one array equally wide."""
     exact = [m.shape[1] for s, m in zip(sources, matrices, strict=True) if not s.dense]
     if not exact:
