@@ -29,6 +29,7 @@ from v1tlearn._opening import reading, system_errors_named
 from v1tlearn.datasets.attributes import packed, packed_dataset, unpacked_dataset
 from v1tlearn.datasets.checksums import append, of_trials
 from v1tlearn.datasets.schema import blocks
+from v1tlearn.training.memory import is_out_of_memory
 
 _OPEN_FILES = 64  # kept open at most; the others are opened again when they are read
 _TRIED_BYTES = 2**20  # written where the library failed, to see what the system says
@@ -272,7 +273,7 @@ class StoredArray(NetCDF4ArrayWrapper):
             self.datastore.path,
             f"is damaged at {self.variable_name} of {self._group!r}",
             "write the file again, or copy it again; one in a cache is to be removed",
-            passed=(MemoryError,),
+            passed=is_out_of_memory,
         )
 
 
