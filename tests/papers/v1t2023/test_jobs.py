@@ -26,6 +26,10 @@ from v1tlearn.training import NonFiniteLossError
 SINGLE, AVERAGE = "single_trial_correlation", "average_correlation"
 
 
+# Models that are trained for an epoch or two lose their neurons.
+pytestmark = pytest.mark.filterwarnings("ignore:.*cannot follow their images")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The simulated zips of --quick, as simulated_s and simulated_f."""
