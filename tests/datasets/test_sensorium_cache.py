@@ -280,7 +280,7 @@ def test_a_cache_that_cannot_be_is_named(source, tmp_path, monkeypatch):
 READ = """
     import sys, time
     import numpy as np
-    from v1tlearn.datasets import store
+    from v1tlearn.datasets import netcdf
     from v1tlearn.datasets.sensorium import read_sensorium
 
     def slowly(array, *args):
@@ -289,7 +289,7 @@ READ = """
             time.sleep(float(sys.argv[3]))
             yield start, array[start : start + 1].values
 
-    store.blocks = slowly
+    netcdf.blocks = slowly
     for mouse in read_sensorium(sys.argv[1], cache=sys.argv[2]).children.values():
         mouse = mouse.to_dataset().load()
         print("sum", mouse.stimuli.values.sum(), mouse.responses.values.sum(dtype="f8"))
