@@ -1,8 +1,10 @@
 """Modules of the encoding models, in torch alone."""
 
 from v1tlearn.nn import fast
+from v1tlearn.nn.cores.backbone import Backbone, BackboneError
 from v1tlearn.nn.cores.cnn import Stacked2dCore
 from v1tlearn.nn.cores.core import Core
+from v1tlearn.nn.cores.pretrained import PretrainedViTCore
 from v1tlearn.nn.cores.vit import ViTCore
 from v1tlearn.nn.fast import plain
 from v1tlearn.nn.heads import EluHead, Head, SoftplusHead
@@ -10,8 +12,10 @@ from v1tlearn.nn.layers.attention import Attention
 from v1tlearn.nn.layers.behavior import BehaviorMLP
 from v1tlearn.nn.layers.geometry import most_square_grid, patch_grid
 from v1tlearn.nn.layers.images import ImageCropper, center_crop, crop_size, resize
+from v1tlearn.nn.layers.pixels import Pixels
 from v1tlearn.nn.layers.shifter import Shifter, StimulusShifter
 from v1tlearn.nn.layers.tokenizers import make_tokenizer, sinusoidal_positions
+from v1tlearn.nn.layers.windows import WindowCropper
 from v1tlearn.nn.losses import (
     elu_plus_one,
     hoyer_square,
@@ -35,6 +39,9 @@ __all__ = [
     "Core",
     "Stacked2dCore",
     "ViTCore",
+    "PretrainedViTCore",
+    "Backbone",
+    "BackboneError",
     "Attention",
     "BehaviorMLP",
     "make_tokenizer",
@@ -51,6 +58,8 @@ __all__ = [
     "Shifter",
     "StimulusShifter",
     "ImageCropper",
+    "WindowCropper",
+    "Pixels",
     "center_crop",
     "crop_size",
     "resize",
