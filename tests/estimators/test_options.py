@@ -197,9 +197,9 @@ def test_neurons_without_variance_are_left_out_of_it_and_named(small, trials):
     with pytest.warns(UserWarning, match="'B': the responses of 1 of 7 neurons do not vary"):
         est.fit(odd)
     assert np.isfinite(est.history_[0]["validation_variance_explained"])
-    responses["B"][:] = 1.5
+    constant = responses | {"B": np.full_like(responses["B"], 1.5)}
     held_out = v1.Trials.from_arrays(
-        {m: trials.get("stimuli", m) for m in trials.mice}, responses=responses
+        {m: trials.get("stimuli", m) for m in trials.mice}, responses=constant
     )
     with pytest.raises(ValueError, match=r"'B': no neuron's responses vary.*selection='corr"):
         est.fit(odd, validation=held_out)
