@@ -5,6 +5,7 @@ from v1tlearn.estimators.encoding import EncodingRegressor
 from v1tlearn.estimators.ensemble import EnsembleRegressor
 from v1tlearn.estimators.linear import LNRegressor
 from v1tlearn.estimators.loading import load
+from v1tlearn.estimators.pretrained_vit import PretrainedViTRegressor
 from v1tlearn.estimators.v1t import V1TRegressor, ViTRegressor
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "EncodingRegressor",
     "EnsembleRegressor",
     "LNRegressor",
+    "PretrainedViTRegressor",
     "V1TRegressor",
     "ViTRegressor",
     "load",

@@ -11,6 +11,7 @@ import torch
 
 from v1tlearn._warn import warn
 from v1tlearn.estimators._describe import check_validation
+from v1tlearn.estimators._features import with_features
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators.mouse_data import bring
@@ -79,6 +80,7 @@ def make_run(
         check_like_fit(fitted, model, held_out[0], whose="validation")
         check_validation(held_out[1], parameters["selection"])
         validation = to_device(*held_out)
+    trained, data, validation = with_features(parameters, model, data, validation)
     settings = TrainingSettings(
         batch_size=parameters["batch_size"],
         max_epochs=max_epochs,
@@ -103,12 +105,12 @@ def make_run(
     if state["optimizer"] is not None:
         state["optimizer"] = update_groups(state["optimizer"], optimizer)
     return Run(
-        model,
+        trained,
         objective,
         optimizer,
         _schedule(parameters) if validation is not None else ConstantSchedule(),
         data,
-        resolve_settings(model, objective, data, settings),
+        resolve_settings(trained, objective, data, settings),
         state,
         validation=validation,
         name=name,

@@ -25,7 +25,7 @@ from v1tlearn.nn.losses import (
     poisson_loss,
     squared_loss,
 )
-from v1tlearn.nn.model import EncodingModel, MouseBatch
+from v1tlearn.nn.model import EncodingModel, FeatureModel, MouseBatch
 from v1tlearn.nn.readouts.factorized import FactorizedReadout
 from v1tlearn.nn.readouts.gaussian import GaussianReadout, sample_features
 from v1tlearn.nn.readouts.readout import Readout
@@ -35,6 +35,7 @@ __all__ = [
     "plain",
     "fast",
     "EncodingModel",
+    "FeatureModel",
     "MouseBatch",
     "Core",
     "Stacked2dCore",
