@@ -15,7 +15,7 @@ here = Path(__file__).resolve().parent
 urls = runpy.run_path(str(here / "v1tlearn" / "_urls.py"))  # importing the package imports torch
 
 # What one function each needs, which names its extra where it is missing.
-backbones = ["transformers>=4.57,<6"]
+backbones = ["transformers>=4.57"]
 fetch = ["pooch>=1.8", "requests>=2.31"]
 interop = ["pyyaml>=6"]
 plot = ["matplotlib>=3.8.4"]

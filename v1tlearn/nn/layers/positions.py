@@ -23,10 +23,10 @@ def patch_centres(side: int, patch_size: int, stride: int) -> Tensor:
     Returns
     -------
     Tensor of shape (n_patches,)
-        Float32, in sides: 0 is one edge, 1 the other.
+        Float64, in sides: 0 is one edge, 1 the other.
     """
     n = (side - patch_size) // stride + 1
-    return (torch.arange(n, dtype=torch.float32) * stride + patch_size / 2) / side
+    return (torch.arange(n, dtype=torch.float64) * stride + patch_size / 2) / side
 
 
 class RotaryPositions(nn.Module):
@@ -70,7 +70,7 @@ class RotaryPositions(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine (n_patches, head width) for images (B, c, h, w), row by row."""
         centres = [patch_centres(s, self.patch_size, self.stride) for s in pixels.shape[-2:]]
-        grid = torch.meshgrid(*(c.to(pixels.device) for c in centres), indexing="ij")
+        grid = torch.meshgrid(*(c.float().to(pixels.device) for c in centres), indexing="ij")
         places = 2 * torch.stack(grid, -1).flatten(0, 1) - 1  # (n_patches, 2)
         if self.training:
             places = self._moved(places)
@@ -121,7 +121,7 @@ def cubic_weights(centres: Tensor, n_cells: int, cells_apart: float, *, antialia
     Tensor of shape (n, n_cells)
         Float64; the weights of each place sum to 1.
     """
-    at = centres.double()[:, None] * n_cells - 0.5  # in cells, from the centre of the first
+    at = centres[:, None] * n_cells - 0.5  # in cells, from the centre of the first
     if antialias:
         width = max(cells_apart, 1.0)
         weights = _cubic((torch.arange(n_cells) - at) / width, -0.5)
