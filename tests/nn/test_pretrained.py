@@ -226,7 +226,7 @@ def test_positions_are_resampled_as_torch_does(cells, grid, antialias):
     size = tuple(patch * n for n in grid)
     ours = resampled_positions(table, size, patch, patch, antialias=antialias)
     theirs = F.interpolate(
-        table.permute(2, 0, 1)[None], size=grid, mode="bicubic", antialias=antialias
+        table.permute(2, 0, 1)[None].contiguous(), size=grid, mode="bicubic", antialias=antialias
     )
     np.testing.assert_allclose(ours, theirs[0].flatten(1).T, atol=1e-9)
 
