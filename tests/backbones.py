@@ -25,6 +25,7 @@ DINOV2 = {
     "num_attention_heads": 2,
     "patch_size": 14,
     "image_size": 70,
+    "initializer_range": 0.3,  # so that tokens attend to each other
 }
 DINOV2_REGISTERS = {**DINOV2, "model_type": "dinov2_with_registers", "num_register_tokens": 4}
 DINOV3 = {

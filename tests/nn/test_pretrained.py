@@ -199,7 +199,9 @@ def test_a_stride_of_the_patch_changes_nothing_and_half_of_it_adds_patches_betwe
         ).eval()
         # tokens as they enter the first block, where patches do not see each other yet
         entered = []
-        core.backbone.blocks[0].register_forward_pre_hook(lambda _, a, into=entered: into.append(a[0]))
+        core.backbone.blocks[0].register_forward_pre_hook(
+            lambda _, given, into=entered: into.append(given[0])
+        )
         with torch.no_grad():
             outputs[stride] = core(images)
             tokens = entered[0][:, core.backbone.n_prefix :].unflatten(1, core.grid)
@@ -368,7 +370,7 @@ def test_backbones_that_cannot_be_read_are_refused():
     )
     with pytest.raises(nn.BackboneError, match="ResNetModel has no patch grid"):
         nn.PretrainedViTCore((1, 28, 28), transformers.AutoModel.from_config(resnet), block=0)
-    with pytest.raises(nn.BackboneError, match="block=3, .* choose from 0 to 2"):
+    with pytest.raises(nn.BackboneError, match=r"block=3, .* choose from 0 to 2"):
         nn.PretrainedViTCore((1, 28, 28), random_backbone(DINOV2), block=[0, 3])
     with pytest.raises(nn.BackboneError, match="patch_stride=15: expected 1 to 14"):
         nn.PretrainedViTCore((1, 28, 28), random_backbone(DINOV2), block=0, patch_stride=15)

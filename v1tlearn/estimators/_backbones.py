@@ -77,6 +77,8 @@ def load_backbone(source: Source, weights: str | None) -> nn.Module:
                 name, local_files_only=local, dtype=torch.float32, output_loading_info=True
             )
     _check_complete(name, told)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()  # perhaps a map of the file, which may change
     return model
 
 
@@ -151,7 +153,7 @@ def _errors_named(name: str, *, local: bool) -> Iterator[None]:
             f"the weights of the backbone {name} are damaged or cut short ({error}): get them anew."
         ) from error
     except (OSError, ValueError, RuntimeError, KeyError, EOFError) as error:
-        if isinstance(error, BackboneError) or isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, BackboneError | torch.OutOfMemoryError):
             raise
         raise BackboneError(_words(name, error, local=local)) from error
 

@@ -47,6 +47,8 @@ _SCORES = {
     "variance_explained": "validation_variance_explained",
 }
 
+_LEAST_SQUARES = 1e-8  # of the scaled validation responses of a neuron, as published
+
 
 class Start(NamedTuple):
     """What a training goes on from."""
@@ -188,4 +190,4 @@ def _mean_variance_explained(
     predictions: torch.Tensor, responses: torch.Tensor, recorded: torch.Tensor | None
 ) -> torch.Tensor:
     """Validation score of one mouse: mean variance explained of the neurons that vary."""
-    return variance_explained(predictions, responses, recorded).nanmean()
+    return variance_explained(predictions, responses, recorded, _LEAST_SQUARES).nanmean()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -101,7 +101,8 @@ class PretrainedViTCore(Core):
         self.register_buffer("checksum", torch.zeros(16, dtype=torch.uint8))
         self.fine_tune(fine_tune)
         if kept_elsewhere:
-            self._elsewhere = {n for n, p in self.backbone.named_parameters() if not p.requires_grad}
+            weights = self.backbone.named_parameters()
+            self._elsewhere = {name for name, p in weights if not p.requires_grad}
             self._sign()
         self._check()
 
@@ -124,8 +125,8 @@ class PretrainedViTCore(Core):
         n = {"none": 0, "all": len(found)}.get(stages, stages)
         if not isinstance(n, int) or not 0 <= n <= len(found):
             raise ValueError(
-                f"fine_tune={stages!r}: expected 'none', 'all', or 1 to {len(found)}: the embeddings "
-                f"and {len(found) - 1} blocks up to the last that is read."
+                f"fine_tune={stages!r}: expected 'none', 'all', or 1 to {len(found)}: the "
+                f"embeddings and {len(found) - 1} blocks up to the last that is read."
             )
         if n == 0:
             self.freeze()
@@ -232,7 +233,8 @@ class PretrainedViTCore(Core):
     def _sign(self) -> None:
         """Note by which weights, kept elsewhere, this core works."""
         weights = dict(self.backbone.named_parameters())
-        digest = _digest([weights[name] for name in self._elsewhere]) if self._elsewhere else b"\0" * 16
+        digest = _digest([weights[name] for name in self._elsewhere])
+        digest = digest if self._elsewhere else bytes(len(digest))
         self.checksum.copy_(torch.tensor(list(digest), dtype=torch.uint8))
 
     def state_dict(self, *arguments: Any, **options: Any) -> Any:
@@ -253,9 +255,7 @@ class PretrainedViTCore(Core):
             out.pop(f"{prefix}backbone.{name}", None)
         return out
 
-    def _load_from_state_dict(
-        self, state: dict[str, Any], prefix: str, *arguments: Any
-    ) -> None:
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *arguments: Any) -> None:
         """Let weights that are kept elsewhere stay, after a look at their checksum."""
         weights = dict(self.backbone.named_parameters())
         missing = {name for name in weights if f"{prefix}backbone.{name}" not in state}

@@ -141,7 +141,7 @@ class WindowCropper(ImageCropper):
         if not self.windows:
             return super()._resized(images, mouse)
         images = images if images.is_floating_point() else images.float()
-        height, width = images.shape[-2:]
+        height = images.shape[-2]
         n = self.output_size[0]
         at = (torch.arange(n, dtype=torch.float64) + 0.5) * height / n - 0.5
         return _between(_between(images, at, 2), self.source_columns(mouse), 3)
