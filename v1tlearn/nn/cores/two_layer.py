@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 from torch import Tensor, nn
@@ -80,7 +81,7 @@ class TwoLayerCore(Core):
     ) -> None:
         super().__init__(input_shape)
         for name, sides in {"channels": channels, "kernels": kernels}.items():
-            if not len(sides) or not all(side >= 1 for side in sides):
+            if not len(sides) or not all(isinstance(n, Integral) and n >= 1 for n in sides):
                 raise ValueError(
                     f"{name}={tuple(sides)!r}: expected a whole number for each layer, at least 1."
                 )
@@ -93,6 +94,7 @@ class TwoLayerCore(Core):
                     f"{name}={value!r}: expected one of {', '.join(map(repr, known))}."
                 )
         self.weight_decay = weight_decay
+        channels, kernels = [int(n) for n in channels], [int(n) for n in kernels]
         kernels = [*kernels, *[kernels[-1]] * len(channels)][: len(channels)]
         layers, before, size = [], input_shape[0], tuple(input_shape[1:])
         for i, (after, kernel) in enumerate(zip(channels, kernels, strict=True)):
