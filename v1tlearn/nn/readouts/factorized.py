@@ -116,8 +116,13 @@ class FactorizedReadout(Readout):
             if shift is not None:
                 features = _moved(_moved(features, shift[:, 0], 3), shift[:, 1], 2)
             space = self.rows[..., :, None] * self.columns[..., None, :]  # (n, k, h, w)
-            seen = features.flatten(2) @ space.flatten(2).flatten(0, 1).T  # (B, C, n k)
-            outputs = torch.einsum("bcm,mc->bm", seen, self.channels.flatten(0, 1))
+            space, channels = space.flatten(2).flatten(0, 1), self.channels.flatten(0, 1)
+            maps = features.flatten(2)
+            if maps.shape[1] > maps.shape[2]:  # what is there in between is the smaller of two
+                outputs = ((channels @ maps) * space).sum(-1)  # of (B, n k, h w)
+            else:
+                seen = maps @ space.T  # (B, C, n k)
+                outputs = torch.einsum("bcm,mc->bm", seen, channels)
             return outputs.unflatten(1, (self.n_neurons, -1)).sum(-1) + self.bias
 
     def penalty(self) -> Tensor:
