@@ -1,9 +1,10 @@
 """A fit on a frozen backbone: features computed once, against the backbone in every epoch.
 
 The transformer has the size of the first five blocks of DINOv3 ViT-S/16, with random weights, which
-take the same time as trained ones and are loaded from a folder as those are. One mouse is simulated as noise, with images of 64 x 128 pixels.
-Both are fits of the same estimator for the same epochs, one with ``feature_cache=None``; that they
-end with the same weights, within rounding, is checked. The last row tells what a file of features takes.
+take the same time as trained ones and are loaded from a folder as those are. One mouse is simulated
+as noise, with images of 64 x 128 pixels. Both are fits of the same estimator for the same epochs,
+one with ``feature_cache=None``; that they end with the same weights, within rounding, is checked.
+The last row tells what a file of features takes.
 """
 
 from __future__ import annotations
