@@ -265,7 +265,7 @@ class _Tensors:
             return {"$class": f"{value.__module__}.{value.__qualname__}"}
         raise TypeError(
             f"{name.strip('/')!r} is a {type(value).__name__}, which cannot be saved as JSON: give "
-            "plain numbers, text, classes of modules, or the folder of a backbone before saving, or "
+            "plain numbers, text, classes of modules or the folder of a backbone before saving, or "
             "pickle the model."
         )
 
