@@ -217,8 +217,8 @@ def main(arguments: list[str] | None = None) -> Mapping[str, Any]:
         args.backbone = args.out / "backbone"
         n_blocks = SIZES["num_hidden_layers"]
         if not args.backbone.exists():
-            losses = pretrain(args.backbone, n_images=args.images, epochs=10)
-            print(f"pretraining leaves {losses[-1]:.3f} of the variance of hidden patches")
+            losses = pretrain(args.backbone, n_images=args.images, epochs=8)
+            print(f"pretraining leaves {losses[-1]:.3f} of the variance of noisy pixels")
     args.blocks = [b - 1 for b in args.blocks] if args.blocks else list(range(n_blocks))
     args.trials_of = {seed: recordings_of(args, seed) for seed in args.seeds}
     rows: list[Row] = []
