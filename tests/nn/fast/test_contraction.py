@@ -24,9 +24,7 @@ def inputs(sizes, channels_last=True, seed=0):
     return [tensor.requires_grad_() for tensor in made]
 
 
-@given(
-    SIZES, st.booleans(), st.integers(0, 20), st.integers(1, 7), st.sampled_from([1.0, 1e-12])
-)
+@given(SIZES, st.booleans(), st.integers(0, 20), st.integers(1, 7), st.sampled_from([1.0, 1e-12]))
 def test_sums_and_gradients(sizes, channels_last, seed, wanted, parts):
     given_ = inputs(sizes, channels_last, seed)
     maps, space, channels = given_
