@@ -395,6 +395,7 @@ INPUT |= {"crop_scale": 1.0, "image_size": "auto", "standardize": True}
 PLATEAU = {"schedule": "plateau", "lr_patience": 10, "lr_factor": 0.3, "max_lr_drops": 2}
 V1T_TRAINING = {"optimizer": "adamw", "core_lr": None, "betas": (0.9, 0.9999), "batch_size": 16}
 V1T_TRAINING |= {"weight_decay": 0.0, "max_epochs": 400, "loss_scale": "sqrt"}
+V1T_TRAINING |= {"penalty_scale": "absolute"}
 V1T_TRAINING |= {"loss_epsilon": EPSILON, "core_pass": "per_mouse", "ema_decay": None} | PLATEAU
 TRANSFORMER = {"patch_size": 8, "patch_stride": 1, "tokenizer": "unfold", "patch_dropout": 0.0229}
 TRANSFORMER |= {"position_embedding": "auto", "token_grid": "true", "attention": "standard"}
@@ -408,7 +409,7 @@ SENSORIUM_TRAINING = {"optimizer": "adam", "core_lr": None, "betas": (0.9, 0.999
 SENSORIUM_TRAINING |= {"batch_size": 128, "weight_decay": 0.0, "max_epochs": 200}
 SENSORIUM_TRAINING |= {"loss_scale": "sqrt_recording", "loss_epsilon": 1e-8, "schedule": "rounds"}
 SENSORIUM_TRAINING |= {"lr_patience": 5, "lr_factor": 0.3, "max_lr_drops": 3}
-SENSORIUM_TRAINING |= {"core_pass": "per_mouse", "ema_decay": None}
+SENSORIUM_TRAINING |= {"core_pass": "per_mouse", "ema_decay": None, "penalty_scale": "absolute"}
 PUBLISHED = {
     (v1.V1TRegressor, "v1t2023"): TRANSFORMER | V1T_TRAINING | {"behavior_columns": "all"},
     (v1.ViTRegressor, "v1t2023"): TRANSFORMER | V1T_TRAINING | {"behavior_columns": "non_pupil"},

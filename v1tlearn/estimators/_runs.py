@@ -128,13 +128,14 @@ def check_good(history: Sequence[Record]) -> None:
 
 
 def _objective(parameters: Mapping[str, Any]) -> RateObjective:
-    loss, scale = parameters.get("loss", "poisson"), parameters["loss_scale"]
+    loss = parameters.get("loss", "poisson")
+    scales = {name: parameters[name] for name in ("loss_scale", "penalty_scale")}
     if loss == "poisson":
         return PoissonObjective(
-            _mean_correlation, loss_scale=scale, loss_epsilon=parameters["loss_epsilon"]
+            _mean_correlation, loss_epsilon=parameters["loss_epsilon"], **scales
         )
     loss = squared_loss if loss == "squared" else loss
-    return RateObjective(loss, _mean_correlation, loss_scale=scale)
+    return RateObjective(loss, _mean_correlation, **scales)
 
 
 def _schedule(parameters: Mapping[str, Any]) -> ConstantSchedule | PlateauSchedule | RoundsSchedule:

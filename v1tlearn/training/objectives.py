@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -17,6 +17,9 @@ from v1tlearn.training.settings import TrainingSettings
 
 Score = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 Record = dict[str, float]
+
+# A mouse of Sensorium 2022, for which the published weights of penalties were tuned.
+PUBLISHED_TRIALS, PUBLISHED_NEURONS = 4500, 8000
 
 
 class MouseLoss(NamedTuple):
@@ -79,7 +82,7 @@ class Objective(Protocol):
         dict of str to MouseLoss
         """
 
-    def penalty(self, model: EncodingModel, mice: Iterable[str]) -> Tensor:
+    def penalty(self, model: EncodingModel, data: Mapping[str, MouseData]) -> Tensor:
         """Compute the costs that a batch of these mice bears once, however many its parts."""
 
     def score(
@@ -120,16 +123,24 @@ class RateObjective:
     loss_scale : {"sqrt", "sqrt_recording"} or float, default="sqrt"
         Factor on the summed loss of a batch: square root of the mouse's number of trials over the
         batch's, or a constant.
+    penalty_scale : {"absolute", "relative"}, default="absolute"
+        Whether penalties are added as they are, or in the size that the loss has with these
+        trials and neurons, see `penalty`.
     """
 
     score_name = "validation_correlation"
     in_parts = True
 
     def __init__(
-        self, loss: Score, score: Score | None = None, *, loss_scale: str | float = "sqrt"
+        self,
+        loss: Score,
+        score: Score | None = None,
+        *,
+        loss_scale: str | float = "sqrt",
+        penalty_scale: str = "absolute",
     ) -> None:
         self.loss_of_mouse, self.score_of_mouse = loss, score
-        self.loss_scale = loss_scale
+        self.loss_scale, self.penalty_scale = loss_scale, penalty_scale
 
     def scale(self, trials: MouseData, n: int) -> float:
         """Loss scale of a batch of `n` trials."""
@@ -169,9 +180,49 @@ class RateObjective:
             losses[mouse] = MouseLoss(scaled, loss.detach(), count)
         return losses
 
-    def penalty(self, model: EncodingModel, mice: Iterable[str]) -> Tensor:
-        """Penalty of the core and of the readouts of these mice."""
-        return model.core_penalty() + sum(model.readout_penalty(mouse) for mouse in mice)
+    def penalty(self, model: EncodingModel, data: Mapping[str, MouseData]) -> Tensor:
+        """Penalty of the core and of the readouts of some mice.
+
+        The loss of a batch of B trials of mouse m, whose N_m trials and n_m neurons have the mean
+        loss L_m, is ``sqrt(N_m B) n_m L_m``. Beside it stands, with a penalty C of the core and
+        P_m of the readout, which is a sum over neurons,
+
+        * "absolute": ``C + sum_m P_m``, as published, where every mouse has a pass, and so a C, of
+          its own;
+        * "relative": ``sum_m sqrt(N_m / 4500) (n_m / 8000 C + P_m)``: each mouse bears what is in
+          proportion to its loss. With 4,500 trials and 8,000 neurons per mouse, the size of
+          Sensorium 2022, this is the published sum; where trials, neurons or mice are doubled,
+          loss and penalty double (of trials: grow by the root of 2) together.
+
+        With a constant `loss_scale` the loss of a batch does not depend on N_m, and the root is 1.
+
+        Parameters
+        ----------
+        model : EncodingModel
+        data : dict of str to MouseData
+            The mice that bear it, with their trials.
+
+        Returns
+        -------
+        Tensor
+            Scalar.
+        """
+        core = model.core_penalty()
+        if self.penalty_scale == "absolute":
+            return core + sum(model.readout_penalty(mouse) for mouse in data)
+        total = torch.zeros_like(core)
+        for mouse, trials in data.items():
+            share = model.readout(mouse).n_neurons / PUBLISHED_NEURONS
+            total = total + self.penalty_factor(trials) * (
+                share * core + model.readout_penalty(mouse)
+            )
+        return total
+
+    def penalty_factor(self, trials: MouseData) -> float:
+        """What the number of trials does to the loss, beside that of a published mouse."""
+        if isinstance(self.loss_scale, str):
+            return (trials.scale_trials / PUBLISHED_TRIALS) ** 0.5
+        return 1.0
 
     @torch.inference_mode()
     def score(
@@ -227,7 +278,7 @@ class PoissonObjective(RateObjective):
 
     Parameters
     ----------
-    score, loss_scale
+    score, loss_scale, penalty_scale
         As of `RateObjective`.
     loss_epsilon : float, default=1.19e-7
         Added to rates and responses in the loss.
@@ -238,6 +289,12 @@ class PoissonObjective(RateObjective):
         score: Score | None = None,
         *,
         loss_scale: str | float = "sqrt",
+        penalty_scale: str = "absolute",
         loss_epsilon: float = FLOAT32_EPSILON,
     ) -> None:
-        super().__init__(partial(poisson_loss, eps=loss_epsilon), score, loss_scale=loss_scale)
+        super().__init__(
+            partial(poisson_loss, eps=loss_epsilon),
+            score,
+            loss_scale=loss_scale,
+            penalty_scale=penalty_scale,
+        )
