@@ -1,190 +1,130 @@
-"""The scale of penalties beside the loss."""
+"""Scales of the loss and of penalties, and scores, against sums written out."""
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.training.loop_runs import make_data, make_model
 from v1tlearn import nn
-from v1tlearn.training import MouseData, PoissonObjective, TrainingSettings
-from v1tlearn.training.steps import backward
+from v1tlearn.metrics.tensors import variance_explained
+from v1tlearn.training import PoissonObjective, RateObjective, TrainingSettings
 
-SHAPE = (2, 3, 4)
-TRIALS = st.integers(1, 60)
-NEURONS = st.integers(1, 5)
-LOSS_SCALES = st.sampled_from(["sqrt", "sqrt_recording", 0.5])
+EPS = 1e-3
 
 
-class Scaled(nn.Core):
-    """Images times a weight per channel, whose absolute values are the penalty."""
-
-    def __init__(self):
-        super().__init__(SHAPE)
-        self.output_shape = SHAPE
-        self.weights = torch.nn.Parameter(torch.tensor([[[0.5]], [[-2.0]]]))
-
-    def forward(self, images, behaviors=None, sizes=None):
-        return images * self.weights
-
-    def penalty(self):
-        return 0.3 * self.weights.abs().sum()
+def one_batch(seed=0, n=4):
+    """Inputs and targets of the first trials of both mice; mouse A has gaps, b.2 has none."""
+    data = make_data(seed)
+    inputs = {m: trials.batch(slice(n)) for m, trials in data.items()}
+    return data, inputs, {m: trials.targets(slice(n)) for m, trials in data.items()}
 
 
-def readout(n_neurons, seed):
-    made = nn.FactorizedReadout(
-        SHAPE, n_neurons, space_l1=0.2, channel_l2=0.7, channel_hoyer=0.1, channel_init=1.0
-    )
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for weights in made.parameters():
-            weights.copy_(torch.rand(weights.shape, generator=generator) + 0.1)
-    return made
+def losses(rates, target, recorded, squared=False):
+    """(trials, neurons), 0 where not recorded."""
+    per = (rates - target) ** 2 if squared else rates + EPS - (target + EPS) * (rates + EPS).log()
+    return per if recorded is None else torch.where(recorded, per, 0)
 
 
-def model_of(readouts):
-    return nn.EncodingModel(Scaled(), readouts, cropper=nn.ImageCropper(SHAPE[1:])).double()
+@pytest.mark.parametrize("squared", [False, True])
+@given(n=st.integers(1, 6), seed=st.integers(0, 50))
+def test_means_over_neurons(squared, n, seed):
+    model = make_model().eval()
+    data, inputs, targets = one_batch(seed, n)
+    sizes = dict.fromkeys(data, n)
+    found = {}
+    for scale in ("per_neuron", "per_recorded"):
+        made = PoissonObjective(loss_scale=scale, loss_epsilon=EPS)
+        if squared:
+            made = RateObjective(nn.squared_loss, loss_scale=scale)
+        torch.manual_seed(0)
+        found[scale] = made.loss(model, inputs, targets, data, sizes)
+    torch.manual_seed(0)
+    for mouse, rates in model(inputs).items():
+        target, recorded = targets[mouse]
+        per = losses(rates, target, recorded, squared)
+        counts = len(target) if recorded is None else recorded.sum(0)
+        expected = {
+            "per_neuron": per.sum(0).mean(),
+            "per_recorded": (per.sum(0) / (counts + 1e-6)).mean(),
+        }
+        for scale, value in expected.items():
+            torch.testing.assert_close(found[scale][mouse].minimised, value, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(found[scale][mouse].summed, per.sum(), rtol=1e-5, atol=1e-5)
 
 
-def trials_of(n_trials, n_neurons, seed):
-    generator = torch.Generator().manual_seed(seed)
-    draw = {"generator": generator, "dtype": torch.float64}
-    images, responses = (
-        torch.rand(n_trials, *SHAPE, **draw),
-        torch.rand(n_trials, n_neurons, **draw),
-    )
-    return MouseData(images, responses=responses, scale_trials=n_trials)
+def test_parts_of_a_batch_add_up_unless_counts_of_the_whole_matter():
+    assert PoissonObjective(loss_scale="per_neuron").in_parts
+    assert not PoissonObjective(loss_scale="per_recorded").in_parts
+    model = make_model().eval()
+    data, inputs, targets = one_batch()
+    made, sizes = PoissonObjective(loss_scale="per_neuron"), dict.fromkeys(data, 4)
+    for readout in model.readouts:
+        readout.sigma.requires_grad_(False).zero_()
+    whole = made.loss(model, inputs, targets, data, sizes)["A"].minimised
+    parts = 0.0
+    for rows in (slice(0, 3), slice(3, 4)):
+        some = {"A": data["A"].batch(rows)}
+        known = {"A": data["A"].targets(rows)}
+        parts = parts + made.loss(model, some, known, data, sizes)["A"].minimised
+    torch.testing.assert_close(parts, whole)
 
 
-def twice(values, dim=0):
-    return torch.cat([values, values], dim)
-
-
-def repeated(trials):
-    return MouseData(
-        twice(trials.images),
-        responses=twice(trials.responses),
-        scale_trials=2 * trials.scale_trials,
-    )
-
-
-def step(model, data, rows=slice(None), **scales):
-    """Loss and penalty as they are minimised, and the gradient of both, of all mice in a pass."""
-    objective = PoissonObjective(**scales)
-    inputs = {m: nn.MouseBatch(d.images[rows]) for m, d in data.items()}
-    targets = {m: (d.responses[rows], None) for m, d in data.items()}
-    sizes = {m: len(batch.images) for m, batch in inputs.items()}
-    losses = objective.loss(model, inputs, targets, data, sizes)
-    # in float32, as losses are; the penalty is in the dtype of the weights
-    loss = sum(found.minimised for found in losses.values()).item()
-    model.zero_grad()
-    whole = TrainingSettings(100, 1, micro_batch_size=100)
-    _, _, penalty = backward(model, objective, inputs, targets, data, whole)
-    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
-    return loss, penalty.item(), gradients
-
-
-@given(
-    sizes=st.dictionaries(st.sampled_from("ABC"), st.tuples(TRIALS, NEURONS), min_size=1),
-    loss_scale=LOSS_SCALES,
+@pytest.mark.parametrize(
+    ("scale", "averaged"),
+    [("per_neuron", True), ("per_recorded", True), ("sqrt", False), (1.0, False)],
 )
-def test_relative_penalties_are_shares_of_those_of_a_published_mouse(sizes, loss_scale):
-    model = model_of({m: readout(n, i) for i, (m, (_, n)) in enumerate(sizes.items())})
-    data = {m: trials_of(*size, 0) for m, size in sizes.items()}
-    objective = PoissonObjective(loss_scale=loss_scale, penalty_scale="relative")
-    expected = 0.0
-    for mouse, (n_trials, n_neurons) in sizes.items():
-        root = 1.0 if loss_scale == 0.5 else (n_trials / 4500) ** 0.5
-        of_readout = model.readout(mouse).penalty().item()
-        expected += root * (n_neurons / 8000 * 0.3 * 2.5 + of_readout)
-    assert objective.penalty(model, data).item() == pytest.approx(expected, rel=1e-12)
-
-
-@pytest.mark.parametrize("loss_scale", ["sqrt", "sqrt_recording", 1.0])
-def test_of_mice_of_the_published_size_they_are_what_was_published(loss_scale):
-    """One penalty of the core for each mouse, since each had a pass of its own."""
-    model = model_of({"A": readout(8000, 0), "B": readout(8000, 1)})
-    data = {m: MouseData(torch.zeros(1, *SHAPE), scale_trials=4500) for m in "AB"}
-    scales = {"loss_scale": loss_scale}
-    absolute = PoissonObjective(**scales)
-    published = sum(absolute.penalty(model, {m: data[m]}) for m in "AB")
-    relative = PoissonObjective(**scales, penalty_scale="relative")
-    assert relative.penalty(model, data).item() == pytest.approx(published.item(), rel=1e-12)
-    together = model.core_penalty() + sum(model.readout_penalty(m) for m in "AB")
-    assert torch.equal(absolute.penalty(model, data), together)
-
-
-@settings(max_examples=30)
-@given(n_trials=TRIALS, n_neurons=NEURONS, seed=st.integers(0, 99), loss_scale=LOSS_SCALES)
-def test_neurons_counted_twice_double_loss_and_penalty(n_trials, n_neurons, seed, loss_scale):
-    scales = {"loss_scale": loss_scale, "penalty_scale": "relative"}
-    one = model_of({"A": readout(n_neurons, seed)})
-    data = trials_of(n_trials, n_neurons, seed)
-    two = model_of({"A": readout(2 * n_neurons, seed)})
-    with torch.no_grad():
-        for weights, given_once in zip(
-            two.readout("A").parameters(), one.readout("A").parameters(), strict=True
-        ):
-            weights.copy_(twice(given_once))
-    doubled = MouseData(
-        data.images, responses=twice(data.responses, 1), scale_trials=data.scale_trials
+def test_penalties_of_readouts_follow_the_loss(scale, averaged):
+    model, made = make_model(), PoissonObjective(loss_scale=scale)
+    own = sum(
+        model.readout_penalty(mouse) / (model.readout(mouse).n_neurons if averaged else 1)
+        for mouse in model.mice
     )
-    loss, penalty, gradients = step(one, {"A": data}, **scales)
-    again = step(two, {"A": doubled}, **scales)
-    assert again[0] == pytest.approx(2 * loss, rel=1e-5)
-    assert again[1] == pytest.approx(2 * penalty, rel=1e-12)
-    torch.testing.assert_close(
-        again[2]["core.weights"], 2 * gradients["core.weights"], rtol=1e-4, atol=1e-6
-    )
+    expected = model.core_penalty() + own
+    torch.testing.assert_close(made.penalty(model, make_data()), expected)
 
 
-@given(n_trials=st.integers(2, 30), seed=st.integers(0, 99), loss_scale=LOSS_SCALES)
-def test_trials_seen_twice_leave_loss_and_penalty_in_proportion(n_trials, seed, loss_scale):
-    """Batches hold as many as before; of the number of trials both get the root, or neither."""
-    scales = {"loss_scale": loss_scale, "penalty_scale": "relative"}
-    model = model_of({"A": readout(3, seed)})
-    data = trials_of(n_trials, 3, seed)
-    batch = slice(0, n_trials)
-    loss, penalty, gradients = step(model, {"A": data}, batch, **scales)
-    factor = 1.0 if loss_scale == 0.5 else 2**0.5
-    again = step(model, {"A": repeated(data)}, batch, **scales)
-    assert again[0] == pytest.approx(factor * loss, rel=1e-5)
-    assert again[1] == pytest.approx(factor * penalty, rel=1e-12)
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(again[2][name], factor * gradient, rtol=1e-4, atol=1e-6)
+def test_further_scores_are_told_and_do_not_judge():
+    def neurons(predictions, responses, recorded):
+        return torch.tensor(float(responses.shape[1]))
+
+    def trials(predictions, responses, recorded):
+        return torch.tensor(float(len(responses)))
+
+    made = PoissonObjective(neurons, score_name="validation_n", also={"validation_t": trials})
+    record = made.score(make_model(), make_data(), TrainingSettings(4, 1), "neurons")
+    assert made.score_name == "validation_n"
+    assert record["validation_n"] == pytest.approx((4 * 4 + 3 * 3) / 7)
+    assert record["validation_t"] == pytest.approx((4 * 11 + 3 * 7) / 7)
+    assert (record["validation_n_A"], record["validation_t_b.2"]) == (4, 7)
 
 
-@settings(max_examples=30)
-@given(sizes=st.tuples(TRIALS, TRIALS), seed=st.integers(0, 99))
-def test_mice_together_bear_what_they_bear_one_by_one(sizes, seed):
-    model = model_of({"A": readout(2, seed), "B": readout(3, seed + 1)})
-    data = {"A": trials_of(sizes[0], 2, seed), "B": trials_of(sizes[1], 3, seed)}
-    together = step(model, data, penalty_scale="relative")
-    parts = [step(model, {m: data[m]}, penalty_scale="relative") for m in "AB"]
-    assert together[1] == pytest.approx(sum(part[1] for part in parts), rel=1e-12)
-    gradient = sum(part[2]["core.weights"] for part in parts)
-    torch.testing.assert_close(together[2]["core.weights"], gradient, rtol=1e-4, atol=1e-6)
+# ------------------------------------------------------------------------ variance explained
 
 
-def test_a_frozen_core_costs_nothing_under_either_scale():
-    model = model_of({"A": readout(2, 0)})
-    model.core.freeze()
-    data = {"A": trials_of(45, 2, 0)}
-    own = model.readout_penalty("A").item()
-    assert PoissonObjective().penalty(model, data).item() == pytest.approx(own)
-    relative = PoissonObjective(penalty_scale="relative").penalty(model, data).item()
-    assert relative == pytest.approx(own / 10)
+@given(st.integers(0, 500), st.integers(2, 30), st.booleans(), st.sampled_from([0.0, 3e4]))
+def test_variance_explained_over_recorded_pairs(seed, n, masked, offset):
+    rng = torch.Generator().manual_seed(seed)
+    target = torch.randn(n, 4, generator=rng) + offset
+    prediction = target + torch.randn(n, 4, generator=rng)
+    recorded = torch.rand(n, 4, generator=rng) > 0.3 if masked else None
+    target[:, 3] = offset + 0.25
+    found = variance_explained(prediction, target, recorded)
+    for k in range(4):
+        kept = slice(None) if recorded is None else recorded[:, k]
+        y, p = target[kept, k].double(), prediction[kept, k].double()
+        if len(y.unique()) < 2:
+            assert found[k].isnan()
+        else:
+            expected = 1 - ((y - p) ** 2).sum() / ((y - y.mean()) ** 2).sum()
+            torch.testing.assert_close(found[k], expected, rtol=1e-9, atol=1e-9)
 
 
-def test_factorised_penalties_of_a_neuron_do_not_depend_on_the_others():
-    """Its own share of the gradient is the same among many as alone."""
-    alone, among = model_of({"A": readout(1, 3)}), model_of({"A": readout(4, 3)})
-    first = among.readout("A")
-    with torch.no_grad():
-        for weights, own in zip(first.parameters(), alone.readout("A").parameters(), strict=True):
-            weights[0] = own[0]
-    gradients = []
-    for model in (alone, among):
-        data = {"A": MouseData(torch.zeros(1, *SHAPE), scale_trials=1000)}
-        PoissonObjective(penalty_scale="relative").penalty(model, data).backward()
-        gradients.append(model.readout("A").channels.grad[0])
-    torch.testing.assert_close(*gradients, rtol=1e-12, atol=0)
+def test_missing_values_of_the_variance_explained():
+    target = torch.tensor([[1.0, torch.nan], [3.0, torch.nan], [torch.nan, 2.0]])
+    found = variance_explained(torch.ones(3, 2), target)
+    assert found[0] == pytest.approx(1 - 4 / 2)
+    assert found[1].isnan()
+    with pytest.raises(ValueError, match="expected the same"):
+        variance_explained(torch.ones(3, 1), target)
+    assert variance_explained(torch.ones(0, 2), torch.ones(0, 2)).isnan().all()

@@ -191,32 +191,54 @@ batch_size : int, default={batch_size}
     Trials per mouse and step; one step takes one batch of every mouse.
 max_epochs : int, default={max_epochs}
     An epoch lasts until the mouse with most trials was seen once.
-loss_scale : "sqrt", "sqrt_recording" or float, default="sqrt"
+loss_scale : {{"sqrt", "sqrt_recording", "per_neuron", "per_recorded"}} or float, default="sqrt"
     Factor on the summed Poisson loss of a batch, which weighs it against the penalties:
     ``sqrt(training trials / batch)``, the same with all trials of the recording (Sensorium
-    2022), or a constant.
+    2022), or a constant. "per_neuron" takes the mean over neurons of the sum over the batch, so
+    that a short last batch weighs less (Du et al. 2025); "per_recorded" the mean over neurons of
+    the mean over what was recorded of each. With either, penalties of readouts are means over
+    neurons, too.
 penalty_scale : {{"relative", "absolute"}}, default="relative"
     "relative": the weights of penalties on core and readouts count as with 4,500 trials and 8,000
     neurons, and every mouse bears a share in proportion to its loss: those of its readout times
     ``sqrt(trials / 4500)``, those of the core times ``sqrt(trials / 4500) * neurons / 8000``. The
-    same weights then serve few trials and neurons as well. "absolute" adds them as they are, those
-    of the core once per pass, as published. Weight decays are of the optimiser, and have no scale.
+    same weights then serve few trials and neurons as well. (Beside a loss that does not grow with
+    trials, or is a mean over neurons, penalties do not either.) "absolute" adds them as they are,
+    those of the core once per pass, as published. Weight decays have no scale.
 loss_epsilon : float, default={loss_epsilon}
     Added to rates and responses in the Poisson loss, so that the logarithm stays finite.
 core_pass : {{"joint", "per_mouse"}}, default="joint"
     The core sees the images of all mice at once, or one mouse after the other, with batch
     statistics (and an "absolute" penalty of the core) for each, as published.
-schedule : {{"plateau", "rounds", "constant"}}, default="plateau"
-    On the validation correlation: "plateau" multiplies the learning rate by `lr_factor` and goes
+schedule : {{"plateau", "rounds", "periods", "cosine", "reduce", "constant"}}, default="plateau"
+    On the validation score: "plateau" multiplies the learning rate by `lr_factor` and goes
     back to the best weights after `lr_patience` + 1 epochs without improvement, and stops after
-    `max_lr_drops` drops in vain (Li et al. 2023); "rounds" are those of Sensorium 2022.
-    All keep the weights of the best epoch.
+    `max_lr_drops` drops in vain (Li et al. 2023); "rounds" are those of Sensorium 2022. "periods"
+    end after their `period_epochs` or after `lr_patience` epochs without improvement; then the
+    best weights come back, the rate is multiplied by `lr_factor` and the optimiser begins anew (Du
+    et al. 2025). "cosine" falls to `min_lr` over `max_epochs` and stops after `lr_patience` epochs
+    without improvement. "reduce" multiplies by `lr_factor` after `lr_patience` + 1 epochs that are
+    not better by 1e-4 of the best score, and stops at `min_lr`. All keep the weights of the best
+    epoch.
 lr_patience : int, default=10
     Epochs without improvement that are waited through, see `schedule`.
 lr_factor : float, default=0.3
     Factor on the learning rate, see `schedule`.
 max_lr_drops : int, default=2
     Drops of the learning rate in vain before the training ends, see `schedule`.
+min_lr : float, default={min_lr}
+    The least learning rate of the schedules "cosine" and "reduce".
+period_epochs : sequence of int, default=(100, 30, 30, 30)
+    Epochs of each period at most, see `schedule`; `max_epochs` is the most of them all.
+carry_patience : bool, default=False
+    Count epochs without improvement on from one period to the next, as the published code does: a
+    period after one that ended early then ends at once unless its first epoch improves.
+selection : {{"correlation", "variance_explained"}}, default="correlation"
+    The validation score that drives the schedule and chooses the best epoch: correlation, or
+    ``1 - SSE / SST`` of each neuron over its recorded responses, as a mean over those whose
+    validation responses vary.
+clip_norm : float, optional
+    The norm, of the gradient of all trained parameters together, that steps do not exceed.
 ema_decay : float, optional
     Decay per step of an average of the weights, such as 0.999: it is what is validated, kept and
     predicts. Without it these are the weights themselves.
@@ -279,7 +301,8 @@ statistics_ : dict of str to dict
     Per mouse what inputs and responses are scaled with.
 history_ : list of dict
     One record per epoch: ``loss`` and ``validation_loss`` (Poisson loss per response),
-    ``penalty``, ``validation_correlation``, ``lr``, ``seconds``.
+    ``penalty``, ``validation_correlation``, ``lr``, ``seconds``; with ``selection=
+    "variance_explained"`` also ``validation_variance_explained``.
 best_epoch_ : int
     The epoch whose weights were kept, from 1; 0 for the initial weights.
 stop_reason_ : str
