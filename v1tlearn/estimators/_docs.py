@@ -125,8 +125,30 @@ batch_norm_momentum : float, default=0.1
 laplace : float, default=6.3831
     Weight of the penalty on rough first filters."""
 
+FULL_MODEL = """\
+channels : sequence of int, default=(16, 320)
+    Channels of each layer, which says how many there are.
+kernels : sequence of int, default=(25, 9, 5)
+    Sides of the filters of the first layers, in pixels of their maps; the last one is that of all
+    further layers.
+pooling : {{"max", "mean", "stride"}}, default="max"
+    What halves the sides of the map after the first layer: the largest or the mean of 2 x 2
+    places, or a convolution that takes every second place.
+depth_separable : bool, default=True
+    Build the layers after the first of pointwise and depthwise convolutions. Otherwise they are
+    full ones, each with pooling.
+pointwise_output : bool, default=True
+    Whether these end with a pointwise convolution. A minimodel has none.
+activation : {{"elu", "relu", "none"}}, default="elu"
+    After the batch normalisation of each layer. "none" makes a linear-nonlinear model.
+batch_norm_momentum : float, default=0.1
+    Weight of the newest batch in the running statistics of batch normalisation; 0.9 as published,
+    where the statistics are nearly those of the last batch.
+core_weight_decay : float or None, default=0.1
+    Weight decay of all parameters of the core, where it differs from `weight_decay`."""
+
 _READOUT_KIND = """\
-readout : {{"gaussian", "factorized"}}, default="gaussian"
+readout : {{"gaussian", "factorized"}}, default={readout}
     How a neuron reads the feature maps: at one point, or with weights of rows times weights of
     columns, never negative. Either takes the parameters that name it, and leaves the others."""
 
@@ -172,10 +194,10 @@ channel_l2 : float, default=0.0
     Factorised: on their squares.
 channel_hoyer : float, default=0.0
     Factorised: on the number of those that count per neuron, as `space_hoyer`.
-space_weight_decay : float, optional
+space_weight_decay : float or None, default={space_weight_decay}
     Factorised: weight decay of rows and columns where it differs from `weight_decay`; with this or
     the next one there is none on the biases.
-channel_weight_decay : float, optional
+channel_weight_decay : float or None, default={channel_weight_decay}
     Factorised: weight decay of channels where it differs from `weight_decay`."""
 
 _TRAINING = """\
@@ -191,7 +213,8 @@ batch_size : int, default={batch_size}
     Trials per mouse and step; one step takes one batch of every mouse.
 max_epochs : int, default={max_epochs}
     An epoch lasts until the mouse with most trials was seen once.
-loss_scale : {{"sqrt", "sqrt_recording", "per_neuron", "per_recorded"}} or float, default="sqrt"
+loss_scale : {{"sqrt", "sqrt_recording", "per_neuron", "per_recorded"}} or float, \
+default={loss_scale}
     Factor on the summed Poisson loss of a batch, which weighs it against the penalties:
     ``sqrt(training trials / batch)``, the same with all trials of the recording (Sensorium
     2022), or a constant. "per_neuron" takes the mean over neurons of the sum over the batch, so
@@ -210,7 +233,7 @@ loss_epsilon : float, default={loss_epsilon}
 core_pass : {{"joint", "per_mouse"}}, default="joint"
     The core sees the images of all mice at once, or one mouse after the other, with batch
     statistics (and an "absolute" penalty of the core) for each, as published.
-schedule : {{"plateau", "rounds", "periods", "cosine", "reduce", "constant"}}, default="plateau"
+schedule : {{"plateau", "rounds", "periods", "cosine", "reduce", "constant"}}, default={schedule}
     On the validation score: "plateau" multiplies the learning rate by `lr_factor` and goes
     back to the best weights after `lr_patience` + 1 epochs without improvement, and stops after
     `max_lr_drops` drops in vain (Li et al. 2023); "rounds" are those of Sensorium 2022. "periods"
@@ -220,9 +243,9 @@ schedule : {{"plateau", "rounds", "periods", "cosine", "reduce", "constant"}}, d
     without improvement. "reduce" multiplies by `lr_factor` after `lr_patience` + 1 epochs that are
     not better by 1e-4 of the best score, and stops at `min_lr`. All keep the weights of the best
     epoch.
-lr_patience : int, default=10
+lr_patience : int, default={lr_patience}
     Epochs without improvement that are waited through, see `schedule`.
-lr_factor : float, default=0.3
+lr_factor : float, default={lr_factor}
     Factor on the learning rate, see `schedule`.
 max_lr_drops : int, default=2
     Drops of the learning rate in vain before the training ends, see `schedule`.
@@ -233,7 +256,7 @@ period_epochs : sequence of int, default=(100, 30, 30, 30)
 carry_patience : bool, default=False
     Count epochs without improvement on from one period to the next, as the published code does: a
     period after one that ended early then ends at once unless its first epoch improves.
-selection : {{"correlation", "variance_explained"}}, default="correlation"
+selection : {{"correlation", "variance_explained"}}, default={selection}
     The validation score that drives the schedule and chooses the best epoch: correlation, or
     ``1 - SSE / SST`` of each neuron over its recorded responses, as a mean over those whose
     validation responses vary.
