@@ -149,7 +149,11 @@ class RateObjective:
         self.loss_of_mouse, self.score_of_mouse = loss, score
         self.loss_scale, self.penalty_scale = loss_scale, penalty_scale
         self.score_name, self.also = score_name, dict(also or {})
-        self.in_parts = loss_scale != "per_recorded"  # what was recorded of the whole batch counts
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether the loss is a sum over trials; what was recorded of whole batches is none."""
+        return self.loss_scale != "per_recorded"
 
     def scale(self, trials: MouseData, n: int) -> float:
         """Loss scale of a batch of `n` trials."""
