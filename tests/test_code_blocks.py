@@ -108,6 +108,11 @@ def readme(names):
     run_of_published_code("runs/v1t", ["A", "B"])
 
 
+def not_a_mouse(names):
+    trials = v1.Trials(recordings())
+    names["train"], names["test"] = trials.sel(tier="train"), trials.sel(tier="test")
+
+
 def several_models(names):
     views(names, n_mice=3)
     new = names["trials"].sel(mouse_id="C", tier="train")
@@ -183,6 +188,7 @@ PAGES = {
     "docs/your_recordings.rst": Page(files_and_arrays),
     "docs/data_model.rst": Page(data_model),
     "docs/several_models.rst": Page(several_models, FEW_FITS),
+    "docs/not_a_mouse.rst": Page(not_a_mouse, {"max_epochs=25": "max_epochs=1"}),
     "docs/from_the_paper.rst": Page(lambda names: sensorium()),
     "docs/interop.rst": Page(interop),
     "docs/your_own_core.rst": Page(replace={"max_epochs=15": "max_epochs=1"}),
