@@ -20,6 +20,7 @@ from v1tlearn.nn.fast.derivatives import differentiable_once
 
 # Values of the maps of the second layer that are worked on at a time.
 _CHUNK_VALUES = {"cpu": 2**19, "cuda": 2**28}
+_ANY = 0.5  # of a variance of 1 that is added up of two parts
 
 
 class _Sizes(NamedTuple):
@@ -70,7 +71,8 @@ def _first(
     """Pooled maps that a neuron sees, and these after normalisation and ReLU: (B, n, C, h w)."""
     rising = (scale >= 0)[:, :, None]
     seen = torch.where(rising, largest[:, None], smallest[:, None])
-    return seen, torch.addcmul(offset[:, :, None], seen, scale[:, :, None]).clamp_(min=0)
+    first = _scaled(seen, scale, offset, torch.full_like(scale, 1 - _ANY), _ANY)
+    return seen, first.relu_()
 
 
 def _depthwise(maps: Tensor, filters: Tensor, padding: int) -> Tensor:
@@ -86,19 +88,19 @@ def _depthwise_backward(
     gradient: Tensor, maps: Tensor, filters: Tensor, padding: int
 ) -> tuple[Tensor, Tensor]:
     """Gradients with regard to maps (B, n, K, h, w) and filters (n, K, k, k)."""
-    n_images, *groups = maps.shape[:3]
-    by_image = _QUICK_LARGE_FILTERS and maps.device.type == "cpu"
-    to_maps, to_filters, _ = torch.ops.aten.convolution_backward(
-        gradient.flatten(1, 2), maps.flatten(1, 2), filters.flatten(0, 1)[:, None], None,
-        [1, 1], [padding] * 2, [1, 1], False, [0, 0], groups[0] * groups[1],
-        [True, not by_image, False],
-    )  # fmt: skip
-    if by_image:
+    n_images, side = len(maps), filters.shape[-1]
+    to_maps = _depthwise(gradient, filters.flip(2, 3), side - 1 - padding)
+    if _QUICK_LARGE_FILTERS and maps.device.type == "cpu":
         # A depthwise convolution itself, of every image with its gradients as filters.
         each = gradient.flatten(0, 2)[:, None]
         apart = F.conv2d(maps.flatten(0, 2)[None], each, padding=padding, groups=len(each))
-        to_filters = apart[0].unflatten(0, (n_images, -1)).sum(0)
-    return to_maps.unflatten(1, groups), to_filters.reshape(filters.shape)
+        return to_maps, apart[0].unflatten(0, (n_images, -1)).sum(0).view_as(filters)
+    _, to_filters, _ = torch.ops.aten.convolution_backward(
+        gradient.flatten(1, 2), maps.flatten(1, 2), filters.flatten(0, 1)[:, None], None,
+        [1, 1], [padding] * 2, [1, 1], False, [0, 0], maps.shape[1] * maps.shape[2],
+        [False, True, False],
+    )  # fmt: skip
+    return to_maps, to_filters.view_as(filters)
 
 
 class _Minimodels(torch.autograd.Function):
@@ -127,21 +129,18 @@ class _Minimodels(torch.autograd.Function):
         ctx.chunks = chunks(sizes.n_images, sizes.n_neurons, n_values, largest.device.type)
         kept, read, active, means, variances = [], [], [], [], []
         for neurons in _parts(sizes.n_neurons, ctx.chunks[0]):
-            maps = _second(ctx, largest, smallest, *_of(neurons, scale, offset, mixing, filters))
-            variance, mean = torch.var_mean(maps, dim=(0, 3), correction=0)
-            inverse = (variance + eps).rsqrt()
+            own = _of(neurons, scale, offset, mixing, filters)
+            maps, mean, variance = _second(ctx, largest, smallest, *own)
             of = _of(neurons, gain, shift, space)
-            sums = [
-                _read(_standardized_(maps[part], mean, inverse), *of)
-                for part in _parts(sizes.n_images, ctx.chunks[1])
-            ]
+            sums = [_read(part, variance, eps, *of) for part in maps]
             active.append(torch.cat([s[0] for s in sums]))
             read.append(torch.cat([s[1] for s in sums]))
-            kept.append(maps)
+            kept += maps
             means.append(mean)
             variances.append(variance)
         active, read = torch.cat(active, 1), torch.cat(read, 1)  # (B, n, K, R)
         mean, variance = torch.cat(means), torch.cat(variances)
+        read *= (variance + eps).rsqrt()[:, :, None]
         seen = gain[:, :, None] * read + shift[:, :, None] * active
         outputs = (seen * channels.mT).sum((2, 3))
         ctx.eps = eps
@@ -164,12 +163,16 @@ class _Minimodels(torch.autograd.Function):
         to_shift = (weighted * active).sum((0, 3))
         seen = gain[:, :, None] * read + shift[:, :, None] * active
         to_channels = torch.einsum("bn,bnkr->nrk", gradient, seen)
-        inverse = (variance + ctx.eps).rsqrt()
-        given = (gain, shift, inverse, to_gain, to_shift)
+        factor = gain * (variance + ctx.eps).rsqrt()
+        n = ctx.sizes.n_images * ctx.sizes.n_places
+        along = -factor * to_gain * (variance + ctx.eps).rsqrt() / n
+        constant = -factor * to_shift / n
+        given = (factor, along, constant, gain, shift, variance)
         parts = []
-        for neurons, maps in zip(_parts(len(gain), ctx.chunks[0]), kept, strict=True):
+        kept = iter(kept)
+        for neurons in _parts(len(gain), ctx.chunks[0]):
             own = _of(neurons, *weights[2:6], weights[8], *given)
-            parts.append(_backward(ctx, *weights[:2], own, weighted[:, neurons], maps))
+            parts.append(_backward(ctx, *weights[:2], own, weighted[:, neurons], kept))
         to_scale, to_offset, to_mixing, to_filters, to_space = map(
             torch.cat, zip(*parts, strict=True)
         )
@@ -199,36 +202,58 @@ def _second(
     offset: Tensor,
     mixing: Tensor,
     filters: Tensor,
-) -> Tensor:
-    """Maps of the second layer (B, n, K, h w), ahead of normalisation."""
-    sizes = ctx.sizes
-    out = largest.new_empty(sizes.n_images, *filters.shape[:2], sizes.n_places)
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Maps of the second layer around their mean, mean and variance (n, K).
+
+    Maps of some images (b, n, K, h w) after the others, in parts that the allocator gives again.
+    """
+    sizes, out = ctx.sizes, []
+    mean = variance = 0.0
     for part in _parts(sizes.n_images, ctx.chunks[1]):
         mixed = _mixed(largest[part], smallest[part], scale, offset, mixing)[2]
-        out[part] = _depthwise(mixed, filters, sizes.padding).flatten(3)
-    return out
+        out.append(_depthwise(mixed, filters, sizes.padding).flatten(3))
+        mean = mean + out[-1].mean(3).sum(0)
+    mean = mean / sizes.n_images
+    for maps in out:
+        maps -= mean[:, :, None]
+        variance = variance + torch.linalg.vector_norm(maps, dim=3).square_().sum(0)
+    return out, mean, variance / (sizes.n_images * sizes.n_places)
 
 
-def _standardized_(maps: Tensor, mean: Tensor, inverse: Tensor) -> Tensor:
-    """Standardise maps (B, n, K, h w) in place."""
-    return maps.sub_(mean[:, :, None]).mul_(inverse[:, :, None])
+def _scaled(maps: Tensor, gain: Tensor, offset: Tensor, variance: Tensor, eps: float) -> Tensor:
+    """Maps (B, n, K, h w) over the root of their variance (n, K), times a gain, plus an offset."""
+    values = (variance.flatten(), gain.flatten(), offset.flatten())
+    zero = torch.zeros_like(values[0])
+    out = F.batch_norm(maps.flatten(1, 2), zero, *values, False, 0.0, eps)
+    return out.unflatten(1, gain.shape)
 
 
-def _positive(maps: Tensor, gain: Tensor, shift: Tensor) -> Tensor:
-    """Where ReLU lets standardised maps through, as numbers."""
-    z = torch.addcmul(shift[:, :, None], maps, gain[:, :, None])
-    return z.gt_(0)
-
-
-def _read(maps: Tensor, gain: Tensor, shift: Tensor, space: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights of the places that are active, and standardised maps there: (B, n, K, R).
+def _read(
+    maps: Tensor, variance: Tensor, eps: float, gain: Tensor, shift: Tensor, space: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Weights of the places that ReLU lets through, and centred maps there: (B, n, K, R).
 
     ReLU of ``gain * map + shift`` is read as gain times the one and shift times the other.
     """
-    positive = _positive(maps, gain, shift)
-    places = space.mT  # (n, h w, R)
-    active = positive @ places
-    return active, positive.mul_(maps) @ places
+    z = _scaled(maps, gain, shift, variance, eps)
+    active, read = [], []
+    for places in space.unbind(1):  # (n, h w) of each rank
+        seen = _where_positive(places[:, None].expand_as(z), z)
+        active.append(seen.sum(-1))
+        read.append(seen.mul_(maps).sum(-1))
+    return torch.stack(active, -1), torch.stack(read, -1)
+
+
+def _where_positive(values: Tensor, z: Tensor) -> Tensor:
+    """Values where z is positive, 0 elsewhere."""
+    return torch.ops.aten.threshold_backward(values, z, 0)
+
+
+def _outer(weights: Tensor, space: Tensor) -> Tensor:
+    """Products (B, n, K, h w) of (B, n, K, R) and (n, R, h w), summed over ranks."""
+    if space.shape[1] == 1:
+        return weights * space  # quicker than the same by matrices
+    return weights @ space
 
 
 def _backward(
@@ -237,26 +262,24 @@ def _backward(
     smallest: Tensor,
     own: tuple[Tensor, ...],
     weighted: Tensor,
-    maps: Tensor,
+    kept: Iterator[Tensor],
 ) -> tuple[Tensor, ...]:
     """Gradients of some neurons: scale, offset, mixing, filters and space."""
-    scale, offset, mixing, filters, space, gain, shift, inverse, to_gain, to_shift = own
+    scale, offset, mixing, filters, space, factor, along, constant, gain, shift, variance = own
     sizes, totals = ctx.sizes, None
-    n = sizes.n_images * sizes.n_places
-    factor = (gain * inverse)[:, :, None]
-    along, constant = (-v[:, :, None] / n for v in (to_gain, to_shift))
-    for part in _parts(sizes.n_images, ctx.chunks[1]):
-        positive, w = _positive(maps[part], gain, shift), weighted[part]
-        z = torch.addcmul(shift[:, :, None], maps[part], gain[:, :, None]).clamp_(min=0)
+    one = torch.full_like(variance, 1 - _ANY)
+    for part, maps in zip(_parts(sizes.n_images, ctx.chunks[1]), kept, strict=False):
+        w = weighted[part]
+        z = _scaled(maps, gain, shift, variance, ctx.eps).relu_()
         to_space = (w.mT @ z).sum(0)
-        g = (w @ space).mul_(positive)
-        g.add_(torch.addcmul(constant, maps[part], along)).mul_(factor)
+        g = _where_positive(_outer(w * factor[:, :, None], space), z)
+        g += _scaled(maps, along, constant, one, _ANY)
         g = g.unflatten(-1, (sizes.height, sizes.width))
         seen, first, mixed = _mixed(largest[part], smallest[part], scale, offset, mixing)
         to_mixed, to_filters = _depthwise_backward(g, mixed, filters, sizes.padding)
         to_mixed = to_mixed.flatten(3)
         to_mixing = (to_mixed @ first.mT).sum(0)
-        to_first = (mixing.mT @ to_mixed).mul_(first > 0)
+        to_first = (mixing.mT @ to_mixed).mul_(first.sign_())
         to_offset = to_first.sum((0, 3))
         to_scale = to_first.mul_(seen).sum((0, 3))
         found = [to_scale, to_offset, to_mixing, to_filters, to_space]
