@@ -213,7 +213,8 @@ batch_size : int, default={batch_size}
     Trials per mouse and step; one step takes one batch of every mouse.
 max_epochs : int, default={max_epochs}
     An epoch lasts until the mouse with most trials was seen once.
-loss_scale : {{"sqrt", "sqrt_recording", "per_neuron", "per_recorded"}} or float, default={loss_scale}
+loss_scale : {{"sqrt", "sqrt_recording", "per_neuron", "per_recorded"}} or float, \
+default={loss_scale}
     Factor on the summed Poisson loss of a batch, which weighs it against the penalties:
     ``sqrt(training trials / batch)``, the same with all trials of the recording (Sensorium
     2022), or a constant. "per_neuron" takes the mean over neurons of the sum over the batch, so

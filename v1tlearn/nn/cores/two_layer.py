@@ -96,24 +96,22 @@ class TwoLayerCore(Core):
         self.weight_decay = weight_decay
         channels, kernels = [int(n) for n in channels], [int(n) for n in kernels]
         kernels = [*kernels, *[kernels[-1]] * len(channels)][: len(channels)]
-        layers, before, size = [], input_shape[0], tuple(input_shape[1:])
+        layers, before = [], input_shape[0]
         for i, (after, kernel) in enumerate(zip(channels, kernels, strict=True)):
             full = i == 0 or not depth_separable
             stride = 2 if pooling == "stride" and i == 0 else 1
-            size = patch_grid(size, kernel, stride, kernel // 2)
             convolution = (
                 nn.Conv2d(before, after, kernel, stride, padding=kernel // 2, bias=False)
                 if full
                 else _separable(before, after, kernel, pointwise_output)
             )
-            pool = nn.Identity()
-            if full and pooling != "stride":
-                pool, size = _POOLS[pooling](2), patch_grid(size, 2, 2)
+            pool = _POOLS[pooling](2) if full and pooling != "stride" else nn.Identity()
             norm = nn.BatchNorm2d(after, momentum=batch_norm_momentum)
             layers.append(nn.Sequential(convolution, norm, _ACTIVATIONS[activation](), pool))
             before = after
         self.layers = nn.Sequential(*layers)
-        self.output_shape = (before, *size)
+        geometry = {"pooling": pooling, "depth_separable": depth_separable}
+        self.output_shape = (before, *two_layer_map(input_shape[1:], kernels, **geometry))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_normal_(module.weight)
@@ -186,6 +184,44 @@ class TwoLayerCore(Core):
         for convolution, norm, activation, pool in self.layers:
             maps = pool(activation(batch_norm(convolution(maps), norm)))
         return maps
+
+
+def two_layer_map(
+    image_size: Sequence[int],
+    kernels: Sequence[int],
+    *,
+    pooling: str = "max",
+    depth_separable: bool = True,
+) -> tuple[int, int]:
+    """Size of the maps of a `TwoLayerCore`.
+
+    Parameters
+    ----------
+    image_size : tuple of int
+        Height and width of the images, in pixels.
+    kernels : sequence of int
+        Side of the filters of each layer.
+    pooling, depth_separable
+        As of `TwoLayerCore`.
+
+    Returns
+    -------
+    tuple of int
+        Height and width.
+
+    Raises
+    ------
+    ValueError
+        If a map becomes smaller than the filters or the pooling.
+    """
+    size = tuple(image_size)
+    for i, kernel in enumerate(kernels):
+        full = i == 0 or not depth_separable
+        stride = 2 if pooling == "stride" and i == 0 else 1
+        size = patch_grid(size, kernel, stride, kernel // 2)
+        if full and pooling != "stride":
+            size = patch_grid(size, 2, 2)
+    return size
 
 
 def _separable(before: int, after: int, kernel: int, pointwise_output: bool) -> nn.Sequential:
