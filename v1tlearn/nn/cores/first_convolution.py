@@ -60,6 +60,11 @@ class FirstConvolution(Core):
             )
         self.output_shape = (n_channels, height, width)
 
+    @property
+    def filters(self) -> nn.Parameter:
+        """Weights of shape (n_channels, image channels, kernel, kernel)."""
+        return self.convolution.weight
+
     def forward(
         self,
         images: Tensor,

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from v1tlearn.nn.fast.choice import sized
-from v1tlearn.nn.fast.convolution import _QUICK_LARGE_FILTERS
+from v1tlearn.nn.fast.convolution import QUICK_LARGE_FILTERS
 from v1tlearn.nn.fast.derivatives import differentiable_once
 
 # Values of the maps of the second layer that are worked on at a time.
@@ -90,7 +90,7 @@ def _depthwise_backward(
     """Gradients with regard to maps (B, n, K, h, w) and filters (n, K, k, k)."""
     n_images, side = len(maps), filters.shape[-1]
     to_maps = _depthwise(gradient, filters.flip(2, 3), side - 1 - padding)
-    if _QUICK_LARGE_FILTERS and maps.device.type == "cpu":
+    if QUICK_LARGE_FILTERS and maps.device.type == "cpu":
         # A depthwise convolution itself, of every image with its gradients as filters.
         each = gradient.flatten(0, 2)[:, None]
         apart = F.conv2d(maps.flatten(0, 2)[None], each, padding=padding, groups=len(each))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, NamedTuple, Self
 
@@ -109,8 +110,10 @@ class MinimodelReadout(Readout):
         Side of the squares that are pooled; 1 for none.
     batch_norm_momentum : float, default=0.9
         Weight of the newest batch in the running statistics.
-    **readout
-        Parameters of the `FactorizedReadout`.
+    bias_init : array of shape (n_neurons,), optional
+        Initial biases; zeros by default.
+    factorized : dict, optional
+        Other parameters of the `FactorizedReadout`.
 
     Attributes
     ----------
@@ -138,7 +141,8 @@ class MinimodelReadout(Readout):
         hidden_kernel: int = 9,
         pool: int = 2,
         batch_norm_momentum: float = 0.9,
-        **readout: Any,
+        bias_init: object | None = None,
+        factorized: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(n_neurons)
         self.core_shape, self.pool = tuple(core_shape), pool
@@ -163,7 +167,10 @@ class MinimodelReadout(Readout):
         with torch.no_grad():
             self.mixing.normal_().mul_((2 / (n_inputs + hidden_channels)) ** 0.5)
             self.filters.normal_().mul_((2 / (area * (1 + hidden_channels))) ** 0.5)
-        self.reading = FactorizedReadout((hidden_channels, height, width), n_neurons, **readout)
+        shape = (hidden_channels, height, width)
+        self.reading = FactorizedReadout(
+            shape, n_neurons, bias_init=bias_init, **(factorized or {})
+        )
         self.float()  # whatever torch's default dtype is
 
     # ------------------------------------------------------------------------------ what it does
@@ -171,13 +178,15 @@ class MinimodelReadout(Readout):
     def forward(self, features: Tensor, shift: Tensor | None = None) -> Tensor:
         """Responses (B, n) before the output non-linearity, of maps (B, C, h, w).
 
-        `shift` is for readouts whose receptive fields move, which these do not.
+        `shift` is refused: receptive fields of minimodels do not move.
         """
         if tuple(features.shape[1:]) != self.core_shape:
             raise ValueError(
                 f"the readout is made for feature maps of shape {self.core_shape}, got "
                 f"{tuple(features.shape[1:])}."
             )
+        if shift is not None:
+            raise ValueError("receptive fields of minimodels do not move: leave out the shifter.")
         with torch.autocast(features.device.type, enabled=False):
             return self.respond(pool_maps(features.to(self.mixing.dtype), self.pool))
 
@@ -255,7 +264,9 @@ class MinimodelReadout(Readout):
         rows = [slice(i, i + images) for i in range(0, n_images, images)]
         return torch.cat(
             [
-                torch.cat([self._plainly(pooled.rows(r), scale, offset, slice(i, i + n)) for r in rows])
+                torch.cat(
+                    [self._plainly(pooled.rows(r), scale, offset, slice(i, i + n)) for r in rows]
+                )
                 for i in range(0, self.n_neurons, n)
             ],
             dim=1,
