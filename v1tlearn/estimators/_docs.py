@@ -151,7 +151,7 @@ MINIMODEL = """\
 full_model : FullModelRegressor or MinimodelRegressor, optional
     Whose first convolution the minimodels share, as it is. One that is not fitted is fitted first,
     to the same trials, and so is one with the parameters of this model where none is given.
-    scikit-learn's `clone` and its searches forget a fit: keep it by ``FrozenEstimator(full_model)``.
+    scikit-learn's `clone` and searches forget a fit: keep it by ``FrozenEstimator(full_model)``.
 hidden_channels : int, default=64
     Channels of the second layer of a neuron.
 hidden_kernel : int, default=9

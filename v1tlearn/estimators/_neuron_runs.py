@@ -135,6 +135,6 @@ def warn_of_lost(state: Mapping[str, Any]) -> None:
             warn(
                 f"mouse {mouse!r}: the loss or predictions of {len(lost)} of "
                 f"{len(entries['lost'])} neurons were not finite after some epoch, "
-                f"{first_few(lost, 'neuron')}: they have the best weights of before, or the initial "
-                "ones. Lower lr (a tenth is a good start), or look for extreme values."
+                f"{first_few(lost, 'neuron')}: they keep the best weights of before, or the first. "
+                "Lower lr (a tenth is a good start), or look for extreme values."
             )

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,7 +14,6 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from v1tlearn._values import plain
 from v1tlearn.estimators._build import Recipe, begin
 from v1tlearn.estimators._describe import describe
 from v1tlearn.estimators._docs import FACTORIZED, MINIMODEL, document

@@ -29,11 +29,6 @@ class FirstConvolution(Core):
     convolution : Conv2d
         Without bias, padded by half of its side.
 
-    Raises
-    ------
-    ValueError
-        If nothing is left of the images.
-
     References
     ----------
     Du et al., "Towards a simplified model of primary visual cortex", 2025.
@@ -54,10 +49,6 @@ class FirstConvolution(Core):
         )
         nn.init.xavier_normal_(self.convolution.weight)
         height, width = ((side + 2 * padding - kernel) // stride + 1 for side in sides)
-        if min(height, width) < 1:
-            raise ValueError(
-                f"images of {tuple(sides)} pixels are too small for filters of {kernel} x {kernel}."
-            )
         self.output_shape = (n_channels, height, width)
 
     @property

@@ -283,7 +283,9 @@ def _backward(
         to_offset = to_first.sum((0, 3))
         to_scale = to_first.mul_(seen).sum((0, 3))
         found = [to_scale, to_offset, to_mixing, to_filters, to_space]
-        totals = found if totals is None else [t.add_(f) for t, f in zip(totals, found)]
+        totals = (
+            found if totals is None else [t.add_(f) for t, f in zip(totals, found, strict=True)]
+        )
     return tuple(totals)
 
 

@@ -151,8 +151,7 @@ class MinimodelReadout(Readout):
         height, width = (s // pool + 2 * self.padding - hidden_kernel + 1 for s in sides)
         if min(height, width) < 1:
             raise ValueError(
-                f"maps of {tuple(sides)} are too small for pooling by {pool} and filters of "
-                f"{hidden_kernel} x {hidden_kernel}."
+                f"maps of {tuple(sides)} are too small to be pooled over {pool} x {pool} places."
             )
         shapes = {"first": (n_neurons, n_inputs), "second": (n_neurons, hidden_channels)}
         # Registered before they are filled: whoever counts parameters can refuse them in time.
