@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from hashlib import sha256
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -236,9 +237,7 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
 
     def _shared(self, training: Part, held_out: Part | None, seed: int) -> BaseEncodingRegressor:
         """Give the model whose first convolution is shared, fitted to these trials if need be."""
-        given = self.full_model
-        if isinstance(given, FrozenEstimator):
-            given = given.estimator
+        given = _inner(self.full_model)
         if given is None:
             given = FullModelRegressor(**_alike(self))
         if given.__sklearn_is_fitted__():
@@ -259,12 +258,18 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
         warn_of_lost(self.state_)
         return self
 
+    def _marks(self, training: Part, held_out: Part | None) -> dict[str, dict[str, str]]:
+        marks, given = super()._marks(training, held_out), _inner(self.full_model)
+        if given is not None and given.__sklearn_is_fitted__():
+            filters = given.module_.core.filters.detach().cpu().numpy()
+            told = f" with filters {sha256(filters.tobytes()).hexdigest()[:16]}"
+            marks["parameter"]["full_model"] += told
+        return marks
+
     # ------------------------------------------------------------------------- how it is kept
 
     def _content(self) -> dict[str, Any]:
-        content = super()._content()
-        content["parameters"]["full_model"] = None
-        return content | {"full_model": _to_tree(self.full_model)}
+        return super()._content() | {"full_model": _to_tree(self.full_model)}
 
     @classmethod
     def _restore(cls, content: dict[str, Any], device: str) -> Self:
@@ -317,19 +322,22 @@ def _alike(estimator: MinimodelRegressor) -> dict[str, Any]:
     return {name: getattr(estimator, name) for name in names}
 
 
+def _inner(full_model: Any) -> Any:
+    return full_model.estimator if isinstance(full_model, FrozenEstimator) else full_model
+
+
 def _to_tree(full_model: Any) -> dict[str, Any] | None:
     """Turn the parameter into plain values and arrays."""
     if full_model is None:
         return None
-    frozen = isinstance(full_model, FrozenEstimator)
-    inner = full_model.estimator if frozen else full_model
+    inner = _inner(full_model)
     fitted = inner.__sklearn_is_fitted__()
     if not fitted and isinstance(inner, MinimodelRegressor):
         raise TypeError("full_model is a MinimodelRegressor that is not fitted: fit it first.")
     parameters = inner.get_params(deep=False) | {"device": str(inner.device)}
     return {
         "class": type(inner).__name__,
-        "frozen": frozen,
+        "frozen": inner is not full_model,
         "content": inner._content() if fitted else None,
         "parameters": None if fitted else parameters,
     }
