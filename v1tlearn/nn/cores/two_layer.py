@@ -6,10 +6,16 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from v1tlearn.nn import fast
 from v1tlearn.nn.cores.core import Core
+from v1tlearn.nn.fast.convolution import (
+    ActivatedConvolutions,
+    activated_convolutions,
+    large_filter_convolution,
+)
 from v1tlearn.nn.layers.geometry import patch_grid
 from v1tlearn.nn.layers.normalization import batch_norm
 
@@ -66,6 +72,8 @@ class TwoLayerCore(Core):
     Du et al., "Towards a simplified model of primary visual cortex", 2025.
     """
 
+    recomputes_on_cpu = True  # see `nn.fast.convolution`
+
     def __init__(
         self,
         input_shape: tuple[int, int, int],
@@ -93,7 +101,7 @@ class TwoLayerCore(Core):
                 raise ValueError(
                     f"{name}={value!r}: expected one of {', '.join(map(repr, known))}."
                 )
-        self.weight_decay = weight_decay
+        self.pooling, self.activation, self.weight_decay = pooling, activation, weight_decay
         channels, kernels = [int(n) for n in channels], [int(n) for n in kernels]
         kernels = [*kernels, *[kernels[-1]] * len(channels)][: len(channels)]
         layers, before = [], input_shape[0]
@@ -179,10 +187,42 @@ class TwoLayerCore(Core):
                 "another batch_size, so that no batch is a single trial, or larger images."
             )
         if not fast.is_plain():
-            return self.layers(images)
+            on_cpu = images.device.type == "cpu" and not torch.compiler.is_compiling()
+            return self._in_chunks(images) if on_cpu else self.layers(images)
         maps = images
         for convolution, norm, activation, pool in self.layers:
             maps = pool(activation(batch_norm(convolution(maps), norm)))
+        return maps
+
+    def _in_chunks(self, images: Tensor) -> Tensor:
+        """Maps, each layer from its normalisation to the convolutions of the next at once."""
+        first = self.layers[0][0]
+        if first.stride == (1, 1):
+            maps = large_filter_convolution(images, first.weight, first.padding[0])
+        else:
+            maps = first(images.clone(memory_format=torch.channels_last))
+        dtype = maps.dtype
+        for i, (_, norm, _, _) in enumerate(self.layers):
+            mean, variance = norm.running_mean, norm.running_var
+            if norm.training:
+                norm.num_batches_tracked.add_(1)
+                mean, variance = torch.ops.aten.batch_norm_update_stats(
+                    maps.detach(), mean, variance, norm.momentum
+                )
+            following = self.layers[i + 1][0] if i + 1 < len(self.layers) else nn.Identity()
+            convolutions = [m for m in following.modules() if isinstance(m, nn.Conv2d)]
+            how = ActivatedConvolutions(
+                norm.training,
+                norm.eps,
+                self.activation,
+                dtype,
+                tuple((c.padding[0], c.groups) for c in convolutions),
+                None if isinstance(self.layers[i][3], nn.Identity) else self.pooling,
+            )
+            weights = [w for c in convolutions for w in (c.weight, None)]
+            maps = activated_convolutions(
+                maps, norm.weight, norm.bias, mean, variance, how, *weights
+            )
         return maps
 
 
