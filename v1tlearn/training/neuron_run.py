@@ -235,6 +235,12 @@ class NeuronRun(Run):
             "average": None,
         }
 
+    def _remedies(self) -> Any:
+        words = memory.step_in_words(self.model, self.objective, self.data, self.settings)
+        what, remedies, outcome = words
+        known = [remedy for remedy in remedies if "precision" not in remedy]
+        return memory.remedies_named(what, ["a smaller neurons_at_once", *known], outcome)
+
     # --------------------------------------------------------------------------------- one epoch
 
     def _epoch(self) -> tuple[Record, Verdict]:
