@@ -3,6 +3,7 @@
 from v1tlearn import inspection, interop, metrics, model_selection, preprocessing, search
 from v1tlearn.datasets import (
     fetch_franke2022,
+    fetch_nat60k,
     fetch_sensorium2022,
     make_v1_recordings,
     open_recordings,
@@ -43,6 +44,7 @@ __all__ = [
     "ViTRegressor",
     "concat",
     "fetch_franke2022",
+    "fetch_nat60k",
     "fetch_sensorium2022",
     "inspection",
     "interop",

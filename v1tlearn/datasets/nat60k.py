@@ -124,7 +124,7 @@ def read_nat60k(
     if validation_every is not None and not plain(validation_every) >= 1:
         raise ValueError(f"validation_every is {validation_every!r}, expected 1 or more, or None.")
 
-    def read(file: ResponseFile, stack: ImageStack) -> _Recording:
+    def _read(file: ResponseFile, stack: ImageStack) -> _Recording:
         shown = file.images("istim_sp", "istim", n=file.n_trials)
         test = file.images("istim_ss", "ss_istim", n=len(file.repeats))
         flip_of = _flips(file, stack, shown, test)
@@ -134,7 +134,7 @@ def read_nat60k(
             tiers[::validation_every] = "validation"
         return _Recording(shown[kept], test, tiers, kept, {"flip_of": (flip_of[kept], -1)})
 
-    return _read_all(responses, images, names, window, downsample, "nat60k", read)
+    return _read_all(responses, images, names, window, downsample, "nat60k", _read)
 
 
 def read_text16(
@@ -182,14 +182,14 @@ def read_text16(
     Du et al. 2025, Towards a simplified model of primary visual cortex; Figshare 28797638.
     """
 
-    def read(file: ResponseFile, stack: ImageStack) -> _Recording:
+    def _read(file: ResponseFile, stack: ImageStack) -> _Recording:
         shown = _textures(file, ("istim", "istim_sp"), file.n_trials, first_image)
         test = _textures(file, ("ss_istim", "istim_ss"), len(file.repeats), first_image)
         labels = file.labels("labels", len(shown)), file.labels("ss_labels", len(test))
         tiers, kept = np.full(len(shown), "train", "U10"), np.ones(len(shown), bool)
         return _Recording(shown, test, tiers, kept, {"category": labels})
 
-    return _read_all(responses, images, names, window, downsample, "text16", read)
+    return _read_all(responses, images, names, window, downsample, "text16", _read)
 
 
 class _Recording(NamedTuple):
