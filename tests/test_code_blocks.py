@@ -3,7 +3,7 @@
 The blocks of a page run in their order and share their names, in an empty folder. What a page takes
 for granted, such as a reader's files and arrays, is simulated. Models of published sizes are made
 small, by other defaults and presets; numbers that a page states itself are replaced, and have to be
-there. Pages that show what training leads to also run as they are, in the slow tests.
+there. Pages that show what training leads to run as they are, in the slow tests.
 """
 
 import ast
@@ -241,15 +241,11 @@ def compare_all(shown, printed):
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot follow their images")  # tiny models, one epoch
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [n for n, page in PAGES.items() if not page.shown] + ["README.md"])
 def test_code_of_the_page_runs(name, tmp_path, monkeypatch, small_models):
     run(name, tmp_path, monkeypatch, PAGES[name].replace, compare_but_for_training)
 
 
-@pytest.mark.xfail(
-    reason="the numbers were printed before receptive fields stayed on the map by default",
-    strict=False,
-)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if page.shown])
 def test_code_of_the_page_prints_what_it_shows(name, tmp_path, monkeypatch):
