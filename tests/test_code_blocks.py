@@ -139,7 +139,21 @@ def interop(names):
     run_of_published_code("runs/003_v1t", list("ABCDE"))
     for file in ("sensorium_p_sota_model.pth", "sensorium_p_ln_model.pth"):
         torch.save(state_of_sensorium(), file)
-    names |= {"mean": 0.0, "std": 1.0}
+    torch.save(
+        state_of_a_minimodel(), "FX20_092923_2layer_16_320_clamp_norm_depthsep_pool_xrange_176.pt"
+    )
+    names |= {"mean": 0.0, "std": 1.0, "images": np.zeros((2, 1, 66, 130))}
+
+
+def state_of_a_minimodel(n_neurons=3, width=4):
+    """Arrays of a full model of one layer, as its authors call them."""
+    made = np.random.default_rng(0)
+    layer = "core.features.layer0"
+    shapes = {f"{layer}.norm.{n}": (width,) for n in ("weight", "bias", "running_mean")}
+    shapes |= {f"{layer}.norm.running_var": (width,), f"{layer}.conv.weight": (width, 1, 5, 5)}
+    shapes |= {"readout.Wy": (n_neurons, 1, 33), "readout.Wx": (n_neurons, 1, 65)}
+    shapes |= {"readout.Wc": (n_neurons, 1, width), "readout.bias": (n_neurons,)}
+    return {name: torch.from_numpy(made.uniform(0.1, 0.5, s)).float() for name, s in shapes.items()}
 
 
 def state_of_sensorium(n_neurons=3, width=4):

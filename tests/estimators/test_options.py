@@ -1,5 +1,7 @@
 """Every value of the parameters that choose between ways of building the model, trained once."""
 
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -152,12 +154,80 @@ def test_readouts_and_optimizers(gaussian, optimizer, small, trials):
     assert np.isfinite(est.fit(trials).score(trials))
 
 
-@pytest.mark.parametrize("loss_scale", ["sqrt", "sqrt_recording", 2.0])
+@pytest.mark.parametrize(
+    "loss_scale", ["sqrt", "sqrt_recording", "per_neuron", "per_recorded", 2.0]
+)
 @pytest.mark.parametrize("core_pass", ["joint", "per_mouse"])
-@pytest.mark.parametrize("schedule", ["plateau", "rounds", "constant"])
+@pytest.mark.parametrize(
+    "schedule", ["plateau", "rounds", "periods", "cosine", "reduce", "constant"]
+)
 def test_ways_to_train(loss_scale, core_pass, schedule, small, trials):
     est = small(loss_scale=loss_scale, core_pass=core_pass, schedule=schedule, max_epochs=1)
     assert np.isfinite(est.fit(trials).score(trials))
+
+
+def test_periods_of_an_estimator(small, trials):
+    est = small(schedule="periods", period_epochs=(2, 1), lr_factor=0.5, max_epochs=9).fit(trials)
+    assert est.stop_reason_ == "schedule"
+    assert [r["lr"] for r in est.history_] == pytest.approx([2e-3, 2e-3, 1e-3])
+
+
+def test_rates_of_an_estimator_fall_along_a_cosine(small, trials):
+    est = small(schedule="cosine", lr_patience=9, max_epochs=2, min_lr=1e-4).fit(trials)
+    assert [r["lr"] for r in est.history_] == pytest.approx([2e-3, (2e-3 + 1e-4) / 2])
+
+
+def test_an_estimator_is_judged_by_the_variance_it_explains(small, trials):
+    est = small(selection="variance_explained", max_epochs=4).fit(trials)
+    name = "validation_variance_explained"
+    for record in est.history_:
+        of_mice = [record[f"{name}_{mouse}"] for mouse in trials.mice]
+        assert record[name] == pytest.approx(np.mean(of_mice), rel=1e-5)
+        assert np.isfinite(record["validation_correlation"])
+    assert est.best_epoch_ == 1 + int(np.argmax([r[name] for r in est.history_]))
+
+
+def test_neurons_without_variance_are_left_out_of_it_and_named(small, trials):
+    responses = {m: np.array(trials.responses[m]) for m in trials.mice}
+    responses["B"][:, 2] = 1.5
+    odd = v1.Trials.from_arrays(
+        {m: trials.get("stimuli", m) for m in trials.mice}, responses=responses
+    )
+    est = small(selection="variance_explained", max_epochs=1)
+    with pytest.warns(UserWarning, match="'B': the responses of 1 of 7 neurons do not vary"):
+        est.fit(odd)
+    assert np.isfinite(est.history_[0]["validation_variance_explained"])
+    constant = responses | {"B": np.full_like(responses["B"], 1.5)}
+    held_out = v1.Trials.from_arrays(
+        {m: trials.get("stimuli", m) for m in trials.mice}, responses=constant
+    )
+    with pytest.raises(ValueError, match=r"'B': no neuron's responses vary.*selection='corr"):
+        est.fit(odd, validation=held_out)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"schedule": "reduce", "min_lr": 0.1}, "least rate above 0 and below the first"),
+        ({"schedule": "periods", "period_epochs": (0,)}, "each at least 1"),
+        ({"schedule": "periods", "lr_patience": 0}, "expected at least 1"),
+        ({"selection": "r2"}, "selection"),
+        ({"clip_norm": 0.0}, "clip_norm"),
+    ],
+)
+def test_wrong_ways_to_train_are_named(params, message, small, trials):
+    with pytest.raises(ValueError, match=message):
+        small(**params).fit(trials)
+
+
+def test_means_over_what_was_recorded_need_the_loss_of_neurons(trials):
+    def loss(rates, responses, recorded):
+        return (rates - responses).square().sum()
+
+    core = functools.partial(v1.nn.Stacked2dCore, n_layers=1, hidden_channels=2)
+    est = v1.EncodingRegressor(core=core, loss=loss, loss_scale="per_recorded", max_epochs=1)
+    with pytest.raises(ValueError, match="'per_recorded' needs the loss of each neuron"):
+        est.fit(trials)
 
 
 @pytest.mark.parametrize("tokenizer", ["unfold", "conv", "spt", "cct", "dual_norm"])

@@ -3,6 +3,7 @@
 from v1tlearn.estimators.cnn import CNNRegressor
 from v1tlearn.estimators.encoding import EncodingRegressor
 from v1tlearn.estimators.ensemble import EnsembleRegressor
+from v1tlearn.estimators.full_model import FullModelRegressor
 from v1tlearn.estimators.linear import LNRegressor
 from v1tlearn.estimators.loading import load
 from v1tlearn.estimators.v1t import V1TRegressor, ViTRegressor
@@ -11,6 +12,7 @@ __all__ = [
     "CNNRegressor",
     "EncodingRegressor",
     "EnsembleRegressor",
+    "FullModelRegressor",
     "LNRegressor",
     "V1TRegressor",
     "ViTRegressor",

@@ -108,12 +108,24 @@ def _warn_of_negative(target: Responses, moments: Mapping[str, ResponseMoments])
         )
 
 
-def check_validation(target: Responses) -> None:
+def check_validation(target: Responses, selection: str) -> None:
     """Check the responses that choose the best epoch."""
     for mouse in target.mice:
         moments = _recorded_moments(target, mouse)
         n = int(moments.count.max())
-        if n >= 2 and not np.nan_to_num(moments.std).any():
+        constant = ~(np.nan_to_num(moments.std) > 0)
+        if n >= 2 and selection == "variance_explained" and constant.any():
+            if constant.all():
+                raise ValueError(
+                    f"mouse {mouse!r}: no neuron's responses vary over the validation trials, so "
+                    "that there is no variance to explain: give it other trials, or use "
+                    "selection='correlation'."
+                )
+            warn(
+                f"mouse {mouse!r}: the responses of {constant.sum()} of {len(constant)} neurons do "
+                "not vary over the validation trials: they are left out of the variance explained."
+            )
+        elif n >= 2 and not np.nan_to_num(moments.std).any():
             warn(
                 f"mouse {mouse!r}: no neuron's responses vary over the validation trials, so that "
                 "its validation correlation is 0 whatever is predicted: give it other trials."

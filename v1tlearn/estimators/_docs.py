@@ -125,8 +125,30 @@ batch_norm_momentum : float, default=0.1
 laplace : float, default=6.3831
     Weight of the penalty on rough first filters."""
 
+FULL_MODEL = """\
+channels : sequence of int, default=(16, 320)
+    Channels of each layer, which says how many there are.
+kernels : sequence of int, default=(25, 9, 5)
+    Sides of the filters of the first layers, in pixels of their maps; the last one is that of all
+    further layers.
+pooling : {{"max", "mean", "stride"}}, default="max"
+    What halves the sides of the map after the first layer: the largest or the mean of 2 x 2
+    places, or a convolution that takes every second place.
+depth_separable : bool, default=True
+    Build the layers after the first of pointwise and depthwise convolutions. Otherwise they are
+    full ones, each with pooling.
+pointwise_output : bool, default=True
+    Whether these end with a pointwise convolution. A minimodel has none.
+activation : {{"elu", "relu", "none"}}, default="elu"
+    After the batch normalisation of each layer. "none" makes a linear-nonlinear model.
+batch_norm_momentum : float, default=0.1
+    Weight of the newest batch in the running statistics of batch normalisation; 0.9 as published,
+    where the statistics are nearly those of the last batch.
+core_weight_decay : float or None, default=0.1
+    Weight decay of all parameters of the core, where it differs from `weight_decay`."""
+
 _READOUT_KIND = """\
-readout : {{"gaussian", "factorized"}}, default="gaussian"
+readout : {{"gaussian", "factorized"}}, default={readout}
     How a neuron reads the feature maps: at one point, or with weights of rows times weights of
     columns, never negative. Either takes the parameters that name it, and leaves the others."""
 
@@ -172,10 +194,10 @@ channel_l2 : float, default=0.0
     Factorised: on their squares.
 channel_hoyer : float, default=0.0
     Factorised: on the number of those that count per neuron, as `space_hoyer`.
-space_weight_decay : float, optional
+space_weight_decay : float or None, default={space_weight_decay}
     Factorised: weight decay of rows and columns where it differs from `weight_decay`; with this or
     the next one there is none on the biases.
-channel_weight_decay : float, optional
+channel_weight_decay : float or None, default={channel_weight_decay}
     Factorised: weight decay of channels where it differs from `weight_decay`."""
 
 _TRAINING = """\
@@ -191,26 +213,48 @@ batch_size : int, default={batch_size}
     Trials per mouse and step; one step takes one batch of every mouse.
 max_epochs : int, default={max_epochs}
     An epoch lasts until the mouse with most trials was seen once.
-loss_scale : "sqrt", "sqrt_recording" or float, default="sqrt"
+loss_scale : {{"sqrt", "sqrt_recording", "per_neuron", "per_recorded"}} or float, \
+default={loss_scale}
     Factor on the summed Poisson loss of a batch, which weighs it against the penalties:
     ``sqrt(training trials / batch)``, the same with all trials of the recording (Sensorium
-    2022), or a constant.
+    2022), or a constant. "per_neuron" takes the mean over neurons of the sum over the batch, so
+    that a short last batch weighs less (Du et al. 2025); "per_recorded" the mean over neurons of
+    the mean over what was recorded of each. With either, penalties of readouts are means over
+    neurons, too.
 loss_epsilon : float, default={loss_epsilon}
     Added to rates and responses in the Poisson loss, so that the logarithm stays finite.
 core_pass : {{"joint", "per_mouse"}}, default="joint"
     The core sees the images of all mice at once and is penalised once per step, or one mouse
     after the other, penalised (and batch statistics taken) for each, as published.
-schedule : {{"plateau", "rounds", "constant"}}, default="plateau"
-    On the validation correlation: "plateau" multiplies the learning rate by `lr_factor` and goes
+schedule : {{"plateau", "rounds", "periods", "cosine", "reduce", "constant"}}, default={schedule}
+    On the validation score: "plateau" multiplies the learning rate by `lr_factor` and goes
     back to the best weights after `lr_patience` + 1 epochs without improvement, and stops after
-    `max_lr_drops` drops in vain (Li et al. 2023); "rounds" are those of Sensorium 2022.
-    All keep the weights of the best epoch.
-lr_patience : int, default=10
+    `max_lr_drops` drops in vain (Li et al. 2023); "rounds" are those of Sensorium 2022. "periods"
+    end after their `period_epochs` or after `lr_patience` epochs without improvement; then the
+    best weights come back, the rate is multiplied by `lr_factor` and the optimiser begins anew (Du
+    et al. 2025). "cosine" falls to `min_lr` over `max_epochs` and stops after `lr_patience` epochs
+    without improvement. "reduce" multiplies by `lr_factor` after `lr_patience` + 1 epochs that are
+    not better by 1e-4 of the best score, and stops at `min_lr`. All keep the weights of the best
+    epoch.
+lr_patience : int, default={lr_patience}
     Epochs without improvement that are waited through, see `schedule`.
-lr_factor : float, default=0.3
+lr_factor : float, default={lr_factor}
     Factor on the learning rate, see `schedule`.
 max_lr_drops : int, default=2
     Drops of the learning rate in vain before the training ends, see `schedule`.
+min_lr : float, default={min_lr}
+    The least learning rate of the schedules "cosine" and "reduce".
+period_epochs : sequence of int, default=(100, 30, 30, 30)
+    Epochs of each period at most, see `schedule`; `max_epochs` is the most of them all.
+carry_patience : bool, default=False
+    Count epochs without improvement on from one period to the next, as the published code does: a
+    period after one that ended early then ends at once unless its first epoch improves.
+selection : {{"correlation", "variance_explained"}}, default={selection}
+    The validation score that drives the schedule and chooses the best epoch: correlation, or
+    ``1 - SSE / SST`` of each neuron over its recorded responses, as a mean over those whose
+    validation responses vary.
+clip_norm : float, optional
+    The norm, of the gradient of all trained parameters together, that steps do not exceed.
 ema_decay : float, optional
     Decay per step of an average of the weights, such as 0.999: it is what is validated, kept and
     predicts. Without it these are the weights themselves.
@@ -273,7 +317,8 @@ statistics_ : dict of str to dict
     Per mouse what inputs and responses are scaled with.
 history_ : list of dict
     One record per epoch: ``loss`` and ``validation_loss`` (Poisson loss per response),
-    ``penalty``, ``validation_correlation``, ``lr``, ``seconds``.
+    ``penalty``, ``validation_correlation``, ``lr``, ``seconds``; with ``selection=
+    "variance_explained"`` also ``validation_variance_explained``.
 best_epoch_ : int
     The epoch whose weights were kept, from 1; 0 for the initial weights.
 stop_reason_ : str

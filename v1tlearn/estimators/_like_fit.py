@@ -18,7 +18,8 @@ from v1tlearn.trials._selection import units_differ
 _MAY_CHANGE = frozenset(
     {"optimizer", "lr", "core_lr", "betas", "weight_decay", "batch_size", "max_epochs"}
     | {"loss", "loss_scale", "loss_epsilon", "core_pass", "ema_decay"}
-    | {"schedule", "lr_patience", "lr_factor", "max_lr_drops"}
+    | {"schedule", "lr_patience", "lr_factor", "max_lr_drops", "min_lr"}
+    | {"period_epochs", "carry_patience", "selection", "clip_norm"}
     | {"validation_fraction", "device", "precision", "deterministic", "random_state"}
     | {"compile", "micro_batch_size", "low_memory"}
     | {"warm_start", "verbose"}

@@ -175,6 +175,11 @@ class TrainingParameters:
     lr_patience: int = 10
     lr_factor: float = 0.3
     max_lr_drops: int = 2
+    min_lr: float = 1e-5
+    period_epochs: Sequence[int] = (100, 30, 30, 30)
+    carry_patience: bool = False
+    selection: str = "correlation"
+    clip_norm: float | None = None
     ema_decay: float | None = None
     validation_fraction: float = 0.1
     device: str = "auto"
@@ -196,13 +201,21 @@ class TrainingParameters:
         "weight_decay": [_NOT_NEGATIVE],
         "batch_size": [WIDTH],
         "max_epochs": [_NATURAL],
-        "loss_scale": [StrOptions({"sqrt", "sqrt_recording"}), _POSITIVE],
+        "loss_scale": [
+            StrOptions({"sqrt", "sqrt_recording", "per_neuron", "per_recorded"}),
+            _POSITIVE,
+        ],
         "loss_epsilon": [_NOT_NEGATIVE],
         "core_pass": [StrOptions({"joint", "per_mouse"})],
-        "schedule": [StrOptions({"plateau", "rounds", "constant"})],
+        "schedule": [StrOptions({"plateau", "rounds", "periods", "cosine", "reduce", "constant"})],
         "lr_patience": [_NATURAL],
         "lr_factor": [Interval(Real, 0, 1, closed="right")],
         "max_lr_drops": [_NATURAL],
+        "min_lr": [_NOT_NEGATIVE],
+        "period_epochs": [tuple, list, np.ndarray],
+        "carry_patience": ["boolean"],
+        "selection": [StrOptions({"correlation", "variance_explained"})],
+        "clip_norm": [_POSITIVE, None],
         "ema_decay": [Interval(Real, 0, 1, closed="neither"), None],
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
         "device": [str, torch.device],

@@ -22,6 +22,7 @@ _SHOWN = {
     "loss": ("loss", ".4f"),
     "validation_loss": ("val. loss", ".4f"),
     "validation_correlation": ("val. corr.", ".4f"),
+    "validation_variance_explained": ("val. var. expl.", ".4f"),
     "lr": ("lr", ".2g"),
 }
 _ENDED = {  # early

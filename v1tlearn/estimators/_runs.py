@@ -14,16 +14,20 @@ from v1tlearn.estimators._describe import check_validation
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators.mouse_data import bring
-from v1tlearn.metrics.tensors import correlation
+from v1tlearn.metrics.tensors import correlation, variance_explained
 from v1tlearn.nn import EncodingModel, squared_loss
 from v1tlearn.training import (
     ConstantSchedule,
+    CosineSchedule,
     NonFiniteLossError,
+    PeriodsSchedule,
     PlateauSchedule,
     PoissonObjective,
     RateObjective,
+    ReduceSchedule,
     RoundsSchedule,
     Run,
+    Schedule,
     TrainingSettings,
     make_optimizer,
     resolve_device,
@@ -35,6 +39,12 @@ from v1tlearn.training.objectives import Record
 from v1tlearn.trials import Responses, Trials
 
 Part = tuple[Trials, Responses]
+
+# By which epochs may be judged, and what it is called in the history.
+_SCORES = {
+    "correlation": "validation_correlation",
+    "variance_explained": "validation_variance_explained",
+}
 
 
 class Start(NamedTuple):
@@ -67,7 +77,7 @@ def make_run(
     data, validation = to_device(*training), None
     if held_out is not None:
         check_like_fit(fitted, model, held_out[0], whose="validation")
-        check_validation(held_out[1])
+        check_validation(held_out[1], parameters["selection"])
         validation = to_device(*held_out)
     settings = TrainingSettings(
         batch_size=parameters["batch_size"],
@@ -79,6 +89,7 @@ def make_run(
         micro_batch_size=parameters["micro_batch_size"],
         checkpoint_activations=parameters["low_memory"],
         ema_decay=parameters["ema_decay"],
+        clip_norm=parameters["clip_norm"],
     )
     objective = _objective(parameters)
     optimizer = make_optimizer(
@@ -105,8 +116,8 @@ def make_run(
 
 
 def is_good(record: Record) -> bool:
-    """Whether after an epoch the validation trials, where there are any, were predicted."""
-    return math.isfinite(record.get(RateObjective.score_name, 0.0))
+    """Whether an epoch gave numbers, of the validation trials, too, where there are any."""
+    return all(math.isfinite(record.get(name, 0.0)) for name in ("loss", *_SCORES.values()))
 
 
 def check_good(history: Sequence[Record]) -> None:
@@ -116,37 +127,52 @@ def check_good(history: Sequence[Record]) -> None:
         return
     if len(lost) < len(history):
         warn(
-            f"predictions of the validation trials were not finite after the epochs "
+            "the loss or predictions of the validation trials were not finite after the epochs "
             f"{[record['epoch'] for record in lost]} of {len(history)}, which were not kept: "
             "lower lr (a tenth is a good start), or look for extreme values."
         )
         return
-    own = RateObjective.score_of("")
-    values = {name.removeprefix(own): v for name, v in lost[0].items() if name.startswith(own)}
-    mouse = next(mouse for mouse, value in values.items() if not math.isfinite(value))
+    mouse = next(
+        name.removeprefix(f"{score}_")
+        for score in _SCORES.values()
+        for name, value in lost[0].items()
+        if name.startswith(f"{score}_") and not math.isfinite(value)
+    )
     raise NonFiniteLossError(mouse, lost[0]["epoch"])
 
 
 def _objective(parameters: Mapping[str, Any]) -> RateObjective:
     loss, scale = parameters.get("loss", "poisson"), parameters["loss_scale"]
+    judge, score, also = parameters["selection"], _mean_correlation, {}
+    if judge == "variance_explained":
+        score, also = _mean_variance_explained, {_SCORES["correlation"]: _mean_correlation}
+    options = {"loss_scale": scale, "score_name": _SCORES[judge], "also": also}
     if loss == "poisson":
-        return PoissonObjective(
-            _mean_correlation, loss_scale=scale, loss_epsilon=parameters["loss_epsilon"]
+        return PoissonObjective(score, loss_epsilon=parameters["loss_epsilon"], **options)
+    if scale == "per_recorded" and loss != "squared":
+        raise ValueError(
+            "loss_scale='per_recorded' needs the loss of each neuron, which a loss of your own "
+            "does not give: use loss='poisson' or 'squared', or loss_scale='per_neuron'."
         )
-    loss = squared_loss if loss == "squared" else loss
-    return RateObjective(loss, _mean_correlation, loss_scale=scale)
+    return RateObjective(squared_loss if loss == "squared" else loss, score, **options)
 
 
-def _schedule(parameters: Mapping[str, Any]) -> ConstantSchedule | PlateauSchedule | RoundsSchedule:
-    if parameters["schedule"] == "constant":
-        return ConstantSchedule()
-    if parameters["schedule"] == "rounds":
-        return RoundsSchedule(
-            parameters["lr_patience"], parameters["lr_factor"], parameters["max_lr_drops"] + 1
-        )
-    return PlateauSchedule(
-        parameters["lr_patience"], parameters["lr_factor"], parameters["max_lr_drops"]
-    )
+def _schedule(parameters: Mapping[str, Any]) -> Schedule:
+    patience, factor = parameters["lr_patience"], parameters["lr_factor"]
+    drops, min_lr = parameters["max_lr_drops"], parameters["min_lr"]
+    match parameters["schedule"]:
+        case "constant":
+            return ConstantSchedule()
+        case "rounds":
+            return RoundsSchedule(patience, factor, drops + 1)
+        case "periods":
+            epochs, carry = parameters["period_epochs"], parameters["carry_patience"]
+            return PeriodsSchedule(epochs, patience, factor, carry)
+        case "cosine":
+            return CosineSchedule(max(1, parameters["max_epochs"]), patience, min_lr)
+        case "reduce":
+            return ReduceSchedule(parameters["lr"], patience, factor, min_lr)
+    return PlateauSchedule(patience, factor, drops)
 
 
 def _mean_correlation(
@@ -154,3 +180,10 @@ def _mean_correlation(
 ) -> torch.Tensor:
     """Validation score of one mouse: mean correlation of the neurons that were recorded."""
     return correlation(predictions, responses, recorded).nanmean()
+
+
+def _mean_variance_explained(
+    predictions: torch.Tensor, responses: torch.Tensor, recorded: torch.Tensor | None
+) -> torch.Tensor:
+    """Validation score of one mouse: mean variance explained of the neurons that vary."""
+    return variance_explained(predictions, responses, recorded).nanmean()

@@ -1,6 +1,6 @@
-"""Single-trial correlation of torch tensors, on their device and without waiting for it.
+"""Scores of torch tensors, on their device and without waiting for it, for validation.
 
-The same numbers as `single_trial_correlation` of arrays; for validation while training.
+The correlation gives the same numbers as `single_trial_correlation` of arrays.
 """
 
 from __future__ import annotations
@@ -71,6 +71,49 @@ def correlation(prediction: Tensor, target: Tensor, mask: Tensor | None = None) 
     product = (centred[0] * centred[1]).sum(dim=0)
     r = torch.where(varies[0] & varies[1], (product / scale).clamp(-1, 1), 0)
     return torch.where(count < 2, torch.nan, r)
+
+
+@torch.no_grad()
+def variance_explained(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Share of the variance over trials that is explained, ``1 - SSE / SST``, of each neuron.
+
+    Parameters
+    ----------
+    prediction : Tensor (n, neurons)
+        Predicted responses, any floating dtype.
+    target : Tensor (n, neurons)
+        Recorded responses; NaN where not recorded.
+    mask : bool Tensor (n, neurons), optional
+        False where `target` is to be left out, in addition to NaN.
+
+    Returns
+    -------
+    Tensor (neurons,)
+        At most 1, and below 0 where the mean response predicts better. Both sums run over the
+        recorded trials. NaN where the recorded responses are constant. float64, or float32 on
+        devices that have no float64.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    if prediction.shape != target.shape or prediction.ndim != 2:
+        raise ValueError(
+            f"prediction has shape {tuple(prediction.shape)}, target {tuple(target.shape)}; "
+            "expected the same (trials, neurons)."
+        )
+    dtype = torch.float32 if target.device.type == "mps" else torch.float64
+    recorded = ~torch.isnan(target)
+    if mask is not None:
+        recorded = recorded & mask
+    low = torch.where(recorded, target, torch.inf).amin(0) if len(target) else target.sum(0)
+    high = torch.where(recorded, target, -torch.inf).amax(0) if len(target) else low
+    target = torch.where(recorded, target.to(dtype) - low, 0)
+    mean = target.sum(0) / recorded.sum(0).clamp(min=1)
+    total = torch.where(recorded, target - mean, 0).square().sum(0)
+    errors = torch.where(recorded, prediction.to(dtype) - low - target, 0).square().sum(0)
+    return torch.where(high > low, 1 - errors / total, torch.nan)
 
 
 def _rounding(dtype: torch.dtype) -> float:

@@ -3,6 +3,7 @@
 from v1tlearn.nn import fast
 from v1tlearn.nn.cores.cnn import Stacked2dCore
 from v1tlearn.nn.cores.core import Core
+from v1tlearn.nn.cores.two_layer import TwoLayerCore, two_layer_map
 from v1tlearn.nn.cores.vit import ViTCore
 from v1tlearn.nn.fast import plain
 from v1tlearn.nn.heads import EluHead, Head, SoftplusHead
@@ -34,6 +35,8 @@ __all__ = [
     "MouseBatch",
     "Core",
     "Stacked2dCore",
+    "TwoLayerCore",
+    "two_layer_map",
     "ViTCore",
     "Attention",
     "BehaviorMLP",

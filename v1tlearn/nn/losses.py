@@ -45,7 +45,12 @@ def inverse_elu_plus_one(rates: Tensor, floor: float = 1e-3) -> Tensor:
 
 
 def poisson_loss(
-    prediction: Tensor, target: Tensor, mask: Tensor | None = None, eps: float = FLOAT32_EPSILON
+    prediction: Tensor,
+    target: Tensor,
+    mask: Tensor | None = None,
+    eps: float = FLOAT32_EPSILON,
+    *,
+    per_neuron: bool = False,
 ) -> Tensor:
     """Sum over trials and neurons of ``(p + eps) - (r + eps) log(p + eps)``.
 
@@ -63,11 +68,13 @@ def poisson_loss(
         neither loss nor gradient.
     eps : float, default=1.19e-7
         Keeps the logarithm finite.
+    per_neuron : bool, default=False
+        Sum over trials only.
 
     Returns
     -------
     Tensor
-        Scalar.
+        Scalar, or of shape (n_neurons,).
 
     Raises
     ------
@@ -80,13 +87,21 @@ def poisson_loss(
             f"{tuple(target.shape)} and {None if mask is None else tuple(mask.shape)}."
         )
     rate = prediction + eps
-    if mask is None:
-        return (rate - (target + eps) * rate.log()).sum()
-    target = torch.where(mask, target, 0)
-    return torch.where(mask, rate - (target + eps) * rate.log(), 0).sum()
+    if mask is not None:
+        target = torch.where(mask, target, 0)
+    losses = rate - (target + eps) * rate.log()
+    return _total(losses, mask, per_neuron)
 
 
-def squared_loss(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+def _total(losses: Tensor, mask: Tensor | None, per_neuron: bool) -> Tensor:
+    """Sum over the trials that were recorded, and over neurons unless each is to have its own."""
+    losses = losses if mask is None else torch.where(mask, losses, 0)
+    return losses.sum(0) if per_neuron else losses.sum()
+
+
+def squared_loss(
+    prediction: Tensor, target: Tensor, mask: Tensor | None = None, *, per_neuron: bool = False
+) -> Tensor:
     """Sum over trials and neurons of the squared error.
 
     Parameters
@@ -97,14 +112,15 @@ def squared_loss(prediction: Tensor, target: Tensor, mask: Tensor | None = None)
         Recorded responses.
     mask : Tensor of bool of shape (n_trials, n_neurons), optional
         True where a response was recorded.
+    per_neuron : bool, default=False
+        Sum over trials only.
 
     Returns
     -------
     Tensor
-        Scalar.
+        Scalar, or of shape (n_neurons,).
     """
-    errors = (prediction - target).square()
-    return errors.sum() if mask is None else torch.where(mask, errors, 0).sum()
+    return _total((prediction - target).square(), mask, per_neuron)
 
 
 def l1_penalty(parameters: Iterable[Tensor]) -> Tensor:

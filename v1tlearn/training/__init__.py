@@ -1,5 +1,6 @@
 """Training of encoding models: tensors and mice in, trained module and its state out."""
 
+from v1tlearn.training.annealing import CosineSchedule, ReduceSchedule
 from v1tlearn.training.averaging import ExponentialAverage
 from v1tlearn.training.data import MouseData
 from v1tlearn.training.devices import (
@@ -17,6 +18,7 @@ from v1tlearn.training.rng import initial_rng, isolated_rng, private_rng
 from v1tlearn.training.run import Run, resolve_settings, train
 from v1tlearn.training.schedule import (
     ConstantSchedule,
+    PeriodsSchedule,
     PlateauSchedule,
     RoundsSchedule,
     Schedule,
@@ -29,15 +31,18 @@ from v1tlearn.training.steps import NonFiniteLossError
 
 __all__ = [
     "ConstantSchedule",
+    "CosineSchedule",
     "ExponentialAverage",
     "InsufficientMemoryError",
     "MouseData",
     "MouseLoss",
     "NonFiniteLossError",
     "Objective",
+    "PeriodsSchedule",
     "PlateauSchedule",
     "PoissonObjective",
     "RateObjective",
+    "ReduceSchedule",
     "RoundsSchedule",
     "Run",
     "Schedule",

@@ -113,26 +113,40 @@ class RateObjective:
     ----------
     loss : callable
         ``loss(rates, responses, recorded)`` of one mouse, a scalar tensor: the sum over the
-        responses that were recorded, all where `recorded` is None.
+        responses that were recorded, all where `recorded` is None. With the scale "per_recorded" it
+        takes a keyword ``per_neuron=True``, too, and sums over trials only.
     score : callable, optional
         ``score(predictions, responses, recorded)`` of one mouse on the device, a scalar tensor.
         Needed where there are validation trials.
-    loss_scale : {"sqrt", "sqrt_recording"} or float, default="sqrt"
+    loss_scale : {"sqrt", "sqrt_recording", "per_neuron", "per_recorded"} or float, default="sqrt"
         Factor on the summed loss of a batch: square root of the mouse's number of trials over the
-        batch's, or a constant.
+        batch's; one over the number of neurons (Du et al. 2025); or a constant. "per_recorded"
+        divides the sum of each neuron by the number of its responses that were recorded, plus 1e-6,
+        and takes the mean over neurons. With the last two of the names the penalties of a readout
+        are means over neurons, too.
+    score_name : str, default="validation_correlation"
+        What the score is called in the history.
+    also : dict of str to callable, optional
+        Further scores for the history, by name; epochs are not judged by them.
     """
 
-    score_name = "validation_correlation"
-    in_parts = True
-
     def __init__(
-        self, loss: Score, score: Score | None = None, *, loss_scale: str | float = "sqrt"
+        self,
+        loss: Callable[..., Tensor],
+        score: Score | None = None,
+        *,
+        loss_scale: str | float = "sqrt",
+        score_name: str = "validation_correlation",
+        also: Mapping[str, Score] | None = None,
     ) -> None:
         self.loss_of_mouse, self.score_of_mouse = loss, score
-        self.loss_scale = loss_scale
+        self.loss_scale, self.score_name, self.also = loss_scale, score_name, dict(also or {})
+        self.in_parts = loss_scale != "per_recorded"  # what was recorded of the whole batch counts
 
     def scale(self, trials: MouseData, n: int) -> float:
         """Loss scale of a batch of `n` trials."""
+        if self.loss_scale == "per_neuron":
+            return 1 / trials.responses.shape[1]
         if isinstance(self.loss_scale, str):
             return (trials.scale_trials / n) ** 0.5
         return float(self.loss_scale)
@@ -162,16 +176,29 @@ class RateObjective:
         losses = {}
         for mouse, rates in model(inputs).items():
             target, recorded = targets[mouse]
-            with torch.autocast(rates.device.type, enabled=False):
-                loss = self.loss_of_mouse(rates.float(), target, recorded)
+            rates = rates.float() if rates.dtype.itemsize < 4 else rates
             count = target.numel() if recorded is None else recorded.sum()
-            scaled = self.scale(data[mouse], sizes[mouse]) * loss
+            with torch.autocast(rates.device.type, enabled=False):
+                if self.loss_scale == "per_recorded":
+                    own = self.loss_of_mouse(rates, target, recorded, per_neuron=True)  # (n,)
+                    counts = len(target) if recorded is None else recorded.sum(0, dtype=own.dtype)
+                    scaled, loss = (own / (counts + 1e-6)).mean(), own.sum()
+                else:
+                    loss = self.loss_of_mouse(rates, target, recorded)
+                    scaled = self.scale(data[mouse], sizes[mouse]) * loss
             losses[mouse] = MouseLoss(scaled, loss.detach(), count)
         return losses
 
     def penalty(self, model: EncodingModel, mice: Iterable[str]) -> Tensor:
         """Penalty of the core and of the readouts of these mice."""
-        return model.core_penalty() + sum(model.readout_penalty(mouse) for mouse in mice)
+        return model.core_penalty() + sum(self._readout_penalty(model, mouse) for mouse in mice)
+
+    def _readout_penalty(self, model: EncodingModel, mouse: str) -> Tensor:
+        """Sum over the neurons of a mouse, or their mean where the loss is one."""
+        penalty = model.readout_penalty(mouse)
+        if self.loss_scale in ("per_neuron", "per_recorded"):
+            return penalty / model.readout(mouse).n_neurons
+        return penalty
 
     @torch.inference_mode()
     def score(
@@ -193,12 +220,13 @@ class RateObjective:
         Returns
         -------
         dict
-            ``validation_loss``, mean over responses, and ``validation_correlation``, mean over
-            mice or neurons; followed by the name of a mouse, ``validation_correlation_A``, its own.
-            NaN where predictions are not finite.
+            ``validation_loss``, mean over responses, and the scores, such as
+            ``validation_correlation``, mean over mice or neurons; followed by the name of a mouse,
+            ``validation_correlation_A``, its own. NaN where predictions are not finite.
         """
         model.eval()
-        losses, count, scores, weights = [], 0, [], []
+        losses, count, weights = [], 0, []
+        scores: dict[str, list[Tensor]] = {self.score_name: [], **{name: [] for name in self.also}}
         size = settings.prediction_batch_size or settings.batch_size
         for mouse, trials in data.items():
             predictions, target, recorded = predict_known(
@@ -207,19 +235,16 @@ class RateObjective:
             losses.append(self.loss_of_mouse(predictions, target, recorded))
             count = count + (target.numel() if recorded is None else recorded.sum())
             weights.append(target.shape[1] if mean_over == "neurons" else 1)
-            score = self.score_of_mouse(predictions, target, recorded).to(predictions.dtype)
-            scores.append(torch.where(predictions.isfinite().all(), score, torch.nan))
-        mean_loss = torch.stack(losses).sum() / count
-        weighted = [weight * score for weight, score in zip(weights, scores, strict=True)]
-        mean = torch.stack(weighted).sum() / sum(weights)
-        loss, mean, *own = torch.stack([mean_loss, mean, *scores]).tolist()
-        of_mice = {self.score_of(mouse): score for mouse, score in zip(data, own, strict=True)}
-        return {"validation_loss": loss, self.score_name: mean, **of_mice}
-
-    @classmethod
-    def score_of(cls, mouse: str) -> str:
-        """Name of the score of one mouse in the history."""
-        return f"{cls.score_name}_{mouse}"
+            for name, own in scores.items():
+                score = self.also.get(name, self.score_of_mouse)(predictions, target, recorded)
+                score = score.to(predictions.dtype)
+                own.append(torch.where(predictions.isfinite().all(), score, torch.nan))
+        record = {"validation_loss": torch.stack(losses).sum() / count}
+        for name, own in scores.items():
+            weighted = [weight * score for weight, score in zip(weights, own, strict=True)]
+            record[name] = torch.stack(weighted).sum() / sum(weights)
+            record |= {f"{name}_{mouse}": score for mouse, score in zip(data, own, strict=True)}
+        return dict(zip(record, torch.stack(list(record.values())).tolist(), strict=True))
 
 
 class PoissonObjective(RateObjective):
@@ -227,7 +252,7 @@ class PoissonObjective(RateObjective):
 
     Parameters
     ----------
-    score, loss_scale
+    score, loss_scale, score_name, also
         As of `RateObjective`.
     loss_epsilon : float, default=1.19e-7
         Added to rates and responses in the loss.
@@ -238,6 +263,14 @@ class PoissonObjective(RateObjective):
         score: Score | None = None,
         *,
         loss_scale: str | float = "sqrt",
+        score_name: str = "validation_correlation",
+        also: Mapping[str, Score] | None = None,
         loss_epsilon: float = FLOAT32_EPSILON,
     ) -> None:
-        super().__init__(partial(poisson_loss, eps=loss_epsilon), score, loss_scale=loss_scale)
+        super().__init__(
+            partial(poisson_loss, eps=loss_epsilon),
+            score,
+            loss_scale=loss_scale,
+            score_name=score_name,
+            also=also,
+        )

@@ -40,7 +40,9 @@ def predict_known(
         autocast(precision, trials.device),
     ):
         for inputs, targets in batches:
-            parts.append((model(inputs)[mouse].float(), *targets[mouse]))
+            rates = model(inputs)[mouse]
+            rates = rates.float() if rates.dtype.itemsize < 4 else rates
+            parts.append((rates, *targets[mouse]))
     predictions, target, recorded = zip(*parts, strict=True)
     whole = None if recorded[0] is None else torch.cat(recorded)
     return torch.cat(predictions), torch.cat(target), whole

@@ -245,30 +245,53 @@ class Run:
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         lr = groups[-1]["lr"]
         record: Record = {"epoch": state["epoch"] + 1}
-        trained, last_inputs = self._train(groups)
-        record |= trained
+        try:
+            trained, last_inputs = self._train(groups)
+        except NonFiniteLossError as error:
+            verdict = schedule.lost()
+            if verdict is None:
+                raise
+            record |= self._lost(error)
+            state["epoch"] += 1
+        else:
+            record |= trained
+            verdict = self._judge(record, last_inputs)
+        if verdict.restore:
+            self._go_back()
+        if verdict.fresh:
+            for optimizer in self.optimizers:
+                optimizer.state.clear()
+        for group in groups:
+            group["lr"] = max(group["lr"] * verdict.lr_factor, min(schedule.min_lr, group["lr"]))
+        record["seconds"] = time.perf_counter() - start
+        state["history"].append(record)
+        rates = (lr, groups[-1]["lr"])
+        course.log_verdict(self.name, state, verdict, rates, self.objective.score_name)
+        return record, verdict
+
+    def _judge(self, record: Record, last_inputs: dict[str, MouseBatch]) -> Verdict:
+        """Score the weights after an epoch, and keep them if they are the best."""
+        state = self.state
         with self._averaged():
             if self.validation is not None:
                 record |= self._score()
             else:
                 check_predictions(self.model, last_inputs, record["epoch"])
             score = record.get(self.objective.score_name)
-            verdict = schedule.step(score)
+            verdict = self.schedule.step(score)
             state["epoch"] += 1
             if verdict.improved and (score is None or math.isfinite(score)):
                 state["best"], state["best_epoch"] = copy_weights(self.model), state["epoch"]
-        if verdict.restore:
-            self._go_back()
-        for group in groups:
-            group["lr"] = max(group["lr"] * verdict.lr_factor, min(schedule.min_lr, group["lr"]))
-        record |= {"lr": lr, "seconds": time.perf_counter() - start}
-        state["history"].append(record)
-        rates = (lr, groups[-1]["lr"])
-        course.log_verdict(self.name, state, verdict, rates, self.objective.score_name)
-        return record, verdict
+        return verdict
+
+    def _lost(self, error: NonFiniteLossError) -> Record:
+        """Record of an epoch that came to nothing, but that the schedule goes on from."""
+        name, lr = self.objective.score_name, self.optimizers[-1].param_groups[-1]["lr"]
+        lost = ("loss", "penalty", "validation_loss", name, f"{name}_{error.mouse}")
+        return dict.fromkeys(lost, math.nan) | {"lr": self.schedule.step_rate(lr, error.epoch - 1)}
 
     def _train(self, groups: Sequence[dict[str, Any]]) -> tuple[Record, dict[str, MouseBatch]]:
-        """Take the steps of one epoch; their loss and penalty, and the inputs of the last."""
+        """Take the steps of one epoch; loss, penalty and last rate, and the inputs of the last."""
         model, data, settings, epoch = self.model, self.data, self.settings, self.state["epoch"]
         model.train()
         mice = list(data)
@@ -276,9 +299,12 @@ class Run:
         lengths = {mouse: len(trials) for mouse, trials in data.items()}
         losses, counts, penalties = [], [], []
         steps = epoch_batches(lengths, settings.batch_size, self._device)
-        with _factors(groups) as set_factor, closing(step_batches(data, steps)) as batches:
+        with (
+            _rates(groups, self.schedule) as set_rates,
+            closing(step_batches(data, steps)) as batches,
+        ):
             for number, (inputs, targets) in enumerate(batches):
-                set_factor(self.schedule.step_factor(epoch + number / len(steps)))
+                lr = set_rates(epoch + number / len(steps))
                 step = [
                     backward(
                         model, self.objective, {m: inputs[m] for m in p}, targets, data, settings
@@ -303,10 +329,14 @@ class Run:
         if not finite:
             step, column = first_not_finite(table)
             raise NonFiniteLossError(mice[column], epoch + 1, step + 1)
-        return {"loss": total / max(count, 1.0), "penalty": penalty}, inputs
+        return {"loss": total / max(count, 1.0), "penalty": penalty, "lr": lr}, inputs
 
     def _step(self) -> None:
         """Move the weights, restore their constraints, and take them into the average."""
+        if self.settings.clip_norm is not None:
+            groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+            trained = [p for group in groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(trained, self.settings.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
         for optimizer in self.optimizers:
@@ -340,19 +370,23 @@ class Run:
 
 
 @contextmanager
-def _factors(groups: Sequence[dict[str, Any]]) -> Iterator[Callable[[float], None]]:
-    """Let learning rates be multiplied by a factor for single steps; then they are as before."""
+def _rates(
+    groups: Sequence[dict[str, Any]], schedule: Schedule
+) -> Iterator[Callable[[float], float]]:
+    """Let a schedule change learning rates step by step; then they are as before."""
     rates = [group["lr"] for group in groups]
 
-    def set_factor(factor: float) -> None:
-        """Multiply what the learning rates were ahead of the epoch."""
+    def set_rates(epochs: float) -> float:
+        """Set those of a step, so many epochs after the beginning; the last one of them."""
         for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate * factor
+            group["lr"] = schedule.step_rate(rate, epochs)
+        return groups[-1]["lr"]
 
     try:
-        yield set_factor
+        yield set_rates
     finally:
-        set_factor(1.0)
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
 
 
 def train(run: Run, on_epoch: Callable[[Record], None] | None = None) -> dict[str, Any]:

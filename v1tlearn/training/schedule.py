@@ -7,6 +7,8 @@ nothing of models or optimisers, and its state is a plain dict.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 
@@ -23,12 +25,15 @@ class Verdict(NamedTuple):
         Multiply the learning rates by this.
     stop : bool
         Training is over.
+    fresh : bool
+        Begin anew with the optimiser's moments.
     """
 
     improved: bool = False
     restore: bool = False
     lr_factor: float = 1.0
     stop: bool = False
+    fresh: bool = False
 
 
 class Schedule:
@@ -69,20 +74,32 @@ class Schedule:
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it judges.")
 
-    def step_factor(self, epochs: float) -> float:
-        """Factor on the learning rates for a single step, which verdicts do not add up to.
+    def lost(self) -> Verdict | None:
+        """Judge an epoch in which the loss was not finite; its weights are lost in any case.
+
+        Returns
+        -------
+        Verdict or None
+            None where such an epoch is an error, as it is unless a schedule says otherwise.
+        """
+        return None
+
+    def step_rate(self, rate: float, epochs: float) -> float:
+        """Learning rate of a single step, where verdicts do not make it.
 
         Parameters
         ----------
+        rate : float
+            What the parameters of a group are trained with, as verdicts left it.
         epochs : float
             Epochs since the beginning of the training, the share of the present one included.
 
         Returns
         -------
         float
-            1 unless a schedule changes rates within epochs.
+            The same rate unless a schedule changes it by itself.
         """
-        return 1.0
+        return rate
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that changes while training, as plain numbers."""
@@ -246,3 +263,93 @@ class RoundsSchedule(Schedule):
             return Verdict(lr_factor=lr_factor)
         self.bad, self.rounds = 0, self.rounds + 1
         return Verdict(restore=True, lr_factor=lr_factor, stop=self.rounds >= self.n_rounds)
+
+
+class PeriodsSchedule(Schedule):
+    """Periods of training, each with an optimiser of its own (Du et al. 2025, published code).
+
+    A period ends after its number of epochs, or after `patience` epochs in a row without a strictly
+    better score, or with an epoch whose loss is not finite. Then the best weights come back, the
+    learning rates are multiplied by `factor`, and the optimiser begins anew.
+
+    Parameters
+    ----------
+    epochs : sequence of int, default=(100, 30, 30, 30)
+        Epochs of each period at most.
+    patience : int, default=5
+    factor : float, default=1/3
+    carry_patience : bool, default=False
+        Go on counting epochs without improvement from one period to the next, as the published code
+        does: after a period that ended early, the next one ends with its first epoch unless that
+        very epoch improves.
+
+    Raises
+    ------
+    ValueError
+        If there is no period, or one without epochs, or the patience is below 1.
+    """
+
+    _state = ("best", "wait", "period", "epoch")
+
+    def __init__(
+        self,
+        epochs: Sequence[int] = (100, 30, 30, 30),
+        patience: int = 5,
+        factor: float = 1 / 3,
+        carry_patience: bool = False,
+    ) -> None:
+        if not len(epochs) or not all(isinstance(n, Integral) and n >= 1 for n in epochs):
+            raise ValueError(
+                f"the epochs of the periods are {tuple(epochs)!r}: expected at least one whole "
+                "number, each at least 1."
+            )
+        if patience < 1:
+            raise ValueError(f"the patience of a period is {patience}: expected at least 1.")
+        self.epochs, self.patience, self.factor = tuple(epochs), patience, factor
+        self.carry_patience = carry_patience
+        self.best, self.wait, self.period, self.epoch = -math.inf, 0, 0, 0
+
+    @property
+    def ending(self) -> str:
+        """What it says of itself when it ends the training."""
+        return f"{self.period} periods are over"
+
+    def step(self, score: float) -> Verdict:
+        """Judge one epoch.
+
+        Parameters
+        ----------
+        score : float
+            Validation score; larger is better.
+
+        Returns
+        -------
+        Verdict
+        """
+        improved = score > self.best
+        self.epoch += 1
+        if improved:
+            self.best, self.wait = score, 0
+        else:
+            self.wait += 1
+        # A count that is carried over does not end a period whose epoch improves, since it is 0.
+        if self.wait < self.patience and self.epoch < self.epochs[self.period]:
+            return Verdict(improved)
+        return self._next_period()._replace(improved=improved)
+
+    def lost(self) -> Verdict:
+        """End the period; epochs without improvement are those counted before.
+
+        Returns
+        -------
+        Verdict
+        """
+        return self._next_period()
+
+    def _next_period(self) -> Verdict:
+        self.period, self.epoch = self.period + 1, 0
+        if not self.carry_patience:
+            self.wait = 0
+        if self.period == len(self.epochs):
+            return Verdict(restore=True, stop=True)
+        return Verdict(restore=True, lr_factor=self.factor, fresh=True)

@@ -31,6 +31,9 @@ class TrainingSettings:
     ema_decay : float or None
         Average the weights over the steps, exponentially with this decay; the averages are
         validated and kept. See `v1tlearn.training.averaging`.
+    clip_norm : float or None
+        Norm of the gradient of all trained parameters together above which it is scaled down, by
+        ``clip_norm / (norm + 1e-6)``, ahead of every step.
     """
 
     batch_size: int
@@ -43,3 +46,4 @@ class TrainingSettings:
     checkpoint_activations: str | bool = "auto"
     prediction_batch_size: int | None = None
     ema_decay: float | None = None
+    clip_norm: float | None = None

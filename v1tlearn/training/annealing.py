@@ -1,0 +1,170 @@
+"""Schedules that bring the learning rate down to a least one."""
+
+from __future__ import annotations
+
+import math
+
+from v1tlearn.training.schedule import Schedule, Verdict
+
+
+class CosineSchedule(Schedule):
+    """Let the learning rates fall along half a cosine, epoch by epoch, and stop early.
+
+    In epoch e, from 0, the rate is ``min_lr + (lr - min_lr) (1 + cos(pi e / n_epochs)) / 2``
+    (Loshchilov and Hutter 2017), and `min_lr` from `n_epochs` on. The training ends after
+    `patience` epochs in a row without a strictly better score. An epoch whose loss is not finite
+    is one of them; then the best weights come back and the optimiser begins anew.
+
+    Parameters
+    ----------
+    n_epochs : int
+        Epochs from the full rates to `min_lr`.
+    patience : int, default=5
+    min_lr : float, default=1e-7
+
+    Raises
+    ------
+    ValueError
+        If the epochs or the patience are below 1.
+    """
+
+    _state = ("best", "bad")
+
+    def __init__(self, n_epochs: int, patience: int = 5, min_lr: float = 1e-7) -> None:
+        if n_epochs < 1 or patience < 1:
+            raise ValueError(
+                f"a cosine schedule over {n_epochs} epochs with a patience of {patience}: expected "
+                "at least 1 of either."
+            )
+        self.n_epochs, self.patience, self.least = n_epochs, patience, min_lr
+        self.best, self.bad = -math.inf, 0
+
+    @property
+    def ending(self) -> str:
+        """What it says of itself when it ends the training."""
+        return f"no better validation score in {self.patience} epochs"
+
+    def step_rate(self, rate: float, epochs: float) -> float:
+        """Learning rate of a step.
+
+        Parameters
+        ----------
+        rate : float
+            That of the first epoch.
+        epochs : float
+
+        Returns
+        -------
+        float
+        """
+        done = min(math.floor(epochs), self.n_epochs)
+        return self.least + (rate - self.least) * (1 + math.cos(math.pi * done / self.n_epochs)) / 2
+
+    def step(self, score: float) -> Verdict:
+        """Judge one epoch.
+
+        Parameters
+        ----------
+        score : float
+            Validation score; larger is better.
+
+        Returns
+        -------
+        Verdict
+        """
+        if score > self.best:
+            self.best, self.bad = score, 0
+            return Verdict(improved=True)
+        self.bad += 1
+        return Verdict(stop=self.bad >= self.patience)
+
+    def lost(self) -> Verdict:
+        """Count an epoch without improvement.
+
+        Returns
+        -------
+        Verdict
+        """
+        return self.step(-math.inf)._replace(restore=True, fresh=True)
+
+
+class ReduceSchedule(Schedule):
+    """Multiply the learning rates where the score stops rising; end where they are least.
+
+    The rule of ``torch.optim.lr_scheduler.ReduceLROnPlateau`` for scores: after more than
+    `patience` epochs in a row whose score is not above ``best (1 + threshold)``, the rates are
+    multiplied by `factor`, but not below `min_lr`, and with the epoch that reaches it the training
+    ends. The rule is relative: of negative scores slightly worse ones count as better. Best weights
+    are those of the strictly best score. A loss that is not finite ends the training.
+
+    Parameters
+    ----------
+    lr : float
+        The learning rate at the beginning.
+    patience : int, default=5
+    factor : float, default=0.5
+    min_lr : float, default=1e-5
+    threshold : float, default=1e-4
+
+    Raises
+    ------
+    ValueError
+        If `min_lr` is not above 0 and below `lr`, or `factor` not below 1: it would never end.
+    """
+
+    _state = ("best", "plateau_best", "bad", "lr")
+
+    def __init__(
+        self,
+        lr: float,
+        patience: int = 5,
+        factor: float = 0.5,
+        min_lr: float = 1e-5,
+        threshold: float = 1e-4,
+    ) -> None:
+        if not 0 < min_lr < lr or not factor < 1:
+            raise ValueError(
+                f"a learning rate that falls from {lr} by a factor of {factor} down to {min_lr}: "
+                "expected a factor below 1 and a least rate above 0 and below the first."
+            )
+        self.patience, self.factor, self.min_lr = patience, factor, min_lr
+        self.threshold = threshold
+        self.best, self.plateau_best, self.bad, self.lr = -math.inf, -math.inf, 0, lr
+
+    @property
+    def ending(self) -> str:
+        """What it says of itself when it ends the training."""
+        return f"the learning rate came down to {self.lr:.3g}"
+
+    def step(self, score: float) -> Verdict:
+        """Judge one epoch.
+
+        Parameters
+        ----------
+        score : float
+            Validation score; larger is better.
+
+        Returns
+        -------
+        Verdict
+        """
+        improved, lr_factor = score > self.best, 1.0
+        if improved:
+            self.best = score
+        if score > self.plateau_best * (1 + self.threshold):
+            self.plateau_best, self.bad = score, 0
+        else:
+            self.bad += 1
+        if self.bad > self.patience:
+            lr_factor, self.bad = self.factor, 0
+            self.lr = max(self.lr * self.factor, self.min_lr)
+        return Verdict(improved, lr_factor=lr_factor, stop=self.lr <= self.min_lr)
+
+    def lost(self) -> Verdict:
+        """End the training with the best weights.
+
+        Returns
+        -------
+        Verdict
+        """
+        return Verdict(restore=True, stop=True)
