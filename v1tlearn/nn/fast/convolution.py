@@ -380,7 +380,7 @@ def large_filter_convolution(images: Tensor, weight: Tensor, padding: int) -> Te
     """
     # A clone, since to `contiguous` an image of one channel is in either layout.
     images = images.clone(memory_format=torch.channels_last)
-    if not _QUICK_LARGE_FILTERS:
+    if not QUICK_LARGE_FILTERS:
         return F.conv2d(images, weight, padding=padding)
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")
