@@ -98,8 +98,9 @@ def draw(frame: pd.DataFrame, path: Path) -> None:
     mpl.use("Agg", force=False)
     import matplotlib.pyplot as plt
 
-    from v1tlearn.inspection import model_color
+    from v1tlearn.inspection.colors import figure_colors
 
+    colors = figure_colors(frame["model"].unique().tolist())
     keys = [key for key in TABLES if key in set(frame["table"])]
     fig, axes = plt.subplots(
         1, len(keys), figsize=(2.9 * len(keys), 3.0), squeeze=False, layout="constrained"
@@ -108,7 +109,7 @@ def draw(frame: pd.DataFrame, path: Path) -> None:
         of_table = frame[frame["table"] == key]
         models = of_table["model"].unique().tolist()
         for model in models:
-            color, of_model = model_color(model, models), of_table[of_table["model"] == model]
+            color, of_model = colors[model], of_table[of_table["model"] == model]
             if key == "models":
                 value = of_model.groupby("mouse")["feve"].mean()
                 place = [models.index(model)] * len(value)
@@ -122,8 +123,14 @@ def draw(frame: pd.DataFrame, path: Path) -> None:
             ax.set_xlim(-0.5, len(models) - 0.5)
         else:
             ax.set_xlabel(_AXES[key])
+        values = of_table["x"].dropna().unique()
         if key in ("widths", "n_train", "n_neurons"):
             ax.set_xscale("log")
+            ax.minorticks_off()
+            some = sorted(values)[:: max(1, len(values) // 4)]
+            ax.set_xticks(some, [f"{value:g}" for value in some])
+        if key == "depth":
+            ax.set_xticks(sorted(values))
         if key == "widths":
             ax.legend(frameon=False)
         if key == "hoyer":
