@@ -130,6 +130,8 @@ class RateObjective:
         Further scores for the history, by name; epochs are not judged by them.
     """
 
+    in_parts = True
+
     def __init__(
         self,
         loss: Callable[..., Tensor],
@@ -141,7 +143,8 @@ class RateObjective:
     ) -> None:
         self.loss_of_mouse, self.score_of_mouse = loss, score
         self.loss_scale, self.score_name, self.also = loss_scale, score_name, dict(also or {})
-        self.in_parts = loss_scale != "per_recorded"  # what was recorded of the whole batch counts
+        if loss_scale == "per_recorded":
+            self.in_parts = False  # what was recorded of the whole batch counts
 
     def scale(self, trials: MouseData, n: int) -> float:
         """Loss scale of a batch of `n` trials."""
