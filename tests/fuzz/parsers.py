@@ -24,9 +24,10 @@ from tests.datasets.nat60k_files import (
 )
 from tests.datasets.sensorium_files import GRAY, recording, write_by_hand
 from tests.interop.published_runs import Published
+from tests.interop.test_minimodel import small as published_full_model
 from tests.interop.test_sensorium import make_state
 from tests.search.pretended import search_pretended
-from v1tlearn import Trials, load, load_sensorium, load_v1t
+from v1tlearn import Trials, load, load_minimodel, load_sensorium, load_v1t
 from v1tlearn.datasets import (
     make_v1_recordings,
     open_recordings,
@@ -186,6 +187,17 @@ def npz(folder):
     )
 
 
+def minimodel(folder):
+    """Weights of a full model as NumPy arrays."""
+    path = folder / "model.npz"
+    state = published_full_model()
+    np.savez_compressed(path, **{name: value.numpy() for name, value in state.items()})
+    intact = load_minimodel(path).module_.state_dict()
+    return Parser(
+        path, [path], lambda: load_minimodel(path), lambda found: _same_weights(found, intact)
+    )
+
+
 def model(folder):
     """A saved estimator: JSON and safetensors."""
     source = folder / "model.pt"
@@ -327,6 +339,7 @@ PARSERS = {
         pickles,
         legacy,
         npz,
+        minimodel,
         model,
         netcdf,
         trials,
