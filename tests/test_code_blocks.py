@@ -21,6 +21,7 @@ import pytest
 import torch
 
 import v1tlearn as v1
+from tests.datasets.nat60k_files import make_responses, write_stack
 from tests.interop.published_runs import Published
 
 ROOT = Path(__file__).parents[1]
@@ -79,8 +80,19 @@ def arrays(names):
         names["unit_ids"] = made["A"]["neuron"].values
 
 
+def nat60k(folder="nat60k"):
+    """Responses of a mouse, and as many images as these need."""
+    Path(folder).mkdir()
+    held = make_responses()
+    held["istim_sp"] = held["istim_sp"] % 600
+    np.savez(f"{folder}/FX10_nat60k_2023_05_16.npz", **held)
+    images = np.random.default_rng(0).integers(0, 256, (600, 4, 132), dtype=np.uint8)
+    write_stack(f"{folder}/nat60k_text16.mat", images)
+
+
 def files_and_arrays(names):
     sensorium(KEYS[:3])
+    nat60k()
     arrays(names)
 
 
