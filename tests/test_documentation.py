@@ -19,6 +19,7 @@ ESTIMATORS = [
     MODEL,
     v1.LNRegressor(),
     v1.FullModelRegressor(),
+    v1.MinimodelRegressor(),
     v1.ViTRegressor(),
     v1.V1TRegressor(),
     v1.PretrainedViTRegressor({"model_type": "dinov2"}, weights=None),

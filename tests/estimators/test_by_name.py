@@ -12,6 +12,7 @@ import v1tlearn as v1
 from v1tlearn.search import HyperbandSearch
 
 MODELS = [v1.CNNRegressor, v1.LNRegressor, v1.V1TRegressor, v1.ViTRegressor]
+MODELS += [v1.FullModelRegressor]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_misspelt_parameters(kind, name, meant):
     ("kind", "name", "owners"),
     [
         (v1.CNNRegressor, "patch_size", "V1TRegressor and ViTRegressor"),
-        (v1.V1TRegressor, "hidden_channels", "CNNRegressor and LNRegressor"),
+        (v1.V1TRegressor, "hidden_kernel", "CNNRegressor, LNRegressor and MinimodelRegressor"),
         (v1.CNNRegressor, "n_jobs", "EnsembleRegressor"),
     ],
 )

@@ -408,6 +408,7 @@ def test_the_presets_train_as_published():
         "pixel_scaling": "per_image",
         "readout": "factorized",
         "loss_scale": "per_neuron",
+        "penalty_scale": "absolute",
         "clip_norm": 1.0,
         "selection": "variance_explained",
         "lr": 1e-3,

@@ -6,6 +6,7 @@ from v1tlearn.estimators.ensemble import EnsembleRegressor
 from v1tlearn.estimators.full_model import FullModelRegressor
 from v1tlearn.estimators.linear import LNRegressor
 from v1tlearn.estimators.loading import load
+from v1tlearn.estimators.minimodel import MinimodelRegressor
 from v1tlearn.estimators.pretrained_vit import PretrainedViTRegressor
 from v1tlearn.estimators.v1t import V1TRegressor, ViTRegressor
 
@@ -15,6 +16,7 @@ __all__ = [
     "EnsembleRegressor",
     "FullModelRegressor",
     "LNRegressor",
+    "MinimodelRegressor",
     "PretrainedViTRegressor",
     "V1TRegressor",
     "ViTRegressor",

@@ -83,7 +83,7 @@ cache_gigabytes : float, default=4.0
 _INPUTS = """\
 behavior_columns : "all", "non_pupil" or sequence of str, default={behavior_columns}
     Behaviour that enters the core; "non_pupil" is all but ``pupil_x`` and ``pupil_y``.
-shift : {{"readout", "none", "stimulus", "both", "both_behavior"}}, default="readout"
+shift : {{"readout", "none", "stimulus", "both", "both_behavior"}}, default={shift}
     What the eye moves, by a small network per mouse: the readout positions, the centre of the
     crop (with ``crop_scale`` below 1), or both; "both_behavior" lets all behaviour move the crop.
 shift_columns : "pupil" or sequence of str, default="pupil"
@@ -195,6 +195,22 @@ batch_norm_momentum : float, default=0.1
 core_weight_decay : float or None, default=0.1
     Weight decay of all parameters of the core, where it differs from `weight_decay`."""
 
+MINIMODEL = """\
+full_model : FullModelRegressor or MinimodelRegressor, optional
+    Whose first convolution the minimodels share, as it is. One that is not fitted is fitted first,
+    to the same trials, and so is one with the parameters of this model where none is given.
+    scikit-learn's `clone` and searches forget a fit: keep it by ``FrozenEstimator(full_model)``.
+hidden_channels : int, default=64
+    Channels of the second layer of a neuron.
+hidden_kernel : int, default=9
+    Side of its filters, in pixels of the pooled map.
+batch_norm_momentum : float, default=0.1
+    Weight of the newest batch in the running statistics of batch normalisation; 0.9 as published,
+    where the statistics are nearly those of the last batch.
+neurons_at_once : "auto" or int, default="auto"
+    Neurons of a mouse that take a step together, which bounds the memory that it takes; results
+    are the same but for rounding."""
+
 _READOUT_KIND = """\
 readout : {{"gaussian", "factorized"}}, default={readout}
     How a neuron reads the feature maps: at one point, or with weights of rows times weights of
@@ -223,12 +239,14 @@ readout_bias : {{"zero", "mean", "published_mean", "published_mean_over_std"}}, 
     Initial bias: "mean" starts the prediction at the mean response; the published variants put
     the mean itself, raw or scaled, in its place.
 readout_l1 : float, default=0.0076
-    Gaussian: weight of the L1 penalty on readout features.
+    Gaussian: weight of the L1 penalty on readout features."""
+
+FACTORIZED = """\
 rank : int, default=1
     Factorised: products of space and channels that are added up per neuron.
-space_init : float, default=0.01
+space_init : float, default={space_init}
     Factorised: standard deviation of the initial weights of rows and columns.
-channel_init : float, default=0.01
+channel_init : float, default={channel_init}
     Factorised: the same of channels.
 space_l1 : float, default=0.0
     Factorised: weight of the penalty on the absolute weights of rows and columns.
@@ -240,7 +258,7 @@ channel_l1 : float, default=0.0
     Factorised: weight of the penalty on the absolute weights of channels.
 channel_l2 : float, default=0.0
     Factorised: on their squares.
-channel_hoyer : float, default=0.0
+channel_hoyer : float, default={channel_hoyer}
     Factorised: on the number of those that count per neuron, as `space_hoyer`.
 space_weight_decay : float or None, default={space_weight_decay}
     Factorised: weight decay of rows and columns where it differs from `weight_decay`; with this or
@@ -269,11 +287,18 @@ default={loss_scale}
     that a short last batch weighs less (Du et al. 2025); "per_recorded" the mean over neurons of
     the mean over what was recorded of each. With either, penalties of readouts are means over
     neurons, too.
+penalty_scale : {{"relative", "absolute"}}, default="relative"
+    "relative": the weights of penalties on core and readouts count as with 4,500 trials and 8,000
+    neurons, and every mouse bears a share in proportion to its loss: those of its readout times
+    ``sqrt(trials / 4500)``, those of the core times ``sqrt(trials / 4500) * neurons / 8000``. The
+    same weights then serve few trials and neurons as well. (Beside a loss that does not grow with
+    trials, or is a mean over neurons, penalties do not either.) "absolute" adds them as they are,
+    those of the core once per pass, as published. Weight decays have no scale.
 loss_epsilon : float, default={loss_epsilon}
     Added to rates and responses in the Poisson loss, so that the logarithm stays finite.
 core_pass : {{"joint", "per_mouse"}}, default="joint"
-    The core sees the images of all mice at once and is penalised once per step, or one mouse
-    after the other, penalised (and batch statistics taken) for each, as published.
+    The core sees the images of all mice at once, or one mouse after the other, with batch
+    statistics (and an "absolute" penalty of the core) for each, as published.
 schedule : {{"plateau", "rounds", "periods", "cosine", "reduce", "constant"}}, default={schedule}
     On the validation score: "plateau" multiplies the learning rate by `lr_factor` and goes
     back to the best weights after `lr_patience` + 1 epochs without improvement, and stops after
@@ -386,7 +411,9 @@ device_ : torch.device
 _PARAMETER = re.compile(r"^(\w[\w, ]*) :", re.MULTILINE)
 
 
-def document(*, architecture: str, behavior_mode: str = CHANNELS) -> Callable[[T], T]:
+def document(
+    *, architecture: str, behavior_mode: str = CHANNELS, readout: str | None = None
+) -> Callable[[T], T]:
     """Complete the docstring of a model class with the parameters it shares with others.
 
     The docstring holds ``{groups}``, ``{parameters}`` and ``{attributes}`` where the texts belong;
@@ -396,7 +423,7 @@ def document(*, architecture: str, behavior_mode: str = CHANNELS) -> Callable[[T
     groups = {
         "inputs": f"{behavior_mode}\n{_INPUTS}",
         "architecture": architecture,
-        "readout": f"{kind}{_READOUT}",
+        "readout": readout or f"{kind}{_READOUT}\n{FACTORIZED}",
         "training": _TRAINING,
         "machine": _MACHINE,
     }

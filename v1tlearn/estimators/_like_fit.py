@@ -17,9 +17,9 @@ from v1tlearn.trials._selection import units_differ
 # Parameters of training alone: a fitted model may go on with others.
 _MAY_CHANGE = frozenset(
     {"optimizer", "lr", "core_lr", "betas", "weight_decay", "batch_size", "max_epochs"}
-    | {"loss", "loss_scale", "loss_epsilon", "core_pass", "ema_decay"}
+    | {"loss", "loss_scale", "penalty_scale", "loss_epsilon", "core_pass"}
     | {"schedule", "lr_patience", "lr_factor", "max_lr_drops", "min_lr"}
-    | {"period_epochs", "carry_patience", "selection", "clip_norm"}
+    | {"period_epochs", "carry_patience", "selection", "clip_norm", "ema_decay"}
     | {"validation_fraction", "device", "precision", "deterministic", "random_state"}
     | {"compile", "micro_batch_size", "low_memory"}
     | {"warm_start", "verbose", "feature_cache", "cache_gigabytes"}
@@ -42,13 +42,14 @@ _WORDS = {
 
 def other_model(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Names of changed parameters that make another model, not only another training."""
-    same = _MAY_CHANGE | _SAME_WEIGHTS
-    return [n for n in was if n not in same and not np.array_equal(now[n], was[n])]
+    names = was.keys() & now.keys() - _MAY_CHANGE - _SAME_WEIGHTS
+    return [n for n in was if n in names and not np.array_equal(now[n], was[n])]
 
 
 def other_training(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """Changed parameters with which modules are built anew, around the same weights."""
-    return {n: now[n] for n in was if n in _SAME_WEIGHTS and not np.array_equal(now[n], was[n])}
+    names = was.keys() & now.keys() & _SAME_WEIGHTS
+    return {n: now[n] for n in was if n in names and not np.array_equal(now[n], was[n])}
 
 
 def check_parameters(was: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -110,7 +110,7 @@ def make_run(
         trained,
         objective,
         optimizer,
-        _schedule(parameters) if validation is not None else ConstantSchedule(),
+        make_schedule(parameters) if validation is not None else ConstantSchedule(),
         data,
         resolve_settings(trained, objective, data, settings),
         state,
@@ -150,7 +150,8 @@ def _objective(parameters: Mapping[str, Any]) -> RateObjective:
     judge, score, also = parameters["selection"], _mean_correlation, {}
     if judge == "variance_explained":
         score, also = _mean_variance_explained, {_SCORES["correlation"]: _mean_correlation}
-    options = {"loss_scale": scale, "score_name": _SCORES[judge], "also": also}
+    options = {"loss_scale": scale, "penalty_scale": parameters["penalty_scale"]}
+    options |= {"score_name": _SCORES[judge], "also": also}
     if loss == "poisson":
         return PoissonObjective(score, loss_epsilon=parameters["loss_epsilon"], **options)
     if scale == "per_recorded" and loss != "squared":
@@ -161,7 +162,8 @@ def _objective(parameters: Mapping[str, Any]) -> RateObjective:
     return RateObjective(squared_loss if loss == "squared" else loss, score, **options)
 
 
-def _schedule(parameters: Mapping[str, Any]) -> Schedule:
+def make_schedule(parameters: Mapping[str, Any]) -> Schedule:
+    """Make the schedule that the parameters ask for."""
     patience, factor = parameters["lr_patience"], parameters["lr_factor"]
     drops, min_lr = parameters["max_lr_drops"], parameters["min_lr"]
     match parameters["schedule"]:

@@ -45,6 +45,7 @@ VIT_ENCODING_2026: dict[str, Any] = {
     "lr": 1e-3,
     "clip_norm": 1.0,
     "loss_scale": "per_neuron",
+    "penalty_scale": "absolute",
     "loss_epsilon": 1e-12,
     "selection": "variance_explained",
     "precision": "float32",

@@ -4,6 +4,7 @@ from v1tlearn.nn import fast
 from v1tlearn.nn.cores.backbone import Backbone, BackboneError
 from v1tlearn.nn.cores.cnn import Stacked2dCore
 from v1tlearn.nn.cores.core import Core
+from v1tlearn.nn.cores.first_convolution import FirstConvolution
 from v1tlearn.nn.cores.pretrained import PretrainedViTCore
 from v1tlearn.nn.cores.two_layer import TwoLayerCore, two_layer_map
 from v1tlearn.nn.cores.vit import ViTCore
@@ -29,6 +30,7 @@ from v1tlearn.nn.losses import (
 from v1tlearn.nn.model import EncodingModel, FeatureModel, MouseBatch
 from v1tlearn.nn.readouts.factorized import FactorizedReadout
 from v1tlearn.nn.readouts.gaussian import GaussianReadout, sample_features
+from v1tlearn.nn.readouts.minimodel import MinimodelReadout, PooledMaps, pool_maps
 from v1tlearn.nn.readouts.readout import Readout
 from v1tlearn.nn.rollout import attention_rollout, attention_weights
 
@@ -41,6 +43,7 @@ __all__ = [
     "Core",
     "Stacked2dCore",
     "TwoLayerCore",
+    "FirstConvolution",
     "two_layer_map",
     "ViTCore",
     "PretrainedViTCore",
@@ -53,6 +56,9 @@ __all__ = [
     "Readout",
     "GaussianReadout",
     "FactorizedReadout",
+    "MinimodelReadout",
+    "PooledMaps",
+    "pool_maps",
     "Head",
     "EluHead",
     "SoftplusHead",

@@ -19,7 +19,7 @@ from v1tlearn.nn.fast.derivatives import differentiable_once
 _CHUNK_VALUES = 2**19
 
 # Whether convolutions with filters as large as images are quick, as with oneDNN on x86.
-_QUICK_LARGE_FILTERS = (
+QUICK_LARGE_FILTERS = (
     torch.backends.mkldnn.is_available()
     and torch.backends.cpu.get_cpu_capability().startswith("AVX")
 )
@@ -107,7 +107,7 @@ def _convolution_backward(
         to_maps = _maps(g @ weight[:, :, 0, 0], maps) if need_maps else None
         return to_maps, (g.T @ _flat(maps))[:, :, None, None] if need_weight else None
     depthwise = groups == maps.shape[1] == weight.shape[0]
-    by_image = need_weight and depthwise and _QUICK_LARGE_FILTERS
+    by_image = need_weight and depthwise and QUICK_LARGE_FILTERS
     need_here = need_weight and not by_image
     to_maps = to_weight = None
     if need_maps or need_here:
@@ -380,7 +380,7 @@ def large_filter_convolution(images: Tensor, weight: Tensor, padding: int) -> Te
     """
     # A clone, since to `contiguous` an image of one channel is in either layout.
     images = images.clone(memory_format=torch.channels_last)
-    if not _QUICK_LARGE_FILTERS:
+    if not QUICK_LARGE_FILTERS:
         return F.conv2d(images, weight, padding=padding)
     if torch.is_autocast_enabled("cpu"):
         dtype = torch.get_autocast_dtype("cpu")

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from v1tlearn.nn.fast.contraction import contract_separable, worth_contracting
 from v1tlearn.nn.losses import hoyer_square
 from v1tlearn.nn.readouts.readout import Readout, initial_bias
 
@@ -117,11 +118,12 @@ class FactorizedReadout(Readout):
                 features = _moved(_moved(features, shift[:, 0], 3), shift[:, 1], 2)
             space = self.rows[..., :, None] * self.columns[..., None, :]  # (n, k, h, w)
             space, channels = space.flatten(2).flatten(0, 1), self.channels.flatten(0, 1)
-            maps = features.flatten(2)
-            if maps.shape[1] > maps.shape[2]:  # what is there in between is the smaller of two
-                outputs = ((channels @ maps) * space).sum(-1)  # of (B, n k, h w)
+            if features.shape[1] > space.shape[1]:  # what is there in between is smaller so
+                outputs = ((channels @ features.flatten(2)) * space).sum(-1)  # of (B, n k, h w)
+            elif worth_contracting(features, len(space)):
+                outputs = contract_separable(features, space, channels)
             else:
-                seen = maps @ space.T  # (B, C, n k)
+                seen = features.flatten(2) @ space.T  # (B, C, n k)
                 outputs = torch.einsum("bcm,mc->bm", seen, channels)
             return outputs.unflatten(1, (self.n_neurons, -1)).sum(-1) + self.bias
 
