@@ -385,3 +385,68 @@ def test_allowed_sides_are_named():
         nn.PretrainedViTCore((1, 36, 63), random_backbone(DINOV2), block=0, patch_stride=7)
     with pytest.raises(nn.BackboneError, match="height 14 or 28"):
         nn.PretrainedViTCore((1, 10, 28), random_backbone(DINOV2), block=0)
+
+
+# ----------------------------------------------------------------------------------- derivatives
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("options", [{}, {"overlap": True}, {"tokens": "both"}])
+def test_derivatives_with_respect_to_images_and_weights(family, options):
+    """Against differences in float64, of options that the published code does not have."""
+    side = CONFIGURATIONS[family]["patch_size"]
+    options = {"patch_stride": side // 2} if "overlap" in options else options
+    core = nn.PretrainedViTCore(
+        (1, side, 2 * side),
+        random_backbone(CONFIGURATIONS[family]),
+        block=[1, 0],
+        normalize="layer",
+        fine_tune="all",
+        **options,
+    )
+    core = core.double().eval()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 1, side, 2 * side, generator=generator, dtype=torch.float64)
+    weights = torch.randn(core.output_shape, generator=generator, dtype=torch.float64)
+
+    def value(moved):
+        return (core(moved) * weights).sum()
+
+    images.requires_grad_()
+    value(images).backward()
+    step = 1e-6
+    with torch.no_grad():
+        direction = torch.randn(images.shape, generator=generator, dtype=torch.float64)
+        ahead, behind = (value(images + sign * step * direction) for sign in (1, -1))
+        slope = (images.grad * direction).sum()
+        np.testing.assert_allclose((ahead - behind) / (2 * step), slope, rtol=1e-4, atol=1e-5)
+        moved = [  # the library resamples tables of positions in float32
+            p
+            for name, p in core.named_parameters()
+            if p.grad is not None and "position_embeddings" not in name
+        ]
+        directions = [torch.randn(p.shape, generator=generator).double() for p in moved]
+        slope = sum((p.grad * d).sum() for p, d in zip(moved, directions, strict=True))
+        found = []
+        for sign in (1, -2, 1):
+            for p, d in zip(moved, directions, strict=True):
+                p.add_(sign * step * d)
+            found.append(value(images))
+    np.testing.assert_allclose((found[0] - found[1]) / (2 * step), slope, rtol=1e-4, atol=1e-5)
+    frozen = {n for n, p in core.named_parameters() if p.requires_grad and p.grad is None}
+    assert all("mask_token" in name for name in frozen)
+
+
+def test_a_model_on_features_is_the_model_behind_its_core():
+    core = nn.PretrainedViTCore((1, 28, 42), random_backbone(DINOV2), block=1)
+    readouts = {m: nn.FactorizedReadout(core.output_shape, n) for m, n in (("A", 3), ("B", 4))}
+    model = nn.EncodingModel(core, readouts, cropper=nn.ImageCropper((28, 42)))
+    view = nn.FeatureModel(model.eval())
+    images = {m: torch.rand(2, 1, 28, 42) for m in "AB"}
+    with torch.no_grad():
+        whole = model({m: nn.MouseBatch(x) for m, x in images.items()})
+        behind = view({m: nn.MouseBatch(core(x)) for m, x in images.items()})
+    for mouse, rates in whole.items():
+        np.testing.assert_allclose(behind[mouse], rates, rtol=1e-5)
+    assert view.readout("A") is model.readout("A")
+    assert list(view.state_dict()) == list(model.state_dict())
