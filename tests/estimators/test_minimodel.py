@@ -151,7 +151,7 @@ def test_a_silent_neuron_is_named_and_predicted_to_stay_silent(full, trials, tes
     assert np.ptp(np.asarray(rates)[:, 1]) > 0
 
 
-def test_a_neuron_constant_in_validation_is_named_before_training(full, trials):
+def test_a_neuron_constant_in_validation_is_named_before_training(full, trials, tmp_path):
     training, held_out = v1.model_selection.image_train_test_split(
         trials, test_size=0.25, random_state=0
     )
@@ -164,6 +164,8 @@ def test_a_neuron_constant_in_validation_is_named_before_training(full, trials):
     with pytest.warns(UserWarning, match="mouse 'A': the responses of 1 of 5 .*neuron 3"):
         est = make(full_model=full).fit(training, validation=held_out)
     assert est.best_epochs_["A"][3] > 0
+    est.save(tmp_path / "model")  # with scores that are no numbers
+    assert v1.load(tmp_path / "model").best_epochs_["A"].tolist() == est.best_epochs_["A"].tolist()
 
 
 def test_responses_that_were_not_recorded_change_nothing_else(full, trials, test_trials):
