@@ -97,10 +97,10 @@ def files_and_arrays(names):
     arrays(names)
 
 
-def views(names, n_mice=2):
+def views(names, n_mice=2, **params):
     """Trials by tier, and small models."""
     names["v1"] = v1
-    names["recordings"] = recordings(n_mice)
+    names["recordings"] = recordings(n_mice, **params)
     names["trials"] = v1.Trials(names["recordings"])
     for tier in ("train", "validation", "test"):
         names[tier] = names["trials"].sel(tier=tier)
@@ -127,7 +127,7 @@ def not_a_mouse(names):
 
 
 def several_models(names):
-    views(names, n_mice=3)
+    views(names, n_mice=3, n_trials=60)  # scores of two validation trials are all alike
     new = names["trials"].sel(mouse_id="C", tier="train")
     for tier in ("train", "validation", "test"):
         names[tier] = names[tier].sel(mouse_id=["A", "B"])
