@@ -1,6 +1,16 @@
 """Modules of the encoding models, in torch alone."""
 
 from v1tlearn.nn import fast
+from v1tlearn.nn.alignment import AlignmentModel, ResponseScaler
+from v1tlearn.nn.contrastive import (
+    alignment_loss,
+    cosine_similarity,
+    info_nce,
+    root_mean_square_error,
+    scale_maps,
+    structural_similarity,
+    unit_length,
+)
 from v1tlearn.nn.cores.cnn import Stacked2dCore
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.cores.vit import ViTCore
@@ -10,6 +20,7 @@ from v1tlearn.nn.layers.attention import Attention
 from v1tlearn.nn.layers.behavior import BehaviorMLP
 from v1tlearn.nn.layers.geometry import most_square_grid, patch_grid
 from v1tlearn.nn.layers.images import ImageCropper, center_crop, crop_size, resize
+from v1tlearn.nn.layers.mixing import MixBlock
 from v1tlearn.nn.layers.shifter import Shifter, StimulusShifter
 from v1tlearn.nn.layers.tokenizers import make_tokenizer, sinusoidal_positions
 from v1tlearn.nn.losses import (
@@ -26,6 +37,8 @@ from v1tlearn.nn.readouts.factorized import FactorizedReadout
 from v1tlearn.nn.readouts.gaussian import GaussianReadout, sample_features
 from v1tlearn.nn.readouts.readout import Readout
 from v1tlearn.nn.rollout import attention_rollout, attention_weights
+from v1tlearn.nn.towers.image import CNNTower, DSNetTower
+from v1tlearn.nn.towers.neural import AttentionTower, MLPTower, NeuralTower
 
 __all__ = [
     "plain",
@@ -63,4 +76,19 @@ __all__ = [
     "l1_penalty",
     "hoyer_square",
     "laplace_penalty",
+    "AlignmentModel",
+    "ResponseScaler",
+    "CNNTower",
+    "DSNetTower",
+    "MixBlock",
+    "NeuralTower",
+    "AttentionTower",
+    "MLPTower",
+    "alignment_loss",
+    "cosine_similarity",
+    "info_nce",
+    "root_mean_square_error",
+    "scale_maps",
+    "structural_similarity",
+    "unit_length",
 ]
