@@ -192,7 +192,10 @@ class PlainModel(nn.Module):
             points = (points + offset).clamp(-1, 1)
         if shift is not None:
             points = points + shift[:, None]
-        sampled = F.grid_sample(features, points[:, :, None], align_corners=True)  # (B, C, n, 1)
+        beyond = "border" if readout.beyond_map == "edge" else "zeros"
+        sampled = F.grid_sample(  # (B, C, n, 1)
+            features, points[:, :, None], align_corners=True, padding_mode=beyond
+        )
         return (sampled[..., 0] * readout.features.t()[None]).sum(1) + readout.bias
 
     def predict_mouse(self, mouse: str, batch: MouseBatch) -> Tensor:

@@ -18,6 +18,8 @@ MODEL = v1.CNNRegressor(lr=0.1)
 ESTIMATORS = [
     MODEL,
     v1.LNRegressor(),
+    v1.FullModelRegressor(),
+    v1.MinimodelRegressor(),
     v1.ViTRegressor(),
     v1.V1TRegressor(),
     v1.EncodingRegressor(v1.nn.Stacked2dCore),

@@ -15,12 +15,14 @@ from v1tlearn.estimators import (
     CNNRegressor,
     EncodingRegressor,
     EnsembleRegressor,
+    FullModelRegressor,
     LNRegressor,
+    MinimodelRegressor,
     V1TRegressor,
     ViTRegressor,
     load,
 )
-from v1tlearn.interop import load_sensorium, load_v1t
+from v1tlearn.interop import load_minimodel, load_sensorium, load_v1t
 from v1tlearn.metrics import score_table
 from v1tlearn.preprocessing import CenterCrop, Grayscale, ResizeStimuli, TrialStandardizer
 from v1tlearn.trials import Responses, Trials, concat
@@ -30,8 +32,10 @@ __all__ = [
     "CenterCrop",
     "EncodingRegressor",
     "EnsembleRegressor",
+    "FullModelRegressor",
     "Grayscale",
     "LNRegressor",
+    "MinimodelRegressor",
     "ResizeStimuli",
     "Responses",
     "TrialStandardizer",
@@ -44,6 +48,7 @@ __all__ = [
     "inspection",
     "interop",
     "load",
+    "load_minimodel",
     "load_sensorium",
     "load_v1t",
     "make_v1_recordings",

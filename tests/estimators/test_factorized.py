@@ -11,6 +11,7 @@ from v1tlearn.inspection import receptive_fields
 from v1tlearn.metrics import single_trial_correlation
 
 MODELS = [v1.V1TRegressor, v1.ViTRegressor, v1.CNNRegressor, v1.LNRegressor]
+MODELS += [v1.FullModelRegressor]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,8 @@ def test_every_model_takes_it(kind, small, trials):
         assert (readout.channels < 0).any()
     assert est.history_[-1]["loss"] < est.history_[0]["loss"]
     shifters = [est.module_.shifter(mouse) is not None for mouse in est.mice_]
-    assert shifters == [small(kind).fit(trials).module_.shifter(m) is not None for m in est.mice_]
+    other = small(kind, readout="gaussian").fit(trials)
+    assert shifters == [other.module_.shifter(m) is not None for m in est.mice_]
 
 
 def test_cores_of_users_take_it(trials):

@@ -99,6 +99,20 @@ def test_validation_images_that_are_trained_on_are_told(quick, repeated):
     quick.fit(repeated[~held], validation=repeated[held])
 
 
+@pytest.mark.parametrize(("n_alike", "told"), [(1, False), (2, True)])
+def test_images_that_look_alike_by_chance_are_no_leak(small, n_alike, told):
+    """Of 100 validation trials without labels one may, as stripes and noise do."""
+    rng = np.random.default_rng(0)
+    stimuli = rng.normal(size=(200, 1, 14, 18))
+    stimuli[100 : 100 + n_alike] = stimuli[:n_alike]
+    trials = v1.Trials.from_arrays(stimuli, None, rng.poisson(1.0, (200, 3)).astype("f4"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        small(max_epochs=1).fit(trials[:100], validation=trials[100:])
+    leaks = [w for w in caught if f"{n_alike} of 100 validation trials show" in str(w.message)]
+    assert len(leaks) == told
+
+
 def test_mice_without_validation_trials_are_told(small, trials):
     training, held = image_train_test_split(trials, 0.2, random_state=0)
     with pytest.warns(UserWarning, match=r"the mice \['B'\] have no trial in the validation set"):

@@ -372,3 +372,10 @@ def test_models_saved_before_a_parameter_came_have_its_default(saved, fitted, tr
     assert equal(loaded.predict(trials), fitted.predict(trials))
     loaded.set_params(warm_start=True).fit(trials)
     assert loaded.n_iter_ == fitted.n_iter_ + loaded.max_epochs
+
+
+def test_many_layers_with_equal_counts_are_saved(small, trials, equal, tmp_path):
+    """Counters of batches of all layers are alike, and the best weights may be the last ones."""
+    est = small(n_layers=4, max_epochs=1, validation_fraction=0).fit(trials)
+    est.save(tmp_path / "model")
+    assert equal(v1.load(tmp_path / "model").predict(trials), est.predict(trials))

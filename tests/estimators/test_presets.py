@@ -390,6 +390,8 @@ READOUT |= {
 }
 READOUT |= {"space_weight_decay": None, "channel_weight_decay": None}
 READOUT |= {"position_hidden_layers": 1, "position_hidden_units": 30}
+WAYS = {"carry_patience": False, "clip_norm": None, "min_lr": 1e-5, "selection": "correlation"}
+WAYS |= {"period_epochs": (100, 30, 30, 30)}
 INPUT = {"behavior_mode": "auto", "shift": "readout", "shift_columns": "pupil"}
 INPUT |= {"crop_scale": 1.0, "image_size": "auto", "standardize": True}
 PLATEAU = {"schedule": "plateau", "lr_patience": 10, "lr_factor": 0.3, "max_lr_drops": 2}
@@ -409,6 +411,16 @@ SENSORIUM_TRAINING |= {"batch_size": 128, "weight_decay": 0.0, "max_epochs": 200
 SENSORIUM_TRAINING |= {"loss_scale": "sqrt_recording", "loss_epsilon": 1e-8, "schedule": "rounds"}
 SENSORIUM_TRAINING |= {"lr_patience": 5, "lr_factor": 0.3, "max_lr_drops": 3}
 SENSORIUM_TRAINING |= {"core_pass": "per_mouse", "ema_decay": None}
+COMPACT = {"channels": (16, 320), "kernels": (25, 9, 5), "pooling": "max", "activation": "elu"}
+COMPACT |= {"depth_separable": True, "pointwise_output": True, "batch_norm_momentum": 0.9}
+COMPACT |= {"core_weight_decay": 0.1, "space_weight_decay": 1.0, "channel_weight_decay": 0.1}
+COMPACT |= {"readout": "factorized", "beyond_map": "edge", "behavior_columns": "non_pupil"}
+COMPACT |= {"behavior_mode": "none", "shift": "none"}
+PERIODS = {"optimizer": "adamw", "lr": 1e-3, "core_lr": None, "betas": (0.9, 0.999)}
+PERIODS |= {"weight_decay": 0.0, "batch_size": 100, "max_epochs": 190, "ema_decay": None}
+PERIODS |= {"loss_scale": "per_neuron", "loss_epsilon": 1e-12, "core_pass": "per_mouse"}
+PERIODS |= {"schedule": "periods", "lr_patience": 5, "lr_factor": 1 / 3, "carry_patience": True}
+PERIODS |= {"selection": "variance_explained", "max_lr_drops": 2}
 PUBLISHED = {
     (v1.V1TRegressor, "v1t2023"): TRANSFORMER | V1T_TRAINING | {"behavior_columns": "all"},
     (v1.ViTRegressor, "v1t2023"): TRANSFORMER | V1T_TRAINING | {"behavior_columns": "non_pupil"},
@@ -416,6 +428,7 @@ PUBLISHED = {
     (v1.LNRegressor, "v1t2023"): CONVOLUTION | V1T_TRAINING,
     (v1.CNNRegressor, "sensorium2022"): CONVOLUTION | SENSORIUM_TRAINING,
     (v1.LNRegressor, "sensorium2022"): CONVOLUTION | SENSORIUM_TRAINING | {"n_layers": 3},
+    (v1.FullModelRegressor, "minimodel2025"): COMPACT | PERIODS,
 }
 # What says nothing of model and training as published.
 OF_THE_RUN = {"validation_fraction", "device", "precision", "deterministic", "random_state"}
@@ -426,12 +439,13 @@ OF_THE_RUN |= {"warm_start", "verbose"}
 @pytest.mark.parametrize(("kind", "name"), list(PUBLISHED))
 def test_every_number_of_a_preset_is_the_published_one(kind, name):
     params = kind.from_preset(name).get_params()
-    expected = READOUT | INPUT | PUBLISHED[kind, name]
+    expected = READOUT | INPUT | WAYS | PUBLISHED[kind, name]
     assert {n: v for n, v in params.items() if n not in OF_THE_RUN} == expected
 
 
 def test_every_preset_is_in_the_table_above():
     kinds = (v1.V1TRegressor, v1.ViTRegressor, v1.CNNRegressor, v1.LNRegressor)
+    kinds += (v1.FullModelRegressor,)
     assert {(kind, name) for kind in kinds for name in kind._presets} == set(PUBLISHED)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import zipfile
@@ -440,4 +441,14 @@ def test_damaged_files_of_numpy_are_named(tmp_path, damage):
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("a.npy", bytes(2**27))
     with pytest.raises(ValueError, match=r"a\.npz"):
+        load_sensorium(path)
+
+
+@pytest.mark.parametrize("opcode", [pickle.BINBYTES8, pickle.BINUNICODE8, pickle.BYTEARRAY8])
+def test_a_checkpoint_that_tells_of_terabytes_is_damaged(tmp_path, opcode):
+    """Without asking for the memory of which it tells."""
+    path = tmp_path / "a.pt"
+    magic = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+    path.write_bytes(magic + b"\x80\x05" + opcode + struct.pack("<Q", 2**45) + b"abc.")
+    with pytest.raises(ValueError, match=r"a.pt is no checkpoint of torch, or a damaged one"):
         load_sensorium(path)

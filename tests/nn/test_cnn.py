@@ -219,7 +219,7 @@ def test_statistics_run_as_those_of_plain_layers():
 
 def test_maps_far_from_zero_do_not_bend_the_gradient():
     torch.manual_seed(0)
-    how = convolution.ActivatedConvolutions(True, 1e-5, True, torch.float32, ())
+    how = convolution.ActivatedConvolutions(True, 1e-5, "elu", torch.float32, ())
     maps = 30 + 0.3 * torch.randn(8, 4, 20, 20).contiguous(memory_format=torch.channels_last)
     weights, gain, offset = torch.randn(8, 4, 20, 20), torch.rand(4) + 0.5, torch.randn(4)
     gradients = []

@@ -60,6 +60,7 @@ def test_it_is_one_screen_of_code():
 
 
 @pytest.mark.filterwarnings("ignore:no neuron of mice")
+@pytest.mark.slow
 def test_the_table_is_that_of_the_metrics(results, zips):
     folder, printed = results
     table = pd.read_csv(folder / "first_steps.csv", index_col=0)
@@ -80,6 +81,7 @@ def test_the_table_is_that_of_the_metrics(results, zips):
     assert all(name in printed for name in table)
 
 
+@pytest.mark.slow
 def test_the_figure_shows_both_models_in_their_colours(results):
     image = matplotlib.image.imread(results[0] / "first_steps.png")[..., :3]
     assert np.ptp(image) > 0.5

@@ -17,6 +17,8 @@ from sklearn.base import clone
 import v1tlearn as v1
 from v1tlearn.inspection import receptive_fields
 
+pytestmark = pytest.mark.slow  # trains models; that the code runs is also shown in test_code_blocks
+
 PAGE = Path(__file__).parents[2] / "docs" / "your_own_core.rst"
 
 

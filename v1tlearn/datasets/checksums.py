@@ -12,7 +12,6 @@ import base64
 import json
 import logging
 import math
-import mmap
 import signal
 import struct
 import subprocess
@@ -21,7 +20,7 @@ import zlib
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -66,55 +65,66 @@ def append(path: Path, in_a_row: Mapping[str, tuple[np.ndarray, np.ndarray]]) ->
         By the name of the variable, its first trial and the checksums of all.
     """
     known: dict[str, dict[str, Any]] = {}
-    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+    with path.open("r+b") as file:
+        size = file.seek(0, 2)
         for name, (first, sums) in in_a_row.items():
             text = base64.b64encode(sums.tobytes()).decode()
-            known[name] = {"checksums": text, "place": _place(content, first, sums)}
-        size = len(content)
-        places = [entry["place"] for entry in known.values()]
-        rest = _rest(content, size, places)
+            known[name] = {"checksums": text, "place": _place(file, size, first, sums)}
+        rest = _rest(file, size, [entry["place"] for entry in known.values()])
         told = json.dumps({"size": size, "rest": rest, "trials": known}).encode()
         file.seek(0, 2)
         file.write(told + _END.pack(crc32(told), len(told), _SIGNATURE))
 
 
-def _place(content: mmap.mmap, first: np.ndarray, sums: np.ndarray) -> list[int] | None:
+# Files are read, never mapped: others may cut one off meanwhile, and maps count as memory.
+
+
+def _part(file: BinaryIO, start: int, stop: int) -> bytes:
+    file.seek(start)
+    return file.read(stop - start)
+
+
+def _place(file: BinaryIO, size: int, first: np.ndarray, sums: np.ndarray) -> list[int] | None:
     """Find where trials lie in a row, from the first of them: start and stop."""
     trial = np.ascontiguousarray(first).tobytes()
-    start = -1
+    start, n_bytes = -1, len(trial)
+    if not n_bytes:
+        return None
     for _ in range(_PLACES_TRIED):  # other variables may hold the same
-        start = content.find(trial, start + 1)
-        stop = start + len(trial) * len(sums)
-        if start < 0 or stop > len(content):
+        start = _find(file, trial, start + 1, size - n_bytes * len(sums))
+        if start < 0:
             return None
-        with memoryview(content) as view, view[start:stop] as part:
-            found = of_trials(np.frombuffer(part, np.uint8).reshape(len(sums), -1))
-        if np.array_equal(found, sums):
-            return [start, stop]
+        n_rows, found = max(1, _AT_ONCE // n_bytes), []
+        for row in range(0, len(sums), n_rows):
+            stop = start + n_bytes * min(row + n_rows, len(sums))
+            block = np.frombuffer(_part(file, start + n_bytes * row, stop), np.uint8)
+            found.append(of_trials(block.reshape(-1, n_bytes)))
+        if np.array_equal(np.concatenate(found), sums):
+            return [start, start + n_bytes * len(sums)]
     return None
 
 
-def _rest(content: Any, size: int, places: list[list[int] | None]) -> int:
+def _find(file: BinaryIO, searched: bytes, start: int, last: int) -> int:
+    """Give the first place from `start` to `last` at which these bytes begin, or -1."""
+    while start <= last:
+        stop = min(start + _AT_ONCE, last + 1)  # where they may begin, from `start`
+        place = _part(file, start, stop + len(searched) - 1).find(searched)
+        if place >= 0:
+            return start + place
+        start = stop
+    return -1
+
+
+def _rest(file: BinaryIO, size: int, places: list[list[int] | None]) -> int:
     """Checksum of a file but for what lies at some places."""
     total, start = 0, 0
     for left, right in [*sorted(p for p in places if p), [size, size]]:
         while start < left:
             stop = min(left, start + _AT_ONCE)
-            total = crc32(content[start:stop], total)
+            total = crc32(_part(file, start, stop), total)
             start = stop
         start = right
     return total
-
-
-class _Content:
-    """Bytes of a file as a slice; none is mapped, since others may cut it off meanwhile."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def __getitem__(self, part: slice) -> bytes:
-        self._file.seek(part.start)
-        return self._file.read(part.stop - part.start)
 
 
 def check(path: Path, needed: bool = False) -> dict[str, np.ndarray]:
@@ -146,7 +156,7 @@ def check(path: Path, needed: bool = False) -> dict[str, np.ndarray]:
         compared = known.size - sum(stop - start for start, stop in filter(None, known.places))
         if compared > _MOST_COMPARED:
             _open_in_child(path)
-        elif _rest(_Content(file), known.size, known.places) != known.rest:
+        elif _rest(file, known.size, known.places) != known.rest:
             raise ValueError("its checksum is not that of what was written")
     return known.trials
 
@@ -160,7 +170,7 @@ class _End(NamedTuple):
     trials: dict[str, np.ndarray]
 
 
-def _read_end(file: Any) -> _End | None:
+def _read_end(file: BinaryIO) -> _End | None:
     size = file.seek(0, 2)
     if size < _END.size:
         return None

@@ -3,15 +3,19 @@
 from v1tlearn.estimators.cnn import CNNRegressor
 from v1tlearn.estimators.encoding import EncodingRegressor
 from v1tlearn.estimators.ensemble import EnsembleRegressor
+from v1tlearn.estimators.full_model import FullModelRegressor
 from v1tlearn.estimators.linear import LNRegressor
 from v1tlearn.estimators.loading import load
+from v1tlearn.estimators.minimodel import MinimodelRegressor
 from v1tlearn.estimators.v1t import V1TRegressor, ViTRegressor
 
 __all__ = [
     "CNNRegressor",
     "EncodingRegressor",
     "EnsembleRegressor",
+    "FullModelRegressor",
     "LNRegressor",
+    "MinimodelRegressor",
     "V1TRegressor",
     "ViTRegressor",
     "load",

@@ -82,7 +82,7 @@ def check_targets(target: Responses) -> dict[str, ResponseMoments]:
                 f"mouse {mouse!r} has {n} trial to train on: expected at least 2. Leave "
                 "this mouse out, or set validation_fraction=0 if the others went to validation."
             )
-        moments = out[mouse] = _recorded_moments(target, mouse)
+        moments = out[mouse] = recorded_moments(target, mouse)
         if not any(np.nan_to_num(values).any() for values in (moments.mean, moments.std)):
             raise ValueError(
                 f"mouse {mouse!r} is silent: all its responses are zero or NaN. Leave this mouse "
@@ -111,7 +111,7 @@ def _warn_of_negative(target: Responses, moments: Mapping[str, ResponseMoments])
 def check_validation(target: Responses, selection: str) -> None:
     """Check the responses that choose the best epoch."""
     for mouse in target.mice:
-        moments = _recorded_moments(target, mouse)
+        moments = recorded_moments(target, mouse)
         n = int(moments.count.max())
         constant = ~(np.nan_to_num(moments.std) > 0)
         if n >= 2 and selection == "variance_explained" and constant.any():
@@ -138,7 +138,8 @@ def check_validation(target: Responses, selection: str) -> None:
             )
 
 
-def _recorded_moments(target: Responses, mouse: str) -> ResponseMoments:
+def recorded_moments(target: Responses, mouse: str) -> ResponseMoments:
+    """Moments of the responses of a mouse, of which none is infinite or too large."""
     moments = moments_in_blocks(lambda: response_blocks(target, mouse))
     size = np.where(moments.count > 0, np.abs(moments.mean) + moments.std, 0)
     lost = np.flatnonzero(~(size <= np.finfo(np.float32).max))

@@ -35,7 +35,7 @@ behavior_mode : {{"auto", "none", "channels", "core"}}, default="auto"
 _INPUTS = """\
 behavior_columns : "all", "non_pupil" or sequence of str, default={behavior_columns}
     Behaviour that enters the core; "non_pupil" is all but ``pupil_x`` and ``pupil_y``.
-shift : {{"readout", "none", "stimulus", "both", "both_behavior"}}, default="readout"
+shift : {{"readout", "none", "stimulus", "both", "both_behavior"}}, default={shift}
     What the eye moves, by a small network per mouse: the readout positions, the centre of the
     crop (with ``crop_scale`` below 1), or both; "both_behavior" lets all behaviour move the crop.
 shift_columns : "pupil" or sequence of str, default="pupil"
@@ -125,8 +125,46 @@ batch_norm_momentum : float, default=0.1
 laplace : float, default=6.3831
     Weight of the penalty on rough first filters."""
 
+FULL_MODEL = """\
+channels : sequence of int, default=(16, 320)
+    Channels of each layer, which says how many there are.
+kernels : sequence of int, default=(25, 9, 5)
+    Sides of the filters of the first layers, in pixels of their maps; the last one is that of all
+    further layers.
+pooling : {{"max", "mean", "stride"}}, default="max"
+    What halves the sides of the map after the first layer: the largest or the mean of 2 x 2
+    places, or a convolution that takes every second place.
+depth_separable : bool, default=True
+    Build the layers after the first of pointwise and depthwise convolutions. Otherwise they are
+    full ones, each with pooling.
+pointwise_output : bool, default=True
+    Whether these end with a pointwise convolution. A minimodel has none.
+activation : {{"elu", "relu", "none"}}, default="elu"
+    After the batch normalisation of each layer. "none" makes a linear-nonlinear model.
+batch_norm_momentum : float, default=0.1
+    Weight of the newest batch in the running statistics of batch normalisation; 0.9 as published,
+    where the statistics are nearly those of the last batch.
+core_weight_decay : float or None, default=0.1
+    Weight decay of all parameters of the core, where it differs from `weight_decay`."""
+
+MINIMODEL = """\
+full_model : FullModelRegressor or MinimodelRegressor, optional
+    Whose first convolution the minimodels share, as it is. One that is not fitted is fitted first,
+    to the same trials, and so is one with the parameters of this model where none is given.
+    scikit-learn's `clone` and searches forget a fit: keep it by ``FrozenEstimator(full_model)``.
+hidden_channels : int, default=64
+    Channels of the second layer of a neuron.
+hidden_kernel : int, default=9
+    Side of its filters, in pixels of the pooled map.
+batch_norm_momentum : float, default=0.1
+    Weight of the newest batch in the running statistics of batch normalisation; 0.9 as published,
+    where the statistics are nearly those of the last batch.
+neurons_at_once : "auto" or int, default="auto"
+    Neurons of a mouse that take a step together, which bounds the memory that it takes; results
+    are the same but for rounding."""
+
 _READOUT_KIND = """\
-readout : {{"gaussian", "factorized"}}, default="gaussian"
+readout : {{"gaussian", "factorized"}}, default={readout}
     How a neuron reads the feature maps: at one point, or with weights of rows times weights of
     columns, never negative. Either takes the parameters that name it, and leaves the others."""
 
@@ -153,12 +191,14 @@ readout_bias : {{"zero", "mean", "published_mean", "published_mean_over_std"}}, 
     Initial bias: "mean" starts the prediction at the mean response; the published variants put
     the mean itself, raw or scaled, in its place.
 readout_l1 : float, default=0.0076
-    Gaussian: weight of the L1 penalty on readout features.
+    Gaussian: weight of the L1 penalty on readout features."""
+
+FACTORIZED = """\
 rank : int, default=1
     Factorised: products of space and channels that are added up per neuron.
-space_init : float, default=0.01
+space_init : float, default={space_init}
     Factorised: standard deviation of the initial weights of rows and columns.
-channel_init : float, default=0.01
+channel_init : float, default={channel_init}
     Factorised: the same of channels.
 space_l1 : float, default=0.0
     Factorised: weight of the penalty on the absolute weights of rows and columns.
@@ -170,12 +210,12 @@ channel_l1 : float, default=0.0
     Factorised: weight of the penalty on the absolute weights of channels.
 channel_l2 : float, default=0.0
     Factorised: on their squares.
-channel_hoyer : float, default=0.0
+channel_hoyer : float, default={channel_hoyer}
     Factorised: on the number of those that count per neuron, as `space_hoyer`.
-space_weight_decay : float, optional
+space_weight_decay : float or None, default={space_weight_decay}
     Factorised: weight decay of rows and columns where it differs from `weight_decay`; with this or
     the next one there is none on the biases.
-channel_weight_decay : float, optional
+channel_weight_decay : float or None, default={channel_weight_decay}
     Factorised: weight decay of channels where it differs from `weight_decay`."""
 
 _TRAINING = """\
@@ -191,7 +231,8 @@ batch_size : int, default={batch_size}
     Trials per mouse and step; one step takes one batch of every mouse.
 max_epochs : int, default={max_epochs}
     An epoch lasts until the mouse with most trials was seen once.
-loss_scale : {{"sqrt", "sqrt_recording", "per_neuron", "per_recorded"}} or float, default="sqrt"
+loss_scale : {{"sqrt", "sqrt_recording", "per_neuron", "per_recorded"}} or float, \
+default={loss_scale}
     Factor on the summed Poisson loss of a batch, which weighs it against the penalties:
     ``sqrt(training trials / batch)``, the same with all trials of the recording (Sensorium
     2022), or a constant. "per_neuron" takes the mean over neurons of the sum over the batch, so
@@ -203,7 +244,7 @@ loss_epsilon : float, default={loss_epsilon}
 core_pass : {{"joint", "per_mouse"}}, default="joint"
     The core sees the images of all mice at once and is penalised once per step, or one mouse
     after the other, penalised (and batch statistics taken) for each, as published.
-schedule : {{"plateau", "rounds", "periods", "cosine", "reduce", "constant"}}, default="plateau"
+schedule : {{"plateau", "rounds", "periods", "cosine", "reduce", "constant"}}, default={schedule}
     On the validation score: "plateau" multiplies the learning rate by `lr_factor` and goes
     back to the best weights after `lr_patience` + 1 epochs without improvement, and stops after
     `max_lr_drops` drops in vain (Li et al. 2023); "rounds" are those of Sensorium 2022. "periods"
@@ -213,9 +254,9 @@ schedule : {{"plateau", "rounds", "periods", "cosine", "reduce", "constant"}}, d
     without improvement. "reduce" multiplies by `lr_factor` after `lr_patience` + 1 epochs that are
     not better by 1e-4 of the best score, and stops at `min_lr`. All keep the weights of the best
     epoch.
-lr_patience : int, default=10
+lr_patience : int, default={lr_patience}
     Epochs without improvement that are waited through, see `schedule`.
-lr_factor : float, default=0.3
+lr_factor : float, default={lr_factor}
     Factor on the learning rate, see `schedule`.
 max_lr_drops : int, default=2
     Drops of the learning rate in vain before the training ends, see `schedule`.
@@ -226,7 +267,7 @@ period_epochs : sequence of int, default=(100, 30, 30, 30)
 carry_patience : bool, default=False
     Count epochs without improvement on from one period to the next, as the published code does: a
     period after one that ended early then ends at once unless its first epoch improves.
-selection : {{"correlation", "variance_explained"}}, default="correlation"
+selection : {{"correlation", "variance_explained"}}, default={selection}
     The validation score that drives the schedule and chooses the best epoch: correlation, or
     ``1 - SSE / SST`` of each neuron over its recorded responses, as a mean over those whose
     validation responses vary.
@@ -315,7 +356,9 @@ device_ : torch.device
 _PARAMETER = re.compile(r"^(\w[\w, ]*) :", re.MULTILINE)
 
 
-def document(*, architecture: str, behavior_mode: str = CHANNELS) -> Callable[[T], T]:
+def document(
+    *, architecture: str, behavior_mode: str = CHANNELS, readout: str | None = None
+) -> Callable[[T], T]:
     """Complete the docstring of a model class with the parameters it shares with others.
 
     The docstring holds ``{groups}``, ``{parameters}`` and ``{attributes}`` where the texts belong;
@@ -325,7 +368,7 @@ def document(*, architecture: str, behavior_mode: str = CHANNELS) -> Callable[[T
     groups = {
         "inputs": f"{behavior_mode}\n{_INPUTS}",
         "architecture": architecture,
-        "readout": f"{kind}{_READOUT}",
+        "readout": readout or f"{kind}{_READOUT}\n{FACTORIZED}",
         "training": _TRAINING,
         "machine": _MACHINE,
     }

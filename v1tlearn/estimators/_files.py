@@ -232,7 +232,7 @@ class _Tensors:
         if uses and len(uses) % _MOST_USES:
             name = uses[-1]
         else:
-            self.named[name] = tensor
+            self.named[name] = tensor.clone() if uses else tensor  # none shares another's memory
         uses.append(name)
         return name
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import BaseEstimator
 
 from v1tlearn.estimators._build import Recipe, begin, bounded_by
 from v1tlearn.estimators._fitted import Fitted, from_tree, to_tree
@@ -20,6 +21,8 @@ RecipeOf = Callable[[Mapping[str, Any]], Recipe]
 def content_of(parameters: dict[str, Any], now: Start, precision: str | None) -> dict[str, Any]:
     """Give what is kept, as a tree of plain values, arrays and tensors."""
     seed = now.fitted.seed
+    # estimators inside are kept by the class that takes them
+    parameters = {n: None if isinstance(v, BaseEstimator) else v for n, v in parameters.items()}
     if isinstance(parameters["random_state"], np.random.RandomState | np.random.Generator):
         parameters = {**parameters, "random_state": seed}
     known = {**to_tree(now.fitted), "parameters": {**now.fitted.parameters}}

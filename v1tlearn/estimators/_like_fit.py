@@ -34,7 +34,8 @@ _WORDS = {
 
 def other_model(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Names of changed parameters that make another model, not only another training."""
-    return [n for n in was if n not in _MAY_CHANGE and not np.array_equal(now[n], was[n])]
+    names = was.keys() & now.keys() - _MAY_CHANGE
+    return [n for n in was if n in names and not np.array_equal(now[n], was[n])]
 
 
 def check_parameters(was: Mapping[str, Any], now: Mapping[str, Any]) -> None:

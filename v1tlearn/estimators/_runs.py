@@ -106,7 +106,7 @@ def make_run(
         model,
         objective,
         optimizer,
-        _schedule(parameters) if validation is not None else ConstantSchedule(),
+        make_schedule(parameters) if validation is not None else ConstantSchedule(),
         data,
         resolve_settings(model, objective, data, settings),
         state,
@@ -157,7 +157,8 @@ def _objective(parameters: Mapping[str, Any]) -> RateObjective:
     return RateObjective(squared_loss if loss == "squared" else loss, score, **options)
 
 
-def _schedule(parameters: Mapping[str, Any]) -> Schedule:
+def make_schedule(parameters: Mapping[str, Any]) -> Schedule:
+    """Make the schedule that the parameters ask for."""
     patience, factor = parameters["lr_patience"], parameters["lr_factor"]
     drops, min_lr = parameters["max_lr_drops"], parameters["min_lr"]
     match parameters["schedule"]:

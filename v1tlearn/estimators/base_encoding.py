@@ -55,6 +55,7 @@ from v1tlearn.estimators.prediction import PredictionMixin
 from v1tlearn.model_selection import split_by_image
 from v1tlearn.nn import EncodingModel
 from v1tlearn.training import (
+    Run,
     draw_seed,
     isolated,
     resolve_device,
@@ -261,7 +262,9 @@ class BaseEncodingRegressor(
             (call.trials[held_rows], target[held_rows]),
         )
 
-    def _from_scratch(self, trials: Trials, target: Responses, seed: int) -> Start:
+    def _from_scratch(
+        self, trials: Trials, target: Responses, seed: int, held_out: Part | None = None
+    ) -> Start:
         parameters = self._plain_params()
         mode = self._published_behavior_mode
         fitted = describe(parameters, trials, target, published_mode=mode, seed=seed)
@@ -300,14 +303,14 @@ class BaseEncodingRegressor(
                     if start is None and go_on:
                         start = self._from_fit(*training)
                     elif start is None:
-                        start = self._from_scratch(*training, seed)
+                        start = self._from_scratch(*training, seed, held_out)
                     first = start.state["epoch"]
                     if start.state["finished"] or held_out is None:
                         # go on from the weights that predict, not from those of the last epoch
                         again = {"model": start.state["best"], "schedule": None, "average": None}
                         start.state.update(again | {"finished": False})
                 name = run_name(type(self).__name__, start.fitted.seed)
-                run = make_run(self._plain_params(), start, training, held_out, left, name)
+                run = self._make_run(start, training, held_out, left, name)
             if held_out is not None:
                 warn_of_validation(training[0], held_out[0])
             log_start(repr(self), start.fitted, run)
@@ -351,6 +354,12 @@ class BaseEncodingRegressor(
             if left:
                 warn_of_lost_neurons(run.model, run.data)
         return self
+
+    def _make_run(
+        self, start: Start, training: Part, held_out: Part | None, max_epochs: int, name: str
+    ) -> Run:
+        """Bring model and data to the device, and make the run of their training."""
+        return make_run(self._plain_params(), start, training, held_out, max_epochs, name)
 
     def _marks(self, training: Part, held_out: Part | None) -> dict[str, dict[str, str]]:
         """What tells this fit from others."""

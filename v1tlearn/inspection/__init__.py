@@ -7,6 +7,7 @@ from v1tlearn.inspection.colors import MODEL_COLORS, model_color
 from v1tlearn.inspection.fields import receptive_fields
 from v1tlearn.inspection.gaussians import fit_gaussians
 from v1tlearn.inspection.images import ImageDisplay
+from v1tlearn.inspection.pooling import pooling_sizes
 from v1tlearn.inspection.responses import PredictionDisplay
 from v1tlearn.inspection.scores import ScoreDisplay
 from v1tlearn.inspection.training import TrainingDisplay
@@ -18,6 +19,7 @@ __all__ = [
     "TrainingDisplay",
     "receptive_fields",
     "fit_gaussians",
+    "pooling_sizes",
     "MODEL_COLORS",
     "model_color",
 ]

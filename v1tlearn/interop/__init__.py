@@ -1,6 +1,7 @@
 """Models of the published implementations as estimators."""
 
+from v1tlearn.interop.minimodel import load_minimodel
 from v1tlearn.interop.sensorium import load_sensorium
 from v1tlearn.interop.v1t import load_v1t
 
-__all__ = ["load_sensorium", "load_v1t"]
+__all__ = ["load_minimodel", "load_sensorium", "load_v1t"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +17,7 @@ from v1tlearn.estimators._build import begin, bounded_by
 from v1tlearn.estimators._fitted import Fitted, Mouse, plain_labels
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.interop.arrays import Arrays, fill, readout_name
+from v1tlearn.interop.safe_files import read_checkpoint, read_npz
 from v1tlearn.interop.statistics import Known, scaling, used_names
 from v1tlearn.nn import EncodingModel
 from v1tlearn.preprocessing.statistics import PUPIL_POSITION
@@ -22,12 +25,33 @@ from v1tlearn.preprocessing.statistics import PUPIL_POSITION
 E = TypeVar("E", bound=BaseEncodingRegressor)
 
 _POSITION_TOLERANCE = 1e-3  # of the largest coordinate
+_WRAPPERS = ("model", "state_dict", "model_state_dict")  # of a state in a checkpoint
 _SPREADS = {(2, 2): "full", (1, 2): "uncorrelated", (1, 1): "isotropic"}
 
 
 def as_model(origin: str) -> AbstractContextManager[None]:
     """Name the files in whatever goes wrong when a model is read from their arrays."""
     return reading(origin, "is no model that these could be", "is it of another kind?")
+
+
+def read_state(source: str | os.PathLike | Mapping[str, Any], name: str) -> Arrays:
+    """Read the state of a model from a file, or from the argument of that name."""
+    if not isinstance(source, str | os.PathLike):
+        return Arrays(_unwrapped(source), name)
+    path = Path(source)
+    content = read_npz(path) if path.suffix == ".npz" else read_checkpoint(path)
+    try:
+        return Arrays(_unwrapped(content), str(path))
+    except TypeError as error:
+        raise ValueError(f"{error} Save the state_dict() of the model alone.") from error
+
+
+def _unwrapped(content: Any) -> Any:
+    """State of the model in a checkpoint that holds exactly one."""
+    if not isinstance(content, Mapping):
+        return content
+    found = [content[name] for name in _WRAPPERS if isinstance(content.get(name), Mapping)]
+    return found[0] if len(found) == 1 else content
 
 
 def read_readouts(
@@ -130,11 +154,12 @@ def read_convolutions(arrays: Arrays, n_channels_read_out: int) -> dict[str, Any
         out |= {"depth_separable": separable, "hidden_kernel": arrays.get(spatial, 4).shape[-1]}
         out["bias"] = f"{base}ds_conv.in_depth_conv.bias" in arrays if separable else True
     for layer in layers:
-        _complete_norm(arrays, f"core.features.{layer}.", channels)
+        complete_norm(arrays, f"core.features.{layer}.", channels)
     return out
 
 
-def _complete_norm(arrays: Arrays, base: str, channels: int) -> None:
+def complete_norm(arrays: Arrays, base: str, channels: int) -> None:
+    """Bring variants of the batch normalisation of a layer to one form."""
     if f"{base}norm.running_mean" not in arrays:
         raise ValueError(
             f"{arrays.origin}: {base[:-1]} has no batch normalisation, which all layers of these "

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -95,13 +95,24 @@ def _check_members(path: Path) -> None:
         pass
 
 
+class _Bounded:
+    """A file of which no more is asked for than it has: memory is set aside for what is asked."""
+
+    def __init__(self, file: BinaryIO, n_bytes: int) -> None:
+        self._file, self._n_bytes = file, n_bytes
+        self.readline, self.tell = file.readline, file.tell
+
+    def read(self, n_bytes: int) -> bytes:
+        return self._file.read(min(n_bytes, self._n_bytes))
+
+
 def _check_pickles(path: Path) -> None:
     """Check that the arrays of a file of the old format are no larger than the file."""
     n_bytes = path.stat().st_size
     with path.open("rb") as file:
         for _ in range(4):  # a magic number, the protocol, the system, the content
             since: list[int] = []  # numbers, where the description of an array began
-            for code, argument, _ in pickletools.genops(file):
+            for code, argument, _ in pickletools.genops(_Bounded(file, n_bytes)):
                 if code.name == "BINPERSID" and max(since, default=n_bytes + 1) > n_bytes:
                     raise ValueError("it tells of an array that is larger than the file")
                 if code.name == "MARK":

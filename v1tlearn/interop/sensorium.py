@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
@@ -16,12 +15,11 @@ from v1tlearn.interop.models import (
     read_convolutions,
     read_readouts,
     read_source_grids,
+    read_state,
 )
-from v1tlearn.interop.safe_files import read_checkpoint, read_npz
 from v1tlearn.interop.statistics import Known, read_statistics, told_names
 from v1tlearn.preprocessing.statistics import PUPIL_POSITION
 
-_WRAPPERS = ("model", "state_dict", "model_state_dict")  # of a state in a checkpoint
 _SHIFTER = {"0.weight": (5, 2), "2.weight": (5, 5), "4.weight": (2, 5)}
 
 
@@ -130,15 +128,7 @@ def load_sensorium(
 
 
 def _read_arrays(state_dict: str | os.PathLike | Mapping[str, Any]) -> Arrays:
-    if isinstance(state_dict, str | os.PathLike):
-        path = Path(state_dict)
-        content = read_npz(path) if path.suffix == ".npz" else read_checkpoint(path)
-        try:
-            arrays = Arrays(_unwrapped(content), str(path))
-        except TypeError as error:
-            raise ValueError(f"{error} Save the state_dict() of the model alone.") from error
-    else:
-        arrays = Arrays(_unwrapped(state_dict), "state_dict")
+    arrays = read_state(state_dict, "state_dict")
 
     def new_name(name: str) -> str:  # older versions have no underscore
         is_old = name.startswith("readout.") and name.endswith(".features")
@@ -146,14 +136,6 @@ def _read_arrays(state_dict: str | os.PathLike | Mapping[str, Any]) -> Arrays:
 
     arrays.rename(new_name)
     return arrays
-
-
-def _unwrapped(content: Any) -> Any:
-    """State of the model in a checkpoint that holds exactly one."""
-    if not isinstance(content, Mapping):
-        return content
-    found = [content[name] for name in _WRAPPERS if isinstance(content.get(name), Mapping)]
-    return found[0] if len(found) == 1 else content
 
 
 def _image_shape(

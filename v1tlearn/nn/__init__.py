@@ -13,6 +13,8 @@ from v1tlearn.nn.contrastive import (
 )
 from v1tlearn.nn.cores.cnn import Stacked2dCore
 from v1tlearn.nn.cores.core import Core
+from v1tlearn.nn.cores.first_convolution import FirstConvolution
+from v1tlearn.nn.cores.two_layer import TwoLayerCore, two_layer_map
 from v1tlearn.nn.cores.vit import ViTCore
 from v1tlearn.nn.fast import plain
 from v1tlearn.nn.heads import EluHead, Head, SoftplusHead
@@ -35,6 +37,7 @@ from v1tlearn.nn.losses import (
 from v1tlearn.nn.model import EncodingModel, MouseBatch
 from v1tlearn.nn.readouts.factorized import FactorizedReadout
 from v1tlearn.nn.readouts.gaussian import GaussianReadout, sample_features
+from v1tlearn.nn.readouts.minimodel import MinimodelReadout, PooledMaps, pool_maps
 from v1tlearn.nn.readouts.readout import Readout
 from v1tlearn.nn.rollout import attention_rollout, attention_weights
 from v1tlearn.nn.towers.image import CNNTower, DSNetTower
@@ -47,6 +50,9 @@ __all__ = [
     "MouseBatch",
     "Core",
     "Stacked2dCore",
+    "TwoLayerCore",
+    "FirstConvolution",
+    "two_layer_map",
     "ViTCore",
     "Attention",
     "BehaviorMLP",
@@ -55,6 +61,9 @@ __all__ = [
     "Readout",
     "GaussianReadout",
     "FactorizedReadout",
+    "MinimodelReadout",
+    "PooledMaps",
+    "pool_maps",
     "Head",
     "EluHead",
     "SoftplusHead",

@@ -172,13 +172,20 @@ def database_named(storage: str | Path | None) -> Iterator[None]:
     except Exception as error:
         if not _is_of_database(error):  # but of what is trained meanwhile
             raise
-        where = str(storage)
-        if _is_url(storage):
-            where = where.rpartition("@")[2]  # without a password
         raise ValueError(
-            f"the studies in {where} cannot be read or written ({first_line(error)}); make the "
-            "folder, restore the file from a copy, or give another storage."
+            f"the studies in {_in_words(storage)} cannot be read or written "
+            f"({first_line(error)}); make the folder, restore the file from a copy, or give "
+            "another storage."
         ) from error
+
+
+def _in_words(storage: str | Path | None) -> str:
+    """Where a database is, without a password."""
+    return str(storage).rpartition("@")[2] if _is_url(storage) else str(storage)
+
+
+def _kept_in(storage: str | Path | None) -> str:
+    return "" if storage is None else f" It is kept in {_in_words(storage)}."
 
 
 def open_study(
@@ -219,10 +226,12 @@ def in_memory(study: optuna.Study, storage: optuna.storages.BaseStorage) -> optu
     return optuna.load_study(study_name=name, storage=memory)
 
 
-def check_settings(study: optuna.Study, settings: dict[str, Any]) -> None:
+def check_settings(
+    study: optuna.Study, settings: dict[str, Any], storage: str | Path | None
+) -> None:
     """Note the settings of a search in its study, or check that they are those noted there."""
     settings = json.loads(json.dumps(settings))
-    noted = _noted(study)
+    noted = _noted(study, storage)
     if noted is None and not study.get_trials(deepcopy=False):
         study.set_user_attr(_SETTINGS, settings)
         return
@@ -231,7 +240,7 @@ def check_settings(study: optuna.Study, settings: dict[str, Any]) -> None:
         raise ValueError(
             f"the study {study.study_name!r} was begun with other settings: "
             f"{'; '.join(differing)}. Scores of the two cannot be compared: set them back, or give "
-            "another study_name."
+            f"another study_name.{_kept_in(storage)}"
         )
 
 
@@ -244,17 +253,17 @@ def _differences(was: Any, now: Any, name: str = "") -> list[str]:
     return [] if was == now else [f"{name}: {was} -> {now}"]
 
 
-def noted_seed(study: optuna.Study) -> int | None:
+def noted_seed(study: optuna.Study, storage: str | Path | None) -> int | None:
     """Seed of the search that began a study."""
-    return (_noted(study) or {}).get("random_state")
+    return (_noted(study, storage) or {}).get("random_state")
 
 
-def _noted(study: optuna.Study) -> dict[str, Any] | None:
+def _noted(study: optuna.Study, storage: str | Path | None) -> dict[str, Any] | None:
     noted = study.user_attrs.get(_SETTINGS)
     if noted is not None and not isinstance(noted, dict):
         raise ValueError(
             f"the study {study.study_name!r} notes a {type(noted).__name__} for its settings, "
-            "expected a dict: it is damaged; give another study_name."
+            f"expected a dict: it is damaged; give another study_name.{_kept_in(storage)}"
         )
     return noted
 

@@ -221,7 +221,7 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
                 shared = Path(folder) / "study.db"
             with backend.open_storage(shared) as opened:
                 study = backend.open_study(opened, name, *epochs)
-                job = self._make_job(backend, study, call, validation, on_epoch)
+                job = self._make_job(backend, study, storage, call, validation, on_epoch)
                 if n_jobs == 1:
                     backend.work(job, study)
                 else:
@@ -331,11 +331,13 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
         self,
         backend: ModuleType,
         study: Any,
+        storage: str | Path | None,
         call: Call,
         validation: Trials | None,
         on_epoch: OnEpoch | None,
     ) -> Any:
-        seed = None if self.random_state is not None else backend.noted_seed(study)
+        drawn = self.random_state is None
+        seed = backend.noted_seed(study, storage) if drawn else None
         self.seed_ = _seed(self.random_state) if seed is None else seed
         training = self.estimator.random_state
         training = self.seed_ if training is None else _seed(training)
@@ -362,6 +364,7 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
                 "recording": describe_recording(call.trials, call.target),
                 "validation": validation and describe_recording(validation, validation.responses),
             },
+            storage,
         )
         return backend.Job(
             estimator=estimator,

@@ -12,6 +12,8 @@ from v1tlearn.training.devices import (
     resolve_precision,
 )
 from v1tlearn.training.memory import InsufficientMemoryError
+from v1tlearn.training.neuron_run import NeuronRun, NeuronSchedule
+from v1tlearn.training.neuron_steps import NeuronObjective, NeuronOptions
 from v1tlearn.training.objectives import MouseLoss, Objective, PoissonObjective, RateObjective
 from v1tlearn.training.optimizers import make_optimizer, update_groups
 from v1tlearn.training.prediction import predict_mouse
@@ -39,6 +41,10 @@ __all__ = [
     "InsufficientMemoryError",
     "MouseData",
     "MouseLoss",
+    "NeuronObjective",
+    "NeuronOptions",
+    "NeuronRun",
+    "NeuronSchedule",
     "NonFiniteLossError",
     "Objective",
     "PeriodsSchedule",

@@ -127,12 +127,8 @@ class ReduceSchedule(Schedule):
                 f"a learning rate that falls from {lr} by a factor of {factor} down to {min_lr}: "
                 "expected a factor below 1 and a least rate above 0 and below the first."
             )
-        self.patience, self.factor, self.min_lr, self.threshold = (
-            patience,
-            factor,
-            min_lr,
-            threshold,
-        )
+        self.patience, self.factor, self.min_lr = patience, factor, min_lr
+        self.threshold = threshold
         self.best, self.plateau_best, self.bad, self.lr = -math.inf, -math.inf, 0, lr
 
     @property

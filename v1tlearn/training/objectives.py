@@ -181,7 +181,7 @@ class RateObjective:
             with torch.autocast(rates.device.type, enabled=False):
                 if self.loss_scale == "per_recorded":
                     own = self.loss_of_mouse(rates, target, recorded, per_neuron=True)  # (n,)
-                    counts = len(target) if recorded is None else recorded.sum(0)
+                    counts = len(target) if recorded is None else recorded.sum(0, dtype=own.dtype)
                     scaled, loss = (own / (counts + 1e-6)).mean(), own.sum()
                 else:
                     loss = self.loss_of_mouse(rates, target, recorded)

@@ -173,7 +173,7 @@ class Stacked2dCore(Core):
         how = ActivatedConvolutions(
             self.training,
             norm.eps,
-            isinstance(self.layers[layer][2], nn.ELU),
+            "elu" if isinstance(self.layers[layer][2], nn.ELU) else "none",
             dtype,
             tuple((c.padding[0], c.groups) for c in convolutions),
         )

@@ -1,7 +1,7 @@
-"""Batch normalisation, ELU and the convolutions after them, a few images at a time, on a CPU.
+"""Batch normalisation, activation, pooling and the convolutions after them, on a CPU.
 
-One autograd function keeps nothing but the maps ahead of batch normalisation and works out the
-rest again in the backward pass, while it is in the cache.
+One autograd function takes a few images at a time, keeps nothing but the maps ahead of batch
+normalisation, and works out the rest again in the backward pass, while it is in the cache.
 """
 
 import math
@@ -19,7 +19,7 @@ from v1tlearn.nn.fast.derivatives import differentiable_once
 _CHUNK_VALUES = 2**19
 
 # Whether convolutions with filters as large as images are quick, as with oneDNN on x86.
-_QUICK_LARGE_FILTERS = (
+QUICK_LARGE_FILTERS = (
     torch.backends.mkldnn.is_available()
     and torch.backends.cpu.get_cpu_capability().startswith("AVX")
 )
@@ -34,25 +34,38 @@ class ActivatedConvolutions(NamedTuple):
         Whether mean and variance are those of the maps themselves, and so depend on them.
     eps : float
         Added to the variance.
-    elu : bool
-        Whether ELU follows the normalisation.
+    activation : {"elu", "relu", "none"}
+        What follows the normalisation.
     dtype : torch.dtype
         Of the maps that come out.
     geometry : tuple of (int, int)
         Padding and groups of each convolution.
+    pool : {"max", "mean"} or None, default=None
+        What is taken of 2 x 2 places after the activation.
     """
 
     training: bool
     eps: float
-    elu: bool
+    activation: str
     dtype: torch.dtype
     geometry: tuple[tuple[int, int], ...]
+    pool: str | None = None
 
 
-def _chunks(maps: Tensor) -> list[slice]:
-    """Cut a batch into images that are worked on together."""
-    step = max(1, sized(_CHUNK_VALUES) // maps.shape[1:].numel())
+def _chunks(maps: Tensor, values: int = 0) -> list[slice]:
+    """Cut a batch into images that are worked on together, of so many values at least."""
+    step = max(1, sized(_CHUNK_VALUES) // max(maps.shape[1:].numel(), values))
     return [slice(i, i + step) for i in range(0, maps.shape[0], step)]
+
+
+def _shapes(maps: Tensor, how: ActivatedConvolutions, layers: Sequence[tuple]) -> list[tuple]:
+    """Channels, height and width of one image after pooling, and after each convolution."""
+    channels, *sides = maps.shape[1:]
+    shapes = [(channels, *(side // (1 if how.pool is None else 2) for side in sides))]
+    for weight, _, padding, _ in layers:
+        sides = [s + 2 * padding - weight.shape[-1] + 1 for s in shapes[-1][1:]]
+        shapes.append((weight.shape[0], *sides))
+    return shapes
 
 
 def _flat(maps: Tensor) -> Tensor:
@@ -94,7 +107,7 @@ def _convolution_backward(
         to_maps = _maps(g @ weight[:, :, 0, 0], maps) if need_maps else None
         return to_maps, (g.T @ _flat(maps))[:, :, None, None] if need_weight else None
     depthwise = groups == maps.shape[1] == weight.shape[0]
-    by_image = need_weight and depthwise and _QUICK_LARGE_FILTERS
+    by_image = need_weight and depthwise and QUICK_LARGE_FILTERS
     need_here = need_weight and not by_image
     to_maps = to_weight = None
     if need_maps or need_here:
@@ -133,13 +146,35 @@ def _activate(
     offset: Tensor,
     how: ActivatedConvolutions,
 ) -> tuple[Tensor, Tensor | None]:
-    """Normalised maps after ELU, and the derivative of ELU; at least float32."""
+    """Normalised maps after the activation, and its derivative; at least float32."""
     z = F.batch_norm(_full(maps), mean, variance, gain, offset, False, 0.0, how.eps)
-    if not how.elu:
+    if how.activation == "none":
         return z, None
+    if how.activation == "relu":
+        slope = (z > 0).to(z.dtype)
+        return z.clamp_(min=0), slope
     # exp(min(z, 0)), which is the derivative on both sides of zero; exp2 is vectorised better.
     slope = z.clamp(max=0).mul_(1 / math.log(2)).exp2_()
     return torch.maximum(slope - 1, z, out=z), slope  # exp(z) - 1 >= z
+
+
+def _pooled(maps: Tensor, pool: str | None) -> tuple[Tensor, Tensor | None]:
+    """Maps after pooling, and from where the largest values came."""
+    if pool == "max":
+        return F.max_pool2d(maps, 2, return_indices=True)
+    return (maps if pool is None else F.avg_pool2d(maps, 2)), None
+
+
+def _unpooled(gradient: Tensor, maps: Tensor, places: Tensor | None, pool: str | None) -> Tensor:
+    """Gradient with regard to maps that were pooled."""
+    two, none = [2, 2], [0, 0]
+    if pool == "max":
+        return torch.ops.aten.max_pool2d_with_indices_backward(
+            gradient, maps, two, two, none, [1, 1], False, places
+        )
+    if pool == "mean":
+        return torch.ops.aten.avg_pool2d_backward(gradient, maps, two, two, none, False, True, None)
+    return gradient
 
 
 class _ActivatedConvolutions(torch.autograd.Function):
@@ -158,16 +193,17 @@ class _ActivatedConvolutions(torch.autograd.Function):
         ctx.how = how
         ctx.save_for_backward(maps, gain, offset, mean, variance, *weights)
         layers = _layers(how, weights)
-        n_outputs = layers[-1][0].shape[0] if layers else maps.shape[1]
+        shapes = _shapes(maps, how, layers)
         out = torch.empty(
-            (maps.shape[0], n_outputs, *maps.shape[2:]),
+            (maps.shape[0], *shapes[-1]),
             dtype=how.dtype,
             device=maps.device,
             memory_format=torch.channels_last,
         )
         with torch.autocast(maps.device.type, enabled=False):
-            for chunk in _chunks(maps):
-                x = _activate(maps[chunk], mean, variance, gain, offset, how)[0].to(how.dtype)
+            for chunk in _chunks(maps, max(map(math.prod, shapes))):
+                x = _activate(maps[chunk], mean, variance, gain, offset, how)[0]
+                x = _pooled(x, how.pool)[0].to(how.dtype)
                 for layer in layers:
                     x = _convolve(x, *layer)
                 out[chunk] = x
@@ -184,12 +220,14 @@ class _ActivatedConvolutions(torch.autograd.Function):
         need_maps = any(needed[:3])
         with torch.autocast(maps.device.type, enabled=False):
             normalization = _NormalizationBackward(maps, gain, mean, variance, how)
-            for chunk in _chunks(maps):
+            largest = max(map(math.prod, _shapes(maps, how, layers)))
+            for chunk in _chunks(maps, largest):
                 x, slope = _activate(maps[chunk], mean, variance, gain, offset, how)
-                inputs = [x.to(how.dtype)]
+                pooled, places = _pooled(x, how.pool)
+                inputs = [pooled.to(how.dtype)]
                 for layer in layers[:-1]:
                     inputs.append(_convolve(inputs[-1], *layer))
-                g = gradient[chunk]
+                g = gradient[chunk].contiguous(memory_format=torch.channels_last)
                 for i in reversed(range(len(layers))):
                     weight, _, padding, groups = layers[i]
                     need_weight, need_bias = needed[6 + 2 * i : 8 + 2 * i]
@@ -202,7 +240,8 @@ class _ActivatedConvolutions(torch.autograd.Function):
                     if need_weight:
                         _add(totals, 2 * i, to_weight.to(gain.dtype))
                 if need_maps:
-                    normalization.collect(chunk, _full(g) if slope is None else slope.mul_(g))
+                    g = _unpooled(_full(g), x, places, how.pool)
+                    normalization.collect(chunk, g if slope is None else slope.mul_(g))
             if not need_maps:
                 return None, None, None, None, None, None, *totals
             gradients = normalization.finish()
@@ -269,7 +308,7 @@ def activated_convolutions(
     how: ActivatedConvolutions,
     *weights: Tensor | None,
 ) -> Tensor:
-    """Normalise maps per channel, apply ELU, then some convolutions.
+    """Normalise maps per channel, activate and pool them, then apply some convolutions.
 
     Parameters
     ----------
@@ -286,7 +325,7 @@ def activated_convolutions(
     how : ActivatedConvolutions
         All else.
     *weights : Tensor or None
-        Weight and bias of each convolution; size-preserving.
+        Weight and bias of each convolution, of stride 1.
 
     Returns
     -------
@@ -294,3 +333,56 @@ def activated_convolutions(
         Channels last.
     """
     return _ActivatedConvolutions.apply(maps, gain, offset, mean, variance, how, *weights)
+
+
+class _LargeFilters(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, weight: Tensor, padding: int) -> Tensor:
+        """See `large_filter_convolution`."""
+        ctx.save_for_backward(images, weight)
+        ctx.padding = padding
+        return F.conv2d(images, weight, padding=padding)
+
+    @staticmethod
+    @differentiable_once
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Of the filters, image by image: a convolution whose filters are the gradients."""
+        images, weight = ctx.saved_tensors
+        need_images, need_weight, _ = ctx.needs_input_grad
+        to_images = to_weight = None
+        if need_images:
+            to_images, _, _ = torch.ops.aten.convolution_backward(
+                gradient, images, weight, None, [1, 1], [ctx.padding] * 2, [1, 1], False, [0, 0],
+                1, [True, False, False],
+            )  # fmt: skip
+        if need_weight:
+            for image, filters in zip(_full(images), _full(gradient), strict=True):
+                one = F.conv2d(image[:, None], filters[:, None], padding=ctx.padding)
+                to_weight = one if to_weight is None else to_weight.add_(one)
+            to_weight = to_weight.transpose(0, 1).to(weight.dtype)
+        return to_images, to_weight, None
+
+
+def large_filter_convolution(images: Tensor, weight: Tensor, padding: int) -> Tensor:
+    """Convolve images of few channels with large filters, on a CPU.
+
+    Parameters
+    ----------
+    images : Tensor of shape (n_images, n_channels, height, width)
+    weight : Tensor of shape (n_outputs, n_channels, side, side)
+    padding : int
+        Zeros around.
+
+    Returns
+    -------
+    Tensor of shape (n_images, n_outputs, height, width)
+        Channels last.
+    """
+    # A clone, since to `contiguous` an image of one channel is in either layout.
+    images = images.clone(memory_format=torch.channels_last)
+    if not QUICK_LARGE_FILTERS:
+        return F.conv2d(images, weight, padding=padding)
+    if torch.is_autocast_enabled("cpu"):
+        dtype = torch.get_autocast_dtype("cpu")
+        images, weight = images.to(dtype), weight.to(dtype)
+    return _LargeFilters.apply(images, weight, padding)

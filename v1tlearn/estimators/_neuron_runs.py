@@ -1,0 +1,140 @@
+"""From parameters and trials to a run of the training of minimodels, and what it cannot train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from v1tlearn._values import first_few
+from v1tlearn._warn import warn
+from v1tlearn.estimators._describe import recorded_moments
+from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._like_fit import check_like_fit
+from v1tlearn.estimators._runs import Part, Start, make_schedule
+from v1tlearn.estimators.mouse_data import bring
+from v1tlearn.metrics.tensors import correlation, variance_explained
+from v1tlearn.nn import EncodingModel, poisson_loss
+from v1tlearn.training import (
+    ConstantSchedule,
+    NeuronObjective,
+    NeuronOptions,
+    NeuronRun,
+    NeuronSchedule,
+    TrainingSettings,
+    resolve_device,
+    resolve_precision,
+)
+from v1tlearn.trials import Responses
+
+_SCORES = {
+    "variance_explained": ("validation_variance_explained", variance_explained),
+    "correlation": ("validation_correlation", correlation),
+}
+
+
+def make_neuron_run(
+    parameters: Mapping[str, Any],
+    start: Start,
+    training: Part,
+    held_out: Part | None,
+    max_epochs: int,
+    name: str,
+) -> NeuronRun:
+    """Bring model and data to the device, and make the run that the parameters ask for."""
+    fitted, model, state = start
+    device = resolve_device(parameters["device"])
+    model.to(device)
+    to_device = partial(
+        bring, fitted, device=device, stream=parameters["low_memory"], count_recording=False
+    )
+    data, validation = to_device(*training), None
+    if held_out is not None:
+        check_like_fit(fitted, model, held_out[0], whose="validation")
+        _warn_of_constant(held_out[1])
+        validation = to_device(*held_out)
+    precision = parameters["precision"]
+    if precision == "auto":
+        precision = "tf32" if device.type == "cuda" else "float32"
+    settings = TrainingSettings(
+        batch_size=parameters["batch_size"],
+        max_epochs=max_epochs,
+        precision=resolve_precision(precision, device, training=True),
+        deterministic=parameters["deterministic"],
+        checkpoint_activations=parameters["low_memory"],
+    )
+    options = NeuronOptions(
+        parameters["lr"],
+        tuple(parameters["betas"]),
+        parameters["weight_decay"],
+        decoupled=parameters["optimizer"] == "adamw",
+    )
+    make = partial(make_schedule, parameters) if validation is not None else ConstantSchedule
+    trained = {mouse: responding(fitted, mouse) for mouse in data}
+    return NeuronRun(
+        model,
+        _objective(parameters),
+        options,
+        NeuronSchedule(make, trained),
+        data,
+        settings,
+        state,
+        validation=validation,
+        neurons_at_once=parameters["neurons_at_once"],
+        name=name,
+    )
+
+
+def _objective(parameters: Mapping[str, Any]) -> NeuronObjective:
+    judge = parameters["selection"]
+    scores = dict([_SCORES[judge], *(s for name, s in _SCORES.items() if name != judge)])
+    loss = partial(poisson_loss, eps=parameters["loss_epsilon"])
+    return NeuronObjective(loss, scores, parameters["loss_scale"] == "per_recorded")
+
+
+def responding(fitted: Fitted, mouse: str) -> np.ndarray:
+    """Tell which neurons of a mouse responded in any trial at `fit`, and so can be trained."""
+    return np.nan_to_num(fitted.mice[mouse].statistics["response_mean"]) != 0
+
+
+def silence(model: EncodingModel, fitted: Fitted) -> None:
+    """Let neurons that were silent at `fit` stay so, and name them in a warning."""
+    for mouse, known in fitted.mice.items():
+        silent = np.flatnonzero(~responding(fitted, mouse))
+        if len(silent):
+            model.readout(mouse).silence_(torch.from_numpy(silent))
+            warn(
+                f"mouse {mouse!r}: {len(silent)} of {known.n_neurons} neurons never respond in the "
+                f"training trials, {first_few(silent, 'neuron')}: they are not trained, and "
+                "predicted to stay silent. Leave them out by trials.sel(neuron=...)."
+            )
+
+
+def _warn_of_constant(target: Responses) -> None:
+    """Warn of neurons whose validation responses tell no share of variance."""
+    for mouse in target.mice:
+        moments = recorded_moments(target, mouse)
+        constant = np.flatnonzero(~(np.nan_to_num(moments.std) > 0))
+        if len(constant):
+            warn(
+                f"mouse {mouse!r}: the responses of {len(constant)} of {len(moments.std)} neurons "
+                f"do not vary over the validation trials, {first_few(constant, 'neuron')}: their "
+                "epochs are judged by the squared error, and without any response the last epoch "
+                "is kept. Give more validation trials, or leave these neurons out."
+            )
+
+
+def warn_of_lost(state: Mapping[str, Any]) -> None:
+    """Warn of neurons whose loss was not finite at some epoch."""
+    for mouse, entries in (state["schedule"] or {}).get("neurons", {}).items():
+        lost = np.flatnonzero(entries["lost"])
+        if len(lost):
+            warn(
+                f"mouse {mouse!r}: the loss or predictions of {len(lost)} of "
+                f"{len(entries['lost'])} neurons were not finite after some epoch, "
+                f"{first_few(lost, 'neuron')}: they keep the best weights of before, or the first. "
+                "Lower lr (a tenth is a good start), or look for extreme values."
+            )

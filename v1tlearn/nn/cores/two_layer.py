@@ -1,0 +1,275 @@
+"""The core of the compact models of Du et al. (2025): few layers, large filters, no biases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from v1tlearn.nn import fast
+from v1tlearn.nn.cores.core import Core
+from v1tlearn.nn.fast.convolution import (
+    ActivatedConvolutions,
+    activated_convolutions,
+    large_filter_convolution,
+)
+from v1tlearn.nn.layers.geometry import patch_grid
+from v1tlearn.nn.layers.normalization import batch_norm
+
+_ACTIVATIONS = {"elu": nn.ELU, "relu": nn.ReLU, "none": nn.Identity}
+_POOLS = {"max": nn.MaxPool2d, "mean": nn.AvgPool2d, "stride": None}
+
+
+class TwoLayerCore(Core):
+    """Two layers, or any number, of large filters (Du et al. 2025).
+
+    The first layer is a convolution, batch normalisation, an activation, and pooling over 2 x 2
+    places. Each further one is pointwise, depthwise and pointwise convolutions, batch normalisation
+    and an activation. Edges are padded with ``kernel // 2`` zeros: odd filters keep the size of the
+    map, and even ones make it larger by 1. Weights start Xavier-normal; convolutions have no
+    biases.
+
+    Parameters
+    ----------
+    input_shape : tuple of int
+        Channels, height and width of the images.
+    channels : sequence of int, default=(16, 320)
+        Channels of each layer, which says how many there are.
+    kernels : sequence of int, default=(25, 9, 5)
+        Sides of the filters of the first layers, in pixels of their maps; the last one is that of
+        all further layers.
+    pooling : {"max", "mean", "stride"}, default="max"
+        What makes the map half as large. "stride" is no pooling, but a first convolution that
+        takes every second place.
+    depth_separable : bool, default=True
+        Otherwise further layers are like the first one: full convolutions, each with pooling.
+    pointwise_output : bool, default=True
+        Whether further layers have the second pointwise convolution. A minimodel has none.
+    activation : {"elu", "relu", "none"}, default="elu"
+        "none" is the core of a linear-nonlinear model; batch normalisation stays.
+    batch_norm_momentum : float, default=0.1
+        Weight of the newest batch in the running statistics; 0.9 as published.
+    weight_decay : float, optional
+        In the optimiser, where it differs from that of the model; for all parameters, those of
+        batch normalisation, too.
+
+    Attributes
+    ----------
+    output_shape : tuple of int
+        Channels, height and width of the feature map.
+
+    Raises
+    ------
+    ValueError
+        If there is no layer or kernel, a number is below 1, a name is unknown, or the map becomes
+        smaller than the filters or the pooling.
+
+    References
+    ----------
+    Du et al., "Towards a simplified model of primary visual cortex", 2025.
+    """
+
+    recomputes_on_cpu = True  # see `nn.fast.convolution`
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        *,
+        channels: Sequence[int] = (16, 320),
+        kernels: Sequence[int] = (25, 9, 5),
+        pooling: str = "max",
+        depth_separable: bool = True,
+        pointwise_output: bool = True,
+        activation: str = "elu",
+        batch_norm_momentum: float = 0.1,
+        weight_decay: float | None = None,
+    ) -> None:
+        super().__init__(input_shape)
+        for name, sides in {"channels": channels, "kernels": kernels}.items():
+            if not len(sides) or not all(isinstance(n, Integral) and n >= 1 for n in sides):
+                raise ValueError(
+                    f"{name}={tuple(sides)!r}: expected a whole number for each layer, at least 1."
+                )
+        for name, value, known in (
+            ("pooling", pooling, _POOLS),
+            ("activation", activation, _ACTIVATIONS),
+        ):
+            if value not in known:
+                raise ValueError(
+                    f"{name}={value!r}: expected one of {', '.join(map(repr, known))}."
+                )
+        self.pooling, self.activation, self.weight_decay = pooling, activation, weight_decay
+        channels, kernels = [int(n) for n in channels], [int(n) for n in kernels]
+        kernels = [*kernels, *[kernels[-1]] * len(channels)][: len(channels)]
+        layers, before = [], input_shape[0]
+        for i, (after, kernel) in enumerate(zip(channels, kernels, strict=True)):
+            full = i == 0 or not depth_separable
+            stride = 2 if pooling == "stride" and i == 0 else 1
+            convolution = (
+                nn.Conv2d(before, after, kernel, stride, padding=kernel // 2, bias=False)
+                if full
+                else _separable(before, after, kernel, pointwise_output)
+            )
+            pool = _POOLS[pooling](2) if full and pooling != "stride" else nn.Identity()
+            norm = nn.BatchNorm2d(after, momentum=batch_norm_momentum)
+            layers.append(nn.Sequential(convolution, norm, _ACTIVATIONS[activation](), pool))
+            before = after
+        self.layers = nn.Sequential(*layers)
+        geometry = {"pooling": pooling, "depth_separable": depth_separable}
+        self.output_shape = (before, *two_layer_map(input_shape[1:], kernels, **geometry))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_normal_(module.weight)
+        self.float()  # whatever torch's default dtype is
+
+    @property
+    def filters(self) -> nn.Parameter:
+        """Filters of the first layer, (channels, image channels, side, side)."""
+        return self.layers[0][0].weight
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameters for the optimiser, with their weight decay.
+
+        Returns
+        -------
+        list of dict
+        """
+        (group,) = super().groups()
+        if self.weight_decay is None or not group["params"]:
+            return [group]
+        return [group | {"weight_decay": self.weight_decay}]
+
+    def freeze(self, what: str | int = "all") -> None:
+        """Keep the core, or the filters of its first layer, as they are from now on.
+
+        Parameters
+        ----------
+        what : {"all", "filters"}, default="all"
+            With "filters" the normalisation of the first layer and all later ones go on learning,
+            as in a minimodel on the filters of a full model.
+
+        Raises
+        ------
+        ValueError
+            If it is something else.
+        """
+        if what == "filters":
+            self.filters.requires_grad_(False)
+        else:
+            super().freeze(what)
+
+    def recomputed_parts(self) -> list[nn.Module]:
+        """Parts whose activations may be computed again in the backward pass, to save memory.
+
+        Returns
+        -------
+        list of Module
+            All layers but the first.
+        """
+        return list(self.layers[1:])
+
+    def forward(
+        self, images: Tensor, behaviors: Tensor | None = None, sizes: object = ()
+    ) -> Tensor:
+        """Feature maps (B, C, h', w') of images (B, c, h, w)."""
+        if tuple(images.shape[1:]) != self.input_shape:
+            raise ValueError(
+                f"the core is made for images of shape {self.input_shape}, got "
+                f"{tuple(images.shape[1:])}."
+            )
+        if self.training and len(images) * self.output_shape[1] * self.output_shape[2] < 2:
+            raise ValueError(
+                f"batch normalisation needs two values per channel in training, got one image of "
+                f"{images.shape[2]} x {images.shape[3]} pixels, whose feature map is 1 x 1; choose "
+                "another batch_size, so that no batch is a single trial, or larger images."
+            )
+        if not fast.is_plain():
+            on_cpu = images.device.type == "cpu" and not torch.compiler.is_compiling()
+            return self._in_chunks(images) if on_cpu else self.layers(images)
+        maps = images
+        for convolution, norm, activation, pool in self.layers:
+            maps = pool(activation(batch_norm(convolution(maps), norm)))
+        return maps
+
+    def _in_chunks(self, images: Tensor) -> Tensor:
+        """Maps, each layer from its normalisation to the convolutions of the next at once."""
+        first = self.layers[0][0]
+        if first.stride == (1, 1):
+            maps = large_filter_convolution(images, first.weight, first.padding[0])
+        else:
+            maps = first(images.clone(memory_format=torch.channels_last))
+        dtype = maps.dtype
+        for i, (_, norm, _, _) in enumerate(self.layers):
+            mean, variance = norm.running_mean, norm.running_var
+            if norm.training:
+                norm.num_batches_tracked.add_(1)
+                mean, variance = torch.ops.aten.batch_norm_update_stats(
+                    maps.detach(), mean, variance, norm.momentum
+                )
+            following = self.layers[i + 1][0] if i + 1 < len(self.layers) else nn.Identity()
+            convolutions = [m for m in following.modules() if isinstance(m, nn.Conv2d)]
+            how = ActivatedConvolutions(
+                norm.training,
+                norm.eps,
+                self.activation,
+                dtype,
+                tuple((c.padding[0], c.groups) for c in convolutions),
+                None if isinstance(self.layers[i][3], nn.Identity) else self.pooling,
+            )
+            weights = [w for c in convolutions for w in (c.weight, None)]
+            maps = activated_convolutions(
+                maps, norm.weight, norm.bias, mean, variance, how, *weights
+            )
+        return maps
+
+
+def two_layer_map(
+    image_size: Sequence[int],
+    kernels: Sequence[int],
+    *,
+    pooling: str = "max",
+    depth_separable: bool = True,
+) -> tuple[int, int]:
+    """Size of the maps of a `TwoLayerCore`.
+
+    Parameters
+    ----------
+    image_size : tuple of int
+        Height and width of the images, in pixels.
+    kernels : sequence of int
+        Side of the filters of each layer.
+    pooling, depth_separable
+        As of `TwoLayerCore`.
+
+    Returns
+    -------
+    tuple of int
+        Height and width.
+
+    Raises
+    ------
+    ValueError
+        If a map becomes smaller than the filters or the pooling.
+    """
+    size = tuple(image_size)
+    for i, kernel in enumerate(kernels):
+        full = i == 0 or not depth_separable
+        stride = 2 if pooling == "stride" and i == 0 else 1
+        size = patch_grid(size, kernel, stride, kernel // 2)
+        if full and pooling != "stride":
+            size = patch_grid(size, 2, 2)
+    return size
+
+
+def _separable(before: int, after: int, kernel: int, pointwise_output: bool) -> nn.Sequential:
+    """Pointwise, depthwise and, where wanted, pointwise convolution."""
+    parts = [
+        nn.Conv2d(before, after, 1, bias=False),
+        nn.Conv2d(after, after, kernel, padding=kernel // 2, groups=after, bias=False),
+    ]
+    if pointwise_output:
+        parts.append(nn.Conv2d(after, after, 1, bias=False))
+    return nn.Sequential(*parts)
