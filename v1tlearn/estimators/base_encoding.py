@@ -66,28 +66,12 @@ from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials._fingerprint import describe_recording
 
 
-@dataclass(eq=False, repr=False, kw_only=True)
-class BaseEncodingRegressor(
-    FittedAttributes,
-    PredictionMixin,
-    MultiOutputMixin,
-    RegressorMixin,
-    InputParameters,
-    TrainingParameters,
-    SavingMixin,
-    TrialsEstimator,
-):
-    """Base of the models: a core shared by all mice, a readout and a head per mouse.
+class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
+    """Base of what a run of the training fits to trials: how it is trained, and how it is kept.
 
-    A subclass is a dataclass with its own parameters and defaults, and says in `_recipe` which
-    modules it has.
+    A subclass says in `_recipe` which modules it has, in `_from_scratch` what it learns of trials
+    ahead of the training, and in `_make_run` how it is trained.
     """
-
-    _published_behavior_mode: ClassVar[str] = "channels"
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **InputParameters._parameter_constraints,
-        **TrainingParameters._parameter_constraints,
-    }
 
     @classmethod
     def _recipe(cls, parameters: Mapping[str, Any]) -> Recipe:
@@ -168,74 +152,6 @@ class BaseEncodingRegressor(
         with shown_log(plain(self.verbose)):
             return self._train(training, None, seed, go_on=go_on, max_epochs=1)
 
-    @explained
-    def transfer(
-        self,
-        trials: Trials,
-        freeze_core: bool = True,
-        *,
-        validation: Trials | None = None,
-        on_epoch: OnEpoch | None = None,
-        **params: Any,
-    ) -> Self:
-        """Fit the trained core's readouts for new animals.
-
-        Readouts and shifters start afresh and are trained, and so are behaviour networks that
-        each mouse has for itself. Statistics for standardising are those of the new animals.
-
-        Parameters
-        ----------
-        trials : Trials
-            Of the new animals, with the behaviour columns of this model and images that have, after
-            cropping and resizing, the shape its core takes; `Grayscale` and `ResizeStimuli` help
-            where recordings of another laboratory differ.
-        freeze_core : bool, default=True
-            Keep the core as it is: no gradient, no penalty, no dropout, running statistics of batch
-            normalisation. Otherwise it is trained further, with `core_lr` if given.
-        validation : Trials, optional
-            As in `fit`.
-        on_epoch : callable, optional
-            As in `fit`.
-        **params
-            Parameters of the new estimator where they differ, of training, readout or shifter:
-            ``lr``, ``core_lr``, ``max_epochs``, ``random_state``...
-
-        Returns
-        -------
-        estimator
-            A new one, fitted; this one stays as it is.
-
-        Raises
-        ------
-        TypeError
-            If trials are no `Trials`, or `freeze_core` is no bool.
-        ValueError
-            If trials or parameters ask for another core than the trained one.
-
-        References
-        ----------
-        Lurz et al., "Generalization in data-driven models of primary visual cortex", ICLR, 2021.
-        """
-        check_is_fitted(self)
-        check_transfer(trials, freeze_core, params, known=self._plain_params())
-        check_held_out(validation)
-        check_on_epoch(on_epoch)
-        check_parameters(self.fitted_.parameters, self._plain_params())
-        new = clone(self).set_params(**params)
-        new._validate_params()
-        call = read_fit(trials, None, None, None)
-        warn_about_tiers(trials)
-        seed = draw_seed(plain(new.random_state))
-        training, held_out = new._split(call, validation, seed)
-        new._warn_of_no_epochs()
-        start = new._from_scratch(*training, seed)
-        known = adopt_core(
-            start.model, start.fitted, self.module_, self.fitted_, freeze=bool(freeze_core)
-        )
-        start = start._replace(fitted=known)
-        with shown_log(plain(new.verbose)):
-            return new._train(training, held_out, seed, start=start, on_epoch=on_epoch)
-
     # ------------------------------------------------------------------------------- training
 
     def _warn_of_no_epochs(self) -> None:
@@ -265,10 +181,8 @@ class BaseEncodingRegressor(
     def _from_scratch(
         self, trials: Trials, target: Responses, seed: int, held_out: Part | None = None
     ) -> Start:
-        parameters = self._plain_params()
-        mode = self._published_behavior_mode
-        fitted = describe(parameters, trials, target, published_mode=mode, seed=seed)
-        return Start(fitted, *begin(self._recipe(parameters), fitted))
+        """Learn of trials what a model has to know of them, and build it."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it learns.")
 
     def _from_fit(self, trials: Trials, target: Responses) -> Start:
         check_parameters(self.fitted_.parameters, self._plain_params())
@@ -352,14 +266,17 @@ class BaseEncodingRegressor(
                 if not self.__sklearn_is_fitted__():
                     self.__dict__.pop("module_", None)
             if left:
-                warn_of_lost_neurons(run.model, run.data)
+                self._look_back(run)
         return self
 
     def _make_run(
         self, start: Start, training: Part, held_out: Part | None, max_epochs: int, name: str
     ) -> Run:
         """Bring model and data to the device, and make the run of their training."""
-        return make_run(self._plain_params(), start, training, held_out, max_epochs, name)
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is trained.")
+
+    def _look_back(self, run: Run) -> None:
+        """Warn of what a training came to: of nothing here."""
 
     def _marks(self, training: Part, held_out: Part | None) -> dict[str, dict[str, str]]:
         """What tells this fit from others."""
@@ -368,28 +285,6 @@ class BaseEncodingRegressor(
             "recording of mouse": describe_recording(*training),
             "validation of mouse": describe_recording(*held_out) if held_out else {},
         }
-
-    # ------------------------------------------------------------------------- what is known
-
-    def _knows(self) -> tuple[Fitted, EncodingModel]:
-        self._to_device()
-        return self.fitted_, self.module_
-
-    def _predict(self, trials: Trials, *, activate: bool = True) -> dict[str, np.ndarray]:
-        """Predict every mouse of the trials, block by block, in data units.
-
-        Without `activate` it is the output ahead of the non-linearity, in standardised units.
-        """
-        self._to_device()
-        return predict(
-            self.module_,
-            self.fitted_,
-            trials,
-            self.device_,
-            precision=self.precision,
-            deterministic=plain(self.deterministic),
-            activate=activate,
-        )
 
     def _to_device(self) -> None:
         device = resolve_device(self.device)
@@ -424,7 +319,7 @@ class BaseEncodingRegressor(
         state = super().__getstate__()
         if not self.__sklearn_is_fitted__():
             return state
-        state = {name: v for name, v in state.items() if name != "device_"}
+        state = {name: v for name, v in state.items() if name not in ("device_", "_seen")}
         weights = kept_weights(self.module_, self.state_)
         kept = _files.on_cpu({"module_": weights, "state_": self.state_})
         return state | kept
@@ -436,6 +331,133 @@ class BaseEncodingRegressor(
         self.module_ = with_weights(self._recipe, self.fitted_, self.module_)
         # those that were alike are one in a pickle, and an optimiser changes each of its own
         self.state_ = map_tensors(self.state_, torch.clone)
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class BaseEncodingRegressor(
+    PredictionMixin,
+    MultiOutputMixin,
+    RegressorMixin,
+    InputParameters,
+    TrainingParameters,
+    TrainedEstimator,
+):
+    """Base of the models: a core shared by all mice, a readout and a head per mouse.
+
+    A subclass is a dataclass with its own parameters and defaults, and says in `_recipe` which
+    modules it has.
+    """
+
+    _published_behavior_mode: ClassVar[str] = "channels"
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **InputParameters._parameter_constraints,
+        **TrainingParameters._parameter_constraints,
+    }
+
+    @explained
+    def transfer(
+        self,
+        trials: Trials,
+        freeze_core: bool = True,
+        *,
+        validation: Trials | None = None,
+        on_epoch: OnEpoch | None = None,
+        **params: Any,
+    ) -> Self:
+        """Fit the trained core's readouts for new animals.
+
+        Readouts and shifters start afresh and are trained, and so are behaviour networks that
+        each mouse has for itself. Statistics for standardising are those of the new animals.
+
+        Parameters
+        ----------
+        trials : Trials
+            Of the new animals, with the behaviour columns of this model and images that have, after
+            cropping and resizing, the shape its core takes; `Grayscale` and `ResizeStimuli` help
+            where recordings of another laboratory differ.
+        freeze_core : bool, default=True
+            Keep the core as it is: no gradient, no penalty, no dropout, running statistics of batch
+            normalisation. Otherwise it is trained further, with `core_lr` if given.
+        validation : Trials, optional
+            As in `fit`.
+        on_epoch : callable, optional
+            As in `fit`.
+        **params
+            Parameters of the new estimator where they differ, of training, readout or shifter:
+            ``lr``, ``core_lr``, ``max_epochs``, ``random_state``...
+
+        Returns
+        -------
+        estimator
+            A new one, fitted; this one stays as it is.
+
+        Raises
+        ------
+        TypeError
+            If trials are no `Trials`, or `freeze_core` is no bool.
+        ValueError
+            If trials or parameters ask for another core than the trained one.
+
+        References
+        ----------
+        Lurz et al., "Generalization in data-driven models of primary visual cortex", ICLR, 2021.
+        """
+        check_is_fitted(self)
+        check_transfer(trials, freeze_core, params, known=self._plain_params())
+        check_held_out(validation)
+        check_on_epoch(on_epoch)
+        check_parameters(self.fitted_.parameters, self._plain_params())
+        new = clone(self).set_params(**params)
+        new._validate_params()
+        call = read_fit(trials, None, None, None)
+        warn_about_tiers(trials)
+        seed = draw_seed(plain(new.random_state))
+        training, held_out = new._split(call, validation, seed)
+        new._warn_of_no_epochs()
+        start = new._from_scratch(*training, seed)
+        known = adopt_core(
+            start.model, start.fitted, self.module_, self.fitted_, freeze=bool(freeze_core)
+        )
+        start = start._replace(fitted=known)
+        with shown_log(plain(new.verbose)):
+            return new._train(training, held_out, seed, start=start, on_epoch=on_epoch)
+
+    def _from_scratch(
+        self, trials: Trials, target: Responses, seed: int, held_out: Part | None = None
+    ) -> Start:
+        parameters = self._plain_params()
+        mode = self._published_behavior_mode
+        fitted = describe(parameters, trials, target, published_mode=mode, seed=seed)
+        return Start(fitted, *begin(self._recipe(parameters), fitted))
+
+    def _make_run(
+        self, start: Start, training: Part, held_out: Part | None, max_epochs: int, name: str
+    ) -> Run:
+        """Bring model and data to the device, and make the run of their training."""
+        return make_run(self._plain_params(), start, training, held_out, max_epochs, name)
+
+    def _look_back(self, run: Run) -> None:
+        warn_of_lost_neurons(run.model, run.data)
+
+    def _knows(self) -> tuple[Fitted, EncodingModel]:
+        self._to_device()
+        return self.fitted_, self.module_
+
+    def _predict(self, trials: Trials, *, activate: bool = True) -> dict[str, np.ndarray]:
+        """Predict every mouse of the trials, block by block, in data units.
+
+        Without `activate` it is the output ahead of the non-linearity, in standardised units.
+        """
+        self._to_device()
+        return predict(
+            self.module_,
+            self.fitted_,
+            trials,
+            self.device_,
+            precision=self.precision,
+            deterministic=plain(self.deterministic),
+            activate=activate,
+        )
 
 
 def split_trials(trials: Trials, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
