@@ -13,6 +13,7 @@ from v1tlearn.datasets import (
 )
 from v1tlearn.estimators import (
     CNNRegressor,
+    DINAAligner,
     EncodingRegressor,
     EnsembleRegressor,
     FullModelRegressor,
@@ -29,6 +30,7 @@ from v1tlearn.trials import Responses, Trials, concat
 
 __all__ = [
     "CNNRegressor",
+    "DINAAligner",
     "CenterCrop",
     "EncodingRegressor",
     "EnsembleRegressor",
