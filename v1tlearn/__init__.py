@@ -23,7 +23,7 @@ from v1tlearn.estimators import (
     ViTRegressor,
     load,
 )
-from v1tlearn.interop import load_minimodel, load_sensorium, load_v1t
+from v1tlearn.interop import load_dina, load_minimodel, load_sensorium, load_v1t
 from v1tlearn.metrics import score_table
 from v1tlearn.preprocessing import CenterCrop, Grayscale, ResizeStimuli, TrialStandardizer
 from v1tlearn.trials import Responses, Trials, concat
@@ -50,6 +50,7 @@ __all__ = [
     "inspection",
     "interop",
     "load",
+    "load_dina",
     "load_minimodel",
     "load_sensorium",
     "load_v1t",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -49,9 +49,7 @@ class SpaceMixin:
     module_: AlignmentModel
     device_: torch.device
     precision: str
-
-    def _to_device(self) -> None:
-        raise NotImplementedError
+    _to_device: Callable[[], None]
 
     @property
     def map_shape_(self) -> tuple[int, int, int]:

@@ -53,9 +53,7 @@ def load(path: str | Path, device: str = "auto") -> TrainedEstimator | EnsembleR
             "directory that save wrote."
         )
     name = _class_name(path)
-    kinds = {
-        kind.__name__: kind for kind in (*subclasses(TrainedEstimator), EnsembleRegressor)
-    }
+    kinds = {kind.__name__: kind for kind in (*subclasses(TrainedEstimator), EnsembleRegressor)}
     ours = {n: k for n, k in kinds.items() if k.__module__.split(".")[0] == "v1tlearn"}
     if name not in ours:
         raise ValueError(
