@@ -82,14 +82,15 @@ def describe_alignment(
     return replace(fitted, mice=mice)
 
 
-def check_images(trials: Trials) -> None:
+def check_images(trials: Trials, whose: str = "all") -> None:
     """Check that there is something to tell apart."""
     for mouse in trials.mice:
         n = len(np.unique(trials.image_ids[trials.rows(mouse)[0]]))
         if n < 2:
             raise ValueError(
-                f"mouse {mouse!r}: all trials show one image: an alignment tells images apart, "
-                "give trials of at least 2."
+                f"mouse {mouse!r}: {whose} trials show one image: an alignment tells images "
+                "apart, give trials of at least 2"
+                + (", or set validation_fraction=0." if whose != "all" else ".")
             )
 
 
@@ -227,7 +228,7 @@ def make_alignment_run(
     data, validation = to_device(*training), None
     if held_out is not None:
         check_like_fit(fitted, model, held_out[0], whose="validation")
-        check_images(held_out[0])
+        check_images(held_out[0], "the validation")
         validation = to_device(*held_out)
     objective = ContrastiveObjective(
         tuple(parameters["loss_weights"]),
@@ -313,6 +314,6 @@ def closest(queries: Tensor, gallery: Iterator[Tensor], k: int) -> tuple[Tensor,
         seen += len(part)
         best = torch.cat((best, similarity), 1)
         places = torch.cat((places, here.expand(len(queries), -1)), 1)
-        order = best.argsort(1, descending=True, stable=True)[:, :k]
+        order = torch.argsort(best, dim=1, descending=True, stable=True)[:, :k]
         best, places = best.gather(1, order), places.gather(1, order)
     return places, best
