@@ -24,6 +24,7 @@ ESTIMATORS = [
     v1.V1TRegressor(),
     v1.EncodingRegressor(v1.nn.Stacked2dCore),
     v1.EnsembleRegressor(MODEL),
+    v1.DINAAligner(),
     HyperbandSearch(MODEL),
     v1.TrialStandardizer(),
     v1.CenterCrop(0.5),

@@ -67,12 +67,18 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
         "cnn": channels of each layer.
     n_layers : int, default=3
         "cnn": layers, of which all but the first halve the image.
-    input_kernel, hidden_kernel : int, default=7, 3
-        "cnn": odd sides of the kernels of the first layer and the others, in pixels.
-    stage_dims, stage_depths : (int, int), default=(64, 128), (3, 4)
-        "dsnet": channels and blocks of the two stages.
-    stage_heads, stage_reductions : (int, int), default=(1, 2), (8, 4)
-        "dsnet": heads of the self-attention, and how much coarser its grid is.
+    input_kernel : int, default=7
+        "cnn": odd side of the kernels of the first layer, in pixels.
+    hidden_kernel : int, default=3
+        "cnn": odd side of those of the others.
+    stage_dims : (int, int), default=(64, 128)
+        "dsnet": channels of the two stages.
+    stage_depths : (int, int), default=(3, 4)
+        "dsnet": their blocks.
+    stage_heads : (int, int), default=(1, 2)
+        "dsnet": heads of their self-attention.
+    stage_reductions : (int, int), default=(8, 4)
+        "dsnet": how much coarser its grid is.
     cross_attention : {"stated", "published"}, default="stated"
         "dsnet": "published" scrambles what is gathered, as the released code does; for weights
         that were trained with it.
@@ -107,10 +113,14 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
     loss_weights : (float, float, float), default=(1.0, 0.0, 0.0)
         Of the contrastive loss, of the root mean squared difference of maps, and of one minus
         their structural similarity.
-    image_lr, image_weight_decay : float, default=1e-3, 5e-5
-        AdamW, of the image tower.
-    neural_lr, neural_smoothing : float, default=3e-4, 0.9
-        RMSprop, of the neural towers and the temperature.
+    image_lr : float, default=1e-3
+        Learning rate of the image tower, which AdamW trains.
+    image_weight_decay : float, default=5e-5
+        Weight decay of the image tower.
+    neural_lr : float, default=3e-4
+        Learning rate of the neural towers and the temperature, which RMSprop trains.
+    neural_smoothing : float, default=0.9
+        How slowly the mean squared gradient of RMSprop follows.
     batch_size : int, default=128
         Trials per mouse and step, which are told apart.
     max_epochs : int, default=200
