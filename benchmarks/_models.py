@@ -171,4 +171,5 @@ def make_estimator(
 ) -> v1.CNNRegressor:
     """Model with its initial weights, and statistics of the trials."""
     options = {"max_epochs": 0, "validation_fraction": 0, "random_state": 0, "device": device}
+    options |= {"penalty_scale": "absolute"}  # as the plain models add them
     return kind(**options, **params).fit(trials)

@@ -27,6 +27,7 @@ COMMON = {
     "image_size": (18, 32),
     "batch_size": 32,
     "readout_bias": "mean",
+    "penalty_scale": "absolute",
     "readout_l1": 0.003,
     "warm_start": True,
 }

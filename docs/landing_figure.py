@@ -19,6 +19,7 @@ from v1tlearn.metrics import average_correlation, single_trial_correlation
 
 OUTPUT = Path(__file__).parent / "_static" / "landing.png"
 COMMON = {"batch_size": 16, "readout_bias": "mean", "random_state": 0}
+COMMON |= {"penalty_scale": "absolute"}
 CONVOLUTIONAL = {"n_layers": 2, "hidden_channels": 16, "input_kernel": 7, "hidden_kernel": 5}
 CONVOLUTIONAL |= {"laplace": 0.1, "max_epochs": 25, **COMMON}
 TRANSFORMER = {"patch_size": 6, "patch_stride": 3, "n_blocks": 2, "n_heads": 2, "embed_dim": 48}

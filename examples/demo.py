@@ -123,6 +123,7 @@ SIMULATED = {
 COMMON = {
     "image_size": (18, 32),
     "readout_bias": "mean",
+    "penalty_scale": "absolute",
     "readout_l1": 0.003,
     "warm_start": True,
     "random_state": 0,

@@ -21,6 +21,7 @@ import pytest
 import torch
 
 import v1tlearn as v1
+from tests.datasets.nat60k_files import make_responses, write_stack
 from tests.interop.published_runs import Published
 
 ROOT = Path(__file__).parents[1]
@@ -79,8 +80,19 @@ def arrays(names):
         names["unit_ids"] = made["A"]["neuron"].values
 
 
+def nat60k(folder="nat60k"):
+    """Responses of a mouse, and as many images as these need."""
+    Path(folder).mkdir()
+    held = make_responses()
+    held["istim_sp"] = held["istim_sp"] % 600
+    np.savez(f"{folder}/FX10_nat60k_2023_05_16.npz", **held)
+    images = np.random.default_rng(0).integers(0, 256, (600, 4, 132), dtype=np.uint8)
+    write_stack(f"{folder}/nat60k_text16.mat", images)
+
+
 def files_and_arrays(names):
     sensorium(KEYS[:3])
+    nat60k()
     arrays(names)
 
 
@@ -106,6 +118,11 @@ def run_of_published_code(path, mice):
 def readme(names):
     sensorium(KEYS[:2])
     run_of_published_code("runs/v1t", ["A", "B"])
+
+
+def not_a_mouse(names):
+    trials = v1.Trials(recordings())
+    names["train"], names["test"] = trials.sel(tier="train"), trials.sel(tier="test")
 
 
 def several_models(names):
@@ -183,6 +200,7 @@ PAGES = {
     "docs/your_recordings.rst": Page(files_and_arrays),
     "docs/data_model.rst": Page(data_model),
     "docs/several_models.rst": Page(several_models, FEW_FITS),
+    "docs/not_a_mouse.rst": Page(not_a_mouse, {"max_epochs=25": "max_epochs=1"}),
     "docs/from_the_paper.rst": Page(lambda names: sensorium()),
     "docs/interop.rst": Page(interop),
     "docs/your_own_core.rst": Page(replace={"max_epochs=15": "max_epochs=1"}),

@@ -36,17 +36,16 @@ print(f"{len(train)} trials to fit, {len(test)} to score; neurons per mouse: {tr
 # %%
 # Models
 # ------
-# The published sizes are made for thousands of images. These are smaller, less penalised, and
+# The published sizes are made for thousands of images. These are smaller, and
 # trained briefly: with more epochs all would gain, LN the most.
 
-common = {"gaussian": "isotropic", "readout_bias": "mean", "readout_l1": 0.003}
+common = {"gaussian": "isotropic", "readout_bias": "mean"}
 common |= {"lr": 0.006, "batch_size": 16, "max_epochs": 10, "random_state": 0}
 models = {
     "LN": v1.LNRegressor(
         n_layers=1,
         hidden_channels=16,
         input_kernel=9,
-        laplace=0.1,
         **common,
     ),
     "CNN": v1.CNNRegressor(
@@ -54,7 +53,6 @@ models = {
         hidden_channels=16,
         input_kernel=7,
         hidden_kernel=5,
-        laplace=0.1,
         **common,
     ),
     "V1T": v1.V1TRegressor(
@@ -64,7 +62,6 @@ models = {
         n_heads=2,
         embed_dim=32,
         mlp_dim=64,
-        core_l1=0.0,
         patch_dropout=0.0,
         attention_dropout=0.0,
         mlp_dropout=0.0,

@@ -27,8 +27,7 @@ recordings = v1.make_v1_recordings(
     random_state=0,
 )
 trials = v1.Trials(recordings).sel(tier="train")
-common = {"hidden_channels": 16, "laplace": 0.1}
-common |= {"gaussian": "isotropic", "readout_bias": "mean", "readout_l1": 0.003}
+common = {"hidden_channels": 16, "gaussian": "isotropic", "readout_bias": "mean"}
 common |= {"lr": 0.008, "batch_size": 16, "max_epochs": 8}
 common |= {"validation_fraction": 0, "random_state": 0}
 models = {

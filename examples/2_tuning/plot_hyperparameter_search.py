@@ -51,7 +51,6 @@ estimator = v1.V1TRegressor(
     n_heads=2,
     embed_dim=32,
     mlp_dim=64,
-    core_l1=0.0,
     patch_dropout=0.0,
     attention_dropout=0.0,
     mlp_dropout=0.0,

@@ -71,7 +71,7 @@ class EnergyCore(v1.nn.Core):
 
     def penalty(self):
         """Cost of large filters."""
-        return 0.01 * self.filters.weight.abs().sum()
+        return self.filters.weight.abs().sum()
 
 
 # %%
@@ -80,7 +80,7 @@ class EnergyCore(v1.nn.Core):
 cores = {"Gabor filters": EnergyCore, "random filters": partial(EnergyCore, begin="random")}
 models = {
     name: v1.EncodingRegressor(
-        core, lr=0.005, readout_l1=0.003, readout_bias="mean", max_epochs=12, random_state=0
+        core, lr=0.005, readout_bias="mean", max_epochs=12, random_state=0
     ).fit(train)
     for name, core in cores.items()
 }

@@ -25,6 +25,7 @@ import v1tlearn as v1
 
 # Small models for small images: 18 x 32 pixels, a hundred neurons per mouse.
 COMMON = {"batch_size": 32, "readout_bias": "mean", "readout_l1": 0.003, "lr_patience": 3}
+COMMON |= {"penalty_scale": "absolute"}
 MODELS = {
     "CNN": v1.CNNRegressor(
         **COMMON, n_layers=3, hidden_channels=16, input_kernel=7, hidden_kernel=5, laplace=1.0

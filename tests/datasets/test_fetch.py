@@ -3,6 +3,7 @@ import gc
 import gzip
 import hashlib
 import io
+import json
 import os
 import threading
 import zipfile
@@ -14,8 +15,8 @@ import pooch
 import pytest
 import requests
 
-from v1tlearn.datasets import download
-from v1tlearn.datasets.fetch import fetch_franke2022, fetch_sensorium2022
+from v1tlearn.datasets import download, fetch
+from v1tlearn.datasets.fetch import fetch_franke2022, fetch_nat60k, fetch_sensorium2022
 
 NAME = "static21067-10-18-GrayImageNet-94c6ff995dac583098847cfecd43e7b6.zip"
 
@@ -448,3 +449,102 @@ def test_a_pipe_in_the_cache_is_never_opened(server, tmp_path, name):
     os.mkfifo(folder / name)
     with pytest.raises(ValueError, match="is a named pipe"):
         fetch_sensorium2022("A", tmp_path, base_url=server.url)
+
+
+# ----------------------------------------------------------------------------------------- nat60k
+
+MAT = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + bytes(2**17)
+
+
+def serve_both(server, listing=b"[]"):
+    """Serve images where a name ends in .mat, a list where it is "files", and zips otherwise."""
+    handler = server._http.RequestHandlerClass
+    original = handler.do_GET
+
+    def do_get(request):
+        contents = {".mat": MAT, "/files": listing}
+        found = (content for end, content in contents.items() if request.path.endswith(end))
+        server.content = next(found, CONTENT)
+        original(request)
+
+    handler.do_GET = do_get
+
+
+def test_mice_and_images_of_nat60k_come_from_a_mirror(server, tmp_path):
+    serve_both(server)
+    responses, images = fetch_nat60k(["FX20", "FX8"], tmp_path, base_url=server.url)
+    assert [path.name for path in responses] == [
+        "FX20_nat60k_2023_09_29.npz",
+        "FX8_nat60k_2023_05_16.npz",
+    ]
+    assert images == tmp_path / "nat60k" / "nat60k_text16.mat"
+    assert images.read_bytes() == MAT
+    assert responses[0].read_bytes() == CONTENT
+    assert server.requests[0] == ("/data/FX20_nat60k_2023_09_29.npz", None)
+
+
+def test_a_download_of_images_that_breaks_off_goes_on_from_there(server, tmp_path):
+    serve_both(server)
+    fetch_nat60k("FX8", tmp_path, base_url=server.url)
+    (tmp_path / "nat60k" / "nat60k_text16.mat").unlink()
+    server.requests.clear()
+    server.break_after = [2**16]
+    _, images = fetch_nat60k("FX8", tmp_path, base_url=server.url)
+    assert images.read_bytes() == MAT
+    assert [asked for _, asked in server.requests] == [None, "bytes=65536-"]
+
+
+def test_textures_are_other_files_of_four_mice(server, tmp_path, monkeypatch):
+    serve_both(server)
+    monkeypatch.setenv("V1TLEARN_NAT60K_URL", server.url)
+    responses, _ = fetch_nat60k(cache_dir=tmp_path, textures=True)
+    assert [path.name for path in responses] == [
+        "text16_FX9_2023_05_15.npz",
+        "text16_FX10_2023_05_16.npz",
+        "text16_FX8_2023_05_16.npz",
+        "text16_FX20_2023_09_29.npz",
+    ]
+    with pytest.raises(ValueError, match=r"'L1_A5'; expected 'all' or .* which saw textures"):
+        fetch_nat60k("L1_A5", tmp_path, textures=True)
+
+
+def test_known_numbers_are_used_and_others_looked_up_with_their_checksums(
+    server, tmp_path, monkeypatch
+):
+    name = "FX9_nat60k_2023_05_15.npz"
+    entry = {"name": name, "download_url": f"{server.url}/77", "computed_md5": "0" * 32}
+    serve_both(server, json.dumps([{"name": "other"}, entry]).encode())
+    monkeypatch.setattr(fetch, "NAT60K_URL", server.url)
+    monkeypatch.setattr(fetch, "NAT60K_LIST", f"{server.url}/files")
+    files = {"nat60k_text16.mat": f"{server.url}/a.mat"}
+    (known,), _ = fetch_nat60k("FX10", tmp_path, files=files)
+    assert known.read_bytes() == CONTENT
+    assert [path for path, _ in server.requests] == ["/data/53712311", "/data/a.mat"]
+    with pytest.raises(ValueError, match="expected md5:0000"):
+        fetch_nat60k("FX9", tmp_path, files=files)
+    right = {name: "md5:" + hashlib.md5(CONTENT).hexdigest()}
+    (looked_up,), _ = fetch_nat60k("FX9", tmp_path, files=files, checksums=right)
+    assert looked_up.name == name
+
+
+@pytest.mark.parametrize(
+    "listing", [b"[]", b"{}", b"[1]", b"no json", b'[{"name": 3}]', b"x" * 2**23]
+)
+def test_a_list_without_the_file_says_what_to_do(server, tmp_path, monkeypatch, listing):
+    serve_both(server, listing)
+    monkeypatch.setattr(fetch, "NAT60K_LIST", f"{server.url}/files")
+    with pytest.raises(OSError, match=r"files.*pass files=\{name: address\}, or a base_url"):
+        fetch_nat60k("FX9", tmp_path)
+
+
+def test_images_of_another_kind_are_not_kept(server, tmp_path):
+    with pytest.raises(ValueError, match=r"mouse 'images': .* is no file of MATLAB; nothing was"):
+        fetch_nat60k("FX8", tmp_path, base_url=server.url)
+    assert names(tmp_path / "nat60k") == ["FX8_nat60k_2023_05_16.npz"]
+
+
+def test_images_of_unknown_length_are_not_taken_for_whole(server, tmp_path):
+    serve_both(server)
+    server.tells_length, server.ranges = False, False
+    with pytest.raises(OSError, match="bytes that came may not be all"):
+        fetch_nat60k("FX8", tmp_path, base_url=server.url, retries=0)

@@ -9,8 +9,9 @@ import v1tlearn as v1
 SMALL = {
     v1.CNNRegressor: {"n_layers": 2, "hidden_channels": 4, "input_kernel": 5, "hidden_kernel": 3},
     v1.LNRegressor: {"n_layers": 2, "hidden_channels": 4, "input_kernel": 5, "hidden_kernel": 3},
-    v1.FullModelRegressor: {"channels": (3, 4), "kernels": (5, 3)},
-    v1.MinimodelRegressor: {"hidden_channels": 4, "hidden_kernel": 3}
+    v1.FullModelRegressor: {"channels": (3, 4), "kernels": (5, 3)}
+    | {"space_init": 0.3, "channel_init": 0.3},  # or so few steps leave neurons constant
+    v1.MinimodelRegressor: {"hidden_channels": 4, "hidden_kernel": 3, "space_init": 0.3}
     | {"full_model": v1.FullModelRegressor(channels=(3, 4), kernels=(5, 3), max_epochs=1)},
     v1.ViTRegressor: {"patch_size": 4, "patch_stride": 4, "n_blocks": 2, "n_heads": 2}
     | {"embed_dim": 8, "mlp_dim": 8},

@@ -28,7 +28,15 @@ def no_time(history):
 
 
 @pytest.mark.parametrize(
-    "kind", [v1.CNNRegressor, v1.LNRegressor, v1.ViTRegressor, v1.V1TRegressor]
+    "kind",
+    [
+        v1.CNNRegressor,
+        v1.FullModelRegressor,
+        v1.MinimodelRegressor,
+        v1.LNRegressor,
+        v1.ViTRegressor,
+        v1.V1TRegressor,
+    ],
 )
 def test_equal_seeds_give_equal_models_and_others_do_not(kind, small, trials, equal):
     first, again = (small(kind).fit(trials) for _ in range(2))

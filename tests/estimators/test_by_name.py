@@ -12,6 +12,7 @@ import v1tlearn as v1
 from v1tlearn.search import HyperbandSearch
 
 MODELS = [v1.CNNRegressor, v1.LNRegressor, v1.V1TRegressor, v1.ViTRegressor]
+MODELS += [v1.FullModelRegressor]
 
 
 @pytest.mark.parametrize(

@@ -394,7 +394,8 @@ def test_sample_weight_is_routed_to_score(small, trials):
 
 
 @pytest.mark.parametrize(
-    "kind", [v1.CNNRegressor, v1.LNRegressor, v1.ViTRegressor, v1.V1TRegressor]
+    "kind",
+    [v1.CNNRegressor, v1.FullModelRegressor, v1.LNRegressor, v1.ViTRegressor, v1.V1TRegressor],
 )
 def test_clone_and_parameters(kind, small, trials):
     est = small(kind, max_epochs=0).fit(trials)

@@ -114,6 +114,7 @@ def count():
 
 
 KINDS = [v1.CNNRegressor, v1.LNRegressor, v1.ViTRegressor, v1.V1TRegressor]
+KINDS += [v1.FullModelRegressor]
 
 
 @pytest.mark.parametrize("kind", KINDS)

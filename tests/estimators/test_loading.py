@@ -21,7 +21,8 @@ def saved(fitted, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kind", [v1.CNNRegressor, v1.LNRegressor, v1.ViTRegressor, v1.V1TRegressor]
+    "kind",
+    [v1.CNNRegressor, v1.FullModelRegressor, v1.LNRegressor, v1.ViTRegressor, v1.V1TRegressor],
 )
 def test_single_models(kind, small, trials, equal, tmp_path):
     est = small(kind, max_epochs=1).fit(trials)

@@ -15,8 +15,7 @@ TINY = {"hidden_channels": 3, "hidden_kernel": 3, "batch_size": 16, "lr": 2e-3}
 
 @pytest.fixture(scope="module")
 def full(small, trials):
-    with pytest.warns(UserWarning, match="cannot follow"):  # after so few steps
-        return small(v1.FullModelRegressor).fit(trials)
+    return small(v1.FullModelRegressor).fit(trials)
 
 
 def make(**params):
@@ -181,12 +180,37 @@ def test_responses_that_were_not_recorded_change_nothing_else(full, trials, test
     np.testing.assert_array_equal(other["B"], usual["B"])
 
 
+def test_training_goes_on(full, trials):
+    est = make(full_model=full, warm_start=True, period_epochs=(1, 1)).fit(trials)
+    before = est.module_.readouts[0].mixing.detach().clone()
+    est.fit(trials)
+    assert [record["n_trained"] for record in est.history_] == [12] * 4
+    assert not torch.equal(est.module_.readouts[0].mixing, before)
+
+
+def test_receptive_fields_and_pooling_sizes(full, trials):
+    est = make(full_model=full).fit(trials)
+    fields = v1.inspection.receptive_fields(est, 64, random_state=0)["B"]
+    assert fields.sizes["neuron"] == 7
+    assert bool((fields != 0).any())
+    sizes = v1.inspection.pooling_sizes(est)
+    assert {m: s.sizes["neuron"] for m, s in sizes.items()} == {"A": 5, "B": 7}
+
+
 def test_what_cannot_be_shared_is_refused(full, small, trials, fitted):
-    with pytest.raises(ValueError, match="CNNRegressor, whose core is a Stacked2dCore"):
-        make(full_model=fitted).fit(trials)
-    mean = small(v1.FullModelRegressor, pooling="mean", max_epochs=1).fit(trials)
-    with pytest.raises(ValueError, match="pooling='mean'"):
-        make(full_model=mean).fit(trials)
+    refused = {
+        "full_model is a CNNRegressor": clone(fitted),
+        "MinimodelRegressor that is not fitted": make(),
+        "pooling='mean'": small(v1.FullModelRegressor, pooling="mean"),
+        r"crop_scale \(there 0.5, here 1.0\)": small(v1.FullModelRegressor, crop_scale=0.5),
+        r"behavior_mode \(there 'none', here 'auto'\)": small(
+            v1.FullModelRegressor, behavior_mode="none"
+        ),
+    }
+    for said, model in refused.items():
+        model.fit = model._train = None  # before any training
+        with pytest.raises(ValueError, match=said):
+            make(full_model=model).fit(trials)
     channels = small(v1.FullModelRegressor, behavior_mode="channels", max_epochs=1).fit(trials)
     with pytest.raises(ValueError, match=r"takes 4 channels, .*here they are 1"):
         make(full_model=channels, behavior_mode="none").fit(trials)

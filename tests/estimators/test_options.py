@@ -1,6 +1,7 @@
 """Every value of the parameters that choose between ways of building the model, trained once."""
 
 import functools
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -154,13 +155,12 @@ def test_readouts_and_optimizers(gaussian, optimizer, small, trials):
     assert np.isfinite(est.fit(trials).score(trials))
 
 
-@pytest.mark.parametrize(
-    "loss_scale", ["sqrt", "sqrt_recording", "per_neuron", "per_recorded", 2.0]
-)
-@pytest.mark.parametrize("core_pass", ["joint", "per_mouse"])
-@pytest.mark.parametrize(
-    "schedule", ["plateau", "rounds", "periods", "cosine", "reduce", "constant"]
-)
+WAYS = [*product(["sqrt", "sqrt_recording", 2.0], ["joint", "per_mouse"], ["plateau", "rounds"])]
+WAYS += [("per_neuron", "joint", "periods"), ("per_neuron", "per_mouse", "cosine")]
+WAYS += [("per_recorded", "joint", "reduce"), ("per_recorded", "per_mouse", "constant")]
+
+
+@pytest.mark.parametrize(("loss_scale", "core_pass", "schedule"), WAYS)
 def test_ways_to_train(loss_scale, core_pass, schedule, small, trials):
     est = small(loss_scale=loss_scale, core_pass=core_pass, schedule=schedule, max_epochs=1)
     assert np.isfinite(est.fit(trials).score(trials))

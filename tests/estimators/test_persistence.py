@@ -34,7 +34,8 @@ def weights_file(path):
 
 
 @pytest.mark.parametrize(
-    "kind", [v1.CNNRegressor, v1.LNRegressor, v1.ViTRegressor, v1.V1TRegressor]
+    "kind",
+    [v1.CNNRegressor, v1.FullModelRegressor, v1.LNRegressor, v1.ViTRegressor, v1.V1TRegressor],
 )
 def test_a_saved_model_predicts_the_same(kind, small, trials, equal, tmp_path):
     est = small(kind, behavior_columns=["running_speed"], image_size=(11, 14)).fit(trials)

@@ -397,6 +397,7 @@ INPUT |= {"crop_scale": 1.0, "image_size": "auto", "standardize": True}
 PLATEAU = {"schedule": "plateau", "lr_patience": 10, "lr_factor": 0.3, "max_lr_drops": 2}
 V1T_TRAINING = {"optimizer": "adamw", "core_lr": None, "betas": (0.9, 0.9999), "batch_size": 16}
 V1T_TRAINING |= {"weight_decay": 0.0, "max_epochs": 400, "loss_scale": "sqrt"}
+V1T_TRAINING |= {"penalty_scale": "absolute"}
 V1T_TRAINING |= {"loss_epsilon": EPSILON, "core_pass": "per_mouse", "ema_decay": None} | PLATEAU
 TRANSFORMER = {"patch_size": 8, "patch_stride": 1, "tokenizer": "unfold", "patch_dropout": 0.0229}
 TRANSFORMER |= {"position_embedding": "auto", "token_grid": "true", "attention": "standard"}
@@ -410,7 +411,7 @@ SENSORIUM_TRAINING = {"optimizer": "adam", "core_lr": None, "betas": (0.9, 0.999
 SENSORIUM_TRAINING |= {"batch_size": 128, "weight_decay": 0.0, "max_epochs": 200}
 SENSORIUM_TRAINING |= {"loss_scale": "sqrt_recording", "loss_epsilon": 1e-8, "schedule": "rounds"}
 SENSORIUM_TRAINING |= {"lr_patience": 5, "lr_factor": 0.3, "max_lr_drops": 3}
-SENSORIUM_TRAINING |= {"core_pass": "per_mouse", "ema_decay": None}
+SENSORIUM_TRAINING |= {"core_pass": "per_mouse", "ema_decay": None, "penalty_scale": "absolute"}
 COMPACT = {"channels": (16, 320), "kernels": (25, 9, 5), "pooling": "max", "activation": "elu"}
 COMPACT |= {"depth_separable": True, "pointwise_output": True, "batch_norm_momentum": 0.9}
 COMPACT |= {"core_weight_decay": 0.1, "space_weight_decay": 1.0, "channel_weight_decay": 0.1}
@@ -421,6 +422,7 @@ PERIODS |= {"weight_decay": 0.0, "batch_size": 100, "max_epochs": 190, "ema_deca
 PERIODS |= {"loss_scale": "per_neuron", "loss_epsilon": 1e-12, "core_pass": "per_mouse"}
 PERIODS |= {"schedule": "periods", "lr_patience": 5, "lr_factor": 1 / 3, "carry_patience": True}
 PERIODS |= {"selection": "variance_explained", "max_lr_drops": 2}
+PERIODS |= {"penalty_scale": "absolute"}
 PUBLISHED = {
     (v1.V1TRegressor, "v1t2023"): TRANSFORMER | V1T_TRAINING | {"behavior_columns": "all"},
     (v1.ViTRegressor, "v1t2023"): TRANSFORMER | V1T_TRAINING | {"behavior_columns": "non_pupil"},

@@ -78,9 +78,9 @@ class Flat(OnColumns, v1.CNNRegressor):
     laplace: float = 0.0
     readout_l1: float = 0.0
     readout_bias: str = "mean"
-    lr: float = 0.02
+    lr: float = 0.05
     batch_size: int = 64
-    max_epochs: int = 30
+    max_epochs: int = 10
     validation_fraction: float = 0.0
     device: str = "cpu"
 

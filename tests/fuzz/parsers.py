@@ -5,6 +5,7 @@ and an oracle that says whether what was read of a changed file is right.
 """
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +15,24 @@ from typing import Any
 import numpy as np
 import torch
 
+from tests.datasets.nat60k_files import (
+    STACK_V73,
+    few_images,
+    make_macaque,
+    make_responses,
+    write_stack,
+)
 from tests.datasets.sensorium_files import GRAY, recording, write_by_hand
 from tests.interop.published_runs import Published
+from tests.interop.test_minimodel import small as published_full_model
 from tests.interop.test_sensorium import make_state
 from tests.search.pretended import search_pretended
-from v1tlearn import Trials, load, load_sensorium, load_v1t
+from v1tlearn import Trials, load, load_minimodel, load_sensorium, load_v1t
 from v1tlearn.datasets import (
     make_v1_recordings,
     open_recordings,
+    read_cadena2019,
+    read_nat60k,
     read_sensorium,
     save_recordings,
     write_sensorium,
@@ -176,6 +187,17 @@ def npz(folder):
     )
 
 
+def minimodel(folder):
+    """Weights of a full model as NumPy arrays."""
+    path = folder / "model.npz"
+    state = published_full_model()
+    np.savez_compressed(path, **{name: value.numpy() for name, value in state.items()})
+    intact = load_minimodel(path).module_.state_dict()
+    return Parser(
+        path, [path], lambda: load_minimodel(path), lambda found: _same_weights(found, intact)
+    )
+
+
 def model(folder):
     """A saved estimator: JSON and safetensors."""
     source = folder / "model.pt"
@@ -220,6 +242,92 @@ def studies(folder):
     return Parser(path, [path], read)
 
 
+def _mouse(folder, *, compressed=False):
+    """Responses, with repeats as an array of objects, and images, of which few are there."""
+    held = make_responses(n_trials=30)
+    held["istim_sp"] = held["istim_sp"] % 600
+    images = few_images()
+    write_stack(folder / "stack.mat", images, compressed=compressed)
+    np.savez(folder / "m_nat60k.npz", **held)
+
+    def read():
+        responses, stack = folder / "m_nat60k.npz", folder / "stack.mat"
+        return _loaded(read_nat60k(responses, stack, window=None, names=["m"]))["m"]
+
+    return held, images, read
+
+
+def _same_images(found, images):
+    shown = found["image_id"].values
+    return np.array_equal(found["stimuli"].values[:, 0], images[shown])
+
+
+def nat60k(folder):
+    """Responses of a mouse: members of a zip have checksums, so no damage may give other data."""
+    held, images, read = _mouse(folder)
+    single, repeats = held["sp"].T, np.concatenate(held["ss_all"])
+
+    def is_right(found):
+        right = np.array_equal(found["responses"].values, np.concatenate([single, repeats]))
+        return right and _same_images(found, images)
+
+    return Parser(folder, [folder / "m_nat60k.npz"], read, is_right)
+
+
+def objects(folder):
+    """The pickle of their repeats, packed anew with right checksums."""
+    _, _, read = _mouse(folder)
+    path, parts = folder / "m_nat60k.npz", folder / "parts"
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        archive.extractall(parts)
+
+    def read_packed():
+        with zipfile.ZipFile(path, "w") as archive:
+            for name in names:
+                archive.write(parts / name, name)
+        return read()
+
+    targets = [parts / f"{name}.npy" for name in ("ss_all", "ss_all", "istim_sp", "xpos")]
+    return Parser(folder, targets, read_packed)
+
+
+def mat(folder):
+    """Images in MATLAB's version 5, as they are: nothing tells one pixel from another."""
+    _, _, read = _mouse(folder)
+    return Parser(folder, [folder / "stack.mat"], read)
+
+
+def deflated_mat(folder):
+    """Deflated images, with a checksum."""
+    _, images, read = _mouse(folder, compressed=True)
+    target = folder / "stack.mat"
+    return Parser(folder, [target], read, lambda found: _same_images(found, images))
+
+
+def mat73(folder):
+    """Images in MATLAB's version 7.3, by a library in C."""
+    _, _, read = _mouse(folder)
+    shutil.copyfile(STACK_V73, folder / "stack.mat")
+    return Parser(folder, [folder / "stack.mat"], read, in_child=True)
+
+
+def cadena2019(folder):
+    """Arrays of macaque responses."""
+    path = folder / "macaque.npz"
+    np.savez_compressed(path, **make_macaque())
+    intact = _loaded(read_cadena2019(path))["macaque"]
+
+    def is_right(found):
+        return (
+            found["macaque"]
+            .drop_vars("repetitions", errors="ignore")
+            .equals(intact.drop_vars("repetitions"))
+        )
+
+    return Parser(path, [path], lambda: _loaded(read_cadena2019(path)), is_right)
+
+
 PARSERS = {
     make.__name__: make
     for make in (
@@ -231,9 +339,16 @@ PARSERS = {
         pickles,
         legacy,
         npz,
+        minimodel,
         model,
         netcdf,
         trials,
         studies,
+        nat60k,
+        objects,
+        mat,
+        deflated_mat,
+        mat73,
+        cadena2019,
     )
 }

@@ -10,6 +10,7 @@ import pytest
 import sklearn
 import xarray as xr
 from sklearn.base import BaseEstimator, RegressorMixin, clone
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.inspection import permutation_importance
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import check_scoring, get_scorer, get_scorer_names
@@ -76,7 +77,18 @@ TRIALS = make_trials()
 
 
 def test_names():
-    assert tuple(metrics.scorers) == NAMES
+    assert tuple(metrics.scorers) == (*NAMES, "feve_strict")
+
+
+def test_the_strict_threshold_has_a_scorer_of_its_own():
+    responses = [[0.0], [1.0], [2.0], [0.0], [6.0], [5.0]]  # fev is .15, as the threshold is
+    trials = Trials.from_arrays(
+        np.zeros((6, 1, 2, 2), "u1"), responses=np.array(responses), image_ids=[0, 1, 2, 0, 1, 2]
+    )
+    estimator = Cheat(0.0).fit(trials)
+    assert metrics.scorers["feve"](estimator, trials) > 1
+    with pytest.warns(UndefinedMetricWarning):
+        assert np.isnan(metrics.scorers["feve_strict"](estimator, trials))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -93,11 +105,12 @@ def test_scores_are_the_metric_of_the_predictions(name):
     assert scorer(pipeline, TRIALS) == expected
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "feve_strict"])
 def test_scorers_survive_pickle_and_clone(name):
     scorer = metrics.scorers[name]
     assert repr(scorer) == f"v1tlearn.metrics.scorers['{name}']"
     assert pickle.loads(pickle.dumps(scorer)) == scorer
+    assert hash(pickle.loads(pickle.dumps(scorer))) == hash(scorer)
     assert get_scorer(scorer) is scorer
     assert check_scoring(Cheat(), scoring=scorer) is scorer
     search = GridSearchCV(Cheat(), {}, scoring=scorer)

@@ -236,3 +236,123 @@ def test_no_repeated_image_is_an_error(metric):
     true, pred, ids, _ = make_data()
     with pytest.raises(ValueError, match="mouse 'mouse': no image is repeated"):
         values(metric, true, pred, np.arange(len(ids)))
+
+
+MINIMODEL = REFERENCE / "minimodel"
+
+
+def as_trials(responses, predictions):
+    """(image, repeat, neuron) with NaN where there was no repeat -> trials that were recorded."""
+    ids = np.repeat(np.arange(len(responses)), responses.shape[1])
+    true = responses.reshape(len(ids), -1)
+    shown = ~np.isnan(true).all(axis=1)
+    return true[shown], predictions[ids][shown], ids[shown]
+
+
+def close(got, reference, tolerance):
+    assert np.isnan(got[~np.isfinite(reference)]).all()  # published nan or -inf: a silent neuron
+    defined = np.isfinite(reference)
+    scale = np.abs(reference[defined]).max()
+    assert np.abs(got - reference)[defined].max() <= tolerance * scale
+
+
+@pytest.mark.parametrize("repeats", ["equal", "unequal"])
+@pytest.mark.parametrize("case", ["", "with_missing/", "float32/"])
+def test_fev_and_feve_agree_with_those_of_the_minimodels(repeats, case):
+    with np.load(MINIMODEL / f"metrics_{repeats}_repeats.npz") as file:
+        responses = file[f"{case}responses" if case == "with_missing/" else "responses"]
+        kind, tolerance = ("f4", 1e-4) if case == "float32/" else ("f8", 1e-10)
+        arrays = as_trials(responses.astype(kind), file["predictions"].astype(kind))
+        options = {"shown_once": "counted"}
+        close(values(fev, *arrays, **options), file[f"{case}fev"], tolerance)
+        close(values(feve, *arrays, **options), file[f"{case}feve"], tolerance)
+        if not case:
+            included = values(feve, *arrays, threshold=0.15, strict=True)
+            assert np.array_equal(~np.isnan(included), file["included_fev_above_0.15"])
+            mean = file["mean_feve_of_included"]
+            assert np.nanmean(included) == pytest.approx(mean, rel=1e-10)
+            variance_explained = values(feve, *arrays, noise_term=False)
+            close(variance_explained, file["no_noise_term/feve"], 1e-10)
+            assert np.array_equal(~np.isnan(variance_explained), file["no_noise_term/fev"] == 1)
+
+
+def test_first_repeats_agree_with_those_of_the_minimodels():
+    with np.load(MINIMODEL / "metrics_first_repeats_only.npz") as file:
+        arrays = as_trials(file["responses"].transpose(1, 0, 2), file["predictions"])
+        options = {"first_repeats": file["repetitions"], "shown_once": "counted"}
+        close(values(fev, *arrays, **options), file["fev"], 1e-10)
+        close(values(feve, *arrays, **options), file["feve"], 1e-10)
+
+
+def test_hand_cases_and_the_threshold_itself():
+    with np.load(MINIMODEL / "metrics_hand_cases.npz") as file:
+        arrays = as_trials(file["hand/responses"], file["hand/predictions"])
+        assert values(fev, *arrays) == pytest.approx(0.7, rel=1e-10)
+        assert values(feve, *arrays) == pytest.approx(17 / 14, rel=1e-10)
+        arrays = as_trials(file["boundary/responses"], file["boundary/predictions"])
+        assert values(fev, *arrays) == pytest.approx(0.15, rel=1e-10)
+        at_least = values(feve, *arrays, threshold=0.15)
+        assert at_least == pytest.approx(8 / 3, rel=1e-10)
+        assert np.isnan(values(feve, *arrays, threshold=0.15, strict=True)).all()
+
+
+@given(st.integers(0, 10_000))
+def test_first_repeats_are_those_trials_alone(seed):
+    true, pred, ids, rng = make_data(seed, repeats=4)
+    kept = rng.integers(2, 5, true.shape[1])
+    got = values(feve, true, pred, ids, first_repeats=kept)
+    rank = np.array([np.sum(ids[:i] == image) for i, image in enumerate(ids)])
+    for neuron, most in enumerate(kept):
+        rows = rank < most
+        alone = values(feve, true[rows], pred[rows], ids[rows])
+        assert got[neuron] == pytest.approx(alone[neuron])
+    by_mouse = {"A": kept, "B": 3}
+    both = values(
+        feve, {"A": true, "B": true}, {"A": pred, "B": pred}, {"A": ids, "B": ids},
+        first_repeats=by_mouse,
+    )  # fmt: skip
+    np.testing.assert_array_equal(both[: len(kept)], got)
+    np.testing.assert_array_equal(both[len(kept) :], values(feve, true, pred, ids, first_repeats=3))
+
+
+@given(st.integers(0, 10_000))
+def test_counting_images_shown_once_adds_them_to_the_variance_but_not_to_the_noise(seed):
+    true, pred, ids, rng = make_data(seed)
+    once = rng.standard_normal((3, true.shape[1])) + 3
+    longer = np.concatenate([true, once])
+    predicted, images = np.concatenate([pred, once - 0.3]), np.append(ids, [100, 101, 102])
+    left_out = values(feve, longer, predicted, images)
+    np.testing.assert_allclose(left_out, values(feve, true, pred, ids))
+    got = values(fev, longer, predicted, images, shown_once="counted")
+    total = longer.var(axis=0, ddof=1)
+    noise = np.array([loop_fev(neuron, ids)[1] for neuron in true.T])
+    np.testing.assert_allclose(got, (total - noise) / total)
+
+
+def test_variance_explained_needs_no_repeats_and_no_images():
+    true, pred, _, _ = make_data(2)
+    got = feve(true, pred, noise_term=False)
+    expected = 1 - np.mean((true - pred) ** 2, axis=0) / true.var(axis=0, ddof=1)
+    assert got == pytest.approx(expected.mean())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shown_once": "kept"}, "shown_once is 'kept'"),
+        ({"first_repeats": [2, 3]}, r"shape \(2,\), expected one number, or one for each of 5"),
+        ({"first_repeats": 0}, "whole numbers from 1"),
+        ({"first_repeats": 2.5}, "whole numbers from 1"),
+        ({"first_repeats": {"B": 2}}, "has no entry"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    true, pred, ids, _ = make_data()
+    with pytest.raises(ValueError, match=message):
+        feve(true, pred, image_ids=ids, **options)
+
+
+def test_one_repeat_alone_says_nothing_about_noise():
+    true, _, ids, _ = make_data()
+    with pytest.warns(UndefinedMetricWarning):
+        assert np.isnan(fev(true, image_ids=ids, first_repeats=1))

@@ -71,6 +71,7 @@ def vit(**options):
 CORES = {
     "own": lambda: Lines((1, 8, 9)),
     "cnn": lambda: nn.Stacked2dCore((1, 8, 9), n_layers=2, hidden_channels=3, input_kernel=3),
+    "two layers": lambda: nn.TwoLayerCore((1, 8, 9), channels=(2, 3), kernels=(3,)),
     "vit": vit,
     "vit per mouse": lambda: vit(behavior_mode="b_mlp_per_mouse", n_behaviors=2, mice=("A", "B")),
 }

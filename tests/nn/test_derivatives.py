@@ -8,6 +8,7 @@ import torch
 from v1tlearn import nn
 from v1tlearn.nn import fast
 from v1tlearn.nn.fast.attention import attend
+from v1tlearn.nn.fast.contraction import contract_separable
 from v1tlearn.nn.layers.attention import Attention, weigh
 from v1tlearn.nn.layers.dropout import Dropout
 
@@ -27,6 +28,11 @@ def cnn(training=False, **options):
     core = nn.Stacked2dCore(
         (2, 5, 6), n_layers=2, hidden_channels=3, input_kernel=3, hidden_kernel=3, **options
     )
+    return randomised(core).train(training)
+
+
+def two_layers(training=False, **options):
+    core = nn.TwoLayerCore((2, 5, 6), channels=(2, 3), kernels=(3,), **options)
     return randomised(core).train(training)
 
 
@@ -76,6 +82,12 @@ PARTS = {
     "cnn, training": (lambda: cnn(training=True), (2, 2, 5, 6)),
     "cnn, not separable": (lambda: cnn(depth_separable=False), (1, 2, 5, 6)),
     "ln": (lambda: cnn(linear=True), (1, 2, 5, 6)),
+    "two layers": (two_layers, (2, 2, 5, 6)),
+    "two layers, training": (lambda: two_layers(training=True), (2, 2, 5, 6)),
+    "two layers, means": (
+        lambda: two_layers(pooling="mean", depth_separable=False, activation="none"),
+        (1, 2, 5, 6),
+    ),
     "vit": (vit, (1, 2, 5, 6)),
     "vit, lsa": (lambda: vit(attention="lsa"), (1, 2, 5, 6)),
     "vit, cct": (lambda: vit(tokenizer="cct"), (1, 2, 5, 6)),
@@ -248,7 +260,17 @@ def of_attention(**options):
     return gather, (2, 6, 3, 2, 3)
 
 
+def of_contraction():
+    """How a factorised readout sums maps, by the quick way."""
+    torch.manual_seed(0)
+    space, channels = torch.rand(4, 6).double(), torch.rand(4, 3).double()
+    return lambda maps: contract_separable(maps, space, channels), (2, 3, 2, 3)
+
+
 QUICK = {
+    "two layers": (two_layers, (2, 2, 5, 6)),
+    "two layers, training": (lambda: two_layers(training=True), (2, 2, 5, 6)),
+    "contraction": of_contraction,
     "cnn": (cnn, (2, 2, 5, 6)),
     "cnn, training": (lambda: cnn(training=True), (2, 2, 5, 6)),
     "ln": (lambda: cnn(linear=True), (2, 2, 5, 6)),
@@ -337,6 +359,7 @@ def own_functions(kind=torch.autograd.Function):
 # What has derivatives of any order; all others refuse them, which the parts above go through.
 ANY_ORDER = {"CompiledDropout", "NumpyDropout", "_OntoMap"}
 REFUSING = {"CompiledAttention", "BlockedAttention", "_ActivatedConvolutions", "_Read", "_Once"}
+REFUSING |= {"_LargeFilters", "_Separable"}
 
 
 def test_every_own_function_is_tested_here():

@@ -81,7 +81,7 @@ def test_penalties_of_readouts_follow_the_loss(scale, averaged):
         for mouse in model.mice
     )
     expected = model.core_penalty() + own
-    torch.testing.assert_close(made.penalty(model, model.mice), expected)
+    torch.testing.assert_close(made.penalty(model, make_data()), expected)
 
 
 def test_further_scores_are_told_and_do_not_judge():

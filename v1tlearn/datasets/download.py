@@ -1,14 +1,15 @@
 """Downloads of zips that go on where an earlier one broke off, and are checked.
 
-Checksums are not published with the recordings, so a download is checked as a whole zip with intact
-members unless a checksum is given. Addresses may send on to another host, as publishers do to their
-stores, which is logged; never from https to http. No file may be larger than `MOST_BYTES`.
+Where no checksum is known, a download is checked as a whole zip with intact members, and files of
+MATLAB by their length and first bytes. Addresses may send on to another host, as publishers do to
+their stores, which is logged; never from https to http. No file may be larger than `MOST_BYTES`.
 """
 
 from __future__ import annotations
 
 import errno
 import http.client
+import json
 import logging
 import os
 import re
@@ -17,7 +18,7 @@ import time
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 from urllib.parse import urljoin, urlsplit
 
 from tqdm.auto import tqdm
@@ -41,6 +42,7 @@ _CHUNK_BYTES = 2**12  # what a break-off loses at most
 _TIMEOUT_S = 60.0
 RETRY_PAUSE_S = 1.0
 MOST_BYTES = 2**36  # of one file: many times the largest zip of the publishers
+_MOST_JSON = 2**22  # bytes of a list of files
 _PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
 _OF_THE_NETWORK = (
     requests.RequestException,
@@ -60,6 +62,23 @@ _OF_THE_ADDRESS = (
 def cache_folder() -> Path:
     """Return where the operating system keeps what can be downloaded again."""
     return Path(pooch.os_cache("v1tlearn"))
+
+
+def read_json(url: str, what: str) -> Any:
+    """Return what an address tells in JSON."""
+    try:
+        with (
+            system_errors_named(url),
+            Session() as session,
+            session.get(url, stream=True, timeout=_TIMEOUT_S) as response,
+        ):
+            response.raise_for_status()
+            content = response.raw.read(_MOST_JSON + 1, decode_content=True)
+            if len(content) > _MOST_JSON:
+                raise ValueError(f"it is longer than {_MOST_JSON} bytes")
+            return json.loads(content)
+    except (*_OF_THE_NETWORK, ValueError, RecursionError) as error:
+        raise OSError(f"{what} could not be read from {url} ({first_line(error)})") from error
 
 
 def download(
@@ -169,7 +188,7 @@ class _ResumingDownload:
             self._part.unlink()
             raise ValueError(
                 f"mouse {self._mouse!r}: what {self._url} sent {problem}; nothing was kept. Check "
-                f"the address and the checksum, or download the zip by hand to {self._target}"
+                f"the address and the checksum, or download the file by hand to {self._target}"
             )
         replace(self._part, self._target)
 
@@ -189,7 +208,7 @@ class _ResumingDownload:
                     raise OSError(
                         f"mouse {self._mouse!r}: {self._url} answered {answer.status_code} "
                         f"({answer.reason}); check the address in a browser and pass the "
-                        "right one in files= or base_url=, or download the zip by hand to "
+                        "right one in files= or base_url=, or download the file by hand to "
                         f"{self._target}"
                     ) from error
                 reason: Exception = error
@@ -206,7 +225,7 @@ class _ResumingDownload:
                 raise OSError(
                     f"mouse {self._mouse!r}: download of {self._url} failed {failures} times in a "
                     f"row ({reason}); {furthest} bytes are kept: call again to go on from there, "
-                    f"or download the zip by hand to {self._target}"
+                    f"or download the file by hand to {self._target}"
                 ) from reason
             logger.warning("download of %s broke off (%s); trying again", self._url, reason)
             time.sleep(RETRY_PAUSE_S * min(2**failures, 30))
@@ -254,11 +273,14 @@ class _ResumingDownload:
                     bar.update(len(chunk))
         if total is not None and self._size() != total:
             raise requests.ConnectionError(f"{self._size()} of {total} bytes came")
-        if total is None and not zipfile.is_zipfile(self._part):
+        if total is None and (self._is_mat() or not zipfile.is_zipfile(self._part)):
             raise requests.ConnectionError(
                 f"the server does not say how long the file is, and the {self._size()} bytes that "
-                "came are not a whole zip"
+                f"came {'may not be all' if self._is_mat() else 'are not a whole zip'}"
             )
+
+    def _is_mat(self) -> bool:
+        return self._target.suffix == ".mat"
 
     def _total(self, response: requests.Response, start: int) -> int | None:
         """Return how long the whole file is, None where the server does not say."""
@@ -287,7 +309,7 @@ class _ResumingDownload:
         self._part.unlink(missing_ok=True)
         raise ValueError(
             f"mouse {self._mouse!r}: {self._url} {why}; nothing was kept. Check the address, or "
-            f"download the zip by hand to {self._target}"
+            f"download the file by hand to {self._target}"
         )
 
     def _problem(self) -> str | None:
@@ -295,6 +317,9 @@ class _ResumingDownload:
         if self._checksum is not None:
             came = _other_checksum(self._part, self._checksum)
             return came and f"has the checksum {came}, expected {self._checksum}"
+        if self._is_mat():
+            with open(self._part, "rb") as file:
+                return None if file.read(7) == b"MATLAB " else "is no file of MATLAB"
         try:
             with (
                 reading(self._part, "is not a zip", "nothing was kept"),

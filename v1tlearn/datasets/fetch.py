@@ -36,6 +36,24 @@ FRANKE_2022 = {
     "N": ("26644-6-2", _COLOR_B),
     "O": ("26872-21-6", _COLOR),
 }
+# Mouse of Du et al. 2025: (date, whether it saw textures, too).
+NAT60K = {
+    "L1_A5": ("2023_02_27", False),
+    "L1_A1": ("2023_03_06", False),
+    "FX9": ("2023_05_15", True),
+    "FX10": ("2023_05_16", True),
+    "FX8": ("2023_05_16", True),
+    "FX20": ("2023_09_29", True),
+}
+NAT60K_IMAGES = "nat60k_text16.mat"
+# Those of the files whose numbers are known; others are looked up in the list of the article.
+NAT60K_FILES = {
+    NAT60K_IMAGES: 53678783,
+    "FX8_nat60k_2023_05_16.npz": 53712320,
+    "FX10_nat60k_2023_05_16.npz": 53712311,
+}
+NAT60K_URL = "https://ndownloader.figshare.com/files"
+NAT60K_LIST = "https://api.figshare.com/v2/articles/28797638/files?page_size=1000"
 SENSORIUM_2022_URL = "https://gin.g-node.org/cajal/Sensorium2022/raw/master"
 FRANKE_2022_URL = "https://gin.g-node.org/cajal/Franke_Willeke_2022/raw/master/imagenet%20scans"
 _PUBLISHED = {
@@ -154,6 +172,124 @@ def fetch_franke2022(
     Nature; https://gin.g-node.org/cajal/Franke_Willeke_2022.
     """
     return _fetch("franke2022", mice, cache_dir, base_url, files, checksums, retries, progressbar)
+
+
+def fetch_nat60k(
+    mice: str | Sequence[str] = "all",
+    cache_dir: str | os.PathLike | None = None,
+    *,
+    textures: bool = False,
+    base_url: str | None = None,
+    files: Mapping[str, str] | None = None,
+    checksums: Mapping[str, str] | str | os.PathLike | None = None,
+    retries: int = 5,
+    progressbar: bool = False,
+) -> tuple[list[Path], Path]:
+    """Download recordings of Du et al. 2025, one file per mouse, and the images of all.
+
+    Parameters
+    ----------
+    mice : str or sequence of str, default="all"
+        "L1_A5", "L1_A1", "FX9", "FX10", "FX8", "FX20", or "all".
+    cache_dir : path, optional
+        As for `fetch_sensorium2022`; the folder is `nat60k`.
+    textures : bool, default=False
+        The responses to textures, of FX8, FX9, FX10 and FX20, instead of those to natural images.
+    base_url : str, optional
+        Address of a folder of the files under their names, for a mirror; default the environment
+        variable V1TLEARN_NAT60K_URL, else the publisher's, where files have numbers.
+    files : mapping from file name to str, optional
+        Whole addresses of files, where they differ from the known ones.
+    checksums : mapping from file name to str, or path, optional
+        As for `fetch_sensorium2022`. None are published; files that are looked up in the list of
+        the article have those of the list. Without one, files of arrays are checked to be whole
+        zips, and images by their length and first bytes.
+    retries, progressbar
+        As for `fetch_sensorium2022`.
+
+    Returns
+    -------
+    responses : list of Path
+        The files of the mice, in their order, as `read_nat60k` or `read_text16` takes them.
+    images : Path
+        The images.
+
+    Raises
+    ------
+    ImportError, OSError, ValueError
+        As `fetch_sensorium2022` does; and OSError if the list of the article is needed and cannot
+        be read or does not have a file.
+
+    See Also
+    --------
+    fetch_sensorium2022 : Says what each parameter means.
+
+    References
+    ----------
+    Du et al. 2025, Towards a simplified model of primary visual cortex; Figshare
+    28797638.
+    """
+    from v1tlearn.datasets.download import cache_folder, download
+
+    known = {mouse: date for mouse, (date, seen) in NAT60K.items() if seen or not textures}
+    asked = [mice] if isinstance(mice, str) else list(mice)
+    asked = list(known) if asked == ["all"] else asked
+    if unknown := [mouse for mouse in asked if mouse not in known]:
+        raise ValueError(
+            f"mice holds {', '.join(map(repr, unknown))}; expected 'all' or any of "
+            f"{', '.join(known)}" + (", which saw textures" if textures else "")
+        )
+    layout = "text16_{}_{}.npz" if textures else "{}_nat60k_{}.npz"
+    names = {mouse: layout.format(mouse, known[mouse]) for mouse in asked}
+    names["images"] = NAT60K_IMAGES
+    base_url = base_url or os.environ.get("V1TLEARN_NAT60K_URL")
+    addresses, listed = _addresses(names, base_url, files)
+    root = cache_dir or os.environ.get("V1TLEARN_DATA") or cache_folder()
+    if checksums is None:
+        checksums = listed
+    elif isinstance(checksums, Mapping):
+        checksums = listed | dict(checksums)
+    folder = Path(root).expanduser() / "nat60k"
+    *responses, images = download(addresses, folder, checksums, retries, progressbar)
+    return responses, images
+
+
+def _addresses(
+    names: Mapping[str, str], base_url: str | None, files: Mapping[str, str] | None
+) -> tuple[dict[str, tuple[str, str]], dict[str, str]]:
+    """Return {mouse: (address, name)}, and checksums of files that were looked up."""
+    given = dict(files or {})
+    if base_url is None:
+        given = {name: f"{NAT60K_URL}/{number}" for name, number in NAT60K_FILES.items()} | given
+    found: dict[str, str] = {name: given[name] for name in names.values() if name in given}
+    checksums: dict[str, str] = {}
+    absent = [name for name in names.values() if name not in found]
+    if absent and base_url is not None:
+        found |= {name: f"{base_url.rstrip('/')}/{quote(name, safe='')}" for name in absent}
+    elif absent:
+        listed, checksums = _listed(absent)
+        found |= listed
+    for mouse, name in names.items():  # which says what is no address
+        _address_and_name(mouse, found[name], "")
+    return {mouse: (found[name], name) for mouse, name in names.items()}, checksums
+
+
+def _listed(names: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Look up addresses and checksums in the list of the article's files."""
+    from v1tlearn.datasets.download import read_json
+
+    remedy = "look the files up at the article and pass files={name: address}, or a base_url"
+    try:
+        entries = read_json(NAT60K_LIST, "the list of the files of Du et al. 2025")
+        listed = {entry["name"]: entry for entry in entries if entry["name"] in names}
+        addresses = {name: str(entry["download_url"]) for name, entry in listed.items()}
+        sums = {name: entry.get("computed_md5") for name, entry in listed.items()}
+    except (OSError, TypeError, KeyError, AttributeError) as error:
+        said = str(error) if isinstance(error, OSError) else f"{NAT60K_LIST} gave no list of files"
+        raise OSError(f"{said}: {remedy}") from error
+    if absent := [name for name in names if name not in addresses]:
+        raise OSError(f"{NAT60K_LIST} does not list {', '.join(absent)}: {remedy}")
+    return addresses, {name: f"md5:{value}" for name, value in sums.items() if value}
 
 
 def _fetch(

@@ -245,7 +245,7 @@ class StoredArray(NetCDF4ArrayWrapper):
         if all(isinstance(k, slice) and k == slice(None) for k in key[1:]):
             step = max(1, len(trials))
         parts = [
-            _take(self._checked(trials[start : start + step]), key[1:])
+            take(self._checked(trials[start : start + step]), key[1:])
             for start in range(0, max(1, len(trials)), step)
         ]
         values = parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -277,7 +277,7 @@ class StoredArray(NetCDF4ArrayWrapper):
         )
 
 
-def _take(values: np.ndarray, key: tuple) -> np.ndarray:
+def take(values: np.ndarray, key: tuple) -> np.ndarray:
     """Index every axis but the first on its own, the last first because integers drop an axis."""
     for axis in range(len(key), 0, -1):
         values = values[(slice(None),) * axis + (key[axis - 1],)]

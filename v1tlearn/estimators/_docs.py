@@ -239,11 +239,18 @@ default={loss_scale}
     that a short last batch weighs less (Du et al. 2025); "per_recorded" the mean over neurons of
     the mean over what was recorded of each. With either, penalties of readouts are means over
     neurons, too.
+penalty_scale : {{"relative", "absolute"}}, default="relative"
+    "relative": the weights of penalties on core and readouts count as with 4,500 trials and 8,000
+    neurons, and every mouse bears a share in proportion to its loss: those of its readout times
+    ``sqrt(trials / 4500)``, those of the core times ``sqrt(trials / 4500) * neurons / 8000``. The
+    same weights then serve few trials and neurons as well. (Beside a loss that does not grow with
+    trials, or is a mean over neurons, penalties do not either.) "absolute" adds them as they are,
+    those of the core once per pass, as published. Weight decays have no scale.
 loss_epsilon : float, default={loss_epsilon}
     Added to rates and responses in the Poisson loss, so that the logarithm stays finite.
 core_pass : {{"joint", "per_mouse"}}, default="joint"
-    The core sees the images of all mice at once and is penalised once per step, or one mouse
-    after the other, penalised (and batch statistics taken) for each, as published.
+    The core sees the images of all mice at once, or one mouse after the other, with batch
+    statistics (and an "absolute" penalty of the core) for each, as published.
 schedule : {{"plateau", "rounds", "periods", "cosine", "reduce", "constant"}}, default={schedule}
     On the validation score: "plateau" multiplies the learning rate by `lr_factor` and goes
     back to the best weights after `lr_patience` + 1 epochs without improvement, and stops after

@@ -34,6 +34,7 @@ V1T_TRAINING: dict[str, Any] = {
     "batch_size": 16,
     "max_epochs": 400,
     "loss_scale": "sqrt",
+    "penalty_scale": "absolute",
     "loss_epsilon": FLOAT32_EPSILON,
     "schedule": "plateau",
     "lr_patience": 10,
@@ -188,6 +189,7 @@ class TrainingParameters(Presets):
     batch_size: int = 16
     max_epochs: int = 400
     loss_scale: str | float = "sqrt"
+    penalty_scale: str = "relative"
     loss_epsilon: float = FLOAT32_EPSILON
     core_pass: str = "joint"
     schedule: str = "plateau"
@@ -223,6 +225,7 @@ class TrainingParameters(Presets):
             StrOptions({"sqrt", "sqrt_recording", "per_neuron", "per_recorded"}),
             _POSITIVE,
         ],
+        "penalty_scale": [StrOptions({"relative", "absolute"})],
         "loss_epsilon": [_NOT_NEGATIVE],
         "core_pass": [StrOptions({"joint", "per_mouse"})],
         "schedule": [StrOptions({"plateau", "rounds", "periods", "cosine", "reduce", "constant"})],

@@ -12,6 +12,7 @@ from v1tlearn._instead import check_form, refuse_no_trials
 from v1tlearn._warn import warn
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials._arithmetic import labels_of
 from v1tlearn.trials._call_forms import CallForm
 from v1tlearn.trials._targets import target_of
 
@@ -188,3 +189,15 @@ def _names_at_fit(fitted: Fitted) -> Any:
         return names
 
     return unnamed
+
+
+def warn_about_mirrored(trials: Trials) -> None:
+    """Warn if trials meant for training show test images from right to left."""
+    flips = {mouse: labels_of(trials[trials.rows(mouse)[0]], "flip_of") for mouse in trials.mice}
+    n_mirrored = sum(int((of >= 0).sum()) for of in flips.values() if of is not None)
+    if n_mirrored:
+        warn(
+            f"{n_mirrored} of {len(trials)} training trials show mirrored copies of test images "
+            "(coordinate flip_of): a model trained on them has all but seen these. Leave them out "
+            'by trials.sel(flip_of=-1) or read_nat60k(..., flips="drop").'
+        )

@@ -147,7 +147,8 @@ def _objective(parameters: Mapping[str, Any]) -> RateObjective:
     judge, score, also = parameters["selection"], _mean_correlation, {}
     if judge == "variance_explained":
         score, also = _mean_variance_explained, {_SCORES["correlation"]: _mean_correlation}
-    options = {"loss_scale": scale, "score_name": _SCORES[judge], "also": also}
+    options = {"loss_scale": scale, "penalty_scale": parameters["penalty_scale"]}
+    options |= {"score_name": _SCORES[judge], "also": also}
     if loss == "poisson":
         return PoissonObjective(score, loss_epsilon=parameters["loss_epsilon"], **options)
     if scale == "per_recorded" and loss != "squared":

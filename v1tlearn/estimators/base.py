@@ -16,7 +16,12 @@ from v1tlearn.estimators import _files
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._like_fit import check_held_out
 from v1tlearn.estimators._progress import shown_log
-from v1tlearn.estimators._reading import Call, read_fit, warn_about_tiers
+from v1tlearn.estimators._reading import (
+    Call,
+    read_fit,
+    warn_about_mirrored,
+    warn_about_tiers,
+)
 from v1tlearn.training import resolve_device
 from v1tlearn.trials import Trials
 
@@ -111,6 +116,7 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, BaseEstimator):
             behavior_names=behavior_names,
         )
         warn_about_tiers(call.trials)
+        warn_about_mirrored(call.trials)
         with shown_log(plain(self.verbose)):
             folder = None if checkpoint_dir is None else Path(checkpoint_dir)
             return self._fit(call, validation, on_epoch, folder)

@@ -301,7 +301,9 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
 
     @classmethod
     def _restore(cls, content: dict[str, Any], device: str) -> Self:
-        estimator = cls(**{**content["parameters"], "device": device})
+        # as ever, of models saved before penalties had a scale
+        parameters = {"penalty_scale": "absolute", **content["parameters"]}
+        estimator = cls(**{**parameters, "device": device})
         estimator._become(*opened(cls._recipe, content))
         if content["precision"] is not None:
             estimator.precision_ = content["precision"]

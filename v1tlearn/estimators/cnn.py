@@ -42,6 +42,7 @@ SENSORIUM_2022: dict[str, Any] = {
     "weight_decay": 0.0,
     "batch_size": 128,
     "loss_scale": "sqrt_recording",
+    "penalty_scale": "absolute",
     "loss_epsilon": 1e-8,
     "schedule": "rounds",
     "lr_patience": 5,

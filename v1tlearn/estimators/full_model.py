@@ -47,6 +47,7 @@ MINIMODEL_2025: dict[str, Any] = {
     "batch_size": 100,
     "max_epochs": 190,
     "loss_scale": "per_neuron",
+    "penalty_scale": "absolute",
     "loss_epsilon": 1e-12,
     "schedule": "periods",
     "period_epochs": (100, 30, 30, 30),

@@ -29,11 +29,12 @@ from v1tlearn.estimators._runs import Part, Start
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.estimators.full_model import MINIMODEL_2025 as FULL_MODEL_2025
 from v1tlearn.estimators.full_model import FullModelRegressor
-from v1tlearn.nn import FirstConvolution, MinimodelReadout, TwoLayerCore
+from v1tlearn.nn import FirstConvolution, MinimodelReadout
 from v1tlearn.training import NeuronRun
 from v1tlearn.trials import Responses, Trials
 
 _USED = 0.01  # absolute weight of channels that count as used, as published
+_SEEN = ("crop_scale", "image_size", "standardize")  # what decides on the pixels that filters see
 _NOT_SHARED = ("readout", "core_weight_decay", "core_pass")
 
 # The training of Du et al. (2025).
@@ -240,6 +241,7 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
         given = _inner(self.full_model)
         if given is None:
             given = FullModelRegressor(**_alike(self))
+        _check(given, self)
         if given.__sklearn_is_fitted__():
             return given
         full = clone(given)
@@ -278,7 +280,7 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
         return estimator
 
 
-def first_layer(estimator: BaseEncodingRegressor) -> dict[str, int]:
+def first_layer(estimator: FullModelRegressor | MinimodelRegressor) -> dict[str, int]:
     """Geometry of the first convolution of a fitted full model, or of minimodels.
 
     Parameters
@@ -290,29 +292,38 @@ def first_layer(estimator: BaseEncodingRegressor) -> dict[str, int]:
     -------
     dict of str to int
         ``n_channels``, ``kernel``, ``stride`` and ``pool``.
-
-    Raises
-    ------
-    ValueError
-        If it is another model, or one with mean pooling.
     """
-    core = estimator.module_.core
-    if isinstance(core, FirstConvolution):
+    if isinstance(estimator, MinimodelRegressor):
         return dict(estimator.parameters_["first_layer"])
-    if not isinstance(core, TwoLayerCore):
+    stride = 2 if estimator.parameters_["pooling"] == "stride" else 1
+    n_channels, _, kernel, _ = estimator.module_.core.filters.shape
+    return {"n_channels": n_channels, "kernel": kernel, "stride": stride, "pool": 2 // stride}
+
+
+def _check(full: Any, own: MinimodelRegressor) -> None:
+    """Check, ahead of any training, that a full model has a convolution to share."""
+    fitted = full.__sklearn_is_fitted__()
+    if isinstance(full, MinimodelRegressor) and not fitted:
+        raise ValueError("full_model is a MinimodelRegressor that is not fitted: fit it first.")
+    if not isinstance(full, FullModelRegressor | MinimodelRegressor):
         raise ValueError(
-            f"full_model is a {type(estimator).__name__}, whose core is a {type(core).__name__}: "
-            "expected a FullModelRegressor or a MinimodelRegressor."
+            f"full_model is a {type(full).__name__}: expected a FullModelRegressor, or a "
+            "MinimodelRegressor that is fitted."
         )
-    pooling = estimator.parameters_["pooling"]
-    if pooling == "mean":
+    known = full.parameters_ if fitted else full.get_params(deep=False)
+    if known.get("pooling") == "mean":
         raise ValueError(
             "full_model has pooling='mean': minimodels pool by the maximum. Fit it with "
             "pooling='max', or 'stride'."
         )
-    stride = 2 if pooling == "stride" else 1
-    n_channels, _, kernel, _ = core.filters.shape
-    return {"n_channels": n_channels, "kernel": kernel, "stride": stride, "pool": 2 // stride}
+    names = _SEEN if fitted else (*_SEEN, "behavior_mode", "behavior_columns")
+    other = [n for n in names if not np.array_equal(known[n], getattr(own, n))]
+    if other:
+        told = ", ".join(f"{n} (there {known[n]!r}, here {getattr(own, n)!r})" for n in other)
+        raise ValueError(
+            f"full_model sees other images: {told}. Its filters are made for those: give both the "
+            "same parameters."
+        )
 
 
 def _alike(estimator: MinimodelRegressor) -> dict[str, Any]:
@@ -332,8 +343,6 @@ def _to_tree(full_model: Any) -> dict[str, Any] | None:
         return None
     inner = _inner(full_model)
     fitted = inner.__sklearn_is_fitted__()
-    if not fitted and isinstance(inner, MinimodelRegressor):
-        raise TypeError("full_model is a MinimodelRegressor that is not fitted: fit it first.")
     parameters = inner.get_params(deep=False) | {"device": str(inner.device)}
     return {
         "class": type(inner).__name__,

@@ -8,7 +8,8 @@ All functions take responses and predictions as
 * (trials, most neurons) arrays of several mice with `mouse_ids`, padded with NaN at the right;
 * DataArrays (trial, neuron) of one mouse, such as `responses["A"]`, whose coordinate `image_id` is
   used when no `image_ids` come; or tables of pandas, a row per trial and a column per neuron;
-* `Responses`, which bring `mouse_ids` and `image_ids` (explicit `image_ids` come first);
+* `Responses`, which bring `mouse_ids` and `image_ids` (explicit `image_ids` come first), and
+  categories of stimuli where their recordings have the coordinate `category`;
 * dicts, or lists, of one (trials, neurons) array per mouse, `image_ids` in the same form.
 
 `y_true` and `y_pred` may differ in form, as the result of `cross_val_predict` does. NaN in
@@ -35,6 +36,7 @@ Values that differ by rounding only do not count as varying: a neuron is constan
 deviation over trials is at most 1e-6 of its largest absolute value, 1e-12 where float64 came.
 """
 
+from v1tlearn.metrics.categories import fecv
 from v1tlearn.metrics.correlation import (
     average_correlation,
     fraction_oracle,
@@ -47,6 +49,7 @@ from v1tlearn.metrics.variance import fev, feve, normalized_correlation
 
 __all__ = [
     "average_correlation",
+    "fecv",
     "fev",
     "feve",
     "fraction_oracle",

@@ -33,6 +33,11 @@ from v1tlearn.metrics._sources import (
 from v1tlearn.trials._arithmetic import same_rows
 from v1tlearn.trials._call_forms import ONE_MOUSE
 
+_NO_IMAGES = (
+    "image_ids is missing: this metric averages over the repeats of an image. Pass image_ids=, one "
+    "id per trial, or `trials.responses`, which brings its own."
+)
+
 
 @dataclass(frozen=True)
 class MouseArrays:
@@ -42,6 +47,7 @@ class MouseArrays:
     true: np.ndarray  # (n, neurons), NaN where not recorded
     pred: np.ndarray | None  # (n, neurons)
     image_ids: np.ndarray | None  # (n,)
+    categories: np.ndarray | None  # (n,)
     weights: np.ndarray | None  # (n,)
     neurons: dict[str, xr.Variable]  # "neuron", the unit ids, and what else is known of each
 
@@ -64,10 +70,15 @@ def arrays_by_mouse(
     *,
     image_ids: Any = None,
     mouse_ids: Any = None,
+    categories: Any = None,
     sample_weight: Any = None,
     needs_images: bool = False,
+    needs_categories: bool = False,
 ) -> Iterator[MouseArrays]:
-    """Yield the arrays of each mouse; the forms are those of `v1tlearn.metrics`."""
+    """Yield the arrays of each mouse; the forms are those of `v1tlearn.metrics`.
+
+    Images come along where they are needed, and with categories, as far as they are known.
+    """
     keys = None
     if is_list_of_matrices(y_true):
         keys, mouse_ids = _list_keys(y_true, mouse_ids), None
@@ -83,7 +94,13 @@ def arrays_by_mouse(
     _check_same_trials(sources, labels, mice)
     places = {mouse: np.flatnonzero(labels == mouse) for mouse in mice}
     trials = _Trials(places, {m: sources[0].trials(m, at) for m, at in places.items()}, index)
-    images = _image_labels(sources, image_ids, trials) if needs_images else None
+    images = classes = None
+    if needs_images or needs_categories:
+        images = _image_labels(sources, image_ids, trials)
+    if needs_images and images is None:
+        raise ValueError(_NO_IMAGES)
+    if needs_categories:
+        classes = _categories(sources, categories, trials)
     weights = None
     if sample_weight is not None:
         weights = _flat("sample_weight", sample_weight, trials, as_array)
@@ -113,6 +130,7 @@ def arrays_by_mouse(
             matrices[0],
             matrices[1] if y_pred is not None else None,
             None if images is None else images[at],
+            None if classes is None else classes[at],
             None if weights is None else weights[at],
             neurons,
         )
@@ -249,20 +267,31 @@ def _agree(one: np.ndarray | None, two: np.ndarray | None) -> bool:
     return np.array_equal(one.astype(str), two.astype(str))
 
 
-def _image_labels(sources: list[Source], image_ids: Any, trials: _Trials) -> np.ndarray:
+def _image_labels(sources: list[Source], image_ids: Any, trials: _Trials) -> np.ndarray | None:
+    """Image of each trial; None where nothing tells."""
     if image_ids is None:
         responses = [s.responses for s in sources if s.responses is not None]
         if responses:
             return np.asarray(responses[0].image_ids)
-        told = [{m: s.label(m, at, "image_id") for m, at in trials.places.items()} for s in sources]
-        complete = (of for of in told if all(part is not None for part in of.values()))
-        image_ids = next(complete, None)
-    if image_ids is None:
+        image_ids = _told(sources, "image_id", trials)
+    return None if image_ids is None else _flat("image_ids", image_ids, trials, as_ids)
+
+
+def _categories(sources: list[Source], categories: Any, trials: _Trials) -> np.ndarray:
+    if categories is None:
+        categories = _told(sources, "category", trials)
+    if categories is None:
         raise ValueError(
-            "image_ids is missing: this metric averages over the repeats of an image. Pass "
-            "image_ids=, one id per trial, or `trials.responses`, which brings its own."
+            "categories is missing: this metric compares categories of stimuli. Pass categories=, "
+            "one per trial, or responses of recordings with the coordinate `category`."
         )
-    return _flat("image_ids", image_ids, trials, as_ids)
+    return _flat("categories", categories, trials, as_ids)
+
+
+def _told(sources: list[Source], name: str, trials: _Trials) -> dict[str, np.ndarray] | None:
+    """Labels per mouse, of the first argument that bears them for all mice."""
+    told = [{m: s.label(m, at, name) for m, at in trials.places.items()} for s in sources]
+    return next((of for of in told if all(part is not None for part in of.values())), None)
 
 
 def _flat(

@@ -6,7 +6,7 @@ The statistics themselves are in `correlation.py` and `variance.py`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -26,6 +26,8 @@ ROUNDING_FLOAT64 = 1e-12
 
 _BLOCK_VALUES = 2**19  # values treated at once: 4 MiB in float64, which stay in the cache
 
+# "all" in their order; else by image: all, all where some are repeated, or the repeated ones alone.
+Selection = Literal["all", "by_image", "with_repeats", "repeated"]
 Multioutput = Literal["uniform_average", "mice", "raw_values"]
 _MULTIOUTPUTS = ("uniform_average", "mice", "raw_values")
 
@@ -60,6 +62,7 @@ class Block(NamedTuple):
     error: np.ndarray | None  # (n, neurons) true - pred, in the unit of `true`
     repeats: Repeats | None
     weights: np.ndarray | None  # (n, 1)
+    categories: np.ndarray | None  # (n,)
 
 
 def evaluate(
@@ -70,8 +73,11 @@ def evaluate(
     image_ids: Any,
     mouse_ids: Any,
     multioutput: Multioutput,
+    categories: Any = None,
     sample_weight: Any = None,
-    trials: Literal["all", "by_image", "repeated"] = "all",
+    needs: Sequence[Literal["image_ids", "categories"]] = (),
+    prepare: Callable[[MouseArrays], MouseArrays] = lambda arrays: arrays,
+    trials: Selection = "all",
     average: Callable[[np.ndarray], float] | None = None,
     n_rows: int = 1,
 ) -> float | xr.DataArray:
@@ -89,11 +95,14 @@ def evaluate(
         *y_pred,
         image_ids=image_ids,
         mouse_ids=mouse_ids,
+        categories=categories,
         sample_weight=sample_weight,
-        needs_images=trials != "all",
+        needs_images=trials != "all" or "image_ids" in needs,
+        needs_categories="categories" in needs,
     ):
+        arrays = prepare(arrays)
         rows, repeats = _arrange(arrays, np.arange(len(arrays.true)), trials)
-        problem = _too_few(rows, repeats, trials)
+        problem = _too_few(rows, repeats, trials, name)
         if problem:
             raise ValueError(f"mouse {arrays.mouse!r}: {problem}")
         if trials == "by_image" and repeats.counts.max() == 1:
@@ -145,7 +154,8 @@ def _neuron_values(
         weights = None if arrays.weights is None else arrays.weights[rows, None]
         if weights is not None:
             weights = np.ldexp(weights, -_exponents(weights))
-        block = Block(true_block, pred_block, error, repeats, weights)
+        classes = None if arrays.categories is None else arrays.categories[rows]
+        block = Block(true_block, pred_block, error, repeats, weights, classes)
         with np.errstate(divide="ignore", invalid="ignore"):
             values[:, neurons] = statistic(block)
     undefined = int(np.isnan(values).any(axis=0).sum())
@@ -252,13 +262,15 @@ def _arrange(
     return recorded[rows], Repeats(np.cumsum(counts) - counts, counts)
 
 
-def _too_few(rows: np.ndarray, repeats: Repeats | None, trials: str) -> str | None:
+def _too_few(
+    rows: np.ndarray, repeats: Repeats | None, trials: str, name: str = "it"
+) -> str | None:
     """Why the statistic cannot be computed from these trials."""
     if trials == "all" and len(rows) < 2:
-        return f"a correlation over trials needs at least 2 trials, got {len(rows)}."
+        return f"{name} needs at least 2 trials, got {len(rows)}."
     if trials == "by_image" and len(repeats.counts) < 2:
         return f"a correlation over images needs at least 2 images, got {len(repeats.counts)}."
-    if trials == "repeated" and len(repeats.counts) < 1:
+    if trials in ("repeated", "with_repeats") and not (repeats.counts > 1).any():
         return (
             "no image is repeated, so the variability between repeats is unknown. Pass trials "
             "with repeated images, such as the test tier, and their image_ids."

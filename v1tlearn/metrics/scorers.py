@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
 
@@ -34,6 +34,8 @@ class MetricScorer:
     """
 
     metric: Callable[..., float]
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __call__(self, estimator: Any, X: Any, y: Any = None) -> float:
         """Score of `estimator.predict(X)` against `y`, or else `X.responses`. Larger is better."""
@@ -58,14 +60,14 @@ class MetricScorer:
             truth = target_of(X, y, "scorer")  # permuted within mice they bear the labels of X
         elif not hasattr(truth, "mouse_ids") and hasattr(X, "mouse_ids"):
             labels = {"mouse_ids": X.mouse_ids, "image_ids": X.image_ids}
-        return self.metric(truth, estimator.predict(X), **labels)
+        return self.metric(truth, estimator.predict(X), **labels, **self.options)
 
     def __repr__(self) -> str:
-        return f"v1tlearn.metrics.scorers[{self.metric.__name__!r}]"
+        return f"v1tlearn.metrics.scorers[{self.name!r}]"
 
 
 scorers: dict[str, MetricScorer] = {
-    metric.__name__: MetricScorer(metric)
+    metric.__name__: MetricScorer(metric, metric.__name__)
     for metric in (
         single_trial_correlation,
         average_correlation,
@@ -74,6 +76,7 @@ scorers: dict[str, MetricScorer] = {
         normalized_correlation,
     )
 }
+scorers["feve_strict"] = MetricScorer(feve, "feve_strict", {"strict": True})
 
 
 def register() -> None:

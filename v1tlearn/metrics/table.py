@@ -15,6 +15,7 @@ from sklearn.exceptions import UndefinedMetricWarning
 from v1tlearn._models import by_text, named_models
 from v1tlearn._warn import warn
 from v1tlearn.metrics._evaluate import Multioutput
+from v1tlearn.metrics.categories import fecv
 from v1tlearn.metrics.correlation import (
     average_correlation,
     fraction_oracle,
@@ -22,6 +23,7 @@ from v1tlearn.metrics.correlation import (
 )
 from v1tlearn.metrics.variance import feve, normalized_correlation
 from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials._arithmetic import labels_of
 
 ORACLE = "oracle"
 _SHARE = "share_of_oracle"
@@ -64,9 +66,11 @@ def score_table(
         Names of metrics, or functions ``f(y_true, y_pred, multioutput=...)`` with names of your
         own. By default `single_trial_correlation`, `average_correlation`, `feve`,
         `fraction_oracle`, `normalized_correlation` and, for simulated recordings,
-        "share_of_oracle": the single-trial correlation over that of the true rates. Those that need
-        repeated images are NaN, with a warning, for mice without; asked for by name they are an
-        error.
+        "share_of_oracle": the single-trial correlation over that of the true rates. By name also
+        "feve_strict", which is `feve` with ``strict=True``, and "fecv" and "fecv_pairwise", the
+        category variance of the predictions themselves, where recordings have the coordinate
+        `category`. Those that need repeated images are NaN, with a warning, for mice without; asked
+        for by name they are an error.
     multioutput : {"mice", "uniform_average", "raw_values"}, default="mice"
         A row per mouse, one for all mice, or one per neuron. The "share_of_oracle" of all mice is
         the share of the mean correlations, which is not the mean of the shares of the mice.
@@ -158,6 +162,7 @@ def _chosen(metrics: Any, trials: Trials, multioutput: str) -> dict[str, _Metric
         return by_text("metrics", metrics)
     if metrics is None:
         return known | _limited_to_repeats(trials)
+    known |= _BY_NAME
     names = [metrics] if isinstance(metrics, str) else list(metrics)
     unknown = [name for name in names if name not in known]
     if unknown or not names:
@@ -167,6 +172,30 @@ def _chosen(metrics: Any, trials: Trials, multioutput: str) -> dict[str, _Metric
             + ", or a dict of functions."
         )
     return {name: known[name] for name in names}
+
+
+def _fecv_of_predictions(
+    target: Responses, predicted: Any, *, multioutput: str, **options: Any
+) -> Any:
+    """Category variance of the predictions, under the labels of the trials."""
+    categories = {m: labels_of(target[target.rows(m)[0]], "category") for m in target.mice}
+    without = [mouse for mouse, labels in categories.items() if labels is None]
+    if without:
+        raise ValueError(
+            f"the recordings of the mice {without} have no coordinate `category`, which fecv "
+            'needs: recording.assign_coords(category=("trial", ...)).'
+        )
+    if not isinstance(predicted, Responses):
+        options |= {"mouse_ids": target.mouse_ids, "image_ids": target.image_ids}
+    return fecv(predicted, categories=categories, multioutput=multioutput, **options)
+
+
+# Scored where they are named: beside those of _METRICS, and of the predictions alone.
+_BY_NAME = {
+    "feve_strict": partial(feve, strict=True),
+    "fecv": _fecv_of_predictions,
+    "fecv_pairwise": partial(_fecv_of_predictions, pairwise=True),
+}
 
 
 class _Share:

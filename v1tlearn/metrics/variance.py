@@ -6,13 +6,16 @@ Every function takes the argument forms described in `v1tlearn.metrics`.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
 from v1tlearn._values import plain
-from v1tlearn.metrics._evaluate import Block, Multioutput, evaluate
+from v1tlearn.metrics._evaluate import Block, Multioutput, Selection, evaluate
+from v1tlearn.metrics._first_repeats import keep_first_repeats
+
+ShownOnce = Literal["left_out", "counted"]
 
 
 def fev(
@@ -20,6 +23,8 @@ def fev(
     *,
     image_ids: Any = None,
     mouse_ids: Any = None,
+    shown_once: ShownOnce = "left_out",
+    first_repeats: Any = None,
     multioutput: Multioutput = "uniform_average",
 ) -> float | xr.DataArray:
     r"""Fraction of the response variance that the stimulus can explain.
@@ -33,10 +38,17 @@ def fev(
     y_true : array (n, neurons), object array (n,), Responses, or dict or list per mouse
         Recorded responses in any unit; NaN where not recorded.
     image_ids : array (n,), optional
-        Image of each trial; needed unless `y_true` brings them. Images shown once (to this
-        neuron) are left out: they say nothing about noise.
+        Image of each trial; needed unless `y_true` brings them.
     mouse_ids : array (n,), optional
         Mouse of each trial.
+    shown_once : {"left_out", "counted"}, default="left_out"
+        What becomes of images shown once (to this neuron), which say nothing about noise:
+        "counted" are they in the variance over all trials (and in the error), as by Du et al.
+        2025, though not in that between repeats.
+    first_repeats : int, array (neurons,) of int, or dict per mouse, optional
+        Take the first so many repeats of every image only, of each neuron its own number, as by
+        Du et al. 2025 for neurons recorded in fewer repeats. Repeats count in the order given,
+        recorded or not.
     multioutput : {"uniform_average", "mice", "raw_values"}
         Mean over neurons, then mice; one value per mouse; or one per neuron.
 
@@ -56,8 +68,9 @@ def fev(
         y_true,
         image_ids=image_ids,
         mouse_ids=mouse_ids,
+        **_limited_to(first_repeats),
         multioutput=multioutput,
-        trials="repeated",
+        trials=_selection(shown_once),
     )
 
 
@@ -68,6 +81,10 @@ def feve(
     image_ids: Any = None,
     mouse_ids: Any = None,
     threshold: float = 0.15,
+    strict: bool = False,
+    noise_term: bool = True,
+    shown_once: ShownOnce = "left_out",
+    first_repeats: Any = None,
     multioutput: Multioutput = "uniform_average",
 ) -> float | xr.DataArray:
     r"""Fraction of the explainable variance that the predictions explain.
@@ -83,12 +100,26 @@ def feve(
     y_pred : same forms as `y_true`
         Predicted responses in the unit of the responses; finite wherever one was recorded.
     image_ids : array (n,), optional
-        Image of each trial; needed unless an argument brings them. Images shown once (to this
-        neuron) are left out: they say nothing about noise.
+        Image of each trial; needed unless an argument brings them.
     mouse_ids : array (n,), optional
         Mouse of each trial.
     threshold : float
         Neurons with `fev` below it are NaN and left out of means; ``-numpy.inf`` keeps all.
+    strict : bool, default=False
+        Whether neurons with `fev` at the threshold are left out, too: Franke et al. 2022 keep them,
+        Du et al. 2025 do not.
+    noise_term : bool, default=True
+        False takes :math:`V_\epsilon` as 0, for responses without repeats: the variance explained,
+        :math:`1 - E / V` over all trials. The `fev` of every neuron that varies is 1 then, and no
+        image ids are needed.
+    shown_once : {"left_out", "counted"}, default="left_out"
+        What becomes of images shown once (to this neuron), which say nothing about noise:
+        "counted" are they in the variance over all trials (and in the error), as by Du et al.
+        2025, though not in that between repeats.
+    first_repeats : int, array (neurons,) of int, or dict per mouse, optional
+        Take the first so many repeats of every image only, of each neuron its own number, as by
+        Du et al. 2025 for neurons recorded in fewer repeats. Repeats count in the order given,
+        recorded or not.
     multioutput : {"uniform_average", "mice", "raw_values"}
         Mean over neurons, then mice; one value per mouse; or one per neuron.
 
@@ -102,15 +133,20 @@ def feve(
     ValueError
         If arguments disagree, image ids are missing, or a mouse saw no image twice.
     """
+    trials = _selection(shown_once)
+    statistic = partial(_feve, threshold=plain(threshold, "threshold"), strict=strict)
+    if not noise_term:
+        trials, statistic = "all", _variance_explained
     return evaluate(
         "feve",
-        partial(_feve, threshold=plain(threshold, "threshold")),
+        statistic,
         y_true,
         y_pred,
         image_ids=image_ids,
         mouse_ids=mouse_ids,
+        **_limited_to(first_repeats),
         multioutput=multioutput,
-        trials="repeated",
+        trials=trials,
     )
 
 
@@ -176,15 +212,30 @@ def normalized_correlation(
     )
 
 
+def _selection(shown_once: str) -> Selection:
+    selections: dict[str, Selection] = {"left_out": "repeated", "counted": "with_repeats"}
+    if shown_once not in selections:
+        raise ValueError(f"shown_once is {shown_once!r}, expected one of {list(selections)}.")
+    return selections[shown_once]
+
+
+def _limited_to(first_repeats: Any) -> dict[str, Any]:
+    if first_repeats is None:
+        return {}
+    prepare = partial(keep_first_repeats, first_repeats=first_repeats)
+    return {"needs": ("image_ids",), "prepare": prepare}
+
+
 def _variance_between_repeats(block: Block) -> np.ndarray:
-    """Unbiased variance over the repeats of each image, (images, neurons)."""
+    """Unbiased variance over the repeats of each image, (images, neurons); NaN if shown once."""
     repeats = block.repeats
     residuals = block.true - repeats.spread(repeats.mean(block.true))
     return repeats.sum(residuals**2) / (repeats.counts[:, None] - 1.0)
 
 
 def _total_and_noise(block: Block) -> tuple[np.ndarray, np.ndarray]:
-    return block.true.var(axis=0, ddof=1), _variance_between_repeats(block).mean(axis=0)
+    noise = _variance_between_repeats(block)[block.repeats.counts > 1]
+    return block.true.var(axis=0, ddof=1), noise.mean(axis=0)
 
 
 def _fev(block: Block) -> np.ndarray:
@@ -192,11 +243,17 @@ def _fev(block: Block) -> np.ndarray:
     return np.where(total > 0, (total - noise) / total, np.nan)
 
 
-def _feve(block: Block, threshold: float) -> np.ndarray:
+def _feve(block: Block, threshold: float, strict: bool) -> np.ndarray:
     total, noise = _total_and_noise(block)
     explained = 1.0 - (np.mean(block.error**2, axis=0) - noise) / (total - noise)
-    kept = (total > 0) & (total != noise) & ((total - noise) / total >= threshold)
-    return np.where(kept, explained, np.nan)
+    explainable = (total - noise) / total
+    enough = explainable > threshold if strict else explainable >= threshold
+    return np.where((total > 0) & (total != noise) & enough, explained, np.nan)
+
+
+def _variance_explained(block: Block) -> np.ndarray:
+    total = block.true.var(axis=0, ddof=1)
+    return np.where(total > 0, 1.0 - np.mean(block.error**2, axis=0) / total, np.nan)
 
 
 def _signal_power(block: Block) -> np.ndarray:

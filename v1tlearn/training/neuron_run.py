@@ -35,7 +35,9 @@ from v1tlearn.training.state import copy_weights, map_tensors
 from v1tlearn.training.steps import NonFiniteLossError
 
 _MAPS_SHARE = 0.25  # of the memory of a device, for maps that are kept
-_BLOCK_VALUES = 2**26  # values of the second layer's maps of a batch, of neurons trained at once
+# Values of the second layer's maps of a batch, of neurons trained at once. On a CPU more would gain
+# nothing, and be given back to the system after every step.
+_BLOCK_VALUES = {"cpu": 2**23, "cuda": 2**29}
 _OVER = "every neuron has come to the end of its schedule"
 
 
@@ -233,6 +235,12 @@ class NeuronRun(Run):
             "average": None,
         }
 
+    def _remedies(self) -> Any:
+        words = memory.step_in_words(self.model, self.objective, self.data, self.settings)
+        what, remedies, outcome = words
+        known = [remedy for remedy in remedies if "precision" not in remedy]
+        return memory.remedies_named(what, ["a smaller neurons_at_once", *known], outcome)
+
     # --------------------------------------------------------------------------------- one epoch
 
     def _epoch(self) -> tuple[Record, Verdict]:
@@ -288,7 +296,8 @@ class NeuronRun(Run):
             return self.neurons_at_once
         readout = self.model.readout(mouse)
         values = readout.reading.core_shape
-        return max(1, _BLOCK_VALUES // (math.prod(values) * self.settings.batch_size))
+        most = _BLOCK_VALUES.get(self._device.type, 2**26)
+        return max(1, most // (math.prod(values) * self.settings.batch_size))
 
     @torch.no_grad()
     def _judge_mouse(self, mouse: str, blocks: list[Block]) -> dict[str, Tensor]:

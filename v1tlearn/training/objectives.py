@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -17,6 +17,9 @@ from v1tlearn.training.settings import TrainingSettings
 
 Score = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 Record = dict[str, float]
+
+# A mouse of Sensorium 2022, for which the published weights of penalties were tuned.
+PUBLISHED_TRIALS, PUBLISHED_NEURONS = 4500, 8000
 
 
 class MouseLoss(NamedTuple):
@@ -79,7 +82,7 @@ class Objective(Protocol):
         dict of str to MouseLoss
         """
 
-    def penalty(self, model: EncodingModel, mice: Iterable[str]) -> Tensor:
+    def penalty(self, model: EncodingModel, data: Mapping[str, MouseData]) -> Tensor:
         """Compute the costs that a batch of these mice bears once, however many its parts."""
 
     def score(
@@ -124,11 +127,16 @@ class RateObjective:
         divides the sum of each neuron by the number of its responses that were recorded, plus 1e-6,
         and takes the mean over neurons. With the last two of the names the penalties of a readout
         are means over neurons, too.
+    penalty_scale : {"absolute", "relative"}, default="absolute"
+        Whether penalties are added as they are, or in the size that the loss has with these
+        trials and neurons, see `penalty`.
     score_name : str, default="validation_correlation"
         What the score is called in the history.
     also : dict of str to callable, optional
         Further scores for the history, by name; epochs are not judged by them.
     """
+
+    in_parts = True
 
     def __init__(
         self,
@@ -136,12 +144,15 @@ class RateObjective:
         score: Score | None = None,
         *,
         loss_scale: str | float = "sqrt",
+        penalty_scale: str = "absolute",
         score_name: str = "validation_correlation",
         also: Mapping[str, Score] | None = None,
     ) -> None:
         self.loss_of_mouse, self.score_of_mouse = loss, score
-        self.loss_scale, self.score_name, self.also = loss_scale, score_name, dict(also or {})
-        self.in_parts = loss_scale != "per_recorded"  # what was recorded of the whole batch counts
+        self.loss_scale, self.penalty_scale = loss_scale, penalty_scale
+        self.score_name, self.also = score_name, dict(also or {})
+        if loss_scale == "per_recorded":
+            self.in_parts = False  # what was recorded of the whole batch counts
 
     def scale(self, trials: MouseData, n: int) -> float:
         """Loss scale of a batch of `n` trials."""
@@ -189,14 +200,60 @@ class RateObjective:
             losses[mouse] = MouseLoss(scaled, loss.detach(), count)
         return losses
 
-    def penalty(self, model: EncodingModel, mice: Iterable[str]) -> Tensor:
-        """Penalty of the core and of the readouts of these mice."""
-        return model.core_penalty() + sum(self._readout_penalty(model, mouse) for mouse in mice)
+    def penalty(self, model: EncodingModel, data: Mapping[str, MouseData]) -> Tensor:
+        """Penalty of the core and of the readouts of some mice.
+
+        The loss of a batch of B trials of mouse m, whose N_m trials and n_m neurons have the mean
+        loss L_m, is ``sqrt(N_m B) n_m L_m``. Beside it stands, with a penalty C of the core and
+        P_m of the readout, which is a sum over neurons,
+
+        * "absolute": ``C + sum_m P_m``, as published, where every mouse has a pass, and so a C, of
+          its own;
+        * "relative": ``sum_m sqrt(N_m / 4500) (n_m / 8000 C + P_m)``: each mouse bears what is in
+          proportion to its loss. With 4,500 trials and 8,000 neurons per mouse, the size of
+          Sensorium 2022, this is the published sum; where trials, neurons or mice are doubled,
+          loss and penalty double (of trials: grow by the root of 2) together.
+
+        With a constant `loss_scale` the loss of a batch does not depend on N_m, and the root is 1.
+        Where it is a mean over neurons, so is every P_m, and nothing depends on either number:
+        "relative" is ``sum_m (C + P_m)``.
+
+        Parameters
+        ----------
+        model : EncodingModel
+        data : dict of str to MouseData
+            The mice that bear it, with their trials.
+
+        Returns
+        -------
+        Tensor
+            Scalar.
+        """
+        core = model.core_penalty()
+        if self.penalty_scale == "absolute":
+            return core + sum(self._readout_penalty(model, mouse) for mouse in data)
+        total = torch.zeros_like(core)
+        for mouse, trials in data.items():
+            n_neurons = model.readout(mouse).n_neurons
+            share = 1.0 if self._is_mean else n_neurons / PUBLISHED_NEURONS
+            both = share * core + self._readout_penalty(model, mouse)
+            total = total + self._root(trials) * both
+        return total
+
+    def _root(self, trials: MouseData) -> float:
+        """What the number of trials makes of the loss of a batch, beside the published number."""
+        grows = self.loss_scale in ("sqrt", "sqrt_recording")
+        return (trials.scale_trials / PUBLISHED_TRIALS) ** 0.5 if grows else 1.0
+
+    @property
+    def _is_mean(self) -> bool:
+        """Whether the loss is a mean over neurons, not a sum."""
+        return self.loss_scale in ("per_neuron", "per_recorded")
 
     def _readout_penalty(self, model: EncodingModel, mouse: str) -> Tensor:
         """Sum over the neurons of a mouse, or their mean where the loss is one."""
         penalty = model.readout_penalty(mouse)
-        if self.loss_scale in ("per_neuron", "per_recorded"):
+        if self._is_mean:
             return penalty / model.readout(mouse).n_neurons
         return penalty
 
@@ -252,7 +309,7 @@ class PoissonObjective(RateObjective):
 
     Parameters
     ----------
-    score, loss_scale, score_name, also
+    score, loss_scale, penalty_scale, score_name, also
         As of `RateObjective`.
     loss_epsilon : float, default=1.19e-7
         Added to rates and responses in the loss.
@@ -263,6 +320,7 @@ class PoissonObjective(RateObjective):
         score: Score | None = None,
         *,
         loss_scale: str | float = "sqrt",
+        penalty_scale: str = "absolute",
         score_name: str = "validation_correlation",
         also: Mapping[str, Score] | None = None,
         loss_epsilon: float = FLOAT32_EPSILON,
@@ -271,6 +329,7 @@ class PoissonObjective(RateObjective):
             partial(poisson_loss, eps=loss_epsilon),
             score,
             loss_scale=loss_scale,
+            penalty_scale=penalty_scale,
             score_name=score_name,
             also=also,
         )

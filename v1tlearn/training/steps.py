@@ -84,7 +84,7 @@ def backward(
     trials = {mouse: len(batch.images) for mouse, batch in inputs.items()}
     losses: dict[str, Tensor] = {}
     count: int | Tensor = 0
-    total = penalty = objective.penalty(model, inputs)
+    total = penalty = objective.penalty(model, {m: data[m] for m in inputs})
     for start in range(0, max(trials.values()), settings.micro_batch_size):
         rows = slice(start, start + settings.micro_batch_size)
         part = {m: _cut(batch, rows) for m, batch in inputs.items() if start < trials[m]}

@@ -69,10 +69,10 @@ def _first(
     largest: Tensor, smallest: Tensor, scale: Tensor, offset: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Pooled maps that a neuron sees, and these after normalisation and ReLU: (B, n, C, h w)."""
-    rising = (scale >= 0)[:, :, None]
-    seen = torch.where(rising, largest[:, None], smallest[:, None])
-    first = _scaled(seen, scale, offset, torch.full_like(scale, 1 - _ANY), _ANY)
-    return seen, first.relu_()
+    scale, offset, rising = scale[:, :, None], offset[:, :, None], scale[:, :, None] >= 0
+    one_way = scale.device.type == "cpu" and bool(rising.all())  # a GPU would have to be waited for
+    seen = largest[:, None] if one_way else torch.where(rising, largest[:, None], smallest[:, None])
+    return seen, (seen * scale).add_(offset).relu_()
 
 
 def _depthwise(maps: Tensor, filters: Tensor, padding: int) -> Tensor:

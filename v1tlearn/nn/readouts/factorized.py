@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from v1tlearn.nn.fast.contraction import contract_separable, worth_contracting
 from v1tlearn.nn.losses import hoyer_square
 from v1tlearn.nn.readouts.readout import Readout, initial_bias
 
@@ -116,8 +117,12 @@ class FactorizedReadout(Readout):
             if shift is not None:
                 features = _moved(_moved(features, shift[:, 0], 3), shift[:, 1], 2)
             space = self.rows[..., :, None] * self.columns[..., None, :]  # (n, k, h, w)
-            seen = features.flatten(2) @ space.flatten(2).flatten(0, 1).T  # (B, C, n k)
-            outputs = torch.einsum("bcm,mc->bm", seen, self.channels.flatten(0, 1))
+            space, channels = space.flatten(2).flatten(0, 1), self.channels.flatten(0, 1)
+            if worth_contracting(features, len(space)):
+                outputs = contract_separable(features, space, channels)
+            else:
+                seen = features.flatten(2) @ space.T  # (B, C, n k)
+                outputs = torch.einsum("bcm,mc->bm", seen, channels)
             return outputs.unflatten(1, (self.n_neurons, -1)).sum(-1) + self.bias
 
     def penalty(self) -> Tensor:
