@@ -73,6 +73,8 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
     ahead of the training, and in `_make_run` how it is trained.
     """
 
+    _as_ever: ClassVar[dict[str, Any]] = {}  # parameters of models saved before these were there
+
     @classmethod
     def _recipe(cls, parameters: Mapping[str, Any]) -> Recipe:
         """Say how the modules are made that these parameters ask for."""
@@ -301,9 +303,7 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
 
     @classmethod
     def _restore(cls, content: dict[str, Any], device: str) -> Self:
-        # as ever, of models saved before penalties had a scale
-        parameters = {"penalty_scale": "absolute", **content["parameters"]}
-        estimator = cls(**{**parameters, "device": device})
+        estimator = cls(**{**cls._as_ever, **content["parameters"], "device": device})
         estimator._become(*opened(cls._recipe, content))
         if content["precision"] is not None:
             estimator.precision_ = content["precision"]
@@ -350,6 +350,7 @@ class BaseEncodingRegressor(
     modules it has.
     """
 
+    _as_ever: ClassVar[dict[str, Any]] = {"penalty_scale": "absolute"}
     _published_behavior_mode: ClassVar[str] = "channels"
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **InputParameters._parameter_constraints,
