@@ -103,7 +103,8 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, change, message):
 
 
 def test_crops_that_leave_nothing_and_missing_files_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="crop is 5 of images 10 x 10"):
-        read(tmp_path / "a.npz", make_macaque(), crop=5)
+    for crop in (5, -1, 1.5):
+        with pytest.raises(ValueError, match=f"crop is {crop} of images 10 x 10"):
+            read(tmp_path / "a.npz", make_macaque(), crop=crop)
     with pytest.raises(FileNotFoundError, match="nothing"):
         read_cadena2019(tmp_path / "nothing.npz")

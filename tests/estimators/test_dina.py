@@ -254,6 +254,12 @@ def test_options_train(trials, options):
     assert all(np.isfinite(record["loss"]) for record in est.history_)
 
 
+def test_responses_may_be_negative():
+    images, responses, shown = filtered(20)
+    est = aligner(warm_start=True).fit(images, None, responses - 1, image_ids=shown)
+    assert len(est.fit(images, None, responses - 1, image_ids=shown).history_) == 4
+
+
 def test_towers_of_your_own(trials):
     class Plain(v1.nn.Core):
         def __init__(self, input_shape):

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn._instead import path_of
-from v1tlearn._values import as_ids
+from v1tlearn._values import as_ids, plain
 from v1tlearn.datasets.npz_files import NpzFile
 from v1tlearn.datasets.schema import DIMS, RESPONSES_ATTRS, STIMULI_ATTRS, validate_recordings
 
@@ -110,7 +110,7 @@ class _File:
     def __init__(self, path: Path, crop: int):
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing: expected a file of arrays (.npz).")
-        self._path, self._crop, self._npz = path, crop, NpzFile(path)
+        self._path, self._crop, self._npz = path, plain(crop), NpzFile(path)
         self._n_neurons = 0
 
     def refuse(self, what: str, expected: str) -> NoReturn:
@@ -123,7 +123,7 @@ class _File:
         if values.ndim != 4 or values.shape[1] != 1 or 0 in values.shape:
             self.refuse(f"{name} has shape {values.shape}", "(images, [1,] height, width)")
         c, (height, width) = self._crop, values.shape[2:]
-        if not 0 <= 2 * c < min(height, width):
+        if not isinstance(c, int) or not 0 <= 2 * c < min(height, width):
             self.refuse(
                 f"crop is {c} of images {height} x {width}", "less than half of either side"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -121,8 +122,11 @@ def read_nat60k(
     """
     if flips not in _FLIPS:
         raise ValueError(f"flips is {flips!r}, expected one of {_FLIPS}.")
-    if validation_every is not None and not plain(validation_every) >= 1:
-        raise ValueError(f"validation_every is {validation_every!r}, expected 1 or more, or None.")
+    every = plain(validation_every)
+    if every is not None and not (isinstance(every, int) and every >= 1):
+        raise ValueError(
+            f"validation_every is {validation_every!r}, expected a whole number from 1 on, or None."
+        )
 
     def _read(file: ResponseFile, stack: ImageStack) -> _Recording:
         shown = file.images("istim_sp", "istim", n=file.n_trials)
@@ -130,8 +134,8 @@ def read_nat60k(
         flip_of = _flips(file, stack, shown, test)
         kept = _kept(shown, flip_of, flips)
         tiers = np.full(kept.sum(), "train", "U10")
-        if validation_every is not None:
-            tiers[::validation_every] = "validation"
+        if every is not None:
+            tiers[::every] = "validation"
         return _Recording(shown[kept], test, tiers, kept, {"flip_of": (flip_of[kept], -1)})
 
     return _read_all(responses, images, names, window, downsample, "nat60k", _read)
@@ -215,13 +219,14 @@ def _read_all(
     call = f"read_{layout}(responses, images)"
     paths = [Path(path_of("responses", one, call)) for one in given]
     mice = _mice(paths, names, layout)
-    if not plain(downsample) >= 1:
-        raise ValueError(f"downsample is {downsample!r}, expected 1 or more.")
+    factor = plain(downsample)
+    if not (isinstance(factor, int | float) and 1 <= factor < np.inf):
+        raise ValueError(f"downsample is {downsample!r}, expected a number from 1 on.")
     for path in (*paths, image_path := Path(path_of("images", images, call))):
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing: expected a file of {layout}.")
     stack = ImageStack(image_path, "img")
-    views = {m: View(stack, _window(m, window, stack), plain(downsample)) for m in mice}
+    views = {m: View(stack, _window(m, window, stack), factor) for m in mice}
     moments = {str(view.window): view.moments() for view in views.values()}
     datasets = {}
     for mouse, path in zip(mice, paths, strict=True):
@@ -254,7 +259,7 @@ def _window(mouse: str, window: Any, stack: ImageStack) -> slice:
             raise ValueError(f"mouse {mouse!r}: window has no entry, only {list(window)}.")
         window = window[mouse]
     width = stack.shape[2]
-    if window == "auto" if isinstance(window, str) else False:
+    if isinstance(window, str) and window == "auto":
         if mouse not in WINDOWS:
             raise ValueError(
                 f"mouse {mouse!r}: which columns of the images were in its view is known of "
@@ -264,7 +269,7 @@ def _window(mouse: str, window: Any, stack: ImageStack) -> slice:
     if window is None:
         return slice(0, width)
     try:
-        first, stop = (int(column) for column in window)
+        first, stop = (operator.index(column) for column in window)
     except (TypeError, ValueError):
         first = stop = -1
     if not 0 <= first < stop <= width:

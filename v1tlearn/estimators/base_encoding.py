@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -26,13 +26,14 @@ from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._checkpoints import Checkpoints, as_told
 from v1tlearn.estimators._describe import check_targets, describe
 from v1tlearn.estimators._fitted import Fitted
-from v1tlearn.estimators._kept import content_of, kept_weights, opened, with_weights
+from v1tlearn.estimators._kept import content_of, kept_weights, opened, rebuilt, with_weights
 from v1tlearn.estimators._leaks import Seen, warn_of_validation
 from v1tlearn.estimators._like_fit import (
     check_held_out,
     check_like_fit,
     check_parameters,
     check_transfer,
+    other_training,
 )
 from v1tlearn.estimators._lost_neurons import warn_of_lost_neurons
 from v1tlearn.estimators._parameters import (
@@ -74,6 +75,7 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
     """
 
     _as_ever: ClassVar[dict[str, Any]] = {}  # parameters of models saved before these were there
+    _rates: ClassVar[bool] = False  # whether responses below 0 are warned of
 
     @classmethod
     def _recipe(cls, parameters: Mapping[str, Any]) -> Recipe:
@@ -187,9 +189,13 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
         raise NotImplementedError(f"{type(self).__name__} does not say what it learns.")
 
     def _from_fit(self, trials: Trials, target: Responses) -> Start:
-        check_parameters(self.fitted_.parameters, self._plain_params())
+        was, now = self.fitted_.parameters, self._plain_params()
+        check_parameters(was, now)
         check_like_fit(self.fitted_, self.module_, trials, same_mice=True)
-        check_targets(target)
+        check_targets(target, rates=self._rates)
+        if changed := other_training(was, now):
+            fitted = replace(self.fitted_, parameters={**was, **changed})
+            return rebuilt(self._recipe, Start(fitted, self.module_, self.state_))
         # copies: until a good epoch is over this model stays as it is
         return Start(self.fitted_, deepcopy(self.module_), deepcopy(self.state_))
 
@@ -351,6 +357,7 @@ class BaseEncodingRegressor(
     """
 
     _as_ever: ClassVar[dict[str, Any]] = {"penalty_scale": "absolute"}
+    _rates: ClassVar[bool] = True
     _published_behavior_mode: ClassVar[str] = "channels"
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **InputParameters._parameter_constraints,
