@@ -52,6 +52,17 @@ def readout(training=False, **options):
     return randomised(nn.GaussianReadout((2, 5, 6), 7, **options)).train(training)
 
 
+def neurons(n_heads=1):
+    tower = nn.AttentionTower(
+        6, (1, 3, 4), grid=(2, 2), embed_dim=4, n_heads=n_heads, hidden_units=()
+    )
+    return randomised(tower)
+
+
+def mixed_block(training=False):
+    return randomised(nn.MixBlock(4, 1, 2)).train(training)
+
+
 def whole_model(core, shift="none", channels=False):
     """Two mice; "A" has what moves with the eye."""
     readouts = {
@@ -95,6 +106,8 @@ PARTS = {
     "attention": (attention, (2, 6, 4)),
     "attention, lsa": (lambda: attention(local=True), (2, 6, 4)),
     "readout": (readout, (2, 2, 5, 6)),
+    "neurons": (neurons, (2, 6)),
+    "neurons, two heads": (lambda: neurons(n_heads=2), (2, 6)),
 }
 each_part = pytest.mark.parametrize("name", PARTS)
 
@@ -278,6 +291,10 @@ QUICK = {
     "vit, training": (lambda: vit(training=True, attention_dropout=0.3), (1, 2, 5, 6)),
     "readout": (readout, (2, 2, 5, 6)),
     "readout, training": (lambda: readout(training=True), (2, 2, 5, 6)),
+    "neurons": (neurons, (2, 6)),
+    "neurons, two heads": (lambda: neurons(n_heads=2), (2, 6)),
+    "mixed block": (mixed_block, (1, 4, 5, 6)),
+    "mixed block, training": (lambda: mixed_block(training=True), (2, 4, 5, 6)),
     "torch's attention": of_attention,
     "torch's attention, lsa": lambda: of_attention(local=True),
     "torch's attention, in parts": lambda: of_attention(dropout=0.999),
@@ -359,7 +376,7 @@ def own_functions(kind=torch.autograd.Function):
 # What has derivatives of any order; all others refuse them, which the parts above go through.
 ANY_ORDER = {"CompiledDropout", "NumpyDropout", "_OntoMap"}
 REFUSING = {"CompiledAttention", "BlockedAttention", "_ActivatedConvolutions", "_Read", "_Once"}
-REFUSING |= {"_LargeFilters", "_Separable"}
+REFUSING |= {"_LargeFilters", "_Separable", "NeuronAttention"}
 
 
 def test_every_own_function_is_tested_here():

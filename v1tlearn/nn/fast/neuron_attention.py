@@ -48,8 +48,8 @@ def attend_neurons(responses: Tensor, lines: Lines, keep: Tensor | None = None) 
     Where `keep` (B, H, N) is 0, a neuron is not attended to; the weights of the others stay.
     """
     if keep is None:
-        return _Attention.apply(responses, keep, *lines)
-    return _Attention.apply(responses, keep.to(responses.dtype), *lines)
+        return NeuronAttention.apply(responses, keep, *lines)
+    return NeuronAttention.apply(responses, keep.to(responses.dtype), *lines)
 
 
 class _Products(NamedTuple):
@@ -97,7 +97,7 @@ def _slices(n: int, size: int) -> Iterator[slice]:
     return (slice(i, i + size) for i in range(0, n, size))
 
 
-class _Attention(torch.autograd.Function):
+class NeuronAttention(torch.autograd.Function):
     """See `attend_neurons`; weights are computed again in the backward pass."""
 
     @staticmethod
