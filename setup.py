@@ -15,6 +15,7 @@ here = Path(__file__).resolve().parent
 urls = runpy.run_path(str(here / "v1tlearn" / "_urls.py"))  # importing the package imports torch
 
 # What one function each needs, which names its extra where it is missing.
+backbones = ["transformers>=4.57"]
 fetch = ["pooch>=1.8", "requests>=2.31"]
 interop = ["pyyaml>=6"]
 plot = ["matplotlib>=3.8.4"]
@@ -29,6 +30,7 @@ test = [
     "pytest-timeout>=2.3.1",
     "pytest-xdist>=3.6.1",
     "ruff>=0.17",
+    *backbones,
     *fetch,
     *interop,
     *plot,
@@ -41,6 +43,7 @@ docs = [
     "pydata-sphinx-theme>=0.16",
     "sphinx>=8",
     "sphinx-gallery>=0.18",
+    *backbones,
     *plot,
     *search,
 ]
@@ -103,6 +106,7 @@ setup(
         "xarray>=2026.4",
     ],
     extras_require={
+        "backbones": backbones,
         "docs": docs,
         "fetch": fetch,
         "interop": interop,

@@ -5,7 +5,12 @@ channels with filters of 9 x 9, 100 images), half of its resolution as in the au
 a small one. The loop takes a step of one plain model after the other: modules of torch in the order
 of the paper, the first convolution frozen, its penalty, AdamW and the constraint. Both take the
 same steps, which is checked first. A single one is timed and counted as often as there are neurons;
-so are more neurons at once than `--most`, of which the last hundreds only repeat.
+of more neurons at once than `--most`, or than some seconds allow, so many are timed, and the maps,
+which all share, count once.
+
+What a neuron has for itself, three passes of the convolutions of its second layer, is the same work
+either way. What it would take at the rate that this machine has for large matrices stands in a row
+of its own: no step can be faster, whatever it shares.
 """
 
 from __future__ import annotations
@@ -15,12 +20,13 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from _measure import Row, median_seconds, parser, report
+from _measure import Row, matrix_rate, median_seconds, parser, report, summary, time_in_turn
 from torch import Tensor, nn
 
 from v1tlearn.nn import (
     FirstConvolution,
     MinimodelReadout,
+    PooledMaps,
     elu_plus_one,
     hoyer_square,
     poisson_loss,
@@ -124,6 +130,11 @@ class Example:
             lambda *a, **k: poisson_loss(*a, eps=1e-12, **k), {"score": lambda *a: a[0]}
         )
 
+    @torch.no_grad()
+    def maps(self) -> PooledMaps:
+        """Compute what all neurons share."""
+        return pool_maps(self.core(self.images), 2)
+
     def responses(self, n_neurons: int) -> Tensor:
         """Random responses (B, n)."""
         generator = torch.Generator().manual_seed(1)
@@ -172,8 +183,7 @@ class Example:
 
         def step() -> None:
             """One step of all."""
-            with torch.no_grad():
-                pooled = pool_maps(self.core(self.images), 2)
+            pooled = self.maps()
             for block in blocks:
                 block.step(pooled, target, None, elu_plus_one, self.objective)
 
@@ -205,28 +215,33 @@ def rows_of(name: str, args: argparse.Namespace, device: torch.device) -> tuple[
     check_same(example)
     values = size.hidden_channels * (size.height // 2) * (size.width // 2) * size.batch_size
     together = max(1, (2**29 if device.type == "cuda" else 2**23) // values)
-    most = min(args.most, 10 if args.quick else max(10, 2 * 10**9 // values))
-    single = median_seconds(example.single()[1], args.repeats, device)
-    rows, ours = [], []
+    most = min(args.most, 10 if args.quick else max(10, 2 * 10**8 // values))
+    _, single = example.single()
+    rows, curve = [], []
     note = (
         f"{size.height} x {size.width}, {size.n_filters}-{size.hidden_channels}, batch "
         f"{size.batch_size}"
     )
     for n in NEURONS:
         timed = min(n, most)
-        found = median_seconds(example.at_once(timed, together)[1], args.repeats, device)
+        _, step = example.at_once(timed, together)
+        pairs = time_in_turn(single, step, args.repeats, device)
         if timed < n:  # the maps once, the rest so many times
-            with torch.no_grad():
-                maps = median_seconds(
-                    lambda: pool_maps(example.core(example.images), 2), args.repeats, device
-                )
-            found = maps + (found - maps) * n / timed
-        ours.append(found)
+            maps = median_seconds(example.maps, args.repeats, device)
+            pairs = [(one, maps + (ours - maps) * n / timed) for one, ours in pairs]
+        plain, ours, ratio = summary([(n * one, ours) for one, ours in pairs])
+        curve.append((n, plain, ours, ratio))
         bar = BAR if n == NEURONS[-1] and name == "published" else None
         counted = f", {timed} timed" if timed < n else ""
         what = f"step of {n} minimodels, {name}"
-        rows.append(Row(what, n * single, found, "s", n * single / found, bar, note + counted))
-    return rows, {"size": name, "neurons": list(NEURONS), "single": single, "at_once": ours}
+        rows.append(Row(what, plain, ours, "s", ratio, bar, note + counted))
+    products = 3 * values * (size.n_filters + size.hidden_kernel**2)
+    least = (
+        NEURONS[-1] * 2 * products / matrix_rate(torch.float32, device, 256 if args.quick else None)
+    )
+    what = f"products of {NEURONS[-1]} minimodels at the rate of large matrices, {name}"
+    rows.append(Row(what, plain, least, "s", plain / least, None, "what a ratio can be at most"))
+    return rows, {"size": name, "neurons, plain, ours, ratio": curve}
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ import pytest
 import torch
 
 import v1tlearn as v1
+from tests.backbones import DINOV3, random_backbone
 from tests.datasets.nat60k_files import make_responses, write_stack
 from tests.interop.published_runs import Published
 
@@ -96,10 +97,10 @@ def files_and_arrays(names):
     arrays(names)
 
 
-def views(names, n_mice=2):
+def views(names, n_mice=2, **params):
     """Trials by tier, and small models."""
     names["v1"] = v1
-    names["recordings"] = recordings(n_mice)
+    names["recordings"] = recordings(n_mice, **params)
     names["trials"] = v1.Trials(names["recordings"])
     for tier in ("train", "validation", "test"):
         names[tier] = names["trials"].sel(tier=tier)
@@ -126,7 +127,7 @@ def not_a_mouse(names):
 
 
 def several_models(names):
-    views(names, n_mice=3)
+    views(names, n_mice=3, n_trials=60)  # scores of two validation trials are all alike
     new = names["trials"].sel(mouse_id="C", tier="train")
     for tier in ("train", "validation", "test"):
         names[tier] = names[tier].sel(mouse_id=["A", "B"])
@@ -193,6 +194,27 @@ FEW_FITS = {
     "n_candidates=10, n_members=5, n_jobs=2": "n_candidates=2, n_members=1",
     "n_trials=100": "n_trials=6",
 }
+
+
+def pretrained(names):
+    """A backbone in a folder, and trials of a mouse by tier."""
+    random_backbone({**DINOV3, "num_hidden_layers": 6}).save_pretrained("dinov3-vits16")
+    trials = v1.Trials(recordings(1, n_trials=30))
+    for tier in ("train", "validation", "test"):
+        names[tier] = trials.sel(tier=tier)
+
+
+BRIEF_FITS = {
+    "block=4, image_size": "block=4, max_epochs=1, space_init=0.3, image_size",
+    '"vit_encoding2026_frozen", backbone': (
+        '"vit_encoding2026_frozen", max_epochs=1, space_init=0.3, backbone'
+    ),
+    '"vit_encoding2026_fine_tuned", backbone': (
+        '"vit_encoding2026_fine_tuned", max_epochs=1, space_init=0.3, backbone'
+    ),
+    "GroupKFold(3)": "GroupKFold(2)",
+}
+
 PAGES = {
     "README.md": Page(readme, {"max_epochs=5": "max_epochs=1"}, shown=True),
     "docs/index.rst": Page(files_and_arrays, BRIEF, shown=True),
@@ -203,6 +225,7 @@ PAGES = {
     "docs/not_a_mouse.rst": Page(not_a_mouse, {"max_epochs=25": "max_epochs=1"}),
     "docs/from_the_paper.rst": Page(lambda names: sensorium()),
     "docs/interop.rst": Page(interop),
+    "docs/pretrained_transformers.rst": Page(pretrained, BRIEF_FITS),
     "docs/your_own_core.rst": Page(replace={"max_epochs=15": "max_epochs=1"}),
 }
 

@@ -22,6 +22,7 @@ ESTIMATORS = [
     v1.MinimodelRegressor(),
     v1.ViTRegressor(),
     v1.V1TRegressor(),
+    v1.PretrainedViTRegressor({"model_type": "dinov2"}, weights=None),
     v1.EncodingRegressor(v1.nn.Stacked2dCore),
     v1.EnsembleRegressor(MODEL),
     HyperbandSearch(MODEL),

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = """
     import sys
 
-    EXTRAS = {"deflate", "matplotlib", "optuna", "pooch", "requests", "yaml"}
+    EXTRAS = {"deflate", "matplotlib", "optuna", "pooch", "requests", "transformers", "yaml"}
 
 
     class Missing:
@@ -37,7 +37,9 @@ SCRIPT = """
     est.save("model")
     test = trials.sel(tier="test")
     np.testing.assert_array_equal(v1.load("model").predict(test)["A"], est.predict(test)["A"])
+    backbone = v1.PretrainedViTRegressor({"model_type": "dinov2"}, weights=None)
     for extra, call in (
+        ("backbones", lambda: backbone.fit(trials.sel(tier="train"))),
         ("fetch", lambda: v1.fetch_sensorium2022("A", "here")),
         ("interop", lambda: v1.load_v1t("run")),
         ("plot", lambda: v1.inspection.TrainingDisplay.from_estimator(est).plot()),

@@ -9,7 +9,7 @@ from numpydoc.docscrape import ClassDoc
 import v1tlearn as v1
 
 KINDS = [v1.V1TRegressor, v1.ViTRegressor, v1.CNNRegressor, v1.LNRegressor]
-KINDS += [v1.FullModelRegressor, v1.MinimodelRegressor]
+KINDS += [v1.FullModelRegressor, v1.MinimodelRegressor, v1.PretrainedViTRegressor]
 GROUPS = ["inputs", "architecture", "readout", "training", "machine"]
 
 

@@ -151,7 +151,7 @@ def test_a_silent_neuron_is_named_and_predicted_to_stay_silent(full, trials, tes
     assert np.ptp(np.asarray(rates)[:, 1]) > 0
 
 
-def test_a_neuron_constant_in_validation_is_named_before_training(full, trials):
+def test_a_neuron_constant_in_validation_is_named_before_training(full, trials, tmp_path):
     training, held_out = v1.model_selection.image_train_test_split(
         trials, test_size=0.25, random_state=0
     )
@@ -164,6 +164,8 @@ def test_a_neuron_constant_in_validation_is_named_before_training(full, trials):
     with pytest.warns(UserWarning, match="mouse 'A': the responses of 1 of 5 .*neuron 3"):
         est = make(full_model=full).fit(training, validation=held_out)
     assert est.best_epochs_["A"][3] > 0
+    est.save(tmp_path / "model")  # with scores that are no numbers
+    assert v1.load(tmp_path / "model").best_epochs_["A"].tolist() == est.best_epochs_["A"].tolist()
 
 
 def test_responses_that_were_not_recorded_change_nothing_else(full, trials, test_trials):
@@ -214,7 +216,8 @@ def test_what_cannot_be_shared_is_refused(full, small, trials, fitted):
     channels = small(v1.FullModelRegressor, behavior_mode="channels", max_epochs=1).fit(trials)
     with pytest.raises(ValueError, match=r"takes 4 channels, .*here they are 1"):
         make(full_model=channels, behavior_mode="none").fit(trials)
-    for name, value in {"shift": "readout", "core_lr": 0.1, "ema_decay": 0.9}.items():
+    others = {"shift": "readout", "core_lr": 0.1, "ema_decay": 0.9, "compile": True}
+    for name, value in others.items():
         with pytest.raises(ValueError, match=name):
             make(full_model=full, **{name: value}).fit(trials)
 
@@ -246,6 +249,7 @@ def test_every_number_of_the_preset_is_the_published_one():
     training = {"optimizer": "adamw", "lr": 1e-3, "core_lr": None, "betas": (0.9, 0.999)}
     training |= {"batch_size": 100, "max_epochs": 190, "core_pass": "joint", "precision": "tf32"}
     training |= {"loss_scale": "per_neuron", "loss_epsilon": 1e-12, "ema_decay": None}
+    training |= {"penalty_scale": "absolute"}
     training |= {"clip_norm": None, "selection": "variance_explained", "schedule": "periods"}
     training |= {"period_epochs": (100, 30, 30, 30), "lr_patience": 5, "lr_factor": 1 / 3}
     training |= {"carry_patience": True, "max_lr_drops": 2, "min_lr": 1e-5}  # the last two unused

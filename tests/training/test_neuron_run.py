@@ -201,10 +201,10 @@ def test_neurons_at_once_are_as_one_by_one_over_25_steps(dtype, rtol, missing):
 
 
 def test_neurons_end_by_their_own_schedules_and_drop_out():
-    model, arrays = example(5, torch.float64)
-    make = partial(PeriodsSchedule, (6, 4, 4), 2)
-    together = trained(model, arrays, torch.float64, range(5), 14, make)
-    alone = [trained(model, arrays, torch.float64, [i], 14, make) for i in range(5)]
+    model, arrays = example(4, torch.float64)
+    make = partial(PeriodsSchedule, (5, 3, 2), 2)
+    together = trained(model, arrays, torch.float64, range(4), 10, make)
+    alone = [trained(model, arrays, torch.float64, [i], 10, make) for i in range(4)]
     assert_alike(together, alone, 1e-9)
     lengths = [len(run.state["history"]) for run in alone]
     assert len(set(lengths)) > 1  # or nothing drops out
@@ -221,8 +221,7 @@ def test_neurons_end_by_their_own_schedules_and_drop_out():
     assert over == pytest.approx(last, rel=1e-9)
 
 
-@pytest.mark.parametrize("at_once", [1, 2, 3])
-@pytest.mark.parametrize("recompute", [True, False])
+@pytest.mark.parametrize(("at_once", "recompute"), [(1, True), (2, False), (3, True)])
 def test_memory_does_not_change_the_result(at_once, recompute):
     model, arrays = example(5, torch.float64, 0.2)
     make = partial(PeriodsSchedule, (4, 3), 2)
@@ -310,10 +309,10 @@ def test_a_mouse_of_which_every_neuron_runs_off_is_an_error():
 def test_constant_validation_responses_are_judged_by_their_error():
     model, arrays = example(2, torch.float64)
     arrays["val_responses"][:, 1] = 0.5
-    run = trained(model, arrays, torch.float64, range(2), 8)
+    run = trained(model, arrays, torch.float64, range(2), 5)
     best = run.schedule.courses["mouse"][1].best_epoch
     errors = []
-    for epochs in range(1, 9):
+    for epochs in range(1, 6):
         ended = trained(model, arrays, torch.float64, [1], epochs)
         ended.model.load_state_dict(ended.state["model"])
         images = images_of(arrays["val_images"], "float64")

@@ -7,6 +7,7 @@ from v1tlearn.estimators.full_model import FullModelRegressor
 from v1tlearn.estimators.linear import LNRegressor
 from v1tlearn.estimators.loading import load
 from v1tlearn.estimators.minimodel import MinimodelRegressor
+from v1tlearn.estimators.pretrained_vit import PretrainedViTRegressor
 from v1tlearn.estimators.v1t import V1TRegressor, ViTRegressor
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "FullModelRegressor",
     "LNRegressor",
     "MinimodelRegressor",
+    "PretrainedViTRegressor",
     "V1TRegressor",
     "ViTRegressor",
     "load",

@@ -80,7 +80,7 @@ class FittedAttributes:
     @property
     def core_frozen_(self) -> bool:
         """Whether the core stays as it is."""
-        return self.fitted_.core_frozen
+        return self.module_.core.frozen
 
     @property
     def parameters_(self) -> dict[str, Any]:

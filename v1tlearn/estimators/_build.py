@@ -33,6 +33,7 @@ _MOVE_STIMULUS = ("stimulus", "both", "both_behavior")
 _LARGEST_SIDE = 2**15 - 1  # pixels
 _NO_SIZES = {"random_state", "verbose", "batch_size", "micro_batch_size", "max_epochs"}
 _NO_SIZES |= {"lr_patience", "max_lr_drops"}
+_uncounted = threading.local()
 _MOVE_READOUT = ("readout", "both", "both_behavior")
 
 
@@ -50,21 +51,26 @@ class Recipe:
         ``readout(core_shape, n_neurons, positions=, bias_init=)`` gives the `Readout` of a mouse.
     head : callable, default=EluHead
         ``head()`` gives the `Head` of a mouse.
+    cropper : callable, default=ImageCropper
+        ``cropper(size, crop_scale=, image_size=, shifters=, mice=)`` gives the `ImageCropper`.
     """
 
     core: Callable[..., Core]
     readout: Callable[..., Readout]
     head: Callable[[], Head] = EluHead
+    cropper: Callable[..., ImageCropper] = ImageCropper
 
 
 def build(recipe: Recipe, fitted: Fitted) -> EncodingModel:
     """Build the model that the parameters at the time of `fit` and the recordings ask for."""
     parameters, size = fitted.parameters, fitted.image_shape[1:]
-    cropper = ImageCropper(
+    cropper = _called(
+        recipe.cropper,
         size,
         crop_scale=parameters["crop_scale"],
         image_size=output_size(parameters["image_size"], size),
         shifters=_stimulus_shifters(fitted),
+        mice=tuple(fitted.mice),
     )
     n_behaviors = len(fitted.core_columns)
     as_channels = fitted.behavior_mode == "channels"
@@ -131,7 +137,8 @@ def bounded_by(weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
 
     def count(module: nn.Module, name: str, array: Any) -> None:
         nonlocal n_values, n_arrays
-        if threading.get_ident() == thread and isinstance(array, torch.Tensor):
+        counted = threading.get_ident() == thread and not getattr(_uncounted, "now", False)
+        if counted and isinstance(array, torch.Tensor):
             n_values, n_arrays = n_values + array.numel(), n_arrays + 1
             # Cores of users may make arrays that they do not keep.
             if n_values > 2 * there + 2**20 or n_arrays > 2 * len(weights) + 1000:
@@ -145,6 +152,16 @@ def bounded_by(weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+@contextmanager
+def uncounted() -> Iterator[None]:
+    """Let `bounded_by` pass weights that come from files of their own."""
+    _uncounted.now = True
+    try:
+        yield
+    finally:
+        _uncounted.now = False
 
 
 def output_size(image_size: Any, size: tuple[int, int]) -> tuple[int, int] | None:

@@ -32,6 +32,54 @@ behavior_mode : {{"auto", "none", "channels", "core"}}, default="auto"
     takes ``n_behaviors``, as ``behaviors`` of shape (n_images, n_behaviors); "auto" is "channels"
     when all mice have behaviour, and "none" when none has."""
 
+NO_BEHAVIOR = """\
+behavior_mode : {{"auto", "none"}}, default="auto"
+    Behaviour does not enter a pretrained core; pupil positions may move readouts, see `shift`."""
+
+PRETRAINED = """\
+backbone : str, path, dict or Module
+    A vision transformer of the DINOv2 or DINOv3 family: the name of a model on Hugging Face, a
+    folder that its ``save_pretrained`` wrote, its configuration with a ``"model_type"``, or the
+    model itself, which is copied. Needs the extra ``backbones``.
+weights : "pretrained" or None, default="pretrained"
+    None takes random weights, for a name, folder or configuration.
+block : int or sequence of int, default=4
+    Block whose output is read, counted from 0 (so 4 is what papers call block 5); of several the
+    channels come one after the other. Blocks after the last one are cut away.
+tokens : {{"patch", "cls", "both"}}, default="patch"
+    What is read: tokens of patches, as maps; the class token, as a map of one pixel; or both, with
+    the class token as further channels, the same everywhere.
+normalize : {{"none", "final", "layer"}}, default="none"
+    What is done to tokens: nothing, the backbone's own final normalisation, or a normalisation of
+    each token to mean 0 and variance 1.
+upsample : int, default=1
+    Factor on either side of the images, whose patches then see finer detail.
+patch_stride : int, optional
+    Distance from one patch to the next, in pixels; the side of a patch by default. Patches that
+    overlap get positions between those that were learned.
+pixel_scaling : {{"per_image", "recording"}}, default="per_image"
+    "per_image" brings each image to the range from 0 to 1, as published, which loses its luminance
+    and contrast, and standardises with the statistics of ImageNet; "recording" keeps the
+    statistics of the recording.
+crop_columns : "left_half", (int, int) or dict, optional
+    Columns of the images that are kept, the first and the one after the last, for all mice or for
+    each; `image_size` is the size that they are resized to.
+fine_tune : "none", "all" or int, default="none"
+    How many stages of the core are trained: of the embeddings, block 0, ... and the last block that
+    is read, so many from the end. A core of which none is works as in evaluation throughout.
+augment_positions : bool, default=False
+    In training, scale the coordinates of rotary positions at random as the configuration of the
+    backbone says, by a factor up to 2 for DINOv3. The published fine-tuning does so.
+core_weight_decay : float, optional
+    Weight decay of what is fine-tuned, where it differs from `weight_decay`.
+feature_cache : {{"auto", "device", "memory"}}, path or None, default="auto"
+    Where feature maps of a frozen core are kept, which are computed once per image: on the device,
+    in host memory, or in a file in this folder, named by weights, preprocessing and images, which
+    later fits read. "auto" takes the first that `cache_gigabytes` allows. None computes them in
+    every epoch.
+cache_gigabytes : float, default=4.0
+    Memory that these maps may take on the device or the host."""
+
 _INPUTS = """\
 behavior_columns : "all", "non_pupil" or sequence of str, default={behavior_columns}
     Behaviour that enters the core; "non_pupil" is all but ``pupil_x`` and ``pupil_y``.

@@ -28,7 +28,7 @@ from v1tlearn._opening import check_plain, json_object, read_plain, reading, sys
 from v1tlearn._paths import MODEL_FILE
 from v1tlearn._replacing import alone_in, is_left, marked, replace, synchronize
 from v1tlearn._values import plain
-from v1tlearn.nn import Core, Head, Readout
+from v1tlearn.nn import BackboneError, Core, Head, Readout
 from v1tlearn.training.memory import is_out_of_memory
 from v1tlearn.training.state import map_tensors
 
@@ -169,7 +169,7 @@ def damage_named(
     """
 
     def passed(error: Exception) -> bool:
-        kinds = (UnknownModuleError, torch.OutOfMemoryError)
+        kinds = (UnknownModuleError, BackboneError, torch.OutOfMemoryError)
         return isinstance(error, kinds) or (not building and is_out_of_memory(error))
 
     remedy = "save it anew." if described or building else "remove the folder and save it anew."
@@ -256,6 +256,8 @@ class _Tensors:
             return encoded if isinstance(value, list) else {"$tuple": encoded}
         if isinstance(value, torch.device):
             return str(value)
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
         if isinstance(value, functools.partial):
             parts = [value.func, value.args, value.keywords]
             return {"$partial": [self.encode(part, name) for part in parts]}
@@ -263,7 +265,8 @@ class _Tensors:
             return {"$class": f"{value.__module__}.{value.__qualname__}"}
         raise TypeError(
             f"{name.strip('/')!r} is a {type(value).__name__}, which cannot be saved as JSON: give "
-            "plain numbers, text, or classes of modules before saving, or pickle the model."
+            "plain numbers, text, classes of modules or the folder of a backbone before saving, or "
+            "pickle the model."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from v1tlearn.estimators._build import Recipe, begin, bounded_by
 from v1tlearn.estimators._fitted import Fitted, from_tree, to_tree
 from v1tlearn.estimators._runs import Start
 from v1tlearn.nn import EncodingModel
-from v1tlearn.training.state import not_finite
+from v1tlearn.training.state import copy_weights, not_finite
 
 RecipeOf = Callable[[Mapping[str, Any]], Recipe]
 
@@ -61,3 +62,14 @@ def with_weights(
     model, _ = begin(recipe_of(fitted.parameters), fitted)
     model.load_state_dict(weights)
     return model.eval()
+
+
+def rebuilt(recipe_of: RecipeOf, now: Start) -> Start:
+    """Make the model of a training that goes on with other penalties or other trained parts.
+
+    Its weights are those that predict; the optimiser begins anew.
+    """
+    model = with_weights(recipe_of, now.fitted, now.model.state_dict())
+    weights = {"model": copy_weights(model), "best": copy_weights(model)}
+    anew = dict.fromkeys(("optimizer", "schedule", "average")) | {"finished": False}
+    return Start(now.fitted, model, deepcopy(now.state) | weights | anew)

@@ -22,7 +22,15 @@ _MAY_CHANGE = frozenset(
     | {"period_epochs", "carry_patience", "selection", "clip_norm", "ema_decay"}
     | {"validation_fraction", "device", "precision", "deterministic", "random_state"}
     | {"compile", "micro_batch_size", "low_memory"}
-    | {"warm_start", "verbose"}
+    | {"warm_start", "verbose", "feature_cache", "cache_gigabytes"}
+)
+
+# Parameters of modules that leave their weights as they are: a fitted model may go on with others,
+# with an optimiser that begins anew.
+_SAME_WEIGHTS = frozenset(
+    {"fine_tune", "augment_positions", "core_weight_decay", "core_l1", "laplace", "readout_l1"}
+    | {"space_l1", "space_l2", "space_hoyer", "space_weight_decay"}
+    | {"channel_l1", "channel_l2", "channel_hoyer", "channel_weight_decay"}
 )
 
 _WORDS = {
@@ -34,8 +42,14 @@ _WORDS = {
 
 def other_model(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Names of changed parameters that make another model, not only another training."""
-    names = was.keys() & now.keys() - _MAY_CHANGE
+    names = was.keys() & now.keys() - _MAY_CHANGE - _SAME_WEIGHTS
     return [n for n in was if n in names and not np.array_equal(now[n], was[n])]
+
+
+def other_training(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Changed parameters with which modules are built anew, around the same weights."""
+    names = was.keys() & now.keys() & _SAME_WEIGHTS
+    return {n: now[n] for n in was if n in names and not np.array_equal(now[n], was[n])}
 
 
 def check_parameters(was: Mapping[str, Any], now: Mapping[str, Any]) -> None:

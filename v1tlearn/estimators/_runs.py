@@ -11,6 +11,7 @@ import torch
 
 from v1tlearn._warn import warn
 from v1tlearn.estimators._describe import check_validation
+from v1tlearn.estimators._features import with_features
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators.mouse_data import bring
@@ -46,6 +47,8 @@ _SCORES = {
     "variance_explained": "validation_variance_explained",
 }
 
+_LEAST_SQUARES = 1e-8  # of the scaled validation responses of a neuron, as published
+
 
 class Start(NamedTuple):
     """What a training goes on from."""
@@ -79,6 +82,7 @@ def make_run(
         check_like_fit(fitted, model, held_out[0], whose="validation")
         check_validation(held_out[1], parameters["selection"])
         validation = to_device(*held_out)
+    trained, data, validation = with_features(parameters, model, data, validation)
     settings = TrainingSettings(
         batch_size=parameters["batch_size"],
         max_epochs=max_epochs,
@@ -103,12 +107,12 @@ def make_run(
     if state["optimizer"] is not None:
         state["optimizer"] = update_groups(state["optimizer"], optimizer)
     return Run(
-        model,
+        trained,
         objective,
         optimizer,
         make_schedule(parameters) if validation is not None else ConstantSchedule(),
         data,
-        resolve_settings(model, objective, data, settings),
+        resolve_settings(trained, objective, data, settings),
         state,
         validation=validation,
         name=name,
@@ -188,4 +192,4 @@ def _mean_variance_explained(
     predictions: torch.Tensor, responses: torch.Tensor, recorded: torch.Tensor | None
 ) -> torch.Tensor:
     """Validation score of one mouse: mean variance explained of the neurons that vary."""
-    return variance_explained(predictions, responses, recorded).nanmean()
+    return variance_explained(predictions, responses, recorded, _LEAST_SQUARES).nanmean()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -26,13 +26,14 @@ from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._checkpoints import Checkpoints, as_told
 from v1tlearn.estimators._describe import check_targets, describe
 from v1tlearn.estimators._fitted import Fitted
-from v1tlearn.estimators._kept import content_of, kept_weights, opened, with_weights
+from v1tlearn.estimators._kept import content_of, kept_weights, opened, rebuilt, with_weights
 from v1tlearn.estimators._leaks import Seen, warn_of_validation
 from v1tlearn.estimators._like_fit import (
     check_held_out,
     check_like_fit,
     check_parameters,
     check_transfer,
+    other_training,
 )
 from v1tlearn.estimators._lost_neurons import warn_of_lost_neurons
 from v1tlearn.estimators._parameters import (
@@ -271,9 +272,13 @@ class BaseEncodingRegressor(
         return Start(fitted, *begin(self._recipe(parameters), fitted))
 
     def _from_fit(self, trials: Trials, target: Responses) -> Start:
-        check_parameters(self.fitted_.parameters, self._plain_params())
+        was, now = self.fitted_.parameters, self._plain_params()
+        check_parameters(was, now)
         check_like_fit(self.fitted_, self.module_, trials, same_mice=True)
         check_targets(target)
+        if changed := other_training(was, now):
+            fitted = replace(self.fitted_, parameters={**was, **changed})
+            return rebuilt(self._recipe, Start(fitted, self.module_, self.state_))
         # copies: until a good epoch is over this model stays as it is
         return Start(self.fitted_, deepcopy(self.module_), deepcopy(self.state_))
 

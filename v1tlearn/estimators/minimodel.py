@@ -253,6 +253,11 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
     def _make_run(
         self, start: Start, training: Part, held_out: Part | None, max_epochs: int, name: str
     ) -> NeuronRun:
+        if self.compile is True:
+            raise ValueError(
+                "compile=True: of minimodels nothing is compiled, since the convolution that they "
+                "share is computed once. Use compile='auto'."
+            )
         return make_neuron_run(self._plain_params(), start, training, held_out, max_epochs, name)
 
     def _train(self, *args: Any, **how: Any) -> Self:

@@ -145,6 +145,7 @@ class _Prediction:
             first = self.trials[self.trials.rows(mouse)[0][:1]]
             statistics = self.fitted.mice[mouse].statistics
             key = tuple(float(statistics[name]) for name in ("image_mean", "image_std"))
+            key = (key, self.model.cropper.window(mouse))
             groups.setdefault((key, first.get("stimuli", mouse).shape), []).append(mouse)
         return list(groups.values())
 
@@ -203,7 +204,7 @@ class _Prediction:
             for start in range(0, len(firsts), self.size):
                 batch = firsts[start : start + self.size]
                 images = pool.batch(torch.as_tensor(batch, device=pool.device)).images
-                features = model.encode(some, model.cropper(images))
+                features = model.encode(some, model.cropper(images, some))
                 for mouse, numbers in shown.items():
                     rows = np.flatnonzero((numbers >= start) & (numbers < start + len(batch)))
                     if len(rows):

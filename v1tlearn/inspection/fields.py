@@ -151,10 +151,9 @@ def receptive_fields(
                 for mouse, values in responses.items():
                     sums[mouse].add(values, images)
             bar.update(len(images))
-    rows, columns = (places.numpy() for places in model.cropper.source_positions())
+    places = {m: tuple(side.numpy() for side in model.cropper.source_positions(m)) for m in mice}
     return {
-        m: _labelled(fitted, m, sums[m], (rows, columns), n_images, noise, method, seed)
-        for m in mice
+        m: _labelled(fitted, m, sums[m], places[m], n_images, noise, method, seed) for m in mice
     }
 
 

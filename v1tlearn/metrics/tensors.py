@@ -74,7 +74,9 @@ def correlation(prediction: Tensor, target: Tensor, mask: Tensor | None = None) 
 
 
 @torch.no_grad()
-def variance_explained(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+def variance_explained(
+    prediction: Tensor, target: Tensor, mask: Tensor | None = None, least: float = 0.0
+) -> Tensor:
     """Share of the variance over trials that is explained, ``1 - SSE / SST``, of each neuron.
 
     Parameters
@@ -85,6 +87,8 @@ def variance_explained(prediction: Tensor, target: Tensor, mask: Tensor | None =
         Recorded responses; NaN where not recorded.
     mask : bool Tensor (n, neurons), optional
         False where `target` is to be left out, in addition to NaN.
+    least : float, default=0.0
+        What SST counts as where it is less.
 
     Returns
     -------
@@ -113,7 +117,7 @@ def variance_explained(prediction: Tensor, target: Tensor, mask: Tensor | None =
     mean = target.sum(0) / recorded.sum(0).clamp(min=1)
     total = torch.where(recorded, target - mean, 0).square().sum(0)
     errors = torch.where(recorded, prediction.to(dtype) - low - target, 0).square().sum(0)
-    return torch.where(high > low, 1 - errors / total, torch.nan)
+    return torch.where(high > low, 1 - errors / total.clamp(min=least), torch.nan)
 
 
 def _rounding(dtype: torch.dtype) -> float:

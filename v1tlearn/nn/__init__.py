@@ -1,9 +1,11 @@
 """Modules of the encoding models, in torch alone."""
 
 from v1tlearn.nn import fast
+from v1tlearn.nn.cores.backbone import Backbone, BackboneError
 from v1tlearn.nn.cores.cnn import Stacked2dCore
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.cores.first_convolution import FirstConvolution
+from v1tlearn.nn.cores.pretrained import PretrainedViTCore
 from v1tlearn.nn.cores.two_layer import TwoLayerCore, two_layer_map
 from v1tlearn.nn.cores.vit import ViTCore
 from v1tlearn.nn.fast import plain
@@ -12,8 +14,10 @@ from v1tlearn.nn.layers.attention import Attention
 from v1tlearn.nn.layers.behavior import BehaviorMLP
 from v1tlearn.nn.layers.geometry import most_square_grid, patch_grid
 from v1tlearn.nn.layers.images import ImageCropper, center_crop, crop_size, resize
+from v1tlearn.nn.layers.pixels import Pixels
 from v1tlearn.nn.layers.shifter import Shifter, StimulusShifter
 from v1tlearn.nn.layers.tokenizers import make_tokenizer, sinusoidal_positions
+from v1tlearn.nn.layers.windows import WindowCropper
 from v1tlearn.nn.losses import (
     elu_plus_one,
     hoyer_square,
@@ -23,7 +27,7 @@ from v1tlearn.nn.losses import (
     poisson_loss,
     squared_loss,
 )
-from v1tlearn.nn.model import EncodingModel, MouseBatch
+from v1tlearn.nn.model import EncodingModel, FeatureModel, MouseBatch
 from v1tlearn.nn.readouts.factorized import FactorizedReadout
 from v1tlearn.nn.readouts.gaussian import GaussianReadout, sample_features
 from v1tlearn.nn.readouts.minimodel import MinimodelReadout, PooledMaps, pool_maps
@@ -34,6 +38,7 @@ __all__ = [
     "plain",
     "fast",
     "EncodingModel",
+    "FeatureModel",
     "MouseBatch",
     "Core",
     "Stacked2dCore",
@@ -41,6 +46,9 @@ __all__ = [
     "FirstConvolution",
     "two_layer_map",
     "ViTCore",
+    "PretrainedViTCore",
+    "Backbone",
+    "BackboneError",
     "Attention",
     "BehaviorMLP",
     "make_tokenizer",
@@ -60,6 +68,8 @@ __all__ = [
     "Shifter",
     "StimulusShifter",
     "ImageCropper",
+    "WindowCropper",
+    "Pixels",
     "center_crop",
     "crop_size",
     "resize",

@@ -286,3 +286,23 @@ class EncodingModel(nn.Module):
         shifter = None if pupil is None else self.shifter(mouse)
         outputs = self.readout(mouse)(features, None if shifter is None else shifter(pupil))
         return self.head(mouse)(outputs) if activate else outputs
+
+
+class FeatureModel(EncodingModel):
+    """A model whose batches bring feature maps in place of images; all its modules are shared.
+
+    Parameters
+    ----------
+    model : EncodingModel
+    """
+
+    def __init__(self, model: EncodingModel) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(vars(model))
+
+    def forward(
+        self, batches: Mapping[str, MouseBatch], *, activate: bool = True
+    ) -> dict[str, Tensor]:
+        """Predicted rates (B_m, n_m) of each mouse, from maps (B_m, *core.output_shape)."""
+        outputs = {mouse: self._respond(mouse, b, b.images) for mouse, b in batches.items()}
+        return {m: self.head(m)(x) for m, x in outputs.items()} if activate else outputs

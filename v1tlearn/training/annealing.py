@@ -10,10 +10,11 @@ from v1tlearn.training.schedule import Schedule, Verdict
 class CosineSchedule(Schedule):
     """Let the learning rates fall along half a cosine, epoch by epoch, and stop early.
 
-    In epoch e, from 0, the rate is ``min_lr + (lr - min_lr) (1 + cos(pi e / n_epochs)) / 2``
-    (Loshchilov and Hutter 2017), and `min_lr` from `n_epochs` on. The training ends after
-    `patience` epochs in a row without a strictly better score. An epoch whose loss is not finite
-    is one of them; then the best weights come back and the optimiser begins anew.
+    In epoch e, 0 for the first that it sees, the rate is
+    ``min_lr + (lr - min_lr) (1 + cos(pi e / n_epochs)) / 2`` (Loshchilov and Hutter 2017), and
+    `min_lr` from `n_epochs` on. The training ends after `patience` epochs in a row without a
+    strictly better score. An epoch whose loss is not finite is one of them; then the best weights
+    come back and the optimiser begins anew.
 
     Parameters
     ----------
@@ -28,7 +29,7 @@ class CosineSchedule(Schedule):
         If the epochs or the patience are below 1.
     """
 
-    _state = ("best", "bad")
+    _state = ("best", "bad", "first")
 
     def __init__(self, n_epochs: int, patience: int = 5, min_lr: float = 1e-7) -> None:
         if n_epochs < 1 or patience < 1:
@@ -38,6 +39,7 @@ class CosineSchedule(Schedule):
             )
         self.n_epochs, self.patience, self.least = n_epochs, patience, min_lr
         self.best, self.bad = -math.inf, 0
+        self.first: int | None = None  # a training that goes on from another counts on from it
 
     @property
     def ending(self) -> str:
@@ -57,7 +59,9 @@ class CosineSchedule(Schedule):
         -------
         float
         """
-        done = min(math.floor(epochs), self.n_epochs)
+        if self.first is None:
+            self.first = math.floor(epochs)
+        done = min(math.floor(epochs) - self.first, self.n_epochs)
         return self.least + (rate - self.least) * (1 + math.cos(math.pi * done / self.n_epochs)) / 2
 
     def step(self, score: float) -> Verdict:

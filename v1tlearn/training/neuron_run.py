@@ -208,7 +208,7 @@ class NeuronRun(Run):
         size = self.settings.batch_size
         self.settings = replace(self.settings, checkpoint_activations=not keep)
         self.maps = {
-            mouse: tuple(d and Maps(self.model, mouse, d, size, keep) for d in both)
+            mouse: tuple(d if d is None else Maps(self.model, mouse, d, size, keep) for d in both)
             for mouse, both in parts.items()
         }
         return nullcontext(), nullcontext()
@@ -218,7 +218,9 @@ class NeuronRun(Run):
         wanted = self.settings.checkpoint_activations
         if wanted != "auto":
             return not wanted
-        n_trials = {mouse: sum(len(d) for d in both if d) for mouse, both in parts.items()}
+        n_trials = {
+            mouse: sum(len(d) for d in both if d is not None) for mouse, both in parts.items()
+        }
         need = sum(maps_bytes(self.model, mouse, n) for mouse, n in n_trials.items())
         there = memory.available_memory(self._device, deterministic=True)
         return there is not None and need <= _MAPS_SHARE * there

@@ -226,12 +226,30 @@ class ImageCropper(nn.Module):
         index = self._shifter_index.get(mouse)
         return None if index is None else self.shifters[index]
 
-    def source_positions(self) -> tuple[Tensor, Tensor]:
+    def window(self, mouse: str | None) -> tuple[int, int] | None:
+        """Columns that are kept of a mouse's images: all here.
+
+        Parameters
+        ----------
+        mouse : str or None
+
+        Returns
+        -------
+        None
+        """
+        return None
+
+    def source_positions(self, mouse: str | None = None) -> tuple[Tensor, Tensor]:
         """Where the pixels that go out lie in the images that come in, with the eye at rest.
 
         Pixel centres are whole numbers. An image that is only resized to a fraction 1 / s of its
         size has the centre of pixel j at s (j + 1/2) - 1/2: it covers the pixels whose centres lie
         from s j - 1/2 to s (j + 1) - 1/2.
+
+        Parameters
+        ----------
+        mouse : str, optional
+            Whose images they are, where that makes a difference: not here.
 
         Returns
         -------
@@ -288,4 +306,7 @@ class ImageCropper(nn.Module):
             images = center_crop(images, self.crop_scale, shift)
         elif self.crop_scale < 1:
             images = images[..., self._rows[:, None], self._columns]
+        return self._resized(images, mouse)
+
+    def _resized(self, images: Tensor, mouse: str | None) -> Tensor:
         return resize(images, self.output_size)

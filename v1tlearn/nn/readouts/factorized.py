@@ -118,7 +118,9 @@ class FactorizedReadout(Readout):
                 features = _moved(_moved(features, shift[:, 0], 3), shift[:, 1], 2)
             space = self.rows[..., :, None] * self.columns[..., None, :]  # (n, k, h, w)
             space, channels = space.flatten(2).flatten(0, 1), self.channels.flatten(0, 1)
-            if worth_contracting(features, len(space)):
+            if features.shape[1] > space.shape[1]:  # what is there in between is smaller so
+                outputs = ((channels @ features.flatten(2)) * space).sum(-1)  # of (B, n k, h w)
+            elif worth_contracting(features, len(space)):
                 outputs = contract_separable(features, space, channels)
             else:
                 seen = features.flatten(2) @ space.T  # (B, C, n k)

@@ -113,8 +113,9 @@ def measure(
     ):
         for group in groups:
             probe = copy.deepcopy(model).train()
-            rows = {m: slice(min(_PROBE_TRIALS, len(data[m]))) for m in group}
-            sizes = {m: r.stop for m, r in rows.items()}
+            # numbers, not a slice, which would be a view of the storage of all trials
+            sizes = {m: min(_PROBE_TRIALS, len(data[m])) for m in group}
+            rows = {m: torch.arange(n, device=device) for m, n in sizes.items()}
             kept = _Kept(probe)
             with kept, autocast(settings.precision, device):
                 inputs = {m: data[m].batch(rows[m]) for m in group}

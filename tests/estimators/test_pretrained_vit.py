@@ -1,0 +1,461 @@
+"""Pretrained transformers as cores of estimators: loading, caching, fine-tuning, keeping."""
+
+import pickle
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load, save_file
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, GroupKFold
+
+import v1tlearn as v1
+from tests.backbones import DINOV2, DINOV3, random_backbone
+from v1tlearn.nn import BackboneError, PretrainedViTCore
+
+QUICK = {"block": 1, "lr": 0.01, "space_init": 0.3, "max_epochs": 2, "random_state": 0}
+
+
+@pytest.fixture(scope="module")
+def trials():
+    return v1.Trials(
+        v1.make_v1_recordings(
+            n_mice=2,
+            n_neurons=5,
+            n_trials=40,
+            n_test_images=4,
+            n_repeats=3,
+            image_shape=(28, 42),
+            random_state=0,
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def train(trials):
+    return trials.sel(tier="train")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("backbone") / "dinov2"
+    random_backbone(DINOV2).save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "backbone")
+
+
+@pytest.fixture
+def images_seen(monkeypatch):
+    """How many images went through the core."""
+    counts, maps = [], PretrainedViTCore.maps
+
+    def counted(self, pixels):
+        counts.append(len(pixels))
+        return maps(self, pixels)
+
+    monkeypatch.setattr(PretrainedViTCore, "maps", counted)
+    return counts
+
+
+def random(**options):
+    return v1.PretrainedViTRegressor(DINOV2, weights=None, **{**QUICK, **options})
+
+
+def predicted(est, trials):
+    return np.concatenate([est.predict(trials)[m].values for m in est.mice_], axis=1)
+
+
+# ------------------------------------------------------------------------------------- the cache
+
+
+@pytest.mark.parametrize("where", ["auto", "device", "memory", "folder"])
+def test_features_are_computed_once_and_change_nothing(where, train, tmp_path, images_seen):
+    place = tmp_path if where == "folder" else where
+    est = random(feature_cache=place).fit(train)
+    assert sum(images_seen) == len(train)  # of which none comes twice
+    images_seen.clear()
+    anew = random(feature_cache=None).fit(train)
+    assert sum(images_seen) > 2 * len(train)
+    for ours, theirs in zip(est.history_, anew.history_, strict=True):
+        for name in ("loss", "penalty", "validation_loss", "validation_correlation"):
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(predicted(est, train), predicted(anew, train), rtol=1e-4)
+
+
+def test_repeated_images_are_computed_once(trials, images_seen):
+    test = trials.sel(tier="test")
+    stimuli = np.concatenate([np.asarray(test["A"].stimuli)] * 2)
+    responses = np.concatenate([np.asarray(test["A"].responses)] * 2)
+    random(validation_fraction=0).fit(stimuli, responses=responses)
+    assert sum(images_seen) == 4
+
+
+def test_a_folder_serves_later_fits_of_the_same_weights_and_images(train, tmp_path, images_seen):
+    first = random(feature_cache=tmp_path).fit(train)
+    images_seen.clear()
+    again = random(feature_cache=str(tmp_path), readout="gaussian").fit(train)
+    assert not images_seen  # the cached file is enough
+    assert len(list(tmp_path.glob("*.npy"))) == 1
+    assert predicted(first, train).shape == predicted(again, train).shape
+    images_seen.clear()
+    for change in ({"block": 0}, {"normalize": "layer"}, {"pixel_scaling": "recording"}):
+        random(feature_cache=tmp_path, **change).fit(train)
+    random(feature_cache=tmp_path, random_state=1, validation_fraction=0).fit(train)
+    assert sum(images_seen) == 4 * len(train)
+    assert len(list(tmp_path.glob("*.npy"))) == 5
+
+
+def test_a_damaged_file_of_features_is_replaced(train, tmp_path, images_seen):
+    est = random(feature_cache=tmp_path).fit(train)
+    (file,) = tmp_path.glob("*.npy")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(UserWarning, match="are damaged .* computed anew"):
+        again = random(feature_cache=tmp_path).fit(train)
+    assert file.read_bytes() == whole
+    np.testing.assert_array_equal(predicted(est, train), predicted(again, train))
+
+
+def test_memory_of_features_is_bounded(train, tmp_path):
+    gigabytes = 4 * 32 * 6 * (len(train) - 1) / 1e9  # one image too few
+    for where in ("device", "memory"):
+        with pytest.raises(ValueError, match=r"more than cache_gigabytes.*a folder"):
+            random(feature_cache=where, cache_gigabytes=gigabytes).fit(train)
+    with pytest.warns(UserWarning, match="computed anew in every epoch"):
+        random(cache_gigabytes=gigabytes).fit(train)
+    random(feature_cache=tmp_path, cache_gigabytes=0).fit(train)
+    with pytest.raises(ValueError, match="a folder that is there"):
+        random(feature_cache="devise").fit(train)
+
+
+# ------------------------------------------------------------------------------------ fine-tuning
+
+
+def test_fine_tuning_goes_on_from_the_frozen_fit(folder, train):
+    est = v1.PretrainedViTRegressor(folder, **QUICK).fit(train)
+    frozen = {k: v.clone() for k, v in est.module_.core.backbone.named_parameters()}
+    assert est.core_frozen_
+    assert len(est.history_) == 2
+    est.set_params(fine_tune=1, warm_start=True, core_lr=1e-3, core_weight_decay=0.01, space_l2=0.1)
+    est.set_params(schedule="cosine", max_epochs=3, lr_patience=10)
+    before = est.module_.readouts[0].channels.detach().clone()
+    est.fit(train)
+    assert not est.core_frozen_
+    assert len(est.history_) == 5
+    rates = [record["lr"] for record in est.history_[2:]]
+    expected = [1e-5 + (0.01 - 1e-5) * (1 + np.cos(np.pi * e / 3)) / 2 for e in range(3)]
+    np.testing.assert_allclose(rates, expected)
+    core, *_, rest = est.state_["optimizer"]["param_groups"]
+    core = est.state_["optimizer"]["param_groups"][1]
+    assert (core["parameter_lr"], core["weight_decay"]) == (1e-3, 0.01)
+    assert (rest["parameter_lr"], rest["weight_decay"]) == (0.01, 0.0)
+    now = dict(est.module_.core.backbone.named_parameters())
+    changed = {name for name in now if not torch.equal(now[name], frozen[name])}
+    assert changed
+    assert all("layer.1." in name for name in changed)
+    distance = (est.module_.readouts[0].channels - before).abs().max()
+    assert 0 < distance < 0.2  # it went on, and did not begin anew
+
+
+def test_a_frozen_core_stays_as_it_is_and_others_do_not(train):
+    for stages, same in (("none", True), (2, False), ("all", False)):
+        est = random(fine_tune=stages, feature_cache=None)
+        model = est.fit(train).module_
+        start = v1.PretrainedViTRegressor(
+            DINOV2, weights=None, **{**QUICK, "max_epochs": 1, "lr": 1e-9, "core_lr": 1e-30}
+        ).fit(train)
+        ours, theirs = (dict(m.core.named_parameters()) for m in (model, start.module_))
+        assert all(torch.equal(ours[n], theirs[n]) for n in ours) == same
+
+
+def test_augmented_positions_are_drawn_in_training_only(train):
+    kind = {**DINOV3, "patch_size": 14}
+    options = {**QUICK, "fine_tune": 1, "weights": None}
+    steady, moved, again = (
+        v1.PretrainedViTRegressor(kind, augment_positions=augment, **options).fit(train)
+        for augment in (False, True, True)
+    )
+    assert steady.history_[0]["loss"] != moved.history_[0]["loss"]
+    np.testing.assert_array_equal(predicted(moved, train), predicted(again, train))
+    np.testing.assert_array_equal(predicted(moved, train), predicted(moved, train))
+
+
+# ----------------------------------------------------------------------------------- how it is kept
+
+
+def test_frozen_weights_are_kept_by_name_and_checksum(folder, train, tmp_path):
+    est = v1.PretrainedViTRegressor(folder, **QUICK).fit(train)
+    est.save(tmp_path / "model")
+    weights = load(next((tmp_path / "model").glob("*.safetensors")).read_bytes())
+    assert not any("backbone" in name for name in weights)
+    for again in (v1.load(tmp_path / "model"), pickle.loads(pickle.dumps(est))):
+        np.testing.assert_array_equal(predicted(again, train), predicted(est, train))
+
+    file = folder / "model.safetensors"
+    whole = file.read_bytes()
+    tensors = load(whole)
+    (name,) = [n for n in tensors if n.endswith("layer.0.norm1.weight")]
+    save_file({**tensors, name: tensors[name] + 1e-6}, file, metadata={"format": "pt"})
+    for again in (lambda: v1.load(tmp_path / "model"), lambda: pickle.loads(pickle.dumps(est))):
+        with pytest.raises(BackboneError, match=r"their checksum differs. Bring the files"):
+            again()
+    file.write_bytes(whole)
+    v1.load(tmp_path / "model")
+    shutil.rmtree(folder)
+    with pytest.raises(BackboneError, match="is not there: bring it back"):
+        v1.load(tmp_path / "model")
+
+
+def test_fine_tuned_weights_are_kept(folder, train, tmp_path):
+    est = v1.PretrainedViTRegressor(folder, fine_tune=1, core_lr=0.01, **QUICK).fit(train)
+    for stages in (1, "none"):  # a core that is frozen again keeps what it learned, too
+        est.set_params(fine_tune=stages, warm_start=True).fit(train)
+        est.save(tmp_path / "model")
+        weights = load(next((tmp_path / "model").glob("*.safetensors")).read_bytes())
+        assert any("layer.1.norm1" in name for name in weights)
+        assert not any("layer.0.norm1" in name for name in weights)
+        again = v1.load(tmp_path / "model")
+        assert again.core_frozen_ is (stages == "none")
+        np.testing.assert_array_equal(predicted(again, train), predicted(est, train))
+
+
+def test_random_weights_are_kept_whole(train, tmp_path):
+    est = random().fit(train)
+    est.save(tmp_path / "model")
+    np.testing.assert_array_equal(
+        predicted(v1.load(tmp_path / "model"), train), predicted(est, train)
+    )
+    np.testing.assert_array_equal(predicted(random().fit(train), train), predicted(est, train))
+
+
+def test_a_module_is_copied_pickled_and_not_saved(train, tmp_path):
+    model = random_backbone(DINOV2)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    est = v1.PretrainedViTRegressor(model, fine_tune="all", core_lr=0.01, **QUICK).fit(train)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    assert len(model.encoder.layer) == 3
+    again = pickle.loads(pickle.dumps(est))
+    np.testing.assert_array_equal(predicted(again, train), predicted(est, train))
+    with pytest.raises(TypeError, match=r"backbone.*pickle the model"):
+        est.save(tmp_path / "model")
+
+
+def test_a_checkpoint_goes_on_to_the_same_model(folder, train, tmp_path):
+    def stop(record):
+        raise KeyboardInterrupt
+
+    def make():
+        return v1.PretrainedViTRegressor(folder, fine_tune=1, core_lr=0.01, **QUICK)
+
+    whole = make().fit(train)
+    with pytest.raises(KeyboardInterrupt):
+        make().fit(train, on_epoch=stop, checkpoint_dir=tmp_path / "states")
+    resumed = make().fit(train, checkpoint_dir=tmp_path / "states")
+    np.testing.assert_array_equal(predicted(whole, train), predicted(resumed, train))
+
+
+def test_transfer_takes_the_core_along(folder, train):
+    est = v1.PretrainedViTRegressor(folder, fine_tune=1, core_lr=0.01, **QUICK)
+    est.fit(train.sel(mouse_id="A"))
+    new = est.transfer(train.sel(mouse_id="B"))
+    assert new.core_frozen_
+    assert new.mice_ == ["B"]
+    ours, theirs = (dict(e.module_.core.named_parameters()) for e in (new, est))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+# ------------------------------------------------------------------------------- blocks and images
+
+
+def test_a_search_over_blocks(train):
+    search = GridSearchCV(random(), {"block": [0, 1, [0, 1]]}, cv=GroupKFold(2))
+    search.fit(train, groups=train.image_ids)
+    assert search.best_estimator_.block in (0, 1, [0, 1])
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert clone(search.best_estimator_).backbone == DINOV2
+
+
+def test_every_mouse_has_its_own_window(trials, train):
+    windows = {"A": (0, 28), "B": (14, 42)}
+    est = random(crop_columns=windows).fit(train)
+    cropped = {
+        mouse: np.asarray(train[mouse].stimuli)[..., first:last]
+        for mouse, (first, last) in windows.items()
+    }
+    others = (
+        {mouse: np.asarray(train[mouse].behaviors) for mouse in windows},
+        {mouse: np.asarray(train[mouse].responses) for mouse in windows},
+    )
+    ids = {m: np.asarray(train[m].image_id) for m in windows}
+    positions = {m: np.asarray(train[m].position) for m in windows}
+    same = random().fit(cropped, *others, image_ids=ids, positions=positions)
+    test = trials.sel(tier="test")
+    theirs = same.predict(
+        {m: np.asarray(test[m].stimuli)[..., slice(*w)] for m, w in windows.items()},
+        {m: np.asarray(test[m].behaviors) for m in windows},
+    )
+    for mouse in windows:
+        np.testing.assert_allclose(est.predict(test)[mouse].values, theirs[mouse], rtol=1e-3)
+
+
+def test_resolution_is_a_parameter(train):
+    for options, grid in (
+        ({}, (2, 3)),
+        ({"upsample": 2}, (4, 6)),
+        ({"patch_stride": 7}, (3, 5)),
+        ({"upsample": 2, "patch_stride": 7}, (7, 11)),
+        ({"image_size": (42, 42)}, (3, 3)),
+        ({"crop_columns": "left_half", "image_size": (28, 28)}, (2, 2)),
+        ({"tokens": "cls"}, (1, 1)),
+    ):
+        for readout in ("factorized", "gaussian"):
+            est = random(readout=readout, max_epochs=1, **options)
+            assert est.fit(train).module_.core.output_shape[1:] == grid
+
+
+# ---------------------------------------------------------------------------------------- refusals
+
+
+def test_images_that_do_not_divide_are_refused_before_training(train):
+    with pytest.raises(BackboneError, match="height 28 or 42, width 28 or 42"):
+        random(image_size=(30, 40)).fit(train)
+    with pytest.raises(BackboneError, match=r"block=7, .* choose from 0 to 2"):
+        random(block=7).fit(train)
+
+
+def test_files_that_are_damaged_or_lack_weights_are_refused(folder, train):
+    def fit(source=folder, **options):
+        v1.PretrainedViTRegressor(source, **QUICK, **options).fit(train)
+
+    file = folder / "model.safetensors"
+    whole = file.read_bytes()
+    tensors = load(whole)
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BackboneError, match=r"damaged or cut short .*: get them anew"):
+        fit()
+    name = next(n for n in sorted(tensors) if "layer.0" in n)
+    save_file({n: t for n, t in tensors.items() if n != name}, file, metadata={"format": "pt"})
+    with pytest.raises(BackboneError, match=r"lack 1 of its weights, .* random numbers"):
+        fit()
+    save_file({**tensors, name: torch.zeros(3)}, file, metadata={"format": "pt"})
+    with pytest.raises(BackboneError, match="holds no backbone that can be read"):
+        fit()
+    file.unlink()
+    with pytest.raises(BackboneError, match=r"holds no backbone .* there is config.json"):
+        fit()
+    fit(weights=None)  # which needs the configuration alone
+    (folder / "config.json").unlink()
+    with pytest.raises(BackboneError, match="there is nothing"):
+        fit()
+    with pytest.raises(BackboneError, match="is not there: bring it back"):
+        fit(folder / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ("You are trying to access a gated repo. 401 Client Error.", "accepted their licence"),
+        ("We couldn't connect to 'https://huggingface.co'", "neither a folder here nor a model"),
+    ],
+)
+def test_weights_that_cannot_be_had_are_refused(told, message, train, monkeypatch):
+    def refuse(name, **options):
+        assert name == "facebook/dinov3-vits16-pretrain-lvd1689m"
+        raise OSError(told)
+
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", refuse)
+    est = v1.PretrainedViTRegressor.from_preset(
+        "vit_encoding2026_frozen", shift="readout", device="cpu"
+    )
+    with pytest.raises(BackboneError, match=message):
+        est.fit(train)
+
+
+def test_sources_that_contradict_weights_are_refused(train):
+    with pytest.raises(BackboneError, match="set weights=None for random"):
+        v1.PretrainedViTRegressor(DINOV2, **QUICK).fit(train)
+    with pytest.raises(BackboneError, match="backbone is a module"):
+        v1.PretrainedViTRegressor(random_backbone(DINOV2), weights=None, **QUICK).fit(train)
+    with pytest.raises(BackboneError, match='no "model_type"'):
+        v1.PretrainedViTRegressor({"hidden_size": 3}, weights=None, **QUICK).fit(train)
+    with pytest.raises(BackboneError, match="is not one"):
+        v1.PretrainedViTRegressor({"model_type": "dinov9"}, weights=None, **QUICK).fit(train)
+
+
+def test_the_extra_is_named(train, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match=r'install the extra "backbones".*"\.\[backbones\]"'):
+        random().fit(train)
+
+
+# ----------------------------------------------------------------------------------------- presets
+
+
+def test_the_presets_train_as_published():
+    frozen = v1.PretrainedViTRegressor.from_preset("vit_encoding2026_frozen")
+    tuned = v1.PretrainedViTRegressor.from_preset("vit_encoding2026_fine_tuned")
+    common = {
+        "backbone": "facebook/dinov3-vits16-pretrain-lvd1689m",
+        "image_size": (64, 128),
+        "crop_columns": "left_half",
+        "pixel_scaling": "per_image",
+        "readout": "factorized",
+        "loss_scale": "per_neuron",
+        "penalty_scale": "absolute",
+        "clip_norm": 1.0,
+        "selection": "variance_explained",
+        "lr": 1e-3,
+        "lr_patience": 5,
+        "betas": (0.9, 0.999),
+    }
+    published = {
+        frozen: {
+            "fine_tune": "none",
+            "batch_size": 64,
+            "max_epochs": 200,
+            "schedule": "reduce",
+            "lr_factor": 0.5,
+            "min_lr": 1e-5,
+            "space_l2": 0.1,
+            "channel_l2": 0.1,
+            "space_weight_decay": 1.0,
+            "channel_weight_decay": 0.1,
+        },
+        tuned: {
+            "fine_tune": 4,
+            "batch_size": 32,
+            "max_epochs": 100,
+            "schedule": "cosine",
+            "min_lr": 1e-7,
+            "core_lr": 1e-5,
+            "core_weight_decay": 0.01,
+            "weight_decay": 1e-5,
+            "space_l2": 1e-4,
+            "channel_l2": 1e-4,
+            "space_weight_decay": None,
+            "channel_weight_decay": None,
+            "augment_positions": True,
+        },
+    }
+    for est, own in published.items():
+        assert {name: est.get_params()[name] for name in common | own} == common | own
+
+
+def test_the_presets_fit_one_after_the_other(trials, tmp_path):
+    random_backbone({**DINOV3, "num_hidden_layers": 5}).save_pretrained(tmp_path / "dinov3")
+    train = trials.sel(tier="train", mouse_id="A")
+    small = {"image_size": (32, 32), "random_state": 0, "backbone": tmp_path / "dinov3"}
+    small |= {"space_init": 0.3, "max_epochs": 2}
+    est = v1.PretrainedViTRegressor.from_preset("vit_encoding2026_frozen", **small).fit(train)
+    tuned = v1.PretrainedViTRegressor.from_preset("vit_encoding2026_fine_tuned", **small)
+    est.set_params(**tuned.get_params()).fit(train)
+    assert len(est.history_) == 4
+    assert est.stop_reason_ == "max_epochs"
+    assert "validation_variance_explained" in est.history_[-1]

@@ -1,0 +1,190 @@
+"""Pretrained backbones: found by name or folder, read by transformers, never executed.
+
+The library is the extra ``backbones``, and is imported when a backbone is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from v1tlearn.estimators._build import uncounted
+from v1tlearn.nn import BackboneError
+from v1tlearn.training import isolated
+
+Source = str | os.PathLike | Mapping[str, Any] | nn.Module
+
+
+def load_backbone(source: Source, weights: str | None) -> nn.Module:
+    """Load a vision transformer, or make a random one.
+
+    Parameters
+    ----------
+    source : str, path, mapping or Module
+        The name of a model on Hugging Face; a folder that ``save_pretrained`` of such a model
+        wrote; a configuration, with its ``model_type``; or a model, which is copied.
+    weights : "pretrained" or None
+        None makes random weights for a configuration, by the generators of torch.
+
+    Returns
+    -------
+    Module
+        On the CPU, in float32.
+
+    Raises
+    ------
+    BackboneError
+        If there is no such model or access to it, or its files are damaged.
+    ImportError
+        Without transformers.
+    """
+    if isinstance(source, nn.Module):
+        if weights is None:
+            raise BackboneError(
+                "weights=None asks for random weights, but backbone is a module, which has some: "
+                "give its configuration, backbone=model.config.to_dict(), or leave weights as is."
+            )
+        return deepcopy(source).cpu().float()
+    transformers = _transformers()
+    if isinstance(source, Mapping):
+        if weights is not None:
+            raise BackboneError(
+                "backbone is a configuration, which has no weights: set weights=None for random "
+                "ones, or give a name or a folder."
+            )
+        return _random(transformers, _configuration(transformers, source))
+    name = os.path.expanduser(os.fspath(source))
+    local = os.path.isdir(name)
+    if not local and _is_path(source, name):
+        raise BackboneError(
+            f"the folder of the backbone, {name}, is not there: bring it back to this place, or "
+            "fit anew with another backbone. It is one that save_pretrained(...) of a model of "
+            "transformers wrote."
+        )
+    with _errors_named(name, local=local):
+        if weights is None:
+            found = transformers.AutoConfig.from_pretrained(name, local_files_only=local)
+            return _random(transformers, found)
+        with _quiet(transformers), isolated(), uncounted():  # draws what it then replaces
+            model, told = transformers.AutoModel.from_pretrained(
+                name, local_files_only=local, dtype=torch.float32, output_loading_info=True
+            )
+    _check_complete(name, told)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()  # perhaps a map of the file, which may change
+    return model
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise ImportError(
+            "PretrainedViTRegressor reads backbones with transformers, which is not here: install "
+            'the extra "backbones", from the folder of v1tlearn with pip install -e ".[backbones]".'
+        ) from error
+    return transformers
+
+
+def _is_path(source: Source, name: str) -> bool:
+    """Whether a text can only be a path: names on Hugging Face are ``owner/model`` at most."""
+    told = isinstance(source, os.PathLike) or os.path.isabs(name)
+    return told or name.startswith(".") or "\\" in name or name.count("/") > 1
+
+
+def _configuration(transformers: Any, source: Mapping[str, Any]) -> Any:
+    values = dict(source)
+    kind = values.pop("model_type", None)
+    if kind is None:
+        raise BackboneError(
+            'the configuration of the backbone has no "model_type": expected for instance '
+            '{"model_type": "dinov2", "hidden_size": 384}.'
+        )
+    try:
+        return transformers.AutoConfig.for_model(kind, **values)
+    except (ValueError, KeyError) as error:
+        raise BackboneError(f"the configuration of the backbone is not one: {error}") from error
+
+
+def _random(transformers: Any, configuration: Any) -> nn.Module:
+    with _quiet(transformers):
+        return transformers.AutoModel.from_config(configuration).float()
+
+
+def _check_complete(name: str, told: Mapping[str, Any]) -> None:
+    """Refuse files that lack weights, for which the library would draw random ones."""
+    lacking = sorted(str(n) for n in told["missing_keys"] if "pooler" not in str(n))
+    if lacking:
+        raise BackboneError(
+            f"the files of the backbone {name} lack {len(lacking)} of its weights, the first "
+            f"{lacking[0]}, which would be random numbers: get them anew."
+        )
+
+
+@contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Neither bars nor reports: what matters becomes an error."""
+    log = transformers.utils.logging
+    bars, level = log.is_progress_bar_enabled(), log.get_verbosity()
+    log.disable_progress_bar()
+    log.set_verbosity_error()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()
+
+
+@contextmanager
+def _errors_named(name: str, *, local: bool) -> Iterator[None]:
+    """Say what to do about whatever goes wrong while files are fetched and read."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise BackboneError(
+            f"the weights of the backbone {name} are damaged or cut short ({error}): get them anew."
+        ) from error
+    except (OSError, ValueError, RuntimeError, KeyError, EOFError) as error:
+        if isinstance(error, BackboneError | torch.OutOfMemoryError):
+            raise
+        raise BackboneError(_words(name, error, local=local)) from error
+
+
+def _words(name: str, error: Exception, *, local: bool) -> str:
+    if local:
+        return (
+            f"the folder {name} holds no backbone that can be read: {_first_line(error)} Expected "
+            "what save_pretrained(...) of a model of transformers wrote, config.json and "
+            f"model.safetensors; there is {', '.join(sorted(os.listdir(name))[:5]) or 'nothing'}."
+        )
+    told = " ".join(f"{type(e).__name__} {e}" for e in _chain(error)).lower()
+    if "gated" in told or "restricted" in told or "403" in told or "401" in told:
+        return (
+            f"the weights of {name} are given to those alone who accepted their licence: do so at "
+            f"https://huggingface.co/{name}, log in (hf auth login, or the variable HF_TOKEN), and "
+            "try again; or give a folder that holds them. The weights of DINOv2, such as "
+            "facebook/dinov2-small, need no access."
+        )
+    return (
+        f"the backbone {name!r} is neither a folder here nor a model that could be had from "
+        f"Hugging Face: {_first_line(error)} Check the name and the connection, or give a folder."
+    )
+
+
+def _first_line(error: Exception) -> str:
+    line = str(error).strip().partition("\n")[0]
+    return line if line.endswith(".") else f"{line}."
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
