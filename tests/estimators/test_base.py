@@ -143,6 +143,21 @@ def test_a_changed_learning_rate_counts_when_going_on(small, trials):
     assert [record["lr"] for record in est.history_] == [2e-3, 1e-4]
 
 
+def test_a_fit_goes_on_with_other_penalties(small, trials):
+    est = small(warm_start=True, schedule="constant", penalty_scale="absolute").fit(trials)
+    before = {name: value.clone() for name, value in est.module_.state_dict().items()}
+    l1 = est.readout_l1
+    est.set_params(readout_l1=100 * l1, lr=1e-12, max_epochs=1).fit(trials)
+    assert [record["epoch"] for record in est.history_] == [1, 2, 3]
+    penalties = [sum(r.penalty().item() for r in est.module_.readouts)]
+    for name, value in est.module_.state_dict().items():
+        if value.is_floating_point() and "running" not in name:
+            torch.testing.assert_close(value, before[name], atol=1e-9, rtol=1e-6)
+    est.set_params(readout_l1=l1, max_epochs=1).fit(trials)
+    penalties.append(sum(r.penalty().item() for r in est.module_.readouts))
+    assert penalties[0] == pytest.approx(100 * penalties[1], rel=1e-4)
+
+
 def test_going_on_refuses_another_architecture(small, trials, equal):
     est = small(warm_start=True).fit(trials)
     before = est.predict(trials)
