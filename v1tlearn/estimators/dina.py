@@ -22,7 +22,7 @@ from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._parameters import DEPTH, WIDTH, Presets, TrainingParameters
 from v1tlearn.estimators._runs import Part, Start
 from v1tlearn.estimators._space import SpaceMixin
-from v1tlearn.estimators.base_encoding import TrainedEstimator
+from v1tlearn.estimators.base_trained import TrainedEstimator
 from v1tlearn.nn import AlignmentModel, Core, NeuralTower
 from v1tlearn.training import Run
 from v1tlearn.trials import Responses, Trials

@@ -11,7 +11,7 @@ from v1tlearn._instead import path_of
 from v1tlearn._opening import json_object, read_plain
 from v1tlearn._paths import MODEL_FILE, what_lies_at
 from v1tlearn.estimators._files import damage_named, subclasses
-from v1tlearn.estimators.base_encoding import TrainedEstimator
+from v1tlearn.estimators.base_trained import TrainedEstimator
 from v1tlearn.estimators.ensemble import EnsembleRegressor
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from v1tlearn.nn import fast
 from v1tlearn.nn.fast.attention import attend_across
+from v1tlearn.nn.layers.normalization import LayerNorm, batch_norm
 
 
 def gather(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -87,10 +88,10 @@ class MixBlock(nn.Module):
         self.norm_in, self.conv_in = nn.BatchNorm2d(dim), nn.Conv2d(dim, dim, 1)
         self.conv_norm = nn.BatchNorm2d(half)
         self.conv = nn.Conv2d(half, half, 3, padding=1, groups=half)
-        self.token_norm, self.to_qkv = nn.LayerNorm(half), nn.Linear(half, 3 * half)
+        self.token_norm, self.to_qkv = LayerNorm(half), nn.Linear(half, 3 * half)
         self.cross_conv_norm = nn.BatchNorm2d(half)
         self.cross_conv_qkv = nn.Conv2d(half, 3 * half, 1)
-        self.cross_token_norm = nn.LayerNorm(half)
+        self.cross_token_norm = LayerNorm(half)
         self.cross_token_qkv = nn.Linear(half, 3 * half)
         self.fuse_conv, self.fuse_tokens = nn.Linear(half, half), nn.Linear(half, half)
         self.conv_out = nn.Conv2d(dim, dim, 1)
@@ -107,7 +108,8 @@ class MixBlock(nn.Module):
 
     def _attend_across(self, cells: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """What the convolution (B, c, H, W) gathers from tokens (B, N, c), and they from it."""
-        by_cell = self.cross_conv_qkv(self.cross_conv_norm(cells)).flatten(2).transpose(1, 2)
+        by_cell = self.cross_conv_qkv(batch_norm(cells, self.cross_conv_norm))
+        by_cell = by_cell.flatten(2).transpose(1, 2)
         by_token = self.cross_token_qkv(self.cross_token_norm(tokens))
         cell_q, cell_k, cell_v = by_cell[:, None].chunk(3, -1)  # one head: (B, 1, H W, c)
         token_q, token_k, token_v = by_token[:, None].chunk(3, -1)
@@ -124,12 +126,12 @@ class MixBlock(nn.Module):
         x = x + self.position(x)
         height, width = x.shape[-2:]
         coarse = height // self.reduction, width // self.reduction
-        of_tokens, of_conv = self.conv_in(self.norm_in(x)).chunk(2, 1)
-        cells = of_conv + self.conv(self.conv_norm(of_conv))
+        of_tokens, of_conv = self.conv_in(batch_norm(x, self.norm_in)).chunk(2, 1)
+        cells = of_conv + self.conv(batch_norm(of_conv, self.conv_norm))
         tokens = F.interpolate(of_tokens, coarse, mode="nearest").flatten(2).transpose(1, 2)
         cells, tokens = self._attend_across(cells, self._attend_within(tokens))
         cells = cells.transpose(1, 2).unflatten(2, (height, width))
         tokens = tokens.transpose(1, 2).unflatten(2, coarse)
         tokens = F.interpolate(tokens, (height, width), mode="nearest")
         x = x + self.conv_out(torch.cat((cells, tokens), 1))
-        return x + self.mlp(self.mlp_norm(x))
+        return x + self.mlp(batch_norm(x, self.mlp_norm))
