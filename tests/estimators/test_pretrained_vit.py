@@ -4,6 +4,7 @@ import pickle
 import shutil
 import sys
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -66,6 +67,17 @@ def images_seen(monkeypatch):
 
 def random(**options):
     return v1.PretrainedViTRegressor(DINOV2, weights=None, **{**QUICK, **options})
+
+
+def hub_answers(name, status, code):
+    """What the client of Hugging Face makes of an answer."""
+    url = f"https://huggingface.co/api/models/{name}"
+    session = huggingface_hub.get_session()
+    response = type(session.build_request("GET", url)).__module__.partition(".")[0]
+    kind = sys.modules[response].Response
+    headers = {} if code is None else {"X-Error-Code": code}
+    answer = kind(status, headers=headers, request=session.build_request("GET", url))
+    huggingface_hub.utils.hf_raise_for_status(answer)
 
 
 def predicted(est, trials):
@@ -359,16 +371,24 @@ def test_files_that_are_damaged_or_lack_weights_are_refused(folder, train):
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("status", "code", "message"),
     [
-        ("You are trying to access a gated repo. 401 Client Error.", "accepted their licence"),
-        ("We couldn't connect to 'https://huggingface.co'", "neither a folder here nor a model"),
+        (401, "GatedRepo", "accepted their licence"),
+        (403, "GatedRepo", "accepted their licence"),
+        (401, None, r"nor a model of this name on Hugging Face, or it is private"),
+        (404, "RepoNotFound", r"nor a model of this name on Hugging Face, or it is private"),
+        (None, None, "neither a folder here nor a model that could be had"),
     ],
 )
-def test_weights_that_cannot_be_had_are_refused(told, message, train, monkeypatch):
+def test_weights_that_cannot_be_had_are_refused(status, code, message, train, monkeypatch):
     def refuse(name, **options):
         assert name == "facebook/dinov3-vits16-pretrain-lvd1689m"
-        raise OSError(told)
+        if status is None:
+            raise OSError("We couldn't connect to 'https://huggingface.co'")
+        try:
+            hub_answers(name, status, code)
+        except OSError as error:  # with the same words for what is gated and what is not there
+            raise OSError("If you are trying to access a private or gated repo, 401") from error
 
     monkeypatch.setattr(transformers.AutoModel, "from_pretrained", refuse)
     est = v1.PretrainedViTRegressor.from_preset(

@@ -165,13 +165,21 @@ def _words(name: str, error: Exception, *, local: bool) -> str:
             "what save_pretrained(...) of a model of transformers wrote, config.json and "
             f"model.safetensors; there is {', '.join(sorted(os.listdir(name))[:5]) or 'nothing'}."
         )
-    told = " ".join(f"{type(e).__name__} {e}" for e in _chain(error)).lower()
-    if "gated" in told or "restricted" in told or "403" in told or "401" in told:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    causes = list(_chain(error))
+    if any(isinstance(e, GatedRepoError) for e in causes):
         return (
             f"the weights of {name} are given to those alone who accepted their licence: do so at "
             f"https://huggingface.co/{name}, log in (hf auth login, or the variable HF_TOKEN), and "
             "try again; or give a folder that holds them. The weights of DINOv2, such as "
             "facebook/dinov2-small, need no access."
+        )
+    if any(isinstance(e, RepositoryNotFoundError) for e in causes):  # said of private ones, too
+        return (
+            f"there is neither a folder {name!r} here nor a model of this name on Hugging Face, or "
+            "it is private: check the name; log in (hf auth login, or the variable HF_TOKEN) if it "
+            "is private; or give a folder."
         )
     return (
         f"the backbone {name!r} is neither a folder here nor a model that could be had from "
