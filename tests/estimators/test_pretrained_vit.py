@@ -1,14 +1,15 @@
 """Pretrained transformers as cores of estimators: loading, caching, fine-tuning, keeping."""
 
+import logging
 import pickle
 import shutil
 import sys
 
-import huggingface_hub
 import numpy as np
 import pytest
 import torch
 import transformers
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from safetensors.torch import load, save_file
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
@@ -67,17 +68,6 @@ def images_seen(monkeypatch):
 
 def random(**options):
     return v1.PretrainedViTRegressor(DINOV2, weights=None, **{**QUICK, **options})
-
-
-def hub_answers(name, status, code):
-    """What the client of Hugging Face makes of an answer."""
-    url = f"https://huggingface.co/api/models/{name}"
-    session = huggingface_hub.get_session()
-    response = type(session.build_request("GET", url)).__module__.partition(".")[0]
-    kind = sys.modules[response].Response
-    headers = {} if code is None else {"X-Error-Code": code}
-    answer = kind(status, headers=headers, request=session.build_request("GET", url))
-    huggingface_hub.utils.hf_raise_for_status(answer)
 
 
 def predicted(est, trials):
@@ -371,24 +361,20 @@ def test_files_that_are_damaged_or_lack_weights_are_refused(folder, train):
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "message"),
+    ("cause", "message"),
     [
-        (401, "GatedRepo", "accepted their licence"),
-        (403, "GatedRepo", "accepted their licence"),
-        (401, None, r"nor a model of this name on Hugging Face, or it is private"),
-        (404, "RepoNotFound", r"nor a model of this name on Hugging Face, or it is private"),
-        (None, None, "neither a folder here nor a model that could be had"),
+        (GatedRepoError, "accepted their licence"),
+        (RepositoryNotFoundError, "nor a model of this name on Hugging Face, or it is private"),
+        (None, "neither a folder here nor a model that could be had"),
     ],
 )
-def test_weights_that_cannot_be_had_are_refused(status, code, message, train, monkeypatch):
+def test_weights_that_cannot_be_had_are_refused(cause, message, train, monkeypatch):
     def refuse(name, **options):
         assert name == "facebook/dinov3-vits16-pretrain-lvd1689m"
-        if status is None:
+        told = "401. If you are trying to access a private or gated repo, log in."
+        if cause is None:
             raise OSError("We couldn't connect to 'https://huggingface.co'")
-        try:
-            hub_answers(name, status, code)
-        except OSError as error:  # with the same words for what is gated and what is not there
-            raise OSError("If you are trying to access a private or gated repo, 401") from error
+        raise OSError(told) from cause.__new__(cause, told)  # by which arguments, versions differ
 
     monkeypatch.setattr(transformers.AutoModel, "from_pretrained", refuse)
     est = v1.PretrainedViTRegressor.from_preset(
@@ -396,6 +382,33 @@ def test_weights_that_cannot_be_had_are_refused(status, code, message, train, mo
     )
     with pytest.raises(BackboneError, match=message):
         est.fit(train)
+
+
+@pytest.mark.parametrize("weights", ["pretrained", None])
+def test_what_a_library_says_while_it_tries_again_is_not_printed(weights, train, monkeypatch):
+    said = []
+    listener = logging.Handler()
+    listener.emit = said.append
+    log = logging.getLogger("huggingface_hub")
+
+    def unreachable(name, **options):
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise OSError("We couldn't connect to 'https://huggingface.co'")
+
+    for kind in (transformers.AutoModel, transformers.AutoConfig):
+        monkeypatch.setattr(kind, "from_pretrained", unreachable)
+    level = log.level
+    log.addHandler(listener)
+    try:
+        with pytest.raises(BackboneError, match="Check the name and the connection"):
+            v1.PretrainedViTRegressor("facebook/dinov2-small", weights=weights, **QUICK).fit(train)
+        assert not said
+        assert log.level == level
+        with pytest.raises(OSError, match="connect"):
+            unreachable("facebook/dinov2-small")
+        assert said
+    finally:
+        log.removeHandler(listener)
 
 
 def test_sources_that_contradict_weights_are_refused(train):

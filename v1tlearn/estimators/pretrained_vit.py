@@ -133,7 +133,7 @@ class PretrainedViTRegressor(ReadoutParameters, BaseEncodingRegressor):
     (12, 5)
     """
 
-    backbone: str | os.PathLike | Mapping[str, Any] | nn.Module
+    backbone: str | os.PathLike | dict[str, Any] | nn.Module
     _: KW_ONLY
     weights: str | None = "pretrained"
     block: int | Sequence[int] = 4
