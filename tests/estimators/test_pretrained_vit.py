@@ -328,6 +328,11 @@ def test_resolution_is_a_parameter(train):
 def test_images_that_do_not_divide_are_refused_before_training(train):
     with pytest.raises(BackboneError, match="height 28 or 42, width 28 or 42"):
         random(image_size=(30, 40)).fit(train)
+    options = {"patch_stride": 10, "upsample": 2}
+    with pytest.raises(BackboneError, match=r"of 30 x 42 pixels, .* height 27 or 32, width 42;"):
+        random(image_size=(30, 42), **options).fit(train)
+    for height in (27, 32):
+        random(image_size=(height, 42), max_epochs=1, **options).fit(train)
     with pytest.raises(BackboneError, match=r"block=7, .* choose from 0 to 2"):
         random(block=7).fit(train)
 

@@ -28,6 +28,7 @@ _OF_CORE = (
     "pixel_scaling",
     "fine_tune",
     "augment_positions",
+    "upsample",
 )
 
 VIT_ENCODING_2026: dict[str, Any] = {
