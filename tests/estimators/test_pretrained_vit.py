@@ -16,6 +16,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 
 import v1tlearn as v1
 from tests.backbones import DINOV2, DINOV3, random_backbone
+from v1tlearn.estimators import _runs
 from v1tlearn.nn import BackboneError, PretrainedViTCore
 
 QUICK = {"block": 1, "lr": 0.01, "space_init": 0.3, "max_epochs": 2, "random_state": 0}
@@ -123,6 +124,24 @@ def test_a_damaged_file_of_features_is_replaced(train, tmp_path, images_seen):
         again = random(feature_cache=tmp_path).fit(train)
     assert file.read_bytes() == whole
     np.testing.assert_array_equal(predicted(est, train), predicted(again, train))
+
+
+def test_features_on_the_device_lie_there_once(train, monkeypatch):
+    kept = []
+    make_run = _runs.Run
+
+    def seen(model, objective, optimizer, schedule, data, *others, validation, **options):
+        kept.extend(d.images for one in (data, validation) for d in one.values())
+        return make_run(
+            model, objective, optimizer, schedule, data, *others, validation=validation, **options
+        )
+
+    monkeypatch.setattr(_runs, "Run", seen)
+    size = 4 * 32 * 6 * len(train)  # of which none comes twice
+    random(feature_cache="device", cache_gigabytes=size / 1e9).fit(train)
+    assert len(kept) == 4  # two mice, for training and validation
+    assert {x.data_ptr() for x in kept} == {kept[0].data_ptr()}
+    assert kept[0].nbytes == size
 
 
 def test_memory_of_features_is_bounded(train, tmp_path):
