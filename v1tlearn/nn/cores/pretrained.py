@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from v1tlearn.nn.cores.backbone import Backbone, BackboneError
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.layers.pixels import Pixels
+
+# Parts of a configuration that change no feature map.
+_OF_ORIGIN = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
 
 
 class PretrainedViTCore(Core):
@@ -181,11 +185,11 @@ class PretrainedViTCore(Core):
         Returns
         -------
         bytes
-            Of weights, images and options.
+            Of weights, the backbone's configuration, images and options.
         """
         own = self.backbone
         told = (self.input_shape, own.read, own.patch_stride, self.tokens, self.normalize)
-        told = repr((*told, self.pixels.scaling)).encode()
+        told = repr((*told, self.pixels.scaling, _configuration(own.model))).encode()
         return told + _digest(list(own.parameters()))
 
     def recomputed_parts(self) -> list[nn.Module]:
@@ -279,6 +283,14 @@ class PretrainedViTCore(Core):
         if signed:
             self._elsewhere &= missing  # the others were trained once
             self._sign()
+
+
+def _configuration(model: nn.Module) -> str:
+    """What a configuration says, but for where it comes from."""
+    config = getattr(model, "config", None)
+    values = config.to_dict() if hasattr(config, "to_dict") else getattr(config, "__dict__", {})
+    kept = {key: value for key, value in values.items() if key not in _OF_ORIGIN}
+    return json.dumps(kept, sort_keys=True, default=repr)
 
 
 def _digest(weights: Sequence[Tensor]) -> bytes:
