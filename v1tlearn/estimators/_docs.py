@@ -74,9 +74,9 @@ core_weight_decay : float, optional
     Weight decay of what is fine-tuned, where it differs from `weight_decay`.
 feature_cache : {{"auto", "device", "memory"}}, path or None, default="auto"
     Where feature maps of a frozen core are kept, which are computed once per image: on the device,
-    in host memory, or in a file in this folder, named by weights, preprocessing and images, which
-    later fits read. "auto" takes the first that `cache_gigabytes` allows. None computes them in
-    every epoch.
+    in host memory, or in files in this folder, where later fits with the same weights and
+    preprocessing find them image by image, and add those that are new. "auto" takes the first of
+    device and memory that `cache_gigabytes` allows. None computes them in every epoch.
 cache_gigabytes : float, default=4.0
     Memory that these maps may take on the device or the host."""
 
