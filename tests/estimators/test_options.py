@@ -177,6 +177,16 @@ def test_rates_of_an_estimator_fall_along_a_cosine(small, trials):
     assert [r["lr"] for r in est.history_] == pytest.approx([2e-3, (2e-3 + 1e-4) / 2])
 
 
+def test_a_core_that_begins_below_the_least_rate_stays_below(small, trials):
+    rates = {"lr": 2e-3, "core_lr": 1e-12, "min_lr": 1e-3}
+    began = small(max_epochs=0, **rates)
+    with pytest.warns(UserWarning, match="max_epochs is 0"):
+        before = began.fit(trials).module_.core.state_dict()
+    core = small(schedule="cosine", **rates).fit(trials).module_.core
+    moved = [(p - before[name]).abs().max().item() for name, p in core.named_parameters()]
+    assert max(moved) < 1e-9
+
+
 def test_an_estimator_is_judged_by_the_variance_it_explains(small, trials):
     est = small(selection="variance_explained", max_epochs=4).fit(trials)
     name = "validation_variance_explained"
@@ -209,6 +219,7 @@ def test_neurons_without_variance_are_left_out_of_it_and_named(small, trials):
     ("params", "message"),
     [
         ({"schedule": "reduce", "min_lr": 0.1}, "least rate above 0 and below the first"),
+        ({"schedule": "cosine", "lr": 1e-5}, "expected a min_lr below lr"),
         ({"schedule": "periods", "period_epochs": (0,)}, "each at least 1"),
         ({"schedule": "periods", "lr_patience": 0}, "expected at least 1"),
         ({"selection": "r2"}, "selection"),

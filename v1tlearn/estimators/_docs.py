@@ -316,7 +316,8 @@ lr_factor : float, default={lr_factor}
 max_lr_drops : int, default=2
     Drops of the learning rate in vain before the training ends, see `schedule`.
 min_lr : float, default={min_lr}
-    The least learning rate of the schedules "cosine" and "reduce".
+    The least learning rate of the schedules "cosine" and "reduce", below `lr`. A `core_lr` that is
+    no higher stays as it is.
 period_epochs : sequence of int, default=(100, 30, 30, 30)
     Epochs of each period at most, see `schedule`; `max_epochs` is the most of them all.
 carry_patience : bool, default=False

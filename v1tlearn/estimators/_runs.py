@@ -176,6 +176,11 @@ def make_schedule(parameters: Mapping[str, Any]) -> Schedule:
             epochs, carry = parameters["period_epochs"], parameters["carry_patience"]
             return PeriodsSchedule(epochs, patience, factor, carry)
         case "cosine":
+            if parameters["lr"] <= min_lr:
+                raise ValueError(
+                    f"schedule='cosine' lets lr fall to min_lr, but lr is {parameters['lr']} and "
+                    f"min_lr {min_lr}: expected a min_lr below lr; 0 is one."
+                )
             return CosineSchedule(max(1, parameters["max_epochs"]), patience, min_lr)
         case "reduce":
             return ReduceSchedule(parameters["lr"], patience, factor, min_lr)
