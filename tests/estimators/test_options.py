@@ -177,6 +177,17 @@ def test_rates_of_an_estimator_fall_along_a_cosine(small, trials):
     assert [r["lr"] for r in est.history_] == pytest.approx([2e-3, (2e-3 + 1e-4) / 2])
 
 
+def test_a_cosine_needs_no_validation(small, trials):
+    options = {"lr_patience": 1, "max_epochs": 4, "min_lr": 0.0, "validation_fraction": 0}
+    est = small(schedule="cosine", warm_start=True, **options).fit(trials)
+    rates = [2e-3 * (1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in range(4)]
+    assert [r["lr"] for r in est.history_] == pytest.approx(rates)
+    assert est.best_epoch_ == 4
+    est.partial_fit(trials)  # at the full rate
+    est.fit(trials)
+    assert [r["lr"] for r in est.history_[4:]] == pytest.approx([2e-3, *rates])
+
+
 def test_a_core_that_begins_below_the_least_rate_stays_below(small, trials):
     rates = {"lr": 2e-3, "core_lr": 1e-12, "min_lr": 1e-3}
     began = small(max_epochs=0, **rates)

@@ -308,7 +308,8 @@ schedule : {{"plateau", "rounds", "periods", "cosine", "reduce", "constant"}}, d
     et al. 2025). "cosine" falls to `min_lr` over `max_epochs` and stops after `lr_patience` epochs
     without improvement. "reduce" multiplies by `lr_factor` after `lr_patience` + 1 epochs that are
     not better by 1e-4 of the best score, and stops at `min_lr`. All keep the weights of the best
-    epoch.
+    epoch. Without validation trials "cosine" falls all the same, the others stay constant, and the
+    last epoch is kept.
 lr_patience : int, default={lr_patience}
     Epochs without improvement that are waited through, see `schedule`.
 lr_factor : float, default={lr_factor}

@@ -19,7 +19,6 @@ from v1tlearn.estimators.mouse_data import bring
 from v1tlearn.metrics.tensors import correlation, variance_explained
 from v1tlearn.nn import EncodingModel, poisson_loss
 from v1tlearn.training import (
-    ConstantSchedule,
     NeuronObjective,
     NeuronOptions,
     NeuronRun,
@@ -72,7 +71,7 @@ def make_neuron_run(
         parameters["weight_decay"],
         decoupled=parameters["optimizer"] == "adamw",
     )
-    make = partial(make_schedule, parameters) if validation is not None else ConstantSchedule
+    make = partial(make_schedule, parameters, judged=validation is not None)
     trained = {mouse: responding(fitted, mouse) for mouse in data}
     return NeuronRun(
         model,

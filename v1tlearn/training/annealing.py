@@ -15,7 +15,7 @@ class CosineSchedule(Schedule):
     `min_lr` from `n_epochs` on; rates that begin at or below `min_lr` stay as they are. The
     training ends after `patience` epochs in a row without a strictly better score. An epoch whose
     loss is not finite is one of them; then the best weights come back and the optimiser begins
-    anew.
+    anew. Without scores it falls to its end, and the last epoch is the best.
 
     Parameters
     ----------
@@ -66,20 +66,20 @@ class CosineSchedule(Schedule):
         least = min(self.least, rate)
         return least + (rate - least) * (1 + math.cos(math.pi * done / self.n_epochs)) / 2
 
-    def step(self, score: float) -> Verdict:
+    def step(self, score: float | None) -> Verdict:
         """Judge one epoch.
 
         Parameters
         ----------
-        score : float
-            Validation score; larger is better.
+        score : float or None
+            Validation score; larger is better. None without validation trials.
 
         Returns
         -------
         Verdict
         """
-        if score > self.best:
-            self.best, self.bad = score, 0
+        if score is None or score > self.best:
+            self.best, self.bad = -math.inf if score is None else score, 0
             return Verdict(improved=True)
         self.bad += 1
         return Verdict(stop=self.bad >= self.patience)
