@@ -190,6 +190,13 @@ def test_training_goes_on(full, trials):
     assert not torch.equal(est.module_.readouts[0].mixing, before)
 
 
+def test_another_selection_has_best_epochs_of_its_own(full, trials):
+    options = {"warm_start": True, "schedule": "plateau", "max_epochs": 1}
+    est = make(full_model=full, selection="correlation", **options).fit(trials)
+    est.set_params(selection="variance_explained").fit(trials)
+    assert all((epochs == 2).all() for epochs in est.best_epochs_.values())
+
+
 def test_receptive_fields_and_pooling_sizes(full, trials):
     est = make(full_model=full).fit(trials)
     fields = v1.inspection.receptive_fields(est, 64, random_state=0)["B"]

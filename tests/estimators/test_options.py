@@ -14,6 +14,8 @@ from v1tlearn.trials import Trials
 
 COLUMNS = ["pupil_dilation", "pupil_dilation_derivative", "running_speed", "pupil_x", "pupil_y"]
 
+SELECTIONS = ("correlation", "variance_explained")
+
 
 def changed_by_behavior(est, trials, columns, mouse="A"):
     """Whether predictions depend on these columns of the behaviour."""
@@ -206,6 +208,18 @@ def test_an_estimator_is_judged_by_the_variance_it_explains(small, trials):
         assert record[name] == pytest.approx(np.mean(of_mice), rel=1e-5)
         assert np.isfinite(record["validation_correlation"])
     assert est.best_epoch_ == 1 + int(np.argmax([r[name] for r in est.history_]))
+
+
+@pytest.mark.parametrize("judges", [SELECTIONS, SELECTIONS[::-1]])
+def test_another_selection_has_a_best_epoch_of_its_own(judges, small, trials):
+    est = small(warm_start=True, max_epochs=1, selection=judges[0]).fit(trials)
+    est.set_params(selection=judges[1], max_epochs=2).fit(trials)
+    assert est.best_epoch_ > 1
+    est.fit(trials)  # the schedule goes on
+    scores = [record[f"validation_{judges[1]}"] for record in est.history_[1:]]
+    assert len(scores) == 4
+    assert est.best_epoch_ == 2 + int(np.argmax(scores))
+    assert est.state_["schedule"]["best"] == max(scores)
 
 
 def test_neurons_without_variance_are_left_out_of_it_and_named(small, trials):

@@ -327,7 +327,8 @@ carry_patience : bool, default=False
 selection : {{"correlation", "variance_explained"}}, default={selection}
     The validation score that drives the schedule and chooses the best epoch: correlation, or
     ``1 - SSE / SST`` of each neuron over its recorded responses, as a mean over those whose
-    validation responses vary.
+    validation responses vary. A fitted model that goes on with another one begins its schedule, and
+    its best epoch, anew from the best weights.
 clip_norm : float, optional
     The norm, of the gradient of all trained parameters together, that steps do not exceed.
 ema_decay : float, optional
