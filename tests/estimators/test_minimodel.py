@@ -190,6 +190,19 @@ def test_training_goes_on(full, trials):
     assert not torch.equal(est.module_.readouts[0].mixing, before)
 
 
+def test_training_does_not_go_on_with_another_convolution(full, trials):
+    est = make(full_model=full, warm_start=True, max_epochs=1).fit(trials)
+    est.set_params(full_model=FrozenEstimator(full)).fit(trials)
+    other = clone(full).set_params(random_state=1, max_epochs=1).fit(trials)
+    est.set_params(full_model=other)
+    for go_on in (est.fit, est.partial_fit):
+        with pytest.raises(ValueError, match="changed since fit: full_model"):
+            go_on(trials)
+    assert len(est.history_) == 2
+    est.set_params(warm_start=False).fit(trials)
+    assert torch.equal(est.module_.core.filters, other.module_.core.filters)
+
+
 def test_another_selection_has_best_epochs_of_its_own(full, trials):
     options = {"warm_start": True, "schedule": "plateau", "max_epochs": 1}
     est = make(full_model=full, selection="correlation", **options).fit(trials)

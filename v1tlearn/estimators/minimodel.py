@@ -236,6 +236,18 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
         silence(start.model, fitted)
         return start
 
+    def _from_fit(self, trials: Trials, target: Responses) -> Start:
+        given = _inner(self.full_model)
+        if given is not None and given.__sklearn_is_fitted__():
+            own, theirs = (m.module_.core.filters.detach().cpu() for m in (self, given))
+            if not torch.equal(own, theirs):
+                raise ValueError(
+                    "these parameters changed since fit: full_model, whose first convolution is "
+                    "not the one that these minimodels read. A fitted model can only go on with "
+                    "the one it was built with: set it back, or fit anew with warm_start=False."
+                )
+        return super()._from_fit(trials, target)
+
     def _shared(self, training: Part, held_out: Part | None, seed: int) -> BaseEncodingRegressor:
         """Give the model whose first convolution is shared, fitted to these trials if need be."""
         given = _inner(self.full_model)
