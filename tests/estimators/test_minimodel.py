@@ -237,6 +237,7 @@ def test_what_cannot_be_shared_is_refused(full, small, trials, fitted):
     with pytest.raises(ValueError, match=r"takes 4 channels, .*here they are 1"):
         make(full_model=channels, behavior_mode="none").fit(trials)
     others = {"shift": "readout", "core_lr": 0.1, "ema_decay": 0.9, "compile": True}
+    others["penalty_scale"] = "relative"
     for name, value in others.items():
         with pytest.raises(ValueError, match=name):
             make(full_model=full, **{name: value}).fit(trials)

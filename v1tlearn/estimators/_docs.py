@@ -287,7 +287,7 @@ default={loss_scale}
     that a short last batch weighs less (Du et al. 2025); "per_recorded" the mean over neurons of
     the mean over what was recorded of each. With either, penalties of readouts are means over
     neurons, too.
-penalty_scale : {{"relative", "absolute"}}, default="relative"
+penalty_scale : {{"relative", "absolute"}}, default={penalty_scale}
     "relative": the weights of penalties on core and readouts count as with 4,500 trials and 8,000
     neurons, and every mouse bears a share in proportion to its loss: those of its readout times
     ``sqrt(trials / 4500)``, those of the core times ``sqrt(trials / 4500) * neurons / 8000``. The

@@ -112,6 +112,7 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
     batch_size: int = 100
     max_epochs: int = 190
     loss_scale: str | float = "per_neuron"
+    penalty_scale: str = "absolute"
     schedule: str = "periods"
     lr_patience: int = 5
     lr_factor: float = 1 / 3
@@ -130,6 +131,7 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
         "shift": [StrOptions({"none"})],
         "core_lr": [None],
         "loss_scale": [StrOptions({"per_neuron", "per_recorded"})],
+        "penalty_scale": [StrOptions({"absolute"})],
         "core_pass": [StrOptions({"joint"})],
         "schedule": [StrOptions({"periods", "plateau", "reduce", "constant"})],
         "clip_norm": [None],
