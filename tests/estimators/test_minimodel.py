@@ -1,5 +1,7 @@
 """Minimodels through the public door: shared convolution, several mice, what is kept and told."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -104,7 +106,9 @@ def test_other_animals_get_minimodels_of_the_same_convolution(full, trials, test
         est.transfer(trials.sel(mouse_id="B"), freeze_core=False)
 
 
-@pytest.mark.parametrize("params", [{"neurons_at_once": 2}, {"low_memory": True}])
+@pytest.mark.parametrize(
+    "params", [{"neurons_at_once": 2}, {"neurons_at_once": 10**30}, {"low_memory": True}]
+)
 def test_memory_parameters_give_the_same_model(full, trials, test_trials, params):
     usual = make(full_model=full).fit(trials).predict(test_trials)
     sparing = make(full_model=full, **params).fit(trials).predict(test_trials)
@@ -149,6 +153,23 @@ def test_a_silent_neuron_is_named_and_predicted_to_stay_silent(full, trials, tes
     rates = est.predict(test_trials)["B"]
     assert np.ptp(np.asarray(rates)[:, 2]) == 0
     assert np.ptp(np.asarray(rates)[:, 1]) > 0
+
+
+@pytest.mark.filterwarnings("ignore:.*(do not vary|never respond )")
+@pytest.mark.parametrize("how", ["fit", "partial_fit"])
+def test_a_silent_neuron_that_responds_later_is_named(full, trials, how):
+    def silent(responses):
+        responses[:, 2] = 0.0
+        return responses
+
+    quiet = given(trials, "responses", "B", silent)
+    est = make(full_model=full, max_epochs=1, warm_start=True).fit(quiet)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "mouse 'B': .* never responded")
+        getattr(est, how)(quiet)
+    with pytest.warns(UserWarning, match=r"mouse 'B': 1 of 7 neurons never responded.*neuron 2"):
+        getattr(est, how)(trials)
+    assert est.history_[-1]["n_trained"] == 11
 
 
 def test_a_neuron_constant_in_validation_is_named_before_training(full, trials, tmp_path):

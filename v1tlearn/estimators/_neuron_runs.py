@@ -112,6 +112,20 @@ def silence(model: EncodingModel, fitted: Fitted) -> None:
             )
 
 
+def warn_of_awoken(fitted: Fitted, target: Responses) -> None:
+    """Warn of neurons that were silent at `fit`, and respond in the trials to go on with."""
+    for mouse in target.mice:
+        responds = np.nan_to_num(recorded_moments(target, mouse).mean) != 0
+        awoken = np.flatnonzero(responds & ~responding(fitted, mouse))
+        if len(awoken):
+            warn(
+                f"mouse {mouse!r}: {len(awoken)} of {len(responds)} neurons never responded in the "
+                f"trials of the first fit and do now, {first_few(awoken, 'neuron')}: they are not "
+                "trained all the same, and predicted to stay silent. To train them, fit anew on "
+                "all trials, with warm_start=False."
+            )
+
+
 def _warn_of_constant(target: Responses) -> None:
     """Warn of neurons whose validation responses tell no share of variance."""
     for mouse in target.mice:

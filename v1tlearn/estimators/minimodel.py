@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from v1tlearn.estimators._build import Recipe, begin
 from v1tlearn.estimators._describe import describe
 from v1tlearn.estimators._docs import FACTORIZED, MINIMODEL, document
-from v1tlearn.estimators._neuron_runs import make_neuron_run, silence, warn_of_lost
+from v1tlearn.estimators._neuron_runs import make_neuron_run, silence, warn_of_awoken, warn_of_lost
 from v1tlearn.estimators._parameters import (
     WIDTH,
     FactorizedReadoutParameters,
@@ -248,7 +248,9 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
                     "not the one that these minimodels read. A fitted model can only go on with "
                     "the one it was built with: set it back, or fit anew with warm_start=False."
                 )
-        return super()._from_fit(trials, target)
+        start = super()._from_fit(trials, target)
+        warn_of_awoken(start.fitted, target)
+        return start
 
     def _shared(self, training: Part, held_out: Part | None, seed: int) -> BaseEncodingRegressor:
         """Give the model whose first convolution is shared, fitted to these trials if need be."""
