@@ -102,8 +102,8 @@ def read_nat60k(
         If a file is missing.
     ValueError
         Naming the mouse and the file: arrays that are missing or do not fit each other, images that
-        the stack does not have, unknown windows, Inf; anything that a file holds beside plain
-        arrays, of which nothing is run.
+        the stack does not have, unknown windows, Inf, NaN in images; anything that a file holds
+        beside plain arrays, of which nothing is run.
 
     Warns
     -----
@@ -174,7 +174,8 @@ def read_text16(
     Raises
     ------
     FileNotFoundError, ValueError
-        As `read_nat60k`; and if images are numbered below 60,000 without `first_image`.
+        As `read_nat60k`; and if images are numbered below 60,000 without `first_image`, or one is
+        in several categories.
 
     See Also
     --------
@@ -190,6 +191,7 @@ def read_text16(
         shown = _textures(file, ("istim", "istim_sp"), file.n_trials, first_image)
         test = _textures(file, ("ss_istim", "istim_ss"), len(file.repeats), first_image)
         labels = file.labels("labels", len(shown)), file.labels("ss_labels", len(test))
+        _check_categories(file, np.concatenate([shown, test]), *labels)
         tiers, kept = np.full(len(shown), "train", "U10"), np.ones(len(shown), bool)
         return _Recording(shown, test, tiers, kept, {"category": labels})
 
@@ -292,6 +294,24 @@ def _textures(
             "or 0 if the stack is another"
         )
     return images + (first_image or 0)
+
+
+def _check_categories(
+    file: ResponseFile, images: np.ndarray, single: np.ndarray, repeated: np.ndarray
+) -> None:
+    """Refuse labels of two kinds, of which none would equal another, and images with several."""
+    numbers = [v.dtype.kind in "iuf" for v in (single, repeated)]
+    if len(repeated) and single.dtype.kind != repeated.dtype.kind and not all(numbers):
+        file.refuse(
+            f"labels are of type {single.dtype} and ss_labels of type {repeated.dtype}",
+            "numbers in both, or text",
+        )
+    labels = np.concatenate([single, repeated]) if len(repeated) else single
+    _, first, codes = np.unique(images, return_index=True, return_inverse=True)
+    if len(other := np.flatnonzero(labels[first][codes] != labels)):
+        place = other[0]
+        both = [labels[first][codes][place].item(), labels[place].item()]
+        file.refuse(f"image {images[place]} is in the categories {both}", "one for each image")
 
 
 def _flips(
