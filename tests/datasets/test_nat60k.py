@@ -485,6 +485,8 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, images, change, message):
         ({"window": "left"}, ValueError, "window is 'left'"),
         ({"downsample": 0.5}, ValueError, "downsample is 0.5"),
         ({"downsample": "2"}, ValueError, "downsample is '2'"),
+        ({"downsample": 3}, ValueError, "downsample is 3 of images of 2 x 6 pixels"),
+        ({"downsample": 100, "window": (1, 4)}, ValueError, "'mouse1': .* of 2 x 3 pixels"),
         ({"names": ["a", "b"]}, ValueError, "expected a name for each"),
         ({"names": "a"}, ValueError, "expected a name for each"),
     ],
@@ -512,6 +514,17 @@ def test_files_that_are_missing_or_of_another_kind_are_named(tmp_path, responses
     scipy.io.savemat(tmp_path / "text.mat", {"img": "text"})
     with pytest.raises(ValueError, match="no array of real numbers"):
         read(responses, tmp_path / "text.mat")
+
+
+@pytest.mark.parametrize("reader", [read_nat60k, read_text16])
+def test_what_is_no_path_is_refused(responses, images, reader):
+    for given in (5, None, [responses, 5]):
+        with pytest.raises(TypeError, match=rf"responses is a .*{reader.__name__}\(responses"):
+            reader(given, images)
+    with pytest.raises(TypeError, match=r"images is a int: expected a path"):
+        reader(responses, 5, window=None)
+    with pytest.raises(TypeError, match=r"is a dict.*list\(paths.values\(\)\), images, names=list"):
+        reader({"FX10": responses}, images)
 
 
 def test_pixels_that_are_not_finite_are_refused_where_they_are_seen(tmp_path, responses):

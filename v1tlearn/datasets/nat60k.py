@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -217,8 +217,14 @@ def _read_all(
     layout: str,
     read: Any,
 ) -> xr.DataTree:
-    given = [responses] if isinstance(responses, str | os.PathLike) else list(responses)
     call = f"read_{layout}(responses, images)"
+    if isinstance(responses, Mapping):
+        raise TypeError(
+            f"responses is a {type(responses).__name__}: expected a sequence of paths. The call is "
+            f"read_{layout}(list(paths.values()), images, names=list(paths))."
+        )
+    several = isinstance(responses, Iterable) and not isinstance(responses, str | os.PathLike)
+    given = list(responses) if several else [responses]
     paths = [Path(path_of("responses", one, call)) for one in given]
     mice = _mice(paths, names, layout)
     factor = plain(downsample)
@@ -229,6 +235,13 @@ def _read_all(
             raise FileNotFoundError(f"{path} is missing: expected a file of {layout}.")
     stack = ImageStack(image_path, "img")
     views = {m: View(stack, _window(m, window, stack), factor) for m in mice}
+    for mouse, view in views.items():
+        if 0 in view.image_shape:
+            width = len(range(stack.shape[2])[view.window])
+            raise ValueError(
+                f"mouse {mouse!r}: downsample is {downsample!r} of images of {stack.shape[1]} x "
+                f"{width} pixels, which leaves none: expected at most the smaller side."
+            )
     moments = {str(view.window): view.moments() for view in views.values()}
     datasets = {}
     for mouse, path in zip(mice, paths, strict=True):
