@@ -146,7 +146,7 @@ class AlignmentModel(nn.Module):
         return self.readouts[self._index[mouse]]
 
     def forward(self, batches: Mapping[str, MouseBatch]) -> dict[str, Tensor]:
-        """Maps (B_m, *map_shape) of the images of each mouse, scaled; all pass at once."""
+        """Maps (B_m, c, h, w) of the images of each mouse, scaled; all pass at once."""
         images = [self.cropper(batch.images, mouse, None) for mouse, batch in batches.items()]
         sizes = [(mouse, len(own)) for mouse, own in zip(batches, images, strict=True)]
         maps = self._scaled(self.core(torch.cat(images), None, sizes))
@@ -162,7 +162,7 @@ class AlignmentModel(nn.Module):
 
         Returns
         -------
-        Tensor of shape (n_images, *map_shape)
+        Tensor of shape (n_images, channels, height, width)
             Scaled.
         """
         return self.forward({self.mice[0]: MouseBatch(images)})[self.mice[0]]
@@ -182,7 +182,7 @@ class AlignmentModel(nn.Module):
 
         Returns
         -------
-        Tensor of shape (n_trials, *map_shape)
+        Tensor of shape (n_trials, channels, height, width)
             Scaled.
 
         Raises

@@ -254,7 +254,7 @@ class EncodingModel(nn.Module):
 
         Returns
         -------
-        Tensor of shape (n_images, *core.output_shape)
+        Tensor of shape (n_images, channels, height, width)
             What `respond` reads.
 
         Raises
@@ -274,7 +274,7 @@ class EncodingModel(nn.Module):
         ----------
         mouse : str
             Mouse id.
-        features : Tensor of shape (n_images, *core.output_shape)
+        features : Tensor of shape (n_images, channels, height, width)
             From `encode`.
         pupil : Tensor of shape (n_images, 2), optional
             Standardised pupil centre; without it receptive fields stay where they are.

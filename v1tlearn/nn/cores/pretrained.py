@@ -166,7 +166,7 @@ class PretrainedViTCore(Core):
 
         Returns
         -------
-        Tensor of shape (n_images, *output_shape)
+        Tensor of shape (n_images, channels, height, width)
         """
         out = self.backbone(pixels)
         if self.normalize == "layer":

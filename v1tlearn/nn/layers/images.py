@@ -284,7 +284,7 @@ class ImageCropper(nn.Module):
     def forward(
         self, images: Tensor, mouse: str | None = None, shifter_inputs: Tensor | None = None
     ) -> Tensor:
-        """Crop and resize the images of one mouse: (B, c, H, W) to (B, c, *output_size).
+        """Crop and resize the images of one mouse: (B, c, H, W) to (B, c, h, w).
 
         `shifter_inputs` (B, k), the standardised pupil centre or behaviour and pupil centre, moves
         the crops of a mouse that has a stimulus shifter.

@@ -85,7 +85,7 @@ class CNNTower(Core):
         behaviors: Tensor | None = None,
         sizes: Sequence[tuple[str, int]] | None = None,
     ) -> Tensor:
-        """Maps (B, *output_shape) of images (B, *input_shape)."""
+        """Maps (B, c, h, w) of images (B, C, H, W)."""
         found, x = [], images
         for layer in self.layers:
             x = F.gelu(layer(x))
@@ -171,7 +171,7 @@ class DSNetTower(Core):
 
         Parameters
         ----------
-        images : Tensor of shape (n_images, *input_shape)
+        images : Tensor of shape (n_images, channels, height, width)
 
         Returns
         -------
@@ -187,7 +187,7 @@ class DSNetTower(Core):
         behaviors: Tensor | None = None,
         sizes: Sequence[tuple[str, int]] | None = None,
     ) -> Tensor:
-        """Maps (B, *output_shape) of images (B, *input_shape)."""
+        """Maps (B, c, h, w) of images (B, C, H, W)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.backbone_trained):
             tap = self.tap(images)
         return resize(self.project(tap), self.output_shape[1:])

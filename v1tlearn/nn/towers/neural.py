@@ -41,7 +41,7 @@ class NeuralTower(nn.Module):
         self.map_shape = (int(channels), int(height), int(width))
 
     def forward(self, responses: Tensor) -> Tensor:
-        """Maps (B, *map_shape) of scaled responses (B, n_neurons)."""
+        """Maps (B, c, h, w) of scaled responses (B, n_neurons)."""
         raise NotImplementedError(f"{type(self).__name__} does not say what it computes.")
 
     def penalty(self) -> Tensor:
@@ -218,7 +218,7 @@ class AttentionTower(NeuralTower):
         return Lines(*(self._by_head(x) for x in (*lines, self.reader @ self.projection.weight)))
 
     def forward(self, responses: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Maps (B, *map_shape) of scaled responses (B, N); see `read` for `keep`."""
+        """Maps (B, c, h, w) of scaled responses (B, N); see `read` for `keep`."""
         coarse = self.to_map(self.read(responses, keep))
         return resize(coarse.unflatten(1, (self.map_shape[0], *self.grid)), self.map_shape[1:])
 
@@ -266,7 +266,7 @@ class MLPTower(NeuralTower):
         )
 
     def forward(self, responses: Tensor) -> Tensor:
-        """Maps (B, *map_shape) of scaled responses (B, N)."""
+        """Maps (B, c, h, w) of scaled responses (B, N)."""
         coarse = self.layers(responses).unflatten(1, (self.hidden_channels, *self.grid))
         return self.convolutions(resize(coarse, self.map_shape[1:]))
 
