@@ -110,6 +110,10 @@ def test_images_are_cropped_and_trials_that_nobody_has_are_left_out(tmp_path):
             "real_responses holds other values",
         ),
         (lambda h: h.update(subject_id=np.array([1])), "subject_id has 1 values"),
+        (
+            lambda h: h.update(test_images=h["test_images"][..., 1:]),
+            "images are 10 x 10 pixels large, test_images 10 x 9; expected images of one size",
+        ),
         (lambda h: h.update(image_ids=np.array([1])), "image_ids has 1 values"),
     ],
 )
@@ -127,3 +131,11 @@ def test_crops_that_leave_nothing_and_missing_files_are_refused(tmp_path):
             read(tmp_path / "a.npz", make_macaque(), crop=crop)
     with pytest.raises(FileNotFoundError, match="nothing"):
         read_cadena2019(tmp_path / "nothing.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "error"), [(3, TypeError), (None, TypeError), ("", ValueError), ("a/b", ValueError)]
+)
+def test_names_that_are_none_are_refused(tmp_path, name, error):
+    with pytest.raises(error, match=f"name is {name!r}.*expected text"):
+        read(tmp_path / "a.npz", make_macaque(), name=name)

@@ -420,6 +420,16 @@ def test_textures_counted_from_the_first_need_a_word(tmp_path, images):
     assert np.array_equal(found["image_id"].values[:20], held["istim"])
 
 
+@pytest.mark.parametrize("first", [0.5, 2.5, "a", True, -1, 10**30, [0], np.nan])
+def test_first_images_that_are_no_numbers_of_images_are_refused(tmp_path, images, first):
+    path = tmp_path / "text16_FX8_2023_05_16.npz"
+    np.savez(path, **make_texture_responses())
+    with pytest.raises(ValueError, match=r"first_image is .*expected a whole number from 0 on"):
+        read_text16(path, images, window=None, first_image=first)
+    found = read_text16(path, images, window=None, first_image=np.int64(0))["FX8"]
+    assert found["image_id"].values.min() >= 60_000
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -518,9 +528,9 @@ def test_files_that_are_missing_or_of_another_kind_are_named(tmp_path, responses
 
 @pytest.mark.parametrize("reader", [read_nat60k, read_text16])
 def test_what_is_no_path_is_refused(responses, images, reader):
-    for given in (5, None, [responses, 5]):
+    for wrong in (5, None, [responses, 5]):
         with pytest.raises(TypeError, match=rf"responses is a .*{reader.__name__}\(responses"):
-            reader(given, images)
+            reader(wrong, images)
     with pytest.raises(TypeError, match=r"images is a int: expected a path"):
         reader(responses, 5, window=None)
     with pytest.raises(TypeError, match=r"is a dict.*list\(paths.values\(\)\), images, names=list"):

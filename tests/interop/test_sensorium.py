@@ -402,6 +402,8 @@ def test_models_without_counterpart_are_explained(state, match):
         (1, {"image_shape": (2, 14, 18)}, "image_shape has 2 channels"),
         (1, {"image_shape": (14, 18)}, "image_shape=.14, 18."),
         (1, {"image_shape": (1, 0, 18)}, "image_shape=.1, 0, 18."),
+        (1, {"image_shape": 5}, "image_shape=5: expected"),
+        (1, {"image_shape": (1, None, 18)}, "image_shape=.1, None, 18."),
         (4, {"behavior_names": ["pupil_x", "pupil_y"]}, "behavior_names"),
         (1, {"image_shape": (1, 14, 18), "behavior_names": ["running_speed"]}, "pupil_x"),
     ],

@@ -52,6 +52,8 @@ def read_cadena2019(
     ------
     FileNotFoundError
         If the file is missing.
+    TypeError
+        If path or name is no text.
     ValueError
         Naming the file: arrays that are missing or do not fit each other, images or responses that
         are not finite, rows that are in both tiers; anything but plain arrays, of which nothing is
@@ -68,8 +70,18 @@ def read_cadena2019(
     natural images, PLOS Computational Biology; Du et al. 2025.
     """
     found = path_of("path", path, "read_cadena2019(path)")
+    if not isinstance(name, str):
+        raise TypeError(f"name is {name!r}, a {type(name).__name__}: expected text.")
+    if not name or "/" in name:
+        raise ValueError(f"name is {name!r}: expected text without '/', of one letter or more.")
     file = _File(Path(found), crop)
     images, test_images = file.images("images"), file.images("test_images")
+    if images.shape[1:] != test_images.shape[1:]:
+        sizes = [" x ".join(map(str, part.shape[2:])) for part in (images, test_images)]
+        file.refuse(
+            f"after a crop of {crop} images are {sizes[0]} pixels large, test_images {sizes[1]}",
+            "images of one size",
+        )
     names = {"train": "train_idx", "validation": "val_idx"}
     rows = {tier: file.rows(own, len(images)) for tier, own in names.items()}
     both = np.intersect1d(rows["train"], rows["validation"])

@@ -34,6 +34,7 @@ WINDOWS = {
     "FX20": (46, 176),
 }
 _FLIPS = ("keep", "drop", "drop_published", "originals")
+_MOST_IMAGES = 2**32  # of which no stack has so many
 _BLOCK_NEURONS = 256  # that become float32 at once
 
 Window = tuple[int, int] | None
@@ -186,10 +187,16 @@ def read_text16(
     ----------
     Du et al. 2025, Towards a simplified model of primary visual cortex; Figshare 28797638.
     """
+    first = plain(first_image, "first_image")
+    whole = isinstance(first, int) and not isinstance(first, bool)
+    if first is not None and not (whole and 0 <= first < _MOST_IMAGES):
+        raise ValueError(
+            f"first_image is {first_image!r}, expected a whole number from 0 on, or None."
+        )
 
     def _read(file: ResponseFile, stack: ImageStack) -> _Recording:
-        shown = _textures(file, ("istim", "istim_sp"), file.n_trials, first_image)
-        test = _textures(file, ("ss_istim", "istim_ss"), len(file.repeats), first_image)
+        shown = _textures(file, ("istim", "istim_sp"), file.n_trials, first)
+        test = _textures(file, ("ss_istim", "istim_ss"), len(file.repeats), first)
         labels = file.labels("labels", len(shown)), file.labels("ss_labels", len(test))
         _check_categories(file, np.concatenate([shown, test]), *labels)
         tiers, kept = np.full(len(shown), "train", "U10"), np.ones(len(shown), bool)

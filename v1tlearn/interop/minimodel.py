@@ -12,7 +12,7 @@ import xarray as xr
 from v1tlearn.estimators import FullModelRegressor
 from v1tlearn.interop.arrays import Arrays, convolution_name
 from v1tlearn.interop.models import as_model, build, complete_norm, read_state
-from v1tlearn.interop.statistics import read_statistics
+from v1tlearn.interop.statistics import read_statistics, told_shape
 from v1tlearn.nn import EncodingModel, two_layer_map
 from v1tlearn.trials import Trials
 
@@ -103,23 +103,18 @@ def load_minimodel(
     parameters |= {"activation": activation, "pooling": pooling}
     called = _name_of_the_one(statistics)
     known = {_MOUSE: read_statistics(statistics, {called: n_neurons})[called]}
-    if image_shape is None:
-        image_shape = known[_MOUSE].image_shape
+    image_shape = known[_MOUSE].image_shape if image_shape is None else told_shape(image_shape)
     if image_shape is None:
         with as_model(arrays.origin):
             n_channels = arrays.get("core.features.layer0.conv.weight", 4).shape[1]
             image_shape = (n_channels, *_sides(map_size, parameters))
-    if len(image_shape) != 3 or not all(int(n) == n and n >= 1 for n in image_shape):
-        raise ValueError(
-            f"image_shape={image_shape!r}: expected (channels, height, width) of the images."
-        )
     return build(
         FullModelRegressor.from_preset("minimodel2025", **parameters),
         arrays,
         _published_name,
         known=known,
         n_neurons={_MOUSE: n_neurons},
-        image_shape=tuple(int(n) for n in image_shape),
+        image_shape=image_shape,
         core_columns=[],
         source_grids={_MOUSE: None},
     )

@@ -17,7 +17,7 @@ from v1tlearn.interop.models import (
     read_source_grids,
     read_state,
 )
-from v1tlearn.interop.statistics import Known, read_statistics, told_names
+from v1tlearn.interop.statistics import Known, read_statistics, told_names, told_shape
 from v1tlearn.preprocessing.statistics import PUPIL_POSITION
 
 _SHIFTER = {"0.weight": (5, 2), "2.weight": (5, 5), "4.weight": (2, 5)}
@@ -143,11 +143,7 @@ def _image_shape(
 ) -> tuple[int, int, int]:
     recorded = {one.image_shape for one in known.values()} - {None}
     if given is not None:
-        if len(given) != 3 or not all(int(side) == side and side >= 1 for side in given):
-            raise ValueError(
-                f"image_shape={given!r}: expected (channels, height, width) of the stimuli."
-            )
-        shape = tuple(int(side) for side in given)
+        shape = told_shape(given)
     elif len(recorded) == 1:
         shape = recorded.pop()
     elif recorded:

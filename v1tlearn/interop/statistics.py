@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from v1tlearn._values import as_array
+from v1tlearn._values import as_array, plain
 from v1tlearn.datasets.fetch import FRANKE_2022, SENSORIUM_2022
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
 from v1tlearn.estimators._describe import RESPONSE_STD_FLOOR, response_moments
@@ -26,6 +26,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 # Names of the published mice: letters in the paper, numbers in older versions of the V1T code.
 _KEYS = {name: key for name, (key, _) in (SENSORIUM_2022 | FRANKE_2022).items()}
 _NUMBERED = {str(i): _KEYS[name] for i, name in enumerate(("S0", "S1", *"ABCDE"))}
+_LARGEST_SIDE = 2**16  # in pixels
 _KINDS = ("image", "behavior", "pupil", "response")
 
 
@@ -275,6 +276,18 @@ def told_names(behavior_names: Sequence[str] | None) -> list[str] | None:
             f"behavior_names={behavior_names!r}: expected a list with one name per column."
         )
     return names
+
+
+def told_shape(image_shape: Any) -> tuple[int, int, int]:
+    """Check the argument `image_shape` of the loaders."""
+    shape = plain(tuple(image_shape) if isinstance(image_shape, Iterable) else ())
+    whole = [isinstance(n, int | float) and not isinstance(n, bool) and n % 1 == 0 for n in shape]
+    if len(shape) != 3 or not all(whole) or not all(1 <= n < _LARGEST_SIDE for n in shape):
+        raise ValueError(
+            f"image_shape={image_shape!r}: expected (channels, height, width) of the images."
+        )
+    channels, height, width = map(int, shape)
+    return channels, height, width
 
 
 def used_names(
