@@ -76,7 +76,8 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
     Notes
     -----
     Scores of several neurons in `history_` are means; those of neurons that are over are those of
-    their best weights. ``n_trained`` counts the others.
+    their best weights. ``n_trained`` counts the others. Neurons that never respond in the training
+    trials are not trained, and predicted to stay silent.
 
     References
     ----------
