@@ -97,7 +97,8 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, BaseEstimator):
         ------
         TypeError, ValueError
             If arguments are of the wrong form, shape or content, mouse and variable are named; if
-            neurons were recorded in no training trial; or if `checkpoint_dir` holds the state of other data or parameters.
+            neurons were recorded in no training trial; or if `checkpoint_dir` holds the state of
+            other data or parameters.
         NonFiniteLossError
             If the loss becomes NaN. The best model so far is kept.
         InsufficientMemoryError
