@@ -25,6 +25,7 @@ ESTIMATORS = [
     v1.PretrainedViTRegressor({"model_type": "dinov2"}, weights=None),
     v1.EncodingRegressor(v1.nn.Stacked2dCore),
     v1.EnsembleRegressor(MODEL),
+    v1.DINAAligner(),
     HyperbandSearch(MODEL),
     v1.TrialStandardizer(),
     v1.CenterCrop(0.5),

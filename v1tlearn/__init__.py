@@ -17,6 +17,7 @@ from v1tlearn.datasets import (
 )
 from v1tlearn.estimators import (
     CNNRegressor,
+    DINAAligner,
     EncodingRegressor,
     EnsembleRegressor,
     FullModelRegressor,
@@ -27,13 +28,14 @@ from v1tlearn.estimators import (
     ViTRegressor,
     load,
 )
-from v1tlearn.interop import load_minimodel, load_sensorium, load_v1t
+from v1tlearn.interop import load_dina, load_minimodel, load_sensorium, load_v1t
 from v1tlearn.metrics import score_table
 from v1tlearn.preprocessing import CenterCrop, Grayscale, ResizeStimuli, TrialStandardizer
 from v1tlearn.trials import Responses, Trials, concat
 
 __all__ = [
     "CNNRegressor",
+    "DINAAligner",
     "CenterCrop",
     "EncodingRegressor",
     "EnsembleRegressor",
@@ -55,6 +57,7 @@ __all__ = [
     "inspection",
     "interop",
     "load",
+    "load_dina",
     "load_minimodel",
     "load_sensorium",
     "load_v1t",

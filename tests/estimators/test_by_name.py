@@ -59,7 +59,11 @@ def test_misspelt_parameters(kind, name, meant):
     ("kind", "name", "owners"),
     [
         (v1.CNNRegressor, "patch_size", "V1TRegressor and ViTRegressor"),
-        (v1.V1TRegressor, "hidden_kernel", "CNNRegressor, LNRegressor and MinimodelRegressor"),
+        (
+            v1.V1TRegressor,
+            "hidden_kernel",
+            "CNNRegressor, DINAAligner, LNRegressor and MinimodelRegressor",
+        ),
         (v1.CNNRegressor, "n_jobs", "EnsembleRegressor"),
     ],
 )

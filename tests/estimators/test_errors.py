@@ -510,7 +510,7 @@ def test_a_list_of_recordings_in_a_search(data, small):
         (v1.CNNRegressor, {"betas": (0.9,)}),
         (v1.CNNRegressor, {"betas": (0.9, 1.5)}),
         (v1.CNNRegressor, {"loss_scale": "mean"}),
-        (v1.CNNRegressor, {"schedule": "cosine"}),
+        (v1.CNNRegressor, {"schedule": "warmup"}),
         (v1.CNNRegressor, {"validation_fraction": 1.0}),
         (v1.CNNRegressor, {"standardize": "yes"}),
         (v1.CNNRegressor, {"device": "gpu"}),

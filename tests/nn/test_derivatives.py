@@ -52,6 +52,22 @@ def readout(training=False, **options):
     return randomised(nn.GaussianReadout((2, 5, 6), 7, **options)).train(training)
 
 
+def neurons(n_heads=1):
+    tower = nn.AttentionTower(
+        6, (1, 3, 4), grid=(2, 2), embed_dim=4, n_heads=n_heads, hidden_units=()
+    )
+    return randomised(tower)
+
+
+def minimodels(training=False):
+    options = {"hidden_channels": 2, "hidden_kernel": 3}
+    return randomised(nn.MinimodelReadout((2, 6, 8), 2, **options)).train(training)
+
+
+def mixed_block(training=False):
+    return randomised(nn.MixBlock(8, 1, 2)).train(training)
+
+
 def whole_model(core, shift="none", channels=False):
     """Two mice; "A" has what moves with the eye."""
     readouts = {
@@ -95,6 +111,12 @@ PARTS = {
     "attention": (attention, (2, 6, 4)),
     "attention, lsa": (lambda: attention(local=True), (2, 6, 4)),
     "readout": (readout, (2, 2, 5, 6)),
+    "neurons": (neurons, (2, 6)),
+    "neurons, two heads": (lambda: neurons(n_heads=2), (2, 6)),
+    "minimodels": (minimodels, (2, 2, 6, 8)),
+    "minimodels, training": (lambda: minimodels(training=True), (2, 2, 6, 8)),
+    "mixed block": (mixed_block, (1, 8, 5, 6)),
+    "mixed block, training": (lambda: mixed_block(training=True), (2, 8, 5, 6)),
 }
 each_part = pytest.mark.parametrize("name", PARTS)
 
@@ -141,11 +163,12 @@ def test_plain_derivatives_are_those_of_finite_differences(name, order):
             value = sum(scalar(g + i) for g in found if g is not None)
         return value, moved
 
+    step = 1e-7 if "mixed" in name else 1e-6  # which normalises few channels, and bends more
     with nn.plain():
         value, moved = lower(0)
         gradients = torch.autograd.grad(value, moved, allow_unused=True)
-        step = 1e-6
-        difference = (lower(step)[0] - lower(-step)[0]) / (2 * step)
+        near, far = ((lower(s)[0] - lower(-s)[0]) / (2 * s) for s in (step, 2 * step))
+    difference = (4 * near - far) / 3  # of fourth order (Richardson)
     slope = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True) if g is not None)
     torch.testing.assert_close(slope, difference, rtol=1e-5, atol=1e-6)
 
@@ -278,6 +301,10 @@ QUICK = {
     "vit, training": (lambda: vit(training=True, attention_dropout=0.3), (1, 2, 5, 6)),
     "readout": (readout, (2, 2, 5, 6)),
     "readout, training": (lambda: readout(training=True), (2, 2, 5, 6)),
+    "neurons": (neurons, (2, 6)),
+    "neurons, two heads": (lambda: neurons(n_heads=2), (2, 6)),
+    "mixed block": (mixed_block, (1, 8, 5, 6)),
+    "mixed block, training": (lambda: mixed_block(training=True), (2, 8, 5, 6)),
     "torch's attention": of_attention,
     "torch's attention, lsa": lambda: of_attention(local=True),
     "torch's attention, in parts": lambda: of_attention(dropout=0.999),
@@ -359,7 +386,7 @@ def own_functions(kind=torch.autograd.Function):
 # What has derivatives of any order; all others refuse them, which the parts above go through.
 ANY_ORDER = {"CompiledDropout", "NumpyDropout", "_OntoMap"}
 REFUSING = {"CompiledAttention", "BlockedAttention", "_ActivatedConvolutions", "_Read", "_Once"}
-REFUSING |= {"_LargeFilters", "_Separable"}
+REFUSING |= {"_LargeFilters", "_Separable", "_Minimodels", "NeuronAttention"}
 
 
 def test_every_own_function_is_tested_here():

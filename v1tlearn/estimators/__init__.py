@@ -1,6 +1,7 @@
 """The models as scikit-learn estimators."""
 
 from v1tlearn.estimators.cnn import CNNRegressor
+from v1tlearn.estimators.dina import DINAAligner
 from v1tlearn.estimators.encoding import EncodingRegressor
 from v1tlearn.estimators.ensemble import EnsembleRegressor
 from v1tlearn.estimators.full_model import FullModelRegressor
@@ -12,6 +13,7 @@ from v1tlearn.estimators.v1t import V1TRegressor, ViTRegressor
 
 __all__ = [
     "CNNRegressor",
+    "DINAAligner",
     "EncodingRegressor",
     "EnsembleRegressor",
     "FullModelRegressor",

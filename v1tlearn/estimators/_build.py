@@ -110,8 +110,11 @@ def build(recipe: Recipe, fitted: Fitted) -> EncodingModel:
     return model.float()  # whatever torch's default dtype is
 
 
-def begin(recipe: Recipe, fitted: Fitted) -> tuple[EncodingModel, dict[str, Any]]:
-    """Build a model with the initial weights of its seed, and the state of its training."""
+def begin(recipe: Recipe | Callable[[Fitted], Any], fitted: Fitted) -> tuple[Any, dict[str, Any]]:
+    """Build a model with the initial weights of its seed, and the state of its training.
+
+    A model of other parts than a `Recipe` names is what ``recipe(fitted)`` gives.
+    """
     rng = initial_rng(fitted.seed)
     try:
         with (
@@ -121,7 +124,7 @@ def begin(recipe: Recipe, fitted: Fitted) -> tuple[EncodingModel, dict[str, Any]
             private_rng(rng),
             remedies_named("building the model", _smaller(fitted.parameters)),
         ):
-            model = build(recipe, fitted)
+            model = build(recipe, fitted) if isinstance(recipe, Recipe) else recipe(fitted)
     except ValueError as error:  # a core that such images do not fit
         if hint := channels_last(fitted.image_shape):
             raise ValueError(f"{error}{hint}") from error

@@ -29,10 +29,14 @@ def describe(
     *,
     published_mode: str,
     seed: int,
+    rates: bool = True,
 ) -> Fitted:
-    """Learn from training trials everything that a model needs to know of its mice."""
+    """Learn from training trials everything that a model needs to know of its mice.
+
+    Negative responses are warned of where they are to be `rates`.
+    """
     mice = trials.mice
-    moments = check_targets(target)
+    moments = check_targets(target, rates=rates)
     _check_neurons(target, moments)
     shapes = {m: trials[trials.rows(m)[0][:1]].get("stimuli", m).shape[1:] for m in mice}
     if len(set(shapes.values())) > 1:
@@ -74,7 +78,7 @@ def describe(
     )
 
 
-def check_targets(target: Responses) -> dict[str, ResponseMoments]:
+def check_targets(target: Responses, *, rates: bool = True) -> dict[str, ResponseMoments]:
     """Check the responses that a model is to be trained on."""
     out = {}
     for mouse in target.mice:
@@ -90,7 +94,8 @@ def check_targets(target: Responses) -> dict[str, ResponseMoments]:
                 f"mouse {mouse!r} is silent: all its responses are zero or NaN. Leave this mouse "
                 "out (withheld test responses cannot be trained on)."
             )
-    _warn_of_negative(target, out)
+    if rates:
+        _warn_of_negative(target, out)
     return out
 
 

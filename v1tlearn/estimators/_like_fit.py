@@ -23,6 +23,8 @@ _MAY_CHANGE = frozenset(
     | {"validation_fraction", "device", "precision", "deterministic", "random_state"}
     | {"compile", "micro_batch_size", "low_memory"}
     | {"warm_start", "verbose", "feature_cache", "cache_gigabytes"}
+    | {"image_lr", "image_weight_decay", "neural_lr", "neural_smoothing"}
+    | {"loss_weights", "patience", "keep"}
 )
 
 # Parameters of modules that leave their weights as they are: a fitted model may go on with others,

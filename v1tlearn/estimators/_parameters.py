@@ -182,8 +182,27 @@ def readout_maker(parameters: Mapping[str, Any]) -> Callable[..., Readout]:
     )
 
 
+class Presets:
+    """Parameters under the name of a publication."""
+
+    _presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides: Any) -> Self:
+        """Make an estimator that trains as published."""
+        if name not in cls._presets:
+            others = [k.__name__ for k in public_kinds() if name in getattr(k, "_presets", ())]
+            found = [] if others else guess(str(name), cls._presets)
+            raise ValueError(
+                f"{cls.__name__} has no preset {name!r}: expected one of {sorted(cls._presets)}."
+                + (f" Did you mean {' or '.join(map(repr, found))}?" if found else "")
+                + (f" {name!r} is a preset of {in_words(others)}." if others else "")
+            )
+        return cls(**{**cls._presets[name], **overrides})
+
+
 @dataclass(eq=False, repr=False, kw_only=True)
-class TrainingParameters:
+class TrainingParameters(Presets):
     """How a model is trained, and on which machine."""
 
     optimizer: str = "adamw"
@@ -218,7 +237,6 @@ class TrainingParameters:
     warm_start: bool = False
     verbose: int = 0
 
-    _presets: ClassVar[dict[str, dict[str, Any]]] = {}
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "optimizer": [StrOptions({"adam", "adamw"})],
         "lr": [_POSITIVE],
@@ -255,16 +273,3 @@ class TrainingParameters:
         "warm_start": ["boolean"],
         "verbose": ["verbose"],
     }
-
-    @classmethod
-    def from_preset(cls, name: str, **overrides: Any) -> Self:
-        """Make an estimator that trains as published."""
-        if name not in cls._presets:
-            others = [k.__name__ for k in public_kinds() if name in getattr(k, "_presets", ())]
-            found = [] if others else guess(str(name), cls._presets)
-            raise ValueError(
-                f"{cls.__name__} has no preset {name!r}: expected one of {sorted(cls._presets)}."
-                + (f" Did you mean {' or '.join(map(repr, found))}?" if found else "")
-                + (f" {name!r} is a preset of {in_words(others)}." if others else "")
-            )
-        return cls(**{**cls._presets[name], **overrides})

@@ -23,6 +23,7 @@ _SHOWN = {
     "validation_loss": ("val. loss", ".4f"),
     "validation_correlation": ("val. corr.", ".4f"),
     "validation_variance_explained": ("val. var. expl.", ".4f"),
+    "validation_top1": ("val. top-1", ".4f"),
     "lr": ("lr", ".2g"),
 }
 _ENDED = {  # early

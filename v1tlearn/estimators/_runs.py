@@ -46,6 +46,7 @@ _SCORES = {
     "correlation": "validation_correlation",
     "variance_explained": "validation_variance_explained",
 }
+_JUDGED = (*_SCORES.values(), "validation_top1")
 
 _LEAST_SQUARES = 1e-8  # of the scaled validation responses of a neuron, as published
 
@@ -121,7 +122,7 @@ def make_run(
 
 def is_good(record: Record) -> bool:
     """Whether an epoch gave numbers, of the validation trials, too, where there are any."""
-    return all(math.isfinite(record.get(name, 0.0)) for name in ("loss", *_SCORES.values()))
+    return all(math.isfinite(record.get(name, 0.0)) for name in ("loss", *_JUDGED))
 
 
 def check_good(history: Sequence[Record]) -> None:
@@ -138,7 +139,7 @@ def check_good(history: Sequence[Record]) -> None:
         return
     mouse = next(
         name.removeprefix(f"{score}_")
-        for score in _SCORES.values()
+        for score in _JUDGED
         for name, value in lost[0].items()
         if name.startswith(f"{score}_") and not math.isfinite(value)
     )

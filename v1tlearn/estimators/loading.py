@@ -11,11 +11,11 @@ from v1tlearn._instead import path_of
 from v1tlearn._opening import json_object, read_plain
 from v1tlearn._paths import MODEL_FILE, what_lies_at
 from v1tlearn.estimators._files import damage_named, subclasses
-from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
+from v1tlearn.estimators.base_trained import TrainedEstimator
 from v1tlearn.estimators.ensemble import EnsembleRegressor
 
 
-def load(path: str | Path, device: str = "auto") -> BaseEncodingRegressor | EnsembleRegressor:
+def load(path: str | Path, device: str = "auto") -> TrainedEstimator | EnsembleRegressor:
     """Load whatever estimator was saved, a single model or an ensemble.
 
     Nothing in the files is executed.
@@ -29,7 +29,7 @@ def load(path: str | Path, device: str = "auto") -> BaseEncodingRegressor | Ense
 
     Returns
     -------
-    CNNRegressor, LNRegressor, ViTRegressor, V1TRegressor or EnsembleRegressor
+    CNNRegressor, DINAAligner, LNRegressor, ViTRegressor, V1TRegressor or EnsembleRegressor
         Fitted.
 
     Raises
@@ -53,9 +53,7 @@ def load(path: str | Path, device: str = "auto") -> BaseEncodingRegressor | Ense
             "directory that save wrote."
         )
     name = _class_name(path)
-    kinds = {
-        kind.__name__: kind for kind in (*subclasses(BaseEncodingRegressor), EnsembleRegressor)
-    }
+    kinds = {kind.__name__: kind for kind in (*subclasses(TrainedEstimator), EnsembleRegressor)}
     ours = {n: k for n, k in kinds.items() if k.__module__.split(".")[0] == "v1tlearn"}
     if name not in ours:
         raise ValueError(

@@ -1,6 +1,16 @@
 """Modules of the encoding models, in torch alone."""
 
 from v1tlearn.nn import fast
+from v1tlearn.nn.alignment import AlignmentModel, ResponseScaler
+from v1tlearn.nn.contrastive import (
+    alignment_loss,
+    cosine_similarity,
+    info_nce,
+    root_mean_square_error,
+    scale_maps,
+    structural_similarity,
+    unit_length,
+)
 from v1tlearn.nn.cores.backbone import Backbone, BackboneError
 from v1tlearn.nn.cores.cnn import Stacked2dCore
 from v1tlearn.nn.cores.core import Core
@@ -14,6 +24,7 @@ from v1tlearn.nn.layers.attention import Attention
 from v1tlearn.nn.layers.behavior import BehaviorMLP
 from v1tlearn.nn.layers.geometry import most_square_grid, patch_grid
 from v1tlearn.nn.layers.images import ImageCropper, center_crop, crop_size, resize
+from v1tlearn.nn.layers.mixing import MixBlock
 from v1tlearn.nn.layers.pixels import Pixels
 from v1tlearn.nn.layers.shifter import Shifter, StimulusShifter
 from v1tlearn.nn.layers.tokenizers import make_tokenizer, sinusoidal_positions
@@ -33,6 +44,8 @@ from v1tlearn.nn.readouts.gaussian import GaussianReadout, sample_features
 from v1tlearn.nn.readouts.minimodel import MinimodelReadout, PooledMaps, pool_maps
 from v1tlearn.nn.readouts.readout import Readout
 from v1tlearn.nn.rollout import attention_rollout, attention_weights
+from v1tlearn.nn.towers.image import CNNTower, DSNetTower
+from v1tlearn.nn.towers.neural import AttentionTower, MLPTower, NeuralTower
 
 __all__ = [
     "plain",
@@ -82,4 +95,19 @@ __all__ = [
     "l1_penalty",
     "hoyer_square",
     "laplace_penalty",
+    "AlignmentModel",
+    "ResponseScaler",
+    "CNNTower",
+    "DSNetTower",
+    "MixBlock",
+    "NeuralTower",
+    "AttentionTower",
+    "MLPTower",
+    "alignment_loss",
+    "cosine_similarity",
+    "info_nce",
+    "root_mean_square_error",
+    "scale_maps",
+    "structural_similarity",
+    "unit_length",
 ]

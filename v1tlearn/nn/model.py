@@ -27,12 +27,15 @@ class MouseBatch(NamedTuple):
         shifter.
     shifter_inputs : Tensor of shape (n_trials, k), optional
         What the stimulus shifter sees, where that is more than the pupil centre.
+    labels : Tensor of int of shape (n_trials,), optional
+        Which image each trial shows, for objectives that compare trials.
     """
 
     images: Tensor
     behaviors: Tensor | None = None
     pupil: Tensor | None = None
     shifter_inputs: Tensor | None = None
+    labels: Tensor | None = None
 
 
 class EncodingModel(nn.Module):
@@ -215,7 +218,7 @@ class EncodingModel(nn.Module):
         for mouse in batches:
             self.readout(mouse)  # an unknown mouse is named before any work
         sizes, inputs = [], []
-        for mouse, (images, behaviors, pupil, moved_by) in batches.items():
+        for mouse, (images, behaviors, pupil, moved_by, *_) in batches.items():
             images = self.cropper(images, mouse, pupil if moved_by is None else moved_by)
             inputs.append(self._core_arguments(mouse, images, behaviors))
             sizes.append((mouse, len(images)))

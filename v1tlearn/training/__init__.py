@@ -2,6 +2,7 @@
 
 from v1tlearn.training.annealing import CosineSchedule, ReduceSchedule
 from v1tlearn.training.averaging import ExponentialAverage
+from v1tlearn.training.contrastive import ContrastiveObjective, make_optimizers
 from v1tlearn.training.data import MouseData
 from v1tlearn.training.devices import (
     autocast,
@@ -28,11 +29,13 @@ from v1tlearn.training.schedule import (
 )
 from v1tlearn.training.seeds import draw_seed
 from v1tlearn.training.settings import TrainingSettings
+from v1tlearn.training.stagnation import StagnationSchedule
 from v1tlearn.training.state import new_state
 from v1tlearn.training.steps import NonFiniteLossError
 
 __all__ = [
     "ConstantSchedule",
+    "ContrastiveObjective",
     "CosineSchedule",
     "ExponentialAverage",
     "InsufficientMemoryError",
@@ -52,6 +55,7 @@ __all__ = [
     "RoundsSchedule",
     "Run",
     "Schedule",
+    "StagnationSchedule",
     "TrainingSettings",
     "Verdict",
     "autocast",
@@ -60,6 +64,7 @@ __all__ = [
     "isolated",
     "isolated_rng",
     "make_optimizer",
+    "make_optimizers",
     "new_state",
     "numerics",
     "predict_mouse",

@@ -38,6 +38,8 @@ class MouseData:
         Standardised pupil position.
     shifter_inputs : Tensor of shape (n_trials, k) or None
         What moves the stimulus, where that is more than the pupil.
+    labels : Tensor of int of shape (n_trials,) or None
+        Which image each trial shows, where the objective asks.
     responses : Tensor or Source of shape (n_trials, n_neurons) or None
         Scaled, float32; NaN where not recorded.
     complete : bool
@@ -55,6 +57,7 @@ class MouseData:
     behaviors: Tensor | None = None
     pupil: Tensor | None = None
     shifter_inputs: Tensor | None = None
+    labels: Tensor | None = None
     responses: Tensor | Source | None = None
     complete: bool = True
     scale_trials: int = 0
@@ -95,7 +98,7 @@ class MouseData:
         if (self.image_mean, self.image_std) != (0.0, 1.0):
             images = images.sub_(self.image_mean) if own else images - self.image_mean
             images = images.div_(self.image_std)
-        others = (self.behaviors, self.pupil, self.shifter_inputs)
+        others = (self.behaviors, self.pupil, self.shifter_inputs, self.labels)
         return MouseBatch(images, *(None if x is None else _cut(x, rows) for x in others))
 
     def targets(self, rows: Rows, responses: Tensor | None = None) -> Targets:

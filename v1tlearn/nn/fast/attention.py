@@ -46,7 +46,7 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 def in_parts(attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attend a few images at a time, computing their attention weights again when going back."""
-    n_images = max(1, sized(_MAX_KEPT_WEIGHTS) // (q.shape[1] * q.shape[2] ** 2))
+    n_images = max(1, sized(_MAX_KEPT_WEIGHTS) // (q.shape[1] * q.shape[2] * k.shape[2]))
     if n_images >= q.shape[0]:
         return attend(q, k, v)
     parts = zip(*(tensor.split(n_images) for tensor in (q, k, v)), strict=True)
@@ -128,17 +128,27 @@ def attend(
         return _in_tiles(blocked.blocked_attention, qkv, scale, dropout, others is not None)
     q, k, v = qkv.permute(2, 0, 3, 1, 4)
     q = q * (scale[:, None, None].to(q.dtype) if isinstance(scale, Tensor) else scale)
+    return _by_torch(q, k, v, dropout, others).transpose(1, 2)
+
+
+def attend_across(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """What queries (B, H, N, D), times their factor, gather from M keys and values (B, H, M, D)."""
+    return _by_torch(q, k, v)
+
+
+def _by_torch(
+    q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, others: Tensor | None = None
+) -> Tensor:
+    """Attend (B, H, N, D) by what torch has for the device."""
     q, k, v = once(q, k, v)
     by_torch = partial(
         F.scaled_dot_product_attention, attn_mask=others, dropout_p=dropout, scale=1.0
     )
     if q.device.type == "cuda":
-        mixed = with_padded_heads(by_torch, q, k, v)
-    elif q.device.type == "cpu" and dropout == 0:
-        mixed = by_torch(q, k, v)
-    else:
-        mixed = in_parts(by_torch, q, k, v)
-    return mixed.transpose(1, 2)
+        return with_padded_heads(by_torch, q, k, v)
+    if q.device.type == "cpu" and dropout == 0:
+        return by_torch(q, k, v)
+    return in_parts(by_torch, q, k, v)
 
 
 def _in_tiles(

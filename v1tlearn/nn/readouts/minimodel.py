@@ -229,14 +229,24 @@ class MinimodelReadout(Readout):
         x = (self.mixing[neurons] @ x.flatten(3)).unflatten(-1, x.shape[3:])  # (B, n, K, h, w)
         filters = self.filters[neurons].flatten(0, 1)[:, None]
         x = F.conv2d(x.flatten(1, 2), filters, padding=self.padding, groups=len(filters))
-        mean, variance = self.second_mean[neurons], self.second_variance[neurons]
-        gain, shift = self.second_gain[neurons].flatten(), self.second_offset[neurons].flatten()
-        x = F.batch_norm(
-            x, mean.view(-1), variance.view(-1), gain, shift, self.training, self.momentum, _EPS
-        )
-        x = F.relu(x).unflatten(1, mean.shape).flatten(3)  # (B, n, K, h' w')
+        x = F.relu(self._normalized(x, neurons))
+        x = x.unflatten(1, self.second_mean[neurons].shape).flatten(3)  # (B, n, K, h' w')
         seen = torch.einsum("bnkp,nrp->bnkr", x, self._space()[neurons])
         return torch.einsum("bnkr,nrk->bn", seen, self.reading.channels[neurons])
+
+    def _normalized(self, x: Tensor, neurons: slice) -> Tensor:
+        """Maps (B, n K, h, w) of the second layer after normalisation."""
+        running = self.second_mean[neurons].view(-1), self.second_variance[neurons].view(-1)
+        gain, shift = self.second_gain[neurons].flatten(), self.second_offset[neurons].flatten()
+        if not is_plain():
+            return F.batch_norm(x, *running, gain, shift, self.training, self.momentum, _EPS)
+        mean, variance = running
+        if self.training:  # torch's own takes these for constants in its second derivatives
+            F.batch_norm(x.detach(), *running, None, None, True, self.momentum, _EPS)
+            mean = x.mean((0, 2, 3))
+            variance = (x - mean[:, None, None]).square().mean((0, 2, 3))
+        factor = gain * (variance + _EPS).rsqrt()
+        return (x - mean[:, None, None]) * factor[:, None, None] + shift[:, None, None]
 
     def _quickly(self, pooled: PooledMaps, scale: Tensor, offset: Tensor) -> Tensor:
         """Do as `_plainly` in training mode, with less memory and time."""

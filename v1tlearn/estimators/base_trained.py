@@ -1,0 +1,337 @@
+"""What a run of the training fits to trials: how it is trained, and how it is kept.
+
+What a model knows of its animals is in `_fitted`, its modules come from `_build`, data from
+`mouse_data`, the loop from `training`; this file puts them in their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+
+from v1tlearn._values import plain
+from v1tlearn._warn import warn
+from v1tlearn.estimators import _files
+from v1tlearn.estimators._attributes import FittedAttributes, Record
+from v1tlearn.estimators._build import Recipe
+from v1tlearn.estimators._calls import explained
+from v1tlearn.estimators._checkpoints import Checkpoints, as_told
+from v1tlearn.estimators._describe import check_targets
+from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._kept import content_of, kept_weights, opened, rebuilt, with_weights
+from v1tlearn.estimators._leaks import Seen, warn_of_validation
+from v1tlearn.estimators._like_fit import (
+    check_like_fit,
+    check_parameters,
+    other_training,
+)
+from v1tlearn.estimators._progress import log_start, progress, run_name, shown_log
+from v1tlearn.estimators._reading import Call, read_fit, warn_about_tiers
+from v1tlearn.estimators._runs import Part, Start, check_good, is_good
+from v1tlearn.estimators.base import (
+    OnEpoch,
+    SavingMixin,
+    TrialsEstimator,
+)
+from v1tlearn.estimators.mouse_data import read_responses
+from v1tlearn.model_selection import split_by_image
+from v1tlearn.nn import EncodingModel
+from v1tlearn.training import (
+    Run,
+    draw_seed,
+    isolated,
+    resolve_device,
+    train,
+)
+from v1tlearn.training.state import map_tensors
+from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials._fingerprint import describe_recording
+
+
+class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
+    """Base of what a run of the training fits to trials: how it is trained, and how it is kept.
+
+    A subclass says in `_recipe` which modules it has, in `_from_scratch` what it learns of trials
+    ahead of the training, and in `_make_run` how it is trained.
+    """
+
+    _as_ever: ClassVar[dict[str, Any]] = {}  # parameters of models saved before these were there
+    _rates: ClassVar[bool] = False  # whether responses below 0 are warned of
+
+    @classmethod
+    def _recipe(cls, parameters: Mapping[str, Any]) -> Recipe:
+        """Say how the modules are made that these parameters ask for."""
+        raise NotImplementedError(f"{cls.__name__} does not say which modules it has.")
+
+    def _fit(
+        self,
+        call: Call,
+        validation: Trials | None,
+        on_epoch: OnEpoch | None,
+        checkpoint_dir: Path | None,
+    ) -> Self:
+        go_on = plain(self.warm_start) and self.__sklearn_is_fitted__()
+        checkpoints = None
+        if checkpoint_dir is not None:
+            checkpoints = Checkpoints(checkpoint_dir, type(self).__name__)
+        seed = self.seed_ if go_on else draw_seed(plain(self.random_state))
+        if checkpoints is not None and checkpoints.found is not None:
+            if go_on:
+                raise ValueError(
+                    f"checkpoint_dir {checkpoint_dir} holds the state of a fit, and this model, "
+                    "with warm_start=True, goes on from its own: give every fit that goes on "
+                    "another directory."
+                )
+            seed = checkpoints.found["fitted"]["seed"]
+        training, held_out = self._split(call, validation, seed)
+        self._warn_of_no_epochs()
+        return self._train(
+            training, held_out, seed, go_on=go_on, on_epoch=on_epoch, checkpoints=checkpoints
+        )
+
+    @explained
+    def partial_fit(
+        self,
+        stimuli: Any,
+        behaviors: Any = None,
+        responses: Any = None,
+        mouse_ids: Any = None,
+        *,
+        image_ids: Any = None,
+        positions: Any = None,
+        behavior_names: Sequence[str] | None = None,
+    ) -> Self:
+        """Train for one more epoch on all the trials given, of the same mice.
+
+        Parameters are those of `fit`. The first call starts the model, and the statistics it
+        learns stay; there is no validation set and the learning rate is constant.
+
+        Parameters
+        ----------
+        stimuli : Trials, dict, list or ndarray
+        behaviors : dict, list, ndarray or Responses, optional
+        responses : dict, list or ndarray, optional
+        mouse_ids : sequence, optional
+        image_ids : dict, list or ndarray, optional
+        positions : dict, list or ndarray, optional
+        behavior_names : sequence of str, optional
+
+        Returns
+        -------
+        self
+        """
+        self._validate_params()
+        call = read_fit(
+            stimuli,
+            behaviors,
+            responses,
+            mouse_ids,
+            image_ids=image_ids,
+            positions=positions,
+            behavior_names=behavior_names,
+        )
+        warn_about_tiers(call.trials)
+        go_on = self.__sklearn_is_fitted__()
+        seed = self.seed_ if go_on else draw_seed(plain(self.random_state))
+        training = call.trials, self._read(call.trials, call.target)
+        with shown_log(plain(self.verbose)):
+            return self._train(training, None, seed, go_on=go_on, max_epochs=1)
+
+    # ------------------------------------------------------------------------------- training
+
+    def _warn_of_no_epochs(self) -> None:
+        if self.max_epochs == 0:
+            warn(
+                "max_epochs is 0: the model counts as fitted, but is not trained, and predicts by "
+                "the weights it begins with."
+            )
+
+    def _read(self, trials: Trials, target: Responses) -> Responses:
+        return read_responses(plain(self.low_memory), resolve_device(self.device), trials, target)
+
+    def _split(self, call: Call, validation: Trials | None, seed: int) -> tuple[Part, Part | None]:
+        """Trials and targets to train on, and those of validation where there are any."""
+        target = self._read(call.trials, call.target)
+        if validation is not None:
+            held_out = validation, self._read(validation, validation.responses)
+            return (call.trials, target), held_out
+        if self.validation_fraction == 0:
+            return (call.trials, target), None
+        rows, held_rows = split_trials(call.trials, plain(self.validation_fraction), seed)
+        return (
+            (call.trials[rows], target[rows]),
+            (call.trials[held_rows], target[held_rows]),
+        )
+
+    def _from_scratch(
+        self, trials: Trials, target: Responses, seed: int, held_out: Part | None = None
+    ) -> Start:
+        """Learn of trials what a model has to know of them, and build it."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it learns.")
+
+    def _from_fit(self, trials: Trials, target: Responses) -> Start:
+        was, now = self.fitted_.parameters, self._plain_params()
+        check_parameters(was, now)
+        check_like_fit(self.fitted_, self.module_, trials, same_mice=True)
+        check_targets(target, rates=self._rates)
+        if changed := other_training(was, now):
+            fitted = replace(self.fitted_, parameters={**was, **changed})
+            return rebuilt(self._recipe, Start(fitted, self.module_, self.state_))
+        # copies: until a good epoch is over this model stays as it is
+        return Start(self.fitted_, deepcopy(self.module_), deepcopy(self.state_))
+
+    def _train(
+        self,
+        training: Part,
+        held_out: Part | None,
+        seed: int,
+        *,
+        go_on: bool = False,
+        start: Start | None = None,
+        max_epochs: int | None = None,
+        on_epoch: OnEpoch | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> Self:
+        """Train on trials that are split: anew, from an earlier fit, from `start`, or a state."""
+        left = plain(self.max_epochs) if max_epochs is None else max_epochs
+        marks = {} if checkpoints is None else self._marks(training, held_out)
+        found = None if checkpoints is None else checkpoints.check(marks)
+        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode is
+            with isolated():
+                if found is not None:
+                    start, first = opened(self._recipe, found), found["first_epoch"]
+                    over = start.state["finished"]
+                    left = 0 if over else max(0, left + first - start.state["epoch"])
+                else:
+                    if start is None and go_on:
+                        start = self._from_fit(*training)
+                    elif start is None:
+                        start = self._from_scratch(*training, seed, held_out)
+                    first = start.state["epoch"]
+                    if start.state["finished"] or held_out is None:
+                        # go on from the weights that predict, not from those of the last epoch
+                        again = {"model": start.state["best"], "schedule": None, "average": None}
+                        start.state.update(again | {"finished": False})
+                name = run_name(type(self).__name__, start.fitted.seed)
+                run = self._make_run(start, training, held_out, left, name)
+            if held_out is not None:
+                warn_of_validation(training[0], held_out[0])
+            log_start(repr(self), start.fitted, run)
+            precision, history = run.settings.precision, start.state["history"]
+            seen = Seen.of(training[0])
+
+            def become_fitted() -> None:
+                """Replace an earlier fit, all at once."""
+                self.__dict__.update(
+                    fitted_=start.fitted,
+                    module_=start.model,
+                    state_=start.state,
+                    device_=resolve_device(self.device),
+                    precision_=precision,
+                    _seen=seen,
+                )
+
+            def after_epoch(record: Record) -> None:
+                """Count as fitted from a good epoch on, keep the state, then tell."""
+                if any(map(is_good, history[first:])):
+                    become_fitted()
+                if checkpoints is not None:
+                    whole = {"marks": marks, "first_epoch": first}
+                    content = content_of(self.get_params(deep=False), start, precision)
+                    checkpoints.write(run.state["epoch"], content | whole)
+                report(record)
+
+            if not self.__sklearn_is_fitted__():
+                self.module_ = run.model  # for hooks that look at it within the first epoch
+            try:
+                if found is None or left:
+                    with progress(
+                        run.name, left, plain(self.verbose), on_epoch, run.state
+                    ) as report:
+                        train(run, after_epoch)
+                check_good(history[first:])
+                become_fitted()
+            finally:
+                if not self.__sklearn_is_fitted__():
+                    self.__dict__.pop("module_", None)
+            if left:
+                self._look_back(run)
+        return self
+
+    def _make_run(
+        self, start: Start, training: Part, held_out: Part | None, max_epochs: int, name: str
+    ) -> Run:
+        """Bring model and data to the device, and make the run of their training."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it is trained.")
+
+    def _look_back(self, run: Run) -> None:
+        """Warn of what a training came to: of nothing here."""
+
+    def _marks(self, training: Part, held_out: Part | None) -> dict[str, dict[str, str]]:
+        """What tells this fit from others."""
+        return {
+            "parameter": as_told(self._plain_params()),
+            "recording of mouse": describe_recording(*training),
+            "validation of mouse": describe_recording(*held_out) if held_out else {},
+        }
+
+    def _to_device(self) -> None:
+        device = resolve_device(self.device)
+        if getattr(self, "device_", None) != device:
+            with torch.inference_mode(False), isolated():
+                self.module_.to(device)
+            self.device_ = device
+
+    # ------------------------------------------------------------------------- how it is kept
+
+    def _content(self) -> dict[str, Any]:
+        now = Start(self.fitted_, self.module_, self.state_)
+        return content_of(self.get_params(deep=False), now, self.__dict__.get("precision_"))
+
+    @classmethod
+    def _restore(cls, content: dict[str, Any], device: str) -> Self:
+        estimator = cls(**{**cls._as_ever, **content["parameters"], "device": device})
+        estimator._become(*opened(cls._recipe, content))
+        if content["precision"] is not None:
+            estimator.precision_ = content["precision"]
+        estimator._to_device()
+        return estimator
+
+    def _become(self, fitted: Fitted, model: EncodingModel, state: dict[str, Any]) -> Self:
+        """Count as fitted, with a model that is on no device of ours yet."""
+        self.fitted_, self.module_, self.state_ = fitted, model, state
+        self.__dict__.pop("device_", None)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the weights on the CPU; never the device they were on."""
+        state = super().__getstate__()
+        if not self.__sklearn_is_fitted__():
+            return state
+        state = {name: v for name, v in state.items() if name not in ("device_", "_seen")}
+        weights = kept_weights(self.module_, self.state_)
+        kept = _files.on_cpu({"module_": weights, "state_": self.state_})
+        return state | kept
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if not self.__sklearn_is_fitted__():
+            return
+        self.module_ = with_weights(self._recipe, self.fitted_, self.module_)
+        # those that were alike are one in a pickle, and an optimiser changes each of its own
+        self.state_ = map_tensors(self.state_, torch.clone)
+
+
+def split_trials(trials: Trials, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split by image, the same way in whatever order the mice's trials came."""
+    by_mouse = np.concatenate([trials.rows(mouse)[0] for mouse in trials.mice])
+    rows, held_rows = split_by_image(
+        trials.image_ids[by_mouse], fraction, seed, trials.mouse_ids[by_mouse]
+    )
+    return np.sort(by_mouse[rows]), np.sort(by_mouse[held_rows])
