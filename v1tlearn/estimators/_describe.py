@@ -33,11 +33,11 @@ def describe(
 ) -> Fitted:
     """Learn from training trials everything that a model needs to know of its mice.
 
-    Negative responses are warned of where they are to be `rates`.
+    Negative responses and silent neurons are warned of where they are to be `rates`.
     """
     mice = trials.mice
     moments = check_targets(target, rates=rates)
-    _check_neurons(target, moments)
+    _check_neurons(target, moments, rates=rates)
     shapes = {m: trials[trials.rows(m)[0][:1]].get("stimuli", m).shape[1:] for m in mice}
     if len(set(shapes.values())) > 1:
         raise ValueError(
@@ -99,8 +99,10 @@ def check_targets(target: Responses, *, rates: bool = True) -> dict[str, Respons
     return out
 
 
-def _check_neurons(target: Responses, moments: Mapping[str, ResponseMoments]) -> None:
-    """Refuse neurons that were never recorded, and warn of those that never respond."""
+def _check_neurons(
+    target: Responses, moments: Mapping[str, ResponseMoments], *, rates: bool
+) -> None:
+    """Refuse neurons that were never recorded, and warn of those that have no rate to learn."""
     out = "by trials.sel(neuron=...)."
     for mouse, known in moments.items():
         absent = known.count == 0
@@ -111,7 +113,7 @@ def _check_neurons(target: Responses, moments: Mapping[str, ResponseMoments]) ->
                 f"of the {len(target.rows(mouse)[0])} trials to train on, those held out for "
                 f"validation not counted. Leave them out {out}"
             )
-    for mouse, known in moments.items():
+    for mouse, known in moments.items() if rates else ():
         silent = known.mean == 0
         if silent.any():
             warn(
