@@ -230,8 +230,8 @@ def without_flips(array: np.ndarray) -> np.ndarray:
 
 
 def first_few(places: Sequence[int] | np.ndarray, of: str) -> str:
-    """Name the first of several trials or neurons by number."""
-    listed = ", ".join(str(int(place)) for place in places[:_SHOWN])
+    """Name the first of several trials or neurons by number or label."""
+    listed = ", ".join(map(str, places[:_SHOWN]))
     return f"{of}{'s' * (len(places) > 1)} {listed}{', ...' * (len(places) > _SHOWN)}"
 
 

@@ -14,6 +14,7 @@ still fewer (Du et al. 2025). How many does a neuron need?
 # out, as it was by the authors.
 
 import matplotlib.pyplot as plt
+from sklearn.frozen import FrozenEstimator
 
 import v1tlearn as v1
 from v1tlearn.inspection.colors import figure_colors
@@ -41,13 +42,18 @@ full.fit(train, validation=validation)
 # Minimodels
 # ----------
 # All neurons are trained at once, each with a second layer of its own, as if one by one. The
-# stronger the penalty, the fewer of the twelve channels are used.
+# stronger the penalty, the fewer of the twelve channels are used. As a `FrozenEstimator` the full
+# model stays fitted in copies, too, such as those of a search.
 
 strengths = [0.0, 0.1, 0.3, 1.0]
 minimodels = {}
 for strength in strengths:
     minimodels[strength] = v1.MinimodelRegressor(
-        full_model=full, hidden_channels=12, hidden_kernel=5, channel_hoyer=strength, **common
+        full_model=FrozenEstimator(full),
+        hidden_channels=12,
+        hidden_kernel=5,
+        channel_hoyer=strength,
+        **common,
     ).fit(train, validation=validation)
 
 # %%

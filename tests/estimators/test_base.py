@@ -290,7 +290,8 @@ def test_responses_are_divided_by_their_deviation_with_a_floor(small, arrays):
     responses = {m: r.copy() for m, r in arrays["responses"].items()}
     responses["A"][:, 2] = 0  # a silent neuron is no error
     responses["A"][::3, 1] = np.nan
-    est = small(validation_fraction=0).fit(arrays["stimuli"], arrays["behaviors"], responses)
+    with pytest.warns(UserWarning, match="'A': 1 of 5 neurons never respond.* neuron 2:"):
+        est = small(validation_fraction=0).fit(arrays["stimuli"], arrays["behaviors"], responses)
     std = np.nanstd(responses["A"].astype(np.float64), axis=0)
     std[2] = 0.01 * std.mean()
     assert est.statistics_["A"]["response_scale"] == pytest.approx(std, rel=1e-5)

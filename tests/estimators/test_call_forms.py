@@ -311,10 +311,12 @@ def test_only_flat_arrays_are_padded(forms, small):
     """A neuron at the end that was never recorded is a neuron, unless a flat matrix is padded."""
     d = forms.dicts
     responses = {m: r.copy() for m, r in d["responses"].items()}
-    responses["A"][:, -1] = np.nan
     est = small(max_epochs=1).fit(d["stimuli"], None, responses)
+    responses["A"][:, -1] = np.nan
     assert est.n_neurons_ == {"A": 5, "B": 7}
     assert np.isfinite(est.score(d["stimuli"], None, responses))
+    with pytest.raises(ValueError, match="'A': 1 of 5 neurons were recorded in no"):
+        small(max_epochs=1).fit(d["stimuli"], None, responses)
 
 
 def test_trials_without_responses_can_be_predicted(reference, forms, trials, arrays):

@@ -176,6 +176,31 @@ def test_a_silent_mouse(value, data, small):
         small().fit(*data)
 
 
+@pytest.mark.parametrize("kind", [v1.CNNRegressor, v1.FullModelRegressor, v1.MinimodelRegressor])
+def test_neurons_that_were_recorded_in_no_training_trial(kind, trials, small):
+    recordings = {m: trials.recordings[m].to_dataset() for m in trials.mice}
+    answers = recordings["B"]["responses"].astype("float64").copy()
+    answers[:, [1, 4]] = np.nan
+    recordings["B"] = recordings["B"].assign(responses=answers)
+    recordings["B"] = recordings["B"].assign_coords(neuron=np.arange(101, 108))
+    gaps, est = v1.Trials(recordings), small(kind)
+    parts = ["'B'", "2 of 7 neurons", "no training trial", "neurons 102, 105:", "trials.sel("]
+    for call in (est.fit, est.partial_fit):
+        with pytest.raises(ValueError, match=says(*parts)):
+            call(gaps)
+    assert not est.__sklearn_is_fitted__()
+    some = gaps.sel(neuron={"B": [101, 103, 104, 106, 107]})
+    assert est.fit(some).n_neurons_ == {"A": 5, "B": 5}
+
+
+def test_neurons_that_are_silent_in_training_are_named(data, small):
+    data[2]["B"][:, [0, 6]] = 0
+    parts = ["'B'", "2 of 7 neurons never respond", "neurons 0, 6:", "trials.sel("]
+    with pytest.warns(UserWarning, match=says(*parts)) as caught:
+        small(validation_fraction=0, max_epochs=1).fit(*data)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_a_mouse_that_always_answers_alike(data, small):
     data[2]["B"][:] = 3.0
     with pytest.raises(ValueError, match=says("'B'", "responses vary", "leave this mouse out")):

@@ -1,5 +1,7 @@
 """The factorised readout through every estimator."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -29,7 +31,9 @@ def test_every_model_takes_it(kind, small, trials):
         assert (readout.channels < 0).any()
     assert est.history_[-1]["loss"] < est.history_[0]["loss"]
     shifters = [est.module_.shifter(mouse) is not None for mouse in est.mice_]
-    other = small(kind, readout="gaussian").fit(trials)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "readout='gaussian' has no use for space_init")
+        other = small(kind, readout="gaussian").fit(trials)
     assert shifters == [other.module_.shifter(m) is not None for m in est.mice_]
 
 
@@ -55,7 +59,7 @@ def test_it_is_saved_loaded_cloned_and_transferred(fitted, trials, tmp_path):
     assert (clone(loaded).readout, clone(loaded).rank) == ("factorized", 2)
     moved = loaded.transfer(trials.sel(mouse_id="A"), max_epochs=1)
     assert moved.module_.readout("A").rows.shape[1] == 2
-    other = loaded.transfer(trials.sel(mouse_id="A"), readout="gaussian", max_epochs=1)
+    other = loaded.transfer(trials.sel(mouse_id="A"), readout="gaussian", rank=1, max_epochs=1)
     assert isinstance(other.module_.readout("A"), v1.nn.GaussianReadout)
 
 
@@ -143,3 +147,37 @@ def test_it_finds_separable_receptive_fields(seed):
         rates[500:], est.predict(images[500:]), multioutput="raw_values"
     )
     assert found.min() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        (
+            {"readout": "factorized", "readout_l1": 5.0, "position_network": False}
+            | {"readout_bias": "mean"},
+            "'factorized' has no use for position_network=False, readout_l1=5.0:",
+        ),
+        ({"rank": 2, "space_hoyer": 0.1}, "'gaussian' has no use for rank=2, space_hoyer=0.1:"),
+    ],
+)
+def test_parameters_of_the_other_readout_are_named(params, said, small, trials):
+    with pytest.warns(UserWarning, match=said) as caught:
+        small(max_epochs=1, **params).fit(trials)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+
+
+def test_what_presets_set_for_the_other_readout_is_no_choice_of_the_caller(trials):
+    est = v1.CNNRegressor.from_preset(
+        "v1t2023",
+        readout="factorized",
+        n_layers=1,
+        hidden_channels=2,
+        max_epochs=1,
+        space_init=0.3,
+        channel_init=0.3,
+        device="cpu",
+        random_state=0,
+    )
+    assert est.beyond_map == "zeros"
+    est.fit(trials)  # warnings are errors

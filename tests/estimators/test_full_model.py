@@ -52,6 +52,30 @@ def test_the_published_run_from_a_released_model_on(run_of_four_periods, monkeyp
     near(est.predict(arrays["val_images"][:, None]), arrays["best/val_prediction"], 1e-4)
 
 
+def test_a_neuron_that_hardly_varies_does_not_choose_the_epoch(small, trials):
+    training, held_out = v1.model_selection.image_train_test_split(
+        trials.sel(mouse_id="A"), test_size=0.3, random_state=0
+    )
+    answers = held_out.get("responses", "A").copy()
+    answers[:, 0] = answers[:, 0].mean() + 1e-3 * np.arange(len(answers))
+    held_out = v1.Trials.from_arrays(
+        {"A": held_out.get("stimuli", "A")},
+        {"A": held_out.get("behaviors", "A")},
+        {"A": answers},
+        behavior_names=training.behavior_names("A"),
+    )
+
+    def fit(**params):
+        est = small(v1.FullModelRegressor, max_epochs=5, lr=0.03, **params)
+        return est.fit(training, validation=held_out)
+
+    usual, bounded_by_nothing = fit(), fit(selection="variance_explained")
+    assert max(record[NAME] for record in bounded_by_nothing.history_) < -100
+    correlations = [record["validation_correlation"] for record in usual.history_]
+    assert usual.best_epoch_ == 1 + int(np.argmax(correlations))
+    assert correlations[bounded_by_nothing.best_epoch_ - 1] < max(correlations)
+
+
 def test_weight_decays_are_those_of_the_preset(small, trials):
     est = small(v1.FullModelRegressor, max_epochs=1).fit(trials)
     optimizer = make_optimizer(est.module_, "adamw", lr=1e-3)

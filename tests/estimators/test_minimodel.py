@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV, GroupKFold
 
 import v1tlearn as v1
 
@@ -27,11 +28,11 @@ def make(**params):
 
 
 def given(trials, name, mouse, change):
-    """Trials of which the responses of one mouse are changed."""
+    """Trials of which a variable of one mouse is changed."""
     recordings = {m: trials.recordings[m].to_dataset() for m in trials.mice}
-    responses = recordings[mouse]["responses"].copy()
-    responses.values = change(np.array(responses.values))
-    recordings[mouse] = recordings[mouse].assign(responses=responses)
+    variable = recordings[mouse][name].copy()
+    variable.values = change(np.array(variable.values))
+    recordings[mouse] = recordings[mouse].assign({name: variable})
     return v1.Trials(recordings)
 
 
@@ -143,9 +144,12 @@ def test_a_silent_neuron_is_named_and_predicted_to_stay_silent(full, trials, tes
         return responses
 
     quiet = given(trials, "responses", "B", silent)
+    unit = trials.neuron_ids("B")[2]
     with (
         pytest.warns(UserWarning, match="do not vary over the validation trials"),
-        pytest.warns(UserWarning, match=r"mouse 'B': 1 of 7 neurons never respond.* neuron 2"),
+        pytest.warns(
+            UserWarning, match=rf"mouse 'B': 1 of 7 neurons never respond.* neuron {unit}:"
+        ),
     ):
         est = make(full_model=full).fit(quiet)
     assert est.history_[-1]["n_trained"] == 11
@@ -279,7 +283,8 @@ OF_THE_RUN |= {"micro_batch_size", "low_memory", "neurons_at_once", "warm_start"
 
 def test_every_number_of_the_preset_is_the_published_one():
     params = v1.MinimodelRegressor.from_preset("minimodel2025").get_params()
-    layers = {"full_model": None, "hidden_channels": 64, "hidden_kernel": 9}
+    params = {n: v for n, v in params.items() if not n.startswith("full_model")}
+    layers = {"hidden_channels": 64, "hidden_kernel": 9}
     layers |= {"batch_norm_momentum": 0.9, "weight_decay": 0.1}
     inputs = {"behavior_mode": "none", "behavior_columns": "non_pupil", "shift": "none"}
     inputs |= {"shift_columns": "pupil", "crop_scale": 1.0, "image_size": "auto"}
@@ -297,3 +302,34 @@ def test_every_number_of_the_preset_is_the_published_one():
     training |= {"carry_patience": True, "max_lr_drops": 2, "min_lr": 1e-5}  # the last two unused
     expected = layers | inputs | readout | training
     assert {n: v for n, v in params.items() if n not in OF_THE_RUN} == expected
+
+
+def test_the_full_model_of_a_preset_is_as_published():
+    est = v1.MinimodelRegressor.from_preset("minimodel2025", max_epochs=7, device="cpu")
+    full = v1.FullModelRegressor.from_preset("minimodel2025", max_epochs=7, device="cpu")
+    assert est.full_model.get_params() == full.get_params()
+    assert est.full_model.core_pass == "per_mouse"
+    given = v1.FullModelRegressor()
+    assert v1.MinimodelRegressor.from_preset("minimodel2025", full_model=given).full_model is given
+
+
+def test_images_are_scaled_as_the_full_model_does(trials, equal):
+    full = v1.FullModelRegressor(channels=(3, 4), kernels=(5, 3), max_epochs=0, device="cpu")
+    brighter = given(trials, "stimuli", "A", lambda images: 2.0 * images.astype("f4") + 200)
+    with pytest.warns(UserWarning, match="max_epochs is 0"):
+        full.fit(brighter.sel(mouse_id="A"))
+    theirs = full.statistics_["A"]
+    est = make(full_model=full, max_epochs=1).fit(trials.sel(mouse_id="A"))
+    for name in ("image_mean", "image_std", "behavior_shift", "behavior_scale"):
+        np.testing.assert_array_equal(est.statistics_["A"][name], theirs[name])
+    with pytest.warns(UserWarning, match=r"mouse 'B' is not among those of full_model, \['A'\]"):
+        est = make(full_model=full, max_epochs=1).fit(trials.sel(mouse_id="B"))
+    images = trials.get("stimuli", "B")
+    assert abs(est.statistics_["B"]["image_mean"] - images.mean()) < 0.1 * images.std()
+
+
+def test_a_search_keeps_the_fit_of_a_frozen_full_model(full, trials):
+    est = make(full_model=FrozenEstimator(full), max_epochs=1, validation_fraction=0)
+    search = GridSearchCV(est, {"channel_hoyer": [0.0, 0.1]}, cv=GroupKFold(2))
+    search.fit(trials, groups=trials.image_ids)
+    assert torch.equal(search.best_estimator_.module_.core.filters, full.module_.core.filters)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from v1tlearn._guesses import did_you_mean, guess
+from v1tlearn._values import first_few
 from v1tlearn._warn import warn
 from v1tlearn.estimators._fitted import PUPIL, Fitted, Mouse, plain_labels, shift_columns
 from v1tlearn.estimators.moments import ResponseMoments, moments_in_blocks, response_blocks
@@ -32,10 +33,11 @@ def describe(
 ) -> Fitted:
     """Learn from training trials everything that a model needs to know of its mice.
 
-    Negative responses are warned of where they are to be `rates`.
+    Negative responses and silent neurons are warned of where they are to be `rates`.
     """
     mice = trials.mice
     moments = check_targets(target, rates=rates)
+    _check_neurons(target, moments, rates=rates)
     shapes = {m: trials[trials.rows(m)[0][:1]].get("stimuli", m).shape[1:] for m in mice}
     if len(set(shapes.values())) > 1:
         raise ValueError(
@@ -95,6 +97,35 @@ def check_targets(target: Responses, *, rates: bool = True) -> dict[str, Respons
     if rates:
         _warn_of_negative(target, out)
     return out
+
+
+def _check_neurons(
+    target: Responses, moments: Mapping[str, ResponseMoments], *, rates: bool
+) -> None:
+    """Refuse neurons that were never recorded, and warn of those that have no rate to learn."""
+    out = "by trials.sel(neuron=...)."
+    for mouse, known in moments.items():
+        absent = known.count == 0
+        if absent.any():
+            raise ValueError(
+                f"mouse {mouse!r}: {absent.sum()} of {len(absent)} neurons were recorded in no "
+                f"training trial, {_named(target, mouse, absent)}: their responses are NaN in all "
+                f"of the {len(target.rows(mouse)[0])} trials to train on, those held out for "
+                f"validation not counted. Leave them out {out}"
+            )
+    for mouse, known in moments.items() if rates else ():
+        silent = known.mean == 0
+        if silent.any():
+            warn(
+                f"mouse {mouse!r}: {silent.sum()} of {len(silent)} neurons never respond in the "
+                f"training trials, {_named(target, mouse, silent)}: nothing can be learned of "
+                f"them. Leave them out {out}"
+            )
+
+
+def _named(target: Responses, mouse: str, chosen: np.ndarray) -> str:
+    """Name the first of some neurons by the unit ids that `sel` takes."""
+    return first_few(target.neuron_ids(mouse)[chosen], "neuron")
 
 
 def _warn_of_negative(target: Responses, moments: Mapping[str, ResponseMoments]) -> None:

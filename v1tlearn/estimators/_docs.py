@@ -198,8 +198,10 @@ core_weight_decay : float or None, default=0.1
 MINIMODEL = """\
 full_model : FullModelRegressor or MinimodelRegressor, optional
     Whose first convolution the minimodels share, as it is. One that is not fitted is fitted first,
-    to the same trials, and so is one with the parameters of this model where none is given.
-    scikit-learn's `clone` and searches forget a fit: keep it by ``FrozenEstimator(full_model)``.
+    to the same trials, and so is one with the inputs and the training of this model, but for
+    `selection`, where none is given; presets come with one of their own. Images of mice that it
+    knows are scaled as there. scikit-learn's `clone` and searches forget a fit: keep it by
+    ``FrozenEstimator(full_model)``.
 hidden_channels : int, default=64
     Channels of the second layer of a neuron.
 hidden_kernel : int, default=9

@@ -100,16 +100,11 @@ def responding(fitted: Fitted, mouse: str) -> np.ndarray:
 
 
 def silence(model: EncodingModel, fitted: Fitted) -> None:
-    """Let neurons that were silent at `fit` stay so, and name them in a warning."""
-    for mouse, known in fitted.mice.items():
+    """Let neurons that were silent at `fit`, of which there was a warning, stay so."""
+    for mouse in fitted.mice:
         silent = np.flatnonzero(~responding(fitted, mouse))
         if len(silent):
             model.readout(mouse).silence_(torch.from_numpy(silent))
-            warn(
-                f"mouse {mouse!r}: {len(silent)} of {known.n_neurons} neurons never respond in the "
-                f"training trials, {first_few(silent, 'neuron')}: they are not trained, and "
-                "predicted to stay silent. Leave them out by trials.sel(neuron=...)."
-            )
 
 
 def warn_of_awoken(fitted: Fitted, target: Responses) -> None:

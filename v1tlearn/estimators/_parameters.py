@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
@@ -14,6 +14,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from v1tlearn._by_name import public_kinds
 from v1tlearn._guesses import guess, in_words
+from v1tlearn._values import plain
+from v1tlearn._warn import warn
 from v1tlearn.nn import FactorizedReadout, GaussianReadout, Readout
 from v1tlearn.nn.losses import FLOAT32_EPSILON
 
@@ -139,6 +141,28 @@ class ReadoutParameters(GaussianReadoutParameters, FactorizedReadoutParameters):
         **FactorizedReadoutParameters._parameter_constraints,
         "readout": [StrOptions({"gaussian", "factorized"})],
     }
+
+    def _validate_params(self) -> None:
+        """Check all parameters, and warn of those that the chosen readout leaves unused."""
+        super()._validate_params()
+        names = _OF_OTHER.get(self.readout, ()) if isinstance(self.readout, str) else ()
+        usual = {f.name: [f.default] for f in fields(self) if f.name in names}
+        for preset in self._presets.values():
+            for name in usual.keys() & preset.keys():
+                usual[name].append(preset[name])
+        unused = [n for n in usual if plain(getattr(self, n)) not in usual[n]]
+        if unused:
+            told = ", ".join(f"{name}={getattr(self, name)!r}" for name in unused)
+            warn(
+                f"readout={self.readout!r} has no use for {told}: of the other readout. Choose "
+                "that one, or leave these at their defaults."
+            )
+
+
+_OF_OTHER = {
+    "gaussian": set(FactorizedReadoutParameters._parameter_constraints),
+    "factorized": set(GaussianReadoutParameters._parameter_constraints) - {"readout_bias"},
+}
 
 
 def readout_maker(parameters: Mapping[str, Any]) -> Callable[..., Readout]:

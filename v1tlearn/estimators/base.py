@@ -65,7 +65,7 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, BaseEstimator):
             the responses, or None to take those of the trials.
         responses : dict, list or ndarray, optional
             (trials, neurons) in the form of `stimuli`, not negative, in any unit; NaN where not
-            recorded.
+            recorded. Of neurons that never respond in the training trials there is a warning.
         mouse_ids : sequence, optional
             One id per recording (list) or per trial (flat array).
         image_ids : dict, list or ndarray, optional
@@ -96,8 +96,9 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, BaseEstimator):
         Raises
         ------
         TypeError, ValueError
-            If arguments are of the wrong form, shape or content, mouse and variable are named; or
-            if `checkpoint_dir` holds the state of other data or parameters.
+            If arguments are of the wrong form, shape or content, mouse and variable are named; if
+            neurons were recorded in no training trial; or if `checkpoint_dir` holds the state of
+            other data or parameters.
         NonFiniteLossError
             If the loss becomes NaN. The best model so far is kept.
         InsufficientMemoryError

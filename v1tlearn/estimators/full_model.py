@@ -113,7 +113,6 @@ class FullModelRegressor(ReadoutParameters, BaseEncodingRegressor):
     schedule: str = "periods"
     lr_patience: int = 5
     lr_factor: float = 1 / 3
-    selection: str = "variance_explained"
 
     _presets: ClassVar[dict[str, dict[str, Any]]] = {"minimodel2025": MINIMODEL_2025}
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {

@@ -15,9 +15,11 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from v1tlearn._warn import warn
 from v1tlearn.estimators._build import Recipe, begin
 from v1tlearn.estimators._describe import describe
 from v1tlearn.estimators._docs import FACTORIZED, MINIMODEL, document
+from v1tlearn.estimators._fitted import Mouse
 from v1tlearn.estimators._neuron_runs import make_neuron_run, silence, warn_of_awoken, warn_of_lost
 from v1tlearn.estimators._parameters import (
     WIDTH,
@@ -35,6 +37,8 @@ from v1tlearn.trials import Responses, Trials
 
 _USED = 0.01  # absolute weight of channels that count as used, as published
 _SEEN = ("crop_scale", "image_size", "standardize")  # what decides on the pixels that filters see
+_ALIKE = 0.5  # standard deviations by which images of different mice may differ without a word
+_OWN = {"weight_decay", "warm_start", "random_state", "core_pass", "selection"}
 _NOT_SHARED = ("readout", "core_weight_decay", "core_pass")
 
 # The training of Du et al. (2025).
@@ -76,7 +80,8 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
     Notes
     -----
     Scores of several neurons in `history_` are means; those of neurons that are over are those of
-    their best weights. ``n_trained`` counts the others.
+    their best weights. ``n_trained`` counts the others. Neurons that never respond in the training
+    trials are not trained, and predicted to stay silent.
 
     References
     ----------
@@ -212,6 +217,14 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
             trials, freeze_core, validation=validation, on_epoch=on_epoch, **params
         )
 
+    @classmethod
+    def from_preset(cls, name: str, **overrides: Any) -> Self:
+        """Make an estimator that trains as published, on a full model that does so, too."""
+        estimator = super().from_preset(name, **overrides)
+        if "full_model" not in overrides:
+            estimator.full_model = FullModelRegressor.from_preset(name, **_alike(estimator))
+        return estimator
+
     # ------------------------------------------------------------------------------- training
 
     def _from_scratch(
@@ -222,7 +235,7 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
         del parameters["full_model"]
         mode = self._published_behavior_mode
         fitted = describe(parameters, trials, target, published_mode=mode, seed=seed)
-        fitted = replace(fitted, core_frozen=True)
+        fitted = replace(fitted, core_frozen=True, mice=_scaled_like(shared, fitted.mice))
         start = Start(fitted, *begin(self._recipe(parameters), fitted))
         filters = shared.module_.core.filters.detach()
         ours = start.model.core.filters
@@ -347,10 +360,38 @@ def _check(full: Any, own: MinimodelRegressor) -> None:
         )
 
 
+def _scaled_like(full: BaseEncodingRegressor, mice: Mapping[str, Mouse]) -> dict[str, Mouse]:
+    """Scale what filters see of each mouse as the full model did, where that knows the mouse."""
+    out = dict(mice)
+    for name, mouse in mice.items():
+        own, known = mouse.statistics, full.fitted_.mice.get(name)
+        if known is not None:
+            kept = ["image_mean", "image_std"]
+            if known.behavior_names == mouse.behavior_names:
+                kept += ["behavior_shift", "behavior_scale"]
+            theirs = {key: known.statistics[key] for key in kept if key in known.statistics}
+            out[name] = replace(mouse, statistics=own | theirs)
+            continue
+        pairs = [
+            (m.statistics["image_mean"], m.statistics["image_std"])
+            for m in full.fitted_.mice.values()
+        ]
+        mean, std = own["image_mean"], own["image_std"]
+        if not any(max(abs(mean - m), abs(std - s)) <= _ALIKE * min(s, std) for m, s in pairs):
+            warn(
+                f"mouse {name!r} is not among those of full_model, {list(full.fitted_.mice)}: its "
+                f"images are scaled with their own mean and standard deviation, ({mean:.4g}, "
+                f"{std:.4g}), those that the filters were made for with "
+                f"({pairs[0][0]:.4g}, {pairs[0][1]:.4g}). Call the mouse as there if it is the "
+                "same, or scale images yourself and set standardize=False in both."
+            )
+    return out
+
+
 def _alike(estimator: MinimodelRegressor) -> dict[str, Any]:
     """Parameters of inputs and training that a full model is to share with minimodels."""
     names = {f.name for kind in (InputParameters, TrainingParameters) for f in fields(kind)}
-    names = names - {"weight_decay", "warm_start", "random_state"} | {"batch_norm_momentum"}
+    names = names - _OWN | {"batch_norm_momentum"}
     return {name: getattr(estimator, name) for name in names}
 
 

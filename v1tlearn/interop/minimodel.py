@@ -78,6 +78,12 @@ def load_minimodel(
     --------
     load_sensorium : Models of Sensorium 2022.
 
+    Notes
+    -----
+    For minimodels on the loaded convolution give it as ``FrozenEstimator(full)``, of
+    ``sklearn.frozen``: scikit-learn's `clone`, and with it every search and cross-validation,
+    forgets the weights of a full model that is given as it is.
+
     References
     ----------
     Du et al., "Towards a simplified model of primary visual cortex", 2025; code and models at

@@ -18,6 +18,8 @@ from v1tlearn.metrics._arrays import MouseArrays
 from v1tlearn.metrics._evaluate import Block, Multioutput, evaluate
 from v1tlearn.metrics._options import as_flag, as_number
 
+_SMALL_OF_PAIRS = 1e-4  # of the variance over all stimuli, as published
+
 
 def fecv(
     y_true: Any,
@@ -26,7 +28,7 @@ def fecv(
     image_ids: Any = None,
     mouse_ids: Any = None,
     pairwise: bool = False,
-    small_difference: float = 0.0,
+    small_difference: float | None = None,
     among: Any = None,
     multioutput: Multioutput = "uniform_average",
 ) -> float | xr.DataArray:
@@ -51,9 +53,9 @@ def fecv(
     pairwise : bool, default=False
         Take the fraction for each pair of categories, on their stimuli alone, and then the mean
         over pairs; a pair over whose stimuli the neuron is silent does not count.
-    small_difference : float, default=0.0
+    small_difference : float, optional
         Differences :math:`V - V_c` below it in size count as 0, in units of the neuron's variance
-        over all stimuli (ddof 0). Du et al. 2025 take 1e-4 for pairs.
+        over all stimuli (ddof 0). Without it 1e-4 for pairs, as Du et al. 2025 do, and 0 otherwise.
     among : sequence, optional
         Take these categories only; all stimuli still make the unit of `small_difference`.
     multioutput : {"uniform_average", "mice", "raw_values"}
@@ -75,6 +77,8 @@ def fecv(
         them in a single stimulus, or saw none of `among`; if `small_difference` is negative or NaN.
     """
     chosen = None if among is None else as_ids(among, "among", of="category")
+    if small_difference is None:
+        small_difference = _SMALL_OF_PAIRS if pairwise else 0.0
     return evaluate(
         "fecv",
         partial(

@@ -68,9 +68,9 @@ def score_table(
         `fraction_oracle`, `normalized_correlation` and, for simulated recordings,
         "share_of_oracle": the single-trial correlation over that of the true rates. By name also
         "feve_strict", which is `feve` with ``strict=True``, and "fecv" and "fecv_pairwise", the
-        category variance of the predictions themselves, where recordings have the coordinate
-        `category`. Those that need repeated images are NaN, with a warning, for mice without; asked
-        for by name they are an error.
+        category variance of the predictions themselves, as published, where recordings have the
+        coordinate `category`. Those that need repeated images are NaN, with a warning, for mice
+        without; asked for by name they are an error.
     multioutput : {"mice", "uniform_average", "raw_values"}, default="mice"
         A row per mouse, one for all mice, or one per neuron. The "share_of_oracle" of all mice is
         the share of the mean correlations, which is not the mean of the shares of the mice.
