@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from v1tlearn.nn.cores.backbone import Backbone, BackboneError
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.layers.pixels import Pixels
+
+# Parts of a configuration that change no feature map.
+_OF_ORIGIN = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
 
 
 class PretrainedViTCore(Core):
@@ -43,6 +47,9 @@ class PretrainedViTCore(Core):
         See `v1tlearn.nn.Backbone`.
     weight_decay : float, optional
         Of what is fine-tuned, where it differs from the model's.
+    upsample : int, default=1
+        Factor by which images were enlarged before they come here; where they do not divide into
+        patches, errors name sides ahead of it.
     kept_elsewhere : bool, default=False
         Leave weights that were never trained out of `state_dict`, with a checksum in their place.
 
@@ -74,6 +81,7 @@ class PretrainedViTCore(Core):
         fine_tune: str | int = "none",
         augment_positions: bool = False,
         weight_decay: float | None = None,
+        upsample: int = 1,
         kept_elsewhere: bool = False,
     ) -> None:
         super().__init__(input_shape)
@@ -89,7 +97,7 @@ class PretrainedViTCore(Core):
             final_norm=normalize == "final",
         )
         self.tokens, self.normalize, self.weight_decay = tokens, normalize, weight_decay
-        self.grid = self.backbone.grid(input_shape[1:])
+        self.grid = self.backbone.grid(input_shape[1:], upsample)
         n_channels = self.backbone.width * len(blocks)
         self.output_shape = {
             "patch": (n_channels, *self.grid),
@@ -177,11 +185,11 @@ class PretrainedViTCore(Core):
         Returns
         -------
         bytes
-            Of weights, images and options.
+            Of weights, the backbone's configuration, images and options.
         """
         own = self.backbone
         told = (self.input_shape, own.read, own.patch_stride, self.tokens, self.normalize)
-        told = repr((*told, self.pixels.scaling)).encode()
+        told = repr((*told, self.pixels.scaling, _configuration(own.model))).encode()
         return told + _digest(list(own.parameters()))
 
     def recomputed_parts(self) -> list[nn.Module]:
@@ -275,6 +283,14 @@ class PretrainedViTCore(Core):
         if signed:
             self._elsewhere &= missing  # the others were trained once
             self._sign()
+
+
+def _configuration(model: nn.Module) -> str:
+    """What a configuration says, but for where it comes from."""
+    config = getattr(model, "config", None)
+    values = config.to_dict() if hasattr(config, "to_dict") else getattr(config, "__dict__", {})
+    kept = {key: value for key, value in values.items() if key not in _OF_ORIGIN}
+    return json.dumps(kept, sort_keys=True, default=repr)
 
 
 def _digest(weights: Sequence[Tensor]) -> bytes:
