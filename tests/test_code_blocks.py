@@ -197,8 +197,9 @@ FEW_FITS = {
 
 
 def pretrained(names):
-    """A backbone in a folder, and trials of a mouse by tier."""
-    random_backbone({**DINOV3, "num_hidden_layers": 6}).save_pretrained("dinov3-vits16")
+    """A backbone in a folder of the published name, and trials of a mouse by tier."""
+    name = v1.PretrainedViTRegressor.from_preset("vit_encoding2026_frozen").backbone
+    random_backbone({**DINOV3, "num_hidden_layers": 6}).save_pretrained(name)
     trials = v1.Trials(recordings(1, n_trials=30))
     for tier in ("train", "validation", "test"):
         names[tier] = trials.sel(tier=tier)
@@ -206,11 +207,9 @@ def pretrained(names):
 
 BRIEF_FITS = {
     "block=4, image_size": "block=4, max_epochs=1, space_init=0.3, image_size",
-    '"vit_encoding2026_frozen", backbone': (
-        '"vit_encoding2026_frozen", max_epochs=1, space_init=0.3, backbone'
-    ),
-    '"vit_encoding2026_fine_tuned", backbone': (
-        '"vit_encoding2026_fine_tuned", max_epochs=1, space_init=0.3, backbone'
+    '"vit_encoding2026_frozen")': '"vit_encoding2026_frozen", max_epochs=1, space_init=0.3)',
+    '"vit_encoding2026_fine_tuned")': (
+        '"vit_encoding2026_fine_tuned", max_epochs=1, space_init=0.3)'
     ),
     "GroupKFold(3)": "GroupKFold(2)",
 }

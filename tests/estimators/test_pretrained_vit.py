@@ -1,5 +1,6 @@
 """Pretrained transformers as cores of estimators: loading, caching, fine-tuning, keeping."""
 
+import logging
 import pickle
 import shutil
 import sys
@@ -8,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from safetensors.torch import load, save_file
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
 import v1tlearn as v1
 from tests.backbones import DINOV2, DINOV3, random_backbone
+from v1tlearn.estimators import _runs
 from v1tlearn.nn import BackboneError, PretrainedViTCore
 
 QUICK = {"block": 1, "lr": 0.01, "space_init": 0.3, "max_epochs": 2, "random_state": 0}
@@ -121,6 +124,24 @@ def test_a_damaged_file_of_features_is_replaced(train, tmp_path, images_seen):
         again = random(feature_cache=tmp_path).fit(train)
     assert file.read_bytes() == whole
     np.testing.assert_array_equal(predicted(est, train), predicted(again, train))
+
+
+def test_features_on_the_device_lie_there_once(train, monkeypatch):
+    kept = []
+    make_run = _runs.Run
+
+    def seen(model, objective, optimizer, schedule, data, *others, validation, **options):
+        kept.extend(d.images for one in (data, validation) for d in one.values())
+        return make_run(
+            model, objective, optimizer, schedule, data, *others, validation=validation, **options
+        )
+
+    monkeypatch.setattr(_runs, "Run", seen)
+    size = 4 * 32 * 6 * len(train)  # of which none comes twice
+    random(feature_cache="device", cache_gigabytes=size / 1e9).fit(train)
+    assert len(kept) == 4  # two mice, for training and validation
+    assert {x.data_ptr() for x in kept} == {kept[0].data_ptr()}
+    assert kept[0].nbytes == size
 
 
 def test_memory_of_features_is_bounded(train, tmp_path):
@@ -326,6 +347,11 @@ def test_resolution_is_a_parameter(train):
 def test_images_that_do_not_divide_are_refused_before_training(train):
     with pytest.raises(BackboneError, match="height 28 or 42, width 28 or 42"):
         random(image_size=(30, 40)).fit(train)
+    options = {"patch_stride": 10, "upsample": 2}
+    with pytest.raises(BackboneError, match=r"of 30 x 42 pixels, .* height 27 or 32, width 42;"):
+        random(image_size=(30, 42), **options).fit(train)
+    for height in (27, 32):
+        random(image_size=(height, 42), max_epochs=1, **options).fit(train)
     with pytest.raises(BackboneError, match=r"block=7, .* choose from 0 to 2"):
         random(block=7).fit(train)
 
@@ -359,16 +385,20 @@ def test_files_that_are_damaged_or_lack_weights_are_refused(folder, train):
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("cause", "message"),
     [
-        ("You are trying to access a gated repo. 401 Client Error.", "accepted their licence"),
-        ("We couldn't connect to 'https://huggingface.co'", "neither a folder here nor a model"),
+        (GatedRepoError, "accepted their licence"),
+        (RepositoryNotFoundError, "nor a model of this name on Hugging Face, or it is private"),
+        (None, "neither a folder here nor a model that could be had"),
     ],
 )
-def test_weights_that_cannot_be_had_are_refused(told, message, train, monkeypatch):
+def test_weights_that_cannot_be_had_are_refused(cause, message, train, monkeypatch):
     def refuse(name, **options):
         assert name == "facebook/dinov3-vits16-pretrain-lvd1689m"
-        raise OSError(told)
+        told = "401. If you are trying to access a private or gated repo, log in."
+        if cause is None:
+            raise OSError("We couldn't connect to 'https://huggingface.co'")
+        raise OSError(told) from cause.__new__(cause, told)  # by which arguments, versions differ
 
     monkeypatch.setattr(transformers.AutoModel, "from_pretrained", refuse)
     est = v1.PretrainedViTRegressor.from_preset(
@@ -376,6 +406,33 @@ def test_weights_that_cannot_be_had_are_refused(told, message, train, monkeypatc
     )
     with pytest.raises(BackboneError, match=message):
         est.fit(train)
+
+
+@pytest.mark.parametrize("weights", ["pretrained", None])
+def test_what_a_library_says_while_it_tries_again_is_not_printed(weights, train, monkeypatch):
+    said = []
+    listener = logging.Handler()
+    listener.emit = said.append
+    log = logging.getLogger("huggingface_hub")
+
+    def unreachable(name, **options):
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise OSError("We couldn't connect to 'https://huggingface.co'")
+
+    for kind in (transformers.AutoModel, transformers.AutoConfig):
+        monkeypatch.setattr(kind, "from_pretrained", unreachable)
+    level = log.level
+    log.addHandler(listener)
+    try:
+        with pytest.raises(BackboneError, match="Check the name and the connection"):
+            v1.PretrainedViTRegressor("facebook/dinov2-small", weights=weights, **QUICK).fit(train)
+        assert not said
+        assert log.level == level
+        with pytest.raises(OSError, match="connect"):
+            unreachable("facebook/dinov2-small")
+        assert said
+    finally:
+        log.removeHandler(listener)
 
 
 def test_sources_that_contradict_weights_are_refused(train):

@@ -362,6 +362,28 @@ def test_windows_that_are_wrong_are_refused():
 # -------------------------------------------------------------------------------------- refusals
 
 
+@pytest.mark.parametrize("stride", [4, 5, 10, 14])
+@pytest.mark.parametrize("upsample", [1, 2, 3, 4])
+def test_sides_that_are_named_ahead_of_enlarging_are_the_nearest_that_fit(stride, upsample):
+    backbone = nn.Backbone(random_backbone(DINOV2), [0], patch_stride=stride)
+    fit = [s for s in range(1, 80) if s * upsample in range(14, 500, stride)]
+    assert fit or (stride, upsample) == (4, 4)
+    for side in (s for s in range(1, 60) if s not in fit):
+        with pytest.raises(nn.BackboneError) as refused:
+            backbone.grid((side * upsample, 42 * upsample), upsample)
+        told = str(refused.value)
+        assert told.startswith(f"images of {side} x 42 pixels")
+        assert ("upsample" in told) == (upsample > 1)
+        if not fit:
+            assert "set another patch_stride or upsample" in told
+            continue
+        below = max((s for s in fit if s < side), default=fit[0])
+        above = min(s for s in fit if s > below)
+        assert f"height {below} or {above}, width" in told
+        assert f"in general {fit[0]} plus a multiple of {fit[1] - fit[0]}." in told
+        backbone.grid((above * upsample, below * upsample), upsample)
+
+
 def test_backbones_that_cannot_be_read_are_refused():
     with pytest.raises(nn.BackboneError, match="no patch grid: its config says nothing"):
         nn.PretrainedViTCore((1, 28, 28), torch.nn.Conv2d(3, 4, 14), block=0)

@@ -66,6 +66,16 @@ def test_a_batch_is_standardised_and_aligned(rows):
     assert len(data) == 5
 
 
+@pytest.mark.parametrize("rows", [slice(1, 3), torch.tensor([2, 0])])
+def test_trials_may_share_the_rows_of_images(rows):
+    images, shown = torch.randn(2, 1, 2, 2), torch.tensor([1, 0, 1])
+    own = images.clone()
+    data = MouseData(images, 0.5, 2.0, image_rows=shown)
+    assert len(data) == 3
+    torch.testing.assert_close(data.batch(rows).images, (own[shown[rows]] - 0.5) / 2)
+    assert torch.equal(images, own)
+
+
 def test_what_a_mouse_lacks_stays_none():
     data = MouseData(torch.ones(3, 1, 2, 2), responses=torch.ones(3, 2))
     batch = data.batch(slice(0, 2))

@@ -19,7 +19,7 @@ from v1tlearn.estimators._build import uncounted
 from v1tlearn.nn import BackboneError
 from v1tlearn.training import isolated
 
-Source = str | os.PathLike | Mapping[str, Any] | nn.Module
+Source = str | os.PathLike | dict[str, Any] | nn.Module
 
 
 def load_backbone(source: Source, weights: str | None) -> nn.Module:
@@ -27,7 +27,7 @@ def load_backbone(source: Source, weights: str | None) -> nn.Module:
 
     Parameters
     ----------
-    source : str, path, mapping or Module
+    source : str, path, dict or Module
         The name of a model on Hugging Face; a folder that ``save_pretrained`` of such a model
         wrote; a configuration, with its ``model_type``; or a model, which is copied.
     weights : "pretrained" or None
@@ -53,7 +53,7 @@ def load_backbone(source: Source, weights: str | None) -> nn.Module:
             )
         return deepcopy(source).cpu().float()
     transformers = _transformers()
-    if isinstance(source, Mapping):
+    if isinstance(source, dict):
         if weights is not None:
             raise BackboneError(
                 "backbone is a configuration, which has no weights: set weights=None for random "
@@ -68,11 +68,11 @@ def load_backbone(source: Source, weights: str | None) -> nn.Module:
             "fit anew with another backbone. It is one that save_pretrained(...) of a model of "
             "transformers wrote."
         )
-    with _errors_named(name, local=local):
+    with _errors_named(name, local=local), _quiet(transformers):
         if weights is None:
             found = transformers.AutoConfig.from_pretrained(name, local_files_only=local)
             return _random(transformers, found)
-        with _quiet(transformers), isolated(), uncounted():  # draws what it then replaces
+        with isolated(), uncounted():  # draws what it then replaces
             model, told = transformers.AutoModel.from_pretrained(
                 name, local_files_only=local, dtype=torch.float32, output_loading_info=True
             )
@@ -99,7 +99,7 @@ def _is_path(source: Source, name: str) -> bool:
     return told or name.startswith(".") or "\\" in name or name.count("/") > 1
 
 
-def _configuration(transformers: Any, source: Mapping[str, Any]) -> Any:
+def _configuration(transformers: Any, source: dict[str, Any]) -> Any:
     values = dict(source)
     kind = values.pop("model_type", None)
     if kind is None:
@@ -130,15 +130,19 @@ def _check_complete(name: str, told: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Neither bars nor reports: what matters becomes an error."""
+    """Neither bars, reports nor lines about every new try: what matters becomes an error."""
+    from huggingface_hub.utils import logging as hub_log
+
     log = transformers.utils.logging
-    bars, level = log.is_progress_bar_enabled(), log.get_verbosity()
+    bars, levels = log.is_progress_bar_enabled(), [of.get_verbosity() for of in (log, hub_log)]
     log.disable_progress_bar()
-    log.set_verbosity_error()
+    for of in (log, hub_log):
+        of.set_verbosity_error()
     try:
         yield
     finally:
-        log.set_verbosity(level)
+        for of, level in zip((log, hub_log), levels, strict=True):
+            of.set_verbosity(level)
         if bars:
             log.enable_progress_bar()
 
@@ -165,13 +169,21 @@ def _words(name: str, error: Exception, *, local: bool) -> str:
             "what save_pretrained(...) of a model of transformers wrote, config.json and "
             f"model.safetensors; there is {', '.join(sorted(os.listdir(name))[:5]) or 'nothing'}."
         )
-    told = " ".join(f"{type(e).__name__} {e}" for e in _chain(error)).lower()
-    if "gated" in told or "restricted" in told or "403" in told or "401" in told:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    causes = list(_chain(error))
+    if any(isinstance(e, GatedRepoError) for e in causes):
         return (
             f"the weights of {name} are given to those alone who accepted their licence: do so at "
             f"https://huggingface.co/{name}, log in (hf auth login, or the variable HF_TOKEN), and "
             "try again; or give a folder that holds them. The weights of DINOv2, such as "
             "facebook/dinov2-small, need no access."
+        )
+    if any(isinstance(e, RepositoryNotFoundError) for e in causes):  # said of private ones, too
+        return (
+            f"there is neither a folder {name!r} here nor a model of this name on Hugging Face, or "
+            "it is private: check the name; log in (hf auth login, or the variable HF_TOKEN) if it "
+            "is private; or give a folder."
         )
     return (
         f"the backbone {name!r} is neither a folder here nor a model that could be had from "

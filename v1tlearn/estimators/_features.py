@@ -106,8 +106,7 @@ def with_features(
         )
     sets = [s for s in (data, validation) if s is not None]
     images = _Images(model, sets)
-    trials = sum(len(mouse) for one in sets for mouse in one.values())
-    where = _place(where, parameters["cache_gigabytes"], images, trials)
+    where = _place(where, parameters["cache_gigabytes"], images)
     if where is None:
         return model, data, validation
     features = images.features(where)
@@ -118,21 +117,20 @@ def with_features(
     return FeatureModel(model), out[0], out[1] if len(out) > 1 else None
 
 
-def _place(where: str | os.PathLike, gigabytes: float, images: _Images, trials: int) -> Any:
+def _place(where: str | os.PathLike, gigabytes: float, images: _Images) -> Any:
     """Decide where features are kept; None for nowhere."""
     if where not in KEPT:
         return Path(where)
-    each = 4 * math.prod(images.model.core.output_shape)
-    sizes = {"device": each * trials, "memory": each * len(images.first)}
-    bounds = dict.fromkeys(sizes, gigabytes * 1e9)
+    size = 4 * math.prod(images.model.core.output_shape) * len(images.first)
+    bounds = dict.fromkeys(("device", "memory"), gigabytes * 1e9)
     free = free_memory(images.device)
     if where == "auto" and images.device.type != "cpu" and free is not None:
         bounds["device"] = min(bounds["device"], _SHARE * free)
-    fitting = [place for place in sizes if sizes[place] <= bounds[place]]
+    fitting = [place for place, bound in bounds.items() if size <= bound]
     if where in fitting or (where == "auto" and fitting):
         return fitting[0] if where == "auto" else where
     told = (
-        f"features of {len(images.first)} images take {sizes['memory'] / 1e9:.3g} GB, more than "
+        f"features of {len(images.first)} images take {size / 1e9:.3g} GB, more than "
         f"cache_gigabytes={gigabytes:g}. Allow more, give a folder, feature_cache='...', for them "
         "to be kept in a file, or read fewer blocks"
     )
@@ -143,13 +141,11 @@ def _place(where: str | os.PathLike, gigabytes: float, images: _Images, trials: 
 
 
 def _replaced(data: MouseData, features: Any, index: np.ndarray, where: Any) -> MouseData:
-    if where == "device":
-        at = torch.as_tensor(index, device=features.device)
-        whole = len(index) == len(features) and np.array_equal(index, np.arange(len(index)))
-        images = features if whole else features.index_select(0, at)
+    if where == "device":  # all trials share one tensor
+        given = {"images": features, "image_rows": torch.as_tensor(index, device=features.device)}
     else:
-        images = IndexedRows(features, index)
-    return replace(data, images=images, image_mean=0.0, image_std=1.0)
+        given = {"images": IndexedRows(features, index)}
+    return replace(data, image_mean=0.0, image_std=1.0, **given)
 
 
 class _Images:

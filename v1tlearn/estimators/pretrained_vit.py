@@ -28,6 +28,7 @@ _OF_CORE = (
     "pixel_scaling",
     "fine_tune",
     "augment_positions",
+    "upsample",
 )
 
 VIT_ENCODING_2026: dict[str, Any] = {
@@ -133,7 +134,7 @@ class PretrainedViTRegressor(ReadoutParameters, BaseEncodingRegressor):
     (12, 5)
     """
 
-    backbone: str | os.PathLike | Mapping[str, Any] | nn.Module
+    backbone: str | os.PathLike | dict[str, Any] | nn.Module
     _: KW_ONLY
     weights: str | None = "pretrained"
     block: int | Sequence[int] = 4

@@ -30,6 +30,8 @@ class MouseData:
     ----------
     images : Tensor or Source of shape (n_trials, channels, height, width)
         In their own dtype; made float and standardised batch by batch.
+    image_rows : Tensor of int, of shape (n_trials,), or None
+        Which row of the images, a tensor then, each trial shows; its own where None.
     image_mean, image_std : float
         In the units of the images.
     behaviors : Tensor of shape (n_trials, columns) or None
@@ -62,13 +64,14 @@ class MouseData:
     complete: bool = True
     scale_trials: int = 0
     device: torch.device = _CPU
+    image_rows: Tensor | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.images, Tensor):
             self.device = self.images.device
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.images if self.image_rows is None else self.image_rows)
 
     @property
     def sources(self) -> dict[str, Source]:
@@ -91,8 +94,10 @@ class MouseData:
         MouseBatch
         """
         if images is None:
-            images = self._rows(self.images, rows)
-        kept = isinstance(self.images, Tensor) and isinstance(rows, slice)  # and no copy
+            shown = rows if self.image_rows is None else self.image_rows[rows]
+            images = self._rows(self.images, shown)
+        lasting = isinstance(self.images, Tensor) and self.image_rows is None
+        kept = lasting and isinstance(rows, slice)  # and no copy
         own = not kept or images.dtype != torch.float32
         images = images.to(torch.float32)
         if (self.image_mean, self.image_std) != (0.0, 1.0):

@@ -6,6 +6,7 @@ Loading weights is not done here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -104,13 +105,15 @@ class Backbone(nn.Module):
         """What can be trained: embeddings, then the blocks."""
         return [self.model.get_submodule(self._embeddings), *self.blocks]
 
-    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+    def grid(self, size: tuple[int, int], upsample: int = 1) -> tuple[int, int]:
         """Count rows and columns of patches.
 
         Parameters
         ----------
         size : (int, int)
             Height and width of the images, in pixels.
+        upsample : int, default=1
+            Factor by which they were enlarged; sides are named ahead of it.
 
         Returns
         -------
@@ -122,20 +125,9 @@ class Backbone(nn.Module):
             If patches do not fill the image, with the sides that they would fill.
         """
         patch, stride = self.patch_size, self.patch_stride
-        allowed = []
-        for side in size:
-            lower = patch + max(side - patch, 0) // stride * stride
-            allowed.append([lower] if lower == side else [lower, lower + stride])
-        if any(len(sides) > 1 for sides in allowed) or min(size) < patch:
-            heights, widths = (" or ".join(map(str, sides)) for sides in allowed)
-            steps = "" if stride == patch else f", {stride} apart,"
-            raise BackboneError(
-                f"images of {size[0]} x {size[1]} pixels cannot be cut into patches of {patch} x "
-                f"{patch} pixels{steps} without rest. Allowed sides next to these: height "
-                f"{heights}, width {widths}; in general {patch} plus a multiple of {stride}. Set "
-                "image_size=(height, width), or another patch_stride."
-            )
-        return tuple((side - patch) // stride + 1 for side in size)
+        if all(side >= patch and (side - patch) % stride == 0 for side in size):
+            return tuple((side - patch) // stride + 1 for side in size)
+        raise BackboneError(_no_grid(size, patch, stride, upsample))
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Tokens (B, prefix + patches, width) after each block that is read, of (B, 3, h, w)."""
@@ -220,6 +212,32 @@ def _sizes(model: nn.Module, config: Any) -> tuple[int, int, int]:
             f"no single number, of {missing}; {_EXPECTED}."
         )
     return tuple(found[name] for name in names)
+
+
+def _no_grid(size: tuple[int, int], patch: int, stride: int, upsample: int) -> str:
+    """Say which sides, ahead of enlarging, are cut into patches without rest."""
+    given = [side // upsample for side in size]
+    steps = "" if stride == patch else f", {stride} apart,"
+    enlarged = "" if upsample == 1 else f", upsample={upsample} times as many on a side,"
+    told = (
+        f"images of {given[0]} x {given[1]} pixels{enlarged} cannot be cut into patches of {patch} "
+        f"x {patch} pixels{steps} without rest. "
+    )
+    step = stride // math.gcd(stride, upsample)
+    least = -(-patch // upsample)
+    fitting = (s for s in range(least, least + step) if (s * upsample - patch) % stride == 0)
+    first = next(fitting, None)
+    if first is None:
+        return f"{told}No side can with this upsample: set another patch_stride or upsample."
+    allowed = []
+    for side in given:
+        lower = first + max(side - first, 0) // step * step
+        allowed.append(f"{lower}" if lower == side else f"{lower} or {lower + step}")
+    return (
+        f"{told}Allowed sides next to these: height {allowed[0]}, width {allowed[1]}; in general "
+        f"{first} plus a multiple of {step}. Set image_size=(height, width), or another "
+        "patch_stride."
+    )
 
 
 def _trunk(

@@ -43,6 +43,9 @@ class PretrainedViTCore(Core):
         See `v1tlearn.nn.Backbone`.
     weight_decay : float, optional
         Of what is fine-tuned, where it differs from the model's.
+    upsample : int, default=1
+        Factor by which images were enlarged before they come here; where they do not divide into
+        patches, errors name sides ahead of it.
     kept_elsewhere : bool, default=False
         Leave weights that were never trained out of `state_dict`, with a checksum in their place.
 
@@ -74,6 +77,7 @@ class PretrainedViTCore(Core):
         fine_tune: str | int = "none",
         augment_positions: bool = False,
         weight_decay: float | None = None,
+        upsample: int = 1,
         kept_elsewhere: bool = False,
     ) -> None:
         super().__init__(input_shape)
@@ -89,7 +93,7 @@ class PretrainedViTCore(Core):
             final_norm=normalize == "final",
         )
         self.tokens, self.normalize, self.weight_decay = tokens, normalize, weight_decay
-        self.grid = self.backbone.grid(input_shape[1:])
+        self.grid = self.backbone.grid(input_shape[1:], upsample)
         n_channels = self.backbone.width * len(blocks)
         self.output_shape = {
             "patch": (n_channels, *self.grid),
