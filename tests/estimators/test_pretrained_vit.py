@@ -1,6 +1,7 @@
 """Pretrained transformers as cores of estimators: loading, caching, fine-tuning, keeping."""
 
 import logging
+import json
 import pickle
 import shutil
 import sys
@@ -71,6 +72,12 @@ def random(**options):
     return v1.PretrainedViTRegressor(DINOV2, weights=None, **{**QUICK, **options})
 
 
+def reconfigured(folder, **change):
+    """Change the configuration of a backbone, and leave its weights."""
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+
+
 def predicted(est, trials):
     return np.concatenate([est.predict(trials)[m].values for m in est.mice_], axis=1)
 
@@ -113,6 +120,21 @@ def test_a_folder_serves_later_fits_of_the_same_weights_and_images(train, tmp_pa
     random(feature_cache=tmp_path, random_state=1, validation_fraction=0).fit(train)
     assert sum(images_seen) == 4 * len(train)
     assert len(list(tmp_path.glob("*.npy"))) == 5
+
+
+@pytest.mark.parametrize("change", [{"num_attention_heads": 4}, {"hidden_act": "relu"}])
+def test_features_of_another_configuration_with_the_same_weights_are_not_taken(
+    change, folder, train, tmp_path, images_seen
+):
+    cache = tmp_path / "features"
+    cache.mkdir()
+    v1.PretrainedViTRegressor(folder, feature_cache=cache, **QUICK).fit(train)
+    reconfigured(folder, **change)
+    images_seen.clear()
+    est = v1.PretrainedViTRegressor(folder, feature_cache=cache, **QUICK).fit(train)
+    assert sum(images_seen) == len(train)
+    anew = v1.PretrainedViTRegressor(folder, feature_cache="memory", **QUICK).fit(train)
+    np.testing.assert_array_equal(predicted(est, train), predicted(anew, train))
 
 
 def test_a_damaged_file_of_features_is_replaced(train, tmp_path, images_seen):

@@ -359,6 +359,34 @@ def test_windows_that_are_wrong_are_refused():
         cropper(torch.zeros(1, 1, 4, 12), "C")
 
 
+def test_signatures_tell_cores_apart_by_what_they_compute():
+    def signature(change=lambda model: None, **configuration):
+        model = random_backbone({**DINOV3, **configuration})
+        change(model)
+        return nn.PretrainedViTCore((1, 32, 48), model, block=1).signature()
+
+    def renamed(model):
+        model.config._name_or_path = "elsewhere"
+
+    def other_activation(model):
+        for block in (m for m in model.modules() if hasattr(m, "act_fn")):
+            block.act_fn = torch.nn.ReLU()
+
+    def other_buffer(model):
+        next(m for m in model.modules() if hasattr(m, "inv_freq")).inv_freq.mul_(2)
+
+    same = [signature(), signature(), signature(renamed)]
+    others = [
+        signature(num_attention_heads=4),
+        signature(hidden_act="relu"),
+        signature(layer_norm_eps=1e-3),
+        signature(other_activation),
+        signature(other_buffer),
+    ]
+    assert len(set(same)) == 1
+    assert len({*same, *others}) == 1 + len(others)
+
+
 # -------------------------------------------------------------------------------------- refusals
 
 

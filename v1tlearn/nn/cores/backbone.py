@@ -19,6 +19,8 @@ _EXPECTED = (
     "expected a plain vision transformer of the DINOv2 or DINOv3 family, whose patches keep their "
     "places from the first block to the last"
 )
+# Parts of a configuration that change no token.
+_OF_ORIGIN = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
 
 
 class BackboneError(ValueError):
@@ -52,6 +54,8 @@ class Backbone(nn.Module):
         Tokens ahead of those of patches: class and registers.
     patch_size, patch_stride : int
         In pixels.
+    options : dict
+        What the configuration says otherwise than its class, but for where the model comes from.
 
     Raises
     ------
@@ -70,6 +74,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         config = getattr(model, "config", None)
+        self.options = _options(config)
         self.width, n_blocks, self.patch_size = _sizes(model, config)
         self.n_prefix = 1 + int(getattr(config, "num_register_tokens", 0) or 0)
         self.read = tuple(blocks)
@@ -197,6 +202,20 @@ class StridedEmbeddings(nn.Module):
             prefix = torch.cat((prefix, registers), 1)
         prefix = prefix.expand(len(patches), -1, -1)
         return own.dropout(torch.cat((prefix, patches + places), 1))
+
+
+def _options(config: Any) -> dict[str, Any]:
+    """Values of a configuration that another version of the library reads alike."""
+    if not hasattr(config, "to_dict"):
+        return dict(getattr(config, "__dict__", {}))
+    values, usual = config.to_dict(), {}
+    if not getattr(config, "has_no_defaults_at_init", False):
+        usual = type(config)().to_dict()
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in _OF_ORIGIN and not (name in usual and usual[name] == value)
+    }
 
 
 def _sizes(model: nn.Module, config: Any) -> tuple[int, int, int]:

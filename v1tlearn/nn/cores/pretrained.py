@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -181,12 +182,12 @@ class PretrainedViTCore(Core):
         Returns
         -------
         bytes
-            Of weights, images and options.
+            Of weights, the configuration and modules of the backbone, images and options.
         """
         own = self.backbone
         told = (self.input_shape, own.read, own.patch_stride, self.tokens, self.normalize)
-        told = repr((*told, self.pixels.scaling)).encode()
-        return told + _digest(list(own.parameters()))
+        told = (*told, self.pixels.scaling, _text(own.options), repr(own))
+        return repr(told).encode() + _digest([*own.parameters(), *own.buffers()])
 
     def recomputed_parts(self) -> list[nn.Module]:
         """Parts whose activations may be computed again in the backward pass, to save memory.
@@ -279,6 +280,16 @@ class PretrainedViTCore(Core):
         if signed:
             self._elsewhere &= missing  # the others were trained once
             self._sign()
+
+
+def _text(options: Mapping[str, Any]) -> str:
+    """Options as text, the same in any order and in every process."""
+    return json.dumps(options, sort_keys=True, default=_name)
+
+
+def _name(value: Any) -> str:
+    """Name a function by itself, an object by its class: neither by an address in memory."""
+    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _digest(weights: Sequence[Tensor]) -> bytes:
