@@ -1,7 +1,7 @@
 """Pretrained transformers as cores of estimators: loading, caching, fine-tuning, keeping."""
 
-import logging
 import json
+import logging
 import pickle
 import shutil
 import sys
@@ -254,6 +254,24 @@ def test_frozen_weights_are_kept_by_name_and_checksum(folder, train, tmp_path):
     shutil.rmtree(folder)
     with pytest.raises(BackboneError, match="is not there: bring it back"):
         v1.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("options", [{}, {"fine_tune": 1}, {"fine_tune": "all"}, {"weights": None}])
+def test_a_saved_model_refuses_another_configuration(options, folder, train, tmp_path):
+    est = v1.PretrainedViTRegressor(folder, **QUICK, **options).fit(train)
+    est.save(tmp_path / "model")
+    file = folder / "config.json"
+    told = file.read_text()
+    for change in ({"num_attention_heads": 4}, {"hidden_act": "relu"}):
+        reconfigured(folder, **change)
+        for again in (lambda: v1.load(tmp_path / "model"), lambda: pickle.loads(pickle.dumps(est))):
+            with pytest.raises(BackboneError, match=r"or their configuration .* checksum differs"):
+                again()
+        file.write_text(told)
+    reconfigured(folder, transformers_version="4.57.6", architectures=["Another"])
+    np.testing.assert_array_equal(
+        predicted(v1.load(tmp_path / "model"), train), predicted(est, train)
+    )
 
 
 def test_fine_tuned_weights_are_kept(folder, train, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -54,7 +54,7 @@ class PretrainedViTCore(Core):
     ----------
     backbone : Backbone
     checksum : Tensor of uint8, of shape (16,)
-        Of the weights that are kept elsewhere.
+        Of the backbone's configuration, and of the weights that are kept elsewhere.
 
     Raises
     ------
@@ -108,7 +108,7 @@ class PretrainedViTCore(Core):
         if kept_elsewhere:
             weights = self.backbone.named_parameters()
             self._elsewhere = {name for name, p in weights if not p.requires_grad}
-            self._sign()
+        self._sign()
         self._check()
 
     def fine_tune(self, stages: str | int) -> None:
@@ -236,11 +236,15 @@ class PretrainedViTCore(Core):
     # ----------------------------------------------------------------- weights that lie elsewhere
 
     def _sign(self) -> None:
-        """Note by which weights, kept elsewhere, this core works."""
-        weights = dict(self.backbone.named_parameters())
-        digest = _digest([weights[name] for name in self._elsewhere])
-        digest = digest if self._elsewhere else bytes(len(digest))
+        """Note by which configuration, and weights that are kept elsewhere, this core works."""
+        digest = self._checksum(self._elsewhere)
         self.checksum.copy_(torch.tensor(list(digest), dtype=torch.uint8))
+
+    def _checksum(self, names: Iterable[str]) -> bytes:
+        weights = dict(self.backbone.named_parameters())
+        one = hashlib.blake2b(_text(self.backbone.options).encode(), digest_size=16)
+        one.update(_digest([weights[name] for name in names]))
+        return one.digest()
 
     def state_dict(self, *arguments: Any, **options: Any) -> Any:
         """Weights by name, without those that are kept elsewhere.
@@ -261,18 +265,17 @@ class PretrainedViTCore(Core):
         return out
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """Let weights that are kept elsewhere stay, after a look at their checksum."""
+        """Let weights that are kept elsewhere stay, after a look at the checksum."""
         weights = dict(self.backbone.named_parameters())
         missing = {name for name in weights if f"{prefix}backbone.{name}" not in state}
         told = state.get(f"{prefix}checksum")
         signed = told is not None and bool(told.any())
         if signed:
-            digest = _digest([weights[name] for name in missing])
-            if bytes(told.tolist()) != digest:
+            if bytes(told.tolist()) != self._checksum(missing):
                 raise BackboneError(
-                    "the pretrained weights are not those that this model was fitted with: their "
-                    "checksum differs. Bring the files of the backbone back as they were at fit, "
-                    "or fit anew."
+                    "the pretrained weights or their configuration are not those that this model "
+                    "was fitted with: their checksum differs. Bring the files of the backbone back "
+                    "as they were at fit, or fit anew."
                 )
             for name in missing:
                 state[f"{prefix}backbone.{name}"] = weights[name].detach()
