@@ -308,6 +308,14 @@ def test_a_module_is_copied_pickled_and_not_saved(train, tmp_path):
         est.save(tmp_path / "model")
 
 
+def test_a_module_and_checkpoints_are_refused_before_training(train, tmp_path, images_seen):
+    est = v1.PretrainedViTRegressor(random_backbone(DINOV2), **QUICK)
+    with pytest.raises(TypeError, match=r"backbone' is a Dinov2Model, which cannot be saved"):
+        est.fit(train, checkpoint_dir=tmp_path / "states")
+    assert not images_seen
+    assert not (tmp_path / "states").exists()
+
+
 def test_a_checkpoint_goes_on_to_the_same_model(folder, train, tmp_path):
     def stop(record):
         raise KeyboardInterrupt
@@ -422,6 +430,17 @@ def test_files_that_are_damaged_or_lack_weights_are_refused(folder, train):
         fit()
     with pytest.raises(BackboneError, match="is not there: bring it back"):
         fit(folder / "elsewhere")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_before_training(value, folder, train):
+    file = folder / "model.safetensors"
+    tensors = load(file.read_bytes())
+    name = next(n for n in sorted(tensors) if "layer.0.norm1.weight" in n)
+    tensors[name][3] = value
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(BackboneError, match=r"0\.norm1\.weight of .* 1 of 32: get its weights"):
+        v1.PretrainedViTRegressor(folder, **QUICK).fit(train)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ class Backbone(nn.Module):
     Raises
     ------
     BackboneError
-        If the model is no plain vision transformer, or lacks a block.
+        If the model is no plain vision transformer, lacks a block, or holds NaN.
     """
 
     def __init__(
@@ -96,6 +96,7 @@ class Backbone(nn.Module):
         _put(self.model, self._blocks, nn.ModuleList(list(self.blocks)[: max(self.read) + 1]))
         self.norm = self.model.get_submodule(place) if final_norm else nn.Identity()
         _put(self.model, place, nn.Identity())
+        _check_finite(self)
         self._seen: list[Tensor] = []
         for number in sorted(set(self.read)):
             self.blocks[number].register_forward_hook(self._see)
@@ -300,6 +301,17 @@ def _are_blocks(module: nn.Module, n_blocks: int) -> bool:
 
 def _is_norm(module: nn.Module, width: int) -> bool:
     return isinstance(module, nn.LayerNorm) and module.normalized_shape == (width,)
+
+
+def _check_finite(backbone: Backbone) -> None:
+    """Refuse weights that make every token NaN."""
+    arrays = (*backbone.model.named_parameters(), *backbone.norm.named_parameters("norm"))
+    for name, values in (*arrays, *backbone.model.named_buffers()):
+        if wrong := int((~values.isfinite()).sum()):
+            raise BackboneError(
+                f"{name} of the backbone {type(backbone.model).__name__} holds NaN or infinite "
+                f"values, {wrong} of {values.numel()}: get its weights anew."
+            )
 
 
 def _put(model: nn.Module, place: str, module: nn.Module) -> None:
