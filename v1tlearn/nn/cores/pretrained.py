@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -82,9 +83,7 @@ class PretrainedViTCore(Core):
         kept_elsewhere: bool = False,
     ) -> None:
         super().__init__(input_shape)
-        blocks = [block] if isinstance(block, int) else [int(number) for number in block]
-        if not blocks:
-            raise ValueError("block is empty: expected the number of a block, or several.")
+        blocks = _block_numbers(block)
         self.pixels = Pixels(input_shape[0], pixel_scaling)
         self.backbone = Backbone(
             model,
@@ -221,10 +220,17 @@ class PretrainedViTCore(Core):
                 mode = self.training
                 (tokens, *_) = self.eval().backbone(torch.zeros(1, 3, *size))
                 self.train(mode)
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, AttributeError, TypeError) as error:
+            own = self.backbone
+            strided = ""
+            if own.patch_stride != own.patch_size:
+                strided = (
+                    f" with patch_stride={own.patch_stride}; where it works without, it is not of "
+                    "the DINOv2 or DINOv3 family, whose patches alone can overlap"
+                )
             raise BackboneError(
-                f"the backbone {type(self.backbone.model).__name__} does not take images of "
-                f"{size[0]} x {size[1]} pixels: {error}"
+                f"the backbone {type(own.model).__name__} does not take images of {size[0]} x "
+                f"{size[1]} pixels{strided}: {error}"
             ) from error
         if tokens.shape[1] != expected:
             raise BackboneError(
@@ -283,6 +289,17 @@ class PretrainedViTCore(Core):
         if signed:
             self._elsewhere &= missing  # the others were trained once
             self._sign()
+
+
+def _block_numbers(block: int | Sequence[int]) -> list[int]:
+    blocks = [block] if isinstance(block, Integral) else list(block)
+    if not blocks:
+        raise ValueError("block is empty: expected the number of a block, or several.")
+    if not all(isinstance(n, Integral) and not isinstance(n, bool) for n in blocks):
+        raise ValueError(
+            f"block={block!r}: expected the number of a block, or several, whole numbers from 0."
+        )
+    return [int(number) for number in blocks]
 
 
 def _text(options: Mapping[str, Any]) -> str:
