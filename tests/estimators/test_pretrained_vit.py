@@ -505,6 +505,33 @@ def test_sources_that_contradict_weights_are_refused(train):
         v1.PretrainedViTRegressor({"model_type": "dinov9"}, weights=None, **QUICK).fit(train)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"patch_size": "14"}, "patch_size"),
+        ({"layer_norm_eps": 1}, "layer_norm_eps"),
+        ({"patch_size": 0}, "ZeroDivisionError"),
+        ({"num_attention_heads": 0}, "ZeroDivisionError"),
+        ({"hidden_act": "none_such"}, "none_such"),
+    ],
+)
+def test_configurations_with_wrong_values_are_refused(change, message, train):
+    with pytest.raises(BackboneError, match=f"configuration of .*(?s:.*){message}"):
+        v1.PretrainedViTRegressor({**DINOV2, **change}, weights=None, **QUICK).fit(train)
+
+
+def test_wrong_values_in_the_folder_of_a_saved_model_are_not_called_damage_of_it(
+    folder, train, tmp_path
+):
+    v1.PretrainedViTRegressor(folder, **QUICK).fit(train).save(tmp_path / "model")
+    for change in ({"layer_norm_eps": 1}, {"layer_norm_eps": 1e-6, "num_attention_heads": 0}):
+        reconfigured(folder, **change)
+        with pytest.raises(
+            BackboneError, match=r"holds no backbone that can be read: .*(eps|zero)"
+        ):
+            v1.load(tmp_path / "model")
+
+
 def test_the_extra_is_named(train, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ImportError, match=r'install the extra "backbones".*"\.\[backbones\]"'):
