@@ -82,6 +82,24 @@ def load_backbone(source: Source, weights: str | None) -> nn.Module:
     return model
 
 
+def whole_path(source: Source) -> Source:
+    """Give the whole path of a folder that is there; what else a backbone may be stays.
+
+    Parameters
+    ----------
+    source : str, path, dict or Module
+        As of `load_backbone`.
+
+    Returns
+    -------
+    str, path, dict or Module
+    """
+    if isinstance(source, str | os.PathLike):
+        path = os.path.abspath(os.path.expanduser(os.fspath(source)))
+        return path if os.path.isdir(path) else source
+    return source
+
+
 def _transformers() -> Any:
     try:
         import transformers
