@@ -91,7 +91,7 @@ def main() -> None:
         for place in pairs:
             check_same(fits[place], fits[None])
         again = seconds(lambda: make(backbone, folder, args).fit(data), device)
-        size = sum(file.stat().st_size for file in folder.iterdir())
+        size = sum(file.stat().st_size for file in folder.rglob("*.features"))
     note = f"{EPOCHS} epochs, {trials} images of {image[0]} x {image[1]}, {neurons} neurons"
     bar = None if args.quick else BAR
     rows = []

@@ -1,7 +1,7 @@
 """Models on real recordings, which stay outside the repository.
 
-The folder with `macaque_v4` and `rat_retina` is named by the environment variable
-V1TLEARN_TEST_DATA; `--log-cli-level=INFO` shows the scores.
+The folder with `macaque_v4`, `rat_retina` and `sensorium_models` is named by the environment
+variable V1TLEARN_TEST_DATA; `--log-cli-level=INFO` shows the scores.
 """
 
 import io
@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+import torch
+import torch.nn.functional as F
 from PIL import Image
 from sklearn.linear_model import RidgeCV
 
@@ -21,7 +23,7 @@ from v1tlearn.metrics import single_trial_correlation
 from v1tlearn.model_selection import image_train_test_split
 
 logger = logging.getLogger(__name__)
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.timeout(1800)
 
 MACAQUE_SESSIONS = ("190927", "190928", "190929")
 MACAQUE_SIDE = 28  # pixels, a quarter of the 112 in the files
@@ -70,12 +72,14 @@ def ridge_on_pixels(train, test):
     return v1.Responses.from_arrays(predictions, like=test)
 
 
+@pytest.mark.slow
 def test_macaque_sessions_are_as_described(macaque):
     assert macaque.n_neurons == {"190927": 31, "190928": 24, "190929": 33}
     assert len(macaque) == 3600
     assert macaque.get("stimuli", "190928").shape == (1200, 3, MACAQUE_SIDE, MACAQUE_SIDE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_cnn_beats_ridge_regression_on_pixels(macaque, seed):
     train, test = image_train_test_split(macaque, 0.2, random_state=seed)
@@ -103,6 +107,7 @@ POOLING = {"space_init": 0.1, "channel_init": 0.1, "batch_size": 32, "max_epochs
 POOLING |= {"random_state": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [
@@ -121,7 +126,7 @@ POOLING |= {"random_state": 0}
     ids=lambda model: type(model).__name__,
 )
 def test_a_readout_that_pools_is_far_ahead_of_pixels(folder, model):
-    """Gabor energy and colour reach .45 on these sessions."""
+    """Ridge regression on Gabor energies and colour reaches .49 here."""
     train, test = image_train_test_split(macaque_trials(folder, 32), 0.2, random_state=0)
     linear = single_trial_correlation(test.responses, ridge_on_pixels(train, test))
     pooled = model.fit(train).score(test)
@@ -151,6 +156,7 @@ def retina_trials(stimulus, spikes):
     )
 
 
+@pytest.mark.slow
 def test_an_ln_model_follows_retinal_ganglion_cells(folder):
     """Rat ganglion cells under a moving bar (Mahuas et al. 2020), against their mean over repeats.
 
@@ -184,6 +190,7 @@ def share_found(similarity):
     return float(((similarity >= own).sum(1) == 1).mean())
 
 
+@pytest.mark.slow
 def test_images_are_found_by_responses_of_macaque_neurons(macaque):
     train, test = image_train_test_split(macaque, 0.2, random_state=0)
     est = v1.DINAAligner(
@@ -227,3 +234,54 @@ def decoded_similarity(train, test):
     decoded = ridge.predict((others - mean) / std)
     centred = decoded - pixels.mean(0), images - pixels.mean(0)
     return np.corrcoef(*centred)[: len(test), len(test) :]
+
+
+def plain_forward(arrays, images, linear):
+    """A Sensorium 2022 CNN or LN without behaviour in float64, from the arrays of its file."""
+    a = {name: value.double() for name, value in arrays.items()}
+    x, layer = images.double(), 0
+    while (base := f"core.features.layer{layer}") + ".norm.weight" in a:
+        if layer == 0:
+            x = F.conv2d(x, a[f"{base}.conv.weight"])
+        else:
+            x = F.conv2d(x, a[f"{base}.ds_conv.in_depth_conv.weight"])
+            spatial = a[f"{base}.ds_conv.spatial_conv.weight"]
+            x = F.conv2d(x, spatial, padding=spatial.shape[-1] // 2, groups=len(spatial))
+            x = F.conv2d(x, a[f"{base}.ds_conv.out_depth_conv.weight"])
+        norm = [a[f"{base}.norm.{n}"] for n in ("running_mean", "running_var", "weight", "bias")]
+        x = F.batch_norm(x, *norm)
+        x = x if linear else F.elu(x)
+        layer += 1
+    (mouse,) = {name.split(".")[1] for name in a if name.startswith("readout.")}
+    readout = {name.split(".", 2)[2]: a[name] for name in a if name.startswith("readout.")}
+    mu = F.linear(
+        readout["source_grid"], readout["mu_transform.0.weight"], readout["mu_transform.0.bias"]
+    )
+    mu = F.linear(F.elu(mu), readout["mu_transform.2.weight"], readout["mu_transform.2.bias"])
+    points = mu.tanh()[None, :, None].expand(len(x), -1, -1, -1)  # (B, n, 1, 2)
+    sampled = F.grid_sample(x, points, align_corners=True)[..., 0]  # (B, C, n)
+    out = (sampled * readout["_features"][0, :, 0]).sum(1) + readout["bias"]
+    return mouse, (F.elu(out) + 1).numpy()
+
+
+def test_released_models_predict_what_their_arrays_say(folder):
+    """All files of the folder, on photographs of 36 x 64 pixels in shuffled order."""
+    photographs = []
+    with zipfile.ZipFile(folder / "macaque_v4/images/images_190927.zip") as archive:
+        for name in np.random.default_rng(0).permutation(sorted(archive.namelist()))[:8]:
+            image = Image.open(io.BytesIO(archive.read(str(name)))).convert("L")
+            photographs.append(np.asarray(image.resize((64, 36), Image.Resampling.BOX)))
+    images = np.stack(photographs)[:, None].astype(np.float32)  # (B, 1, 36, 64)
+    images = (images - images.mean()) / images.std()
+    files = sorted((folder / "sensorium_models").glob("*.pth"))
+    assert files
+    for path in files:
+        linear = "_ln_" in path.name
+        arrays = torch.load(path, map_location="cpu", weights_only=True)
+        mouse, expected = plain_forward(arrays, torch.from_numpy(images), linear)
+        found = v1.load_sensorium(path, linear=linear).predict({mouse: images})[mouse]
+        error = np.abs(found - expected).max()
+        logger.info("%s: %s, off by %.1e at most", path.name, found.shape, error)
+        assert found.shape == expected.shape
+        assert expected.std(axis=0).min() > 0  # every neuron answers to images
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

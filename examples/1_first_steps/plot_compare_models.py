@@ -36,8 +36,8 @@ print(f"{len(train)} trials to fit, {len(test)} to score; neurons per mouse: {tr
 # %%
 # Models
 # ------
-# The published sizes are made for thousands of images. These are smaller, and
-# trained briefly: with more epochs all would gain, LN the most.
+# The published sizes are made for thousands of images. These are smaller, and trained briefly:
+# with more epochs all would gain, LN the most.
 
 common = {"gaussian": "isotropic", "readout_bias": "mean"}
 common |= {"lr": 0.006, "batch_size": 16, "max_epochs": 10, "random_state": 0}

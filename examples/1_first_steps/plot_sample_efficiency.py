@@ -3,7 +3,7 @@ How many trials does a model need?
 ==================================
 
 scikit-learn's `learning_curve` fits a model to growing parts of the same trials. With few of them
-the CNN is hardly better than LN; with more it leaves LN behind, and has not reached its limit.
+neither predicts much; with more the CNN leaves LN behind, and has not reached its limit.
 """
 
 # %%

@@ -33,7 +33,7 @@ train, test = trials.sel(tier="train"), trials.sel(tier="test")
 
 # %%
 # The core: filters, and the energy of pairs of them. It derives from `v1tlearn.nn.Core` and sets
-# the shape of its feature maps; a penalty keeps filters small at their edges.
+# the shape of its feature maps; a penalty keeps filters small.
 
 
 def gabors(n, size):
@@ -88,7 +88,7 @@ scores = {name: model.score(test) for name, model in models.items()}
 print({name: round(score, 3) for name, score in scores.items()})
 
 # %%
-# With 400 training trials per mouse the bank that begins as Gabor functions is ahead.
+# With 450 training trials per mouse the bank that begins as Gabor functions is ahead.
 
 ScoreDisplay.from_estimator(models, test)
 

@@ -6,6 +6,7 @@ Also the small simulated files of ``--quick``, in the layout of the published on
 
 import os
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from v1tlearn.datasets.fetch import NAT60K, NAT60K_IMAGES
 PUBLISHED_DROP = "L1_A1"  # the one mouse whose mirrored test images were left out
 THRESHOLD = 0.15  # of FEV; only neurons above it are modelled and scored
 
-_QUICK_MICE = {"FX10": 0, "FX20": 1}
+_QUICK_MICE = ("FX10", "FX20")
 _QUICK_WINDOW = (0, 32)
 
 
@@ -85,36 +86,48 @@ def describe(trials: v1.Trials) -> dict[str, int]:
 # -- what --quick runs on ----------------------------------------------------------------------
 
 
-def simulate(folder: Path, n_neurons: int = 8, n_trials: int = 150) -> Path:
-    """Write two small simulated mice and their images, in the layout of the published files.
+def simulate(
+    folder: Path,
+    n_neurons: int = 8,
+    n_trials: int = 150,
+    *,
+    mice: Iterable[str] = _QUICK_MICE,
+    image_shape: tuple[int, int] = (18, 32),
+    margins: tuple[int, int] = (0, 0),
+    seed: int = 0,
+) -> Path:
+    """Write small simulated mice and their images, in the layout of the published files.
 
     Images that are no test images stand behind these, and beside each lies its mirrored copy.
+    Neurons see `image_shape`, in pixels; the screen has `margins` to the left and right of it.
     """
+    mice = list(mice)
     if folder.exists():
         return folder
     recordings = v1.make_v1_recordings(
-        n_mice=len(_QUICK_MICE),
+        n_mice=len(mice),
         n_neurons=n_neurons,
         n_trials=n_trials,
         n_test_images=30,
         n_repeats=4,
-        image_shape=(18, 32),
+        image_shape=image_shape,
         behavior=False,
         validation_fraction=0.0,
         explainable_variance=0.8,
-        random_state=0,
+        random_state=seed,
     )
     beside = folder.with_name(f".{folder.name}.part{os.getpid()}")
     beside.mkdir(parents=True)
     stack: list[np.ndarray] = []
     place: dict[int, int] = {}
-    for mouse, recording in zip(_QUICK_MICE, recordings.children.values(), strict=True):
+    for mouse, recording in zip(mice, recordings.children.values(), strict=True):
         dataset = recording.to_dataset()
         test = dataset["tier"].values == "test"
         ids, responses = dataset["image_id"].values, dataset["responses"].values
         for trial in np.argsort(~test, kind="stable"):
             if place.setdefault(int(ids[trial]), len(stack)) == len(stack):
-                stack.append(dataset["stimuli"].values[trial, 0])
+                image = dataset["stimuli"].values[trial, 0]
+                stack.append(np.pad(image, ((0, 0), margins), mode="symmetric"))
         tested = np.unique(ids[test])
         np.savez(
             beside / f"{mouse}_nat60k_{NAT60K[mouse][0]}.npz",

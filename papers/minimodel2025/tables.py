@@ -86,8 +86,11 @@ def notes(settings: Mapping[str, Any]) -> str:
     return (
         f"{quick * settings['quick']}FEVE: mean over the neurons of a mouse whose FEV is above "
         f"0.15 on the test images. Mirrored test images in training: {settings['flips']}. Mice "
-        f"(neurons, trials for training + validation + test): {mice}. Published: the released full "
-        "models, of all neurons above the threshold, as far as known."
+        f"(neurons, trials for training + validation + test): {mice}. Images are scaled by mean "
+        "and standard deviation of training trials. Published, as far as known: the released full "
+        "models, which differ in three things. They were fitted to all neurons, and scored on all "
+        "above the threshold; mirrored test images were in their training; their images were "
+        "scaled by statistics of all images, test images and textures among them."
     )
 
 

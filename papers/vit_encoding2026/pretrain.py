@@ -9,6 +9,7 @@ predicted from others. What is saved is a backbone as any other, in a folder::
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,6 @@ import transformers
 import v1tlearn as v1
 from v1tlearn.nn import Pixels
 
-PATCH = 8  # pixels
 NOISE = 1.0  # standard deviation, in pixels that are scaled for the backbone
 SIZES = {"hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4, "mlp_ratio": 2}
 
@@ -39,25 +39,37 @@ def natural_images(n_images: int, side: int, seed: int) -> torch.Tensor:
     return Pixels(1)(torch.from_numpy(stimuli))
 
 
-def patches_of(images: torch.Tensor) -> torch.Tensor:
+def patches_of(images: torch.Tensor, patch: int) -> torch.Tensor:
     """Grey levels (n, patches, pixels) with mean 0 and variance 1."""
-    patches = F.unfold(images[:, :1], PATCH, stride=PATCH).mT
+    patches = F.unfold(images[:, :1], patch, stride=patch).mT
     return (patches - patches.mean()) / patches.std()
 
 
 def pretrain(
-    folder: Path, *, n_images: int = 2000, side: int = 32, epochs: int = 20, seed: int = 0
+    folder: Path,
+    *,
+    n_images: int = 2000,
+    patch: int = 8,
+    side: int = 32,
+    epochs: int = 20,
+    seed: int = 0,
 ) -> list[float]:
-    """Train, save into `folder`, and give the share of variance left after each epoch."""
+    """Train, save into `folder`, and give the share of variance left after each epoch.
+
+    Images have `side` pixels on either side, patches `patch`. The folder must not be there before,
+    and is there only when it is whole.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} is there already: choose another folder, or remove it")
     images = natural_images(n_images, side, seed)
-    targets = patches_of(images)
+    targets = patches_of(images, patch)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         found = transformers.Dinov2Config(
-            **SIZES, patch_size=PATCH, image_size=side, layerscale_value=1.0
+            **SIZES, patch_size=patch, image_size=side, layerscale_value=1.0
         )
         model = transformers.Dinov2Model(found)
-        decode = torch.nn.Linear(found.hidden_size, PATCH**2)
+        decode = torch.nn.Linear(found.hidden_size, patch**2)
         optimizer = torch.optim.AdamW([*model.parameters(), *decode.parameters()], lr=3e-3)
         losses = []
         for _ in range(epochs):
@@ -72,7 +84,9 @@ def pretrain(
                 optimizer.step()
                 total += loss.item() * len(rows)
             losses.append(total / n_images)
-    model.eval().save_pretrained(folder)
+    beside = folder.with_name(f".{folder.name}.part{os.getpid()}")
+    model.eval().save_pretrained(beside)
+    beside.rename(folder)
     return losses
 
 

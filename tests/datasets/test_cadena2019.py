@@ -47,6 +47,17 @@ def test_equal_images_share_their_id(tmp_path):
     assert len(np.unique(ids)) == 11 + 3
 
 
+@pytest.mark.parametrize(("one", "other"), [("u1", "f4"), ("f8", "u1"), ("i2", "f4")])
+def test_equal_images_of_unequal_types_share_their_id(tmp_path, one, other):
+    held = make_macaque()
+    held["images"] = held["images"].astype(one)
+    held["test_images"] = np.concatenate([held["images"][3:4], held["test_images"][1:]])
+    held["test_images"] = held["test_images"].astype(other)
+    ids = read(tmp_path / "a.npz", held)["macaque"]["image_id"].values
+    assert ids[12] == ids[3]
+    assert len(np.unique(ids)) == 11 + 2
+
+
 def test_metrics_use_the_repeats_that_each_neuron_has(tmp_path):
     held = make_macaque(n_test=20)
     tree = read(tmp_path / "a.npz", held)
@@ -90,6 +101,14 @@ def test_images_are_cropped_and_trials_that_nobody_has_are_left_out(tmp_path):
         (lambda h: h.update(train_idx=np.array([0, 12])), "below 12, each once"),
         (lambda h: h.update(train_idx=np.array([0, 0])), "below 12, each once"),
         (lambda h: h.update(repetitions=np.array([0, 1, 2])), "numbers from 1 on"),
+        (lambda h: h.update(repetitions=np.array([4, 1.5, 2])), "whole numbers from 1 on"),
+        (lambda h: h.update(repetitions=np.array([4, np.inf, 2])), "whole numbers from 1 on"),
+        (lambda h: h.update(repetitions=np.array(["4", "3", "2"])), "whole numbers from 1 on"),
+        (lambda h: h.update(real_responses=h["real_responses"] / 2), "than 0 and 1; expected tru"),
+        (
+            lambda h: h.update(real_responses=np.where(h["real_responses"], 1.0, np.nan)),
+            "real_responses holds other values",
+        ),
         (lambda h: h.update(subject_id=np.array([1])), "subject_id has 1 values"),
         (lambda h: h.update(image_ids=np.array([1])), "image_ids has 1 values"),
     ],

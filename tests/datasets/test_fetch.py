@@ -273,6 +273,13 @@ def test_unknown_mice_are_refused_with_the_list_of_known_ones(tmp_path, mice):
         fetch_sensorium2022(mice, tmp_path)
 
 
+@pytest.mark.parametrize("fetch", [fetch_sensorium2022, fetch_franke2022, fetch_nat60k])
+@pytest.mark.parametrize("mice", [5, None, ["A", 5], [["A"]]])
+def test_mice_that_are_no_names_are_refused(tmp_path, fetch, mice):
+    with pytest.raises(TypeError, match=r"mice holds .*expected names of mice, or 'all'"):
+        fetch(mice, tmp_path)
+
+
 def test_a_progress_bar_on_request(server, tmp_path, capsys):
     fetch_sensorium2022("A", tmp_path, base_url=server.url, progressbar=True)
     assert "21067-10-18: 100%" in capsys.readouterr().err

@@ -420,6 +420,23 @@ def test_textures_counted_from_the_first_need_a_word(tmp_path, images):
     assert np.array_equal(found["image_id"].values[:20], held["istim"])
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ss_labels": np.array(["a", "b"] * 4)}, "labels are of type int64 and ss_labels of type"),
+        ({"labels": np.arange(20) % 2 == 0}, "labels are of type bool and ss_labels of type int64"),
+        ({"istim": np.full(20, 60_001)}, r"image 60001 is in the categories \[0, 1\]"),
+        ({"ss_istim": np.full(8, 60_001)}, r"image 60001 is in the categories \[0, 1\]"),
+    ],
+)
+def test_categories_that_contradict_each_other_are_refused(tmp_path, images, change, message):
+    path = tmp_path / "text16_FX8_2023_05_16.npz"
+    np.savez(path, **make_texture_responses() | change)
+    with pytest.raises(ValueError, match=message) as error:
+        read_text16(path, images, window=None)
+    assert path.name in str(error.value)
+
+
 # ------------------------------------------------------------------------------------- bad input
 
 
@@ -434,6 +451,7 @@ def test_textures_counted_from_the_first_need_a_word(tmp_path, images):
         (lambda h: h.update(sp=h["sp"].astype(str)), "expected numbers"),
         (lambda h: h.update(istim_sp=h["istim_sp"][1:]), "istim_sp has 39 values"),
         (lambda h: h.update(istim_sp=h["istim_sp"] + 0.5), "whole numbers"),
+        (lambda h: h.update(istim_sp=h["istim_sp"] > 9), "istim_sp holds truth values"),
         (lambda h: h.update(istim_sp=h["istim_sp"] * np.nan), "whole numbers"),
         (lambda h: h.update(istim_sp=h["istim_sp"] + 40_000), "numbers below 68000"),
         (lambda h: h.update(istim_ss=h["istim_ss"] - 1), "numbers below 68000"),
@@ -467,6 +485,8 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, images, change, message):
         ({"window": "left"}, ValueError, "window is 'left'"),
         ({"downsample": 0.5}, ValueError, "downsample is 0.5"),
         ({"downsample": "2"}, ValueError, "downsample is '2'"),
+        ({"downsample": 3}, ValueError, "downsample is 3 of images of 2 x 6 pixels"),
+        ({"downsample": 100, "window": (1, 4)}, ValueError, "'mouse1': .* of 2 x 3 pixels"),
         ({"names": ["a", "b"]}, ValueError, "expected a name for each"),
         ({"names": "a"}, ValueError, "expected a name for each"),
     ],
@@ -494,6 +514,26 @@ def test_files_that_are_missing_or_of_another_kind_are_named(tmp_path, responses
     scipy.io.savemat(tmp_path / "text.mat", {"img": "text"})
     with pytest.raises(ValueError, match="no array of real numbers"):
         read(responses, tmp_path / "text.mat")
+
+
+@pytest.mark.parametrize("reader", [read_nat60k, read_text16])
+def test_what_is_no_path_is_refused(responses, images, reader):
+    for given in (5, None, [responses, 5]):
+        with pytest.raises(TypeError, match=rf"responses is a .*{reader.__name__}\(responses"):
+            reader(given, images)
+    with pytest.raises(TypeError, match=r"images is a int: expected a path"):
+        reader(responses, 5, window=None)
+    with pytest.raises(TypeError, match=r"is a dict.*list\(paths.values\(\)\), images, names=list"):
+        reader({"FX10": responses}, images)
+
+
+def test_pixels_that_are_not_finite_are_refused_where_they_are_seen(tmp_path, responses):
+    stack = STACK.astype("f4")
+    stack[67_321, 1, 4] = np.nan
+    path = write_stack(tmp_path / "a.mat", stack)
+    with pytest.raises(ValueError, match=r"a\.mat: image 67321 holds NaN or Inf"):
+        read(responses, path)
+    assert np.isfinite(read(responses, path, window=(0, 4))["stimuli_mean"])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])

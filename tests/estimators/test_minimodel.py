@@ -1,5 +1,7 @@
 """Minimodels through the public door: shared convolution, several mice, what is kept and told."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -104,7 +106,9 @@ def test_other_animals_get_minimodels_of_the_same_convolution(full, trials, test
         est.transfer(trials.sel(mouse_id="B"), freeze_core=False)
 
 
-@pytest.mark.parametrize("params", [{"neurons_at_once": 2}, {"low_memory": True}])
+@pytest.mark.parametrize(
+    "params", [{"neurons_at_once": 2}, {"neurons_at_once": 10**30}, {"low_memory": True}]
+)
 def test_memory_parameters_give_the_same_model(full, trials, test_trials, params):
     usual = make(full_model=full).fit(trials).predict(test_trials)
     sparing = make(full_model=full, **params).fit(trials).predict(test_trials)
@@ -151,6 +155,23 @@ def test_a_silent_neuron_is_named_and_predicted_to_stay_silent(full, trials, tes
     assert np.ptp(np.asarray(rates)[:, 1]) > 0
 
 
+@pytest.mark.filterwarnings("ignore:.*(do not vary|never respond )")
+@pytest.mark.parametrize("how", ["fit", "partial_fit"])
+def test_a_silent_neuron_that_responds_later_is_named(full, trials, how):
+    def silent(responses):
+        responses[:, 2] = 0.0
+        return responses
+
+    quiet = given(trials, "responses", "B", silent)
+    est = make(full_model=full, max_epochs=1, warm_start=True).fit(quiet)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "mouse 'B': .* never responded")
+        getattr(est, how)(quiet)
+    with pytest.warns(UserWarning, match=r"mouse 'B': 1 of 7 neurons never responded.*neuron 2"):
+        getattr(est, how)(trials)
+    assert est.history_[-1]["n_trained"] == 11
+
+
 def test_a_neuron_constant_in_validation_is_named_before_training(full, trials, tmp_path):
     training, held_out = v1.model_selection.image_train_test_split(
         trials, test_size=0.25, random_state=0
@@ -190,6 +211,26 @@ def test_training_goes_on(full, trials):
     assert not torch.equal(est.module_.readouts[0].mixing, before)
 
 
+def test_training_does_not_go_on_with_another_convolution(full, trials):
+    est = make(full_model=full, warm_start=True, max_epochs=1).fit(trials)
+    est.set_params(full_model=FrozenEstimator(full)).fit(trials)
+    other = clone(full).set_params(random_state=1, max_epochs=1).fit(trials)
+    est.set_params(full_model=other)
+    for go_on in (est.fit, est.partial_fit):
+        with pytest.raises(ValueError, match="changed since fit: full_model"):
+            go_on(trials)
+    assert len(est.history_) == 2
+    est.set_params(warm_start=False).fit(trials)
+    assert torch.equal(est.module_.core.filters, other.module_.core.filters)
+
+
+def test_another_selection_has_best_epochs_of_its_own(full, trials):
+    options = {"warm_start": True, "schedule": "plateau", "max_epochs": 1}
+    est = make(full_model=full, selection="correlation", **options).fit(trials)
+    est.set_params(selection="variance_explained").fit(trials)
+    assert all((epochs == 2).all() for epochs in est.best_epochs_.values())
+
+
 def test_receptive_fields_and_pooling_sizes(full, trials):
     est = make(full_model=full).fit(trials)
     fields = v1.inspection.receptive_fields(est, 64, random_state=0)["B"]
@@ -217,6 +258,7 @@ def test_what_cannot_be_shared_is_refused(full, small, trials, fitted):
     with pytest.raises(ValueError, match=r"takes 4 channels, .*here they are 1"):
         make(full_model=channels, behavior_mode="none").fit(trials)
     others = {"shift": "readout", "core_lr": 0.1, "ema_decay": 0.9, "compile": True}
+    others["penalty_scale"] = "relative"
     for name, value in others.items():
         with pytest.raises(ValueError, match=name):
             make(full_model=full, **{name: value}).fit(trials)

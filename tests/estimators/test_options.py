@@ -14,6 +14,8 @@ from v1tlearn.trials import Trials
 
 COLUMNS = ["pupil_dilation", "pupil_dilation_derivative", "running_speed", "pupil_x", "pupil_y"]
 
+SELECTIONS = ("correlation", "variance_explained")
+
 
 def changed_by_behavior(est, trials, columns, mouse="A"):
     """Whether predictions depend on these columns of the behaviour."""
@@ -177,6 +179,27 @@ def test_rates_of_an_estimator_fall_along_a_cosine(small, trials):
     assert [r["lr"] for r in est.history_] == pytest.approx([2e-3, (2e-3 + 1e-4) / 2])
 
 
+def test_a_cosine_needs_no_validation(small, trials):
+    options = {"lr_patience": 1, "max_epochs": 4, "min_lr": 0.0, "validation_fraction": 0}
+    est = small(schedule="cosine", warm_start=True, **options).fit(trials)
+    rates = [2e-3 * (1 + np.cos(np.pi * epoch / 4)) / 2 for epoch in range(4)]
+    assert [r["lr"] for r in est.history_] == pytest.approx(rates)
+    assert est.best_epoch_ == 4
+    est.partial_fit(trials)  # at the full rate
+    est.fit(trials)
+    assert [r["lr"] for r in est.history_[4:]] == pytest.approx([2e-3, *rates])
+
+
+def test_a_core_that_begins_below_the_least_rate_stays_below(small, trials):
+    rates = {"lr": 2e-3, "core_lr": 1e-12, "min_lr": 1e-3}
+    began = small(max_epochs=0, **rates)
+    with pytest.warns(UserWarning, match="max_epochs is 0"):
+        before = began.fit(trials).module_.core.state_dict()
+    core = small(schedule="cosine", **rates).fit(trials).module_.core
+    moved = [(p - before[name]).abs().max().item() for name, p in core.named_parameters()]
+    assert max(moved) < 1e-9
+
+
 def test_an_estimator_is_judged_by_the_variance_it_explains(small, trials):
     est = small(selection="variance_explained", max_epochs=4).fit(trials)
     name = "validation_variance_explained"
@@ -185,6 +208,18 @@ def test_an_estimator_is_judged_by_the_variance_it_explains(small, trials):
         assert record[name] == pytest.approx(np.mean(of_mice), rel=1e-5)
         assert np.isfinite(record["validation_correlation"])
     assert est.best_epoch_ == 1 + int(np.argmax([r[name] for r in est.history_]))
+
+
+@pytest.mark.parametrize("judges", [SELECTIONS, SELECTIONS[::-1]])
+def test_another_selection_has_a_best_epoch_of_its_own(judges, small, trials):
+    est = small(warm_start=True, max_epochs=1, selection=judges[0]).fit(trials)
+    est.set_params(selection=judges[1], max_epochs=2).fit(trials)
+    assert est.best_epoch_ > 1
+    est.fit(trials)  # the schedule goes on
+    scores = [record[f"validation_{judges[1]}"] for record in est.history_[1:]]
+    assert len(scores) == 4
+    assert est.best_epoch_ == 2 + int(np.argmax(scores))
+    assert est.state_["schedule"]["best"] == max(scores)
 
 
 def test_neurons_without_variance_are_left_out_of_it_and_named(small, trials):
@@ -209,6 +244,7 @@ def test_neurons_without_variance_are_left_out_of_it_and_named(small, trials):
     ("params", "message"),
     [
         ({"schedule": "reduce", "min_lr": 0.1}, "least rate above 0 and below the first"),
+        ({"schedule": "cosine", "lr": 1e-5}, "expected a min_lr below lr"),
         ({"schedule": "periods", "period_epochs": (0,)}, "each at least 1"),
         ({"schedule": "periods", "lr_patience": 0}, "expected at least 1"),
         ({"selection": "r2"}, "selection"),

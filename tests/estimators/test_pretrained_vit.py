@@ -89,7 +89,7 @@ def predicted(est, trials):
 def test_features_are_computed_once_and_change_nothing(where, train, tmp_path, images_seen):
     place = tmp_path if where == "folder" else where
     est = random(feature_cache=place).fit(train)
-    assert sum(images_seen) == len(train)  # of which none comes twice
+    assert sum(images_seen) == n_images(train)
     images_seen.clear()
     anew = random(feature_cache=None).fit(train)
     assert sum(images_seen) > 2 * len(train)
@@ -107,19 +107,31 @@ def test_repeated_images_are_computed_once(trials, images_seen):
     assert sum(images_seen) == 4
 
 
+def n_images(trials):
+    """How many there are, those that mice share once."""
+    images = np.concatenate([np.asarray(trials[mouse].stimuli) for mouse in trials.mice])
+    return len(np.unique(images, axis=0))
+
+
+def files_in(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
 def test_a_folder_serves_later_fits_of_the_same_weights_and_images(train, tmp_path, images_seen):
     first = random(feature_cache=tmp_path).fit(train)
     images_seen.clear()
     again = random(feature_cache=str(tmp_path), readout="gaussian").fit(train)
-    assert not images_seen  # the cached file is enough
-    assert len(list(tmp_path.glob("*.npy"))) == 1
+    assert not images_seen  # what was kept is enough
+    assert len(files_in(tmp_path)) == 1
     assert predicted(first, train).shape == predicted(again, train).shape
     images_seen.clear()
     for change in ({"block": 0}, {"normalize": "layer"}, {"pixel_scaling": "recording"}):
         random(feature_cache=tmp_path, **change).fit(train)
     random(feature_cache=tmp_path, random_state=1, validation_fraction=0).fit(train)
-    assert sum(images_seen) == 4 * len(train)
-    assert len(list(tmp_path.glob("*.npy"))) == 5
+    other = {**DINOV2, "num_attention_heads": 4}  # whose weights are the same
+    v1.PretrainedViTRegressor(other, weights=None, feature_cache=tmp_path, **QUICK).fit(train)
+    assert sum(images_seen) == 4 * n_images(train) + len(train)  # statistics differ between mice
+    assert len(files_in(tmp_path)) == 6
 
 
 @pytest.mark.parametrize("change", [{"num_attention_heads": 4}, {"hidden_act": "relu"}])
@@ -132,20 +144,87 @@ def test_features_of_another_configuration_with_the_same_weights_are_not_taken(
     reconfigured(folder, **change)
     images_seen.clear()
     est = v1.PretrainedViTRegressor(folder, feature_cache=cache, **QUICK).fit(train)
-    assert sum(images_seen) == len(train)
+    assert sum(images_seen) == n_images(train)
     anew = v1.PretrainedViTRegressor(folder, feature_cache="memory", **QUICK).fit(train)
     np.testing.assert_array_equal(predicted(est, train), predicted(anew, train))
 
 
-def test_a_damaged_file_of_features_is_replaced(train, tmp_path, images_seen):
+def test_a_folder_serves_other_subsets_and_folds(train, tmp_path, images_seen):
+    some, more = train.sel(mouse_id="A"), train
+    random(feature_cache=tmp_path).fit(some)
+    kept = {path: path.read_bytes() for path in files_in(tmp_path)}
+    images_seen.clear()
+    est = random(feature_cache=tmp_path).fit(more)
+    assert sum(images_seen) == n_images(more) - n_images(some)  # what is new alone
+    assert all(path.read_bytes() == kept[path] for path in kept)
+    assert len(files_in(tmp_path)) == 2
+    sizes = [path.stat().st_size for path in files_in(tmp_path)]
+    assert sum(sizes) < (4 * 32 * 6 + 16) * n_images(more) + 1000
+    images_seen.clear()
+    anew = random(feature_cache=None).fit(more)
+    np.testing.assert_allclose(predicted(est, more), predicted(anew, more), rtol=1e-4)
+
+    for rows, _ in GroupKFold(3).split(more, groups=more.image_ids):
+        random(feature_cache=tmp_path, max_epochs=1).fit(more[rows])  # of statistics of their own
+    assert len(files_in(tmp_path)) == 2
+    random(feature_cache=tmp_path, pixel_scaling="recording").fit(some)
+    random(feature_cache=tmp_path, pixel_scaling="recording").fit(some[::2])
+    assert len(files_in(tmp_path)) == 4  # statistics that count are told apart
+
+
+def test_fits_may_add_to_a_folder_at_the_same_time(train, tmp_path, monkeypatch):
+    maps, others = PretrainedViTCore.maps, []
+
+    def interrupted(self, pixels):
+        if not others and len(files_in(tmp_path)) == 1:  # while the first fit writes
+            others.append(None)
+            others[0] = random(feature_cache=tmp_path).fit(train[::2])
+        return maps(self, pixels)
+
+    monkeypatch.setattr(PretrainedViTCore, "maps", interrupted)
     est = random(feature_cache=tmp_path).fit(train)
-    (file,) = tmp_path.glob("*.npy")
+    assert len(files_in(tmp_path)) == 2
+    for fitted, trials in ((est, train), (others[0], train[::2])):
+        anew = random(feature_cache=None).fit(trials)
+        np.testing.assert_allclose(predicted(fitted, train), predicted(anew, train), rtol=1e-4)
+
+
+def test_a_fit_that_is_stopped_leaves_no_features(train, tmp_path, monkeypatch, images_seen):
+    def stopped(self, pixels):
+        if files_in(tmp_path):
+            raise KeyboardInterrupt
+        return maps(self, pixels)
+
+    maps = PretrainedViTCore.maps
+    with monkeypatch.context() as during:
+        during.setattr(PretrainedViTCore, "maps", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            random(feature_cache=tmp_path).fit(train)
+    assert not files_in(tmp_path)
+    images_seen.clear()
+    random(feature_cache=tmp_path).fit(train)
+    assert sum(images_seen) == n_images(train)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 0.5])
+def test_a_damaged_file_of_features_is_replaced(kept, train, tmp_path, images_seen):
+    some = train.sel(mouse_id="A")
+    random(feature_cache=tmp_path).fit(some)
+    (sound,) = files_in(tmp_path)
+    est = random(feature_cache=tmp_path).fit(train)
+    (file,) = set(files_in(tmp_path)) - {sound}
     whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
+    file.write_bytes(whole[: int(kept * len(whole)) if 0 < kept < 1 else kept])
+    images_seen.clear()
     with pytest.warns(UserWarning, match="are damaged .* computed anew"):
         again = random(feature_cache=tmp_path).fit(train)
+    assert sum(images_seen) == n_images(train) - n_images(some)
     assert file.read_bytes() == whole
     np.testing.assert_array_equal(predicted(est, train), predicted(again, train))
+    file.write_bytes(whole[:-1])
+    with pytest.warns(UserWarning, match="are damaged .* computed anew"):
+        random(feature_cache=tmp_path).fit(some)
+    assert files_in(tmp_path) == [sound]
 
 
 def test_features_on_the_device_lie_there_once(train, monkeypatch):
@@ -159,7 +238,7 @@ def test_features_on_the_device_lie_there_once(train, monkeypatch):
         )
 
     monkeypatch.setattr(_runs, "Run", seen)
-    size = 4 * 32 * 6 * len(train)  # of which none comes twice
+    size = 4 * 32 * 6 * n_images(train)
     random(feature_cache="device", cache_gigabytes=size / 1e9).fit(train)
     assert len(kept) == 4  # two mice, for training and validation
     assert {x.data_ptr() for x in kept} == {kept[0].data_ptr()}
@@ -167,7 +246,7 @@ def test_features_on_the_device_lie_there_once(train, monkeypatch):
 
 
 def test_memory_of_features_is_bounded(train, tmp_path):
-    gigabytes = 4 * 32 * 6 * (len(train) - 1) / 1e9  # one image too few
+    gigabytes = 4 * 32 * 6 * (n_images(train) - 1) / 1e9  # one image too few
     for where in ("device", "memory"):
         with pytest.raises(ValueError, match=r"more than cache_gigabytes.*a folder"):
             random(feature_cache=where, cache_gigabytes=gigabytes).fit(train)

@@ -184,6 +184,15 @@ def test_running_means_and_layers_that_are_missing():
         load_minimodel({"readout.bias": torch.zeros(1)})
 
 
+@pytest.mark.parametrize("layer", ["layer0", "layer1"])
+@pytest.mark.parametrize(("lost", "left"), [("bias", "weight"), ("weight", "bias")])
+def test_half_a_normalisation_is_refused(layer, lost, left):
+    state = small()
+    del state[f"core.features.{layer}.norm.{lost}"]
+    with pytest.raises(ValueError, match=rf"{layer} has norm\.{left} alone: expected norm\.weight"):
+        load_minimodel(state)
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
@@ -242,6 +251,8 @@ def test_statistics_of_others_are_named():
         load_minimodel(small(), two)
     with pytest.raises(ValueError, match="3 means and 3 standard deviations: expected 4"):
         load_minimodel(small(), {"mouse": {"response": (np.ones(3), np.ones(3))}})
+    with pytest.raises(ValueError, match="mouse 'mouse': the standard deviation of 'image' is 0"):
+        load_minimodel(small(), {"mouse": {"image": (2.0, 0.0)}})
 
 
 class Danger:

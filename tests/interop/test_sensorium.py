@@ -301,6 +301,9 @@ def test_normalisation_with_layers_of_its_own():
             state[base + other] = 1 + torch.rand(1, 6, 1, 1, generator=rng)
     est = load_sensorium(state, image_shape=(1, 14, 18))
     assert_predicts(est, state)
+    state["core.features.layer2.norm.weight"] = torch.ones(6)
+    with pytest.raises(ValueError, match=r"layer2 has norm\.weight alone"):
+        load_sensorium(state, image_shape=(1, 14, 18))
 
 
 def test_older_names_and_readouts_without_bias():

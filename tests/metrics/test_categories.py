@@ -203,3 +203,18 @@ def test_what_cannot_be_computed_is_an_error_that_says_what_to_do(change, messag
     args, kwargs = change(values, labels)
     with pytest.raises(ValueError, match=message):
         fecv(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("option", "values", "error"),
+    [
+        ("pairwise", ["no", None, 1], TypeError),
+        ("small_difference", ["1e-4", None, [0.1, 0.2], False], TypeError),
+        ("small_difference", [np.nan, -1e-9, -np.inf], ValueError),
+    ],
+)
+def test_options_are_numbers_and_truth_values(option, values, error):
+    responses, labels, _ = make_data(2)
+    for value in values:
+        with pytest.raises(error, match=f"{option} is .*expected"):
+            fecv(responses, categories=labels, **{option: value})

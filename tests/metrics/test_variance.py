@@ -352,6 +352,30 @@ def test_wrong_options_are_refused(options, message):
         feve(true, pred, image_ids=ids, **options)
 
 
+@pytest.mark.parametrize(
+    ("option", "values", "error"),
+    [
+        ("strict", ["no", None, 1], TypeError),
+        ("noise_term", [None, "yes", 0], TypeError),
+        ("threshold", ["a", None, True, [0.1, 0.2], np.array([0.1])], TypeError),
+        ("threshold", [np.nan], ValueError),
+        ("shown_once", [["counted"], None], ValueError),
+    ],
+)
+def test_options_of_feve_are_numbers_and_truth_values(option, values, error):
+    true, pred, ids, _ = make_data()
+    for value in values:
+        with pytest.raises(error, match=f"{option} is .*expected"):
+            feve(true, pred, image_ids=ids, **{option: value})
+
+
+def test_options_of_feve_may_be_those_of_numpy():
+    true, pred, ids, _ = make_data()
+    options = {"threshold": np.float32(-np.inf), "strict": np.True_, "noise_term": np.bool_(True)}
+    expected = feve(true, pred, image_ids=ids, threshold=-np.inf)
+    assert feve(true, pred, image_ids=ids, **options) == expected
+
+
 def test_one_repeat_alone_says_nothing_about_noise():
     true, _, ids, _ = make_data()
     with pytest.warns(UndefinedMetricWarning):

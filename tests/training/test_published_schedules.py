@@ -150,6 +150,12 @@ def test_the_cosine_of_torch_and_its_end():
     assert schedule.step_rate(0.3, 40.0) == pytest.approx(0.01)
 
 
+@pytest.mark.parametrize("rate", [1e-6, 0.01])
+def test_the_cosine_never_raises_a_rate(rate):
+    schedule = CosineSchedule(7, min_lr=0.01)
+    assert {schedule.step_rate(rate, epoch) for epoch in range(9)} == {rate}
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -141,6 +141,8 @@ class _File:
             real = self._npz.numbers("real_responses")
             if real.shape != out.shape:
                 self.refuse(f"real_responses has shape {real.shape}", f"{out.shape}")
+            if not np.isin(real, (0, 1)).all():
+                self.refuse("real_responses holds other values than 0 and 1", "truth values")
             out[real == 0] = np.nan
         return out
 
@@ -201,8 +203,10 @@ class _File:
         values = self._npz.labels(name).reshape(-1)
         if len(values) != self._n_neurons:
             self.refuse(f"{name} has {len(values)} values", f"{self._n_neurons}, one per neuron")
-        if name == "repetitions" and (values.dtype.kind not in "iuf" or not (values >= 1).all()):
-            self.refuse("repetitions holds other values", "numbers from 1 on")
+        if name == "repetitions":
+            numbers = values if values.dtype.kind in "iuf" else np.zeros(1)
+            if not ((numbers >= 1) & (numbers == np.floor(numbers)) & np.isfinite(numbers)).all():
+                self.refuse("repetitions holds other values", "whole numbers from 1 on")
         return values
 
     def _floats(self, name: str, values: np.ndarray, *, missing: bool = True) -> np.ndarray:
@@ -214,4 +218,5 @@ class _File:
 
 
 def _fingerprint(image: np.ndarray) -> bytes:
-    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+    values = image.astype(np.float32) + 0  # equal numbers of any type, -0 among them, are alike
+    return hashlib.blake2b(values.tobytes(), digest_size=16).digest()

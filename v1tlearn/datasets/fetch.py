@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -232,7 +232,7 @@ def fetch_nat60k(
     from v1tlearn.datasets.download import cache_folder, download
 
     known = {mouse: date for mouse, (date, seen) in NAT60K.items() if seen or not textures}
-    asked = [mice] if isinstance(mice, str) else list(mice)
+    asked = _asked(mice)
     asked = list(known) if asked == ["all"] else asked
     if unknown := [mouse for mouse in asked if mouse not in known]:
         raise ValueError(
@@ -309,6 +309,16 @@ def _fetch(
     return download(asked, Path(root).expanduser() / dataset, *options)
 
 
+def _asked(mice: Any) -> list[str]:
+    asked = list(mice) if isinstance(mice, Iterable) and not isinstance(mice, str) else [mice]
+    if others := [mouse for mouse in asked if not isinstance(mouse, str)]:
+        raise TypeError(
+            f"mice holds {others[0]!r}, a {type(others[0]).__name__}: expected names of mice, or "
+            "'all'."
+        )
+    return asked
+
+
 def _files(
     mice: str | Sequence[str],
     known: Mapping[str, tuple[str, str]],
@@ -318,7 +328,7 @@ def _files(
     """Return {data key: (address, file name)} of the mice asked for, in their order."""
     names = {key: f"static{key}-{rest}.zip" for key, rest in known.values()} | dict(files or {})
     letters = {letter: key for letter, (key, _) in known.items()}
-    asked = [mice] if isinstance(mice, str) else list(mice)
+    asked = _asked(mice)
     keys = list(names) if asked == ["all"] else [letters.get(mouse, mouse) for mouse in asked]
     unknown = [key for key in keys if key not in names]
     if unknown or not keys:

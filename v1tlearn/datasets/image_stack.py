@@ -132,20 +132,36 @@ class View:
         return resized[:, 0].numpy()
 
     def moments(self) -> tuple[float, float]:
-        """Mean and population standard deviation over all pixels of all images, grey levels."""
+        """Mean and population standard deviation over all pixels of all images, grey levels.
+
+        Raises
+        ------
+        ValueError
+            If an image holds NaN or Inf.
+        """
         count, total, squares = 0, 0.0, 0.0
         origin = float(self.read(np.zeros(1, np.int64)).mean())
-        for block in self._blocks():
+        for numbers, block in self._blocks():
+            self._check_finite(numbers, block)
             values = np.subtract(block.reshape(-1), origin, dtype=np.float64)
             count, total = count + values.size, total + float(values.sum())
             squares += float(values @ values)
         mean = total / count
         return origin + mean, float(np.sqrt(max(squares / count - mean**2, 0.0)))
 
-    def _blocks(self) -> Iterator[np.ndarray]:
+    def _check_finite(self, numbers: np.ndarray, images: np.ndarray) -> None:
+        if np.isfinite(images).all():
+            return
+        other = int(numbers[~np.isfinite(images).all(axis=(1, 2))][0])
+        raise ValueError(
+            f"{self.stack.path}: image {other} holds NaN or Inf, expected finite pixels: copy or "
+            "download the file again"
+        )
+
+    def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         n_images, height, width = self.stack.shape
         for some in _few_at_a_time(np.arange(n_images), height * width * self.stack.dtype.itemsize):
-            yield self.read(some)
+            yield some, self.read(some)
 
 
 class StimulusArray(BackendArray):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -102,8 +102,8 @@ def read_nat60k(
         If a file is missing.
     ValueError
         Naming the mouse and the file: arrays that are missing or do not fit each other, images that
-        the stack does not have, unknown windows, Inf; anything that a file holds beside plain
-        arrays, of which nothing is run.
+        the stack does not have, unknown windows, Inf, NaN in images; anything that a file holds
+        beside plain arrays, of which nothing is run.
 
     Warns
     -----
@@ -174,7 +174,8 @@ def read_text16(
     Raises
     ------
     FileNotFoundError, ValueError
-        As `read_nat60k`; and if images are numbered below 60,000 without `first_image`.
+        As `read_nat60k`; and if images are numbered below 60,000 without `first_image`, or one is
+        in several categories.
 
     See Also
     --------
@@ -190,6 +191,7 @@ def read_text16(
         shown = _textures(file, ("istim", "istim_sp"), file.n_trials, first_image)
         test = _textures(file, ("ss_istim", "istim_ss"), len(file.repeats), first_image)
         labels = file.labels("labels", len(shown)), file.labels("ss_labels", len(test))
+        _check_categories(file, np.concatenate([shown, test]), *labels)
         tiers, kept = np.full(len(shown), "train", "U10"), np.ones(len(shown), bool)
         return _Recording(shown, test, tiers, kept, {"category": labels})
 
@@ -215,8 +217,14 @@ def _read_all(
     layout: str,
     read: Any,
 ) -> xr.DataTree:
-    given = [responses] if isinstance(responses, str | os.PathLike) else list(responses)
     call = f"read_{layout}(responses, images)"
+    if isinstance(responses, Mapping):
+        raise TypeError(
+            f"responses is a {type(responses).__name__}: expected a sequence of paths. The call is "
+            f"read_{layout}(list(paths.values()), images, names=list(paths))."
+        )
+    several = isinstance(responses, Iterable) and not isinstance(responses, str | os.PathLike)
+    given = list(responses) if several else [responses]
     paths = [Path(path_of("responses", one, call)) for one in given]
     mice = _mice(paths, names, layout)
     factor = plain(downsample)
@@ -227,6 +235,13 @@ def _read_all(
             raise FileNotFoundError(f"{path} is missing: expected a file of {layout}.")
     stack = ImageStack(image_path, "img")
     views = {m: View(stack, _window(m, window, stack), factor) for m in mice}
+    for mouse, view in views.items():
+        if 0 in view.image_shape:
+            width = len(range(stack.shape[2])[view.window])
+            raise ValueError(
+                f"mouse {mouse!r}: downsample is {downsample!r} of images of {stack.shape[1]} x "
+                f"{width} pixels, which leaves none: expected at most the smaller side."
+            )
     moments = {str(view.window): view.moments() for view in views.values()}
     datasets = {}
     for mouse, path in zip(mice, paths, strict=True):
@@ -292,6 +307,24 @@ def _textures(
             "or 0 if the stack is another"
         )
     return images + (first_image or 0)
+
+
+def _check_categories(
+    file: ResponseFile, images: np.ndarray, single: np.ndarray, repeated: np.ndarray
+) -> None:
+    """Refuse labels of two kinds, of which none would equal another, and images with several."""
+    numbers = [v.dtype.kind in "iuf" for v in (single, repeated)]
+    if len(repeated) and single.dtype.kind != repeated.dtype.kind and not all(numbers):
+        file.refuse(
+            f"labels are of type {single.dtype} and ss_labels of type {repeated.dtype}",
+            "numbers in both, or text",
+        )
+    labels = np.concatenate([single, repeated]) if len(repeated) else single
+    _, first, codes = np.unique(images, return_index=True, return_inverse=True)
+    if len(other := np.flatnonzero(labels[first][codes] != labels)):
+        place = other[0]
+        both = [labels[first][codes][place].item(), labels[place].item()]
+        file.refuse(f"image {images[place]} is in the categories {both}", "one for each image")
 
 
 def _flips(

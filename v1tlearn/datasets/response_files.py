@@ -61,6 +61,8 @@ class ResponseFile:
         """Numbers of images, under one of several names, (n,)."""
         name = self.npz.first_of(*names)
         values = self.npz.numbers(name).reshape(-1)
+        if values.dtype == bool:
+            self.refuse(f"{name} holds truth values", "numbers of images")
         in_range = np.abs(values.astype(np.float64)) < 2**53  # not so NaN
         whole = np.where(in_range, values, -1).astype(np.int64)
         if len(values) != n or not in_range.all() or (whole != values).any():

@@ -74,9 +74,9 @@ core_weight_decay : float, optional
     Weight decay of what is fine-tuned, where it differs from `weight_decay`.
 feature_cache : {{"auto", "device", "memory"}}, path or None, default="auto"
     Where feature maps of a frozen core are kept, which are computed once per image: on the device,
-    in host memory, or in a file in this folder, named by weights, preprocessing and images, which
-    later fits read. "auto" takes the first that `cache_gigabytes` allows. None computes them in
-    every epoch.
+    in host memory, or in files in this folder, where later fits with the same weights and
+    preprocessing find them image by image, and add those that are new. "auto" takes the first of
+    device and memory that `cache_gigabytes` allows. None computes them in every epoch.
 cache_gigabytes : float, default=4.0
     Memory that these maps may take on the device or the host."""
 
@@ -287,7 +287,7 @@ default={loss_scale}
     that a short last batch weighs less (Du et al. 2025); "per_recorded" the mean over neurons of
     the mean over what was recorded of each. With either, penalties of readouts are means over
     neurons, too.
-penalty_scale : {{"relative", "absolute"}}, default="relative"
+penalty_scale : {{"relative", "absolute"}}, default={penalty_scale}
     "relative": the weights of penalties on core and readouts count as with 4,500 trials and 8,000
     neurons, and every mouse bears a share in proportion to its loss: those of its readout times
     ``sqrt(trials / 4500)``, those of the core times ``sqrt(trials / 4500) * neurons / 8000``. The
@@ -308,7 +308,8 @@ schedule : {{"plateau", "rounds", "periods", "cosine", "reduce", "constant"}}, d
     et al. 2025). "cosine" falls to `min_lr` over `max_epochs` and stops after `lr_patience` epochs
     without improvement. "reduce" multiplies by `lr_factor` after `lr_patience` + 1 epochs that are
     not better by 1e-4 of the best score, and stops at `min_lr`. All keep the weights of the best
-    epoch.
+    epoch. Without validation trials "cosine" falls all the same, the others stay constant, and the
+    last epoch is kept.
 lr_patience : int, default={lr_patience}
     Epochs without improvement that are waited through, see `schedule`.
 lr_factor : float, default={lr_factor}
@@ -316,7 +317,8 @@ lr_factor : float, default={lr_factor}
 max_lr_drops : int, default=2
     Drops of the learning rate in vain before the training ends, see `schedule`.
 min_lr : float, default={min_lr}
-    The least learning rate of the schedules "cosine" and "reduce".
+    The least learning rate of the schedules "cosine" and "reduce", below `lr`. A `core_lr` that is
+    no higher stays as it is.
 period_epochs : sequence of int, default=(100, 30, 30, 30)
     Epochs of each period at most, see `schedule`; `max_epochs` is the most of them all.
 carry_patience : bool, default=False
@@ -325,7 +327,8 @@ carry_patience : bool, default=False
 selection : {{"correlation", "variance_explained"}}, default={selection}
     The validation score that drives the schedule and chooses the best epoch: correlation, or
     ``1 - SSE / SST`` of each neuron over its recorded responses, as a mean over those whose
-    validation responses vary.
+    validation responses vary. A fitted model that goes on with another one begins its schedule, and
+    its best epoch, anew from the best weights.
 clip_norm : float, optional
     The norm, of the gradient of all trained parameters together, that steps do not exceed.
 ema_decay : float, optional

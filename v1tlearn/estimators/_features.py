@@ -1,7 +1,6 @@
 """Feature maps of a frozen core, computed once per image and kept for all epochs of a training.
 
-Images are told apart by their content. A file is named by what its features depend on: weights,
-preprocessing and images.
+Images are told apart by their content, and by what is done to them before the core.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from v1tlearn._replacing import replacing
 from v1tlearn._warn import warn
+from v1tlearn.estimators._feature_store import DIGEST_SIZE, FeatureStore, IndexedRows
 from v1tlearn.nn import EncodingModel, FeatureModel, PretrainedViTCore
 from v1tlearn.training import MouseData, numerics
 from v1tlearn.training.memory import free_memory, prediction_batch_size
@@ -28,38 +27,11 @@ logger = logging.getLogger("v1tlearn")
 
 KEPT = ("auto", "device", "memory")
 _BLOCK = 256  # images that are hashed at once
+_LEAST_STD = 1e-4  # below it the least range of an image, which scaling by image knows, tells
 _SHARE = 0.6  # of a device's free memory that features may take
 
 DataOf = Mapping[str, MouseData]
-
-
-class IndexedRows:
-    """Rows of an array in memory or in a file, some of them more than once.
-
-    Parameters
-    ----------
-    values : ndarray
-    index : ndarray of int
-        Which row of the array each row is.
-    """
-
-    def __init__(self, values: np.ndarray, index: np.ndarray) -> None:
-        self.values, self.index = values, index
-        self.shape, self.dtype = (len(index), *values.shape[1:]), values.dtype
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
-        """Fill `out` with rows.
-
-        Parameters
-        ----------
-        rows : ndarray of int
-            From 0 on.
-        out : ndarray
-        """
-        np.take(self.values, self.index[rows], axis=0, out=out, mode="clip")
+Where = tuple[MouseData, str, int]  # recording, mouse and number of an image
 
 
 def with_features(
@@ -144,7 +116,7 @@ def _replaced(data: MouseData, features: Any, index: np.ndarray, where: Any) -> 
     if where == "device":  # all trials share one tensor
         given = {"images": features, "image_rows": torch.as_tensor(index, device=features.device)}
     else:
-        given = {"images": IndexedRows(features, index)}
+        given = {"images": features.taken(index)}
     return replace(data, image_mean=0.0, image_std=1.0, **given)
 
 
@@ -154,12 +126,13 @@ class _Images:
     def __init__(self, model: EncodingModel, sets: list[DataOf]) -> None:
         self.model = model
         self.device = next(iter(sets[0].values())).device
-        self.first: list[tuple[MouseData, str, int]] = []  # where each image is
+        self.first: list[Where] = []  # where each image is
         self.digests: list[bytes] = []
         self.index: dict[tuple[int, str], np.ndarray] = {}
         seen: dict[bytes, int] = {}
         for i, one in enumerate(sets):
-            for mouse, data in one.items():
+            for mouse, given in one.items():
+                data = self._neutral(given)
                 index = np.empty(len(data), dtype=np.int64)
                 for place, digest in enumerate(self._digests(mouse, data)):
                     if digest not in seen:
@@ -169,62 +142,52 @@ class _Images:
                     index[place] = seen[digest]
                 self.index[i, mouse] = index
 
+    def _neutral(self, data: MouseData) -> MouseData:
+        """Leave statistics away that the core cancels, so that features do not depend on them."""
+        if self.model.core.pixels.scaling != "per_image" or data.image_std < _LEAST_STD:
+            return data
+        return replace(data, image_mean=0.0, image_std=1.0)
+
     def _digests(self, mouse: str, data: MouseData) -> Iterator[bytes]:
         """Tell images apart by content, and by what is done to them before the core."""
         cropper = self.model.cropper
         told = (data.image_mean, data.image_std, cropper.window(mouse), cropper.output_size)
-        told = (*told, cropper.crop_scale, str(data.images.dtype).removeprefix("torch."))
-        key = hashlib.blake2b(repr(told).encode(), digest_size=16).digest()
+        shape, dtype = tuple(data.images.shape[1:]), str(data.images.dtype).removeprefix("torch.")
+        told = (*told, cropper.crop_scale, shape, dtype)
+        key = hashlib.blake2b(repr(told).encode(), digest_size=DIGEST_SIZE).digest()
         for start in range(0, len(data), _BLOCK):
             images = data._rows(data.images, slice(start, min(start + _BLOCK, len(data))))
             for image in images.cpu().numpy():
                 values = np.ascontiguousarray(image)
-                yield hashlib.blake2b(values, key=key, digest_size=16).digest()
+                yield hashlib.blake2b(values, key=key, digest_size=DIGEST_SIZE).digest()
 
-    def features(self, where: Any) -> torch.Tensor | np.ndarray:
-        """Feature maps of all images, on the device, in host memory, or in a file."""
-        shape = (len(self.first), *self.model.core.output_shape)
+    def features(self, where: Any) -> torch.Tensor | IndexedRows:
+        """Feature maps of all images, on the device, in host memory, or in files."""
+        core, wanted = self.model.core, self.first
+        shape = (len(wanted), *core.output_shape)
         if where == "device":
             out = torch.empty(shape, device=self.device)
-            self._fill(out)
+            self._fill(out, wanted)
             return out
         if where == "memory":
             values = np.empty(shape, np.float32)
-            self._fill(torch.from_numpy(values))
-            return values
-        return self._file(where, shape)
-
-    def _file(self, folder: Path, shape: tuple[int, ...]) -> np.ndarray:
-        """Read features from a file, in the order of digests, or write them first."""
-        order = np.array(sorted(range(len(self.digests)), key=self.digests.__getitem__))
-        name = hashlib.blake2b(self.model.core.signature(), digest_size=16)
-        name.update(b"".join(self.digests[i] for i in order))
-        path = folder / f"features-{name.hexdigest()}.npy"
-        values = _opened(path, shape)
-        if values is None:
-            with replacing(path) as new:
-                with new.open("wb") as file:  # a memory map would need the name to end in .npy
-                    np.lib.format.write_array_header_1_0(
-                        file,
-                        {"descr": "<f4", "fortran_order": False, "shape": shape},
-                    )
-                    start = file.tell()
-                    file.truncate(start + 4 * math.prod(shape))
-                out = np.memmap(new, "<f4", "r+", start, shape)
-                self._fill(torch.from_numpy(out), order)
-                out.flush()
-                del out
-            values = _opened(path, shape)
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order))
-        self.index = {key: place[index] for key, index in self.index.items()}
-        return values
+            self._fill(torch.from_numpy(values), wanted)
+            return IndexedRows(
+                [values], np.stack((np.zeros(shape[0], int), np.arange(shape[0])), 1)
+            )
+        store = FeatureStore(where, core.signature(), core.output_shape)
+        if new := store.lacking(self.digests):
+            lacking = [wanted[i] for i in new]
+            store.add(
+                [self.digests[i] for i in new],
+                lambda values: self._fill(torch.from_numpy(values), lacking),
+            )
+        return IndexedRows(store.parts, store.places(self.digests))
 
     @torch.no_grad()
-    def _fill(self, out: torch.Tensor, order: np.ndarray | None = None) -> None:
+    def _fill(self, out: torch.Tensor, wanted: list[Where]) -> None:
         model = self.model.eval()
         at_once = prediction_batch_size(model, self.device)
-        wanted = self.first if order is None else [self.first[i] for i in order]
         with numerics("float32", self.device, deterministic=False):
             for start in range(0, len(wanted), at_once):
                 stop = min(start + at_once, len(wanted))
@@ -236,7 +199,7 @@ class _Images:
 
 
 def _together(
-    wanted: list[tuple[MouseData, str, int]], start: int, stop: int
+    wanted: list[Where], start: int, stop: int
 ) -> Iterator[tuple[MouseData, str, torch.Tensor, torch.Tensor]]:
     """Images of one recording among some, their places there, and the rows they go to."""
     groups: dict[int, list[int]] = {}
@@ -245,18 +208,3 @@ def _together(
     for rows in groups.values():
         data, mouse, _ = wanted[rows[0]]
         yield data, mouse, torch.tensor([wanted[r][2] for r in rows]), torch.tensor(rows)
-
-
-def _opened(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Features from a file; None where there is none that is whole."""
-    if not path.exists():
-        return None
-    try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-        if values.shape == shape and values.dtype == np.float32:
-            return values
-        found = f"values of shape {values.shape}, expected {shape}"
-    except (ValueError, OSError, EOFError) as error:
-        found = str(error)
-    warn(f"the features in {path} are damaged ({found}): they are computed anew.")
-    return None

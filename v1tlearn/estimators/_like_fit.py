@@ -35,6 +35,8 @@ _SAME_WEIGHTS = frozenset(
     | {"channel_l1", "channel_l2", "channel_hoyer", "channel_weight_decay"}
 )
 
+_JUDGE = frozenset({"selection"})  # of _MAY_CHANGE, by what epochs are judged
+
 _WORDS = {
     "freeze": ("freeze_core",),
     "frozen": ("freeze_core",),
@@ -52,6 +54,11 @@ def other_training(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     """Changed parameters with which modules are built anew, around the same weights."""
     names = was.keys() & now.keys() & _SAME_WEIGHTS
     return {n: now[n] for n in was if n in names and not np.array_equal(now[n], was[n])}
+
+
+def other_judge(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """By what epochs are judged, where it changed, so that the best so far tells nothing."""
+    return {n: now[n] for n in was.keys() & now.keys() & _JUDGE if now[n] != was[n]}
 
 
 def check_parameters(was: Mapping[str, Any], now: Mapping[str, Any]) -> None:

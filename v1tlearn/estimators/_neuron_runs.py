@@ -19,7 +19,6 @@ from v1tlearn.estimators.mouse_data import bring
 from v1tlearn.metrics.tensors import correlation, variance_explained
 from v1tlearn.nn import EncodingModel, poisson_loss
 from v1tlearn.training import (
-    ConstantSchedule,
     NeuronObjective,
     NeuronOptions,
     NeuronRun,
@@ -72,7 +71,7 @@ def make_neuron_run(
         parameters["weight_decay"],
         decoupled=parameters["optimizer"] == "adamw",
     )
-    make = partial(make_schedule, parameters) if validation is not None else ConstantSchedule
+    make = partial(make_schedule, parameters, judged=validation is not None)
     trained = {mouse: responding(fitted, mouse) for mouse in data}
     return NeuronRun(
         model,
@@ -110,6 +109,20 @@ def silence(model: EncodingModel, fitted: Fitted) -> None:
                 f"mouse {mouse!r}: {len(silent)} of {known.n_neurons} neurons never respond in the "
                 f"training trials, {first_few(silent, 'neuron')}: they are not trained, and "
                 "predicted to stay silent. Leave them out by trials.sel(neuron=...)."
+            )
+
+
+def warn_of_awoken(fitted: Fitted, target: Responses) -> None:
+    """Warn of neurons that were silent at `fit`, and respond in the trials to go on with."""
+    for mouse in target.mice:
+        responds = np.nan_to_num(recorded_moments(target, mouse).mean) != 0
+        awoken = np.flatnonzero(responds & ~responding(fitted, mouse))
+        if len(awoken):
+            warn(
+                f"mouse {mouse!r}: {len(awoken)} of {len(responds)} neurons never responded in the "
+                f"trials of the first fit and do now, {first_few(awoken, 'neuron')}: they are not "
+                "trained all the same, and predicted to stay silent. To train them, fit anew on "
+                "all trials, with warm_start=False."
             )
 
 

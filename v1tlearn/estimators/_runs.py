@@ -111,7 +111,7 @@ def make_run(
         trained,
         objective,
         optimizer,
-        make_schedule(parameters) if validation is not None else ConstantSchedule(),
+        make_schedule(parameters, judged=validation is not None),
         data,
         resolve_settings(trained, objective, data, settings),
         state,
@@ -163,8 +163,10 @@ def _objective(parameters: Mapping[str, Any]) -> RateObjective:
     return RateObjective(squared_loss if loss == "squared" else loss, score, **options)
 
 
-def make_schedule(parameters: Mapping[str, Any]) -> Schedule:
-    """Make the schedule that the parameters ask for."""
+def make_schedule(parameters: Mapping[str, Any], *, judged: bool = True) -> Schedule:
+    """Make the schedule that the parameters ask for, as far as it can do without scores."""
+    if not judged and parameters["schedule"] != "cosine":
+        return ConstantSchedule()
     patience, factor = parameters["lr_patience"], parameters["lr_factor"]
     drops, min_lr = parameters["max_lr_drops"], parameters["min_lr"]
     match parameters["schedule"]:
@@ -176,6 +178,11 @@ def make_schedule(parameters: Mapping[str, Any]) -> Schedule:
             epochs, carry = parameters["period_epochs"], parameters["carry_patience"]
             return PeriodsSchedule(epochs, patience, factor, carry)
         case "cosine":
+            if parameters["lr"] <= min_lr:
+                raise ValueError(
+                    f"schedule='cosine' lets lr fall to min_lr, but lr is {parameters['lr']} and "
+                    f"min_lr {min_lr}: expected a min_lr below lr; 0 is one."
+                )
             return CosineSchedule(max(1, parameters["max_epochs"]), patience, min_lr)
         case "reduce":
             return ReduceSchedule(parameters["lr"], patience, factor, min_lr)

@@ -36,6 +36,7 @@ from v1tlearn.estimators._leaks import Seen, warn_of_validation
 from v1tlearn.estimators._like_fit import (
     check_like_fit,
     check_parameters,
+    other_judge,
     other_training,
 )
 from v1tlearn.estimators._progress import log_start, progress, run_name, shown_log
@@ -188,11 +189,15 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
         check_parameters(was, now)
         check_like_fit(self.fitted_, self.module_, trials, same_mice=True)
         check_targets(target, rates=self._rates)
-        if changed := other_training(was, now):
-            fitted = replace(self.fitted_, parameters={**was, **changed})
+        changed, judge = other_training(was, now), other_judge(was, now)
+        fitted = replace(self.fitted_, parameters={**was, **changed, **judge})
+        if changed:
             return rebuilt(self._recipe, Start(fitted, self.module_, self.state_))
         # copies: until a good epoch is over this model stays as it is
-        return Start(self.fitted_, deepcopy(self.module_), deepcopy(self.state_))
+        state = deepcopy(self.state_)
+        if judge:  # scores of two kinds do not compare: as after a training that is over
+            state["finished"] = True
+        return Start(fitted, deepcopy(self.module_), state)
 
     def _train(
         self,

@@ -18,7 +18,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from v1tlearn.estimators._build import Recipe, begin
 from v1tlearn.estimators._describe import describe
 from v1tlearn.estimators._docs import FACTORIZED, MINIMODEL, document
-from v1tlearn.estimators._neuron_runs import make_neuron_run, silence, warn_of_lost
+from v1tlearn.estimators._neuron_runs import make_neuron_run, silence, warn_of_awoken, warn_of_lost
 from v1tlearn.estimators._parameters import (
     WIDTH,
     FactorizedReadoutParameters,
@@ -112,6 +112,7 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
     batch_size: int = 100
     max_epochs: int = 190
     loss_scale: str | float = "per_neuron"
+    penalty_scale: str = "absolute"
     schedule: str = "periods"
     lr_patience: int = 5
     lr_factor: float = 1 / 3
@@ -130,6 +131,7 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
         "shift": [StrOptions({"none"})],
         "core_lr": [None],
         "loss_scale": [StrOptions({"per_neuron", "per_recorded"})],
+        "penalty_scale": [StrOptions({"absolute"})],
         "core_pass": [StrOptions({"joint"})],
         "schedule": [StrOptions({"periods", "plateau", "reduce", "constant"})],
         "clip_norm": [None],
@@ -234,6 +236,20 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
         with torch.no_grad():
             ours.copy_(filters)
         silence(start.model, fitted)
+        return start
+
+    def _from_fit(self, trials: Trials, target: Responses) -> Start:
+        given = _inner(self.full_model)
+        if given is not None and given.__sklearn_is_fitted__():
+            own, theirs = (m.module_.core.filters.detach().cpu() for m in (self, given))
+            if not torch.equal(own, theirs):
+                raise ValueError(
+                    "these parameters changed since fit: full_model, whose first convolution is "
+                    "not the one that these minimodels read. A fitted model can only go on with "
+                    "the one it was built with: set it back, or fit anew with warm_start=False."
+                )
+        start = super()._from_fit(trials, target)
+        warn_of_awoken(start.fitted, target)
         return start
 
     def _shared(self, training: Part, held_out: Part | None, seed: int) -> BaseEncodingRegressor:

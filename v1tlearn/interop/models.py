@@ -165,6 +165,12 @@ def complete_norm(arrays: Arrays, base: str, channels: int) -> None:
             f"{arrays.origin}: {base[:-1]} has no batch normalisation, which all layers of these "
             "models have."
         )
+    halves = [f"norm.{name}" for name in ("weight", "bias") if f"{base}norm.{name}" in arrays]
+    if len(halves) == 1:
+        raise ValueError(
+            f"{arrays.origin}: {base[:-1]} has {halves[0]} alone: expected norm.weight and "
+            "norm.bias, or neither. Is a part of the model missing?"
+        )
     for name, other, constant in (
         ("weight", "scale.scale", torch.ones(channels)),
         ("bias", "bias.bias", torch.zeros(channels)),

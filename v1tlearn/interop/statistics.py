@@ -87,7 +87,14 @@ def read_statistics(
         )
     by_mouse = {str(mouse): pairs for mouse, pairs in statistics.items()}
     called = _match_mice(list(n_neurons), list(by_mouse), "statistics are of", numbered)
-    return {m: Known(_read_pairs(by_mouse[called[m]], m, n)) for m, n in n_neurons.items()}
+    known = {m: Known(_read_pairs(by_mouse[called[m]], m, n)) for m, n in n_neurons.items()}
+    for mouse, one in known.items():
+        if "image" in one.pairs and one.pairs["image"][1][0] == 0:
+            raise ValueError(
+                f"mouse {mouse!r}: the standard deviation of 'image' is 0: expected that of the "
+                "images that the model was trained on, or leave 'image' out if they are scaled."
+            )
+    return known
 
 
 def _data_key(mouse: str, numbered: bool) -> str:

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from v1tlearn._values import as_ids, plain
+from v1tlearn._values import as_ids
 from v1tlearn.metrics._arrays import MouseArrays
 from v1tlearn.metrics._evaluate import Block, Multioutput, evaluate
+from v1tlearn.metrics._options import as_flag, as_number
 
 
 def fecv(
@@ -67,9 +68,11 @@ def fecv(
 
     Raises
     ------
+    TypeError
+        If `small_difference` is no number, or `pairwise` no truth value.
     ValueError
         If categories are missing, an image has two, a mouse saw fewer than two categories or one of
-        them in a single stimulus, or saw none of `among`.
+        them in a single stimulus, or saw none of `among`; if `small_difference` is negative or NaN.
     """
     chosen = None if among is None else as_ids(among, "among", of="category")
     return evaluate(
@@ -77,8 +80,8 @@ def fecv(
         partial(
             _fecv,
             among=chosen,
-            pairwise=pairwise,
-            small_difference=plain(small_difference, "small_difference"),
+            pairwise=as_flag(pairwise, "pairwise"),
+            small_difference=as_number(small_difference, "small_difference", minimum=0),
         ),
         y_true,
         image_ids=image_ids,

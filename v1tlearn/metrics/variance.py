@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from v1tlearn._values import plain
 from v1tlearn.metrics._evaluate import Block, Multioutput, Selection, evaluate
 from v1tlearn.metrics._first_repeats import keep_first_repeats
+from v1tlearn.metrics._options import as_flag, as_number
 
 ShownOnce = Literal["left_out", "counted"]
 
@@ -130,12 +130,16 @@ def feve(
 
     Raises
     ------
+    TypeError
+        If `threshold` is no number, or `strict` or `noise_term` no truth value.
     ValueError
-        If arguments disagree, image ids are missing, or a mouse saw no image twice.
+        If arguments disagree, image ids are missing, a mouse saw no image twice, or `threshold` is
+        NaN.
     """
     trials = _selection(shown_once)
-    statistic = partial(_feve, threshold=plain(threshold, "threshold"), strict=strict)
-    if not noise_term:
+    threshold, strict = as_number(threshold, "threshold"), as_flag(strict, "strict")
+    statistic = partial(_feve, threshold=threshold, strict=strict)
+    if not as_flag(noise_term, "noise_term"):
         trials, statistic = "all", _variance_explained
     return evaluate(
         "feve",
@@ -214,7 +218,7 @@ def normalized_correlation(
 
 def _selection(shown_once: str) -> Selection:
     selections: dict[str, Selection] = {"left_out": "repeated", "counted": "with_repeats"}
-    if shown_once not in selections:
+    if not isinstance(shown_once, str) or shown_once not in selections:
         raise ValueError(f"shown_once is {shown_once!r}, expected one of {list(selections)}.")
     return selections[shown_once]
 

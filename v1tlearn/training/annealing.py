@@ -12,9 +12,10 @@ class CosineSchedule(Schedule):
 
     In epoch e, 0 for the first that it sees, the rate is
     ``min_lr + (lr - min_lr) (1 + cos(pi e / n_epochs)) / 2`` (Loshchilov and Hutter 2017), and
-    `min_lr` from `n_epochs` on. The training ends after `patience` epochs in a row without a
-    strictly better score. An epoch whose loss is not finite is one of them; then the best weights
-    come back and the optimiser begins anew.
+    `min_lr` from `n_epochs` on; rates that begin at or below `min_lr` stay as they are. The
+    training ends after `patience` epochs in a row without a strictly better score. An epoch whose
+    loss is not finite is one of them; then the best weights come back and the optimiser begins
+    anew. Without scores it falls to its end, and the last epoch is the best.
 
     Parameters
     ----------
@@ -62,22 +63,23 @@ class CosineSchedule(Schedule):
         if self.first is None:
             self.first = math.floor(epochs)
         done = min(math.floor(epochs) - self.first, self.n_epochs)
-        return self.least + (rate - self.least) * (1 + math.cos(math.pi * done / self.n_epochs)) / 2
+        least = min(self.least, rate)
+        return least + (rate - least) * (1 + math.cos(math.pi * done / self.n_epochs)) / 2
 
-    def step(self, score: float) -> Verdict:
+    def step(self, score: float | None) -> Verdict:
         """Judge one epoch.
 
         Parameters
         ----------
-        score : float
-            Validation score; larger is better.
+        score : float or None
+            Validation score; larger is better. None without validation trials.
 
         Returns
         -------
         Verdict
         """
-        if score > self.best:
-            self.best, self.bad = score, 0
+        if score is None or score > self.best:
+            self.best, self.bad = -math.inf if score is None else score, 0
             return Verdict(improved=True)
         self.bad += 1
         return Verdict(stop=self.bad >= self.patience)

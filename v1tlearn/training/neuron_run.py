@@ -295,7 +295,7 @@ class NeuronRun(Run):
 
     def _at_once(self, mouse: str) -> int:
         if self.neurons_at_once != "auto":
-            return self.neurons_at_once
+            return min(self.neurons_at_once, self.model.readout(mouse).n_neurons)
         readout = self.model.readout(mouse)
         values = readout.reading.core_shape
         most = _BLOCK_VALUES.get(self._device.type, 2**26)

@@ -141,6 +141,9 @@ def test_tables_have_a_row_per_model_and_a_column_per_mouse(tmp_path):
     assert cells(text, paper_tables.TABLES["hoyer"], "minimodels, 0.1")[-1] == "6.0"
     assert paper_tables.TABLES["depth"] not in text
     assert "0.665" not in paper_tables.markdown(frame, SETTINGS | {"quick": True})
+    note = text.split("## ")[0]
+    for difference in ("fitted to all neurons", "mirrored test images were in", "were scaled by"):
+        assert difference in note  # published numbers are not ours under another name
 
 
 def test_the_figure_has_a_panel_per_table(tmp_path):
