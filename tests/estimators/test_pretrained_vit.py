@@ -1,5 +1,6 @@
 """Pretrained transformers as cores of estimators: loading, caching, fine-tuning, keeping."""
 
+import json
 import logging
 import pickle
 import shutil
@@ -71,6 +72,12 @@ def random(**options):
     return v1.PretrainedViTRegressor(DINOV2, weights=None, **{**QUICK, **options})
 
 
+def reconfigured(folder, **change):
+    """Change the configuration of a backbone, and leave its weights."""
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+
+
 def predicted(est, trials):
     return np.concatenate([est.predict(trials)[m].values for m in est.mice_], axis=1)
 
@@ -125,6 +132,21 @@ def test_a_folder_serves_later_fits_of_the_same_weights_and_images(train, tmp_pa
     v1.PretrainedViTRegressor(other, weights=None, feature_cache=tmp_path, **QUICK).fit(train)
     assert sum(images_seen) == 4 * n_images(train) + len(train)  # statistics differ between mice
     assert len(files_in(tmp_path)) == 6
+
+
+@pytest.mark.parametrize("change", [{"num_attention_heads": 4}, {"hidden_act": "relu"}])
+def test_features_of_another_configuration_with_the_same_weights_are_not_taken(
+    change, folder, train, tmp_path, images_seen
+):
+    cache = tmp_path / "features"
+    cache.mkdir()
+    v1.PretrainedViTRegressor(folder, feature_cache=cache, **QUICK).fit(train)
+    reconfigured(folder, **change)
+    images_seen.clear()
+    est = v1.PretrainedViTRegressor(folder, feature_cache=cache, **QUICK).fit(train)
+    assert sum(images_seen) == n_images(train)
+    anew = v1.PretrainedViTRegressor(folder, feature_cache="memory", **QUICK).fit(train)
+    np.testing.assert_array_equal(predicted(est, train), predicted(anew, train))
 
 
 def test_a_folder_serves_other_subsets_and_folds(train, tmp_path, images_seen):
@@ -313,6 +335,24 @@ def test_frozen_weights_are_kept_by_name_and_checksum(folder, train, tmp_path):
         v1.load(tmp_path / "model")
 
 
+@pytest.mark.parametrize("options", [{}, {"fine_tune": 1}, {"fine_tune": "all"}, {"weights": None}])
+def test_a_saved_model_refuses_another_configuration(options, folder, train, tmp_path):
+    est = v1.PretrainedViTRegressor(folder, **QUICK, **options).fit(train)
+    est.save(tmp_path / "model")
+    file = folder / "config.json"
+    told = file.read_text()
+    for change in ({"num_attention_heads": 4}, {"hidden_act": "relu"}):
+        reconfigured(folder, **change)
+        for again in (lambda: v1.load(tmp_path / "model"), lambda: pickle.loads(pickle.dumps(est))):
+            with pytest.raises(BackboneError, match=r"or their configuration .* checksum differs"):
+                again()
+        file.write_text(told)
+    reconfigured(folder, transformers_version="4.57.6", architectures=["Another"])
+    np.testing.assert_array_equal(
+        predicted(v1.load(tmp_path / "model"), train), predicted(est, train)
+    )
+
+
 def test_fine_tuned_weights_are_kept(folder, train, tmp_path):
     est = v1.PretrainedViTRegressor(folder, fine_tune=1, core_lr=0.01, **QUICK).fit(train)
     for stages in (1, "none"):  # a core that is frozen again keeps what it learned, too
@@ -345,6 +385,14 @@ def test_a_module_is_copied_pickled_and_not_saved(train, tmp_path):
     np.testing.assert_array_equal(predicted(again, train), predicted(est, train))
     with pytest.raises(TypeError, match=r"backbone.*pickle the model"):
         est.save(tmp_path / "model")
+
+
+def test_a_module_and_checkpoints_are_refused_before_training(train, tmp_path, images_seen):
+    est = v1.PretrainedViTRegressor(random_backbone(DINOV2), **QUICK)
+    with pytest.raises(TypeError, match=r"backbone' is a Dinov2Model, which cannot be saved"):
+        est.fit(train, checkpoint_dir=tmp_path / "states")
+    assert not images_seen
+    assert not (tmp_path / "states").exists()
 
 
 def test_a_checkpoint_goes_on_to_the_same_model(folder, train, tmp_path):
@@ -463,6 +511,17 @@ def test_files_that_are_damaged_or_lack_weights_are_refused(folder, train):
         fit(folder / "elsewhere")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_before_training(value, folder, train):
+    file = folder / "model.safetensors"
+    tensors = load(file.read_bytes())
+    name = next(n for n in sorted(tensors) if "layer.0.norm1.weight" in n)
+    tensors[name][3] = value
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(BackboneError, match=r"0\.norm1\.weight of .* 1 of 32: get its weights"):
+        v1.PretrainedViTRegressor(folder, **QUICK).fit(train)
+
+
 @pytest.mark.parametrize(
     ("cause", "message"),
     [
@@ -523,6 +582,33 @@ def test_sources_that_contradict_weights_are_refused(train):
         v1.PretrainedViTRegressor({"hidden_size": 3}, weights=None, **QUICK).fit(train)
     with pytest.raises(BackboneError, match="is not one"):
         v1.PretrainedViTRegressor({"model_type": "dinov9"}, weights=None, **QUICK).fit(train)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"patch_size": "14"}, "patch_size"),
+        ({"layer_norm_eps": 1}, "layer_norm_eps"),
+        ({"patch_size": 0}, "ZeroDivisionError"),
+        ({"num_attention_heads": 0}, "ZeroDivisionError"),
+        ({"hidden_act": "none_such"}, "none_such"),
+    ],
+)
+def test_configurations_with_wrong_values_are_refused(change, message, train):
+    with pytest.raises(BackboneError, match=f"configuration of .*(?s:.*){message}"):
+        v1.PretrainedViTRegressor({**DINOV2, **change}, weights=None, **QUICK).fit(train)
+
+
+def test_wrong_values_in_the_folder_of_a_saved_model_are_not_called_damage_of_it(
+    folder, train, tmp_path
+):
+    v1.PretrainedViTRegressor(folder, **QUICK).fit(train).save(tmp_path / "model")
+    for change in ({"layer_norm_eps": 1}, {"layer_norm_eps": 1e-6, "num_attention_heads": 0}):
+        reconfigured(folder, **change)
+        with pytest.raises(
+            BackboneError, match=r"holds no backbone that can be read: .*(eps|zero)"
+        ):
+            v1.load(tmp_path / "model")
 
 
 def test_the_extra_is_named(train, monkeypatch):

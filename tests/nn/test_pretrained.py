@@ -344,7 +344,8 @@ def test_windows_are_cut_out_of_the_resized_image(data, height, width):
 
 
 def test_windows_that_are_wrong_are_refused():
-    for columns in ((5, 3), (0, 20), (1.5, 3), (1, 2, 3)):
+    wrong = [(5, 3), (0, 20), (1.5, 3), (1, 2, 3), (None, 3), (True, 3), (0, np.nan), ("0", "3"), 3]
+    for columns in (*wrong, {"A": None}, {"A": "03"}):
         with pytest.raises(ValueError, match="crop_columns of mouse 'A' are"):
             nn.WindowCropper((4, 12), mice=["A"], columns=columns)
     with pytest.raises(ValueError, match=r"none for the mice \['B'\]"):
@@ -357,6 +358,34 @@ def test_windows_that_are_wrong_are_refused():
     assert cropper.output_size == (8, 6)
     with pytest.raises(ValueError, match="mouse 'C' has no crop_columns"):
         cropper(torch.zeros(1, 1, 4, 12), "C")
+
+
+def test_signatures_tell_cores_apart_by_what_they_compute():
+    def signature(change=lambda model: None, **configuration):
+        model = random_backbone({**DINOV3, **configuration})
+        change(model)
+        return nn.PretrainedViTCore((1, 32, 48), model, block=1).signature()
+
+    def renamed(model):
+        model.config._name_or_path = "elsewhere"
+
+    def other_activation(model):
+        for block in (m for m in model.modules() if hasattr(m, "act_fn")):
+            block.act_fn = torch.nn.ReLU()
+
+    def other_buffer(model):
+        next(m for m in model.modules() if hasattr(m, "inv_freq")).inv_freq.mul_(2)
+
+    same = [signature(), signature(), signature(renamed)]
+    others = [
+        signature(num_attention_heads=4),
+        signature(hidden_act="relu"),
+        signature(layer_norm_eps=1e-3),
+        signature(other_activation),
+        signature(other_buffer),
+    ]
+    assert len(set(same)) == 1
+    assert len({*same, *others}) == 1 + len(others)
 
 
 # -------------------------------------------------------------------------------------- refusals
@@ -398,6 +427,27 @@ def test_backbones_that_cannot_be_read_are_refused():
         nn.PretrainedViTCore((1, 28, 28), random_backbone(DINOV2), block=0, patch_stride=15)
     with pytest.raises(ValueError, match="block is empty"):
         nn.PretrainedViTCore((1, 28, 28), random_backbone(DINOV2), block=[])
+
+
+@pytest.mark.parametrize("block", [[1.5], [1.0], True, [0, True], ["1"], "1", [[0]], [None]])
+def test_blocks_are_whole_numbers(block):
+    with pytest.raises(ValueError, match="expected the number of a block, or several, whole"):
+        nn.PretrainedViTCore((1, 28, 28), random_backbone(DINOV2), block=block)
+
+
+def test_blocks_are_numbers_of_numpy_too():
+    cores = [
+        nn.PretrainedViTCore((1, 28, 28), random_backbone(DINOV2), block=block)
+        for block in (np.int64(1), np.array([1, 0]))
+    ]
+    assert [core.backbone.read for core in cores] == [(1,), (1, 0)]
+
+
+def test_patches_of_a_plain_transformer_that_cannot_overlap_are_refused():
+    vit = {**DINOV2, "model_type": "vit", "intermediate_size": 64}
+    nn.PretrainedViTCore((1, 70, 70), random_backbone(vit), block=0)
+    with pytest.raises(nn.BackboneError, match=r"patch_stride=7; .* patches alone can overlap"):
+        nn.PretrainedViTCore((1, 70, 70), random_backbone(vit), block=0, patch_stride=7)
 
 
 def test_allowed_sides_are_named():

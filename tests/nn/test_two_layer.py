@@ -156,6 +156,7 @@ def test_gradients_are_those_of_differences(activation):
     [
         ({"channels": ()}, r"channels=\(\): expected a whole number for each layer"),
         ({"channels": (4, 0)}, "at least 1"),
+        ({"channels": (True, 8)}, "expected a whole number for each layer"),
         ({"kernels": ()}, r"kernels=\(\): expected"),
         ({"pooling": "sum"}, "pooling='sum': expected one of 'max', 'mean', 'stride'"),
         ({"activation": "gelu"}, "activation='gelu': expected one of 'elu', 'relu', 'none'"),

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from v1tlearn.estimators._build import uncounted
+from v1tlearn.estimators._build import OversizedError, uncounted
 from v1tlearn.nn import BackboneError
 from v1tlearn.training import isolated
 
@@ -82,6 +82,24 @@ def load_backbone(source: Source, weights: str | None) -> nn.Module:
     return model
 
 
+def whole_path(source: Source) -> Source:
+    """Give the whole path of a folder that is there; what else a backbone may be stays.
+
+    Parameters
+    ----------
+    source : str, path, dict or Module
+        As of `load_backbone`.
+
+    Returns
+    -------
+    str, path, dict or Module
+    """
+    if isinstance(source, str | os.PathLike):
+        path = os.path.abspath(os.path.expanduser(os.fspath(source)))
+        return path if os.path.isdir(path) else source
+    return source
+
+
 def _transformers() -> Any:
     try:
         import transformers
@@ -109,13 +127,28 @@ def _configuration(transformers: Any, source: dict[str, Any]) -> Any:
         )
     try:
         return transformers.AutoConfig.for_model(kind, **values)
-    except (ValueError, KeyError) as error:
+    except (*_wrong(), ValueError, KeyError) as error:
         raise BackboneError(f"the configuration of the backbone is not one: {error}") from error
 
 
 def _random(transformers: Any, configuration: Any) -> nn.Module:
-    with _quiet(transformers):
-        return transformers.AutoModel.from_config(configuration).float()
+    try:
+        with _quiet(transformers):
+            return transformers.AutoModel.from_config(configuration).float()
+    except OversizedError:
+        raise
+    except (*_wrong(), ValueError, KeyError) as error:
+        raise BackboneError(
+            f"no backbone can be made of a configuration of {type(configuration).__name__}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _wrong() -> tuple[type[Exception], ...]:
+    """Errors of values in a configuration that have a wrong type or are out of range."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    return StrictDataclassError, ArithmeticError, AttributeError, TypeError
 
 
 def _check_complete(name: str, told: Mapping[str, Any]) -> None:
@@ -156,8 +189,8 @@ def _errors_named(name: str, *, local: bool) -> Iterator[None]:
         raise BackboneError(
             f"the weights of the backbone {name} are damaged or cut short ({error}): get them anew."
         ) from error
-    except (OSError, ValueError, RuntimeError, KeyError, EOFError) as error:
-        if isinstance(error, BackboneError | torch.OutOfMemoryError):
+    except (*_wrong(), OSError, ValueError, RuntimeError, KeyError, EOFError) as error:
+        if isinstance(error, BackboneError | OversizedError | torch.OutOfMemoryError):
             raise
         raise BackboneError(_words(name, error, local=local)) from error
 
@@ -192,7 +225,8 @@ def _words(name: str, error: Exception, *, local: bool) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    line = str(error).strip().partition("\n")[0]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = " ".join(lines[: 1 + lines[0].endswith(":")])
     return line if line.endswith(".") else f"{line}."
 
 

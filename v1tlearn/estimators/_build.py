@@ -37,6 +37,10 @@ _uncounted = threading.local()
 _MOVE_READOUT = ("readout", "both", "both_behavior")
 
 
+class OversizedError(ValueError):
+    """A file's parameters ask for more weights than it has."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How the modules of a model are made, whatever its animals.
@@ -145,7 +149,7 @@ def bounded_by(weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
             n_values, n_arrays = n_values + array.numel(), n_arrays + 1
             # Cores of users may make arrays that they do not keep.
             if n_values > 2 * there + 2**20 or n_arrays > 2 * len(weights) + 1000:
-                raise ValueError(
+                raise OversizedError(
                     f"the parameters ask for a model of over {n_values} weights in {n_arrays} "
                     f"arrays, but there are {there} in {len(weights)}"
                 )

@@ -78,6 +78,11 @@ def write(path: Path, kind: str, content: dict[str, Any]) -> None:
                     file.unlink(missing_ok=True)
 
 
+def check(content: dict[str, Any]) -> None:
+    """Refuse, as `write` would, what cannot be written."""
+    _Tensors().encode(content, "")
+
+
 @contextmanager
 def _system_errors_of(path: Path) -> Iterator[None]:
     """Name the file in errors of the system, which safetensors tells as its own."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator
 
+from v1tlearn.estimators import _files
 from v1tlearn.estimators._build import Recipe, begin, bounded_by
 from v1tlearn.estimators._fitted import Fitted, from_tree, to_tree
 from v1tlearn.estimators._runs import Start
@@ -22,20 +23,29 @@ RecipeOf = Callable[[Mapping[str, Any]], Recipe]
 def content_of(parameters: dict[str, Any], now: Start, precision: str | None) -> dict[str, Any]:
     """Give what is kept, as a tree of plain values, arrays and tensors."""
     seed = now.fitted.seed
-    # estimators inside are kept by the class that takes them
-    parameters = {n: None if isinstance(v, BaseEstimator) else v for n, v in parameters.items()}
-    if isinstance(parameters["random_state"], np.random.RandomState | np.random.Generator):
-        parameters = {**parameters, "random_state": seed}
     known = {**to_tree(now.fitted), "parameters": {**now.fitted.parameters}}
     if not isinstance(known["parameters"].get("random_state"), int | None):
         known["parameters"]["random_state"] = seed
     return {
-        "parameters": {**parameters, "device": "auto"},
+        "parameters": _parameters(parameters, seed),
         "fitted": known,
         "weights": kept_weights(now.model, now.state),
         "state": now.state,
         "precision": precision,
     }
+
+
+def check_parameters_can_be_kept(parameters: Mapping[str, Any]) -> None:
+    """Refuse what no file holds, ahead of a training whose states are to be written."""
+    _files.check({"parameters": _parameters(parameters, 0)})
+
+
+def _parameters(parameters: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    # estimators inside are kept by the class that takes them
+    out = {n: None if isinstance(v, BaseEstimator) else v for n, v in parameters.items()}
+    if isinstance(out["random_state"], np.random.RandomState | np.random.Generator):
+        out["random_state"] = seed
+    return {**out, "device": "auto"}
 
 
 def kept_weights(model: EncodingModel, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:

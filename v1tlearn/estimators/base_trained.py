@@ -24,7 +24,14 @@ from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._checkpoints import Checkpoints, as_told
 from v1tlearn.estimators._describe import check_targets
 from v1tlearn.estimators._fitted import Fitted
-from v1tlearn.estimators._kept import content_of, kept_weights, opened, rebuilt, with_weights
+from v1tlearn.estimators._kept import (
+    check_parameters_can_be_kept,
+    content_of,
+    kept_weights,
+    opened,
+    rebuilt,
+    with_weights,
+)
 from v1tlearn.estimators._leaks import Seen, warn_of_validation
 from v1tlearn.estimators._like_fit import (
     check_like_fit,
@@ -80,6 +87,7 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
         go_on = plain(self.warm_start) and self.__sklearn_is_fitted__()
         checkpoints = None
         if checkpoint_dir is not None:
+            check_parameters_can_be_kept(self.get_params(deep=False))
             checkpoints = Checkpoints(checkpoint_dir, type(self).__name__)
         seed = self.seed_ if go_on else draw_seed(plain(self.random_state))
         if checkpoints is not None and checkpoints.found is not None:

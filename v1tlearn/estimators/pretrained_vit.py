@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
-from v1tlearn.estimators._backbones import load_backbone
+from v1tlearn.estimators._backbones import load_backbone, whole_path
 from v1tlearn.estimators._build import Recipe
 from v1tlearn.estimators._docs import NO_BEHAVIOR, PRETRAINED, document
 from v1tlearn.estimators._parameters import WIDTH, ReadoutParameters, readout_maker
@@ -105,8 +105,9 @@ class PretrainedViTRegressor(ReadoutParameters, BaseEncodingRegressor):
     Notes
     -----
     `save` keeps weights that were fine-tuned. Those that stayed as they came are kept by the name
-    of the backbone and a checksum: `load` reads them from the same folder or the cache of Hugging
-    Face again, and refuses others. Backbones that are modules can be pickled, not saved.
+    of the backbone and a checksum, also of its configuration: `load` reads them from the same
+    folder, whose whole path is remembered at `fit`, or the cache of Hugging Face again, and refuses
+    others. Backbones that are modules can be pickled, not saved, nor trained with checkpoints.
 
     Weights of DINOv3 are given to those who accept its licence, and log in; those of DINOv2
     (``"facebook/dinov2-small"``, patches of 14 pixels) to everybody.
@@ -180,6 +181,11 @@ class PretrainedViTRegressor(ReadoutParameters, BaseEncodingRegressor):
         "feature_cache": [str, os.PathLike, None],
         "cache_gigabytes": [Interval(Real, 0, None, closed="left")],
     }
+
+    def _plain_params(self) -> dict[str, Any]:
+        """Parameters, with the whole path of a folder, which is found from anywhere."""
+        parameters = super()._plain_params()
+        return parameters | {"backbone": whole_path(parameters["backbone"])}
 
     @classmethod
     def _recipe(cls, parameters: Mapping[str, Any]) -> Recipe:

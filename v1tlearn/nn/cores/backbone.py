@@ -19,6 +19,8 @@ _EXPECTED = (
     "expected a plain vision transformer of the DINOv2 or DINOv3 family, whose patches keep their "
     "places from the first block to the last"
 )
+# Parts of a configuration that change no token.
+_OF_ORIGIN = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
 
 
 class BackboneError(ValueError):
@@ -52,11 +54,13 @@ class Backbone(nn.Module):
         Tokens ahead of those of patches: class and registers.
     patch_size, patch_stride : int
         In pixels.
+    options : dict
+        What the configuration says otherwise than its class, but for where the model comes from.
 
     Raises
     ------
     BackboneError
-        If the model is no plain vision transformer, or lacks a block.
+        If the model is no plain vision transformer, lacks a block, or holds NaN.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         config = getattr(model, "config", None)
+        self.options = _options(config)
         self.width, n_blocks, self.patch_size = _sizes(model, config)
         self.n_prefix = 1 + int(getattr(config, "num_register_tokens", 0) or 0)
         self.read = tuple(blocks)
@@ -91,6 +96,7 @@ class Backbone(nn.Module):
         _put(self.model, self._blocks, nn.ModuleList(list(self.blocks)[: max(self.read) + 1]))
         self.norm = self.model.get_submodule(place) if final_norm else nn.Identity()
         _put(self.model, place, nn.Identity())
+        _check_finite(self)
         self._seen: list[Tensor] = []
         for number in sorted(set(self.read)):
             self.blocks[number].register_forward_hook(self._see)
@@ -199,6 +205,20 @@ class StridedEmbeddings(nn.Module):
         return own.dropout(torch.cat((prefix, patches + places), 1))
 
 
+def _options(config: Any) -> dict[str, Any]:
+    """Values of a configuration that another version of the library reads alike."""
+    if not hasattr(config, "to_dict"):
+        return dict(getattr(config, "__dict__", {}))
+    values, usual = config.to_dict(), {}
+    if not getattr(config, "has_no_defaults_at_init", False):
+        usual = type(config)().to_dict()
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in _OF_ORIGIN and not (name in usual and usual[name] == value)
+    }
+
+
 def _sizes(model: nn.Module, config: Any) -> tuple[int, int, int]:
     """Width of a token, number of blocks, side of a patch."""
     names = ("hidden_size", "num_hidden_layers", "patch_size")
@@ -281,6 +301,17 @@ def _are_blocks(module: nn.Module, n_blocks: int) -> bool:
 
 def _is_norm(module: nn.Module, width: int) -> bool:
     return isinstance(module, nn.LayerNorm) and module.normalized_shape == (width,)
+
+
+def _check_finite(backbone: Backbone) -> None:
+    """Refuse weights that make every token NaN."""
+    arrays = (*backbone.model.named_parameters(), *backbone.norm.named_parameters("norm"))
+    for name, values in (*arrays, *backbone.model.named_buffers()):
+        if wrong := int((~values.isfinite()).sum()):
+            raise BackboneError(
+                f"{name} of the backbone {type(backbone.model).__name__} holds NaN or infinite "
+                f"values, {wrong} of {values.numel()}: get its weights anew."
+            )
 
 
 def _put(model: nn.Module, place: str, module: nn.Module) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -14,9 +15,6 @@ from torch import Tensor, nn
 from v1tlearn.nn.cores.backbone import Backbone, BackboneError
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.layers.pixels import Pixels
-
-# Parts of a configuration that change no feature map.
-_OF_ORIGIN = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
 
 
 class PretrainedViTCore(Core):
@@ -57,7 +55,7 @@ class PretrainedViTCore(Core):
     ----------
     backbone : Backbone
     checksum : Tensor of uint8, of shape (16,)
-        Of the weights that are kept elsewhere.
+        Of the backbone's configuration, and of the weights that are kept elsewhere.
 
     Raises
     ------
@@ -85,9 +83,7 @@ class PretrainedViTCore(Core):
         kept_elsewhere: bool = False,
     ) -> None:
         super().__init__(input_shape)
-        blocks = [block] if isinstance(block, int) else [int(number) for number in block]
-        if not blocks:
-            raise ValueError("block is empty: expected the number of a block, or several.")
+        blocks = _block_numbers(block)
         self.pixels = Pixels(input_shape[0], pixel_scaling)
         self.backbone = Backbone(
             model,
@@ -111,7 +107,7 @@ class PretrainedViTCore(Core):
         if kept_elsewhere:
             weights = self.backbone.named_parameters()
             self._elsewhere = {name for name, p in weights if not p.requires_grad}
-            self._sign()
+        self._sign()
         self._check()
 
     def fine_tune(self, stages: str | int) -> None:
@@ -185,12 +181,12 @@ class PretrainedViTCore(Core):
         Returns
         -------
         bytes
-            Of weights, the backbone's configuration, images and options.
+            Of weights, the configuration and modules of the backbone, images and options.
         """
         own = self.backbone
         told = (self.input_shape, own.read, own.patch_stride, self.tokens, self.normalize)
-        told = repr((*told, self.pixels.scaling, _configuration(own.model))).encode()
-        return told + _digest(list(own.parameters()))
+        told = (*told, self.pixels.scaling, _text(own.options), repr(own))
+        return repr(told).encode() + _digest([*own.parameters(), *own.buffers()])
 
     def recomputed_parts(self) -> list[nn.Module]:
         """Parts whose activations may be computed again in the backward pass, to save memory.
@@ -224,10 +220,17 @@ class PretrainedViTCore(Core):
                 mode = self.training
                 (tokens, *_) = self.eval().backbone(torch.zeros(1, 3, *size))
                 self.train(mode)
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, AttributeError, TypeError) as error:
+            own = self.backbone
+            strided = ""
+            if own.patch_stride != own.patch_size:
+                strided = (
+                    f" with patch_stride={own.patch_stride}; where it works without, it is not of "
+                    "the DINOv2 or DINOv3 family, whose patches alone can overlap"
+                )
             raise BackboneError(
-                f"the backbone {type(self.backbone.model).__name__} does not take images of "
-                f"{size[0]} x {size[1]} pixels: {error}"
+                f"the backbone {type(own.model).__name__} does not take images of {size[0]} x "
+                f"{size[1]} pixels{strided}: {error}"
             ) from error
         if tokens.shape[1] != expected:
             raise BackboneError(
@@ -239,11 +242,15 @@ class PretrainedViTCore(Core):
     # ----------------------------------------------------------------- weights that lie elsewhere
 
     def _sign(self) -> None:
-        """Note by which weights, kept elsewhere, this core works."""
-        weights = dict(self.backbone.named_parameters())
-        digest = _digest([weights[name] for name in self._elsewhere])
-        digest = digest if self._elsewhere else bytes(len(digest))
+        """Note by which configuration, and weights that are kept elsewhere, this core works."""
+        digest = self._checksum(self._elsewhere)
         self.checksum.copy_(torch.tensor(list(digest), dtype=torch.uint8))
+
+    def _checksum(self, names: Iterable[str]) -> bytes:
+        weights = dict(self.backbone.named_parameters())
+        one = hashlib.blake2b(_text(self.backbone.options).encode(), digest_size=16)
+        one.update(_digest([weights[name] for name in names]))
+        return one.digest()
 
     def state_dict(self, *arguments: Any, **options: Any) -> Any:
         """Weights by name, without those that are kept elsewhere.
@@ -264,18 +271,17 @@ class PretrainedViTCore(Core):
         return out
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *arguments: Any) -> None:
-        """Let weights that are kept elsewhere stay, after a look at their checksum."""
+        """Let weights that are kept elsewhere stay, after a look at the checksum."""
         weights = dict(self.backbone.named_parameters())
         missing = {name for name in weights if f"{prefix}backbone.{name}" not in state}
         told = state.get(f"{prefix}checksum")
         signed = told is not None and bool(told.any())
         if signed:
-            digest = _digest([weights[name] for name in missing])
-            if bytes(told.tolist()) != digest:
+            if bytes(told.tolist()) != self._checksum(missing):
                 raise BackboneError(
-                    "the pretrained weights are not those that this model was fitted with: their "
-                    "checksum differs. Bring the files of the backbone back as they were at fit, "
-                    "or fit anew."
+                    "the pretrained weights or their configuration are not those that this model "
+                    "was fitted with: their checksum differs. Bring the files of the backbone back "
+                    "as they were at fit, or fit anew."
                 )
             for name in missing:
                 state[f"{prefix}backbone.{name}"] = weights[name].detach()
@@ -285,12 +291,25 @@ class PretrainedViTCore(Core):
             self._sign()
 
 
-def _configuration(model: nn.Module) -> str:
-    """What a configuration says, but for where it comes from."""
-    config = getattr(model, "config", None)
-    values = config.to_dict() if hasattr(config, "to_dict") else getattr(config, "__dict__", {})
-    kept = {key: value for key, value in values.items() if key not in _OF_ORIGIN}
-    return json.dumps(kept, sort_keys=True, default=repr)
+def _block_numbers(block: int | Sequence[int]) -> list[int]:
+    blocks = [block] if isinstance(block, Integral) else list(block)
+    if not blocks:
+        raise ValueError("block is empty: expected the number of a block, or several.")
+    if not all(isinstance(n, Integral) and not isinstance(n, bool) for n in blocks):
+        raise ValueError(
+            f"block={block!r}: expected the number of a block, or several, whole numbers from 0."
+        )
+    return [int(number) for number in blocks]
+
+
+def _text(options: Mapping[str, Any]) -> str:
+    """Options as text, the same in any order and in every process."""
+    return json.dumps(options, sort_keys=True, default=_name)
+
+
+def _name(value: Any) -> str:
+    """Name a function by itself, an object by its class: neither by an address in memory."""
+    return getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _digest(weights: Sequence[Tensor]) -> bytes:

@@ -23,6 +23,10 @@ _ACTIVATIONS = {"elu": nn.ELU, "relu": nn.ReLU, "none": nn.Identity}
 _POOLS = {"max": nn.MaxPool2d, "mean": nn.AvgPool2d, "stride": None}
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+
+
 class TwoLayerCore(Core):
     """Two layers, or any number, of large filters (Du et al. 2025).
 
@@ -89,7 +93,7 @@ class TwoLayerCore(Core):
     ) -> None:
         super().__init__(input_shape)
         for name, sides in {"channels": channels, "kernels": kernels}.items():
-            if not len(sides) or not all(isinstance(n, Integral) and n >= 1 for n in sides):
+            if not len(sides) or not all(map(_is_count, sides)):
                 raise ValueError(
                     f"{name}={tuple(sides)!r}: expected a whole number for each layer, at least 1."
                 )

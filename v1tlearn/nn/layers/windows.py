@@ -1,8 +1,10 @@
 """The part of an image that a mouse's neurons look at, brought to the size that a core takes."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -174,8 +176,9 @@ def _windows(columns: Any, mice: Sequence[str], width: int) -> dict[str, Window]
         )
     out = {}
     for mouse in mice:
-        given = tuple(columns[mouse])
-        whole = len(given) == 2 and all(int(edge) == edge for edge in given)
+        given = columns[mouse]
+        given = tuple(given) if np.ndim(given) else (given,)
+        whole = len(given) == 2 and all(map(_is_whole, given))
         if not whole or not 0 <= given[0] < given[1] <= width:
             raise ValueError(
                 f"crop_columns of mouse {mouse!r} are {given}: expected the first column and the "
@@ -183,3 +186,7 @@ def _windows(columns: Any, mice: Sequence[str], width: int) -> dict[str, Window]
             )
         out[mouse] = (int(given[0]), int(given[1]))
     return out
+
+
+def _is_whole(edge: Any) -> bool:
+    return isinstance(edge, Real) and not isinstance(edge, bool) and float(edge).is_integer()
