@@ -23,7 +23,9 @@ def fitted(small, trials):
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_every_model_takes_it(kind, small, trials):
-    est = small(kind, readout="factorized", channel_hoyer=0.1, space_weight_decay=0.1).fit(trials)
+    options = {"channel_hoyer": 0.1, "space_weight_decay": 0.1}
+    options |= {"space_init": 0.3, "channel_init": 0.3}  # or so few steps leave neurons constant
+    est = small(kind, readout="factorized", **options).fit(trials)
     for readout in est.module_.readouts:
         assert isinstance(readout, v1.nn.FactorizedReadout)
         assert (readout.rows >= 0).all()
@@ -82,6 +84,7 @@ def test_it_has_receptive_fields(fitted, trials):
 def test_penalties_and_decays_reach_the_training(small, trials):
     def size(part, **options):
         options = {"readout": "factorized", "optimizer": "adamw", "max_epochs": 3, **options}
+        options |= {"penalty_scale": "absolute"}
         est = small(v1.CNNRegressor, **options).fit(trials)
         return float(getattr(est.module_.readout("A"), part).detach().abs().sum())
 

@@ -21,6 +21,7 @@ from v1tlearn.estimators import _runs
 from v1tlearn.nn import BackboneError, PretrainedViTCore
 
 QUICK = {"block": 1, "lr": 0.01, "space_init": 0.3, "max_epochs": 2, "random_state": 0}
+GAUSSIAN = {"readout": "gaussian", "space_init": 0.01}
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,7 @@ def files_in(folder):
 def test_a_folder_serves_later_fits_of_the_same_weights_and_images(train, tmp_path, images_seen):
     first = random(feature_cache=tmp_path).fit(train)
     images_seen.clear()
-    again = random(feature_cache=str(tmp_path), readout="gaussian").fit(train)
+    again = random(feature_cache=str(tmp_path), **GAUSSIAN).fit(train)
     assert not images_seen  # what was kept is enough
     assert len(files_in(tmp_path)) == 1
     assert predicted(first, train).shape == predicted(again, train).shape
@@ -463,8 +464,8 @@ def test_resolution_is_a_parameter(train):
         ({"crop_columns": "left_half", "image_size": (28, 28)}, (2, 2)),
         ({"tokens": "cls"}, (1, 1)),
     ):
-        for readout in ("factorized", "gaussian"):
-            est = random(readout=readout, max_epochs=1, **options)
+        for readout in ({"readout": "factorized"}, GAUSSIAN):
+            est = random(max_epochs=1, **options, **readout)
             assert est.fit(train).module_.core.output_shape[1:] == grid
 
 

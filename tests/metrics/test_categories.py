@@ -211,7 +211,7 @@ def test_what_cannot_be_computed_is_an_error_that_says_what_to_do(change, messag
     ("option", "values", "error"),
     [
         ("pairwise", ["no", None, 1], TypeError),
-        ("small_difference", ["1e-4", None, [0.1, 0.2], False], TypeError),
+        ("small_difference", ["1e-4", [0.1, 0.2], False], TypeError),
         ("small_difference", [np.nan, -1e-9, -np.inf], ValueError),
     ],
 )
