@@ -8,7 +8,6 @@ import v1tlearn as v1
 from v1tlearn.datasets.schema import (
     BEHAVIOR_NAMES,
     behavior_attrs,
-    blocks,
     check_structure,
     default_behavior_names,
     recordings_to_dict,
@@ -238,11 +237,3 @@ def test_default_names_exist_for_three_and_five_columns_only():
 
 def test_units_are_listed_for_known_columns():
     assert behavior_attrs(["running_speed", "whisking"])["units"] == "running_speed: cm/s"
-
-
-def test_blocks_cover_an_array_once_in_order():
-    array = xr.DataArray(np.arange(70.0).reshape(10, 7))
-    parts = list(blocks(array, block_bytes=3 * 7 * 8))
-    assert [start for start, _ in parts] == [0, 3, 6, 9]
-    np.testing.assert_array_equal(np.concatenate([block for _, block in parts]), array.values)
-    assert all(len(block) == 1 for _, block in blocks(array, block_bytes=1))

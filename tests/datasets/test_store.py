@@ -358,7 +358,8 @@ def test_six_thousand_trials_of_eight_thousand_neurons_stream_through(tmp_path):
         import numpy as np, xarray as xr
         from xarray.backends import BackendArray
         from xarray.core import indexing
-        from v1tlearn.datasets.schema import DIMS, blocks, validate_recordings
+        from v1tlearn.datasets.blocks import blocks
+        from v1tlearn.datasets.schema import DIMS, validate_recordings
         from v1tlearn.datasets.store import open_recordings, save_recordings
 
         class Made(BackendArray):

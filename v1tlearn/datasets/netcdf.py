@@ -27,8 +27,8 @@ from xarray.core import indexing
 
 from v1tlearn._opening import reading, system_errors_named
 from v1tlearn.datasets.attributes import packed, packed_dataset, unpacked_dataset
+from v1tlearn.datasets.blocks import blocks
 from v1tlearn.datasets.checksums import append, of_trials
-from v1tlearn.datasets.schema import blocks
 from v1tlearn.training.memory import is_out_of_memory
 
 _OPEN_FILES = 64  # kept open at most; the others are opened again when they are read

@@ -6,13 +6,14 @@ with one child per mouse, or a mapping {mouse: dataset}. No reading or writing o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
 
 from v1tlearn._instead import recordings_instead
 from v1tlearn._values import as_ids, as_names
+from v1tlearn.datasets.blocks import blocks
 
 TIERS = ("train", "validation", "test", "final_test")
 
@@ -46,8 +47,6 @@ STATISTICS = ("mean", "std", "min", "max", "median")
 STIMULI_ATTRS = {"long_name": "grey level, 0 to 255", "units": "1"}
 RESPONSES_ATTRS = {"long_name": "response", "units": "a.u."}
 POSITION_ATTRS = {"long_name": "cortical position", "units": "um"}
-
-_BLOCK_BYTES = 8 * 2**20
 
 
 def default_behavior_names(n_columns: int, mouse: str | None = None) -> list[str]:
@@ -110,32 +109,6 @@ def statistic_dims(variable: str) -> tuple[str, ...]:
         Those of the variable without trial; none for stimuli, whose statistics are scalars.
     """
     return () if variable == "stimuli" else DIMS[variable][1:]
-
-
-def blocks(
-    array: xr.DataArray, block_bytes: int = _BLOCK_BYTES
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Read an array along its first dimension in blocks, so that it is never whole in memory.
-
-    Parameters
-    ----------
-    array : DataArray (trial, ...)
-        Lazy or not.
-    block_bytes : int, default=8 MiB
-        About how large a block is.
-
-    Yields
-    ------
-    start : int
-        Position of the block's first trial.
-    block : ndarray
-        The values, in memory; at least one trial.
-    """
-    n_trials = array.shape[0]
-    per_trial = max(1, array.dtype.itemsize * int(np.prod(array.shape[1:])))
-    step = max(1, block_bytes // per_trial)
-    for start in range(0, n_trials, step):
-        yield start, array[start : start + step].values
 
 
 def recordings_to_dict(

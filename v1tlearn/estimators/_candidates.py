@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from v1tlearn._warn import warn
-from v1tlearn.estimators._checkpoints import Checkpoints
+from v1tlearn.estimators._checkpoints import Checkpoints, as_told
 from v1tlearn.estimators._like_fit import told_apart
 from v1tlearn.estimators._progress import placed, shown_log
 from v1tlearn.estimators._runs import Part
@@ -41,6 +41,17 @@ class Candidate(NamedTuple):
 def draw_seeds(seed: int, n: int) -> list[int]:
     """Draw the seeds of candidates; the first ones stay where more are asked for."""
     return np.random.default_rng(seed).integers(2**32, size=n, dtype=np.int64).tolist()
+
+
+def noted_seed(folder: Path, owner: str, parameters: dict[str, Any], seed: int) -> int:
+    """Seed of the fit whose states are in a folder, noted there when it begins."""
+    checkpoints = Checkpoints(folder, owner)
+    own = as_told(parameters)
+    checkpoints.check({"parameter": own})
+    if checkpoints.found is not None:
+        return checkpoints.found["seed"]
+    checkpoints.write(0, {"marks": {"parameter": own}, "seed": seed})
+    return seed
 
 
 def run(

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 from sklearn.utils._param_validation import Interval
 
+from v1tlearn.estimators._architectures import CONVOLUTIONAL
 from v1tlearn.estimators._build import Recipe
-from v1tlearn.estimators._docs import CONVOLUTIONAL, document
+from v1tlearn.estimators._docs import document
 from v1tlearn.estimators._parameters import (
     DEPTH,
     V1T_TRAINING,

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 from sklearn.utils._param_validation import StrOptions
 from torch import Tensor
 
+from v1tlearn.estimators._architectures import MODULES
 from v1tlearn.estimators._build import Recipe
-from v1tlearn.estimators._docs import MODULES, OWN, document
+from v1tlearn.estimators._docs import OWN, document
 from v1tlearn.estimators._parameters import ReadoutParameters, readout_maker
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.nn import Core, EluHead, Head, Readout, SoftplusHead

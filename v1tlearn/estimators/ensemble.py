@@ -23,7 +23,6 @@ from v1tlearn._values import plain
 from v1tlearn.estimators import _candidates
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._candidates import Candidate, shared_head
-from v1tlearn.estimators._checkpoints import Checkpoints, as_told
 from v1tlearn.estimators._files import subclasses
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._leaks import Seen
@@ -184,7 +183,9 @@ class EnsembleRegressor(
         self._check_validation(validation)
         seed = draw_seed(plain(self.random_state))
         if checkpoint_dir is not None:
-            seed = self._noted_seed(checkpoint_dir, seed)
+            seed = _candidates.noted_seed(
+                checkpoint_dir, type(self).__name__, self._plain_params(), seed
+            )
         training, held_out = template._split(call, validation, seed)
         tasks = []
         for i, s in enumerate(_candidates.draw_seeds(seed, plain(self.n_candidates))):
@@ -195,16 +196,6 @@ class EnsembleRegressor(
         self._choose(self._trained(tasks, "candidate"), self.n_members, held_out, seed)
         self._seen = Seen.of(training[0])  # members that come from other processes know nothing
         return self
-
-    def _noted_seed(self, folder: Path, seed: int) -> int:
-        """Seed of the fit whose states are in a folder, noted there when it begins."""
-        checkpoints = Checkpoints(folder, type(self).__name__)
-        own = as_told(self._plain_params())
-        checkpoints.check({"parameter": own})
-        if checkpoints.found is not None:
-            return checkpoints.found["seed"]
-        checkpoints.write(0, {"marks": {"parameter": own}, "seed": seed})
-        return seed
 
     @explained
     def transfer(

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from v1tlearn.estimators._architectures import FULL_MODEL
 from v1tlearn.estimators._build import Recipe
-from v1tlearn.estimators._docs import FULL_MODEL, document
+from v1tlearn.estimators._docs import document
 from v1tlearn.estimators._parameters import ReadoutParameters, readout_maker
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.nn import TwoLayerCore

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from v1tlearn.estimators._docs import CONVOLUTIONAL, document
+from v1tlearn.estimators._architectures import CONVOLUTIONAL
+from v1tlearn.estimators._docs import document
 from v1tlearn.estimators.cnn import SENSORIUM_2022, V1T_2023, CNNRegressor
 
 

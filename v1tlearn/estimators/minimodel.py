@@ -16,9 +16,10 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from v1tlearn._warn import warn
+from v1tlearn.estimators._architectures import MINIMODEL
 from v1tlearn.estimators._build import Recipe, begin
 from v1tlearn.estimators._describe import describe
-from v1tlearn.estimators._docs import FACTORIZED, MINIMODEL, document
+from v1tlearn.estimators._docs import FACTORIZED, document
 from v1tlearn.estimators._fitted import Mouse
 from v1tlearn.estimators._neuron_runs import make_neuron_run, silence, warn_of_awoken, warn_of_lost
 from v1tlearn.estimators._parameters import (

@@ -13,9 +13,10 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
+from v1tlearn.estimators._architectures import PRETRAINED
 from v1tlearn.estimators._backbones import load_backbone, whole_path
 from v1tlearn.estimators._build import Recipe
-from v1tlearn.estimators._docs import NO_BEHAVIOR, PRETRAINED, document
+from v1tlearn.estimators._docs import NO_BEHAVIOR, document
 from v1tlearn.estimators._parameters import WIDTH, ReadoutParameters, readout_maker
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.nn import PretrainedViTCore, WindowCropper

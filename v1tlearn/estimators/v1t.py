@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from v1tlearn.estimators._architectures import TRANSFORMER
 from v1tlearn.estimators._build import Recipe
-from v1tlearn.estimators._docs import B_MLP, TRANSFORMER, document
+from v1tlearn.estimators._docs import B_MLP, document
 from v1tlearn.estimators._parameters import (
     DEPTH,
     V1T_TRAINING,

@@ -1,4 +1,4 @@
-"""The part of the search that speaks to Optuna: studies, one trial, results.
+"""The part of the search that speaks to Optuna: studies and their trials.
 
 Imported only when a search is fitted, so that the package works without Optuna.
 """
@@ -11,7 +11,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,14 +20,12 @@ from typing import Any
 
 import numpy as np
 import optuna
-import pandas as pd
 import torch
 from optuna.exceptions import (
     DuplicatedStudyError,
     ExperimentalWarning,
     UpdateFinishedTrialError,
 )
-from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sklearn.base import clone
 from sqlalchemy import URL
@@ -38,6 +36,7 @@ from v1tlearn._opening import first_line
 from v1tlearn._values import plain
 from v1tlearn.estimators._progress import placed, shown_log
 from v1tlearn.search import _distributions as distributions
+from v1tlearn.search import _results as results
 from v1tlearn.training import NonFiniteLossError
 from v1tlearn.trials import Responses, Trials
 
@@ -51,7 +50,6 @@ _PATIENCE = 60  # seconds to wait for the settings of a study that another proce
 _ATTEMPTS = 3  # times that parameters are tried whose process was killed
 
 _SETTINGS = "v1tlearn_settings"
-_REASON = "v1tlearn_reason"
 _STARTED = "v1tlearn_started"
 _ATTEMPT = "v1tlearn_attempt"
 
@@ -382,7 +380,7 @@ def _train(job: Job, trial: optuna.Trial) -> float:
         reason = "the validation correlation was never a number"
     if reason is not None:
         # pruned, not failed, in the eyes of Optuna: so its sampler learns to avoid the like
-        trial.set_user_attr(_REASON, reason)
+        trial.set_user_attr(results.REASON, reason)
         logger.info("trial %d cannot be trained with %s: %s", trial.number, params, reason)
         raise optuna.TrialPruned
     logger.info("trial %d: %.4f with %s", trial.number, best, params)
@@ -402,61 +400,3 @@ def _give_up_unborn(study: optuna.Study) -> None:
         age = (datetime.now() - trial.datetime_start).total_seconds()
         if _STARTED not in trial.user_attrs and age > _GRACE:
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-
-
-# ----------------------------------------------------------------------------------------- results
-
-
-def results(study: optuna.Study, space: Mapping[str, distributions.Parameter]) -> pd.DataFrame:
-    """One row per trial that was begun."""
-    rows = []
-    for trial in study.get_trials(deepcopy=False):
-        if trial.state == TrialState.WAITING:
-            continue
-        reason = trial.user_attrs.get(_REASON)
-        reported = list(trial.intermediate_values.values())
-        state = {
-            TrialState.COMPLETE: "complete",
-            TrialState.PRUNED: "pruned" if reason is None else "failed",
-            TrialState.FAIL: "interrupted",
-            TrialState.RUNNING: "running",
-        }[trial.state]
-        scored = state in ("complete", "pruned")
-        params = distributions.decode(trial.params, space)
-        rows.append(
-            {
-                "trial": trial.number,
-                "state": state,
-                "score": np.nanmax(reported) if scored else np.nan,
-                "epochs": len(reported),
-                "seconds": trial.duration.total_seconds() if trial.duration else np.nan,
-                "reason": reason or "",
-                **{f"param_{name}": params.get(name) for name in space},
-            }
-        )
-    columns = ["trial", "state", "score", "epochs", "seconds", "reason"]
-    return pd.DataFrame(rows, columns=[*columns, *(f"param_{name}" for name in space)])
-
-
-def importances(
-    study: optuna.Study, space: Mapping[str, distributions.Parameter], method: str, seed: int
-) -> dict[str, float]:
-    """Importance of every parameter, from the trials trained to the end.
-
-    Parameters with a limit are seen in their widest range, since Optuna leaves out those whose
-    distribution changes from trial to trial.
-    """
-    widest = {name: parameter.distribution for name, parameter in space.items()}
-    trials = [
-        create_trial(params=trial.params, distributions=widest, value=trial.value)
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    ]
-    with quiet():
-        fixed = optuna.create_study(direction="maximize")
-        fixed.add_trials(trials)
-        evaluator = (
-            FanovaImportanceEvaluator(seed=seed % 2**32)
-            if method == "fanova"
-            else PedAnovaImportanceEvaluator()
-        )
-        return optuna.importance.get_param_importances(fixed, evaluator=evaluator)

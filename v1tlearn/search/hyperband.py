@@ -291,7 +291,8 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
             )
         backend = _import_backend()
         space = backend.distributions.read_space(self._space(), self.estimator)
-        found = backend.importances(self.study_, space, method, self.seed_)
+        with backend.quiet():
+            found = backend.results.importances(self.study_, space, method, self.seed_)
         return pd.Series(found, name="importance").sort_values(ascending=False)
 
     def _space(self) -> dict[str, Any]:
@@ -382,7 +383,7 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
         )
 
     def _read_study(self, backend: ModuleType, study: Any, job: Any) -> None:
-        table = backend.results(study, job.space)
+        table = backend.results.table(study, job.space)
         found, complete = {"study_": study, "results_": table}, (table["state"] == "complete").any()
         if complete:
             best = study.best_trial
