@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from v1tlearn.trials._selection import units_differ
+from v1tlearn.trials._view import View
 
 # Results whose unit is that of the operands, where these agree in it.
 _SAME_UNIT = {np.add, np.subtract, np.negative, np.positive, np.absolute, np.fabs}
@@ -22,7 +23,7 @@ _NO_COMPARISON = (
 _COMPARISONS = {np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal}
 
 
-class Arithmetic:
+class Arithmetic(View):
     """Operators, and numpy's elementwise functions, trial by trial and neuron by neuron."""
 
     def __add__(self, other: Any) -> Self:

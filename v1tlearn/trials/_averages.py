@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,8 @@ import xarray as xr
 
 from v1tlearn.trials._units import label_units
 from v1tlearn.trials._view import View
+
+V = TypeVar("V", bound=View)
 
 _COLUMNS = 512  # neurons that are summed at once
 
@@ -49,7 +51,7 @@ def over_neurons(responses: View) -> xr.DataArray:
     )
 
 
-def over_repeats(responses: View) -> View:
+def over_repeats(responses: V) -> V:
     """Mean of each neuron over the repeats of each image, images as they first come."""
     recordings, sources, firsts = {}, {}, []
     for number, mouse in enumerate(responses.mice):

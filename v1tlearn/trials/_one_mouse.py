@@ -38,7 +38,7 @@ def turned(name: str, field: Any, whose: str = "") -> Any:
 def check_same_trials(fields: Mapping[str, Any], whose: str = "") -> None:
     """Refuse labelled arrays of which one shows other trials than another, or in another order."""
     for one, two in combinations(fields, 2):
-        for label, of in {None: "trial", **_OF_TRIALS}.items():
+        for label, of in ((None, "trial"), *_OF_TRIALS.items()):
             first, second = (labels_along(fields[name], "trial", label) for name in (one, two))
             told = f"{whose}{one} and {two} are not of the same trials in one order"
             if order_like(first, second, told, of) is not None:
@@ -150,7 +150,7 @@ def _trial_labels(part: Mapping[str, Any], whose: str) -> dict[str, Any]:
     """Labels that arrays bring along their trials, of the first that has them."""
     found = {
         name: labels
-        for field in reversed(part.values())
+        for field in reversed(list(part.values()))
         for name in _OF_TRIALS
         if (labels := labels_along(field, "trial", name)) is not None
     }

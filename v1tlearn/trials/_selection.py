@@ -175,7 +175,7 @@ def _per_mouse(wanted: Any, mice: list[str]) -> dict[str, Any] | None:
     lacking = [mouse for mouse in mice if mouse not in named]
     if lacking:
         raise ValueError(f"the mask of neurons says nothing about the mice {lacking}.")
-    dim = wanted.dims[0]
+    dim = str(wanted.dims[0])
     parts = {}
     for mouse in mice:
         own = np.flatnonzero(named == mouse)
@@ -191,10 +191,10 @@ def _of_one(mouse: str, wanted: Any, ids: np.ndarray) -> np.ndarray:
             "mice that the dict does not name keep all their neurons."
         )
     if isinstance(wanted, xr.DataArray) and "mouse" in wanted.coords:
-        named = set(np.atleast_1d(wanted["mouse"].values).astype(str).tolist())
-        if named != {mouse}:
+        mice = set(np.atleast_1d(wanted["mouse"].values).astype(str).tolist())
+        if mice != {mouse}:
             raise ValueError(
-                f"mouse {mouse!r}: the neurons that came are of mouse {_some(sorted(named))}: give "
+                f"mouse {mouse!r}: the neurons that came are of mouse {_some(sorted(mice))}: give "
                 "each mouse its own."
             )
     if _is_float(wanted):
@@ -253,12 +253,13 @@ def _by_label(
             f"sel(mouse_id={[m for m in have if m not in without]}, ...)."
         )
     wanted = _as_list(wanted)
-    for labels in have.values():
+    told = {mouse: labels for mouse, labels in have.items() if labels is not None}
+    for labels in told.values():
         _refuse_truth_values(name, wanted, labels)
-    matched = {mouse: _matching(wanted, labels) for mouse, labels in have.items()}
+    matched = {mouse: _matching(wanted, labels) for mouse, labels in told.items()}
     missing = [w for w in wanted if all(w in missed for _, missed in matched.values())]
     if missing:
-        present = {label for labels in have.values() for label in labels.tolist()}
+        present = {label for labels in told.values() for label in labels.tolist()}
         raise ValueError(
             f"no neuron with {name} {_some(missing)}: these have {_some(sorted(present, key=str))}."
         )

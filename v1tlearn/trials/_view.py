@@ -44,6 +44,10 @@ class View:
         view.__dict__.update(self.__dict__, **changes)
         return view
 
+    def __getitem__(self, key: Any) -> Any:
+        """Select trials by number; or give what is there of one mouse, by its id."""
+        raise NotImplementedError
+
     def __len__(self) -> int:
         return len(self._index)
 
@@ -285,7 +289,7 @@ class View:
         out[np.concatenate(positions)] = joined
         return out
 
-    def _coords(self, mouse: str, rows: np.ndarray, sizes: Mapping[str, int]) -> dict[str, Any]:
+    def _coords(self, mouse: str, rows: np.ndarray, sizes: Mapping[Any, int]) -> dict[str, Any]:
         """Coordinates of an array of these sizes that holds these rows of a mouse's recording."""
         coords: dict[str, Any] = {}
         described = self._described(mouse)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ _PLACE = "place"  # in a file: where a trial stands on the axis over mice
 _VALUES = "values"
 
 
-class Responses(Arithmetic, View):
+class Responses(Arithmetic):
     """One response vector per trial, as long as that trial's mouse has neurons.
 
     The target that belongs to `Trials`, and what predictions come back as. ``r["A"]`` gives the
@@ -341,7 +341,11 @@ class Responses(Arithmetic, View):
                 f"dim is {dim!r}: expected one of 'trial', 'neuron' and 'image_id', as in "
                 'responses.mean("trial").'
             )
-        averages = {"trial": over_trials, "neuron": over_neurons, "image_id": over_repeats}
+        averages: dict[str, Callable[[Responses], Any]] = {
+            "trial": over_trials,
+            "neuron": over_neurons,
+            "image_id": over_repeats,
+        }
         if dim not in averages:
             raise ValueError(f"dim is {dim!r}: expected 'trial', 'neuron' or 'image_id'.")
         return averages[dim](self)

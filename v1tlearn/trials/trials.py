@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import xarray as xr
@@ -187,6 +187,12 @@ class Trials(View):
         """
         save_recordings(self.recordings, path)
 
+    @overload
+    def __getitem__(self, key: str) -> xr.Dataset: ...
+
+    @overload
+    def __getitem__(self, key: Any) -> Trials: ...
+
     def __getitem__(self, key: Any) -> Trials | xr.Dataset:
         """Select trials by number; or give one mouse as a `Dataset`.
 
@@ -298,7 +304,9 @@ class Trials(View):
             if name == "stimuli":
                 values = step.stimuli(mouse_id, values)
             else:
-                values = step.behaviors(mouse_id, values, self.behavior_names(mouse_id))
+                names = self.behavior_names(mouse_id)
+                assert names is not None  # default ones, if no others
+                values = step.behaviors(mouse_id, values, names)
         return values
 
     def has(self, name: str, mouse_id: str) -> bool:
@@ -351,6 +359,7 @@ class Trials(View):
             return None
         names = [str(name) for name in recording["channel"].values]
         first = self[self.rows(mouse_id)[0][:1]].get("stimuli", mouse_id)
+        assert first is not None  # every recording has stimuli
         return names if first.shape[1] == len(names) else None
 
     def recorded_trials(self, mouse_id: str) -> int:
