@@ -6,7 +6,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v1tlearn.training import ConstantSchedule, PlateauSchedule, RoundsSchedule
+from v1tlearn.training import (
+    ConstantSchedule,
+    PeriodsSchedule,
+    PlateauSchedule,
+    ReduceSchedule,
+    RoundsSchedule,
+    StagnationSchedule,
+)
 
 SCORES = st.lists(st.integers(0, 6), min_size=1, max_size=60)
 
@@ -171,3 +178,19 @@ def test_the_state_of_another_schedule_is_not_taken():
     rounds.step(0.5)
     schedule.load_state_dict(rounds.state_dict())
     assert schedule.state_dict() == PlateauSchedule().state_dict()
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        PlateauSchedule(),
+        RoundsSchedule(),
+        PeriodsSchedule(),
+        ReduceSchedule(0.1),
+        StagnationSchedule(),
+    ],
+    ids=lambda schedule: type(schedule).__name__,
+)
+def test_schedules_that_need_scores_say_so(schedule):
+    with pytest.raises(ValueError, match=r"there are none: give the run validation trials"):
+        schedule.step(None)

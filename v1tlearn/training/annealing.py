@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from v1tlearn.training.schedule import Schedule, Verdict
+from v1tlearn.training.schedule import Schedule, Verdict, needed
 
 
 class CosineSchedule(Schedule):
@@ -142,7 +142,7 @@ class ReduceSchedule(Schedule):
         """What it says of itself when it ends the training."""
         return f"the learning rate came down to {self.lr:.3g}"
 
-    def step(self, score: float) -> Verdict:
+    def step(self, score: float | None) -> Verdict:
         """Judge one epoch.
 
         Parameters
@@ -153,7 +153,13 @@ class ReduceSchedule(Schedule):
         Returns
         -------
         Verdict
+
+        Raises
+        ------
+        ValueError
+            If there is no score.
         """
+        score = needed(score)
         improved, lr_factor = score > self.best, 1.0
         if improved:
             self.best = score

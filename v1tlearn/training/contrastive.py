@@ -156,7 +156,7 @@ class ContrastiveObjective:
         """
         model.eval()
         record: dict[str, Tensor] = {}
-        weights = [t.responses.shape[1] if mean_over == "neurons" else 1 for t in data.values()]
+        weights = [t.n_neurons if mean_over == "neurons" else 1 for t in data.values()]
         for mouse, trials in data.items():
             images, responses, labels = _encoded(model, mouse, trials, settings)
             loss = self._loss(model, images, responses, labels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -74,6 +74,12 @@ class MouseData:
         return len(self.images if self.image_rows is None else self.image_rows)
 
     @property
+    def n_neurons(self) -> int:
+        """Neurons of the mouse, whose responses are known."""
+        assert self.responses is not None
+        return self.responses.shape[1]
+
+    @property
     def sources(self) -> dict[str, Source]:
         """What is not on the device, by name."""
         given = {"images": self.images, "responses": self.responses}
@@ -122,6 +128,7 @@ class MouseData:
             None where everything was.
         """
         if responses is None:
+            assert self.responses is not None  # or there are no targets
             responses = self._rows(self.responses, rows)
         if self.complete:
             return responses, None
@@ -179,7 +186,7 @@ def epoch_batches(
 
 def step_batches(
     data: Mapping[str, MouseData], steps: Iterable[Mapping[str, Rows]]
-) -> Iterator[tuple[dict[str, MouseBatch], dict[str, Targets]]]:
+) -> Generator[tuple[dict[str, MouseBatch], dict[str, Targets]], None, None]:
     """Cut the batches of training steps, one after the other.
 
     What is not on the device is read for the next steps meanwhile, by a thread that ends with the
@@ -211,7 +218,7 @@ def step_batches(
 
 def _arriving(
     data: Mapping[str, MouseData], steps: Sequence[Mapping[str, Rows]]
-) -> Iterator[dict[tuple[str, str], Tensor]]:
+) -> Generator[dict[tuple[str, str], Tensor], None, None]:
     """What is read for each step, by mouse and name."""
     sources = {(m, name): s for m, trials in data.items() for name, s in trials.sources.items()}
     if not sources:
@@ -229,9 +236,7 @@ def _on_host(
     streamed: Mapping[str, MouseData], steps: Sequence[Mapping[str, Rows]]
 ) -> list[dict[str, np.ndarray]]:
     """Row numbers of all steps, fetched from the device at once."""
-    drawn = [
-        rows[m] for rows in steps for m in streamed if m in rows and isinstance(rows[m], Tensor)
-    ]
+    drawn = [own for rows in steps for m in streamed if isinstance(own := rows.get(m), Tensor)]
     fetched = iter(torch.cat(drawn).cpu().split([len(r) for r in drawn]) if drawn else ())
     return [
         {

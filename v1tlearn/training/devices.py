@@ -18,6 +18,7 @@ import torch
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
+_backends: Any = torch.backends  # whose annotations lack some of these switches
 _CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 _CPU = torch.device("cpu")
 
@@ -136,11 +137,11 @@ def _tf32_switches() -> list[tuple[Any, str, Any]]:
 
     Where the newer attributes were used, torch refuses to read the older ones.
     """
-    older = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    older: tuple[Any, ...] = (_backends.cuda.matmul, _backends.cudnn)
     try:
         return [(backend, "allow_tf32", backend.allow_tf32) for backend in older]
     except RuntimeError:
-        newer = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+        newer = (_backends.cuda.matmul, _backends.cudnn.conv)
         return [(backend, "fp32_precision", backend.fp32_precision) for backend in newer]
 
 
@@ -193,7 +194,7 @@ def _any_of(wanted: Sequence[Any]) -> Any:
 
 _DETERMINISTIC = (True, False, False)
 _FULL = ["ieee", "ieee"]
-_PRODUCTS = (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv)  # of float32 on CPUs
+_PRODUCTS = (_backends.mkldnn.matmul, _backends.mkldnn.conv)  # of float32 on CPUs
 
 _determinism = _Switch(_read_determinism, _write_determinism, _any_of)
 _tf32 = _Switch(_tf32_switches, _write_tf32, all)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +26,7 @@ from v1tlearn.training.neuron_steps import (
     NeuronOptions,
     as_tree,
     maps_bytes,
+    minimodels,
 )
 from v1tlearn.training.objectives import Record
 from v1tlearn.training.run import Run
@@ -38,7 +39,6 @@ _MAPS_SHARE = 0.25  # of the memory of a device, for maps that are kept
 # Values of the second layer's maps of a batch, of neurons trained at once. On a CPU more would gain
 # nothing, and be given back to the system after every step.
 _BLOCK_VALUES = {"cpu": 2**23, "cuda": 2**29}
-_OVER = "every neuron has come to the end of its schedule"
 
 
 @dataclass
@@ -80,13 +80,16 @@ class NeuronSchedule(Schedule):
         Per mouse which neurons are trained at all.
     """
 
-    ending = _OVER
-
     def __init__(self, make: Callable[[], Schedule], trained: Mapping[str, Any]) -> None:
         self.courses = {
             mouse: [Course(make(), over=not wanted) for wanted in neurons]
             for mouse, neurons in trained.items()
         }
+
+    @property
+    def ending(self) -> str:
+        """What it says of itself when it ends the training."""
+        return "every neuron has come to the end of its schedule"
 
     @property
     def over(self) -> bool:
@@ -156,6 +159,10 @@ class NeuronRun(Run):
     name : str, default="model"
     """
 
+    # An objective of neurons one by one, for steps and scores that are all written here.
+    objective: NeuronObjective  # type: ignore[assignment]
+    schedule: NeuronSchedule
+
     def __init__(
         self,
         model: EncodingModel,
@@ -172,7 +179,15 @@ class NeuronRun(Run):
     ) -> None:
         settings = replace(settings, micro_batch_size=settings.batch_size, compile=False)
         super().__init__(
-            model, objective, [], schedule, data, settings, state, validation=validation, name=name
+            model,
+            objective,  # type: ignore[arg-type]  # as above
+            [],
+            schedule,
+            data,
+            settings,
+            state,
+            validation=validation,
+            name=name,
         )
         self.options, self.neurons_at_once = options, neurons_at_once
         self.moments: dict[str, Moments] = {}
@@ -192,7 +207,7 @@ class NeuronRun(Run):
         saved = state["optimizer"] or {"lr": self.options.lr, "neurons": {}}
         for mouse in self.data:
             if mouse not in saved["neurons"]:
-                self.moments[mouse] = Moments.of(self.model.readout(mouse), self.options.lr)
+                self.moments[mouse] = Moments.of(minimodels(self.model, mouse), self.options.lr)
                 continue
             own = map_tensors(saved["neurons"][mouse], lambda v: v.to(self._device, copy=True))
             lr, steps = (own[n].cpu() for n in ("lr", "steps"))
@@ -208,8 +223,11 @@ class NeuronRun(Run):
         size = self.settings.batch_size
         self.settings = replace(self.settings, checkpoint_activations=not keep)
         self.maps = {
-            mouse: tuple(d if d is None else Maps(self.model, mouse, d, size, keep) for d in both)
-            for mouse, both in parts.items()
+            mouse: (
+                Maps(self.model, mouse, seen, size, keep),
+                None if judging is None else Maps(self.model, mouse, judging, size, keep),
+            )
+            for mouse, (seen, judging) in parts.items()
         }
         return nullcontext(), nullcontext()
 
@@ -238,8 +256,7 @@ class NeuronRun(Run):
         }
 
     def _remedies(self) -> Any:
-        words = memory.step_in_words(self.model, self.objective, self.data, self.settings)
-        what, remedies, outcome = words
+        what, remedies, outcome = self._in_words()
         known = [remedy for remedy in remedies if "precision" not in remedy]
         return memory.remedies_named(what, ["a smaller neurons_at_once", *known], outcome)
 
@@ -277,7 +294,7 @@ class NeuronRun(Run):
     def _train_mouse(self, mouse: str) -> tuple[list[Block], Tensor, int]:
         """Train the neurons that are left for an epoch; responses they saw, and steps."""
         model, data = self.model, self.data[mouse]
-        readout, head = model.readout(mouse), model.head(mouse)
+        readout, head = minimodels(model, mouse), model.head(mouse)
         steps = epoch_batches({mouse: len(data)}, self.settings.batch_size, self._device)
         neurons = self.schedule.active(mouse)
         at_once = self._at_once(mouse)
@@ -294,9 +311,9 @@ class NeuronRun(Run):
         return blocks, count, len(steps)
 
     def _at_once(self, mouse: str) -> int:
-        if self.neurons_at_once != "auto":
-            return min(self.neurons_at_once, self.model.readout(mouse).n_neurons)
-        readout = self.model.readout(mouse)
+        readout = minimodels(self.model, mouse)
+        if not isinstance(self.neurons_at_once, str):
+            return min(self.neurons_at_once, readout.n_neurons)
         values = readout.reading.core_shape
         most = _BLOCK_VALUES.get(self._device.type, 2**26)
         return max(1, most // (math.prod(values) * self.settings.batch_size))
@@ -316,7 +333,8 @@ class NeuronRun(Run):
             masks.append(recorded)
         chosen = torch.cat([block.on_device for block in blocks])
         prediction, target = torch.cat(rates), torch.cat(targets)[:, chosen]
-        recorded = None if masks[0] is None else torch.cat(masks)[:, chosen]
+        known_masks = [mask for mask in masks if mask is not None]
+        recorded = torch.cat(known_masks)[:, chosen] if known_masks else None
         found = {name: f(prediction, target, recorded) for name, f in self.objective.scores.items()}
         known = torch.ones_like(target) if recorded is None else recorded.to(target.dtype)
         judged = _with_errors(found[self.objective.score_name], prediction, target, known)
@@ -329,7 +347,7 @@ class NeuronRun(Run):
         """Do with each neuron as its schedule says; whether all were lost."""
         if not blocks:
             return False
-        readout, moments = self.model.readout(mouse), self.moments[mouse]
+        readout, moments = minimodels(self.model, mouse), self.moments[mouse]
         for block in blocks:
             readout.put_(block.on_device, block.readout)
             moments.put_(block.neurons, block.moments)
@@ -341,11 +359,11 @@ class NeuronRun(Run):
         verdicts = {}
         for place, (neuron, good) in enumerate(zip(neurons, finite.tolist(), strict=True)):
             own = {name: values[place] for name, values in listed.items()}
-            verdicts[neuron] = self._judge(self.schedule.courses[mouse][neuron], own, good)
+            verdicts[neuron] = self._verdict(self.schedule.courses[mouse][neuron], own, good)
         self._obey(mouse, verdicts)
         return not finite.any()
 
-    def _judge(self, course: Course, scores: dict[str, float], good: bool) -> Verdict:
+    def _verdict(self, course: Course, scores: dict[str, float], good: bool) -> Verdict:
         """Ask the schedule of one neuron."""
         if not good:
             verdict = course.schedule.lost() or Verdict(restore=True, stop=True)
@@ -408,7 +426,7 @@ def _with_errors(score: Tensor, prediction: Tensor, target: Tensor, known: Tenso
     return torch.where(score.isnan(), -errors.to(score.dtype), score)
 
 
-def _mean(values: Iterator[float]) -> float:
+def _mean(values: Iterable[float]) -> float:
     """Mean of those that are numbers."""
     kept = [value for value in values if not math.isnan(value)]
     return sum(kept) / len(kept) if kept else math.nan

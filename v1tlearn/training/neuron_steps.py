@@ -182,6 +182,24 @@ class Moments:
             kept[neurons.to(kept.device)] = 0
 
 
+def minimodels(model: EncodingModel, mouse: str) -> MinimodelReadout:
+    """Minimodels of a mouse.
+
+    Parameters
+    ----------
+    model : EncodingModel
+        Of minimodels.
+    mouse : str
+
+    Returns
+    -------
+    MinimodelReadout
+    """
+    readout = model.readout(mouse)
+    assert isinstance(readout, MinimodelReadout)
+    return readout
+
+
 class Block:
     """Some neurons of a mouse while they are trained, an epoch long.
 
@@ -256,6 +274,7 @@ class Block:
                 for v in (moments.lr, moments.lr / corrected[0], corrected[1])
             )
             gradient, decay = p.grad, self.decays[id(p)]
+            assert gradient is not None  # of the step
             if decay and self.options.decoupled:
                 p.mul_(1 - lr * decay)
             elif decay:
@@ -315,8 +334,10 @@ class Maps:
         if keep:
             rows = [slice(i, i + batch_size) for i in range(0, len(data), batch_size)]
             parts = [maps for maps, _ in self._computed(rows)]
-            whole = (torch.cat(values) for values in list(zip(*parts, strict=True))[:4])
-            self.kept = PooledMaps(*whole, parts[0].n_values)
+            largest, smallest, mean, variance = (
+                torch.cat(values) for values in list(zip(*parts, strict=True))[:4]
+            )
+            self.kept = PooledMaps(largest, smallest, mean, variance, parts[0].n_values)
 
     def batches(self, steps: Sequence[Rows]) -> Iterator[tuple[PooledMaps, Targets]]:
         """Maps and responses of one batch after the other.
@@ -341,7 +362,7 @@ class Maps:
     @torch.no_grad()
     def _computed(self, steps: Sequence[Rows]) -> Iterator[tuple[PooledMaps, Targets]]:
         model, mouse = self.model, self.mouse
-        pool = model.readout(mouse).pool
+        pool = minimodels(model, mouse).pool
         with closing(step_batches({mouse: self.data}, [{mouse: r} for r in steps])) as batches:
             for inputs, targets in batches:
                 batch = inputs[mouse]
@@ -363,7 +384,8 @@ def maps_bytes(model: EncodingModel, mouse: str, n_trials: int) -> int:
     int
     """
     channels, height, width = model.core.output_shape
-    pool, size = model.readout(mouse).pool, model.readout(mouse).mixing.element_size()
+    readout = minimodels(model, mouse)
+    pool, size = readout.pool, readout.mixing.element_size()
     return n_trials * 2 * channels * ((height // pool) * (width // pool) + 1) * size
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,7 +23,8 @@ Record = dict[str, float]
 PUBLISHED_TRIALS, PUBLISHED_NEURONS = 4500, 8000
 
 
-class MouseLoss(NamedTuple):
+@dataclass(frozen=True)
+class MouseLoss:
     """Loss of some trials of one mouse.
 
     Attributes
@@ -157,7 +159,7 @@ class RateObjective:
     def scale(self, trials: MouseData, n: int) -> float:
         """Loss scale of a batch of `n` trials."""
         if self.loss_scale == "per_neuron":
-            return 1 / trials.responses.shape[1]
+            return 1 / trials.n_neurons
         if isinstance(self.loss_scale, str):
             return (trials.scale_trials / n) ** 0.5
         return float(self.loss_scale)
@@ -282,8 +284,11 @@ class RateObjective:
             ``validation_correlation_A``, its own. NaN where predictions are not finite.
         """
         model.eval()
-        losses, count, weights = [], 0, []
-        scores: dict[str, list[Tensor]] = {self.score_name: [], **{name: [] for name in self.also}}
+        assert self.score_of_mouse is not None  # or epochs are not judged
+        judges = {self.score_name: self.score_of_mouse, **self.also}
+        losses, weights = [], []
+        count: int | Tensor = 0
+        scores: dict[str, list[Tensor]] = {name: [] for name in judges}
         size = settings.prediction_batch_size or settings.batch_size
         for mouse, trials in data.items():
             predictions, target, recorded = predict_known(
@@ -293,7 +298,7 @@ class RateObjective:
             count = count + (target.numel() if recorded is None else recorded.sum())
             weights.append(target.shape[1] if mean_over == "neurons" else 1)
             for name, own in scores.items():
-                score = self.also.get(name, self.score_of_mouse)(predictions, target, recorded)
+                score = judges[name](predictions, target, recorded)
                 score = score.to(predictions.dtype)
                 own.append(torch.where(predictions.isfinite().all(), score, torch.nan))
         record = {"validation_loss": torch.stack(losses).sum() / count}

@@ -1,14 +1,16 @@
-"""From the parameter groups that the modules of a model name to an optimiser."""
+"""From the parameter groups that modules name to an optimiser, and the rates of its steps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Real
 from typing import Any
 
 import torch
 
 from v1tlearn.nn.model import EncodingModel
+from v1tlearn.training.schedule import Schedule
 
 KINDS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -50,7 +52,7 @@ def make_optimizer(
         raise ValueError(f"betas={betas!r}: expected two numbers from 0 to below 1.")
     core_lr = lr if core_lr is None else core_lr
     of_core = model.core.groups()
-    of_readouts = [group for readout in model.readouts for group in readout.groups()]
+    of_readouts = [group for mouse in model.mice for group in model.readout(mouse).groups()]
     special = [_group({"lr": core_lr} | group) for group in of_core if set(group) != {"params"}]
     special += [_group({"lr": lr} | group) for group in of_readouts if set(group) != {"params"}]
     apart = {id(p) for group in special for p in group["params"]}
@@ -90,3 +92,35 @@ def update_groups(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> di
         keep = {"params"} | ({"lr"} if before["parameter_lr"] == now["parameter_lr"] else set())
         groups.append({k: before[k] if k in keep else v for k, v in now.items()})
     return {**saved, "param_groups": groups}
+
+
+@contextmanager
+def rates_of_steps(
+    groups: Sequence[dict[str, Any]], schedule: Schedule
+) -> Iterator[Callable[[float], float]]:
+    """Let a schedule change learning rates step by step; then they are as before.
+
+    Parameters
+    ----------
+    groups : sequence of dict
+        Of the optimisers.
+    schedule : Schedule
+
+    Yields
+    ------
+    callable
+        Sets the rates of a step, so many epochs after the beginning.
+    """
+    rates = [group["lr"] for group in groups]
+
+    def set_rates(epochs: float) -> float:
+        """Set those of a step, so many epochs after the beginning; the last one of them."""
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = schedule.step_rate(rate, epochs)
+        return groups[-1]["lr"]
+
+    try:
+        yield set_rates
+    finally:
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate

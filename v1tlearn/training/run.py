@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -22,6 +22,7 @@ from v1tlearn.training.compilation import compiled, resolve_compile
 from v1tlearn.training.data import MouseData, epoch_batches, n_steps, step_batches
 from v1tlearn.training.devices import numerics
 from v1tlearn.training.objectives import Objective, Record
+from v1tlearn.training.optimizers import rates_of_steps
 from v1tlearn.training.rng import initial_rng, isolated_rng
 from v1tlearn.training.schedule import Schedule, Verdict
 from v1tlearn.training.seeds import draw_seed
@@ -83,8 +84,8 @@ class Run:
         name: str = "model",
     ) -> None:
         self.model, self.objective, self.schedule = model, objective, schedule
-        one = isinstance(optimizer, torch.optim.Optimizer)
-        self.optimizers = [optimizer] if one else list(optimizer)
+        several = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
+        self.optimizers = list(several)
         self.data, self.validation, self.settings, self.name = data, validation, settings, name
         self.state = new_state(initial_rng(draw_seed())) if state is None else state
         if average is None and settings.ema_decay is not None:
@@ -102,7 +103,7 @@ class Run:
         """
         return self.state
 
-    def epochs(self) -> Iterator[Record]:
+    def epochs(self) -> Generator[Record, None, None]:
         """Train until the schedule ends it or the epochs are used up.
 
         Between two epochs the run has let go of torch's generators, of switches and of the
@@ -197,7 +198,7 @@ class Run:
             if math.isfinite(score):
                 schedule.start(score)
         fast = compiled(model.core, self.settings.compile)
-        return fast, memory.checkpointed(model.core, self.settings.checkpoint_activations)
+        return fast, memory.checkpointed(model.core, bool(self.settings.checkpoint_activations))
 
     def _leave(self, error: BaseException) -> None:
         """Bring the state in order after an epoch that did not come to its end."""
@@ -230,8 +231,10 @@ class Run:
             yield
 
     def _remedies(self) -> Any:
-        words = memory.step_in_words(self.model, self.objective, self.data, self.settings)
-        return memory.remedies_named(*words)
+        return memory.remedies_named(*self._in_words())
+
+    def _in_words(self) -> tuple[str, list[str], str]:
+        return memory.step_in_words(self.model, self.objective, self.data, self.settings)
 
     @property
     def _device(self) -> torch.device:
@@ -276,7 +279,7 @@ class Run:
             if self.validation is not None:
                 record |= self._score()
             else:
-                check_predictions(self.model, last_inputs, record["epoch"])
+                check_predictions(self.model, last_inputs, state["epoch"] + 1)
             score = record.get(self.objective.score_name)
             verdict = self.schedule.step(score)
             state["epoch"] += 1
@@ -300,7 +303,7 @@ class Run:
         losses, counts, penalties = [], [], []
         steps = epoch_batches(lengths, settings.batch_size, self._device)
         with (
-            _rates(groups, self.schedule) as set_rates,
+            rates_of_steps(groups, self.schedule) as set_rates,
             closing(step_batches(data, steps)) as batches,
         ):
             for number, (inputs, targets) in enumerate(batches):
@@ -314,7 +317,7 @@ class Run:
                 self._step()
                 losses.append(torch.cat([s[0] for s in step]))
                 counts.append(sum(s[1] for s in step))
-                penalties.append(sum(s[2] for s in step))
+                penalties.append(sum((s[2] for s in step[1:]), step[0][2]))
         table = torch.stack(losses)
         weights = torch.stack([value.isfinite().all() for value in model.state_dict().values()])
         # the only synchronisation of the epoch
@@ -327,8 +330,8 @@ class Run:
             ]
         ).tolist()
         if not finite:
-            step, column = first_not_finite(table)
-            raise NonFiniteLossError(mice[column], epoch + 1, step + 1)
+            last, column = first_not_finite(table)
+            raise NonFiniteLossError(mice[column], epoch + 1, last + 1)
         return {"loss": total / max(count, 1.0), "penalty": penalty, "lr": lr}, inputs
 
     def _step(self) -> None:
@@ -347,6 +350,7 @@ class Run:
             self.average.update(self.model)
 
     def _score(self) -> Record:
+        assert self.validation is not None
         over = self.schedule.mean_over
         return self.objective.score(self.model, self.validation, self.settings, over)
 
@@ -367,26 +371,6 @@ class Run:
             yield
         finally:
             self.model.load_state_dict(weights)
-
-
-@contextmanager
-def _rates(
-    groups: Sequence[dict[str, Any]], schedule: Schedule
-) -> Iterator[Callable[[float], float]]:
-    """Let a schedule change learning rates step by step; then they are as before."""
-    rates = [group["lr"] for group in groups]
-
-    def set_rates(epochs: float) -> float:
-        """Set those of a step, so many epochs after the beginning; the last one of them."""
-        for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = schedule.step_rate(rate, epochs)
-        return groups[-1]["lr"]
-
-    try:
-        yield set_rates
-    finally:
-        for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate
 
 
 def train(run: Run, on_epoch: Callable[[Record], None] | None = None) -> dict[str, Any]:

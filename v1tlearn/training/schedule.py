@@ -47,15 +47,17 @@ class Schedule:
         Whether `start` is to be told the score ahead of the first epoch.
     mean_over : {"mice", "neurons"}
         How scores of several mice become one.
-    ending : str
-        What it says of itself when it ends the training.
     """
 
     min_lr = 0.0
     scores_initial_weights = False
     mean_over = "mice"
-    ending = "the schedule is over"
     _state: tuple[str, ...] = ()
+
+    @property
+    def ending(self) -> str:
+        """What it says of itself when it ends the training."""
+        return "the schedule is over"
 
     def start(self, score: float) -> None:
         """Take notice of the score of the initial weights."""
@@ -110,6 +112,16 @@ class Schedule:
         if set(state) == set(self._state):
             for name, value in state.items():
                 setattr(self, name, value)
+
+
+def needed(score: float | None) -> float:
+    """Score of an epoch, for schedules that cannot do without."""
+    if score is None:
+        raise ValueError(
+            "the schedule judges epochs by validation scores, and there are none: give the run "
+            "validation trials, or train with a ConstantSchedule."
+        )
+    return score
 
 
 class ConstantSchedule(Schedule):
@@ -168,7 +180,7 @@ class PlateauSchedule(Schedule):
             f"{self.drops + 1} learning rates"
         )
 
-    def step(self, score: float) -> Verdict:
+    def step(self, score: float | None) -> Verdict:
         """Judge one epoch.
 
         Parameters
@@ -179,7 +191,13 @@ class PlateauSchedule(Schedule):
         Returns
         -------
         Verdict
+
+        Raises
+        ------
+        ValueError
+            If there is no score.
         """
+        score = needed(score)
         if score > self.best:
             self.best, self.wait, self.drops = score, 0, 0
             return Verdict(improved=True)
@@ -236,7 +254,7 @@ class RoundsSchedule(Schedule):
         """What it says of itself when it ends the training."""
         return f"{self.rounds} rounds of early stopping are over"
 
-    def step(self, score: float) -> Verdict:
+    def step(self, score: float | None) -> Verdict:
         """Judge one epoch.
 
         Parameters
@@ -247,7 +265,13 @@ class RoundsSchedule(Schedule):
         Returns
         -------
         Verdict
+
+        Raises
+        ------
+        ValueError
+            If there is no score.
         """
+        score = needed(score)
         lr_factor = 1.0
         if score > self.plateau_best + self.tolerance:
             self.plateau_best, self.plateau_bad = score, 0
@@ -314,7 +338,7 @@ class PeriodsSchedule(Schedule):
         """What it says of itself when it ends the training."""
         return f"{self.period} periods are over"
 
-    def step(self, score: float) -> Verdict:
+    def step(self, score: float | None) -> Verdict:
         """Judge one epoch.
 
         Parameters
@@ -325,7 +349,13 @@ class PeriodsSchedule(Schedule):
         Returns
         -------
         Verdict
+
+        Raises
+        ------
+        ValueError
+            If there is no score.
         """
+        score = needed(score)
         improved = score > self.best
         self.epoch += 1
         if improved:

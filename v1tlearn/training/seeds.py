@@ -30,7 +30,7 @@ def draw_seed(random_state: RandomState = None) -> int:
     """
     if random_state is None:
         return int(np.random.default_rng().integers(2**63))
-    if isinstance(random_state, numbers.Integral) and 0 <= random_state < 2**63:
+    if isinstance(random_state, numbers.Integral) and 0 <= int(random_state) < 2**63:
         return int(random_state)
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31))

@@ -6,13 +6,15 @@ Knows arrays and devices; what the rows mean is the business of `v1tlearn.traini
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+K = TypeVar("K", bound=Hashable)
 
 READ_AHEAD = 2  # steps whose rows are gathered or on their way while a step is computed
 
@@ -90,11 +92,11 @@ def _read(source: Source, rows: np.ndarray) -> np.ndarray:
 
 
 def read_ahead(
-    sources: Mapping[Hashable, Source],
-    steps: Sequence[Mapping[Hashable, np.ndarray]],
+    sources: Mapping[K, Source],
+    steps: Sequence[Mapping[K, np.ndarray]],
     device: torch.device,
     depth: int = READ_AHEAD,
-) -> Iterator[dict[Hashable, Tensor]]:
+) -> Generator[dict[K, Tensor], None, None]:
     """Bring the rows of one step after the other to a device, the next ones in the background.
 
     A thread reads; on CUDA devices it reads into page-locked buffers, which are copied on a
@@ -120,8 +122,9 @@ def read_ahead(
     Exception
         What reading raised, at the step it was for.
     """
+    carrier: _Carrier | _PinnedCarrier
     carrier = _PinnedCarrier(device) if device.type == "cuda" else _Carrier(device)
-    ahead, arrived, ended = threading.Semaphore(depth), SimpleQueue(), threading.Event()
+    ahead, arrived, ended = threading.Semaphore(depth), SimpleQueue[Any](), threading.Event()
 
     def read_all() -> None:
         """Read step after step, at most `depth` ahead of the loop."""
@@ -155,11 +158,11 @@ class _Carrier:
     def __init__(self, device: torch.device) -> None:
         self._device = device
 
-    def send(self, sources: Mapping[Hashable, Source], step: Mapping[Hashable, np.ndarray]) -> Any:
+    def send(self, sources: Mapping[K, Source], step: Mapping[K, np.ndarray]) -> Any:
         """Read the rows of a step; in the thread, which leaves the device to the loop."""
         return {key: _read(sources[key], rows) for key, rows in step.items()}
 
-    def receive(self, sent: Any) -> dict[Hashable, Tensor]:
+    def receive(self, sent: Any) -> dict[Any, Tensor]:
         """Bring the rows of a step to the device; in the loop."""
         return {key: torch.from_numpy(values).to(self._device) for key, values in sent.items()}
 
@@ -174,11 +177,12 @@ class _PinnedCarrier:
         self._copied: list[torch.cuda.Event | None] = [None, None]
         self._turn = 0
 
-    def send(self, sources: Mapping[Hashable, Source], step: Mapping[Hashable, np.ndarray]) -> Any:
+    def send(self, sources: Mapping[K, Source], step: Mapping[K, np.ndarray]) -> Any:
         """Read the rows of a step and start their copy; in the thread."""
         self._turn = 1 - self._turn
-        if self._copied[self._turn] is not None:
-            self._copied[self._turn].synchronize()  # the thread alone waits
+        before = self._copied[self._turn]
+        if before is not None:
+            before.synchronize()  # the thread alone waits
         with torch.cuda.stream(self._stream):
             tensors = {}
             for key, rows in step.items():
@@ -190,7 +194,7 @@ class _PinnedCarrier:
         self._copied[self._turn] = copied
         return tensors, copied
 
-    def receive(self, sent: Any) -> dict[Hashable, Tensor]:
+    def receive(self, sent: Any) -> dict[Any, Tensor]:
         """Let the current stream wait for the rows of a step; in the loop, which does not wait."""
         tensors, copied = sent
         stream = torch.cuda.current_stream(self._device)

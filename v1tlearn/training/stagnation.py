@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from v1tlearn.training.schedule import Schedule, Verdict
+from v1tlearn.training.schedule import Schedule, Verdict, needed
 
 
 class StagnationSchedule(Schedule):
@@ -46,7 +46,7 @@ class StagnationSchedule(Schedule):
         """What it says of itself when it ends the training."""
         return f"no better validation score in {self.end_after} epochs"
 
-    def step(self, score: float) -> Verdict:
+    def step(self, score: float | None) -> Verdict:
         """Judge one epoch.
 
         Parameters
@@ -57,7 +57,13 @@ class StagnationSchedule(Schedule):
         Returns
         -------
         Verdict
+
+        Raises
+        ------
+        ValueError
+            If there is no score.
         """
+        score = needed(score)
         improved = score > self.best
         self.best, self.without = (score, 0) if improved else (self.best, self.without + 1)
         enough = self.plateau_best

@@ -82,11 +82,13 @@ def backward(
     penalty : Tensor, scalar
     """
     trials = {mouse: len(batch.images) for mouse, batch in inputs.items()}
+    at_once = settings.micro_batch_size
+    assert not isinstance(at_once, str)  # resolved
     losses: dict[str, Tensor] = {}
     count: int | Tensor = 0
     total = penalty = objective.penalty(model, {m: data[m] for m in inputs})
-    for start in range(0, max(trials.values()), settings.micro_batch_size):
-        rows = slice(start, start + settings.micro_batch_size)
+    for start in range(0, max(trials.values()), at_once):
+        rows = slice(start, start + at_once)
         part = {m: _cut(batch, rows) for m, batch in inputs.items() if start < trials[m]}
         known = {m: _cut(targets[m], rows) for m in part}
         with autocast(settings.precision, penalty.device):
@@ -96,13 +98,13 @@ def backward(
             losses[mouse] = losses[mouse] + loss.summed if start else loss.summed
             count = count + loss.count
         total.backward()
-        total = 0.0
+        total = torch.zeros_like(penalty)
     return torch.stack([losses[mouse] for mouse in inputs]), count, penalty.detach()
 
 
 def _cut(batch: Any, rows: slice) -> Any:
     """Rows of all tensors of a batch, without copies."""
-    parts = [None if values is None else values[rows] for values in batch]
+    parts: list[Any] = [None if values is None else values[rows] for values in batch]
     return type(batch)(*parts) if isinstance(batch, MouseBatch) else parts
 
 

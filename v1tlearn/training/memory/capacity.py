@@ -84,7 +84,8 @@ def available_memory(
     if device.type == "cuda":
         if deterministic:
             return _CUDA_SHARE_OF_ALL * torch.cuda.mem_get_info(device)[1]
-        return _CUDA_SHARE * free_memory(device)
+        free = free_memory(device)
+        return None if free is None else _CUDA_SHARE * free
     if device.type != "cpu":
         return None
     try:

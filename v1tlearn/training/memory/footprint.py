@@ -55,11 +55,13 @@ class _Kept(torch.autograd.graph.saved_tensors_hooks):
     """Counts bytes kept for a backward pass that will not come, by the part that keeps them."""
 
     def __init__(self, model: EncodingModel) -> None:
-        super().__init__(self._note, lambda _: None)
+        super().__init__(self._note, _never_asked_for)
         self.part, self.inputs, self.largest = -1, 0, 0
         self.bytes = {-1: 0}
         # alive, so that no address comes twice
-        self.storages = {p.untyped_storage().data_ptr(): p for p in model.parameters()}
+        self.storages: dict[int, Any] = {
+            p.untyped_storage().data_ptr(): p for p in model.parameters()
+        }
         for i, part in enumerate(model.core.recomputed_parts()):
             part.register_forward_pre_hook(partial(self._enter, i))
             part.register_forward_hook(self._leave)
@@ -77,6 +79,11 @@ class _Kept(torch.autograd.graph.saved_tensors_hooks):
 
     def _leave(self, *_: Any) -> None:
         self.part = -1
+
+
+def _never_asked_for(kept: Any) -> Tensor:
+    """What a backward pass would do with what was kept; there is none."""
+    raise RuntimeError("a forward pass that is measured has no backward pass")
 
 
 def measure(
@@ -124,6 +131,6 @@ def measure(
             n = max(sizes.values())
             blocks = [size for part, size in kept.bytes.items() if part >= 0]
             recomputed = kept.bytes[-1] + kept.inputs + max(blocks, default=0)
-            found_bytes = (sum(kept.bytes.values()), recomputed, kept.largest)
-            found.append(Footprint(*(size / n for size in found_bytes), mice=len(group)))
+            whole = sum(kept.bytes.values())
+            found.append(Footprint(whole / n, recomputed / n, kept.largest / n, len(group)))
     return max(found, key=lambda footprint: footprint.kept)

@@ -74,7 +74,7 @@ def step_in_words(
         What makes it smaller and was not done yet.
     outcome : str
     """
-    neurons = ", ".join(f"{mouse!r}: {trials.responses.shape[1]}" for mouse, trials in data.items())
+    neurons = ", ".join(f"{mouse!r}: {trials.n_neurons}" for mouse, trials in data.items())
     height, width = next(iter(data.values())).images.shape[-2:]
     what = (
         f"training steps of batch_size={settings.batch_size} trials per mouse, "
@@ -232,7 +232,7 @@ def prediction_batch_size(
         p for name, p in model.core.named_parameters() if name.endswith("weight") and p.dim()
     ]
     widest = max((len(p) for p in weights), default=channels)
-    neurons = max(readout.n_neurons for readout in model.readouts)
+    neurons = max(model.readout(mouse).n_neurons for mouse in model.mice)
     on_cpu = device.type == "cpu"
     values = max(height * width * widest, neurons * (_CPU_READING if on_cpu else _OTHER_READING))
     size = (_CPU_VALUES if on_cpu else _OTHER_VALUES) // values
