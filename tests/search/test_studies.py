@@ -270,6 +270,7 @@ def test_processes_that_start_together_share_a_study(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*cannot follow their images")  # five neurons, three epochs
 @pytest.mark.parametrize("stored", [False, True])
 def test_search_runs_trials_in_several_processes(trials, tmp_path, stored):
     search = HyperbandSearch(

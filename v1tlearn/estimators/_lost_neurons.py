@@ -9,7 +9,7 @@ from torch import Tensor
 
 from v1tlearn._warn import warn
 from v1tlearn.metrics._evaluate import ROUNDING_FLOAT32
-from v1tlearn.nn import EncodingModel, GaussianReadout
+from v1tlearn.nn import EncodingModel, GaussianReadout, Readout
 from v1tlearn.training import MouseData
 from v1tlearn.training.devices import numerics
 
@@ -35,10 +35,18 @@ def warn_of_lost_neurons(model: EncodingModel, data: Mapping[str, MouseData]) ->
                 f"mouse {mouse!r}: {lost} of {n} neurons cannot follow their images: "
                 f"{int(at_edge.sum())} read at the edge of the feature map or beyond, "
                 f"{int(constant.sum())} are predicted to be constant. What is predicted for this "
-                "mouse is worth little: give it more trials, lower lr, set shift='none' or "
-                "position_network=False, or keep receptive fields on the map with "
-                "beyond_map='edge'."
+                f"mouse is worth little: {_remedies(model.readout(mouse))}."
             )
+
+
+def _remedies(readout: Readout) -> str:
+    """What may help, of what is not so already."""
+    if not isinstance(readout, GaussianReadout):
+        return "give it more trials or epochs, or lower lr"
+    remedies = "give it more trials, lower lr, set shift='none' or position_network=False"
+    if readout.beyond_map == "edge":
+        return remedies
+    return f"{remedies}, or keep receptive fields on the map with beyond_map='edge'"
 
 
 def _lost(model: EncodingModel, mouse: str, trials: MouseData) -> tuple[Tensor, Tensor]:
