@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -37,6 +37,15 @@ _NO_IMAGES = (
     "image_ids is missing: this metric averages over the repeats of an image. Pass image_ids=, one "
     "id per trial, or `trials.responses`, which brings its own."
 )
+
+
+T = TypeVar("T")
+
+
+def there(value: T | None) -> T:
+    """What a metric needs, and so was made sure of before."""
+    assert value is not None
+    return value
 
 
 @dataclass(frozen=True)
@@ -166,7 +175,7 @@ def _neurons(
     order = None
     if len(ids) == 2:
         hold = f"mouse {mouse!r}: y_true and y_pred hold different neurons"
-        order = order_like(*ids, hold, "unit", ("y_true", "y_pred"))
+        order = order_like(ids[0], ids[1], hold, "unit", ("y_true", "y_pred"))
     if order is not None:  # what is known of them, in the order of y_true
         told[1] = {name: values[order] for name, values in told[1].items()}
     for neurons, index in zip(told, ids, strict=True):
@@ -210,24 +219,25 @@ def _mouse_labels(sources: list[Source], mouse_ids: Any) -> tuple[np.ndarray, li
                 f"{true.n_trials} trials."
             )
         labels = given.astype(str)
-        mice = labelled[0].mice if labelled else _in_order(labels)
+        mice = there(labelled[0].mice) if labelled else _in_order(labels)
     elif labelled:
-        labels, mice = labelled[0].mouse_ids, labelled[0].mice
+        labels, mice = there(labelled[0].mouse_ids), there(labelled[0].mice)
     else:
-        ragged = [s for s in sources if s.lengths is not None]
+        ragged = [s.lengths for s in sources if s.lengths is not None]
         if not ragged:
             return np.full(true.n_trials, ONE_MOUSE), [ONE_MOUSE]
-        labels = np.array([f"{n} neurons" for n in ragged[0].lengths])
+        labels = np.array([f"{n} neurons" for n in ragged[0]])
         mice = _in_order(labels)
     for source in labelled:
+        own = there(source.mouse_ids)
         if source.per_mouse:
-            agree = np.array_equal(np.sort(source.mouse_ids), np.sort(labels))
+            agree = np.array_equal(np.sort(own), np.sort(labels))
         else:
-            agree = np.array_equal(source.mouse_ids, labels)
+            agree = np.array_equal(own, labels)
         if not agree:
             raise ValueError(
                 f"{source.name} holds trials of other mice, or in another order: trials per mouse "
-                f"are {_counts(source.mouse_ids)}, and {_counts(labels)} in {labelled[0].name}"
+                f"are {_counts(own)}, and {_counts(labels)} in {labelled[0].name}"
                 f"{' with mouse_ids' if mouse_ids is not None else ''}. Predict the same trials."
             )
     return labels, mice
@@ -291,7 +301,11 @@ def _categories(sources: list[Source], categories: Any, trials: _Trials) -> np.n
 def _told(sources: list[Source], name: str, trials: _Trials) -> dict[str, np.ndarray] | None:
     """Labels per mouse, of the first argument that bears them for all mice."""
     told = [{m: s.label(m, at, name) for m, at in trials.places.items()} for s in sources]
-    return next((of for of in told if all(part is not None for part in of.values())), None)
+    for of in told:
+        known = {m: labels for m, labels in of.items() if labels is not None}
+        if len(known) == len(of):
+            return known
+    return None
 
 
 def _flat(

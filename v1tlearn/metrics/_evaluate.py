@@ -14,7 +14,7 @@ import xarray as xr
 from sklearn.exceptions import UndefinedMetricWarning
 
 from v1tlearn._warn import warn
-from v1tlearn.metrics._arrays import MouseArrays, arrays_by_mouse
+from v1tlearn.metrics._arrays import MouseArrays, arrays_by_mouse, there
 from v1tlearn.trials._units import label_units
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ def evaluate(
         problem = _too_few(rows, repeats, trials, name)
         if problem:
             raise ValueError(f"mouse {arrays.mouse!r}: {problem}")
-        if trials == "by_image" and repeats.counts.max() == 1:
+        if trials == "by_image" and there(repeats).counts.max() == 1:
             once.append(arrays.mouse)
         per_mouse[arrays.mouse] = _neuron_values(statistic, arrays, trials, n_rows)
         neurons[arrays.mouse] = arrays.neurons
@@ -116,8 +116,8 @@ def evaluate(
         )
     if multioutput == "raw_values":
         with np.errstate(divide="ignore", invalid="ignore"):
-            values = [v[0] if n_rows == 1 else _ratio(*v) for v in per_mouse.values()]
-        return label_units(np.concatenate(values), neurons, name=name)
+            of_neurons = [v[0] if n_rows == 1 else _ratio(*v) for v in per_mouse.values()]
+        return label_units(np.concatenate(of_neurons), neurons, name=name)
     scores = {mouse: (average or _mean)(v) for mouse, v in per_mouse.items()}
     _warn_of_undefined(scores, "left out of the mean over mice" if multioutput != "mice" else "NaN")
     values = np.array(list(scores.values()))
@@ -191,6 +191,7 @@ def _from_first(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     In units of a power of two of each neuron, which is exact, so that no sum of squares overflows
     or vanishes; and the exponents of these, (1, neurons).
     """
+    exponents: Any  # no array where there is nothing to scale
     if values.dtype.kind in "iu":
         shifted, tolerance, exponents = _whole_from_first(values), 0.0, 0
     else:
@@ -253,7 +254,7 @@ def _arrange(
     if trials == "all":
         return recorded, None
     _, codes, counts = np.unique(
-        arrays.image_ids[recorded], return_inverse=True, return_counts=True
+        there(arrays.image_ids)[recorded], return_inverse=True, return_counts=True
     )
     rows = np.argsort(codes, kind="stable")
     if trials == "repeated":
@@ -268,9 +269,11 @@ def _too_few(
     """Why the statistic cannot be computed from these trials."""
     if trials == "all" and len(rows) < 2:
         return f"{name} needs at least 2 trials, got {len(rows)}."
-    if trials == "by_image" and len(repeats.counts) < 2:
-        return f"a correlation over images needs at least 2 images, got {len(repeats.counts)}."
-    if trials in ("repeated", "with_repeats") and not (repeats.counts > 1).any():
+    if trials == "by_image" and len(there(repeats).counts) < 2:
+        return (
+            f"a correlation over images needs at least 2 images, got {len(there(repeats).counts)}."
+        )
+    if trials in ("repeated", "with_repeats") and not (there(repeats).counts > 1).any():
         return (
             "no image is repeated, so the variability between repeats is unknown. Pass trials "
             "with repeated images, such as the test tier, and their image_ids."

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from v1tlearn._models import by_text
-from v1tlearn.metrics._arrays import MouseArrays
+from v1tlearn.metrics._arrays import MouseArrays, there
 
 
 def keep_first_repeats(arrays: MouseArrays, first_repeats: Any) -> MouseArrays:
@@ -18,7 +18,7 @@ def keep_first_repeats(arrays: MouseArrays, first_repeats: Any) -> MouseArrays:
     `first_repeats` is one number, one per neuron, or such a one for each mouse by its name.
     """
     most = _of_mouse(arrays, first_repeats)
-    rank = _rank_of_repeats(arrays.image_ids)
+    rank = _rank_of_repeats(there(arrays.image_ids))
     late = rank[:, None] >= most  # (n, neurons)
     true = arrays.true if arrays.true.dtype.kind == "f" else arrays.true.astype(np.float64)
     return replace(arrays, true=np.where(late, np.asarray(np.nan, true.dtype), true))

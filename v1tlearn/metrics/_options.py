@@ -22,7 +22,7 @@ def as_number(value: Any, name: str, minimum: float = -math.inf) -> float:
     number = plain(value, name)
     if not isinstance(number, Real) or isinstance(number, bool):
         raise TypeError(f"{name} is {value!r}, expected one number.")
-    if not number >= minimum:  # not so NaN
+    if not float(number) >= minimum:  # not so NaN
         wanted = "a number" if minimum == -math.inf else f"a number from {minimum:g} on"
         raise ValueError(f"{name} is {value!r}, expected {wanted}.")
     return float(number)

@@ -141,12 +141,12 @@ def _flat_source(name: str, y: Any) -> Source:
                 "(trials, neurons), a 1-D object array of one vector per trial, a Responses, or a "
                 "dict or list of (trials, neurons) per mouse. For one neuron reshape to (-1, 1)."
             )
-        neurons = neuron_coordinates(y)
+        of_columns = neuron_coordinates(y)
         return Source(
             name,
             shape[0],
             lambda mouse, at: as_responses(rows_of(y, at), f"mouse {mouse!r}: {name}"),
-            lambda mouse, at: neurons,
+            lambda mouse, at: of_columns,
             lambda mouse, at, label: None if (own := _trial_label(y, label)) is None else own[at],
             lambda mouse, at: None if (own := trials_of(y)) is None else own[at],
             dense=True,
@@ -170,7 +170,7 @@ def _flat_source(name: str, y: Any) -> Source:
         return np.stack(aligned(mouse, at)[0])
 
     def aligned(mouse: str, at: np.ndarray) -> tuple[list[np.ndarray], pd.Index | None]:
-        return aligned_vectors([given[i] for i in at], f"mouse {mouse!r}: {name}", at)
+        return aligned_vectors([given[i] for i in at], f"mouse {mouse!r}: {name}", at.tolist())
 
     def neurons(mouse: str, at: np.ndarray) -> dict[str, xr.Variable]:
         ids = aligned(mouse, at)[1]

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn._values import as_ids
-from v1tlearn.metrics._arrays import MouseArrays
+from v1tlearn.metrics._arrays import MouseArrays, there
 from v1tlearn.metrics._evaluate import Block, Multioutput, evaluate
 from v1tlearn.metrics._options import as_flag, as_number
 
@@ -101,7 +101,7 @@ def _stimuli(arrays: MouseArrays, among: np.ndarray | None) -> MouseArrays:
     """One row per stimulus, the mean of its recorded repeats, of the trials of a mouse."""
     if arrays.image_ids is not None:
         arrays = _without_repeats(arrays)
-    present, counts = np.unique(arrays.categories, return_counts=True)
+    present, counts = np.unique(there(arrays.categories), return_counts=True)
     if among is not None:
         absent = among[~np.isin(among, present)]
         if len(absent):
@@ -122,12 +122,13 @@ def _stimuli(arrays: MouseArrays, among: np.ndarray | None) -> MouseArrays:
 
 
 def _without_repeats(arrays: MouseArrays) -> MouseArrays:
-    images, first, codes = np.unique(arrays.image_ids, return_index=True, return_inverse=True)
-    categories = arrays.categories[first]
-    other = np.flatnonzero(categories[codes] != arrays.categories)
+    shown, of_trials = there(arrays.image_ids), there(arrays.categories)
+    images, first, codes = np.unique(shown, return_index=True, return_inverse=True)
+    categories = of_trials[first]
+    other = np.flatnonzero(categories[codes] != of_trials)
     if len(other):
         image = codes[other[0]]
-        both = [categories[image].item(), arrays.categories[other[0]].item()]
+        both = [categories[image].item(), of_trials[other[0]].item()]
         raise ValueError(
             f"mouse {arrays.mouse!r}: image {images[image].item()!r} is in the categories {both}: "
             "expected one category per image. Are categories and image_ids in one order?"
@@ -171,7 +172,7 @@ def _classes(values: np.ndarray, categories: np.ndarray) -> _Classes:
 def _fecv(
     block: Block, among: np.ndarray | None, pairwise: bool, small_difference: float
 ) -> np.ndarray:
-    values, categories = block.true / block.true.std(axis=0), block.categories
+    values, categories = block.true / block.true.std(axis=0), there(block.categories)
     if among is not None:
         chosen = np.isin(categories, among)
         values, categories = values[chosen], categories[chosen]

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from v1tlearn.metrics._evaluate import Block, Multioutput, Repeats, evaluate
+from v1tlearn.metrics._arrays import there
+from v1tlearn.metrics._evaluate import Block, Multioutput, evaluate
 
 OracleKind = Literal["jackknife", "conservative"]
 
@@ -253,11 +254,12 @@ def pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> 
 
 
 def _single_trial(block: Block) -> np.ndarray:
-    return pearson(block.true, block.pred, block.weights)
+    return pearson(block.true, there(block.pred), block.weights)
 
 
 def _to_average(block: Block) -> np.ndarray:
-    return pearson(block.repeats.mean(block.true), block.repeats.mean(block.pred))
+    repeats = there(block.repeats)
+    return pearson(repeats.mean(block.true), repeats.mean(there(block.pred)))
 
 
 def _oracle_of(kind: OracleKind):
@@ -267,15 +269,16 @@ def _oracle_of(kind: OracleKind):
 
 
 def _jackknife(block: Block) -> np.ndarray:
-    repeats: Repeats = block.repeats
+    repeats = there(block.repeats)
     others = repeats.spread(repeats.sum(block.true)) - block.true
     others /= np.repeat(repeats.counts - 1.0, repeats.counts)[:, None]
     return pearson(block.true, others)
 
 
 def _conservative(block: Block) -> np.ndarray:
-    means = block.repeats.mean(block.true)
-    noise = block.repeats.mean((block.true - block.repeats.spread(means)) ** 2).mean(axis=0)
+    repeats = there(block.repeats)
+    means = repeats.mean(block.true)
+    noise = repeats.mean((block.true - repeats.spread(means)) ** 2).mean(axis=0)
     signal = means.var(axis=0)
     return np.where(signal > 0, np.sqrt(signal / (signal + noise)), 0.0)
 

@@ -33,7 +33,7 @@ class MetricScorer:
     None, so that `cross_val_score(est, trials, scoring=...)` works.
     """
 
-    metric: Callable[..., float]
+    metric: Callable[..., Any]  # a number, unless asked for more
     name: str
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 

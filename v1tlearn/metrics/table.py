@@ -154,7 +154,7 @@ def _is_simulated(trials: Trials) -> bool:
     return all(trials.has("expected_responses", mouse) for mouse in trials.mice)
 
 
-def _chosen(metrics: Any, trials: Trials, multioutput: str) -> dict[str, _Metric]:
+def _chosen(metrics: Any, trials: Trials, multioutput: Multioutput) -> dict[str, _Metric]:
     """Metrics by name."""
     share = {_SHARE: _Share(trials, multioutput)} if _is_simulated(trials) else {}
     known = _METRICS | share
@@ -175,7 +175,7 @@ def _chosen(metrics: Any, trials: Trials, multioutput: str) -> dict[str, _Metric
 
 
 def _fecv_of_predictions(
-    target: Responses, predicted: Any, *, multioutput: str, **options: Any
+    target: Responses, predicted: Any, *, multioutput: Multioutput, **options: Any
 ) -> Any:
     """Category variance of the predictions, under the labels of the trials."""
     categories = {m: labels_of(target[target.rows(m)[0]], "category") for m in target.mice}
@@ -191,7 +191,7 @@ def _fecv_of_predictions(
 
 
 # Scored where they are named: beside those of _METRICS, and of the predictions alone.
-_BY_NAME = {
+_BY_NAME: dict[str, _Metric] = {
     "feve_strict": partial(feve, strict=True),
     "fecv": _fecv_of_predictions,
     "fecv_pairwise": partial(_fecv_of_predictions, pairwise=True),
@@ -201,7 +201,7 @@ _BY_NAME = {
 class _Share:
     """Single-trial correlation over that of the true rates."""
 
-    def __init__(self, trials: Trials, multioutput: str) -> None:
+    def __init__(self, trials: Trials, multioutput: Multioutput) -> None:
         self._trials = trials
         self._multioutput = multioutput
 
@@ -211,7 +211,7 @@ class _Share:
         target, rates = self._trials.responses, self._trials.expected_responses
         return xr.DataArray(single_trial_correlation(target, rates, multioutput=self._multioutput))
 
-    def __call__(self, target: Responses, predicted: Any, *, multioutput: str) -> Any:
+    def __call__(self, target: Responses, predicted: Any, *, multioutput: Multioutput) -> Any:
         best = self._best
         share = single_trial_correlation(target, predicted, multioutput=multioutput)
         share = share / best.where(best != 0)
@@ -246,13 +246,14 @@ def _any_twice(images: np.ndarray) -> bool:
 
 
 def _of_some(
-    metric: _Metric, mice: list[str], target: Responses, predicted: Any, *, multioutput: str
+    metric: _Metric, mice: list[str], target: Responses, predicted: Any, *, multioutput: Multioutput
 ) -> Any:
     at = np.flatnonzero(np.isin(target.mouse_ids, mice))
     values = metric(target[at], predicted[at], multioutput=multioutput) if mice else np.nan
     if multioutput == "uniform_average":
         return values
     out = single_trial_correlation(target, predicted, multioutput=multioutput)
+    assert isinstance(out, xr.DataArray)
     out[:] = np.nan
     out[np.isin(out["mouse"].values, mice)] = np.asarray(values)
     return out

@@ -5,12 +5,14 @@ Every function takes the argument forms described in `v1tlearn.metrics`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
+from v1tlearn.metrics._arrays import there
 from v1tlearn.metrics._evaluate import Block, Multioutput, Selection, evaluate
 from v1tlearn.metrics._first_repeats import keep_first_repeats
 from v1tlearn.metrics._options import as_flag, as_number
@@ -138,7 +140,7 @@ def feve(
     """
     trials = _selection(shown_once)
     threshold, strict = as_number(threshold, "threshold"), as_flag(strict, "strict")
-    statistic = partial(_feve, threshold=threshold, strict=strict)
+    statistic: Callable[[Block], np.ndarray] = partial(_feve, threshold=threshold, strict=strict)
     if not as_flag(noise_term, "noise_term"):
         trials, statistic = "all", _variance_explained
     return evaluate(
@@ -232,13 +234,13 @@ def _limited_to(first_repeats: Any) -> dict[str, Any]:
 
 def _variance_between_repeats(block: Block) -> np.ndarray:
     """Unbiased variance over the repeats of each image, (images, neurons); NaN if shown once."""
-    repeats = block.repeats
+    repeats = there(block.repeats)
     residuals = block.true - repeats.spread(repeats.mean(block.true))
     return repeats.sum(residuals**2) / (repeats.counts[:, None] - 1.0)
 
 
 def _total_and_noise(block: Block) -> tuple[np.ndarray, np.ndarray]:
-    noise = _variance_between_repeats(block)[block.repeats.counts > 1]
+    noise = _variance_between_repeats(block)[there(block.repeats).counts > 1]
     return block.true.var(axis=0, ddof=1), noise.mean(axis=0)
 
 
@@ -249,7 +251,7 @@ def _fev(block: Block) -> np.ndarray:
 
 def _feve(block: Block, threshold: float, strict: bool) -> np.ndarray:
     total, noise = _total_and_noise(block)
-    explained = 1.0 - (np.mean(block.error**2, axis=0) - noise) / (total - noise)
+    explained = 1.0 - (np.mean(there(block.error) ** 2, axis=0) - noise) / (total - noise)
     explainable = (total - noise) / total
     enough = explainable > threshold if strict else explainable >= threshold
     return np.where((total > 0) & (total != noise) & enough, explained, np.nan)
@@ -257,24 +259,26 @@ def _feve(block: Block, threshold: float, strict: bool) -> np.ndarray:
 
 def _variance_explained(block: Block) -> np.ndarray:
     total = block.true.var(axis=0, ddof=1)
-    return np.where(total > 0, 1.0 - np.mean(block.error**2, axis=0) / total, np.nan)
+    return np.where(total > 0, 1.0 - np.mean(there(block.error) ** 2, axis=0) / total, np.nan)
 
 
 def _signal_power(block: Block) -> np.ndarray:
-    counts = block.repeats.counts
+    repeats = there(block.repeats)
+    counts = repeats.counts
     n = counts[0]
     if (counts == n).all():
         by_repeat = block.true.reshape(len(counts), n, -1)  # (images, repeats, neurons)
         power_of_sum = by_repeat.sum(axis=1).var(axis=0, ddof=1)
         return (power_of_sum - by_repeat.var(axis=0, ddof=1).sum(axis=0)) / (n * (n - 1.0))
     noise_of_mean = (_variance_between_repeats(block) / counts[:, None]).mean(axis=0)
-    return block.repeats.mean(block.true).var(axis=0, ddof=1) - noise_of_mean
+    return repeats.mean(block.true).var(axis=0, ddof=1) - noise_of_mean
 
 
 def _normalized_correlation(block: Block) -> np.ndarray:
-    if len(block.repeats.counts) < 2:
+    repeats = there(block.repeats)
+    if len(repeats.counts) < 2:
         return np.full(block.true.shape[1], np.nan)
-    response, prediction = block.repeats.mean(block.true), block.repeats.mean(block.pred)
+    response, prediction = repeats.mean(block.true), repeats.mean(there(block.pred))
     response, prediction = response - response.mean(axis=0), prediction - prediction.mean(axis=0)
     degrees = len(response) - 1.0
     covariance = np.einsum("ij,ij->j", response, prediction) / degrees
