@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from v1tlearn.training.schedule import Schedule, Verdict, needed
+from v1tlearn.training.schedule import Schedule, Verdict
 
 
 class CosineSchedule(Schedule):
@@ -30,6 +30,7 @@ class CosineSchedule(Schedule):
         If the epochs or the patience are below 1.
     """
 
+    needs_scores = False
     _state = ("best", "bad", "first")
 
     def __init__(self, n_epochs: int, patience: int = 5, min_lr: float = 1e-7) -> None:
@@ -66,18 +67,7 @@ class CosineSchedule(Schedule):
         least = min(self.least, rate)
         return least + (rate - least) * (1 + math.cos(math.pi * done / self.n_epochs)) / 2
 
-    def step(self, score: float | None) -> Verdict:
-        """Judge one epoch.
-
-        Parameters
-        ----------
-        score : float or None
-            Validation score; larger is better. None without validation trials.
-
-        Returns
-        -------
-        Verdict
-        """
+    def _judge(self, score: float | None) -> Verdict:
         if score is None or score > self.best:
             self.best, self.bad = -math.inf if score is None else score, 0
             return Verdict(improved=True)
@@ -91,7 +81,7 @@ class CosineSchedule(Schedule):
         -------
         Verdict
         """
-        return self.step(-math.inf)._replace(restore=True, fresh=True)
+        return self._judge(-math.inf)._replace(restore=True, fresh=True)
 
 
 class ReduceSchedule(Schedule):
@@ -142,24 +132,7 @@ class ReduceSchedule(Schedule):
         """What it says of itself when it ends the training."""
         return f"the learning rate came down to {self.lr:.3g}"
 
-    def step(self, score: float | None) -> Verdict:
-        """Judge one epoch.
-
-        Parameters
-        ----------
-        score : float
-            Validation score; larger is better.
-
-        Returns
-        -------
-        Verdict
-
-        Raises
-        ------
-        ValueError
-            If there is no score.
-        """
-        score = needed(score)
+    def _judge(self, score: float) -> Verdict:
         improved, lr_factor = score > self.best, 1.0
         if improved:
             self.best = score

@@ -39,6 +39,8 @@ class Verdict(NamedTuple):
 class Schedule:
     """What a run asks of a schedule, and the state handling that schedules share.
 
+    A subclass says in `_judge` how it judges an epoch.
+
     Attributes
     ----------
     min_lr : float
@@ -47,9 +49,12 @@ class Schedule:
         Whether `start` is to be told the score ahead of the first epoch.
     mean_over : {"mice", "neurons"}
         How scores of several mice become one.
+    needs_scores : bool
+        Whether epochs cannot be judged without validation trials.
     """
 
     min_lr = 0.0
+    needs_scores = True
     scores_initial_weights = False
     mean_over = "mice"
     _state: tuple[str, ...] = ()
@@ -73,7 +78,21 @@ class Schedule:
         Returns
         -------
         Verdict
+
+        Raises
+        ------
+        ValueError
+            If there is no score, and the schedule cannot do without.
         """
+        if score is None and self.needs_scores:
+            raise ValueError(
+                "the schedule judges epochs by validation scores, and there are none: give the run "
+                "validation trials, or train with a ConstantSchedule."
+            )
+        return self._judge(score)
+
+    def _judge(self, score: Any) -> Verdict:
+        """Judge one epoch by its score, which is None only where scores are not needed."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it judges.")
 
     def lost(self) -> Verdict | None:
@@ -114,36 +133,16 @@ class Schedule:
                 setattr(self, name, value)
 
 
-def needed(score: float | None) -> float:
-    """Score of an epoch, for schedules that cannot do without."""
-    if score is None:
-        raise ValueError(
-            "the schedule judges epochs by validation scores, and there are none: give the run "
-            "validation trials, or train with a ConstantSchedule."
-        )
-    return score
-
-
 class ConstantSchedule(Schedule):
     """Train at one learning rate; keep the best epoch, or the last where there are no scores."""
 
+    needs_scores = False
     _state = ("best",)
 
     def __init__(self) -> None:
         self.best = -math.inf
 
-    def step(self, score: float | None) -> Verdict:
-        """Judge one epoch.
-
-        Parameters
-        ----------
-        score : float or None
-            Validation score; larger is better. None without validation trials.
-
-        Returns
-        -------
-        Verdict
-        """
+    def _judge(self, score: float | None) -> Verdict:
         if score is not None and not score > self.best:
             return Verdict()
         self.best = -math.inf if score is None else score
@@ -180,24 +179,7 @@ class PlateauSchedule(Schedule):
             f"{self.drops + 1} learning rates"
         )
 
-    def step(self, score: float | None) -> Verdict:
-        """Judge one epoch.
-
-        Parameters
-        ----------
-        score : float
-            Validation score; larger is better.
-
-        Returns
-        -------
-        Verdict
-
-        Raises
-        ------
-        ValueError
-            If there is no score.
-        """
-        score = needed(score)
+    def _judge(self, score: float) -> Verdict:
         if score > self.best:
             self.best, self.wait, self.drops = score, 0, 0
             return Verdict(improved=True)
@@ -254,24 +236,7 @@ class RoundsSchedule(Schedule):
         """What it says of itself when it ends the training."""
         return f"{self.rounds} rounds of early stopping are over"
 
-    def step(self, score: float | None) -> Verdict:
-        """Judge one epoch.
-
-        Parameters
-        ----------
-        score : float
-            Validation score; larger is better.
-
-        Returns
-        -------
-        Verdict
-
-        Raises
-        ------
-        ValueError
-            If there is no score.
-        """
-        score = needed(score)
+    def _judge(self, score: float) -> Verdict:
         lr_factor = 1.0
         if score > self.plateau_best + self.tolerance:
             self.plateau_best, self.plateau_bad = score, 0
@@ -338,24 +303,7 @@ class PeriodsSchedule(Schedule):
         """What it says of itself when it ends the training."""
         return f"{self.period} periods are over"
 
-    def step(self, score: float | None) -> Verdict:
-        """Judge one epoch.
-
-        Parameters
-        ----------
-        score : float
-            Validation score; larger is better.
-
-        Returns
-        -------
-        Verdict
-
-        Raises
-        ------
-        ValueError
-            If there is no score.
-        """
-        score = needed(score)
+    def _judge(self, score: float) -> Verdict:
         improved = score > self.best
         self.epoch += 1
         if improved:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from v1tlearn.training.schedule import Schedule, Verdict, needed
+from v1tlearn.training.schedule import Schedule, Verdict
 
 
 class StagnationSchedule(Schedule):
@@ -46,24 +46,7 @@ class StagnationSchedule(Schedule):
         """What it says of itself when it ends the training."""
         return f"no better validation score in {self.end_after} epochs"
 
-    def step(self, score: float | None) -> Verdict:
-        """Judge one epoch.
-
-        Parameters
-        ----------
-        score : float
-            Validation score; larger is better.
-
-        Returns
-        -------
-        Verdict
-
-        Raises
-        ------
-        ValueError
-            If there is no score.
-        """
-        score = needed(score)
+    def _judge(self, score: float) -> Verdict:
         improved = score > self.best
         self.best, self.without = (score, 0) if improved else (self.best, self.without + 1)
         enough = self.plateau_best
