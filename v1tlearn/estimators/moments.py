@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from v1tlearn.trials import Responses
-from v1tlearn.trials._view import BLOCK
+from v1tlearn.trials._reading import BLOCK
 
 _BUFFER = 2**16  # numbers that are summed at once: they stay in the cache
 
