@@ -15,6 +15,7 @@ from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials._arithmetic import labels_of
 from v1tlearn.trials._call_forms import CallForm
 from v1tlearn.trials._targets import target_of
+from v1tlearn.trials.folding import fold_time
 
 
 @dataclass(frozen=True)
@@ -30,15 +31,41 @@ def read_fit(
     behaviors: Any,
     responses: Any,
     mouse_ids: Any,
+    *,
+    frame_wise: bool = True,
     **labels: Any,
 ) -> Call:
-    """Read the arguments of `fit`: `Trials` mean ``(X, y)``, anything else four arrays."""
+    """Read the arguments of `fit`: `Trials` mean ``(X, y)``, anything else four arrays.
+
+    Movies come as their frames, each with the responses to it; all bear the id of their movie, so
+    that no split puts frames of one movie on both sides.
+    """
     if isinstance(stimuli, Trials):
         given = [name for name, value in labels.items() if value is not None]
-        return _read_trials(stimuli, behaviors, responses, mouse_ids, given)
-    _refuse_other_forms(stimuli, behaviors, responses, "fit")
-    trials = Trials.from_arrays(stimuli, behaviors, responses, mouse_ids, **labels)
-    return Call(trials, trials.responses)
+        call = _read_trials(stimuli, behaviors, responses, mouse_ids, given)
+    else:
+        _refuse_other_forms(stimuli, behaviors, responses, "fit")
+        trials = Trials.from_arrays(stimuli, behaviors, responses, mouse_ids, **labels)
+        call = Call(trials, trials.responses)
+    if not frame_wise:
+        refuse_movies(call.trials)
+    return Call(fold_time(call.trials, "movies"), fold_time(call.target, None))
+
+
+def frames_of_movies(trials: Trials) -> Trials:
+    """Frames as trials to be predicted; repeats share their ids, as far as movies bear some."""
+    named = all("image_id" in trials._recordings[mouse].coords for mouse in trials.mice)
+    return fold_time(trials, "frames" if named else None)
+
+
+def refuse_movies(trials: Trials) -> None:
+    """Raise where trials are movies, for those who know images alone."""
+    if trials.n_frames is not None:
+        raise ValueError(
+            f"the trials of the mice {trials.mice} are movies, of up to {trials.n_frames.max()} "
+            "frames, but this model aligns responses with images: give images, or single frames of "
+            "the movies with the responses to them, as images (trials, channels, height, width)."
+        )
 
 
 def read_score(

@@ -408,7 +408,7 @@ class Responses(Arithmetic):
         """Pickle labels and responses, not the stimuli they belong to."""
         for mouse in self.mice:
             self._mouse_image_ids(mouse)
-        state = self.__dict__.copy()
+        state = {name: value for name, value in self.__dict__.items() if name != "_origin"}
         state["_recordings"] = {
             m: ds.drop_vars([v for v in DATA if v in ds]) for m, ds in self._recordings.items()
         }

@@ -241,7 +241,7 @@ class Trials(View):
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the mice of this view only, and of what is in memory only its neurons."""
-        state = self.__dict__.copy()
+        state = {name: value for name, value in self.__dict__.items() if name != "_origin"}
         names = list(self._recordings)
         kept = self.mice
         numbers = np.full(len(names), -1)
