@@ -192,7 +192,7 @@ def test_movies_without_ids_are_told_apart_by_their_content(trials, predictions)
 
 def test_predictions_of_other_movies_are_refused(trials, predictions):
     other = v1.Trials(recordings()).sel(tier="train").responses
-    with pytest.raises(ValueError, match="y_true has .* trials, y_pred has"):
+    with pytest.raises(ValueError, match=r"y_true has .* trials, y_pred has"):
         single_trial_correlation(trials.responses, other)
     with pytest.raises(ValueError, match="has no time axis"):
         single_trial_correlation(trials.responses, predictions.mean("time"))
