@@ -43,9 +43,11 @@ def frame_by_frame(given: Arguments, *, needs_images: bool) -> Arguments:
         return given
     if not all(timed.values()):
         without = next(name for name, has in timed.items() if not has)
+        other = "y_pred" if without == "y_true" else "y_true"
         raise ValueError(
-            f"{without} has no time axis, but the other argument has: expected both as responses "
-            "to movies, (trials, time, neurons), as trials.responses and model.predict(trials) are."
+            f"{_said(other, getattr(given, other))}, with a time axis, but {without} has no time "
+            "axis: expected both (trials, neurons), or both (trials, time, neurons), as "
+            "trials.responses and model.predict(trials) are."
         )
     if isinstance(given.y_true, Responses) or isinstance(given.y_pred, Responses):
         return _of_responses(given, needs_images=needs_images)
@@ -62,6 +64,13 @@ def _has_time(y: Any) -> bool:
     if _is_ragged(y):
         return any(_depth(entry) == 2 for entry in y[:1])
     return _depth(y) == 3
+
+
+def _said(name: str, y: Any) -> str:
+    if _is_ragged(y):
+        return f"{name}[0] has shape {shape_of(y[0])}"
+    shape = None if isinstance(y, Responses | Mapping | list | tuple) else shape_of(y)
+    return f"{name} is of movies" if shape is None else f"{name} has shape {shape}"
 
 
 def _depth(values: Any) -> int:
