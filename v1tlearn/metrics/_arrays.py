@@ -92,7 +92,8 @@ def arrays_by_mouse(
     y_true = getattr(y_true, "responses", y_true)
     y_true, y_pred, image_ids, mouse_ids, categories, sample_weight = frame_by_frame(
         Arguments(y_true, y_pred, image_ids, mouse_ids, categories, sample_weight),
-        needs_images=needs_images or needs_categories,
+        needs_images=needs_images,
+        needs_categories=needs_categories,
     )
     keys = None
     if is_list_of_matrices(y_true):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from v1tlearn._instead import refuse_no_array
 from v1tlearn._models import by_text
 from v1tlearn._values import as_ids, as_responses, labels_along, shape_of
 from v1tlearn.datasets.time_axis import pad
@@ -32,15 +33,23 @@ class Arguments(NamedTuple):
     sample_weight: Any
 
 
-def frame_by_frame(given: Arguments, *, needs_images: bool) -> Arguments:
+def frame_by_frame(
+    given: Arguments, *, needs_images: bool, needs_categories: bool = False
+) -> Arguments:
     """Fold the time axis of movies; arguments without one come back as they are."""
-    timed = {
-        name: _has_time(y)
-        for name, y in (("y_true", given.y_true), ("y_pred", given.y_pred))
-        if y is not None
-    }
+    timed = {}
+    for name, y in (("y_true", given.y_true), ("y_pred", given.y_pred)):
+        if y is not None or name == "y_true":
+            refuse_no_array(name, y, "responses")
+            timed[name] = _has_time(y)
     if not any(timed.values()):
         return given
+    if needs_categories:
+        raise ValueError(
+            "responses have a time axis, but categories are of stimuli as wholes: the variance "
+            "within a class would be that over time. Average over the frames first, "
+            'responses.mean("time").'
+        )
     if not all(timed.values()):
         without = next(name for name, has in timed.items() if not has)
         other = "y_pred" if without == "y_true" else "y_true"

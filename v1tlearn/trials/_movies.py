@@ -56,8 +56,10 @@ def stack_movies(mouse: str, part: Mapping[str, Any]) -> tuple[dict[str, Any], n
         found = shape_of(part[name]) if name in part else None
         if found is not None and (len(found) != 3 or found[1] != longest):
             raise ValueError(
-                f"mouse {mouse!r}: stimuli are movies of up to {longest} frames, {name} has shape "
-                f"{found}: expected (trials, {longest}, {_AXES[name][1]}); {_REMEDY}."
+                f"mouse {mouse!r}: stimuli are movies of up to {longest} frames"
+                f"{f', shape {shape}' if is_array else ''}, {name} has shape {found}: expected "
+                f"(trials, {longest}, {_AXES[name][1]}); {_REMEDY}. Images have four axes, "
+                "(trials, channels, height, width)."
             )
     told = next(iter(counts.values()), None)
     return part, _up_to_nan(as_array(stimuli, "stimuli")) if told is None else told

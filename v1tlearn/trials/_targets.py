@@ -25,6 +25,7 @@ def target_of(trials: Trials, y: Any, call: str) -> Responses:
                 "Was y permuted or split differently from the trials? Within mice it may be "
                 "permuted, as permutation_test_score does with groups=trials.mouse_ids."
             )
+        _check_time(trials, y)
         return _checked(trials, y._labelled_like(trials))
     one = isinstance(y, str | Mapping) or getattr(y, "ndim", 1) == 0 or not hasattr(y, "__len__")
     if one:
@@ -66,6 +67,17 @@ def target_of(trials: Trials, y: Any, call: str) -> Responses:
             )
         values[mouse] = np.stack(rows)
     return _checked(trials, Responses.from_arrays(values, like=trials))
+
+
+def _check_time(trials: Trials, y: Responses) -> None:
+    for mouse in trials.mice:
+        wanted, found = (view._recordings[mouse].sizes.get("time") for view in (trials, y))
+        if wanted != found:
+            said = ["no time axis" if n is None else f"up to {n} frames" for n in (wanted, found)]
+            raise ValueError(
+                f"mouse {mouse!r}: the trials have {said[0]}, y has {said[1]}: y must be "
+                "trials.responses, frame by frame of the same movies."
+            )
 
 
 def _padded(mouse: str, movies: list[np.ndarray], trials: Trials) -> np.ndarray:
