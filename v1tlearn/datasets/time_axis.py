@@ -49,8 +49,9 @@ def is_movie(dataset: xr.Dataset) -> bool:
     bool
         Whether its stimuli, or where there are none anything along its trials, have a time axis.
     """
-    if "stimuli" in dataset:
-        return "time" in dataset["stimuli"].dims
+    stimuli = dataset.variables.get("stimuli")
+    if stimuli is not None:
+        return "time" in stimuli.dims
     return "time" in dataset.dims
 
 
