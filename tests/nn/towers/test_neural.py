@@ -104,6 +104,24 @@ def test_attention_rows_sum_to_one_and_keeping_all_changes_nothing():
     assert torch.allclose(none_kept, constant.expand(3, -1), atol=1e-6)
 
 
+@pytest.mark.parametrize("n_heads", [1, 2])
+def test_what_is_gathered_block_by_block_is_what_all_weights_give(n_heads):
+    tower, responses = make_tower(23, n_heads).double(), torch.rand(5, 23).double()
+    weights = tower.attention_weights(responses).detach()
+    keep = torch.rand(4, 5, n_heads, 23) > 0.4
+    with torch.no_grad(), nn.fast.using("auto", parts=1e-4):
+        assert torch.allclose(tower.key_weights(responses), weights.mean(2), atol=1e-12)
+        blocks = list(tower.mean_attention(responses))
+        assert [rows.start for rows, _ in blocks] == sorted(rows.start for rows, _ in blocks)
+        rows = torch.cat([part for _, part in blocks], 1)
+        assert torch.allclose(rows, weights.mean(0), atol=1e-12)
+        apart = torch.stack([tower.read(responses, one) for one in keep])
+        assert torch.allclose(tower.read_subsets(responses, keep), apart, atol=1e-12)
+        assert torch.equal(tower.maps_of(tower.read(responses)), tower(responses))
+    with nn.plain():
+        assert torch.allclose(tower.read_subsets(responses, keep), apart, atol=1e-12)
+
+
 def test_trials_do_not_depend_on_their_batch():
     tower, responses = make_tower(40), torch.rand(9, 40)
     together = tower(responses)
