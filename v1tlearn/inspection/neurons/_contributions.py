@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ def contributions(
     """
     of_some = {
         "gradient": _gradient,
-        "integrated_gradients": _integrated,
+        "integrated_gradients": partial(_integrated, n_steps=n_steps),
         "ablation": _ablated,
     }[method]
     images, n = population.images, len(population.responses)
@@ -49,11 +50,7 @@ def contributions(
         for start in range(0, n, population.at_once):
             rows = slice(start, start + population.at_once)
             targets = images[pairs[:, rows]]  # (pairings, b, features)
-            options = {"n_steps": n_steps} if method == "integrated_gradients" else {}
-            yield (
-                rows,
-                of_some(population, population.responses[rows], targets, baseline, **options),
-            )
+            yield rows, of_some(population, population.responses[rows], targets, baseline)
 
 
 def _gradient(population: Population, responses: Tensor, targets: Tensor, base: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ def masked_measures(
 
 
 def _shared(maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Sums over trials of structural similarity and correlation (n_steps,), of maps of each step."""
+    """Sums over trials of structural similarity and correlation (n_steps,)."""
     ssim, correlation = shared(maps.flatten(0, 1), others.repeat(len(maps), 1, 1, 1))
     return tuple(v.double().unflatten(0, maps.shape[:2]).sum(1) for v in (ssim, correlation))
 
@@ -132,10 +132,9 @@ def shared(maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         The correlation is 0 where a map is flat.
     """
     ssim = structural_similarity(scale_maps(maps), scale_maps(others)).flatten(1).mean(1)
-    centred = [
-        unit_length(m.flatten(1) - m.flatten(1).mean(1, keepdim=True)) for m in (maps, others)
-    ]
-    return ssim, (centred[0] * centred[1]).sum(1)
+    first, second = (m.flatten(1) for m in (maps, others))
+    centred = unit_length(first - first.mean(1, keepdim=True))
+    return ssim, (centred * unit_length(second - second.mean(1, keepdim=True))).sum(1)
 
 
 def _unit(maps: Tensor) -> Tensor:

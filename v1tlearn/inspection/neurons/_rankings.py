@@ -1,4 +1,4 @@
-"""Orders of the neurons of a population: by what they do, by how they are attended to, at random."""
+"""Orders of the neurons of a population: by their responses, by what they tell, at random."""
 
 from __future__ import annotations
 

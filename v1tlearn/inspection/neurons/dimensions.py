@@ -56,11 +56,12 @@ def neurons_per_dimension(
     -------
     dict of str to Dataset
         Per mouse: ``explained`` (seed, dimension, count), the share of the variance of a dimension
-        that k neurons explain in the other half of the trials (one minus the mean squared error
-        over the variance in all trials; negative where the mean is better); ``needed`` (seed, dimension), the smallest count that explains `share`, NaN where
-        none does; ``variance`` (dimension), the share of the variance of all maps that is the
-        dimension's; and, as the control, ``explained_shuffled`` and ``needed_shuffled``, where the
-        responses are those of other trials.
+        that k neurons explain in the other half of the trials: one minus the mean squared error
+        over the variance in all trials, negative where the mean is better; ``needed`` (seed,
+        dimension), the smallest count that explains `share`, NaN where none does; ``variance``
+        (dimension), the share of the variance of all maps that is the dimension's; and, as the
+        control, ``explained_shuffled`` and ``needed_shuffled``, where the responses are those of
+        other trials.
 
     Raises
     ------
@@ -69,6 +70,10 @@ def neurons_per_dimension(
     ValueError
         If an option is out of its range, the trials are not of the mice and neurons of `fit`, a
         mouse saw fewer than 4 images, its responses or maps are the same in all trials.
+
+    See Also
+    --------
+    neurons_for_performance : How many neurons find images.
 
     Notes
     -----
@@ -79,10 +84,6 @@ def neurons_per_dimension(
     References
     ----------
     Wang et al., arXiv 2605.04309, 2026. Pati et al., "Orthogonal matching pursuit", 1993.
-
-    See Also
-    --------
-    neurons_for_performance : How many neurons find images.
 
     Examples
     --------

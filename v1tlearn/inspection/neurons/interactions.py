@@ -38,9 +38,9 @@ def functional_interactions(
 ) -> dict[str, xr.Dataset]:
     """Compare the attention between neurons with their signal and noise correlations.
 
-    An edge is the attention weight :math:`A_{ij}` with which neuron i attends to neuron j, mean over
-    trials and heads. The signal correlation of a pair is that of the mean responses to images; the
-    noise correlation is that of the deviations from them, over repeats.
+    An edge is the attention weight :math:`A_{ij}` with which neuron i attends to neuron j, mean
+    over trials and heads. The signal correlation of a pair is that of the mean responses to images;
+    the noise correlation is that of the deviations from them, over repeats.
 
     Parameters
     ----------

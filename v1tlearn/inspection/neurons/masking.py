@@ -92,8 +92,8 @@ def attention_masking(
         ``correlation_full`` of the masked and the whole map, ``ssim_image`` and
         ``correlation_image`` of the masked map and that of the image, ``top1``, the share of
         trials whose image is found among those of these trials; and ``fraction``, the share of
-        neurons that is kept. The ranking "random" is the mean of its draws, ``X_random`` (responses,
-        draw, keep, step) has them all. ``X_unmasked`` (responses) is without masking.
+        neurons that is kept. The ranking "random" is the mean of its draws, ``X_random``
+        (responses, draw, keep, step) has them all. ``X_unmasked`` (responses) is without masking.
 
         Of the key weights: ``key_weight`` (responses, neuron), the mean over trials; ``gini``, from
         0 where all neurons are alike, and ``participation``, the number of neurons that an even
@@ -110,6 +110,10 @@ def attention_masking(
         mouse saw one image only, its responses are the same in all trials, or reliability is asked
         for without repeats.
 
+    See Also
+    --------
+    MaskingDisplay : Draws the curves.
+
     Notes
     -----
     A neuron's token is a line in its response, so that strong responses and high key weights can go
@@ -123,10 +127,6 @@ def attention_masking(
     References
     ----------
     Wang et al., arXiv 2605.04309, 2026.
-
-    See Also
-    --------
-    MaskingDisplay : Draws the curves.
 
     Examples
     --------
@@ -152,9 +152,8 @@ def attention_masking(
     for population in populations(aligner, trials, attention=True):
         seed = int(rng.integers(2**31))
         mixed = replace(population, responses=shuffled_trials(population.responses, rng))
-        fixed = {
-            name: places(own_scores(v, name, population)) for name, v in (scores or {}).items()
-        }
+        given = (scores or {}).items()
+        fixed = {str(n): places(own_scores(values, n, population)) for n, values in given}
         if "reliability" in names:
             fixed["reliability"] = places(reliability(population))
         parts = [
@@ -199,10 +198,9 @@ def _curves(
     n_steps, device = len(steps.values), population.responses.device
     draws = [f"random {i}" for i in range(n_random)] if "random" in names else []
     curves = [*(name for name in names if name != "random"), *draws]
-    sums = {
-        (c, kept): torch.zeros(len(MEASURES), n_steps).double() for c in curves for kept in KEPT
-    }
-    shares = {kept: torch.zeros(n_steps).double() for kept in KEPT}
+    zeros = torch.zeros(len(MEASURES), n_steps, dtype=torch.float64)
+    sums = {(curve, kept): zeros.clone() for curve in curves for kept in KEPT}
+    shares = {kept: zeros[0].clone() for kept in KEPT}
     weights, overlaps = [], []
     size = trials_at_once(population, n_steps, population.tower.n_heads)
     for start in range(0, n_trials, size):

@@ -76,12 +76,10 @@ class MaskingDisplay:
     """
 
     def __init__(self, curves: xr.Dataset) -> None:
-        if not isinstance(curves, xr.Dataset) or not {"ranking", "keep", "step"} <= set(
-            curves.dims
-        ):
+        dims = set(getattr(curves, "dims", ()))
+        if not isinstance(curves, xr.Dataset) or not {"ranking", "keep", "step"} <= dims:
             raise TypeError(
-                f"curves is a {type(curves).__name__}"
-                f"{f' of {list(curves.dims)}' if isinstance(curves, xr.Dataset) else ''}: expected "
+                f"curves is a {type(curves).__name__} with the dimensions {sorted(dims)}: expected "
                 "what attention_masking gives for one mouse, attention_masking(...)[mouse]."
             )
         self.curves = curves
@@ -105,12 +103,14 @@ class MaskingDisplay:
 
         Parameters
         ----------
-        aligner, trials, **options
+        aligner, trials
             Of `attention_masking`.
         mouse : str, optional
             Whose curves; needed where the trials are of several mice.
         measure, keep, responses, ax, line_kw
             Of `plot`.
+        **options
+            Of `attention_masking`.
 
         Returns
         -------
@@ -128,9 +128,8 @@ class MaskingDisplay:
             raise ValueError(f"mouse={mouse!r}: the trials are of the mice {mice}.")
         own = trials if mouse is None else trials.sel(mouse_id=str(mouse))
         (curves,) = attention_masking(aligner, own, **options).values()
-        return cls(curves).plot(
-            ax, measure=measure, keep=keep, responses=responses, line_kw=line_kw
-        )
+        shown = {"measure": measure, "keep": keep, "responses": responses}
+        return cls(curves).plot(ax, **shown, line_kw=line_kw)
 
     def plot(
         self,
@@ -234,9 +233,9 @@ class MaskingDisplay:
             grey = {"color": "0.4", "lw": 1.5}
             marks = [Line2D([], [], label="highest", **grey)]
             marks.append(Line2D([], [], ls="--", label="lowest", **grey))
-            self.ax_.add_artist(legend_above(self.ax_, marks, lines_up=1))
+            self.ax_.add_artist(legend_above(self.ax_, marks))
         elif kinds == ("non_key",):
             handles = [self.lines_[name, "non_key"] for name in self.rankings]
             for name, handle in zip(self.rankings, handles, strict=True):
                 handle.set_label(f"{name}, lowest")
-        legend_above(self.ax_, handles)
+        legend_above(self.ax_, handles, lines_up=int(len(kinds) > 1))

@@ -73,10 +73,10 @@ def neurons_for_performance(
     share : float, default=0.9
         Of the performance with all neurons that is to be reached, above 0 and up to 1.
     rankings : str or sequence of {"importance", "amplitude", "reliability", "random", "greedy"}
-        What ranks neurons: ``signed`` of `neuron_importance` by gradients; the mean scaled response;
-        the correlation over repeats (`v1tlearn.metrics.oracle_correlation`), for which the trials
-        need repeats; nothing; or forward selection, which adds step by step the neuron with the
-        smallest contrastive loss of the responses, among those that are best by importance.
+        What ranks neurons: ``signed`` of `neuron_importance` by gradients; the mean scaled
+        response; the correlation over repeats (`v1tlearn.metrics.oracle_correlation`), for which
+        the trials need repeats; nothing; or forward selection, which adds step by step the neuron
+        with the smallest contrastive loss of the responses, among those best by importance.
     scores : dict of str to array of shape (n_neurons,), optional
         Rankings of your own by name, the highest first; a dict per mouse instead of an array where
         there are several mice.
