@@ -46,11 +46,10 @@ def contributions(
         "ablation": _ablated,
     }[method]
     images, n = population.images, len(population.responses)
-    with torch.inference_mode(False):
-        for start in range(0, n, population.at_once):
-            rows = slice(start, start + population.at_once)
-            targets = images[pairs[:, rows]]  # (pairings, b, features)
-            yield rows, of_some(population, population.responses[rows], targets, baseline)
+    for start in range(0, n, population.at_once):
+        rows = slice(start, start + population.at_once)
+        targets = images[pairs[:, rows]]  # (pairings, b, features)
+        yield rows, of_some(population, population.responses[rows], targets, baseline)
 
 
 def _gradient(population: Population, responses: Tensor, targets: Tensor, base: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from v1tlearn.training import isolated
 
 
 @isolated()
+@torch.inference_mode(False)  # wherever it is called
 def neurons_per_dimension(
     aligner: Any,
     trials: Any,

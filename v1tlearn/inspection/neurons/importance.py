@@ -18,6 +18,7 @@ _BASELINES = ("mean", "silence")
 
 
 @isolated()
+@torch.inference_mode(False)  # wherever it is called
 def neuron_importance(
     aligner: Any,
     trials: Any,

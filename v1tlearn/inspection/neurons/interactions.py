@@ -26,6 +26,7 @@ _WHAT = ("weight", "excess")
 
 
 @isolated()
+@torch.inference_mode(False)  # wherever it is called
 def functional_interactions(
     aligner: Any,
     trials: Any,

@@ -41,6 +41,7 @@ _POPULATIONS = ("recorded", "shuffled")
 
 
 @isolated()
+@torch.inference_mode(False)  # wherever it is called
 def attention_masking(
     aligner: Any,
     trials: Any,

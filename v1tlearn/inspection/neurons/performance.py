@@ -41,9 +41,11 @@ class _Seed(NamedTuple):
     places: np.ndarray  # (rankings, neurons), NaN where not chosen
     top1_all: float
     chance: float
+    ranked_on: np.ndarray  # (trials,)
 
 
 @isolated()
+@torch.inference_mode(False)  # wherever it is called
 def neurons_for_performance(
     aligner: Any,
     trials: Any,
@@ -99,7 +101,8 @@ def neurons_for_performance(
         Per mouse: ``top1`` (ranking, seed, count), the share of the trials whose image is found;
         ``top1_all`` and ``chance`` (seed), with all neurons and by chance; ``needed`` and
         ``needed_share`` (ranking, seed), the smallest count with at least `share` of ``top1_all``,
-        and what share of all neurons it is; ``place`` (ranking, seed, neuron), 0 for the best.
+        and what share of all neurons it is; ``place`` (ranking, seed, neuron), 0 for the best; and
+        ``ranked_on`` (seed, trial), whether a trial of the mouse ranked neurons, or was judged.
         "greedy" is NaN beyond what it chose. ``needed`` is NaN where nothing reaches the share, and
         where all neurons together find no more than chance.
 
@@ -218,6 +221,7 @@ def _one_seed(
         np.where(np.array(placed) < n_neurons, placed, np.nan),
         _found_by(second, every, [n_neurons])[0],
         1 / len(second.gallery),
+        ranks.cpu().numpy(),
     )
 
 
@@ -253,6 +257,7 @@ def _summary(
             "top1": (("ranking", "seed", "count"), top1),
             "top1_all": ("seed", whole),
             "chance": ("seed", chance),
+            "ranked_on": (("seed", "trial"), np.stack([seed.ranked_on for seed in seeds])),
             "needed": (("ranking", "seed"), needed),
             "needed_share": (("ranking", "seed"), needed / population.n_neurons),
             "place": (("ranking", "seed", "neuron"), np.stack([seed.places for seed in seeds], 1)),
