@@ -65,8 +65,8 @@ def scaled():
 
     def scale(est, trials, mouse):
         own, values = est.statistics_[mouse], trials.get("responses", mouse)
-        units = torch.from_numpy(values / own["response_scale"]).float()
-        return est.module_.scale_responses(mouse, units.nan_to_num(), ~units.isnan()).double()
+        units = torch.from_numpy(values / own["response_scale"]).float().double()
+        return est.module_.scale_responses(mouse, units.nan_to_num(), ~units.isnan())
 
     return scale
 

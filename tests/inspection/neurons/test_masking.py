@@ -42,7 +42,9 @@ def published(name, map_size, grid, embed_dim, hidden_units, map_scale):
 
 
 def correlation(maps, others):
-    return np.mean([np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(maps, others)])
+    return np.mean(
+        [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(maps, others, strict=True)]
+    )
 
 
 def ssim(maps, others):
@@ -59,7 +61,7 @@ def ssim(maps, others):
 )
 def test_curves_are_those_of_the_published_analysis(name, sizes):
     arrays, est, trials = published(name, *sizes)
-    assert PUBLISHED_THRESHOLDS == pytest.approx(arrays["thresholds"].tolist())
+    np.testing.assert_allclose(PUBLISHED_THRESHOLDS, arrays["thresholds"], rtol=1e-12)
     (curves,) = attention_masking(est, trials, rankings="attention").values()
     found = curves.sel(responses="recorded", ranking="attention")
     key_weights = arrays["attention"][:, 0].astype(np.float64).mean(1)
@@ -120,7 +122,7 @@ def test_shares_of_the_best_neurons_are_kept(precise, seen, scaled, image_vector
             for name, others in (("full", whole), ("image", images)):
                 # each channel of a map is centred, so cosines are correlations
                 expected = (masked * others).sum(1).mean().item()
-                assert one[f"correlation_{name}"].item() == pytest.approx(expected, abs=1e-6)
+                assert one[f"correlation_{name}"].item() == pytest.approx(expected, abs=1e-8)
             best = (masked @ images.T).argmax(1).numpy()
             assert one["top1"].item() == pytest.approx((ids[best] == ids).mean())
 
@@ -143,15 +145,15 @@ def test_what_is_told_of_key_weights(precise, seen, scaled):
     thresholds = np.quantile(keys, [0.3, 0.8])
     curves = attention_masking(est, seen, rankings="amplitude", thresholds=[*thresholds, 0.99])["A"]
     own = curves.sel(responses="recorded")
-    np.testing.assert_allclose(own["key_weight"], keys.mean((0, 1)), rtol=1e-6)
+    np.testing.assert_allclose(own["key_weight"], keys.mean((0, 1)), rtol=1e-9)
     assert own["key_weight"].sum().item() == pytest.approx(1)
     apart = np.abs(keys[..., None] - keys[..., None, :]).sum((-1, -2))
-    np.testing.assert_allclose(own["gini"], (apart / (2 * 9)).mean(1), rtol=1e-6)
+    np.testing.assert_allclose(own["gini"], (apart / (2 * 9)).mean(1), rtol=1e-9)
     participation = 1 / (keys**2).sum(-1)
-    np.testing.assert_allclose(own["participation"], participation.mean(1), rtol=1e-6)
+    np.testing.assert_allclose(own["participation"], participation.mean(1), rtol=1e-9)
     for i, threshold in enumerate(thresholds):
         shares, chances = [], []
-        for trial, strength in zip(keys, responses.numpy()):
+        for trial, strength in zip(keys, responses.numpy(), strict=True):
             for head in trial:
                 mine = set(np.flatnonzero(head > threshold))
                 strongest = set(np.argsort(-strength, kind="stable")[: len(mine)])

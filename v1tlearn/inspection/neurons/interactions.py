@@ -193,8 +193,8 @@ def _compared(
     pairs: dict[str, np.ndarray],
     controls: list[dict[str, np.ndarray]],
 ) -> dict[str, Any]:
-    responses = torch.where(population.recorded, population.responses, torch.nan)
-    responses = responses[:, torch.from_numpy(picked)].cpu().double().numpy()
+    responses = population.trials.get("responses", population.mouse)
+    responses = responses[:, picked].astype(np.float64)
     labels = population.labels.cpu().numpy()
     beside = {
         "signal_correlation": signal_correlations(responses, labels),
