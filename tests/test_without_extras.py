@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = """
     import sys
 
-    EXTRAS = {"captum", "deflate", "matplotlib", "optuna", "pooch", "requests", "transformers", "yaml"}
+    EXTRAS = {"captum", "deflate", "matplotlib", "optuna", "pooch", "requests", "transformers"}
+    EXTRAS |= {"yaml"}
 
 
     class Missing:

@@ -30,7 +30,7 @@ def recordings():
 
 
 def fit(recordings, tower, max_epochs, *, shuffled=False):
-    trials = v1.Trials(recordings).sel(tier=["train", "validation"])
+    trials = v1.Trials(recordings).sel(tier="train")
     if shuffled:  # every response belongs to another image
         responses = np.random.default_rng(0).permutation(trials.get("responses", "A"))
         trials = v1.Trials.from_arrays({"A": trials.get("stimuli", "A")}, None, {"A": responses})
@@ -41,8 +41,6 @@ def fit(recordings, tower, max_epochs, *, shuffled=False):
 def ranked(recordings, est, method):
     """How well importance tells who sees the image, and the same of shuffled pairs."""
     test = v1.Trials(recordings).sel(tier="test")
-    if est.fitted_.mice["A"].unit_ids is None:
-        test = v1.Trials(recordings["A"].to_dataset().drop_vars("neuron")).sel(tier="test")
     (found,) = neuron_importance(est, test, method, n_shuffles=20).values()
     sees = recordings["A"]["informative"].values
     of_shuffled = [roc_auc_score(sees, own) for own in found["signed_shuffled"].values]

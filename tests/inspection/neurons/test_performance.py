@@ -129,8 +129,8 @@ def test_what_cannot_be_counted_is_refused(aligners, seen, with_responses):
     few = seen[np.isin(seen.image_ids, np.unique(seen.image_ids)[:3])]
     with pytest.raises(ValueError, match="mouse 'A' saw 3 images"):
         neurons_for_performance(est, few)
+    silent = np.zeros_like(seen.get("responses", "A"))
     with pytest.raises(ValueError, match="are the same in all"):
-        silent = np.zeros_like(seen.get("responses", "A"))
         neurons_for_performance(est, with_responses(seen, "A", silent))
     for options, said in (
         ({"share": 0}, "share=0"),
