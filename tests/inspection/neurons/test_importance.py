@@ -117,6 +117,18 @@ def test_the_aligner_stays_as_it_is_without_gradients_of_its_own(aligners, seen)
     assert all(p.grad is None for p in est.module_.parameters())
 
 
+def test_trials_that_repeat_images_of_the_training_are_told(aligners, alignments_trials):
+    train = alignments_trials.sel(tier="train", mouse_id="A")
+    again = v1.Trials.from_arrays(
+        {"A": train.get("stimuli", "A")},
+        None,
+        {"A": train.get("responses", "A")},
+        image_ids={"A": train.image_ids},
+    )
+    with pytest.warns(UserWarning, match="show images that the model was trained on"):
+        neuron_importance(aligners["mlp"], again)
+
+
 def test_one_neuron_is_enough(alignments_trials):
     responses = alignments_trials.get("responses", "A")[:, :1]
     own = alignments_trials.sel(mouse_id="A")

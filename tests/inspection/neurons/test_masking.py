@@ -19,7 +19,7 @@ def published(name, map_size, grid, embed_dim, hidden_units, map_scale):
         weights["embedding.bias"] = weights["embedding.bias"] + arrays["positional"]
         names = {"ff1.weight": "to_map.0.weight", "ff1.bias": "to_map.0.bias"}
     rng = np.random.default_rng(0)
-    stimuli = rng.integers(0, 255, (len(arrays["s"]), 1, 12, 16)).astype(np.uint8)
+    stimuli = rng.integers(0, 255, (2 + len(arrays["s"]), 1, 12, 16)).astype(np.uint8)
     est = v1.DINAAligner(
         neural_tower="attention",
         embed_dim=embed_dim,
@@ -38,7 +38,7 @@ def published(name, map_size, grid, embed_dim, hidden_units, map_scale):
         est.fit(stimuli[:2], None, edges)  # responses from 0 to 1 stay as they are
     tower = est.module_.readouts[0]
     load_weights(tower, weights, lambda n: names.get(n) or own_neural(n)).double()
-    return arrays, est, v1.Trials.from_arrays(stimuli, None, arrays["s"])
+    return arrays, est, v1.Trials.from_arrays(stimuli[2:], None, arrays["s"])
 
 
 def correlation(maps, others):

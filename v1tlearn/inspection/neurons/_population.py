@@ -14,6 +14,7 @@ from torch import Tensor
 
 from v1tlearn.estimators import DINAAligner
 from v1tlearn.estimators._alignment import check_images, image_maps
+from v1tlearn.estimators._leaks import warn_of_seen_images
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators.mouse_data import mouse_data
 from v1tlearn.estimators.placement import scale_responses
@@ -128,6 +129,7 @@ def populations(aligner: Any, trials: Any, *, attention: bool = False) -> Iterat
     check_like_fit(aligner.fitted_, model, trials)
     target = trials.responses
     check_images(trials)
+    warn_of_seen_images(aligner.__dict__.get("_seen"), trials)
     aligner._to_device()
     model.eval()
     for mouse in trials.mice:
@@ -188,6 +190,25 @@ def _population(
         trials=trials,
         coords={name: ("neuron", np.asarray(v)) for name, v in ids.items()},
     )
+
+
+def check_halves(population: Population) -> None:
+    """Check that there are images enough to choose neurons on half of them, and judge on the rest.
+
+    Parameters
+    ----------
+    population : Population
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 4.
+    """
+    if len(population.gallery) < 4:
+        raise ValueError(
+            f"mouse {population.mouse!r} saw {len(population.gallery)} images: neurons are chosen "
+            "on half of them, and judged on the others: give trials of at least 4."
+        )
 
 
 def some_trials(population: Population, rows: Tensor) -> Population:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,8 @@ import torch
 import xarray as xr
 from sklearn.linear_model import orthogonal_mp
 
-from v1tlearn.inspection.neurons._population import Population, populations
+from v1tlearn.inspection.neurons._options import check_share, check_whole
+from v1tlearn.inspection.neurons._population import Population, check_halves, populations
 from v1tlearn.inspection.neurons._shuffles import generator
 from v1tlearn.training import isolated
 
@@ -94,24 +94,17 @@ def neurons_per_dimension(
     ...     image_shape=(16, 24), random_state=0))
     >>> est = v1.DINAAligner(max_epochs=2, map_size=(4, 6), map_channels=2, random_state=0)
     >>> est = est.fit(trials.sel(tier="train"))
-    >>> found = v1.inspection.neurons_per_dimension(est, trials, n_dimensions=3)["A"]
+    >>> found = v1.inspection.neurons_per_dimension(
+    ...     est, trials.sel(tier="test"), n_dimensions=3)["A"]
     >>> found["explained"].sizes["dimension"], found["count"].values[-1].item()
-    (3, 8)
+    (3, 4)
     """
-    if not isinstance(share, Real) or not 0 < share <= 1:
-        raise ValueError(f"share={share!r}: expected a number above 0 and up to 1.")
-    sizes = {"n_dimensions": n_dimensions, "max_neurons": max_neurons, "n_seeds": n_seeds}
-    for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{name}={value!r}: expected a whole number from 1 on.")
+    check_share(share)
+    check_whole(1, n_dimensions=n_dimensions, max_neurons=max_neurons, n_seeds=n_seeds)
     rng = generator(random_state)
     out = {}
     for population in populations(aligner, trials):
-        if len(population.gallery) < 4:
-            raise ValueError(
-                f"mouse {population.mouse!r} saw {len(population.gallery)} images: neurons are "
-                "chosen on half of them and judged on the others: give trials of at least 4."
-            )
+        check_halves(population)
         scores, variance = _components(population, int(n_dimensions))
         out[population.mouse] = _summary(
             population, scores, variance, float(share), int(max_neurons), int(n_seeds), rng

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 import xarray as xr
 
 from v1tlearn.inspection.neurons._contributions import METHODS, contributions
+from v1tlearn.inspection.neurons._options import check_whole
 from v1tlearn.inspection.neurons._population import Population, populations
 from v1tlearn.inspection.neurons._shuffles import generator, other_images
 from v1tlearn.training import isolated
@@ -105,9 +105,8 @@ def neuron_importance(
         raise ValueError(f"method={method!r}: expected one of {METHODS}.")
     if baseline not in _BASELINES:
         raise ValueError(f"baseline={baseline!r}: expected one of {_BASELINES}.")
-    for name, value, least in (("n_steps", n_steps, 1), ("n_shuffles", n_shuffles, 0)):
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-            raise ValueError(f"{name}={value!r}: expected a whole number from {least} on.")
+    check_whole(1, n_steps=n_steps)
+    check_whole(0, n_shuffles=n_shuffles)
     rng = generator(random_state)
     out = {}
     for population in populations(aligner, trials):

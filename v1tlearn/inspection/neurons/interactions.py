@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from v1tlearn.inspection.neurons._correlations import (
     signal_correlations,
 )
 from v1tlearn.inspection.neurons._groups import GROUPS, MEASURES, without_groups
+from v1tlearn.inspection.neurons._options import check_whole
 from v1tlearn.inspection.neurons._population import Population, populations
 from v1tlearn.inspection.neurons._shuffles import generator, shuffled_trials
 from v1tlearn.training import isolated
@@ -120,10 +121,9 @@ def functional_interactions(
     >>> edges["attention"].sizes["query"], edges["edge_weight"].size
     (8, 3)
     """
-    sizes = {"n_neurons": (n_neurons, 2), "n_edges": (n_edges, 1), "n_shuffles": (n_shuffles, 0)}
-    for name, (value, least) in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-            raise ValueError(f"{name}={value!r}: expected a whole number from {least} on.")
+    check_whole(2, n_neurons=n_neurons)
+    check_whole(1, n_edges=n_edges)
+    check_whole(0, n_shuffles=n_shuffles)
     if not isinstance(key_share, Real) or not 0 < key_share < 1:
         raise ValueError(f"key_share={key_share!r}: expected a number above 0 and below 1.")
     rng = generator(random_state)

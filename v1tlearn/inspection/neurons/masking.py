@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from v1tlearn.inspection.neurons._kept import (
     shared,
     trials_at_once,
 )
+from v1tlearn.inspection.neurons._options import check_whole
 from v1tlearn.inspection.neurons._population import Population, found, populations
 from v1tlearn.inspection.neurons._rankings import (
     check_rankings,
@@ -146,8 +146,7 @@ def attention_masking(
     """
     names = check_rankings(rankings, _RANKINGS, scores)
     steps = _steps(thresholds, fractions)
-    if isinstance(n_random, bool) or not isinstance(n_random, Integral) or n_random < 1:
-        raise ValueError(f"n_random={n_random!r}: expected a whole number from 1 on.")
+    check_whole(1, n_random=n_random)
     rng = generator(random_state)
     out = {}
     for population in populations(aligner, trials, attention=True):

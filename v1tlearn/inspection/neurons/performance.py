@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +12,10 @@ import xarray as xr
 from torch import Tensor
 
 from v1tlearn.inspection.neurons._greedy import greedy_places
+from v1tlearn.inspection.neurons._options import check_share, check_whole
 from v1tlearn.inspection.neurons._population import (
     Population,
+    check_halves,
     found,
     populations,
     some_trials,
@@ -139,21 +141,12 @@ def neurons_for_performance(
     (3, [1, 2, 3, 4, 5, 6, 7, 8])
     """
     names = check_rankings(rankings, _RANKINGS, scores)
-    if not isinstance(share, Real) or not 0 < share <= 1:
-        raise ValueError(f"share={share!r}: expected a number above 0 and up to 1.")
-    sizes = {"n_seeds": n_seeds, "n_candidates": n_candidates, "n_greedy": n_greedy}
-    for name, value in sizes.items():
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{name}={value!r}: expected a whole number from 1 on.")
+    check_share(share)
+    check_whole(1, n_seeds=n_seeds, n_candidates=n_candidates, n_greedy=n_greedy)
     rng = generator(random_state)
     out = {}
     for population in populations(aligner, trials):
-        n_images = len(population.gallery)
-        if n_images < 4:
-            raise ValueError(
-                f"mouse {population.mouse!r} saw {n_images} images: half of them rank neurons, and "
-                "the others are told apart: give trials of at least 4."
-            )
+        check_halves(population)
         steps = _counts(counts, population)
         order = {
             "amplitude": amplitude,
