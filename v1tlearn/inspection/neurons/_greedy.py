@@ -55,7 +55,7 @@ def _losses(
         given[torch.arange(len(some)), :, some] = population.responses.T[some]
         parts = given.flatten(0, 1).split(population.at_once)
         vectors = torch.cat([population.vectors(part) for part in parts])
-        logits = (vectors @ population.images.T).double() / temperature
+        logits = vectors @ population.images.T / temperature
         labels = population.labels.repeat(len(some))
         loss = F.cross_entropy(logits, labels, reduction="none")
         losses.append(loss.unflatten(0, (len(some), -1)).mean(1))

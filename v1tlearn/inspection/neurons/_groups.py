@@ -57,7 +57,7 @@ def without_groups(
             hits = found(unit_length(maps), population.images, population.labels[rows])
             values = shared(maps, full)[1], shared(maps, images)[1], hits
             for name, value in zip(MEASURES, values, strict=True):
-                sums[name][i] += value.double().sum().item()
+                sums[name][i] += value.cpu().double().sum().item()
     return {name: values / len(population.responses) for name, values in sums.items()}
 
 

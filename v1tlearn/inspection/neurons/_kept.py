@@ -58,7 +58,7 @@ def masks(
         if ranking is None:
             return flags, counts
     else:
-        counts = (steps.values * n).round().long()[:, None, None]
+        counts = (steps.values * n).round().long().to(key_weights.device)[:, None, None]
         counts = counts.expand(-1, *key_weights.shape[:2])
         ranking = places(key_weights) if ranking is None else ranking
     if kept == "key":
@@ -90,9 +90,9 @@ def masked_measures(
     ranking : str
     kept : str
     sums : Tensor of shape (n_measures, n_steps)
-        In the order of `MEASURES`.
+        In the order of `MEASURES`; on the CPU.
     share : Tensor of shape (n_steps,)
-        Sum of the share of neurons that are kept.
+        Sum of the share of neurons that are kept; there, too.
     """
     responses, tower = population.responses[rows], population.tower
     whole = scale_maps(tower(responses), population.map_scale)
@@ -107,16 +107,16 @@ def masked_measures(
             sums = [
                 *_shared(maps, whole),
                 *_shared(maps, images),
-                found(_unit(maps), vectors, labels).double().sum(1),
+                found(_unit(maps), vectors, labels).cpu().double().sum(1),
             ]
-            share = counts.double().mean(2).sum(1) / key_weights.shape[-1]
+            share = counts.cpu().double().mean(2).sum(1) / key_weights.shape[-1]
             yield name, kept, torch.stack(sums), share
 
 
 def _shared(maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """Sums over trials of structural similarity and correlation (n_steps,)."""
     ssim, correlation = shared(maps.flatten(0, 1), others.repeat(len(maps), 1, 1, 1))
-    return tuple(v.double().unflatten(0, maps.shape[:2]).sum(1) for v in (ssim, correlation))
+    return tuple(v.cpu().double().unflatten(0, maps.shape[:2]).sum(1) for v in (ssim, correlation))
 
 
 def shared(maps: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
@@ -154,10 +154,11 @@ def key_overlap(key_weights: Tensor, strongest: Tensor, steps: Steps) -> tuple[T
     Returns
     -------
     overlap, chance : Tensor of shape (n_steps, n_trials, n_heads)
-        Shares; NaN where there are no keys.
+        Shares, on the CPU; NaN where there are no keys.
     """
     flags, counts = masks(None, key_weights, steps, "key")
-    both = (flags & (strongest < counts[..., None])).sum(-1).double()
+    both = (flags & (strongest < counts[..., None])).sum(-1).cpu().double()
+    counts = counts.cpu()
     chance = counts.double() / key_weights.shape[-1]
     return both / counts, torch.where(counts > 0, chance, torch.nan)
 

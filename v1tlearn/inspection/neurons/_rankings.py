@@ -1,4 +1,7 @@
-"""Orders of the neurons of a population: by their responses, by what they tell, at random."""
+"""Orders of the neurons of a population: by their responses, by what they tell, at random.
+
+What ranks is on the CPU, in float64, which not every device has.
+"""
 
 from __future__ import annotations
 
@@ -72,14 +75,14 @@ def own_scores(values: Any, name: str, population: Population) -> Tensor:
             f"{', with NaN' * bool(np.isnan(array).any())}: expected one number for each of the "
             f"{population.n_neurons} neurons."
         )
-    return torch.from_numpy(array).to(population.responses.device)
+    return torch.from_numpy(array)
 
 
 def amplitude(population: Population) -> Tensor:
     """Mean scaled response of every neuron (n_neurons,), of the trials it was recorded in."""
     recorded = population.recorded
-    total = torch.where(recorded, population.responses, 0).double().sum(0)
-    return total / recorded.sum(0).clamp(min=1)
+    total = torch.where(recorded, population.responses, 0).cpu().double().sum(0)
+    return total / recorded.sum(0).cpu().clamp(min=1)
 
 
 def reliability(population: Population) -> Tensor:
@@ -103,7 +106,7 @@ def reliability(population: Population) -> Tensor:
             "rankings, or give trials with repeats."
         ) from error
     values = np.nan_to_num(np.asarray(found, dtype=np.float64), nan=-1.0)
-    return torch.from_numpy(values).to(population.responses.device)
+    return torch.from_numpy(values)
 
 
 def importance(population: Population) -> Tensor:
@@ -113,7 +116,7 @@ def importance(population: Population) -> Tensor:
     """
     pairs = population.labels[None]
     parts = [v[0] for _, v in contributions(population, pairs, "gradient", population.mean)]
-    return torch.where(population.recorded, torch.cat(parts), 0)
+    return torch.where(population.recorded, torch.cat(parts), 0).cpu().double()
 
 
 def places(scores: Tensor) -> Tensor:

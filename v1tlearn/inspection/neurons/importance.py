@@ -151,5 +151,5 @@ def _similarities(population: Population, base: torch.Tensor) -> tuple[float, fl
     wanted = population.images[population.labels]
     parts = population.responses.split(population.at_once)
     vectors = torch.cat([population.vectors(part) for part in parts])
-    similarity = (vectors * wanted).sum(1).double().mean().item()
-    return similarity, (population.vectors(base[None]) @ wanted.T).double().mean().item()
+    similarity = (vectors * wanted).sum(1).cpu().double().mean().item()
+    return similarity, (population.vectors(base[None]) @ wanted.T).cpu().double().mean().item()

@@ -152,22 +152,22 @@ def _pairs(population: Population, picked: np.ndarray, n_edges: int) -> dict[str
     """Attention and excess among some neurons, and the largest edges among all."""
     n, device = population.n_neurons, population.responses.device
     among = torch.from_numpy(picked).to(device)
-    rows_of, key_weights = [], torch.zeros(n, dtype=torch.float64, device=device)
+    rows_of, key_weights = [], torch.zeros(n, dtype=torch.float64)
     best, ends = torch.empty(0, device=device), torch.empty(0, dtype=torch.long, device=device)
     for rows, by_head in population.tower.mean_attention(population.responses):
         weights = by_head.mean(0)  # (r, N)
-        key_weights += weights.double().sum(0)
+        key_weights += weights.sum(0).cpu()
         queries = torch.arange(n, device=device)[rows]
-        rows_of.append(weights[torch.isin(queries, among)][:, among])
+        rows_of.append(weights[torch.isin(queries, among)][:, among].cpu())
         if n_edges:
             best, ends = _largest(weights, queries, best, ends, n_edges)
     attention = torch.cat(rows_of).double()
-    excess = attention - (key_weights / n)[among]
+    excess = attention - (key_weights / n)[torch.from_numpy(picked)]
     ends = ends.cpu().numpy()
     return {
-        "weight": attention.cpu().numpy(),
-        "excess": excess.cpu().numpy(),
-        "edge_weight": best.double().cpu().numpy(),
+        "weight": attention.numpy(),
+        "excess": excess.numpy(),
+        "edge_weight": best.cpu().double().numpy(),
         "query": ends // n,
         "key": ends % n,
     }

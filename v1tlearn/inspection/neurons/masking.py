@@ -209,7 +209,7 @@ def _curves(
         keys = population.tower.key_weights(responses)
         strongest = places(responses)[:, None]
         given = {
-            **{name: order.expand(len(responses), 1, -1) for name, order in fixed.items()},
+            **{n: order.to(device).expand(len(responses), 1, -1) for n, order in fixed.items()},
             "attention": None,
             "amplitude": strongest,
             **{name: random_places((len(responses), 1, n_neurons), rng, device) for name in draws},
@@ -218,9 +218,9 @@ def _curves(
             population, rows, keys, {name: given[name] for name in curves}, steps
         )
         for name, kept, values, share in measured:
-            sums[name, kept] += values.cpu()
+            sums[name, kept] += values
             if name == curves[0]:
-                shares[kept] += share.cpu()
+                shares[kept] += share
         weights.append(keys)
         overlaps.append(key_overlap(keys, strongest, steps))
     overlap, chance = (_known_mean(torch.cat(part, 1)) for part in zip(*overlaps, strict=True))
@@ -260,23 +260,24 @@ def _unmasked(population: Population) -> dict[str, Any]:
     ssim, correlation = shared(maps, population.gallery[population.labels])
     top1 = found(unit_length(maps), population.images, population.labels)
     means = {"ssim_image": ssim, "correlation_image": correlation, "top1": top1}
-    return {f"{n}_unmasked": ((), v.double().mean().item()) for n, v in means.items()}
+    return {f"{n}_unmasked": ((), v.cpu().double().mean().item()) for n, v in means.items()}
 
 
 def _known_mean(values: Tensor) -> np.ndarray:
     """Mean over the trials and heads (n_steps,) that are not NaN; NaN where all are."""
-    return values.flatten(1).nanmean(1).cpu().numpy()
+    return values.flatten(1).nanmean(1).numpy()
 
 
 def _of_keys(keys: Tensor) -> dict[str, Any]:
     """How unevenly attention is spread over neurons."""
-    ordered = keys.double().sort(-1).values
+    keys = keys.cpu().double()
+    ordered = keys.sort(-1).values
     n, total = ordered.shape[-1], ordered.sum(-1)
-    ranks = torch.arange(1, n + 1, device=keys.device, dtype=torch.float64)
+    ranks = torch.arange(1, n + 1, dtype=torch.float64)
     gini = (2 * (ordered * ranks).sum(-1) / total - (n + 1)) / n
     participation = total.square() / ordered.square().sum(-1)
     return {
-        "key_weight": ("neuron", keys.double().mean((0, 1)).cpu().numpy()),
-        "gini": ("trial", gini.mean(1).cpu().numpy()),
-        "participation": ("trial", participation.mean(1).cpu().numpy()),
+        "key_weight": ("neuron", keys.mean((0, 1)).numpy()),
+        "gini": ("trial", gini.mean(1).numpy()),
+        "participation": ("trial", participation.mean(1).numpy()),
     }

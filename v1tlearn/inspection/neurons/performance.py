@@ -192,20 +192,21 @@ def _one_seed(
     ranks = in_half[population.labels]
     first, second = (some_trials(population, rows.nonzero()[:, 0]) for rows in (ranks, ~ranks))
     if adds is not None:
-        recorded = first.recorded.sum(0).clamp(min=1)
-        mean = adds[ranks].double().sum(0) / recorded
+        mean = adds[ranks.cpu()].sum(0) / first.recorded.sum(0).cpu().clamp(min=1)
     found_by, placed = [], []
     for name in names:
         if name == "random":
             order_of = random_places((n_neurons,), rng, device)
         elif name == "importance":
-            order_of = places(mean)
+            order_of = places(mean).to(device)
         elif name == "greedy":
             n_candidates, n_greedy, temperature = greedy
-            candidates = mean.argsort(dim=-1, descending=True, stable=True)[:n_candidates]
+            candidates = mean.argsort(dim=-1, descending=True, stable=True)[:n_candidates].to(
+                device
+            )
             order_of = greedy_places(first, candidates, n_greedy, temperature)
         else:
-            order_of = places(order[name](first))
+            order_of = places(order[name](first)).to(device)
         placed.append(order_of.cpu().double().numpy())
         found_by.append(_found_by(second, order_of, counts))
     every = torch.arange(n_neurons, device=device)
@@ -229,7 +230,7 @@ def _found_by(population: Population, order: Tensor, counts: list[int]) -> list[
         given = torch.where(order < count, population.responses, population.mean)
         vectors = torch.cat([population.vectors(part) for part in given.split(population.at_once)])
         hits = found(vectors, population.images, population.labels)
-        out.append(hits.double().mean().item())
+        out.append(hits.cpu().double().mean().item())
     return out
 
 
