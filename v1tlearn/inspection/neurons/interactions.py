@@ -102,7 +102,7 @@ def functional_interactions(
     key, the same for all who attend to it, hence ``excess``.
 
     Attention weights of all neurons are there in blocks of rows only. A pair's correlations are of
-    the trials in which both were recorded.
+    the trials in which both were recorded; a tower takes the neuron's mean for what was not.
 
     References
     ----------

@@ -122,6 +122,9 @@ def attention_masking(
     every neuron responds as strongly, but to other images. Even with all neurons masked a tower
     gives a map, that of its biases, which may resemble the whole one.
 
+    A response that was not recorded is at the neuron's mean, here as everywhere in an aligner, and
+    can be kept or masked like any other.
+
     The structural similarity is that of maps brought from 0 to 1. The correlation of a flat map is
     0. Attention weights are there in blocks only, and are computed once for all steps of a curve.
 
