@@ -85,7 +85,7 @@ def test_equal_seeds_give_equal_recordings(recordings):
         ({"n_frames": 1}, "n_frames must be at least 2"),
         ({"frame_rate": 0}, "frame_rate must be above 0"),
         ({"noise": -1.0}, "noise must be above 0"),
-        ({"validation_fraction": 0.99}, "leaves none of 30 movies"),
+        ({"validation_fraction": 0.99}, "leaves none of 30 trials"),
     ],
 )
 def test_wrong_numbers_are_refused(arguments, message):

@@ -17,14 +17,15 @@ from v1tlearn.datasets.schema import (
     STIMULI_ATTRS,
     behavior_attrs,
 )
-from v1tlearn.datasets.simulate.drifting import drifting_leaves
-from v1tlearn.datasets.simulate.recordings import (
-    _check_count,
-    _check_image_shape,
-    _check_share,
-    _neurons_per_mouse,
-    _seed_sequence,
+from v1tlearn.datasets.simulate.arguments import (
+    check_count,
+    check_image_shape,
+    check_share,
+    neurons_per_mouse,
+    seed_sequence,
+    validation_trials,
 )
+from v1tlearn.datasets.simulate.drifting import drifting_leaves
 from v1tlearn.datasets.time_axis import pad, time_coordinate, with_time
 from v1tlearn.training.devices import default_errors
 
@@ -115,10 +116,10 @@ def make_movie_recordings(
     counts = plain((n_mice, n_movies, n_test_movies, n_repeats))
     names = ("n_mice", "n_movies", "n_test_movies", "n_repeats")
     for name, count, least in zip(names, counts, (1, 2, 1, 1), strict=True):
-        _check_count(name, count, least, 26 if name == "n_mice" else None)
+        check_count(name, count, least, 26 if name == "n_mice" else None)
     n_mice, n_movies, n_test_movies, n_repeats = counts
-    n_neurons = _neurons_per_mouse(plain(n_neurons), n_mice)
-    image_shape, lengths = _check_image_shape(image_shape), _check_lengths(plain(n_frames))
+    n_neurons = neurons_per_mouse(plain(n_neurons), n_mice)
+    image_shape, lengths = check_image_shape(image_shape), _check_lengths(plain(n_frames))
     frame_rate, validation_fraction, noise = plain((frame_rate, validation_fraction, noise))
     for name, value in (("frame_rate", frame_rate), ("noise", noise)):
         if not isinstance(value, Real) or isinstance(value, bool):
@@ -127,15 +128,9 @@ def make_movie_recordings(
             raise ValueError(f"{name} must be above 0 and finite, got {value}")
     if not isinstance(plain(behavior), bool):
         raise TypeError(f"behavior must be True or False, got {behavior!r}")
-    _check_share("validation_fraction", validation_fraction, "[0, 1)")
-    n_validation = round(n_movies * validation_fraction)
-    if n_validation == n_movies:
-        raise ValueError(
-            f"validation_fraction={validation_fraction} leaves none of {n_movies} movies for the "
-            "train tier; lower it or raise n_movies"
-        )
-
-    seeds = _seed_sequence(plain(random_state)).spawn(n_mice + 1)
+    check_share("validation_fraction", validation_fraction, "[0, 1)")
+    n_validation = validation_trials(n_movies, validation_fraction)
+    seeds = seed_sequence(plain(random_state)).spawn(n_mice + 1)
 
     def movies(rng: np.random.Generator, n: int) -> list[np.ndarray]:
         """Draw movies, each of a length of its own."""
@@ -274,7 +269,7 @@ def _check_lengths(n_frames: Any) -> tuple[int, int]:
     if len(lengths) != 2:
         raise ValueError(f"n_frames must be one number or (fewest, most), got {n_frames!r}")
     for count in lengths:
-        _check_count("n_frames", count, 2)
+        check_count("n_frames", count, 2)
     if lengths[0] > lengths[1]:
         raise ValueError(f"n_frames must be (fewest, most), got {n_frames!r}")
     return int(lengths[0]), int(lengths[1])
