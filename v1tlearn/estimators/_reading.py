@@ -11,6 +11,7 @@ import numpy as np
 from v1tlearn._instead import check_form, refuse_no_trials
 from v1tlearn._warn import warn
 from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._movies import refuse_movies
 from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials._arithmetic import labels_of
 from v1tlearn.trials._call_forms import CallForm
@@ -50,22 +51,6 @@ def read_fit(
     if not frame_wise:
         refuse_movies(call.trials)
     return Call(fold_time(call.trials, "movies"), fold_time(call.target, None))
-
-
-def frames_of_movies(trials: Trials) -> Trials:
-    """Frames as trials to be predicted; repeats share their ids, as far as movies bear some."""
-    named = all("image_id" in trials._recordings[mouse].coords for mouse in trials.mice)
-    return fold_time(trials, "frames" if named else None)
-
-
-def refuse_movies(trials: Trials) -> None:
-    """Raise where trials are movies, for those who know images alone."""
-    if trials.n_frames is not None:
-        raise ValueError(
-            f"the trials of the mice {trials.mice} are movies, of up to {trials.n_frames.max()} "
-            "frames, but this model aligns responses with images: give images, or single frames of "
-            "the movies with the responses to them, as images (trials, channels, height, width)."
-        )
 
 
 def read_score(

@@ -16,7 +16,7 @@ from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._leaks import warn_of_seen_images
 from v1tlearn.estimators._like_fit import check_like_fit
-from v1tlearn.estimators._reading import read_predict, read_score, refuse_movies
+from v1tlearn.estimators._reading import read_predict, read_score
 from v1tlearn.estimators.mouse_data import mouse_data
 from v1tlearn.nn import AlignmentModel, unit_length
 from v1tlearn.training.contrastive import first_ranks
@@ -226,7 +226,6 @@ class SpaceMixin:
         """
         check_is_fitted(self)
         call = read_score(self.fitted_, stimuli, behaviors, responses, mouse_ids)
-        refuse_movies(call.trials)
         check_like_fit(self.fitted_, self.module_, call.trials)
         check_images(call.trials)
         warn_of_seen_images(self.__dict__.get("_seen"), call.trials)
@@ -251,7 +250,6 @@ class SpaceMixin:
             trials, _ = read_predict(self.fitted_, stimuli, None, self.mice_[0], None)
         else:
             trials, _ = read_predict(self.fitted_, stimuli, None, None, None)
-        refuse_movies(trials)
         check_like_fit(self.fitted_, self.module_, trials)
         return trials
 
@@ -267,7 +265,6 @@ class SpaceMixin:
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Responses per mouse, and the places of their trials."""
         if isinstance(responses, Trials):
-            refuse_movies(responses)
             check_like_fit(self.fitted_, self.module_, responses)
             responses = responses.responses
         if isinstance(responses, Responses):

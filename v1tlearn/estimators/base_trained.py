@@ -39,8 +39,9 @@ from v1tlearn.estimators._like_fit import (
     other_judge,
     other_training,
 )
+from v1tlearn.estimators._movies import refuse_movies
 from v1tlearn.estimators._progress import log_start, progress, run_name, shown_log
-from v1tlearn.estimators._reading import Call, read_fit, refuse_movies, warn_about_tiers
+from v1tlearn.estimators._reading import Call, read_fit, warn_about_tiers
 from v1tlearn.estimators._runs import Part, Start, check_good, is_good
 from v1tlearn.estimators.base import (
     OnEpoch,

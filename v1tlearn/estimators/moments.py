@@ -49,6 +49,7 @@ def response_blocks(target: Responses, mouse: str, size: int = BLOCK) -> Iterato
     ------
     ndarray of shape (n_trials, n_neurons)
     """
+    assert target.n_frames is None  # movies are folded to their frames before
     positions = target.rows(mouse)[0]
     for start in range(0, len(positions), size):
         yield target[positions[start : start + size]].get(mouse)

@@ -12,7 +12,8 @@ from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._leaks import Seen, warn_of_seen_images
 from v1tlearn.estimators._like_fit import check_like_fit
-from v1tlearn.estimators._reading import answer, frames_of_movies, read_predict, read_score
+from v1tlearn.estimators._movies import frames_of_movies
+from v1tlearn.estimators._reading import answer, read_predict, read_score
 from v1tlearn.metrics import single_trial_correlation
 from v1tlearn.nn import EncodingModel
 from v1tlearn.trials import Responses, Trials
