@@ -153,6 +153,16 @@ def test_every_form_gives_the_same_value(trials, predictions, true_form, pred_fo
     assert found == pytest.approx(wanted, rel=1e-12)
 
 
+def test_dimensions_go_by_their_names(trials, predictions):
+    true, pred = trials.responses["A"], predictions["A"]
+    wanted = single_trial_correlation(true, pred)
+    turned = pred.transpose("neuron", "time", "trial")
+    assert single_trial_correlation(true, turned) == pytest.approx(wanted)
+    assert single_trial_correlation(trials.sel(mouse_id="A").responses, turned) == pytest.approx(
+        wanted
+    )
+
+
 def test_what_predictions_say_behind_the_end_of_a_movie_does_not_count(trials, predictions):
     wanted = single_trial_correlation(trials.responses, predictions)
     filled = {mouse: np.nan_to_num(predictions.get(mouse), nan=1e6) for mouse in predictions.mice}
