@@ -1,4 +1,4 @@
-"""From parameters and trials to the model of an alignment, its run, and the maps that it gives."""
+"""From trials to what an alignment knows of them, its run, and the maps that it gives."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v1tlearn._values import plain
-from v1tlearn.estimators._build import output_size, takes
 from v1tlearn.estimators._describe import describe
+from v1tlearn.estimators._features import features_for
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators._runs import Part, Start
@@ -21,14 +20,9 @@ from v1tlearn.estimators.mouse_data import bring
 from v1tlearn.estimators.placement import scale_responses
 from v1tlearn.nn import (
     AlignmentModel,
-    AttentionTower,
-    CNNTower,
-    Core,
-    DSNetTower,
-    ImageCropper,
-    MLPTower,
-    NeuralTower,
-    ResponseScaler,
+    FeatureAlignment,
+    PretrainedTower,
+    check_towers,
     unit_length,
 )
 from v1tlearn.training import (
@@ -106,102 +100,6 @@ def _range(target: Responses, mouse: str) -> dict[str, np.ndarray]:
     }
 
 
-def build_alignment(parameters: Mapping[str, Any], fitted: Fitted) -> AlignmentModel:
-    """Build the model that the parameters and the recordings ask for."""
-    size = fitted.image_shape[1:]
-    cropper = ImageCropper(
-        size,
-        crop_scale=parameters["crop_scale"],
-        image_size=output_size(parameters["image_size"], size),
-    )
-    map_shape = (parameters["map_channels"], *map(plain, parameters["map_size"]))
-    core = _image_tower(parameters, (fitted.image_shape[0], *cropper.output_size), map_shape)
-    model = AlignmentModel(
-        core,
-        {
-            name: _neural_tower(parameters, mouse.n_neurons, core.output_shape)
-            for name, mouse in fitted.mice.items()
-        },
-        cropper=cropper,
-        scalers={
-            name: _scaler(parameters["response_scale"], mouse.statistics)
-            for name, mouse in fitted.mice.items()
-        },
-        map_scale=parameters["map_scale"],
-        temperature=parameters["temperature"],
-        learn_temperature=parameters["learn_temperature"],
-    )
-    if parameters["train_image_tower"] is False:
-        model.core.freeze()
-    return model.float()  # whatever torch's default dtype is
-
-
-def _image_tower(
-    parameters: Mapping[str, Any], input_shape: tuple[int, ...], map_shape: tuple[int, ...]
-) -> Core:
-    kind, trained = parameters["image_tower"], parameters["train_image_tower"]
-    if trained == "projection" and kind != "dsnet":
-        raise ValueError(
-            f"train_image_tower='projection' with image_tower={kind!r}: only 'dsnet' has a "
-            "projection apart, use True or False."
-        )
-    if kind == "cnn":
-        names = ("hidden_channels", "n_layers", "input_kernel", "hidden_kernel")
-        return CNNTower(input_shape, map_shape, **{name: parameters[name] for name in names})
-    if kind == "dsnet":
-        return DSNetTower(
-            input_shape,
-            map_shape,
-            dims=parameters["stage_dims"],
-            depths=parameters["stage_depths"],
-            n_heads=parameters["stage_heads"],
-            reductions=parameters["stage_reductions"],
-            cross_attention=parameters["cross_attention"],
-            backbone_trained=trained != "projection",
-        )
-    core = kind(input_shape, map_shape=map_shape) if takes(kind, "map_shape") else kind(input_shape)
-    if not isinstance(core, Core):
-        raise TypeError(
-            f"image_tower gave a {type(core).__name__}: expected a v1tlearn.nn.Core: derive the "
-            "class from it and call super().__init__(input_shape)."
-        )
-    return core
-
-
-def _neural_tower(
-    parameters: Mapping[str, Any], n_neurons: int, map_shape: tuple[int, ...]
-) -> NeuralTower:
-    kind, grid = parameters["neural_tower"], parameters["grid"]
-    if isinstance(grid, str):
-        grid = tuple(max(1, side // 2) for side in map_shape[1:])
-    common = {"grid": grid, "hidden_units": tuple(parameters["hidden_units"])}
-    if kind == "mlp":
-        names = ("neural_channels", "dropout")
-        channels, dropout = (parameters[name] for name in names)
-        return MLPTower(n_neurons, map_shape, **common, hidden_channels=channels, dropout=dropout)
-    if kind == "attention":
-        embed_dim, n_heads = parameters["embed_dim"], parameters["n_heads"]
-        return AttentionTower(n_neurons, map_shape, **common, embed_dim=embed_dim, n_heads=n_heads)
-    tower = kind(n_neurons, map_shape)
-    if not isinstance(tower, NeuralTower):
-        raise TypeError(
-            f"neural_tower gave a {type(tower).__name__}: expected a v1tlearn.nn.NeuralTower: "
-            "derive the class from it and call super().__init__(n_neurons, map_shape)."
-        )
-    return tower
-
-
-def _scaler(how: str, statistics: Mapping[str, Any]) -> ResponseScaler:
-    """Scaler of responses that are over their scale already."""
-    scale = statistics["response_scale"]
-    mean = np.nan_to_num(statistics["response_mean"]) / scale
-    if how == "std":
-        low, high = mean, mean + 1
-    else:
-        low, high = statistics["response_low"] / scale, statistics["response_high"] / scale
-    return ResponseScaler(*map(torch.from_numpy, (low, high, mean)), clip=how == "minmax")
-
-
 def make_alignment_run(
     parameters: Mapping[str, Any],
     start: Start,
@@ -212,6 +110,7 @@ def make_alignment_run(
 ) -> Run:
     """Bring model and data to the device, and make the run that the parameters ask for."""
     fitted, model, state = start
+    check_towers(model.core, *model.readouts)
     device = resolve_device(parameters["device"])
     model.to(device)
     stream = parameters["low_memory"]
@@ -230,6 +129,11 @@ def make_alignment_run(
         check_like_fit(fitted, model, held_out[0], whose="validation")
         check_images(held_out[0], "the validation")
         validation = to_device(*held_out)
+    trained: AlignmentModel = model
+    if isinstance(model.core, PretrainedTower):
+        features = features_for(parameters, model.core.features, model.cropper, data, validation)
+        if features is not None:
+            trained, (data, validation) = FeatureAlignment(model), features
     objective = ContrastiveObjective(
         tuple(parameters["loss_weights"]),
         at_once=parameters["micro_batch_size"],
@@ -261,12 +165,12 @@ def make_alignment_run(
         keep_last=parameters["keep"] == "last",
     )
     return Run(
-        model,
+        trained,
         objective,
         optimizers,
         schedule if validation is not None else ConstantSchedule(),
         data,
-        resolve_settings(model, objective, data, settings),
+        resolve_settings(trained, objective, data, settings),
         state,
         validation=validation,
         name=name,

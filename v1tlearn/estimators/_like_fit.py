@@ -30,7 +30,7 @@ _MAY_CHANGE = frozenset(
 # Parameters of modules that leave their weights as they are: a fitted model may go on with others,
 # with an optimiser that begins anew.
 _SAME_WEIGHTS = frozenset(
-    {"fine_tune", "augment_positions", "core_weight_decay", "readout_l1"}
+    {"fine_tune", "augment_positions", "core_weight_decay", "readout_l1", "train_image_tower"}
     | {"space_l1", "space_l2", "space_hoyer", "space_weight_decay"}
     | {"channel_l1", "channel_l2", "channel_hoyer", "channel_weight_decay"}
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from numbers import Integral, Real
@@ -10,18 +11,20 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
+from torch import nn
 
 from v1tlearn.estimators._alignment import (
     NO_BEHAVIOR,
-    build_alignment,
     describe_alignment,
     make_alignment_run,
 )
+from v1tlearn.estimators._backbones import OF_BACKBONES, whole_path
 from v1tlearn.estimators._build import begin
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._parameters import DEPTH, WIDTH, Presets, TrainingParameters
 from v1tlearn.estimators._runs import Part, Start
 from v1tlearn.estimators._space import SpaceMixin
+from v1tlearn.estimators._towers import build_alignment
 from v1tlearn.estimators.base_trained import TrainedEstimator
 from v1tlearn.nn import AlignmentModel, Core, NeuralTower
 from v1tlearn.training import Run
@@ -45,17 +48,20 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
 
     Parameters
     ----------
-    image_tower : {"cnn", "dsnet"} or callable, default="cnn"
+    image_tower : {"cnn", "dsnet", "pretrained"} or callable, default="cnn"
         "cnn" is shallow and joins several scales; "dsnet" is the published one, two stages of a
-        dual-stream network. A callable gives a `v1tlearn.nn.Core` of your own, called with
+        dual-stream network; "pretrained" projects the tokens of a vision transformer, `backbone`,
+        to the maps. A callable gives a `v1tlearn.nn.Core` of your own, called with
         ``(input_shape)``, and with ``map_shape=`` where it takes that.
     neural_tower : {"mlp", "attention"} or callable, default="mlp"
         "mlp" is fully connected, reshaped, and followed by 1 x 1 convolutions; "attention" embeds
         every neuron and lets neurons attend to each other, as published. A callable gives a
         `v1tlearn.nn.NeuralTower` of your own, called with ``(n_neurons, map_shape)``.
-    train_image_tower : bool or "projection", default=True
-        Train all of the image tower, nothing of it, or, of "dsnet", the last convolution alone, as
-        the released code does: the rest then stays random but for its running statistics.
+    train_image_tower : bool, "projection" or "auto", default="auto"
+        Train all of the image tower; nothing of it; or, of "dsnet" and "pretrained", the 1 x 1
+        convolution to the maps alone. The released code does the latter with its "dsnet", the rest
+        of which stays random but for its running statistics. "auto" is "projection" for
+        "pretrained", and True for others.
     map_size : (int, int), default=(16, 16)
         Height and width of the maps.
     map_channels : int, default=16
@@ -82,6 +88,33 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
     cross_attention : {"stated", "published"}, default="stated"
         "dsnet": "published" scrambles what is gathered, as the released code does; for weights
         that were trained with it.
+    backbone : str, path, dict or Module, optional
+        "pretrained", which needs it: the name of a model on Hugging Face, a folder, a configuration
+        or a model, as of `PretrainedViTRegressor`.
+    weights : "pretrained" or None, default="pretrained"
+        "pretrained": None takes random weights.
+    block : int or sequence of int, default=4
+        "pretrained": block whose output is read, from 0; of several the channels come one after the
+        other.
+    tokens : {"patch", "both"}, default="patch"
+        "pretrained": tokens of patches, or with the class token as further channels.
+    normalize : {"none", "final", "layer"}, default="none"
+        "pretrained": what is done to tokens, as of `PretrainedViTRegressor`.
+    patch_stride : int, optional
+        "pretrained": distance of patches in pixels; their side by default.
+    pixel_scaling : {"per_image", "recording"}, default="per_image"
+        "pretrained": bring each image to the range from 0 to 1, or keep the statistics of the
+        recordings.
+    fine_tune : "all" or int, default="all"
+        "pretrained": how many of the last stages are trained with ``train_image_tower=True``: the
+        blocks, and ahead of them the embeddings.
+    augment_positions : bool, default=False
+        "pretrained": in training scale the coordinates of rotary positions at random.
+    feature_cache : {"auto", "device", "memory"}, path or None, default="auto"
+        "pretrained": where features of a backbone that is not trained are kept, which are computed
+        once per image, as of `PretrainedViTRegressor`.
+    cache_gigabytes : float, default=4.0
+        Memory that these may take.
     grid : "auto" or (int, int), default="auto"
         Height and width of the map that a neural tower makes ahead of enlarging it; half of
         `map_size`.
@@ -103,6 +136,10 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
         Share of the image, in height and width, that is cropped around its centre.
     image_size : "auto" or (int, int), default="auto"
         Size after cropping; "auto" makes 144 x 256 pixels into 36 x 64 and leaves others.
+    crop_columns : "left_half" or (int, int), optional
+        Columns that are kept of all images, the first and the one after the last.
+    upsample : int, default=1
+        Factor on either side of the size that images are enlarged by ahead of the tower.
     standardize : bool, default=True
         Standardise images by mean and standard deviation over the training trials of all mice.
 
@@ -117,6 +154,10 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
         Learning rate of the image tower, which AdamW trains.
     image_weight_decay : float, default=5e-5
         Weight decay of the image tower.
+    core_lr : float, default=1e-5
+        "pretrained": learning rate of what is fine-tuned of the backbone.
+    core_weight_decay : float, optional
+        "pretrained": its weight decay, where it differs from `image_weight_decay`.
     neural_lr : float, default=3e-4
         Learning rate of the neural towers and the temperature, which RMSprop trains.
     neural_smoothing : float, default=0.9
@@ -180,6 +221,9 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
     on one side of any split: with them on both sides an image is recognised that was trained on.
     Ties count against the image that was seen, so that maps without contrast find nothing.
 
+    A backbone that is not trained is not saved but found again, as that of
+    `PretrainedViTRegressor`, which see.
+
     ``from_preset("dina2026")`` has the published sizes and habits: raw grey values, the released
     image tower, of which the last convolution alone is trained, selection by the loss, and the
     weights of the last epoch. The published code judges epochs by the test set: pass
@@ -207,7 +251,7 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
     image_tower: str | Callable[..., Core] = "cnn"
     _: KW_ONLY
     neural_tower: str | Callable[..., NeuralTower] = "mlp"
-    train_image_tower: bool | str = True
+    train_image_tower: bool | str = "auto"
     map_size: tuple[int, int] = (16, 16)
     map_channels: int = 16
     map_scale: str = "center"
@@ -220,6 +264,17 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
     stage_heads: tuple[int, int] = (1, 2)
     stage_reductions: tuple[int, int] = (8, 4)
     cross_attention: str = "stated"
+    backbone: str | os.PathLike | dict[str, Any] | nn.Module | None = None
+    weights: str | None = "pretrained"
+    block: int | Sequence[int] = 4
+    tokens: str = "patch"
+    normalize: str = "none"
+    patch_stride: int | None = None
+    pixel_scaling: str = "per_image"
+    fine_tune: str | int = "all"
+    augment_positions: bool = False
+    feature_cache: str | os.PathLike | None = "auto"
+    cache_gigabytes: float = 4.0
     grid: str | tuple[int, int] = "auto"
     hidden_units: Sequence[int] = (256,)
     neural_channels: int = 16
@@ -229,12 +284,16 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
     response_scale: str = "minmax"
     crop_scale: float = 1.0
     image_size: str | tuple[int, int] = "auto"
+    crop_columns: Any = None
+    upsample: int = 1
     standardize: bool = True
     temperature: float = 0.07
     learn_temperature: bool = True
     loss_weights: tuple[float, float, float] = (1.0, 0.0, 0.0)
     image_lr: float = 1e-3
     image_weight_decay: float = 5e-5
+    core_lr: float = 1e-5
+    core_weight_decay: float | None = None
     neural_lr: float = 3e-4
     neural_smoothing: float = 0.9
     batch_size: int = 128
@@ -282,9 +341,15 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
     }
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **{name: TrainingParameters._parameter_constraints[name] for name in _AS_ELSEWHERE},
-        "image_tower": [StrOptions({"cnn", "dsnet"}), callable],
+        **OF_BACKBONES,
+        "image_tower": [StrOptions({"cnn", "dsnet", "pretrained"}), callable],
         "neural_tower": [StrOptions({"mlp", "attention"}), callable],
-        "train_image_tower": ["boolean", StrOptions({"projection"})],
+        "train_image_tower": ["boolean", StrOptions({"projection", "auto"})],
+        "backbone": [str, os.PathLike, dict, nn.Module, None],
+        "tokens": [StrOptions({"patch", "both"})],
+        "fine_tune": [StrOptions({"all"}), WIDTH],
+        "crop_columns": [StrOptions({"left_half"}), tuple, list, np.ndarray, None],
+        "core_lr": [Interval(Real, 0, None, closed="neither")],
         "map_size": _PAIR,
         "map_channels": [WIDTH],
         "map_scale": [StrOptions({"center", "minmax", "none"})],
@@ -327,10 +392,22 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
         return lambda fitted: build_alignment(parameters, fitted)
 
     def _plain_params(self) -> dict[str, Any]:
-        return super()._plain_params() | NO_BEHAVIOR
+        parameters = super()._plain_params() | NO_BEHAVIOR
+        return parameters | {"backbone": whole_path(parameters["backbone"])}
 
     def _validate_params(self) -> None:
         super()._validate_params()
+        if isinstance(self.image_tower, str) and self.image_tower == "pretrained":
+            if self.backbone is None:
+                raise ValueError(
+                    "image_tower='pretrained' needs a backbone: the name of a model on Hugging "
+                    "Face, such as backbone='facebook/dinov2-small', or a folder that holds one."
+                )
+        elif self.backbone is not None:
+            raise ValueError(
+                f"a backbone has no effect with image_tower={self.image_tower!r}: set "
+                "image_tower='pretrained', or leave the backbone out."
+            )
         if len(self.loss_weights) != 3 or not all(w >= 0 for w in self.loss_weights):
             raise ValueError(
                 f"loss_weights={self.loss_weights!r}: expected three numbers from 0 on, of the "

@@ -236,7 +236,7 @@ def make_optimizers(
     model : AlignmentModel
         On its device.
     image_lr, image_weight_decay : float, default=3e-4, 5e-5
-        AdamW, of the image tower.
+        AdamW, of the image tower but for the groups to which it gives others.
     neural_lr : float, default=5e-5
         RMSprop, of the neural towers and of a learned temperature.
     neural_smoothing : float, default=0.9
@@ -247,12 +247,12 @@ def make_optimizers(
     list of torch.optim.Optimizer
         That of the neural towers last; the first one is missing where the image tower is frozen.
     """
-    image = [p for p in model.core.parameters() if p.requires_grad]
+    image = [{"lr": image_lr} | group for group in model.core.groups() if group["params"]]
     own = {id(p) for p in model.core.parameters()}
     neural = [p for p in model.parameters() if id(p) not in own and p.requires_grad]
     optimizers: list[torch.optim.Optimizer] = []
     if image:
-        group = {"params": image, "lr": image_lr, "parameter_lr": image_lr}
-        optimizers.append(torch.optim.AdamW([group], weight_decay=image_weight_decay))
+        groups = [group | {"parameter_lr": group["lr"]} for group in image]
+        optimizers.append(torch.optim.AdamW(groups, weight_decay=image_weight_decay))
     group = {"params": neural, "lr": neural_lr, "parameter_lr": neural_lr}
     return [*optimizers, torch.optim.RMSprop([group], alpha=neural_smoothing)]
