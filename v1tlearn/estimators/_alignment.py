@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from v1tlearn.estimators._alike import check_images
 from v1tlearn.estimators._describe import describe
 from v1tlearn.estimators._features import features_for
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators._runs import Part, Start
+from v1tlearn.estimators._space_inputs import check_recorded
 from v1tlearn.estimators.moments import response_blocks
 from v1tlearn.estimators.mouse_data import bring
 from v1tlearn.estimators.placement import scale_responses
@@ -23,7 +26,7 @@ from v1tlearn.nn import (
     FeatureAlignment,
     PretrainedTower,
     check_towers,
-    unit_length,
+    steady_cosines,
 )
 from v1tlearn.training import (
     ConstantSchedule,
@@ -41,6 +44,9 @@ from v1tlearn.training import (
 from v1tlearn.training.devices import autocast
 from v1tlearn.training.memory import prediction_batch_size
 from v1tlearn.trials import Responses, Trials
+
+# Of a gallery, and of what looks for something in it, as many as are compared at a time.
+_IMAGES_AT_ONCE, _QUERIES_AT_ONCE = 2048, 256
 
 # What other models do with behaviour; nothing of it enters an alignment.
 NO_BEHAVIOR = {
@@ -76,18 +82,6 @@ def describe_alignment(
     return replace(fitted, mice=mice)
 
 
-def check_images(trials: Trials, whose: str = "all") -> None:
-    """Check that there is something to tell apart."""
-    for mouse in trials.mice:
-        n = len(np.unique(trials.image_ids[trials.rows(mouse)[0]]))
-        if n < 2:
-            raise ValueError(
-                f"mouse {mouse!r}: {whose} trials show one image: an alignment tells images "
-                "apart, give trials of at least 2"
-                + (", or set validation_fraction=0." if whose != "all" else ".")
-            )
-
-
 def _range(target: Responses, mouse: str) -> dict[str, np.ndarray]:
     """Lowest and highest response of each neuron; both 0 where none was recorded."""
     low, high = np.inf, -np.inf
@@ -117,6 +111,8 @@ def make_alignment_run(
 
     def to_device(trials: Trials, target: Responses) -> dict[str, MouseData]:
         """Bring trials, and which image each shows."""
+        for mouse in target.mice:
+            _check_recorded(target, mouse)
         data = bring(fitted, trials, target, device, stream=stream, count_recording=False)
         for mouse, own in data.items():
             shown = trials.image_ids[trials.rows(mouse)[0]]
@@ -177,6 +173,14 @@ def make_alignment_run(
     )
 
 
+def _check_recorded(target: Responses, mouse: str) -> None:
+    """Refuse trials of which no response was recorded."""
+    start, rows = 0, target.rows(mouse)[1]
+    for block in response_blocks(target, mouse):
+        check_recorded(block, mouse, rows[start : start + len(block)])
+        start += len(block)
+
+
 @torch.inference_mode()
 def image_maps(model: AlignmentModel, data: MouseData, precision: str) -> Iterator[Tensor]:
     """Maps (n, C, H, W) of the images of a mouse, some at a time, on the device."""
@@ -203,21 +207,35 @@ def response_maps(
         yield model.encode_responses(mouse, torch.where(recorded, scaled, 0), recorded).float()
 
 
-def closest(queries: Tensor, gallery: Iterator[Tensor], k: int) -> tuple[Tensor, Tensor]:
+def closest(queries: Tensor, gallery: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
     """Places and cosines (n, k) of what is most similar in a gallery that comes in parts.
 
-    Of equally similar ones the first come first, in whatever parts they came.
+    Of equally similar ones the first come first, in whatever parts they came. Some queries meet
+    some of a part at a time, so that memory grows with neither number.
     """
-    queries = unit_length(queries)
-    best = queries.new_empty(len(queries), 0)
-    places = torch.empty(len(queries), 0, dtype=torch.long, device=queries.device)
+    blocks = queries.split(_QUERIES_AT_ONCE)
+    found = [
+        (block.new_empty(len(block), 0, dtype=torch.long), block.new_empty(len(block), 0))
+        for block in blocks
+    ]
     seen = 0
-    for part in gallery:
-        similarity = queries @ unit_length(part).T
-        here = torch.arange(seen, seen + len(part), device=queries.device)
+    for part in chain.from_iterable(part.split(_IMAGES_AT_ONCE) for part in gallery):
+        found = [
+            _closer(*own, steady_cosines(block, part), seen, k)
+            for block, own in zip(blocks, found, strict=True)
+        ]
         seen += len(part)
-        best = torch.cat((best, similarity), 1)
-        places = torch.cat((places, here.expand(len(queries), -1)), 1)
-        order = torch.argsort(best, dim=1, descending=True, stable=True)[:, :k]
-        best, places = best.gather(1, order), places.gather(1, order)
-    return places, best
+    places, cosines = zip(*found, strict=True)
+    return torch.cat(places), torch.cat(cosines)
+
+
+def _closer(
+    places: Tensor, best: Tensor, cosines: Tensor, first: int, k: int
+) -> tuple[Tensor, Tensor]:
+    """Keep the best of those so far (n, at most k), and of others that follow `first`."""
+    kept = best.shape[1]
+    best, order = torch.cat((best, cosines), 1).sort(dim=1, descending=True, stable=True)
+    order = order[:, :k]
+    places = torch.cat((places, places.new_zeros(len(places), 1)), 1)  # for others, unused
+    own = places.gather(1, order.clamp(max=kept))
+    return torch.where(order < kept, own, order - kept + first), best[:, :k].clone()

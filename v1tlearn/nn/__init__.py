@@ -8,6 +8,7 @@ from v1tlearn.nn.contrastive import (
     info_nce,
     root_mean_square_error,
     scale_maps,
+    steady_cosines,
     structural_similarity,
     unit_length,
 )
@@ -121,6 +122,7 @@ __all__ = [
     "info_nce",
     "root_mean_square_error",
     "scale_maps",
+    "steady_cosines",
     "structural_similarity",
     "unit_length",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from v1tlearn.nn.alignment import AlignmentModel
-from v1tlearn.nn.contrastive import alignment_loss, unit_length
+from v1tlearn.nn.contrastive import alignment_loss, steady_cosines
 from v1tlearn.nn.model import MouseBatch
 from v1tlearn.training.data import MouseData, Targets, step_batches
 from v1tlearn.training.devices import autocast
@@ -216,7 +216,7 @@ def first_ranks(responses: Tensor, images: Tensor, labels: Tensor) -> Tensor:
     order = torch.arange(len(labels), device=labels.device)
     shown, places = labels.unique(return_inverse=True)
     first = torch.full_like(shown, len(labels)).scatter_reduce(0, places, order, "amin")
-    similarity = unit_length(responses) @ unit_length(images[first]).T
+    similarity = steady_cosines(responses, images[first])
     own = similarity.gather(1, places[:, None])
     return (similarity >= own).sum(1)
 
