@@ -26,7 +26,7 @@ from v1tlearn.estimators._runs import Part, Start
 from v1tlearn.estimators._space import SpaceMixin
 from v1tlearn.estimators._towers import build_alignment
 from v1tlearn.estimators.base_trained import TrainedEstimator
-from v1tlearn.nn import AlignmentModel, Core, NeuralTower
+from v1tlearn.nn import AlignmentModel, Core, NeuralTower, check_towers
 from v1tlearn.training import Run
 from v1tlearn.trials import Responses, Trials
 
@@ -426,6 +426,10 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
         parameters = self._plain_params()
         fitted = describe_alignment(parameters, trials, target, seed)
         return Start(fitted, *begin(self._recipe(parameters), fitted))
+
+    def _from_fit(self, trials: Trials, target: Responses) -> Start:
+        check_towers(self.module_.core, *self.module_.readouts)
+        return super()._from_fit(trials, target)
 
     def _make_run(
         self, start: Start, training: Part, held_out: Part | None, max_epochs: int, name: str

@@ -11,6 +11,7 @@ from v1tlearn.nn.contrastive import scale_maps
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.layers.images import ImageCropper
 from v1tlearn.nn.model import MouseBatch
+from v1tlearn.nn.towers.missing import check_towers
 from v1tlearn.nn.towers.neural import NeuralTower
 from v1tlearn.nn.towers.pretrained import PretrainedTower
 
@@ -205,8 +206,11 @@ class AlignmentModel(nn.Module):
         ------
         ValueError
             If the model does not know the mouse.
+        MissingTowerError
+            If it has no neural tower.
         """
         tower = self.readout(mouse)
+        check_towers(tower)  # ahead of the scaler, which knows no neuron then
         if self.scalers:
             responses = self.scalers[self._index[mouse]](responses, recorded)
         return self.scaled_maps(tower(responses))
