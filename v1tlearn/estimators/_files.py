@@ -195,8 +195,9 @@ def on_cpu(tree: Any) -> Any:
 
 
 def _digest(tensor: torch.Tensor) -> tuple[Any, ...]:
-    values = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-    return tensor.dtype, tuple(tensor.shape), hashlib.blake2b(values, digest_size=16).digest()
+    values = tensor.contiguous().reshape(-1)
+    raw = values.view(torch.uint8).numpy() if len(values) else b""  # torch views nothing but values
+    return tensor.dtype, tuple(tensor.shape), hashlib.blake2b(raw, digest_size=16).digest()
 
 
 def _is_free(path: Path) -> bool:

@@ -66,14 +66,15 @@ def read_predict(
     behaviors: Any,
     mouse_ids: Any,
     behavior_names: Sequence[str] | None,
+    call: str = "predict",
 ) -> tuple[Trials, CallForm | None]:
-    """Read the arguments of `predict`; without `CallForm` they were `Trials`."""
+    """Read the arguments of `predict`, or such a call; without `CallForm` they were `Trials`."""
     if isinstance(stimuli, Trials):
         if any(a is not None for a in (behaviors, mouse_ids, behavior_names)):
-            raise TypeError("Trials bring behaviour, names and mouse ids: call predict(trials).")
+            raise TypeError(f"Trials bring behaviour, names and mouse ids: call {call}(trials).")
         trials, form = stimuli, None
     else:
-        refuse_no_trials(stimuli, "predict({})", tables=False)
+        refuse_no_trials(stimuli, f"{call}({{}})", tables=False)
         mouse_ids = _only_mouse(fitted, stimuli, mouse_ids)
         trials, form = Trials._from_call(
             stimuli,

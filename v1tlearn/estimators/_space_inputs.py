@@ -46,7 +46,7 @@ def read_images(fitted: Fitted, model: AlignmentModel, stimuli: Any) -> Trials:
         )
     one_array = hasattr(stimuli, "shape") and not isinstance(stimuli, Trials)
     mouse = next(iter(fitted.mice)) if one_array else None
-    trials, _ = read_predict(fitted, stimuli, None, mouse, None)
+    trials, _ = read_predict(fitted, stimuli, None, mouse, None, "transform_images")
     check_like_fit(fitted, model, trials)
     return trials
 
