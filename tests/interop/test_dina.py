@@ -166,3 +166,16 @@ def test_no_tower_or_one_that_does_not_fit_is_refused():
         v1.load_dina()
     with pytest.raises(ValueError, match="give their height and width as grid"):
         v1.load_dina(neural_state=neural, **options | {"grid": (3, 3)})
+
+
+def test_a_neural_tower_is_trained_beside_a_published_image_tower():
+    arrays, image, _, options = towers()
+    est = v1.load_dina(image, **options)
+    trials = v1.Trials.from_arrays({"A": arrays["image"]}, None, {"A": arrays["s"]})
+    train = {"max_epochs": 2, "validation_fraction": 0, "device": "cpu", "random_state": 0}
+    new = est.transfer(trials, neural_tower="attention", embed_dim=4, hidden_units=(8,), **train)
+    maps = est.transform_images(arrays["image"])
+    assert np.allclose(new.transform_images(arrays["image"]), maps, atol=1e-5)
+    assert len(new.transform_responses(arrays["s"])) == len(arrays["s"])
+    with pytest.raises(v1.nn.MissingTowerError, match="no neural tower"):
+        est.transfer(trials, **train)

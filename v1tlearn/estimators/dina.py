@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -26,6 +26,7 @@ from v1tlearn.estimators._runs import Part, Start
 from v1tlearn.estimators._space import SpaceMixin
 from v1tlearn.estimators._towers import build_alignment
 from v1tlearn.estimators.base_trained import TrainedEstimator
+from v1tlearn.estimators.transferring import TransferMixin
 from v1tlearn.nn import AlignmentModel, Core, NeuralTower, check_towers
 from v1tlearn.training import Run
 from v1tlearn.trials import Responses, Trials
@@ -38,7 +39,7 @@ _AS_ELSEWHERE = [
 
 
 @dataclass(eq=False, repr=False)
-class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
+class DINAAligner(Presets, SpaceMixin, TransformerMixin, TransferMixin, TrainedEstimator):
     """Align images and the responses to them at the level of feature maps (Wang et al. 2026).
 
     One image tower, and a neural tower per mouse, give maps of one shape, which keep their spatial
@@ -430,6 +431,17 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
     def _from_fit(self, trials: Trials, target: Responses) -> Start:
         check_towers(self.module_.core, *self.module_.readouts)
         return super()._from_fit(trials, target)
+
+    def _adopted(self, start: Start, *, freeze: bool) -> Fitted:
+        """Keep the statistics of images, too: one space serves the animals of both."""
+        known = super()._adopted(start, freeze=freeze)
+        before = next(iter(self.fitted_.mice.values())).statistics
+        kept = {name: before[name] for name in ("image_mean", "image_std")}
+        mice = {
+            name: replace(mouse, statistics={**mouse.statistics, **kept})
+            for name, mouse in known.mice.items()
+        }
+        return replace(known, mice=mice)
 
     def _make_run(
         self, start: Start, training: Part, held_out: Part | None, max_epochs: int, name: str
