@@ -71,9 +71,10 @@ class SpaceMixin:
 
         Parameters
         ----------
-        stimuli : Trials, dict, list or ndarray
-            As in `fit`, or images (n, channels, height, width) of no mouse in particular: all mice
-            share the image tower.
+        stimuli : Trials, dict, ndarray or DataArray
+            `Trials`, or grey levels (trials, channels, height, width) in a dict per mouse or an
+            array of no mouse in particular: all mice share the image tower. Dimensions of a
+            DataArray go by name.
         flat : bool, default=False
             Give vectors of length 1 instead of maps.
 
@@ -85,7 +86,9 @@ class SpaceMixin:
         Raises
         ------
         ValueError
-            For images of another shape than at `fit`.
+            For images of another shape than at `fit`, or NaN in them.
+        MissingTowerError
+            If the model has no image tower, see `load_dina`.
         NotFittedError
             Before `fit`.
         """
@@ -103,9 +106,10 @@ class SpaceMixin:
 
         Parameters
         ----------
-        responses : Trials, Responses, dict or ndarray
+        responses : Trials, Responses, dict, ndarray, DataArray or DataFrame
             `Trials` bring theirs; a dict has (trials, neurons) per mouse, an array is of one mouse.
-            In the units of those at `fit`, NaN where not recorded.
+            In the units of those at `fit`, NaN where not recorded, which counts as the mean of the
+            neuron. Labelled dimensions and neurons are brought to the order of `fit`.
         mouse_ids : str, optional
             Whose an array is, where the model has several mice.
         flat : bool, default=False
@@ -114,13 +118,18 @@ class SpaceMixin:
         Returns
         -------
         DataArray of dims (trial, channel, height, width), or (trial, feature)
-            With the coordinate ``mouse_id``; in the order of the trials, and of a dict mouse by
-            mouse.
+            With the coordinate ``mouse_id``, and ``image_id`` where `Trials` came; in the order of
+            the trials, and of a dict mouse by mouse.
 
         Raises
         ------
         ValueError
-            For a mouse the model does not know, or another number of neurons.
+            For a mouse the model does not know, other neurons, or a trial of which no response was
+            recorded.
+        TypeError
+            If `mouse_ids` came beside what tells it, or is no single id.
+        MissingTowerError
+            If the model has no neural tower, see `load_dina`.
         NotFittedError
             Before `fit`.
         """
@@ -139,7 +148,7 @@ class SpaceMixin:
 
         Parameters
         ----------
-        stimuli : Trials, dict, list or ndarray
+        stimuli : Trials, dict, ndarray or DataArray
             As in `transform_images`.
 
         Returns
@@ -156,7 +165,7 @@ class SpaceMixin:
         ----------
         responses : Trials, Responses, dict, ndarray or DataArray
             As in `transform_responses`, or what it gave.
-        gallery : Trials, dict, list, ndarray or DataArray
+        gallery : Trials, dict, ndarray or DataArray
             As in `transform_images`, or what it gave.
 
         Returns
@@ -177,7 +186,7 @@ class SpaceMixin:
         ----------
         responses : Trials, Responses, dict, ndarray or DataArray
             As in `transform_responses`, or what it gave.
-        gallery : Trials, dict, list, ndarray or DataArray
+        gallery : Trials, dict, ndarray or DataArray
             As in `transform_images`, or what it gave. It passes in parts, so that the similarities
             of all are never there at once.
         k : int, default=5
@@ -186,7 +195,8 @@ class SpaceMixin:
         Returns
         -------
         Retrieval
-            Of equally similar images the first in the gallery come first.
+            Of equally similar images the first in the gallery come first. The same in any order,
+            batch and part, but for images whose cosines differ by rounding.
 
         Raises
         ------
@@ -220,12 +230,15 @@ class SpaceMixin:
         Returns
         -------
         float
-            Top-1, mean over trials, then over mice. Chance is one over the number of images.
+            Top-1, mean over trials, then over mice. Chance is one over the number of images. An
+            image that is just as similar counts against the one that was seen.
 
         Raises
         ------
         ValueError
-            If all trials of a mouse show one image.
+            If all trials of a mouse show one image, or no response was recorded in one.
+        MissingTowerError
+            If the model lacks a tower, see `load_dina`.
         """
         check_is_fitted(self)
         check_towers(self.module_.core, *self.module_.readouts)

@@ -132,7 +132,7 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TransferMixin, TrainedE
     response_scale : {"minmax", "std"}, default="minmax"
         What responses are scaled with, per neuron over the training trials: their range, beyond
         which they are clipped; or mean and standard deviation. A response that was not recorded
-        counts as the neuron's mean.
+        counts as the neuron's mean; a trial of which none was is refused.
     crop_scale : float, default=1.0
         Share of the image, in height and width, that is cropped around its centre.
     image_size : "auto" or (int, int), default="auto"
