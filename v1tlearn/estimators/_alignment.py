@@ -47,6 +47,7 @@ from v1tlearn.trials import Responses, Trials
 
 # Of a gallery, and of what looks for something in it, as many as are compared at a time.
 _IMAGES_AT_ONCE, _QUERIES_AT_ONCE = 2048, 256
+_BITS = 2**31 - 1  # of a float32, but for its sign
 
 # What other models do with behaviour; nothing of it enters an alignment.
 NO_BEHAVIOR = {
@@ -214,28 +215,30 @@ def closest(queries: Tensor, gallery: Iterable[Tensor], k: int) -> tuple[Tensor,
     some of a part at a time, so that memory grows with neither number.
     """
     blocks = queries.split(_QUERIES_AT_ONCE)
-    found = [
-        (block.new_empty(len(block), 0, dtype=torch.long), block.new_empty(len(block), 0))
-        for block in blocks
-    ]
+    best = [torch.empty(len(b), 0, dtype=torch.long, device=queries.device) for b in blocks]
     seen = 0
     for part in chain.from_iterable(part.split(_IMAGES_AT_ONCE) for part in gallery):
-        found = [
-            _closer(*own, steady_cosines(block, part), seen, k)
-            for block, own in zip(blocks, found, strict=True)
-        ]
+        for i, block in enumerate(blocks):
+            keys = torch.cat((best[i], _keys(steady_cosines(block, part), seen)), 1)
+            best[i] = keys.topk(min(k, keys.shape[1])).values
         seen += len(part)
-    places, cosines = zip(*found, strict=True)
-    return torch.cat(places), torch.cat(cosines)
+    return _of_keys(torch.cat(best))
 
 
-def _closer(
-    places: Tensor, best: Tensor, cosines: Tensor, first: int, k: int
-) -> tuple[Tensor, Tensor]:
-    """Keep the best of those so far (n, at most k), and of others that follow `first`."""
-    kept = best.shape[1]
-    best, order = torch.cat((best, cosines), 1).sort(dim=1, descending=True, stable=True)
-    order = order[:, :k]
-    places = torch.cat((places, places.new_zeros(len(places), 1)), 1)  # for others, unused
-    own = places.gather(1, order.clamp(max=kept))
-    return torch.where(order < kept, own, order - kept + first), best[:, :k].clone()
+def _keys(cosines: Tensor, first: int) -> Tensor:
+    """Whole numbers that are the larger, the larger a cosine is, and of equal ones the earlier.
+
+    The upper half has the bits of the cosine, which order numbers from 0 on as they are, and those
+    below when turned; the lower half counts places from the end.
+    """
+    bits = (cosines + 0.0).view(torch.int32)  # of which -0 is 0
+    ordered = torch.where(bits < 0, bits ^ _BITS, bits).long()
+    places = torch.arange(first, first + cosines.shape[1], device=cosines.device)
+    return ordered * 2**32 + (2**32 - 1 - places)
+
+
+def _of_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Places and cosines that keys stand for."""
+    ordered, places = keys >> 32, 2**32 - 1 - (keys & 2**32 - 1)
+    bits = torch.where(ordered < 0, ordered ^ _BITS, ordered)
+    return places, bits.to(torch.int32).view(torch.float32)
