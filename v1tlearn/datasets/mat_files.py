@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -72,12 +72,11 @@ def read_mat(path: Path, name: str) -> MatArray:
         If it is no such file or a damaged one, or has no such array of numbers.
     """
     n_file = check_plain(path).st_size
-    with _reading(path):
+    with reading_mat(path):
+        if is_hdf5(path):
+            return MatArray(_read_hdf5(path, name, n_file), None)
         with open(path, "rb") as file:
-            header = file.read(_N_HEADER)
-            if _is_hdf5(header, file):
-                return MatArray(_read_hdf5(path, name, n_file), None)
-            found = _find(file, header, name, n_file)
+            found = _find(file, file.read(_N_HEADER), name, n_file)
         return MatArray(map_place(path, found), found) if isinstance(found, Place) else found
 
 
@@ -86,17 +85,20 @@ def map_place(path: Path, place: Place) -> np.ndarray:
     return np.memmap(path, place.dtype, "r", place.offset, place.shape, order="F")
 
 
-def _reading(path: Path) -> AbstractContextManager[None]:
+def reading_mat(path: Path) -> AbstractContextManager[None]:
+    """Name the file in whatever goes wrong while it is parsed."""
     remedy = "copy or download it again"
     return reading(path, "is no MATLAB file, or a damaged one", remedy, passed=is_out_of_memory)
 
 
-def _is_hdf5(header: bytes, file: BinaryIO) -> bool:
+def is_hdf5(path: Path) -> bool:
+    """Whether a file is HDF5, as those of version 7.3 are."""
     signature = b"\x89HDF\r\n\x1a\n"
-    if header.startswith(signature):
-        return True
-    file.seek(512)  # behind what MATLAB writes of itself
-    return file.read(len(signature)) == signature
+    with open(path, "rb") as file:
+        if file.read(len(signature)) == signature:
+            return True
+        file.seek(512)  # behind what MATLAB writes of itself
+        return file.read(len(signature)) == signature
 
 
 def _read_hdf5(path: Path, name: str, n_file: int) -> np.ndarray:
@@ -106,19 +108,36 @@ def _read_hdf5(path: Path, name: str, n_file: int) -> np.ndarray:
             variables = file.open().variables
             if name not in variables:
                 raise ValueError(f"there is no {name!r} in it, only {list(variables)[:10]}")
-            variable = variables[name]
-            variable.set_auto_maskandscale(False)
-            shape, dtype = variable.shape, np.dtype(variable.dtype)
-            if dtype.kind not in "iuf":
-                raise ValueError(f"{name!r} in it is {dtype}, expected numbers")
-            if math.prod(shape) * dtype.itemsize > _MOST_INFLATED * n_file:
-                raise ValueError(f"{name!r} in it cannot have the shape {shape}")
-            values = np.empty(shape, dtype)
-            step = max(1, _CHUNK * max(1, len(values)) // max(1, values.nbytes))
-            for start in range(0, len(values), step):
-                values[start : start + step] = variable[start : start + step]
+            return _hdf5_numbers(variables[name], name, n_file)
     finally:
         file.close()
+
+
+def read_hdf5_numbers(path: Path, group: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Read those arrays of numbers of a group, a structure of MATLAB's, that are there."""
+    n_file, file = check_plain(path).st_size, StoredFile(str(path))
+    try:
+        with file.lock:
+            groups = file.open().groups
+            if group not in groups:
+                raise ValueError(f"there is no structure {group!r} in it, only {list(groups)[:10]}")
+            found = groups[group].variables
+            return {n: _hdf5_numbers(found[n], n, n_file) for n in names if n in found}
+    finally:
+        file.close()
+
+
+def _hdf5_numbers(variable: Any, name: str, n_file: int) -> np.ndarray:
+    variable.set_auto_maskandscale(False)
+    shape, dtype = variable.shape, np.dtype(variable.dtype)
+    if dtype.kind not in "iuf":
+        raise ValueError(f"{name!r} in it is {dtype}, expected numbers")
+    if math.prod(shape) * dtype.itemsize > _MOST_INFLATED * n_file:
+        raise ValueError(f"{name!r} in it cannot have the shape {shape}")
+    values = np.empty(shape, dtype)
+    step = max(1, _CHUNK * max(1, len(values)) // max(1, values.nbytes))
+    for start in range(0, len(values), step):
+        values[start : start + step] = variable[start : start + step]
     return values.T  # HDF5 names the slowest axis first, MATLAB last
 
 
