@@ -4,6 +4,7 @@ from v1tlearn import inspection, interop, metrics, model_selection, preprocessin
 from v1tlearn.datasets import (
     fetch_franke2022,
     fetch_nat60k,
+    fetch_natimg2800,
     fetch_sensorium2022,
     make_coarse_recordings,
     make_v1_recordings,
@@ -55,6 +56,7 @@ __all__ = [
     "concat",
     "fetch_franke2022",
     "fetch_nat60k",
+    "fetch_natimg2800",
     "fetch_sensorium2022",
     "inspection",
     "interop",
