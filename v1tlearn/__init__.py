@@ -33,7 +33,13 @@ from v1tlearn.estimators import (
 )
 from v1tlearn.interop import load_dina, load_minimodel, load_sensorium, load_v1t
 from v1tlearn.metrics import score_table
-from v1tlearn.preprocessing import CenterCrop, Grayscale, ResizeStimuli, TrialStandardizer
+from v1tlearn.preprocessing import (
+    CenterCrop,
+    Grayscale,
+    ResizeStimuli,
+    SpontaneousProjector,
+    TrialStandardizer,
+)
 from v1tlearn.trials import Responses, Trials, concat
 
 __all__ = [
@@ -49,6 +55,7 @@ __all__ = [
     "PretrainedViTRegressor",
     "ResizeStimuli",
     "Responses",
+    "SpontaneousProjector",
     "TrialStandardizer",
     "Trials",
     "V1TRegressor",
