@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
+from scipy.sparse.linalg import svds
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
@@ -22,6 +23,7 @@ from v1tlearn.trials import Trials
 from v1tlearn.trials._reading import BLOCK
 from v1tlearn.trials.replaced import with_responses
 
+_EPSILON = np.finfo(np.float64).eps
 _FLOOR = 1e-6  # added to standard deviations, as published
 _ATTRS = {
     "long_name": "response without spontaneous components",
@@ -252,14 +254,15 @@ def _learn(trials: Trials, mouse: str, n_components: int) -> _Learned:
 
 def _leading(z: np.ndarray, mouse: str, n_components: int) -> np.ndarray:
     """Leading right singular vectors, in rows, of a matrix (frames, neurons)."""
-    wide = z.shape[0] <= z.shape[1]
     least = min(z.shape)
-    if n_components <= least:
-        gram = z @ z.T if wide else z.T @ z
-        power, vectors = scipy.linalg.eigh(gram, subset_by_index=(least - n_components, least - 1))
-        power, vectors = power[::-1], vectors[:, ::-1]
-        if power[-1] > power[0] * least * np.finfo(np.float64).eps:
-            return (vectors.T @ z) / np.sqrt(power)[:, None] if wide else vectors.T
+    if n_components < least:
+        start = np.random.default_rng(0).standard_normal(least)  # the same every time
+        strength, vectors = svds(z, n_components, v0=start, return_singular_vectors="vh")[1:]
+        strength, vectors = strength[::-1], vectors[::-1]
+    else:
+        strength, vectors = scipy.linalg.svd(z, full_matrices=False)[1:]
+    if n_components <= least and strength[-1] > strength[0] * max(z.shape) * _EPSILON:
+        return vectors
     raise ValueError(
         f"mouse {mouse!r}: spontaneous activity of {z.shape[0]} frames and {z.shape[1]} neurons "
         f"has fewer than n_components={n_components} dimensions: ask for fewer."
