@@ -254,7 +254,7 @@ class TestWrongFiles:
             ({"resp": np.ones((105, 7, 2))}, "stim.resp has shape"),
             ({"resp": np.full((105, 7), np.inf)}, "stim.resp holds NaN or Inf .* or NaN"),
             ({"resp": np.zeros((0, 0))}, "stim.resp is missing or empty"),
-            ({"resp": "text"}, "stim.resp in it is no array of numbers"),
+            ({"resp": "text"}, "'stim.resp' in it is no array of real numbers"),
             ({"spont": np.ones((30, 6))}, r"stim.spont has shape \(30, 6\) in .* \(frames, 7\)"),
             ({"spont": np.full((30, 7), np.nan)}, "stim.spont holds NaN or Inf"),
         ],
