@@ -78,6 +78,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "embed_dim": [WIDTH],
     "n_heads": [WIDTH],
     "response_scale": [StrOptions({"minmax", "std"})],
+    "range_over": [StrOptions({"train", "recording"})],
     "crop_scale": [Interval(Real, 0, 1, closed="right")],
     "image_size": [StrOptions({"auto"}), *_PAIR],
     "standardize": ["boolean"],

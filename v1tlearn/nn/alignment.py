@@ -209,11 +209,35 @@ class AlignmentModel(nn.Module):
         MissingTowerError
             If it has no neural tower.
         """
-        tower = self.readout(mouse)
-        check_towers(tower)  # ahead of the scaler, which knows no neuron then
-        if self.scalers:
-            responses = self.scalers[self._index[mouse]](responses, recorded)
-        return self.scaled_maps(tower(responses))
+        responses = self.scale_responses(mouse, responses, recorded)
+        return self.scaled_maps(self.readout(mouse)(responses))
+
+    def scale_responses(
+        self, mouse: str, responses: Tensor, recorded: Tensor | None = None
+    ) -> Tensor:
+        """Responses as the neural tower of a mouse takes them.
+
+        Parameters
+        ----------
+        mouse : str
+        responses : Tensor of shape (n_trials, n_neurons)
+            In the units of the scaler.
+        recorded : Tensor of bool of this shape, optional
+            Which were recorded; all, by default.
+
+        Returns
+        -------
+        Tensor of shape (n_trials, n_neurons)
+
+        Raises
+        ------
+        ValueError
+            If the model does not know the mouse.
+        MissingTowerError
+            If it has no neural tower.
+        """
+        check_towers(self.readout(mouse))  # ahead of the scaler, which knows no neuron then
+        return self.scalers[self._index[mouse]](responses, recorded) if self.scalers else responses
 
     def core_penalty(self) -> Tensor:
         """Penalty on the weights of the image tower; zero if it is frozen.
