@@ -1,6 +1,26 @@
-"""scikit-learn transformers of stimuli and behaviour, for `Trials` and for plain arrays."""
+"""scikit-learn transformers of stimuli and behaviour, and functions that take structure away."""
 
+from v1tlearn.preprocessing.spectrum import (
+    high_pass,
+    low_pass,
+    scramble_phases,
+    spatial_frequencies,
+)
 from v1tlearn.preprocessing.standardize import TrialStandardizer
 from v1tlearn.preprocessing.stimuli import CenterCrop, Grayscale, ResizeStimuli
+from v1tlearn.preprocessing.structure import downsample, edges, shuffle_patches, silhouettes
 
-__all__ = ["CenterCrop", "Grayscale", "ResizeStimuli", "TrialStandardizer"]
+__all__ = [
+    "CenterCrop",
+    "Grayscale",
+    "ResizeStimuli",
+    "TrialStandardizer",
+    "downsample",
+    "edges",
+    "high_pass",
+    "low_pass",
+    "scramble_phases",
+    "shuffle_patches",
+    "silhouettes",
+    "spatial_frequencies",
+]
