@@ -3,6 +3,7 @@
 Displays draw with matplotlib, the extra `plot`, which is imported when something is drawn.
 """
 
+from v1tlearn.inspection.alignment import cutoff_of, manipulation_curve
 from v1tlearn.inspection.colors import MODEL_COLORS, model_color
 from v1tlearn.inspection.fields import receptive_fields
 from v1tlearn.inspection.gaussians import fit_gaussians
@@ -20,6 +21,8 @@ __all__ = [
     "receptive_fields",
     "fit_gaussians",
     "pooling_sizes",
+    "manipulation_curve",
+    "cutoff_of",
     "MODEL_COLORS",
     "model_color",
 ]

@@ -158,6 +158,7 @@ def scramble_phases(images: Any, share: float = 1.0, *, random_state: Any = None
     real = np.ix_(*([0] if side % 2 else [0, side // 2] for side in (height, width)))
 
     def turned(spectra: np.ndarray) -> np.ndarray:
+        """Spectra with the same amplitudes."""
         noise = rng.normal(size=(len(spectra), 1, height, width))
         angles = share * np.angle(fft.rfft2(noise))
         angles[(..., *real)] = 0
