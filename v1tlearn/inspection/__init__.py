@@ -3,7 +3,17 @@
 Displays draw with matplotlib, the extra `plot`, which is imported when something is drawn.
 """
 
-from v1tlearn.inspection.alignment import cutoff_of, manipulation_curve
+from v1tlearn.inspection.alignment import (
+    alignment_map,
+    class_confusions,
+    class_decoding,
+    class_galleries,
+    cutoff_of,
+    gradient_saliency,
+    manipulation_curve,
+    occlusion_saliency,
+    representational_similarity,
+)
 from v1tlearn.inspection.colors import MODEL_COLORS, model_color
 from v1tlearn.inspection.fields import receptive_fields
 from v1tlearn.inspection.gaussians import fit_gaussians
@@ -23,6 +33,13 @@ __all__ = [
     "pooling_sizes",
     "manipulation_curve",
     "cutoff_of",
+    "class_confusions",
+    "class_galleries",
+    "class_decoding",
+    "representational_similarity",
+    "alignment_map",
+    "occlusion_saliency",
+    "gradient_saliency",
     "MODEL_COLORS",
     "model_color",
 ]

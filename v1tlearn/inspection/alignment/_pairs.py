@@ -1,4 +1,4 @@
-"""What the analyses of an alignment look at: images, and the responses to them, as maps by mouse."""
+"""Images and the responses to them as maps, by mouse: what analyses of an alignment look at."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from v1tlearn.estimators import DINAAligner
 from v1tlearn.estimators._leaks import warn_of_seen_images
 from v1tlearn.nn import AlignmentModel, cosine_similarity
 from v1tlearn.trials import Trials
+
+SPACES = ("images", "responses")
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ def similarity(responses: np.ndarray, images: np.ndarray) -> np.ndarray:
         0 for flat maps.
     """
     first, second = (torch.from_numpy(np.array(x, np.float64)) for x in (responses, images))
-    return cosine_similarity(first, second).numpy()
+    # equal maps are equally similar, whichever way a product adds up
+    return cosine_similarity(first, second).numpy().round(12)
 
 
 def place_in_image(model: AlignmentModel) -> dict[str, tuple[str, np.ndarray, dict[str, str]]]:

@@ -7,8 +7,8 @@ from numbers import Integral, Real
 from typing import Any
 
 from v1tlearn._values import plain
-from v1tlearn.inspection.alignment.pairs import Pairs
-from v1tlearn.inspection.alignment.ranks import MEAN
+from v1tlearn.inspection.alignment._pairs import Pairs
+from v1tlearn.inspection.alignment._ranks import MEAN
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
