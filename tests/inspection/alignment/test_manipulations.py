@@ -169,7 +169,7 @@ def test_the_sweep_finds_the_true_cutoff():
         assert float(found["high"]) - float(found["low"]) < 0.2
     high = coarse_curve("high_pass", values)
     nothing = cutoff_of(high, measure="similarity", share=0.1).sel(mouse="A")
-    assert float(nothing["cutoff"]) == pytest.approx(6, abs=0.2)
+    assert 5 < float(nothing["cutoff"]) <= 6  # nothing is left from 6 on, but at 5
 
 
 def test_a_cutoff_lies_between_values_linear_in_their_logarithm():

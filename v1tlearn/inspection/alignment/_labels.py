@@ -91,15 +91,15 @@ def _of_images(own: Pairs, found: np.ndarray) -> np.ndarray:
     of_image[own.shown] = kinds
     if (of_image[own.shown] != kinds).any():
         at = int(np.argmax(of_image[own.shown] != kinds))
+        image, found = own.shown[at], [str(names[k]) for k in (of_image[own.shown[at]], kinds[at])]
         raise ValueError(
-            f"mouse {own.mouse!r}: trials of the image {str(own.image_ids[own.shown[at]])!r} have "
-            f"several categories, {names[kinds[at]]!r} and {names[of_image[own.shown[at]]]!r}: "
-            "expected one."
+            f"mouse {own.mouse!r}: trials of the image {str(own.image_ids[image])!r} have several "
+            f"categories, {found}: expected one."
         )
     if len(names) < 2:
         raise ValueError(
-            f"mouse {own.mouse!r}: all images are of the category {names[0]!r}: expected at least "
-            "2 categories."
+            f"mouse {own.mouse!r}: all images are of the category {str(names[0])!r}: expected at "
+            "least 2 categories."
         )
     return of_image
 
