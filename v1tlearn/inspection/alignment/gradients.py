@@ -85,6 +85,10 @@ def gradient_saliency(
     -----
     Pixels that a crop leaves out have the gradient 0, and so have images whose maps are flat.
 
+    Cosines do not change with contrast: of a tower that is about linear "gradient_x_input" from the
+    mean adds up to about 0, what speaks for the pair on one side, what only adds to the length of
+    the map on the other.
+
     References
     ----------
     Smilkov et al., "SmoothGrad: removing noise by adding noise", 2017.
