@@ -4,6 +4,9 @@ Displays draw with matplotlib, the extra `plot`, which is imported when somethin
 """
 
 from v1tlearn.inspection.alignment import (
+    AlignmentDisplay,
+    ManipulationDisplay,
+    RetrievalDisplay,
     alignment_map,
     class_confusions,
     class_decoding,
@@ -28,6 +31,9 @@ __all__ = [
     "PredictionDisplay",
     "ScoreDisplay",
     "TrainingDisplay",
+    "RetrievalDisplay",
+    "AlignmentDisplay",
+    "ManipulationDisplay",
     "receptive_fields",
     "fit_gaussians",
     "pooling_sizes",
