@@ -16,11 +16,11 @@ from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._leaks import warn_of_seen_images
 from v1tlearn.estimators._like_fit import check_like_fit
-from v1tlearn.estimators._reading import read_predict, read_score
+from v1tlearn.estimators._reading import read_predict, read_responses, read_score
 from v1tlearn.estimators.mouse_data import mouse_data
 from v1tlearn.nn import AlignmentModel, unit_length
 from v1tlearn.training.contrastive import first_ranks
-from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials import Trials
 
 _AXES = ("channel", "height", "width")
 
@@ -266,33 +266,7 @@ class SpaceMixin:
         """Responses per mouse, and the places of their trials."""
         if isinstance(responses, Trials):
             check_like_fit(self.fitted_, self.module_, responses)
-            responses = responses.responses
-        if isinstance(responses, Responses):
-            by_mouse = {mouse: responses.get(mouse) for mouse in responses.mice}
-            rows = {mouse: responses.rows(mouse)[0] for mouse in responses.mice}
-        else:
-            if not isinstance(responses, Mapping):
-                if mouse_ids is None and len(self.mice_) > 1:
-                    raise ValueError(
-                        f"mouse_ids is missing: this model has the mice {self.mice_}. Say whose "
-                        "responses these are, or give a dict per mouse."
-                    )
-                responses = {self.mice_[0] if mouse_ids is None else mouse_ids: responses}
-            by_mouse = {str(m): np.asarray(own) for m, own in responses.items()}
-            ends = np.cumsum([0, *map(len, by_mouse.values())])
-            rows = {m: np.arange(*ends[i : i + 2]) for i, m in enumerate(by_mouse)}
-        for mouse, own in by_mouse.items():
-            if mouse not in self.mice_:
-                raise ValueError(f"unknown mouse {mouse!r}: this model was fitted on {self.mice_}.")
-            expected = self.n_neurons_[mouse]
-            if own.ndim != 2 or own.shape[1] != expected:
-                raise ValueError(
-                    f"mouse {mouse!r}: responses have the shape {own.shape}, expected (trials, "
-                    f"{expected} neurons), those of fit in their order."
-                )
-        if not by_mouse or not all(map(len, by_mouse.values())):
-            raise ValueError("there are no responses: expected those of at least one trial.")
-        return by_mouse, rows
+        return read_responses(responses, mouse_ids, self.n_neurons_)
 
     def _queries(self, responses: Any) -> torch.Tensor:
         self._to_device()
