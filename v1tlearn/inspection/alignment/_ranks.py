@@ -10,22 +10,6 @@ MEASURES = ("top1", "reciprocal_rank", "two_way", "similarity")
 MEAN = "mean"  # over mice, beside their names
 
 
-def ranks(similarity: np.ndarray) -> np.ndarray:
-    """Rank of each image for each trial.
-
-    Parameters
-    ----------
-    similarity : ndarray of shape (n_trials, n_images)
-
-    Returns
-    -------
-    ndarray of int of this shape
-        From 1; images that are just as similar come ahead.
-    """
-    n = similarity.shape[1]
-    return np.stack([n - np.searchsorted(np.sort(own), own) for own in similarity])
-
-
 def measures(ranks: np.ndarray, similarity: np.ndarray, n_images: int) -> np.ndarray:
     """What ranks and similarities of images say of the retrieval.
 

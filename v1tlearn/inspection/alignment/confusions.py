@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.special import gammaln
+from scipy.stats import hypergeom
 
 from v1tlearn.inspection.alignment._checks import check_chances, check_count
 from v1tlearn.inspection.alignment._labels import by_mouse, generators, image_classes
@@ -203,8 +203,8 @@ def _galleries(
 ) -> tuple[float, float, int]:
     """How often images are found among those of their category, and of others; trials that count.
 
-    Of N candidates, a of which are as similar as the right image or more so, all galleries with
-    k - 1 of them are as likely: none of the a is among them in ``C(N - a, k - 1) / C(N, k - 1)``.
+    All galleries are as likely: how many of them are as similar as the right image, or more so, is
+    a hypergeometric number, and the image is found where that is 0.
     """
     same = kinds[shown][:, None] == kinds
     n_same = same.sum(1) - 1
@@ -215,14 +215,5 @@ def _galleries(
     a_same = (ahead * same).sum(1)
     a_other = ahead.sum(1) - a_same
     pairs = ((a_same, n_same), (a_other, n_other))
-    here, there = (_clear(a[counts], n[counts], size - 1).mean() for a, n in pairs)
+    here, there = (hypergeom.pmf(0, n[counts], a[counts], size - 1).mean() for a, n in pairs)
     return here, there, len(counts)
-
-
-def _clear(ahead: np.ndarray, n: np.ndarray, k: int) -> np.ndarray:
-    """Probability that k of n, drawn without replacement, are none of some."""
-    left = n - ahead
-    possible = left >= k
-    left = np.where(possible, left, k)
-    logs = gammaln(left + 1) - gammaln(left - k + 1) - gammaln(n + 1) + gammaln(n - k + 1)
-    return np.where(possible, np.exp(logs), 0.0)

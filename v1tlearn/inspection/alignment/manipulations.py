@@ -21,9 +21,9 @@ from v1tlearn.inspection.alignment._ranks import (
     mean_over_drawn,
     measures,
     p_value,
-    ranks,
     shuffled,
 )
+from v1tlearn.metrics import similarity_ranks
 from v1tlearn.training import draw_seed
 
 Manipulation = Callable[[np.ndarray, Any], np.ndarray]
@@ -210,7 +210,7 @@ def _found(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Measures (4,), their draws (n, 4), and those of shuffled pairs (m, 4)."""
     cosines = similarity(own.response_maps.values, images)
-    places = ranks(cosines)
+    places = similarity_ranks(cosines)
     trial = np.arange(len(own.shown))
 
     def of(shown: np.ndarray) -> np.ndarray:

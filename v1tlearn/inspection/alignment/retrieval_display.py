@@ -10,8 +10,8 @@ import numpy as np
 from v1tlearn.inspection._drawing import axes_for
 from v1tlearn.inspection.alignment._checks import check_count, pick_trials
 from v1tlearn.inspection.alignment._pairs import read_pairs, similarity
-from v1tlearn.inspection.alignment._ranks import ranks
 from v1tlearn.inspection.images import ImageDisplay
+from v1tlearn.metrics import similarity_ranks
 from v1tlearn.trials import Trials
 
 _NAME = "RetrievalDisplay"
@@ -137,7 +137,7 @@ class RetrievalDisplay:
             cosines = similarity(own.response_maps.values[[trial]], own.image_maps.values)
             best = np.argsort(-cosines[0], kind="stable")[:k]
             image = own.shown[trial]
-            rank = ranks(cosines)[0, image]
+            rank = similarity_ranks(cosines)[0, image]
             row = own.images[image], own.images[best], cosines[0, best], best == image, rank
             rows.append((*row, len(own.image_ids)))
         *columns, n_images = map(np.array, zip(*rows, strict=True))
