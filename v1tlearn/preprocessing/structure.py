@@ -94,7 +94,7 @@ def shuffle_patches(
     array([4, 5, 0, 1, 2, 3, 6])
     """
     images = check_images(images, "shuffle_patches")
-    height, width = patch_sides(patch_size, images.shape[2:], "shuffle_patches")
+    height, width = patch_sides(patch_size, images.shape[2:], "patch_size")
     n, channels = images.shape[:2]
     rows, columns = images.shape[2] // height, images.shape[3] // width
     if rows * columns < 2:
@@ -210,16 +210,20 @@ def silhouettes(images: Any, sigma: float = 2.0) -> np.ndarray:
     return out.astype(float_dtype(images.dtype))
 
 
-def patch_sides(patch_size: Any, size: tuple[int, int], who: str) -> tuple[int, int]:
-    """Height and width of patches of images.
+def patch_sides(
+    sides: Any, size: tuple[int, int], name: str, *, of: str = "the image"
+) -> tuple[int, int]:
+    """Height and width of a part of an image.
 
     Parameters
     ----------
-    patch_size : int or (int, int)
+    sides : int or (int, int)
     size : (int, int)
-        Of the images.
-    who : str
-        Name of the function, for the error.
+        The largest that there may be.
+    name : str
+        Of the option, for the error.
+    of : str, default="the image"
+        What has this size.
 
     Returns
     -------
@@ -228,19 +232,19 @@ def patch_sides(patch_size: Any, size: tuple[int, int], who: str) -> tuple[int, 
     Raises
     ------
     ValueError
-        If they are no whole numbers from 1 to the size of the images.
+        If they are no whole numbers from 1 to `size`.
     """
-    given = plain(patch_size, f"{who}: patch_size")
-    sides = (given, given) if isinstance(given, Integral) else tuple(given)
-    if len(sides) != 2 or not all(
+    given = plain(sides, name)
+    both = tuple(given) if isinstance(given, list | tuple) else (given, given)
+    if len(both) != 2 or not all(
         isinstance(side, Integral) and not isinstance(side, bool) and 1 <= side <= most
-        for side, most in zip(sides, size, strict=True)
+        for side, most in zip(both, size, strict=True)
     ):
         raise ValueError(
-            f"{who}: patch_size={patch_size!r}: expected a whole number, or height and width, from "
-            f"1 to the size of the images, {size[0]} x {size[1]} pixels."
+            f"{name}={sides!r}: expected a whole number, or height and width, from 1 to those of "
+            f"{of}, {size[0]} x {size[1]} pixels."
         )
-    return int(sides[0]), int(sides[1])
+    return int(both[0]), int(both[1])
 
 
 def _sigma(sigma: Any, who: str, *, above: bool) -> float:

@@ -206,8 +206,8 @@ def test_the_model_is_left_as_it_was():
 @pytest.mark.parametrize(
     ("saliency", "options", "match"),
     [
-        (occlusion_saliency, {"patch_size": 9}, "from 1 to the size of the images, 8 x 10"),
-        (occlusion_saliency, {"patch_size": 3, "stride": 4}, "at most the patch"),
+        (occlusion_saliency, {"patch_size": 9}, "from 1 to those of the image, 8 x 10"),
+        (occlusion_saliency, {"patch_size": 3, "stride": 4}, "from 1 to those of the patch, 3 x 3"),
         (occlusion_saliency, {"fill": "median"}, "fill='median': expected 'mean' or"),
         (occlusion_saliency, {"batch_size": 0}, "batch_size=0"),
         (gradient_saliency, {"method": "lime"}, "method='lime'"),
@@ -226,3 +226,36 @@ def test_one_image_has_no_control(saliency):
     est, trials = seen()
     with pytest.raises(ValueError, match="the trials show one image"):
         saliency(est, trials[trials.image_ids == 0])
+
+
+def test_gradients_do_not_depend_on_the_mode_of_the_caller():
+    est, trials = seen()
+    expected = gradient_saliency(est, trials)["saliency"]
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            np.testing.assert_array_equal(gradient_saliency(est, trials)["saliency"], expected)
+
+
+def test_images_that_were_resized_before_have_maps_of_their_own_size():
+    trials = v1.Trials(
+        v1.make_v1_recordings(
+            n_mice=1, n_neurons=6, n_trials=24, n_test_images=4, n_repeats=2,
+            image_shape=(24, 36), random_state=0,
+        )
+    )  # fmt: skip
+    est = v1.DINAAligner(
+        image_size=(8, 12), map_size=(4, 6), map_channels=2, max_epochs=1, validation_fraction=0,
+        random_state=0,
+    )  # fmt: skip
+    test = trials.sel(tier="test")
+    est.fit(trials.sel(tier="train"))
+    small = v1.preprocessing.ResizeStimuli((8, 12)).fit_transform(test)
+    found = gradient_saliency(est, small, method="gradient")["saliency"]
+    assert found.shape[2:] == (8, 12)
+    # interpolation hands on the gradient of each of its pixels to those that it was made of
+    whole = gradient_saliency(est, test, method="gradient")["saliency"]
+    sums = [own.sum(("height", "width")) for own in (found, whole)]
+    np.testing.assert_allclose(*sums, rtol=1e-3, atol=1e-6)
+    for shown, rows in ((small, [0.5, 2.5, 4.5, 6.5]), (test, [2.5, 8.5, 14.5, 20.5])):
+        places = v1.inspection.alignment_map(est, shown, n_permutations=5)["height"]
+        np.testing.assert_allclose(places, rows)

@@ -146,12 +146,16 @@ def similarity(responses: np.ndarray, images: np.ndarray) -> np.ndarray:
     return cosine_similarity(first, second).numpy().round(12)
 
 
-def place_in_image(model: AlignmentModel) -> dict[str, tuple[str, np.ndarray, dict[str, str]]]:
-    """Coordinates of the cells of maps, in pixels of the stimuli that came to `fit`.
+def place_in_image(
+    model: AlignmentModel, size: tuple[int, int]
+) -> dict[str, tuple[str, np.ndarray, dict[str, str]]]:
+    """Coordinates of the cells of maps, in pixels of images.
 
     Parameters
     ----------
     model : AlignmentModel
+    size : (int, int)
+        Height and width of the images: those of `fit`, or resized as the image tower sees them.
 
     Returns
     -------
@@ -162,9 +166,10 @@ def place_in_image(model: AlignmentModel) -> dict[str, tuple[str, np.ndarray, di
     sides = model.core.output_shape[1:]
     coords = {}
     names = {"height": "row of the image", "width": "column of the image"}
-    pixels = model.cropper.source_positions()
-    for (name, long_name), seen, n in zip(names.items(), pixels, sides, strict=True):
-        at = seen.numpy()
+    pixels = [np.arange(side) for side in size]
+    if tuple(size) == model.cropper.input_size:
+        pixels = [positions.numpy() for positions in model.cropper.source_positions()]
+    for (name, long_name), at, n in zip(names.items(), pixels, sides, strict=True):
         step = (at[-1] - at[0]) / (len(at) - 1) if len(at) > 1 else 1.0
         centres = at[0] - step / 2 + (np.arange(n) + 0.5) * step * len(at) / n
         coords[name] = (name, centres, {"long_name": long_name, "units": "pixel"})

@@ -167,7 +167,7 @@ class AlignmentDisplay:
             agreement = aligned["alignment"].sel(mouse=own.mouse).values
             rows.append((own.images[image], *maps, agreement))
         images, *columns = map(np.array, zip(*rows, strict=True))
-        at = place_in_image(aligner.module_)
+        at = place_in_image(aligner.module_, images.shape[2:])
         labelled = [xr.DataArray(v, dims=("trial", "height", "width"), coords=at) for v in columns]
         if show != "alignment":
             labelled[2] = _saliency(aligner, trials, show, options)[places]

@@ -35,17 +35,24 @@ def cutoff_of(curve: xr.Dataset, *, measure: str = "top1", share: float = 0.9) -
     ValueError
         If the measure is unknown, the share is not between 0 and 1, or there is one value only.
 
+    Notes
+    -----
+    Most of the way is gone before the last frequency that tells anything. A "high_pass" curve tells
+    with a small share, such as 0.1, from where on nothing is left: what carries the decoding lies
+    between both.
+
     Examples
     --------
     >>> import v1tlearn as v1
     >>> from v1tlearn.inspection import cutoff_of, manipulation_curve
-    >>> trials = v1.Trials(v1.make_v1_recordings(
-    ...     n_mice=1, n_neurons=30, n_trials=200, n_test_images=30, n_repeats=3,
-    ...     image_shape=(16, 24), random_state=0))
-    >>> est = v1.DINAAligner(max_epochs=15, map_size=(4, 6), map_channels=4, random_state=0)
-    >>> est = est.fit(trials.sel(tier="train"))
+    >>> trials = v1.Trials(v1.make_coarse_recordings(
+    ...     n_neurons=40, n_trials=150, n_test_images=20, image_shape=(16, 24), cutoff=2.0,
+    ...     informative=1.0, explainable_variance=0.9, random_state=0))
+    >>> est = v1.DINAAligner(max_epochs=8, map_size=(8, 12), map_channels=4, hidden_channels=8,
+    ...                      neural_lr=2e-3, random_state=0)
+    >>> est = est.fit(trials.sel(tier="train"), validation=trials.sel(tier="validation"))
     >>> curve = manipulation_curve(est, trials.sel(tier="test"), values=[0.5, 1, 2, 4, 8])
-    >>> bool(1 < cutoff_of(curve, measure="two_way")["cutoff"].sel(mouse="A") < 8)
+    >>> bool(1 < cutoff_of(curve)["cutoff"].sel(mouse="A") < 4)
     True
     """
     if measure not in MEASURES:

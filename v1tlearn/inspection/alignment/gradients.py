@@ -30,6 +30,7 @@ _METHODS = ("gradient", "gradient_x_input")
 
 
 @isolated()
+@torch.inference_mode(False)
 def gradient_saliency(
     aligner: Any,
     trials: Trials,
@@ -69,7 +70,7 @@ def gradient_saliency(
     -------
     Dataset
         Over ``trial``, in the order of the trials, ``channel``, ``height`` and ``width``, pixels of
-        the stimuli as they came to `fit`: ``saliency``; and ``control``, the same for this image
+        the stimuli before any crop: ``saliency``; and ``control``, the same for this image
         and the responses to another one, of the same mouse. Over ``trial`` the ``similarity`` of
         the pair. With ``mouse_id`` and ``image_id``.
 
@@ -117,7 +118,7 @@ def gradient_saliency(
     parts = []
     for own in pairs:
         queries, controls = queries_and_controls(aligner, own, rng)
-        sums = np.zeros((2, len(own.shown), *own.images.shape[1:]))
+        sums = np.zeros((2, len(own.shown), *own.images.shape[1:]), np.float32)
         for _ in range(n_samples):
             images = _noisy(own.images, noise, rng) if n_samples > 1 else own.images
             for rows in in_parts(len(own.shown), batch_size):

@@ -46,7 +46,7 @@ def alignment_map(
         tells something; ``area`` (mouse,), the share of the locations above, of those with an
         alignment; ``control_area``, the mean share of the locations of a shuffle above; and
         ``p_value`` of the mean alignment over locations. ``height`` and ``width`` are the centres
-        of the cells, in pixels of the stimuli that came to `fit`, from the centre of the upper left
+        of the cells, in pixels of the stimuli before any crop, from the centre of the upper left
         one.
 
     Raises
@@ -90,13 +90,14 @@ def alignment_map(
         orders = (rng.permutation(n) for _ in range(n_permutations))
         control = [_mean((images * responses[order]).sum(0)) for order in orders]
         rows.append((correlation, alignment, *_judged(alignment, np.array(control), level)))
+    size = pairs[0].images.shape[2:]
     columns = [np.array(values) for values in zip(*rows, strict=True)]
     dims = (("mouse", "channel", "height", "width"), ("mouse", "height", "width"), *["mouse"] * 4)
     names = ("correlation", "alignment", "threshold", "area", "control_area", "p_value")
     return xr.Dataset(
         {name: (d, v) for name, d, v in zip(names, dims, columns, strict=True)},
-        coords={"mouse": [own.mouse for own in pairs], **place_in_image(aligner.module_)},
-        attrs={"level": level, "image_size": list(aligner.image_shape_[1:])},
+        coords={"mouse": [own.mouse for own in pairs], **place_in_image(aligner.module_, size)},
+        attrs={"level": level, "image_size": list(size)},
     )
 
 

@@ -61,7 +61,7 @@ def occlusion_saliency(
     -------
     Dataset
         Over ``trial``, in the order of the trials, ``height`` and ``width``, pixels of the stimuli
-        as they came to `fit`: ``saliency``, the cosine of the pair less that with the patch
+        before any crop: ``saliency``, the cosine of the pair less that with the patch
         covered, the mean over all patches that cover the pixel; and ``control``, the same for this
         image and the responses to another one, of the same mouse. Over ``trial`` the ``similarity``
         of the pair. With ``mouse_id`` and ``image_id``.
@@ -92,20 +92,23 @@ def occlusion_saliency(
     parts = []
     for own in pairs:
         size = own.images.shape[2:]
-        sides = patch_sides(patch_size, size, "occlusion_saliency")
+        sides = patch_sides(patch_size, size, "patch_size")
         steps = _steps(stride, sides)
         corners = _corners(size, sides, steps)
         values = fill_values(own.images, fill)
         queries, controls = queries_and_controls(aligner, own, rng)
         whole = encoded(aligner, own.images, batch_size)
-        found = [np.empty((len(own.shown), *size), np.float32) for _ in range(2)]
+        both = torch.stack((queries, controls))
+        found = np.empty((2, len(own.shown), *size), np.float32)
         for image in range(len(own.images)):
             at = np.flatnonzero(own.shown == image)
             covered = _covered(own.images[image], values[image], corners, sides, batch_size)
-            maps = torch.cat([encoded(aligner, batch, batch_size) for batch in covered])
-            for out, responses in zip(found, (queries, controls), strict=True):
-                drop = responses[at] @ (whole[image] - maps).T
-                out[at] = _over_pixels(drop.double().cpu().numpy(), corners, sides, size)
+            drops = [
+                both[:, at] @ (whole[image] - encoded(aligner, batch, batch_size)).T
+                for batch in covered
+            ]
+            for out, own_drops in zip(found, torch.cat(drops, -1).double().cpu(), strict=True):
+                out[at] = _over_pixels(own_drops.numpy(), corners, sides, size)
         parts.append((*found, paired(queries, whole, own.shown)))
     attrs = {"method": "occlusion", "patch_size": list(sides), "stride": list(steps)}
     return labelled(trials, pairs, parts, ("trial", "height", "width"), attrs, "cosine")
@@ -114,7 +117,7 @@ def occlusion_saliency(
 def _steps(stride: Any, sides: tuple[int, int]) -> tuple[int, int]:
     if stride is None:
         return -(-sides[0] // 2), -(-sides[1] // 2)
-    return patch_sides(stride, sides, "occlusion_saliency: stride, at most the patch")
+    return patch_sides(stride, sides, "stride", of="the patch")
 
 
 def _corners(
