@@ -111,7 +111,7 @@ def test_rows_show_image_maps_and_alignment(seen):
         np.testing.assert_allclose(pixels(axes[1]), images[trial, 0], atol=1e-5)
         np.testing.assert_allclose(pixels(axes[2]), responses[trial, 0], atol=1e-5)
         np.testing.assert_allclose(pixels(axes[3]), aligned)
-        assert axes[0].get_ylabel() == f"A: image {trials.image_ids[trial]}"
+        assert axes[0].get_ylabel() == f"A\n{trials.image_ids[trial]}"
         for axis in axes[1:3]:  # zero is white
             low, high = axis.get_images()[0].get_clim()
             assert low == -high

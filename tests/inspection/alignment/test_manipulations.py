@@ -183,6 +183,27 @@ def test_a_cutoff_lies_between_values_linear_in_their_logarithm():
     assert float(cutoff) == pytest.approx(2 * 2**part)
 
 
+@pytest.mark.parametrize(
+    ("values", "shares", "expected"),
+    [
+        ([1, 2, 4, 8, 16], [0.1, 0.6, 0.4, 0.8, 1.0], 2**0.8),  # rises: reached first
+        ([1, 2, 4, 8, 16], [1.0, 0.8, 0.4, 0.6, 0.1], 2 * 2**0.75),  # falls: kept until then
+        ([0, 1, 2, 3], [0.9, 0.7, 0.3, 0.2], 1.5),  # no logarithm of 0
+    ],
+)
+def test_curves_cross_once_they_reach_a_share_or_leave_it(values, shares, expected):
+    trials = noisy_trials(n=4)
+    curve = manipulation_curve(known_aligner(trials), trials, lambda x, v: x, values, **QUICK)
+    curve["control"][:] = 0.0
+    curve["unchanged"][:] = curve["unchanged_resampled"][:] = 1.0
+    curve["unchanged_control_high"][:] = 0.5
+    curve["estimate"][:] = curve["resampled"][:] = shares
+    found = cutoff_of(curve, share=0.5).sel(mouse="A")
+    for name in ("cutoff", "low", "high"):
+        assert float(found[name]) == pytest.approx(expected)
+    assert found["cutoff"].attrs["units"] == "1"
+
+
 def test_a_curve_that_does_not_cross_has_no_cutoff():
     curve = coarse_curve("low_pass", [8, 12])
     with pytest.warns(UserWarning, match="does not cross 90% .* between 8 and 12"):

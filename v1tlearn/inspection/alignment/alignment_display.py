@@ -177,7 +177,7 @@ class AlignmentDisplay:
             images,
             *labelled,
             titles={"image_map": f"its map{which}", "agreement": _TITLES[show]},
-            labels=[f"{trials.mouse_ids[p]}: image {trials.image_ids[p]}" for p in places],
+            labels=[f"{trials.mouse_ids[p]}\n{trials.image_ids[p]}" for p in places],
         ).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:

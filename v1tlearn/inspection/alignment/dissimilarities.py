@@ -103,8 +103,7 @@ def representational_similarity(
         others += [] if kinds is None else [(kinds[:, None] != kinds).astype(float)]
         orders = rng.permuted(np.tile(np.arange(n), (n_permutations, 1)), axis=1)
         for j, space in enumerate(spaces):
-            for k, other in enumerate([*others, spaces[1 - j]]):
-                found[:, i, j, k] = _compared(space, other, orders)
+            found[:, i, j] = _compared(space, [*others, spaces[1 - j]], orders)
     dims = ("mouse", "space", "model")
     return xr.Dataset(
         {
@@ -131,20 +130,23 @@ def _from_pixels(images: np.ndarray) -> np.ndarray:
     return 1 - similarity(pixels, pixels)
 
 
-def _compared(
-    space: np.ndarray, other: np.ndarray, orders: np.ndarray
-) -> tuple[float, float, float]:
-    """Rank correlation of two sets of dissimilarities, its control and how rare it is."""
+def _compared(space: np.ndarray, others: list[np.ndarray], orders: np.ndarray) -> np.ndarray:
+    """Rank correlations with other dissimilarities, their controls and p values, (3, n_others)."""
     above = np.triu_indices(len(space), 1)
-    first, second = _scaled(space[above]), _scaled(other[above])
-    if first is None or second is None:
-        return np.nan, np.nan, np.nan
+    first, seconds = _scaled(space[above]), [_scaled(other[above]) for other in others]
+    found = np.full((3, len(others)), np.nan)
+    known = [k for k, second in enumerate(seconds) if second is not None]
+    if first is None or not known:
+        return found
     square = np.zeros(space.shape)
     square[above] = first
     square += square.T
-    control = np.array([square[np.ix_(order, order)][above] @ second for order in orders])
-    correlation = float(first @ second)
-    return correlation, float(np.quantile(control, 0.95)), float(p_value(correlation, control))
+    ranked = np.stack([seconds[k] for k in known])
+    control = np.array([ranked @ square[np.ix_(order, order)][above] for order in orders])
+    correlation = ranked @ first
+    highest = np.quantile(control, 0.95, axis=0)
+    found[:, known] = correlation, highest, p_value(correlation, control)
+    return found
 
 
 def _scaled(values: np.ndarray) -> np.ndarray | None:
