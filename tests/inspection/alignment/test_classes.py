@@ -122,16 +122,16 @@ def test_categories_are_read_off_both_kinds_of_maps():
     kinds = np.repeat(["a", "b"], 20)
     trials = trials_of_kinds(1.0, kinds=kinds, noise=20.0)
     est = known_aligner(trials)
-    found = class_decoding(est, trials).sel(mouse="A")
+    found = class_decoding(est, trials, n_permutations=9).sel(mouse="A")
     assert float(found["chance"]) == 0.5
     for space in ("images", "responses"):
         own = found.sel(space=space)
         assert float(own["accuracy"]) > 0.9
         assert float(own["control"]) == pytest.approx(0.5, abs=0.12)
-        assert float(own["p_value"]) == pytest.approx(1 / 21)
+        assert float(own["p_value"]) == pytest.approx(1 / 10)
     blank = trials_of_kinds(0.0, kinds=kinds, noise=20.0)
-    nothing = class_decoding(known_aligner(blank), blank).sel(mouse="A")
-    assert (nothing["p_value"] > 0.05).all()
+    nothing = class_decoding(known_aligner(blank), blank, n_permutations=9).sel(mouse="A")
+    assert (nothing["p_value"] > 0.1).all()
 
 
 def test_responses_that_tell_nothing_leave_categories_unread():
@@ -145,7 +145,7 @@ def test_responses_that_tell_nothing_leave_categories_unread():
         trials.image_ids,
         image_class=kinds[trials.image_ids],
     )
-    found = class_decoding(est, deaf).sel(mouse="A")
+    found = class_decoding(est, deaf, n_permutations=2).sel(mouse="A")
     assert float(found["accuracy"].sel(space="images")) > 0.9
     assert float(found["accuracy"].sel(space="responses")) < 0.75
 

@@ -74,6 +74,12 @@ def occlusion_saliency(
     NotFittedError
         Before `fit`.
 
+    Notes
+    -----
+    Every image passes the image tower once for each patch: 1,072 times where 8 x 8 pixels of
+    68 x 270 are covered in steps of 4. A stride of the size of the patch takes a quarter of it, and
+    `gradient_saliency` one pass.
+
     Examples
     --------
     >>> import v1tlearn as v1
