@@ -21,6 +21,15 @@ from v1tlearn.inspection.colors import MODEL_COLORS, model_color
 from v1tlearn.inspection.fields import receptive_fields
 from v1tlearn.inspection.gaussians import fit_gaussians
 from v1tlearn.inspection.images import ImageDisplay
+from v1tlearn.inspection.neurons import (
+    PUBLISHED_THRESHOLDS,
+    MaskingDisplay,
+    attention_masking,
+    functional_interactions,
+    neuron_importance,
+    neurons_for_performance,
+    neurons_per_dimension,
+)
 from v1tlearn.inspection.pooling import pooling_sizes
 from v1tlearn.inspection.responses import PredictionDisplay
 from v1tlearn.inspection.scores import ScoreDisplay
@@ -46,6 +55,13 @@ __all__ = [
     "alignment_map",
     "occlusion_saliency",
     "gradient_saliency",
+    "neuron_importance",
+    "attention_masking",
+    "PUBLISHED_THRESHOLDS",
+    "MaskingDisplay",
+    "neurons_for_performance",
+    "neurons_per_dimension",
+    "functional_interactions",
     "MODEL_COLORS",
     "model_color",
 ]

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import xarray as xr
-from matplotlib.colors import to_rgba
 
 import v1tlearn as v1
 from tests.alignments import Coarse, as_trials, known_aligner, noise_images
@@ -61,7 +60,8 @@ def test_rows_show_the_seen_image_and_what_retrieve_finds(seen):
             framed = axis.spines["top"].get_visible()
             assert framed == (place == right)
             if framed:
-                assert axis.spines["top"].get_edgecolor() == to_rgba("#009e73")
+                frame = axis.spines["top"].get_edgecolor()
+                assert frame == pytest.approx((0, 158 / 255, 115 / 255, 1))
     assert display.found_ == np.mean(display.ranks == 1)
     assert display.plot() is display
 
