@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from numbers import Real
 from typing import Any
 
@@ -14,7 +15,13 @@ from torch import Tensor
 from v1tlearn._values import plain
 from v1tlearn.inspection.alignment._pairs import Pairs
 from v1tlearn.nn import unit_length
+from v1tlearn.training import numerics
 from v1tlearn.trials import Trials
+
+
+def precisely(aligner: Any) -> AbstractContextManager[None]:
+    """Compute in full float32 on any device: saliencies are small differences."""
+    return numerics("float32", aligner.device_, deterministic=plain(aligner.deterministic))
 
 
 def encode(aligner: Any, images: Tensor) -> Tensor:
@@ -84,8 +91,8 @@ def labelled(
     columns = [np.concatenate(values)[order] for values in zip(*parts, strict=True)]
     pixels = {"units": "pixel"}
     data = {
-        "saliency": (dims, columns[0], {"units": unit}),
-        "control": (dims, columns[1], {"units": unit}),
+        "saliency": (dims, columns[0].astype(np.float32), {"units": unit}),
+        "control": (dims, columns[1].astype(np.float32), {"units": unit}),
         "similarity": ("trial", columns[2], {"units": "cosine"}),
     }
     sizes = dict(zip(dims, columns[0].shape, strict=True))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from v1tlearn._values import plain
 from v1tlearn.inspection.alignment._checks import check_count
-from v1tlearn.inspection.alignment._pairs import read_pairs
+from v1tlearn.inspection.alignment._pairs import Pairs, read_pairs
 from v1tlearn.inspection.alignment._saliency import (
     encode,
     encoded,
@@ -20,6 +20,7 @@ from v1tlearn.inspection.alignment._saliency import (
     in_parts,
     labelled,
     paired,
+    precisely,
     queries_and_controls,
     to_device,
 )
@@ -117,25 +118,38 @@ def gradient_saliency(
     rng = np.random.default_rng(draw_seed(plain(random_state)))
     parts = []
     for own in pairs:
-        queries, controls = queries_and_controls(aligner, own, rng)
-        sums = np.zeros((2, len(own.shown), *own.images.shape[1:]), np.float32)
-        for _ in range(n_samples):
-            images = _noisy(own.images, noise, rng) if n_samples > 1 else own.images
-            for rows in in_parts(len(own.shown), batch_size):
-                pixels = to_device(aligner, images[own.shown[rows]])
-                gradients = _gradients(aligner, pixels, (queries[rows], controls[rows]))
-                for total, gradient in zip(sums, gradients, strict=True):
-                    total[rows] += gradient
-        found = sums / n_samples
+        added = 1.0
         if method == "gradient_x_input":
             added = (own.images - fill_values(own.images, fill))[own.shown]
-            found = found * added
-        whole = encoded(aligner, own.images, batch_size)
-        parts.append((*found.astype(np.float32), paired(queries, whole, own.shown)))
+        with precisely(aligner):
+            found = _of_mouse(aligner, own, n_samples, noise, batch_size, rng)
+        parts.append((*(x * added for x in found[:2]), found[2]))
     attrs = {"method": method, "n_samples": n_samples}
     dims = ("trial", "channel", "height", "width")
     unit = "cosine" if method == "gradient_x_input" else "cosine per grey level"
     return labelled(trials, pairs, parts, dims, attrs, unit)
+
+
+def _of_mouse(
+    aligner: Any,
+    own: Pairs,
+    n_samples: int,
+    noise: float,
+    batch_size: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gradients of trials (n, channels, height, width), their control, and similarities (n,)."""
+    queries, controls = queries_and_controls(aligner, own, rng)
+    sums = np.zeros((2, len(own.shown), *own.images.shape[1:]), np.float32)
+    for _ in range(n_samples):
+        images = _noisy(own.images, noise, rng) if n_samples > 1 else own.images
+        for rows in in_parts(len(own.shown), batch_size):
+            pixels = to_device(aligner, images[own.shown[rows]])
+            gradients = _gradients(aligner, pixels, (queries[rows], controls[rows]))
+            for total, gradient in zip(sums, gradients, strict=True):
+                total[rows] += gradient
+    whole = encoded(aligner, own.images, batch_size)
+    return sums[0] / n_samples, sums[1] / n_samples, paired(queries, whole, own.shown)
 
 
 def _noisy(images: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
@@ -151,5 +165,5 @@ def _gradients(aligner: Any, pixels: Tensor, targets: tuple[Tensor, ...]) -> lis
         for i, target in enumerate(targets):
             total = (maps * target).sum()
             (gradient,) = torch.autograd.grad(total, pixels, retain_graph=i + 1 < len(targets))
-            out.append(gradient.double().cpu().numpy())
+            out.append(gradient.cpu().numpy())
     return out

@@ -11,13 +11,14 @@ import xarray as xr
 
 from v1tlearn._values import plain
 from v1tlearn.inspection.alignment._checks import check_count
-from v1tlearn.inspection.alignment._pairs import read_pairs
+from v1tlearn.inspection.alignment._pairs import Pairs, read_pairs
 from v1tlearn.inspection.alignment._saliency import (
     encoded,
     fill_values,
     in_parts,
     labelled,
     paired,
+    precisely,
     queries_and_controls,
 )
 from v1tlearn.preprocessing.structure import patch_sides
@@ -95,29 +96,41 @@ def occlusion_saliency(
     batch_size = check_count("batch_size", batch_size)
     pairs = read_pairs(aligner, trials)
     rng = np.random.default_rng(draw_seed(plain(random_state)))
-    parts = []
-    for own in pairs:
-        size = own.images.shape[2:]
-        sides = patch_sides(patch_size, size, "patch_size")
-        steps = _steps(stride, sides)
-        corners = _corners(size, sides, steps)
-        values = fill_values(own.images, fill)
-        queries, controls = queries_and_controls(aligner, own, rng)
-        whole = encoded(aligner, own.images, batch_size)
-        both = torch.stack((queries, controls))
-        found = np.empty((2, len(own.shown), *size), np.float32)
-        for image in range(len(own.images)):
-            at = np.flatnonzero(own.shown == image)
-            covered = _covered(own.images[image], values[image], corners, sides, batch_size)
-            drops = [
-                both[:, at] @ (whole[image] - encoded(aligner, batch, batch_size)).T
-                for batch in covered
-            ]
-            for out, own_drops in zip(found, torch.cat(drops, -1).double().cpu(), strict=True):
-                out[at] = _over_pixels(own_drops.numpy(), corners, sides, size)
-        parts.append((*found, paired(queries, whole, own.shown)))
+    sides = patch_sides(patch_size, pairs[0].images.shape[2:], "patch_size")
+    steps = _steps(stride, sides)
+    with precisely(aligner):
+        parts = [_of_mouse(aligner, own, sides, steps, fill, batch_size, rng) for own in pairs]
     attrs = {"method": "occlusion", "patch_size": list(sides), "stride": list(steps)}
     return labelled(trials, pairs, parts, ("trial", "height", "width"), attrs, "cosine")
+
+
+def _of_mouse(
+    aligner: Any,
+    own: Pairs,
+    sides: tuple[int, int],
+    steps: tuple[int, int],
+    fill: Any,
+    batch_size: int,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Saliency of trials (n, height, width), their control, and similarities (n,)."""
+    size = own.images.shape[2:]
+    corners = _corners(size, sides, steps)
+    values = fill_values(own.images, fill)
+    queries, controls = queries_and_controls(aligner, own, rng)
+    both = torch.stack((queries, controls))
+    whole = encoded(aligner, own.images, batch_size)
+    found = np.empty((2, len(own.shown), *size), np.float32)
+    for image in range(len(own.images)):
+        at = np.flatnonzero(own.shown == image)
+        covered = _covered(own.images[image], values[image], corners, sides, batch_size)
+        drops = [
+            both[:, at] @ (whole[image] - encoded(aligner, batch, batch_size)).T
+            for batch in covered
+        ]
+        for out, own_drops in zip(found, torch.cat(drops, -1).cpu().double(), strict=True):
+            out[at] = _over_pixels(own_drops.numpy(), corners, sides, size)
+    return found[0], found[1], paired(queries, whole, own.shown)
 
 
 def _steps(stride: Any, sides: tuple[int, int]) -> tuple[int, int]:
