@@ -195,3 +195,15 @@ def test_categories_of_simulated_recordings_come_along():
     found = class_confusions(est, trials.sel(tier="test"), n_bootstrap=20, n_permutations=20)
     assert found["mouse"].values.tolist() == ["A", "B"]
     np.testing.assert_allclose(found["sum_of_squares"], 1 / 3, atol=0.05)  # alike in number
+
+
+def test_maps_that_are_all_the_same_decode_as_well_as_guessing():
+    kinds = np.repeat(["a", "b"], 10)
+    trials = trials_of_kinds(1.0, kinds=kinds, repeats=1)
+    same = np.repeat(trials.get("responses", "A")[:1], len(trials), 0)
+    deaf = as_trials(
+        trials.get("stimuli", "A"), same, trials.image_ids, image_class=kinds[trials.image_ids]
+    )
+    found = class_decoding(known_aligner(trials), deaf, n_permutations=3).sel(mouse="A")
+    assert float(found["accuracy"].sel(space="responses")) == pytest.approx(0.5, abs=0.1)
+    assert float(found["p_value"].sel(space="responses")) > 0.1
