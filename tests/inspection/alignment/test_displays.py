@@ -25,7 +25,7 @@ def seen():
     """A known alignment, and trials of 8 images, each shown twice."""
     images = noise_images(8, (12, 16)).round()
     shown = np.random.default_rng(0).permutation(np.arange(8).repeat(2))
-    noise = 40 * np.random.default_rng(1).normal(size=(16, 1, 12, 16))
+    noise = 120 * np.random.default_rng(1).normal(size=(16, 1, 12, 16))
     trials = as_trials(images[shown], images[shown] + noise, shown)
     return known_aligner(trials, Coarse), trials
 
@@ -41,8 +41,11 @@ def pixels(axis):
 
 def test_rows_show_the_seen_image_and_what_retrieve_finds(seen):
     est, trials = seen
+    every = RetrievalDisplay.from_estimator(est, trials, shown=range(16), k=3)
+    assert set(every.ranks) > {1, 2}  # found at once, found later
     display = RetrievalDisplay.from_estimator(est, trials, shown=[5, 0, -1], k=3)
     assert display.axes_.shape == (3, 4)
+    assert display.found_ < 1
     ids, first = np.unique(trials.image_ids, return_index=True)
     gallery = trials.get("stimuli", "A")[first]
     found = est.retrieve(trials, gallery, k=3)
