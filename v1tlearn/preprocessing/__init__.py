@@ -1,4 +1,4 @@
-"""scikit-learn transformers of stimuli and behaviour, and functions that take structure away."""
+"""scikit-learn transformers of stimuli, behaviour and responses, and functions of images."""
 
 from v1tlearn.preprocessing.spectrum import (
     high_pass,
@@ -6,6 +6,7 @@ from v1tlearn.preprocessing.spectrum import (
     scramble_phases,
     spatial_frequencies,
 )
+from v1tlearn.preprocessing.spontaneous import SpontaneousProjector
 from v1tlearn.preprocessing.standardize import TrialStandardizer
 from v1tlearn.preprocessing.stimuli import CenterCrop, Grayscale, ResizeStimuli
 from v1tlearn.preprocessing.structure import downsample, edges, shuffle_patches, silhouettes
@@ -14,6 +15,7 @@ __all__ = [
     "CenterCrop",
     "Grayscale",
     "ResizeStimuli",
+    "SpontaneousProjector",
     "TrialStandardizer",
     "downsample",
     "edges",
