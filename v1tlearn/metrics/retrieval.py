@@ -349,7 +349,7 @@ def checked_size(size: Any, n_images: int) -> int:
     ValueError
         If it is no whole number from 2 to `n_images`.
     """
-    if isinstance(size, bool) or not isinstance(size, Integral) or not 2 <= size <= n_images:
+    if isinstance(size, bool) or not isinstance(size, Integral) or not 2 <= int(size) <= n_images:
         raise ValueError(
             f"gallery_size={size!r}: expected a whole number from 2 to {n_images}, the number of "
             "images that there are."
