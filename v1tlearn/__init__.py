@@ -15,7 +15,7 @@ from v1tlearn.datasets import (
     validate_recordings,
     write_sensorium,
 )
-from v1tlearn.decoding import LinearProbe, RidgeDecoder
+from v1tlearn.decoding import LinearProbe, RidgeDecoder, decoding_table
 from v1tlearn.estimators import (
     CNNRegressor,
     DINAAligner,
@@ -55,6 +55,7 @@ __all__ = [
     "ViTRegressor",
     "concat",
     "decoding",
+    "decoding_table",
     "fetch_franke2022",
     "fetch_nat60k",
     "fetch_sensorium2022",
