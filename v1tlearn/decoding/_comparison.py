@@ -26,6 +26,8 @@ from v1tlearn.trials import Trials
 
 Measure = Callable[[np.ndarray], np.ndarray]
 
+SLOW = ("ssim", "map_ssim")  # measures that look at every pixel again for every pairing
+
 
 @dataclass(frozen=True)
 class Comparison:

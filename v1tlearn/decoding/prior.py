@@ -17,7 +17,9 @@ _LEAST_POWER = 1e-6  # of the mean power, below which no measured frequency fall
 class ImagePrior(NamedTuple):
     """A Gaussian distribution of images whose pixels are alike everywhere.
 
-    Attributes
+    What `natural_image_prior` gives.
+
+    Parameters
     ----------
     mean : ndarray of shape (channels,)
         Grey level.
