@@ -29,8 +29,9 @@ class Observed:
         In the units of the training; NaN where not recorded.
     items : Tensor of int of shape (n_trials,)
         Which image each trial showed.
-    behavior : MouseBatch
-        All but the images, of the trials.
+    behavior : tuple of (Tensor or None)
+        Standardised behaviour of the core, pupil, and what moves the stimulus, of the trials, as in
+        `MouseBatch`.
     image_mean, image_std : float
         What images are standardised with.
     scale : Tensor of shape (n_neurons,)
