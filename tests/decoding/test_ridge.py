@@ -163,6 +163,21 @@ def test_a_copy_or_a_pickle_decodes_the_same(trials, test_trials):
         clone(decoder).predict(test_trials)
 
 
+@pytest.mark.parametrize("params", [{"alpha": [1.0, 9.0]}, {"alpha": 2.0, "rank": 1}, {}])
+def test_a_decoder_comes_back_from_a_folder(trials, test_trials, tmp_path, params):
+    decoder = v1.RidgeDecoder(**params).fit(trials)
+    decoder.save(tmp_path / "decoder")
+    for again in (v1.load(tmp_path / "decoder"), v1.RidgeDecoder.load(tmp_path / "decoder")):
+        assert np.array_equal(again.predict(test_trials), decoder.predict(test_trials))
+        assert again.get_params() == decoder.get_params()
+        assert again.alpha_ == decoder.alpha_
+        for mouse, errors in decoder.errors_.items():
+            assert errors.identical(again.errors_[mouse])
+        turned = test_trials.sel(neuron={"A": test_trials.neuron_ids("A")[::-1]})
+        with pytest.raises(ValueError, match="another order"):
+            again.predict(turned)
+
+
 # ------------------------------------------------------------------------------- what is missing
 
 

@@ -141,7 +141,7 @@ def repeat_counts(queries: np.ndarray, shown: np.ndarray) -> Counts | None:
     Returns
     -------
     ndarray of shape (1, n_repeated) or None
-        Of the images with two trials and more; None where there are less than two such.
+        Of the images with two trials and more; None where there are fewer than two such.
     """
     places = [np.flatnonzero(shown == image)[:2] for image in np.unique(shown)]
     pairs = np.array([pair for pair in places if len(pair) == 2])

@@ -64,7 +64,7 @@ def natural_image_prior(
     Raises
     ------
     ValueError
-        If there are less than two images, or they are all equal; or if neither images nor their
+        If there are fewer than two images, or they are all equal; or if neither images nor their
         shape came, or a number is out of its range.
 
     Notes

@@ -29,9 +29,11 @@ from v1tlearn.decoding._calls import (
 )
 from v1tlearn.decoding._regression import choose_alpha, coordinates, fit_ridge
 from v1tlearn.estimators._calls import explained
+from v1tlearn.estimators._fitted import plain_labels
 from v1tlearn.estimators._leaks import Seen, warn_of_seen_images
 from v1tlearn.estimators._like_fit import told_apart
 from v1tlearn.estimators._reading import read_fit, read_responses, warn_about_tiers
+from v1tlearn.estimators.base import SavingMixin
 from v1tlearn.metrics._evaluate import ROUNDING_FLOAT32
 from v1tlearn.trials import Responses, Trials
 
@@ -58,7 +60,7 @@ class _Mouse:
 
 
 @dataclass(eq=False, repr=False)
-class RidgeDecoder(DocumentationLinkMixin, ByName, BaseEstimator):
+class RidgeDecoder(DocumentationLinkMixin, SavingMixin, ByName, BaseEstimator):
     r"""Reconstruct images from responses by ridge or reduced-rank ridge regression.
 
     Every mouse has a regression of its own, from all its neurons to all pixels, with one penalty.
@@ -318,6 +320,30 @@ class RidgeDecoder(DocumentationLinkMixin, ByName, BaseEstimator):
                     f"mouse {mouse!r}: the responses are not of the neurons that the decoder was "
                     f"fitted on: {difference}. Select those of fit, in their order."
                 )
+
+    def _content(self) -> dict[str, Any]:
+        mice = {
+            mouse: {
+                **vars(one),
+                "unit_ids": None if one.unit_ids is None else plain_labels({"": one.unit_ids})[""],
+                "errors": one.errors.values,
+                "alphas": one.errors.alpha.values,
+            }
+            for mouse, one in self._decoders.items()
+        }
+        parameters = {name: plain(value) for name, value in self.get_params(deep=False).items()}
+        return {"parameters": parameters, "mice": mice, "image_shape": tuple(self.image_shape_)}
+
+    @classmethod
+    def _restore(cls, content: dict[str, Any], device: str) -> Self:
+        decoder = cls(**content["parameters"])
+        decoder._decoders = {}
+        for mouse, one in content["mice"].items():
+            alphas = one.pop("alphas")
+            errors = xr.DataArray(one.pop("errors"), dims=("alpha",), coords={"alpha": alphas})
+            decoder._decoders[mouse] = _Mouse(**one, errors=errors)
+        decoder.image_shape_ = tuple(content["image_shape"])
+        return decoder
 
     def __sklearn_is_fitted__(self) -> bool:
         return "_decoders" in self.__dict__

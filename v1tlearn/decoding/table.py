@@ -122,7 +122,7 @@ def decoding_table(
 
     The ceiling is what responses tell of each other: the first trial of an image looks for the
     second among those of all repeated images, and the other way round. As both are noisy, and
-    images are not, it can be surpassed. It is missing where less images were repeated than the
+    images are not, it can be surpassed. It is missing where fewer images were repeated than the
     gallery has, and for metrics without a gallery.
 
     Intervals are percentiles of the bootstrap, and say how much another choice of images would

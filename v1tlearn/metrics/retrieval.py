@@ -37,7 +37,7 @@ def similarity_ranks(similarity: Any) -> np.ndarray:
     Raises
     ------
     ValueError
-        If the gallery has less than two images, or a similarity is not finite.
+        If the gallery has fewer than two images, or a similarity is not finite.
 
     Examples
     --------
