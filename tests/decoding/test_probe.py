@@ -90,13 +90,14 @@ def test_repeats_of_an_image_are_on_one_side_when_the_penalty_is_chosen():
     assert by_image.alpha_ > 1000 * leaking.alpha_
 
 
-def test_classes_come_from_the_recordings(aligner, recordings, trials):
+@pytest.mark.parametrize("name", ["image_class", "category"])
+def test_classes_come_from_the_recordings(aligner, recordings, trials, name):
     bright = {
         mouse: ds.stimuli.mean(("channel", "height", "width")) > 118
         for mouse, ds in ((m, recordings[m].to_dataset()) for m in recordings)
     }
     labelled = {
-        m: recordings[m].to_dataset().assign_coords(category=("trial", bright[m].values))
+        m: recordings[m].to_dataset().assign_coords({name: ("trial", bright[m].values)})
         for m in recordings
     }
     named = v1.Trials(labelled).sel(tier="train")
@@ -109,7 +110,7 @@ def test_classes_come_from_the_recordings(aligner, recordings, trials):
     again.fit(trials, given)
     assert np.array_equal(probe.predict(trials), again.predict(trials))
     assert probe.score(named) == again.score(trials, given) > 0.8
-    with pytest.raises(ValueError, match="no coordinate `category`"):
+    with pytest.raises(ValueError, match="no coordinate `image_class`"):
         again.fit(trials)
 
 

@@ -307,3 +307,30 @@ def test_images_of_the_fit_are_warned_of(trials, test_trials):
         decoder = v1.RidgeDecoder(1.0).fit(test_trials[::2])
     with pytest.warns(UserWarning, match="too good"):
         v1.decoding_table(decoder, test_trials[1::2], n_bootstrap=0, n_permutations=0)
+
+
+def test_images_of_simulated_mice_are_found_and_with_shuffled_pairs_they_are_not():
+    recordings = v1.make_coarse_recordings(
+        n_neurons=60,
+        n_trials=300,
+        n_test_images=30,
+        image_shape=(16, 24),
+        cutoff=3.0,
+        explainable_variance=0.8,
+        random_state=0,
+    )
+    trials = v1.Trials(recordings)
+    train, test = trials.sel(tier="train"), trials.sel(tier="test")
+    options = {"gallery_sizes": (10,), "n_bootstrap": 200, "n_permutations": 199}
+    table = v1.decoding_table(v1.RidgeDecoder().fit(train), test, **options)
+    found = table[table.metric.isin(["top_1", "mean_reciprocal_rank", "two_way_identification"])]
+    assert (found.low > found.chance).all()
+    assert (found.p_value == 1 / 200).all()
+    assert one_row(table, metric="pixel_correlation").value > 0.15
+    dataset = train["A"]
+    mixed = dataset.responses.values[np.random.default_rng(0).permutation(len(train))]
+    untold = v1.Trials({"A": dataset.assign(responses=(("trial", "neuron"), mixed))})
+    table = v1.decoding_table(v1.RidgeDecoder().fit(untold), test, **options)
+    untold = table[(table.metric == "top_1") & (table.gallery_size == 30)]
+    assert (untold.low <= untold.chance).all()
+    assert (untold.p_value > 0.01).all()

@@ -96,7 +96,7 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
     >>> probe.predict(test).shape
     (30, 1, 16, 24)
 
-    Classes are read the same way; they are the coordinate `category`, or given:
+    Classes are read the same way; they are a coordinate of the trials, `image_class`, or given:
 
     >>> bright = train.stimuli["A"].mean(("channel", "height", "width")) > 118
     >>> probe = v1.LinearProbe("classes", aligner=aligner, alpha=1.0)
@@ -132,7 +132,7 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
             `DINAAligner.transform_responses` gives.
         y : ndarray, optional
             Images (n_trials, channels, height, width), or one class per trial. With `Trials` by
-            default their stimuli, or their coordinate ``category``.
+            default their stimuli, or their coordinate ``image_class``, else ``category``.
         groups : ndarray of shape (n_trials,), optional
             Which image each trial shows, where features came; by default all show different ones.
 
@@ -322,12 +322,12 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
         if self.target == "pixels":
             return images_of(trials)
         rows = {mouse: trials.rows(mouse)[0] for mouse in trials.mice}
-        labels = {mouse: labels_of(trials[own], "category") for mouse, own in rows.items()}
+        labels = {mouse: _classes_of(trials[own]) for mouse, own in rows.items()}
         without = [mouse for mouse, own in labels.items() if own is None]
         if without:
             raise ValueError(
-                f"the recordings of the mice {without} have no coordinate `category`: give the "
-                'classes as y, or recording.assign_coords(category=("trial", ...)).'
+                f"the recordings of the mice {without} have no coordinate `image_class`: give the "
+                'classes as y, or recording.assign_coords(image_class=("trial", ...)).'
             )
         joined = np.concatenate(list(labels.values()))
         return joined[np.argsort(np.concatenate(list(rows.values())))]
@@ -382,3 +382,9 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.target_tags.required = False  # Trials bring it
         return tags
+
+
+def _classes_of(trials: Trials) -> np.ndarray | None:
+    """Classes of the images of one mouse, under either name that recordings have for them."""
+    found = labels_of(trials, "image_class")
+    return labels_of(trials, "category") if found is None else found
