@@ -37,7 +37,7 @@ def similarity_ranks(similarity: Any) -> np.ndarray:
     Raises
     ------
     ValueError
-        If the gallery has less than two images, or a similarity is not finite.
+        If the gallery has fewer than two images, or a similarity is not finite.
 
     Examples
     --------
@@ -311,7 +311,8 @@ def ranks_within(n_images: int, size: int) -> np.ndarray:
     better, rank = np.arange(n_images), np.arange(1, size + 1)
     if size == n_images:
         return (better[:, None] < rank).astype(np.float64)
-    return hypergeom.cdf(rank - 1, n_images - 1, better[:, None], size - 1).clip(0, 1)
+    each = hypergeom.pmf(rank - 1, n_images - 1, better[:, None], size - 1)
+    return each.cumsum(axis=1).clip(0, 1)  # a distribution function of scipy is slow
 
 
 def medians(counts: np.ndarray, within: np.ndarray) -> np.ndarray:
@@ -349,7 +350,7 @@ def checked_size(size: Any, n_images: int) -> int:
     ValueError
         If it is no whole number from 2 to `n_images`.
     """
-    if isinstance(size, bool) or not isinstance(size, Integral) or not 2 <= size <= n_images:
+    if isinstance(size, bool) or not isinstance(size, Integral) or not 2 <= int(size) <= n_images:
         raise ValueError(
             f"gallery_size={size!r}: expected a whole number from 2 to {n_images}, the number of "
             "images that there are."
