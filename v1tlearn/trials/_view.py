@@ -15,7 +15,7 @@ from v1tlearn.datasets.schema import DIMS, NEURON_LABELS
 from v1tlearn.datasets.time_axis import frame_rate_of, frames_of, is_movie, with_time
 from v1tlearn.trials import _guesses, _summary
 from v1tlearn.trials._hashing import content_hashes
-from v1tlearn.trials._reading import DATA, with_neurons
+from v1tlearn.trials._reading import LARGE, with_neurons
 from v1tlearn.trials._selection import pick_neurons, pick_trials
 
 
@@ -244,7 +244,7 @@ class View:
     def _described(self, mouse: str) -> xr.Dataset:
         """What a recording holds beside its data, of the neurons of this view: all of it small."""
         recording = self._recordings[mouse]
-        labels = recording.drop_vars([name for name in DATA if name in recording])
+        labels = recording.drop_vars([name for name in LARGE if name in recording])
         return with_neurons(labels, self._neurons.get(mouse))
 
     @property

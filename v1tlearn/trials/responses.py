@@ -22,7 +22,7 @@ from v1tlearn.trials._averages import (
     to_dataframe,
 )
 from v1tlearn.trials._matrices import as_matrix, check_frames_of, matrix_like
-from v1tlearn.trials._reading import DATA, compact, read, without_padding
+from v1tlearn.trials._reading import LARGE, compact, read, without_padding
 from v1tlearn.trials._summary import Column
 from v1tlearn.trials._view import View, selected
 
@@ -410,7 +410,7 @@ class Responses(Arithmetic):
             self._mouse_image_ids(mouse)
         state = {name: value for name, value in self.__dict__.items() if name != "_origin"}
         state["_recordings"] = {
-            m: ds.drop_vars([v for v in DATA if v in ds]) for m, ds in self._recordings.items()
+            m: ds.drop_vars([v for v in LARGE if v in ds]) for m, ds in self._recordings.items()
         }
         state["_sources"], state["_columns"] = {}, dict(self._columns)
         for mouse in self.mice:
