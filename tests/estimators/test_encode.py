@@ -178,13 +178,13 @@ def test_content_decides_where_there_are_no_labels(fit, count):
 
 def test_only_images_that_were_asked_for_are_read(fit, monkeypatch):
     estimator, trials = fit(v1.CNNRegressor, behavior_mode="none"), make_trials(image_ids=None)
-    hashed, content_hashes = [], _view._content_hashes
+    hashed, content_hashes = [], _view.content_hashes
 
     def watch(recording):
         hashed.append(recording.sizes["trial"])
         return content_hashes(recording)
 
-    monkeypatch.setattr(_view, "_content_hashes", watch)
+    monkeypatch.setattr(_view, "content_hashes", watch)
     some = trials[[3, 40, 9, 38, 0]]
     assert_agree(estimator.predict(some), one_by_one(estimator, some))
     assert sum(hashed) == len(some)
