@@ -271,6 +271,11 @@ def test_transforms_of_torch_func_of_a_whole_model():
 # -- where layers are not plain ------------------------------------------------------------------
 
 
+def of_soft_dtw():
+    target = torch.randn(2, 4, 3, dtype=torch.float64)
+    return lambda x: nn.soft_dtw_divergence(x, target), (2, 3, 3)
+
+
 def of_attention(**options):
     """How heads of two images gather, by the way that is chosen."""
     others = ~torch.eye(6, dtype=torch.bool) if options.pop("local", False) else None
@@ -294,6 +299,7 @@ QUICK = {
     "two layers": (two_layers, (2, 2, 5, 6)),
     "two layers, training": (lambda: two_layers(training=True), (2, 2, 5, 6)),
     "contraction": of_contraction,
+    "soft-DTW": of_soft_dtw,
     "cnn": (cnn, (2, 2, 5, 6)),
     "cnn, training": (lambda: cnn(training=True), (2, 2, 5, 6)),
     "ln": (lambda: cnn(linear=True), (2, 2, 5, 6)),
@@ -386,6 +392,7 @@ def own_functions(kind=torch.autograd.Function):
 # What has derivatives of any order; all others refuse them, which the parts above go through.
 ANY_ORDER = {"CompiledDropout", "NumpyDropout", "_OntoMap"}
 REFUSING = {"CompiledAttention", "BlockedAttention", "_ActivatedConvolutions", "_Read", "_Once"}
+REFUSING |= {"SoftDTW", "SquaredDistances"}
 REFUSING |= {"_LargeFilters", "_Separable", "_Minimodels", "NeuronAttention"}
 
 

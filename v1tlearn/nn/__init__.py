@@ -44,6 +44,7 @@ from v1tlearn.nn.readouts.gaussian import GaussianReadout, sample_features
 from v1tlearn.nn.readouts.minimodel import MinimodelReadout, PooledMaps, pool_maps
 from v1tlearn.nn.readouts.readout import Readout
 from v1tlearn.nn.rollout import attention_rollout, attention_weights
+from v1tlearn.nn.soft_dtw import soft_dtw, soft_dtw_divergence
 from v1tlearn.nn.towers.image import CNNTower, DSNetTower
 from v1tlearn.nn.towers.neural import AttentionTower, MLPTower, NeuralTower
 
@@ -110,4 +111,6 @@ __all__ = [
     "scale_maps",
     "structural_similarity",
     "unit_length",
+    "soft_dtw",
+    "soft_dtw_divergence",
 ]
