@@ -39,6 +39,11 @@ from v1tlearn.nn.losses import (
     squared_loss,
 )
 from v1tlearn.nn.model import EncodingModel, FeatureModel, MouseBatch
+from v1tlearn.nn.movies.dilated import DilatedLayer
+from v1tlearn.nn.movies.modulation import ReceptiveFieldModulation
+from v1tlearn.nn.movies.multiscale import MultiscaleBlock
+from v1tlearn.nn.movies.past import Past
+from v1tlearn.nn.movies.vist import ViST
 from v1tlearn.nn.readouts.factorized import FactorizedReadout
 from v1tlearn.nn.readouts.gaussian import GaussianReadout, sample_features
 from v1tlearn.nn.readouts.minimodel import MinimodelReadout, PooledMaps, pool_maps
@@ -111,6 +116,11 @@ __all__ = [
     "scale_maps",
     "structural_similarity",
     "unit_length",
+    "ViST",
+    "DilatedLayer",
+    "ReceptiveFieldModulation",
+    "MultiscaleBlock",
+    "Past",
     "soft_dtw",
     "soft_dtw_divergence",
 ]
