@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 
 from v1tlearn.nn.fast.convolution import ActivatedConvolutions, activated_convolutions
+from v1tlearn.nn.fast.kernels import takes
 from v1tlearn.nn.layers.dropout import Dropout
 from v1tlearn.nn.layers.normalization import batch_norm
 from v1tlearn.nn.movies.convolutions import (
@@ -17,6 +21,32 @@ from v1tlearn.nn.movies.convolutions import (
     to_movies,
 )
 from v1tlearn.nn.movies.past import Past
+
+
+def _computed_again(
+    frames: Tensor, function: Callable[[Tensor], Tensor], movies: Tensor, past: Past | None
+) -> AbstractContextManager[object]:
+    """Keep, for the backward pass, how frames follow from movies, which are kept anyway.
+
+    Depthwise convolutions are quick, and all layers' frames would be half of the memory.
+    """
+    if past is not None or not torch.is_grad_enabled():
+        return nullcontext()
+    own, shape, movies = frames.data_ptr(), frames.shape, movies.detach()
+
+    def pack(kept: Tensor) -> Tensor | Callable[[], Tensor]:
+        """What is kept."""
+        again = kept.data_ptr() == own and kept.shape == shape
+        return (lambda: function(movies)) if again else kept
+
+    def unpack(kept: Tensor | Callable[[], Tensor]) -> Tensor:
+        """What it stands for."""
+        if isinstance(kept, Tensor):
+            return kept
+        with torch.no_grad():
+            return kept()
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
 
 
 class DilatedLayer(nn.Module):
@@ -57,13 +87,14 @@ class DilatedLayer(nn.Module):
         movies = channels_last(movies)
         frames = to_frames(self.convolution(movies, past))
         if is_quick(movies):
-            mixed = self._in_chunks(frames)
-        else:
-            mixed = pointwise(batch_norm(frames, self.norm).relu(), self.mix)
-        return movies + to_movies(self.dropout(mixed), len(movies))
+            with _computed_again(frames, lambda x: to_frames(self.convolution(x)), movies, past):
+                mixed = self._in_chunks(frames, to_frames(movies))
+            return to_movies(mixed, len(movies))
+        active = to_movies(batch_norm(frames, self.norm).relu(), len(movies))
+        return movies + self.dropout(pointwise(active, self.mix))
 
-    def _in_chunks(self, frames: Tensor) -> Tensor:
-        """Normalise, activate and mix a few frames at a time; only frames are kept."""
+    def _in_chunks(self, frames: Tensor, before: Tensor) -> Tensor:
+        """All after the convolution, a few frames at a time; nothing between is kept."""
         norm, weight = self.norm, self.mix.weight[..., 0]
         mean, variance = norm.running_mean, norm.running_var
         if norm.training:
@@ -71,7 +102,11 @@ class DilatedLayer(nn.Module):
             mean, variance = torch.ops.aten.batch_norm_update_stats(
                 frames.detach(), mean, variance, norm.momentum
             )
+        rate = self.dropout.p if self.dropout.training else 0.0
         how = ActivatedConvolutions(norm.training, norm.eps, "relu", frames.dtype, ((0, 1),))
-        return activated_convolutions(
-            frames, norm.weight, norm.bias, mean, variance, how, weight, self.mix.bias
-        )
+        arguments = (frames, norm.weight, norm.bias, mean, variance)
+        parameters = (weight, self.mix.bias)
+        if rate and not takes(frames, rate):
+            return before + self.dropout(activated_convolutions(*arguments, how, *parameters))
+        how = how._replace(dropout=rate)
+        return activated_convolutions(*arguments, how, *parameters, residual=before)
