@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -77,11 +78,10 @@ def prepare(kind: str, sizes: dict[str, int], dropout: float = 0.25) -> Callable
     features = torch.randn(1, sizes["frames"], grid**2, sizes["features"])
     fields = torch.rand(sizes["neurons"], grid, grid)
 
+    network = partial(plain_network, model) if kind == "plain" else model
+
     def step() -> list[Tensor]:
-        if kind == "plain":
-            out = plain_network(model, features, fields)
-        else:
-            out = model(features, fields)
+        out = network(features, fields)
         return [out.detach(), *torch.autograd.grad(out.square().mean(), list(model.parameters()))]
 
     return step

@@ -40,9 +40,11 @@ from v1tlearn.nn.losses import (
 )
 from v1tlearn.nn.model import EncodingModel, FeatureModel, MouseBatch
 from v1tlearn.nn.movies.dilated import DilatedLayer
+from v1tlearn.nn.movies.loss import vist_loss
 from v1tlearn.nn.movies.modulation import ReceptiveFieldModulation
 from v1tlearn.nn.movies.multiscale import MultiscaleBlock
 from v1tlearn.nn.movies.past import Past
+from v1tlearn.nn.movies.published import vist_from_published
 from v1tlearn.nn.movies.vist import ViST
 from v1tlearn.nn.readouts.factorized import FactorizedReadout
 from v1tlearn.nn.readouts.gaussian import GaussianReadout, sample_features
@@ -121,6 +123,8 @@ __all__ = [
     "ReceptiveFieldModulation",
     "MultiscaleBlock",
     "Past",
+    "vist_loss",
+    "vist_from_published",
     "soft_dtw",
     "soft_dtw_divergence",
 ]

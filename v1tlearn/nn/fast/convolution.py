@@ -352,9 +352,7 @@ def activated_convolutions(
     Tensor of shape (n_images, n_outputs, height, width)
         Channels last.
     """
-    return _ActivatedConvolutions.apply(
-        maps, gain, offset, mean, variance, residual, how, *weights
-    )
+    return _ActivatedConvolutions.apply(maps, gain, offset, mean, variance, residual, how, *weights)
 
 
 class _LargeFilters(torch.autograd.Function):
