@@ -44,6 +44,7 @@ from v1tlearn.nn.movies.loss import vist_loss
 from v1tlearn.nn.movies.modulation import ReceptiveFieldModulation
 from v1tlearn.nn.movies.multiscale import MultiscaleBlock
 from v1tlearn.nn.movies.past import Past
+from v1tlearn.nn.movies.patches import frame_patches
 from v1tlearn.nn.movies.published import vist_from_published
 from v1tlearn.nn.movies.vist import ViST
 from v1tlearn.nn.readouts.factorized import FactorizedReadout
@@ -124,6 +125,7 @@ __all__ = [
     "MultiscaleBlock",
     "Past",
     "vist_loss",
+    "frame_patches",
     "vist_from_published",
     "soft_dtw",
     "soft_dtw_divergence",

@@ -206,6 +206,18 @@ def test_fields_may_differ_from_item_to_item():
     )
 
 
+def test_patches_are_those_of_each_frame_row_by_row():
+    movies = torch.arange(2 * 3 * 2 * 6 * 9).view(2, 3, 2, 6, 9)
+    patches = nn.frame_patches(movies, 3)
+    assert patches.shape == (2, 3, 9, 2 * 2 * 3)
+    for row in range(3):
+        for column in range(3):
+            cut = movies[1, 2, :, 2 * row : 2 * row + 2, 3 * column : 3 * column + 3]
+            assert torch.equal(patches[1, 2, 3 * row + column], cut.flatten())
+    with pytest.raises(ValueError, match="that 4 patches can share"):
+        nn.frame_patches(movies, 4)
+
+
 def test_networks_say_what_they_need():
     with pytest.raises(ValueError, match="expected at least 9 x 9"):
         nn.ViST(4, 3, grid=8)

@@ -6,7 +6,7 @@ quick, while torch has none for movies; and taps that lie outside the movie cost
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -46,54 +46,73 @@ class _DepthwiseInTime(torch.autograd.Function):
         ctx.save_for_backward(movies, weight, bias)
         ctx.taps = taps
         n_items, n_frames, channels, *size = movies.shape
-        n_taps, side = weight.shape[2], weight.shape[-1]
-        n_left = n_frames + taps.before + taps.after - (n_taps - 1) * taps.dilation
-        size = [s + 2 * taps.padding - side + 1 for s in size]
-        out = movies.new_empty((n_items, n_left, *size, channels)).copy_(bias).movedim(-1, 2)
-        filters = weight.unbind(2)
+        n_left = n_frames + taps.before + taps.after - (weight.shape[2] - 1) * taps.dilation
+        size = [s + 2 * taps.padding - weight.shape[-1] + 1 for s in size]
+        out = movies.new_empty((n_items, n_left, *size, channels)).movedim(-1, 2)
+        filters = [w.contiguous() for w in weight.unbind(2)]
         with torch.autocast(movies.device.type, enabled=False):
             for movie, result in zip(movies, out, strict=True):
-                for tap, to, of in _parts(n_left, movie, n_taps, taps):
-                    result[to] += F.conv2d(
-                        movie[of], filters[tap], padding=taps.padding, groups=channels
-                    )
+                for chunk, parts in _chunks(result, movie, _shifts(weight, taps)):
+                    total = bias[:, None, None].expand(chunk.stop - chunk.start, -1, *size)
+                    total = total.contiguous(memory_format=torch.channels_last)
+                    for tap, to, of in parts:
+                        total[to] += F.conv2d(
+                            movie[of], filters[tap], padding=taps.padding, groups=channels
+                        )
+                    result[chunk] = total
         return out
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        """The same taps, from results to frames and filters."""
+        """The same taps the other way round: from results to the frames that they are of."""
         movies, weight, _ = ctx.saved_tensors
         taps, (need_movies, need_weight, need_bias, _) = ctx.taps, ctx.needs_input_grad
         channels, filters = movies.shape[2], [w.contiguous() for w in weight.unbind(2)]
-        to_movies = torch.zeros_like(movies) if need_movies else None
+        shifts = [-shift for shift in _shifts(weight, taps)]
+        to_movies = torch.empty_like(movies) if need_movies else None
         to_filters = [torch.zeros_like(w) for w in filters]
         with torch.autocast(movies.device.type, enabled=False):
             for item, (movie, given) in enumerate(zip(movies, gradient, strict=True)):
-                for tap, to, of in _parts(len(given), movie, len(filters), taps):
-                    to_frames, to_filter, _ = torch.ops.aten.convolution_backward(
-                        given[to], movie[of], filters[tap], None, [1, 1], [taps.padding] * 2,
-                        [1, 1], False, [0, 0], channels, [need_movies, need_weight, False],
-                    )  # fmt: skip
+                for chunk, parts in _chunks(movie, given, shifts):
+                    frames = movie[chunk]
+                    total = torch.zeros_like(frames) if need_movies else None
+                    for tap, to, of in parts:
+                        to_frames, to_filter, _ = torch.ops.aten.convolution_backward(
+                            given[of], frames[to], filters[tap], None, [1, 1], [taps.padding] * 2,
+                            [1, 1], False, [0, 0], channels, [need_movies, need_weight, False],
+                        )  # fmt: skip
+                        if need_movies:
+                            total[to] += to_frames
+                        if need_weight:
+                            to_filters[tap] += to_filter
                     if need_movies:
-                        to_movies[item, of] += to_frames
-                    if need_weight:
-                        to_filters[tap] += to_filter
+                        to_movies[item, chunk] = total
         to_weight = torch.stack(to_filters, 2) if need_weight else None
         return to_movies, to_weight, gradient.sum((0, 1, 3, 4)) if need_bias else None, None
 
 
-def _parts(
-    n_left: int, movie: Tensor, n_taps: int, taps: Taps
-) -> Iterator[tuple[int, slice, slice]]:
-    """Taps, results of a few frames, and frames that the tap takes to them."""
-    step = max(1, sized(_CHUNK_VALUES) // max(1, movie[0].numel()))
-    for start in range(0, n_left, step):
-        for tap in range(n_taps):
-            shift = tap * taps.dilation - taps.before
-            first, last = max(start, -shift), min(start + step, n_left, len(movie) - shift)
+def _shifts(weight: Tensor, taps: Taps) -> list[int]:
+    """From a result to the frame that each tap takes for it."""
+    return [tap * taps.dilation - taps.before for tap in range(weight.shape[2])]
+
+
+def _chunks(
+    results: Tensor, frames: Tensor, shifts: Sequence[int]
+) -> Iterator[tuple[slice, list[tuple[int, slice, slice]]]]:
+    """A few results at a time, and of each tap which of them, and of the frames, belong together.
+
+    A tap whose frames lie outside the movie is left out.
+    """
+    step = max(1, sized(_CHUNK_VALUES) // max(1, results[0].numel(), frames[0].numel()))
+    for start in range(0, len(results), step):
+        stop, parts = min(start + step, len(results)), []
+        for tap, shift in enumerate(shifts):
+            first, last = max(start, -shift), min(stop, len(frames) - shift)
             if first < last:
-                yield tap, slice(first, last), slice(first + shift, last + shift)
+                to = slice(first - start, last - start)
+                parts.append((tap, to, slice(first + shift, last + shift)))
+        yield slice(start, stop), parts
 
 
 def depthwise_in_time(movies: Tensor, weight: Tensor, bias: Tensor, taps: Taps) -> Tensor:

@@ -12,12 +12,14 @@ from v1tlearn.nn.movies.past import Past
 
 
 def channels_last(movies: Tensor) -> Tensor:
-    """Movies whose channels lie last in memory."""
+    """Movies whose channels lie last in memory, where that is of use."""
+    if fast.is_plain():  # under transforms of torch.func, too, which do not know of it
+        return movies
     return movies.contiguous(memory_format=torch.channels_last_3d)
 
 
 def to_frames(movies: Tensor) -> Tensor:
-    """Frames (B T, C, H, W) of channels-last movies (B, C, T, H, W), without a copy."""
+    """Frames (B T, C, H, W) of movies (B, C, T, H, W), without a copy where channels are last."""
     return movies.transpose(1, 2).flatten(0, 1)
 
 
