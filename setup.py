@@ -15,6 +15,7 @@ here = Path(__file__).resolve().parent
 urls = runpy.run_path(str(here / "v1tlearn" / "_urls.py"))  # importing the package imports torch
 
 # What one function each needs, which names its extra where it is missing.
+attribution = ["captum>=0.9"]
 backbones = ["transformers>=4.57"]
 fetch = ["pooch>=1.8", "requests>=2.31"]
 interop = ["pyyaml>=6"]
@@ -31,6 +32,7 @@ test = [
     "pytest-xdist>=3.6.1",
     "ruff>=0.17",
     "tslearn>=0.10",  # an oracle; the gradients of earlier ones are wrong
+    *attribution,
     *backbones,
     *fetch,
     *interop,
@@ -107,6 +109,7 @@ setup(
         "xarray>=2026.4",
     ],
     extras_require={
+        "attribution": attribution,
         "backbones": backbones,
         "docs": docs,
         "fetch": fetch,

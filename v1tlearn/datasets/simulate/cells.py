@@ -187,7 +187,7 @@ class Evoked:
         cell_step = max(1, BLOCK_BYTES // (2 * images[0].size + bank.size))
         for first in range(0, n_cells, cell_step):
             cell = slice(first, first + cell_step)
-            even, odd = _gabors(self.cells, cell)  # each (cells, channels * pixels)
+            even, odd = gabors(self.cells, cell)  # each (cells, channels * pixels)
             weights = bank.pool_weights(self.cells, cell)
             for start in range(0, n_images, step):
                 row = slice(start, start + step)
@@ -199,8 +199,20 @@ class Evoked:
                 yield row, cell, flat @ even.T, flat @ odd.T, pool
 
 
-def _gabors(cells, cell):
-    """Even and odd Gabor fields of some cells, without response to uniform light; norm 1."""
+def gabors(cells: Cells, cell: slice) -> list[np.ndarray]:
+    """Even and odd Gabor fields of some cells, without response to uniform light; norm 1.
+
+    Parameters
+    ----------
+    cells : Cells
+        The cells of one mouse.
+    cell : slice
+        Which of them.
+
+    Returns
+    -------
+    list of two ndarrays of shape (cells, channels * pixels), float32
+    """
     height, width = cells.image_shape
     y = np.arange(height, dtype=np.float32)[None, :, None] - cells.y[cell, None, None]
     x = np.arange(width, dtype=np.float32)[None, None, :] - cells.x[cell, None, None]
