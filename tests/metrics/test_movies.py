@@ -86,6 +86,10 @@ def test_other_forms_and_options_are_refused():
     y = np.random.default_rng(0).normal(size=(10, 3))
     with pytest.raises(ValueError, match=r"y_true has movies of the shapes \[\(10, 3\)\]"):
         correlation_over_time(y, y[:9])
+    assert correlation_over_time(y.tolist(), y.tolist()) == pytest.approx(1)
+    for nothing in ([], y[0]):
+        with pytest.raises(ValueError, match="expected the same ones"):
+            correlation_over_time(nothing, nothing)
     with pytest.raises(ValueError, match="of the same neurons"):
         correlation_over_time([y, y[:, :2]], [y, y[:, :2]])
     with pytest.raises(ValueError, match="summary='mean'"):

@@ -21,6 +21,7 @@ def joined(y_true: Any, y_pred: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _as_list(movies: Any) -> list[np.ndarray]:
-    """Movies as arrays; a single array is one movie, one with three axes several."""
-    several = isinstance(movies, list | tuple) or getattr(movies, "ndim", 2) == 3
+    """Movies as arrays; a matrix, or a list of its rows, is one movie."""
+    listed = isinstance(movies, list | tuple)
+    several = np.ndim(movies[0]) == 2 if listed and len(movies) else np.ndim(movies) == 3
     return [np.asarray(movie) for movie in movies] if several else [np.asarray(movies)]

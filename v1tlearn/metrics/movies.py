@@ -54,9 +54,9 @@ def correlation_over_time(
     >>> responses = [[0.0, 1.0], [1.0, 0.0], [3.0, 2.0]]
     >>> predictions = [[0.0, -1.0], [2.0, 0.0], [6.0, -2.0]]
     >>> correlation_over_time(responses, predictions, multioutput="raw_values").round(2)
-    array([ 0.98, -1.  ])
+    array([ 1., -1.])
     >>> round(correlation_over_time(responses, predictions, summary="absolute"), 2)
-    0.99
+    1.0
     """
     if summary not in ("signed", "absolute", "positive"):
         raise ValueError(f"summary={summary!r}: expected 'signed', 'absolute' or 'positive'.")
