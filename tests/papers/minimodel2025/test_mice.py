@@ -49,10 +49,7 @@ def folder(tmp_path_factory):
 
 
 def options(output, data, *arguments):
-    args = ["mice.py", "--data", str(data), "--output", str(output), *arguments]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", args)
-        return paper_mice.parse()
+    return paper_mice.parse(["--data", str(data), "--output", str(output), *arguments])
 
 
 def test_simulated_files_have_the_published_layout(folder):
@@ -161,11 +158,10 @@ def test_the_figure_has_a_panel_per_table(tmp_path):
     assert width == 3 * height * 2.9 / 3.0
 
 
-def test_what_does_not_go_together_is_refused(monkeypatch, capsys):
+def test_what_does_not_go_together_is_refused(capsys):
     for arguments, message in (([], "--data is missing"), (["--quick", "--data", "a"], "leave")):
-        monkeypatch.setattr(sys, "argv", ["mice.py", *arguments])
         with pytest.raises(SystemExit):
-            paper_mice.parse()
+            paper_mice.parse(arguments)
         assert message in capsys.readouterr().err
 
 
