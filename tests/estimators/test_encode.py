@@ -119,7 +119,7 @@ KINDS += [v1.FullModelRegressor]
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shift", ["none", "readout"])
-def test_images_without_behavior_arepredictingd_once_for_all_mice(fit, count, kind, shift):
+def test_images_without_behavior_are_encoded_once_for_all_mice(fit, count, kind, shift):
     estimator, trials = fit(kind, behavior_mode="none", shift=shift), make_trials()
     encoded = count(estimator)
     found = estimator.predict(trials)
@@ -128,7 +128,7 @@ def test_images_without_behavior_arepredictingd_once_for_all_mice(fit, count, ki
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_with_behavior_every_trial_ispredictingd(fit, count, kind):
+def test_with_behavior_every_trial_is_encoded(fit, count, kind):
     estimator, trials = fit(kind), make_trials()
     encoded = count(estimator)
     found = estimator.predict(trials)
@@ -136,7 +136,7 @@ def test_with_behavior_every_trial_ispredictingd(fit, count, kind):
     assert_agree(found, one_by_one(estimator, trials))
 
 
-def test_images_that_move_with_the_eye_arepredictingd_trial_by_trial(fit, count):
+def test_images_that_move_with_the_eye_are_encoded_trial_by_trial(fit, count):
     estimator = fit(v1.CNNRegressor, behavior_mode="none", shift="both", crop_scale=0.8)
     encoded = count(estimator)
     trials = make_trials()

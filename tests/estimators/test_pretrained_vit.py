@@ -5,6 +5,7 @@ import logging
 import pickle
 import shutil
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -14,10 +15,10 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from safetensors.torch import load, save_file
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 import v1tlearn as v1
 from tests.backbones import DINOV2, DINOV3, random_backbone
-from v1tlearn.estimators import _runs
 from v1tlearn.nn import BackboneError, PretrainedViTCore
 
 QUICK = {"block": 1, "lr": 0.01, "space_init": 0.3, "max_epochs": 2, "random_state": 0}
@@ -56,17 +57,27 @@ def folder(saved, tmp_path):
     return shutil.copytree(saved, tmp_path / "backbone")
 
 
+@contextmanager
+def ahead_of_the_core(do):
+    """Call a function with the images that are about to go through any core."""
+
+    def hook(module, args):
+        if isinstance(module, PretrainedViTCore):
+            do(args[0])
+
+    handle = register_module_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 @pytest.fixture
-def images_seen(monkeypatch):
+def images_seen():
     """How many images went through the core."""
-    counts, maps = [], PretrainedViTCore.maps
-
-    def counted(self, pixels):
-        counts.append(len(pixels))
-        return maps(self, pixels)
-
-    monkeypatch.setattr(PretrainedViTCore, "maps", counted)
-    return counts
+    counts = []
+    with ahead_of_the_core(lambda images: counts.append(len(images))):
+        yield counts
 
 
 def random(**options):
@@ -173,34 +184,29 @@ def test_a_folder_serves_other_subsets_and_folds(train, tmp_path, images_seen):
     assert len(files_in(tmp_path)) == 4  # statistics that count are told apart
 
 
-def test_fits_may_add_to_a_folder_at_the_same_time(train, tmp_path, monkeypatch):
-    maps, others = PretrainedViTCore.maps, []
+def test_fits_may_add_to_a_folder_at_the_same_time(train, tmp_path):
+    others = []
 
-    def interrupted(self, pixels):
+    def interrupted(images):
         if not others and len(files_in(tmp_path)) == 1:  # while the first fit writes
             others.append(None)
             others[0] = random(feature_cache=tmp_path).fit(train[::2])
-        return maps(self, pixels)
 
-    monkeypatch.setattr(PretrainedViTCore, "maps", interrupted)
-    est = random(feature_cache=tmp_path).fit(train)
+    with ahead_of_the_core(interrupted):
+        est = random(feature_cache=tmp_path).fit(train)
     assert len(files_in(tmp_path)) == 2
     for fitted, trials in ((est, train), (others[0], train[::2])):
         anew = random(feature_cache=None).fit(trials)
         np.testing.assert_allclose(predicted(fitted, train), predicted(anew, train), rtol=1e-4)
 
 
-def test_a_fit_that_is_stopped_leaves_no_features(train, tmp_path, monkeypatch, images_seen):
-    def stopped(self, pixels):
+def test_a_fit_that_is_stopped_leaves_no_features(train, tmp_path, images_seen):
+    def stopped(images):
         if files_in(tmp_path):
             raise KeyboardInterrupt
-        return maps(self, pixels)
 
-    maps = PretrainedViTCore.maps
-    with monkeypatch.context() as during:
-        during.setattr(PretrainedViTCore, "maps", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            random(feature_cache=tmp_path).fit(train)
+    with ahead_of_the_core(stopped), pytest.raises(KeyboardInterrupt):
+        random(feature_cache=tmp_path).fit(train)
     assert not files_in(tmp_path)
     images_seen.clear()
     random(feature_cache=tmp_path).fit(train)
@@ -228,19 +234,20 @@ def test_a_damaged_file_of_features_is_replaced(kept, train, tmp_path, images_se
     assert files_in(tmp_path) == [sound]
 
 
-def test_features_on_the_device_lie_there_once(train, monkeypatch):
+def test_features_on_the_device_lie_there_once(train):
     kept = []
-    make_run = _runs.Run
 
-    def seen(model, objective, optimizer, schedule, data, *others, validation, **options):
-        kept.extend(d.images for one in (data, validation) for d in one.values())
-        return make_run(
-            model, objective, optimizer, schedule, data, *others, validation=validation, **options
-        )
+    class Noting(v1.PretrainedViTRegressor):
+        """Notes where the data of its run lie."""
 
-    monkeypatch.setattr(_runs, "Run", seen)
+        def _make_run(self, *args):
+            run = super()._make_run(*args)
+            kept.extend(d.images for one in (run.data, run.validation) for d in one.values())
+            return run
+
     size = 4 * 32 * 6 * n_images(train)
-    random(feature_cache="device", cache_gigabytes=size / 1e9).fit(train)
+    options = {"feature_cache": "device", "cache_gigabytes": size / 1e9, **QUICK}
+    Noting(DINOV2, weights=None, **options).fit(train)
     assert len(kept) == 4  # two mice, for training and validation
     assert {x.data_ptr() for x in kept} == {kept[0].data_ptr()}
     assert kept[0].nbytes == size
