@@ -70,6 +70,7 @@ def fetch_sensorium2022(
     files: Mapping[str, str] | None = None,
     checksums: Mapping[str, str] | str | os.PathLike | None = None,
     retries: int = 5,
+    retry_pause: float = 1.0,
     progressbar: bool = False,
 ) -> list[Path]:
     """Download recordings of the Sensorium 2022 data set, one zip per mouse.
@@ -92,6 +93,9 @@ def fetch_sensorium2022(
     retries : int, default=5
         How often to try again in a row without getting any further; each try goes on where the
         last one broke off, also one of an earlier call.
+    retry_pause : float, default=1
+        Seconds to wait before the first of these tries, twice as many before each next one, up to
+        30 times as many.
     progressbar : bool, default=False
         Show one.
 
@@ -122,9 +126,8 @@ def fetch_sensorium2022(
     Willeke et al. 2022, The Sensorium competition, arXiv:2206.08666;
     https://gin.g-node.org/cajal/Sensorium2022.
     """
-    return _fetch(
-        "sensorium2022", mice, cache_dir, base_url, files, checksums, retries, progressbar
-    )
+    options = checksums, retries, retry_pause, progressbar
+    return _fetch("sensorium2022", mice, cache_dir, base_url, files, *options)
 
 
 def fetch_franke2022(
@@ -135,6 +138,7 @@ def fetch_franke2022(
     files: Mapping[str, str] | None = None,
     checksums: Mapping[str, str] | str | os.PathLike | None = None,
     retries: int = 5,
+    retry_pause: float = 1.0,
     progressbar: bool = False,
 ) -> list[Path]:
     """Download recordings of Franke et al. 2022 (two colours), one zip per mouse.
@@ -143,7 +147,7 @@ def fetch_franke2022(
     ----------
     mice : str or sequence of str, default="all"
         Letters (F to O), data keys ("25311-10-26"), or "all".
-    cache_dir, base_url, files, checksums, retries, progressbar
+    cache_dir, base_url, files, checksums, retries, retry_pause, progressbar
         As for `fetch_sensorium2022`; the folder is `franke2022`, the environment variable
         V1TLEARN_FRANKE2022_URL.
 
@@ -171,7 +175,8 @@ def fetch_franke2022(
     Franke et al. 2022, State-dependent pupil dilation rapidly shifts visual feature selectivity,
     Nature; https://gin.g-node.org/cajal/Franke_Willeke_2022.
     """
-    return _fetch("franke2022", mice, cache_dir, base_url, files, checksums, retries, progressbar)
+    options = checksums, retries, retry_pause, progressbar
+    return _fetch("franke2022", mice, cache_dir, base_url, files, *options)
 
 
 def fetch_nat60k(
@@ -180,9 +185,11 @@ def fetch_nat60k(
     *,
     textures: bool = False,
     base_url: str | None = None,
+    listing: str = NAT60K_LIST,
     files: Mapping[str, str] | None = None,
     checksums: Mapping[str, str] | str | os.PathLike | None = None,
     retries: int = 5,
+    retry_pause: float = 1.0,
     progressbar: bool = False,
 ) -> tuple[list[Path], Path]:
     """Download recordings of Du et al. 2025, one file per mouse, and the images of all.
@@ -198,13 +205,15 @@ def fetch_nat60k(
     base_url : str, optional
         Address of a folder of the files under their names, for a mirror; default the environment
         variable V1TLEARN_NAT60K_URL, else the publisher's, where files have numbers.
+    listing : str, optional
+        Address of the list of the article's files, where it has moved.
     files : mapping from file name to str, optional
         Whole addresses of files, where they differ from the known ones.
     checksums : mapping from file name to str, or path, optional
         As for `fetch_sensorium2022`. None are published; files that are looked up in the list of
         the article have those of the list. Without one, files of arrays are checked to be whole
         zips, and images by their length and first bytes.
-    retries, progressbar
+    retries, retry_pause, progressbar
         As for `fetch_sensorium2022`.
 
     Returns
@@ -243,19 +252,20 @@ def fetch_nat60k(
     names = {mouse: layout.format(mouse, known[mouse]) for mouse in asked}
     names["images"] = NAT60K_IMAGES
     base_url = base_url or os.environ.get("V1TLEARN_NAT60K_URL")
-    addresses, listed = _addresses(names, base_url, files)
+    addresses, listed = _addresses(names, base_url, listing, files)
     root = cache_dir or os.environ.get("V1TLEARN_DATA") or cache_folder()
     if checksums is None:
         checksums = listed
     elif isinstance(checksums, Mapping):
         checksums = listed | dict(checksums)
     folder = Path(root).expanduser() / "nat60k"
-    *responses, images = download(addresses, folder, checksums, retries, progressbar)
+    options = checksums, retries, retry_pause, progressbar
+    *responses, images = download(addresses, folder, *options)
     return responses, images
 
 
 def _addresses(
-    names: Mapping[str, str], base_url: str | None, files: Mapping[str, str] | None
+    names: Mapping[str, str], base_url: str | None, listing: str, files: Mapping[str, str] | None
 ) -> tuple[dict[str, tuple[str, str]], dict[str, str]]:
     """Return {mouse: (address, name)}, and checksums of files that were looked up."""
     given = dict(files or {})
@@ -267,28 +277,28 @@ def _addresses(
     if absent and base_url is not None:
         found |= {name: f"{base_url.rstrip('/')}/{quote(name, safe='')}" for name in absent}
     elif absent:
-        listed, checksums = _listed(absent)
+        listed, checksums = _listed(absent, listing)
         found |= listed
     for mouse, name in names.items():  # which says what is no address
         _address_and_name(mouse, found[name], "")
     return {mouse: (found[name], name) for mouse, name in names.items()}, checksums
 
 
-def _listed(names: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+def _listed(names: Sequence[str], listing: str) -> tuple[dict[str, str], dict[str, str]]:
     """Look up addresses and checksums in the list of the article's files."""
     from v1tlearn.datasets.download import read_json
 
     remedy = "look the files up at the article and pass files={name: address}, or a base_url"
     try:
-        entries = read_json(NAT60K_LIST, "the list of the files of Du et al. 2025")
-        listed = {entry["name"]: entry for entry in entries if entry["name"] in names}
-        addresses = {name: str(entry["download_url"]) for name, entry in listed.items()}
-        sums = {name: entry.get("computed_md5") for name, entry in listed.items()}
+        entries = read_json(listing, "the list of the files of Du et al. 2025")
+        found = {entry["name"]: entry for entry in entries if entry["name"] in names}
+        addresses = {name: str(entry["download_url"]) for name, entry in found.items()}
+        sums = {name: entry.get("computed_md5") for name, entry in found.items()}
     except (OSError, TypeError, KeyError, AttributeError) as error:
-        said = str(error) if isinstance(error, OSError) else f"{NAT60K_LIST} gave no list of files"
+        said = str(error) if isinstance(error, OSError) else f"{listing} gave no list of files"
         raise OSError(f"{said}: {remedy}") from error
     if absent := [name for name in names if name not in addresses]:
-        raise OSError(f"{NAT60K_LIST} does not list {', '.join(absent)}: {remedy}")
+        raise OSError(f"{listing} does not list {', '.join(absent)}: {remedy}")
     return addresses, {name: f"md5:{value}" for name, value in sums.items() if value}
 
 
