@@ -1,10 +1,6 @@
 """The script that redoes the tables of the minimodel paper: papers/minimodel2025/mice.py."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,8 +11,8 @@ from papers.minimodel2025 import data as paper_data
 from papers.minimodel2025 import jobs as paper_jobs
 from papers.minimodel2025 import mice as paper_mice
 from papers.minimodel2025 import tables as paper_tables
+from tests.papers.scripts import run_script
 
-ROOT = Path(__file__).parents[3]
 SETTINGS = {
     "quick": False,
     "flips": "drop",
@@ -166,14 +162,7 @@ def test_what_does_not_go_together_is_refused(capsys):
 
 
 def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "papers.minimodel2025.mice", *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_script("minimodel2025.mice", *arguments, strict=True)
 
 
 @pytest.mark.slow
@@ -200,13 +189,6 @@ def test_from_files_to_tables_with_one_command(tmp_path):
 
 @pytest.mark.slow
 def test_claims_print_a_table():
-    done = subprocess.run(
-        [sys.executable, "-m", "papers.minimodel2025.claims", "--quick", "--seeds", "0"],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_script("minimodel2025.claims", "--quick", "--seeds", "0")
     assert done.returncode == 0, done.stderr
     assert "Minimodels less full model" in done.stdout

@@ -4,8 +4,6 @@ import csv
 import json
 import os
 import re
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import ClassVar
@@ -18,6 +16,7 @@ import v1tlearn as v1
 from papers.v1t2023 import data as paper_data
 from papers.v1t2023 import jobs as paper_jobs
 from papers.v1t2023 import tables as paper_tables
+from tests.papers.scripts import run_script
 
 ROOT = Path(__file__).parents[3]
 
@@ -373,25 +372,13 @@ class TestCommandLine:
         assert message in capsys.readouterr().err
 
 
-def run_script(name, *arguments):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(
-        [sys.executable, "-m", f"papers.v1t2023.{name}", "--quick", *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "dataset", "mice"), [("dataset_s", "S", "AB"), ("dataset_f", "F", "FG")]
 )
 def test_from_zips_to_tables_with_one_command(script, dataset, mice, tmp_path):
     output = tmp_path / "out"
-    done = run_script(script, "--output", output)
+    done = run_script(f"v1t2023.{script}", "--quick", "--output", output)
     assert done.returncode == 0, done.stderr
     zips = sorted((output / f"simulated_{dataset.lower()}").iterdir())
     assert all(zipfile.is_zipfile(path) for path in zips)
@@ -426,13 +413,13 @@ def test_from_zips_to_tables_with_one_command(script, dataset, mice, tmp_path):
     models = {path: path.stat().st_mtime_ns for path in output.glob("models/*/*")}
     (output / "jobs" / "v1t-seed0.json").unlink()
     before = results[results["model"] == "V1T"]["value"].tolist()
-    done = run_script(script, "--output", output)
+    done = run_script(f"v1t2023.{script}", "--quick", "--output", output)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("finished before") == len(list((output / "jobs").iterdir())) - 1
     assert {path: path.stat().st_mtime_ns for path in output.glob("models/*/*")} == models
     after = pd.read_csv(output / "results.csv")
     assert after[after["model"] == "V1T"]["value"].tolist() == pytest.approx(before, abs=1e-6)
 
-    done = run_script(script, "--output", output, "--recipe", "default")
+    done = run_script(f"v1t2023.{script}", "--quick", "--output", output, "--recipe", "default")
     assert done.returncode != 0
     assert "recipe differ" in done.stderr
