@@ -238,7 +238,7 @@ def fetch_nat60k(
     Du et al. 2025, Towards a simplified model of primary visual cortex; Figshare
     28797638.
     """
-    from v1tlearn.datasets.download import cache_folder, download
+    from v1tlearn.datasets.download import download
 
     known = {mouse: date for mouse, (date, seen) in NAT60K.items() if seen or not textures}
     asked = _asked(mice)
@@ -253,14 +253,12 @@ def fetch_nat60k(
     names["images"] = NAT60K_IMAGES
     base_url = base_url or os.environ.get("V1TLEARN_NAT60K_URL")
     addresses, listed = _addresses(names, base_url, listing, files)
-    root = cache_dir or os.environ.get("V1TLEARN_DATA") or cache_folder()
     if checksums is None:
         checksums = listed
     elif isinstance(checksums, Mapping):
         checksums = listed | dict(checksums)
-    folder = Path(root).expanduser() / "nat60k"
     options = checksums, retries, retry_pause, progressbar
-    *responses, images = download(addresses, folder, *options)
+    *responses, images = download(addresses, _folder(cache_dir, "nat60k"), *options)
     return responses, images
 
 
@@ -310,13 +308,20 @@ def _fetch(
     files: Mapping[str, str] | None,
     *options: Any,
 ) -> list[Path]:
-    from v1tlearn.datasets.download import cache_folder, download
+    from v1tlearn.datasets.download import download
 
     known, published_at = _PUBLISHED[dataset]
     base_url = base_url or os.environ.get(f"V1TLEARN_{dataset.upper()}_URL") or published_at
     asked = _files(mice, known, base_url, files)
+    return download(asked, _folder(cache_dir, dataset), *options)
+
+
+def _folder(cache_dir: str | os.PathLike | None, dataset: str) -> Path:
+    """Where the files of a data set are kept."""
+    from v1tlearn.datasets.download import cache_folder
+
     root = cache_dir or os.environ.get("V1TLEARN_DATA") or cache_folder()
-    return download(asked, Path(root).expanduser() / dataset, *options)
+    return Path(root).expanduser() / dataset
 
 
 def _asked(mice: Any) -> list[str]:

@@ -11,6 +11,7 @@ from v1tlearn.nn.contrastive import scale_maps
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.layers.images import ImageCropper
 from v1tlearn.nn.model import MouseBatch
+from v1tlearn.nn.precision import at_least_float32
 from v1tlearn.nn.towers.neural import NeuralTower
 
 _LEAST_TEMPERATURE = 0.01  # of a learned one, as of Radford et al. (2021)
@@ -197,7 +198,7 @@ class AlignmentModel(nn.Module):
 
     def _scaled(self, maps: Tensor) -> Tensor:
         """Scale maps, in float32 at least."""
-        maps = maps.float() if maps.dtype.itemsize < 4 else maps
+        maps = at_least_float32(maps)
         with torch.autocast(maps.device.type, enabled=False):
             return scale_maps(maps, self.map_scale)
 
