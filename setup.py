@@ -15,6 +15,7 @@ here = Path(__file__).resolve().parent
 urls = runpy.run_path(str(here / "v1tlearn" / "_urls.py"))  # importing the package imports torch
 
 # What one function each needs, which names its extra where it is missing.
+attribution = ["captum>=0.9"]
 backbones = ["transformers>=4.57"]
 fetch = ["pooch>=1.8", "requests>=2.31"]
 interop = ["pyyaml>=6"]
@@ -30,6 +31,7 @@ test = [
     "pytest-timeout>=2.3.1",
     "pytest-xdist>=3.6.1",
     "ruff>=0.17",
+    *attribution,
     *backbones,
     *fetch,
     *interop,
@@ -106,6 +108,7 @@ setup(
         "xarray>=2026.4",
     ],
     extras_require={
+        "attribution": attribution,
         "backbones": backbones,
         "docs": docs,
         "fetch": fetch,

@@ -30,6 +30,7 @@ ESTIMATORS = [
     v1.DINAAligner(),
     HyperbandSearch(MODEL),
     v1.TrialStandardizer(),
+    v1.SpontaneousProjector(),
     v1.CenterCrop(0.5),
     v1.ResizeStimuli((4, 4)),
     v1.Grayscale(),

@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = """
     import sys
 
-    EXTRAS = {"deflate", "matplotlib", "optuna", "pooch", "requests", "transformers", "yaml"}
+    EXTRAS = {"captum", "deflate", "matplotlib", "optuna", "pooch", "requests", "transformers"}
+    EXTRAS |= {"yaml"}
 
 
     class Missing:
@@ -38,7 +39,11 @@ SCRIPT = """
     test = trials.sel(tier="test")
     np.testing.assert_array_equal(v1.load("model").predict(test)["A"], est.predict(test)["A"])
     backbone = v1.PretrainedViTRegressor({"model_type": "dinov2"}, weights=None)
+    aligner = v1.DINAAligner(max_epochs=1, map_size=(4, 4), map_channels=2, device="cpu")
+    aligner.fit(trials.sel(tier="train"))
+    integrated = "integrated_gradients"
     for extra, call in (
+        ("attribution", lambda: v1.inspection.neuron_importance(aligner, test, integrated)),
         ("backbones", lambda: backbone.fit(trials.sel(tier="train"))),
         ("fetch", lambda: v1.fetch_sensorium2022("A", "here")),
         ("interop", lambda: v1.load_v1t("run")),

@@ -4,11 +4,14 @@ from v1tlearn import inspection, interop, metrics, model_selection, preprocessin
 from v1tlearn.datasets import (
     fetch_franke2022,
     fetch_nat60k,
+    fetch_natimg2800,
     fetch_sensorium2022,
+    make_coarse_recordings,
     make_v1_recordings,
     open_recordings,
     read_cadena2019,
     read_nat60k,
+    read_natimg2800,
     read_sensorium,
     read_text16,
     save_recordings,
@@ -30,7 +33,13 @@ from v1tlearn.estimators import (
 )
 from v1tlearn.interop import load_dina, load_minimodel, load_sensorium, load_v1t
 from v1tlearn.metrics import score_table
-from v1tlearn.preprocessing import CenterCrop, Grayscale, ResizeStimuli, TrialStandardizer
+from v1tlearn.preprocessing import (
+    CenterCrop,
+    Grayscale,
+    ResizeStimuli,
+    SpontaneousProjector,
+    TrialStandardizer,
+)
 from v1tlearn.trials import Responses, Trials, concat
 
 __all__ = [
@@ -46,6 +55,7 @@ __all__ = [
     "PretrainedViTRegressor",
     "ResizeStimuli",
     "Responses",
+    "SpontaneousProjector",
     "TrialStandardizer",
     "Trials",
     "V1TRegressor",
@@ -53,6 +63,7 @@ __all__ = [
     "concat",
     "fetch_franke2022",
     "fetch_nat60k",
+    "fetch_natimg2800",
     "fetch_sensorium2022",
     "inspection",
     "interop",
@@ -61,6 +72,7 @@ __all__ = [
     "load_minimodel",
     "load_sensorium",
     "load_v1t",
+    "make_coarse_recordings",
     "make_v1_recordings",
     "metrics",
     "model_selection",
@@ -68,6 +80,7 @@ __all__ = [
     "preprocessing",
     "read_cadena2019",
     "read_nat60k",
+    "read_natimg2800",
     "read_sensorium",
     "read_text16",
     "save_recordings",

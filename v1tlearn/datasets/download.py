@@ -58,9 +58,10 @@ _OF_THE_ADDRESS = (
 )
 
 
-def cache_folder() -> Path:
-    """Return where the operating system keeps what can be downloaded again."""
-    return Path(pooch.os_cache("v1tlearn"))
+def data_folder(cache_dir: str | os.PathLike | None, dataset: str) -> Path:
+    """Return where the files of a data set are kept, by default where the system keeps such."""
+    root = cache_dir or os.environ.get("V1TLEARN_DATA") or pooch.os_cache("v1tlearn")
+    return Path(root).expanduser() / dataset
 
 
 def read_json(url: str, what: str) -> Any:

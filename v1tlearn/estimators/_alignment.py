@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -47,6 +47,7 @@ from v1tlearn.training import (
 from v1tlearn.training.devices import autocast
 from v1tlearn.training.memory import prediction_batch_size
 from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials.whole import blocks_of_recording
 
 # What other models do with behaviour; nothing of it enters an alignment.
 NO_BEHAVIOR = {
@@ -63,7 +64,7 @@ def describe_alignment(
     """Learn of training trials what an alignment has to know of its mice.
 
     Images of all mice are standardised alike, since one gallery serves all; of responses the range
-    is kept, too.
+    is kept, too, over the trials or, where the parameters say so, over the whole recordings.
     """
     fitted = describe(parameters, trials, target, published_mode="none", seed=seed, rates=False)
     check_images(trials)
@@ -75,8 +76,13 @@ def describe_alignment(
         shares[m] * (one["image_std"] ** 2 + one["image_mean"] ** 2) for m, one in own.items()
     )
     pooled = {"image_mean": float(mean), "image_std": float(np.sqrt(square - mean**2))}
+    ranges = {m: _range(response_blocks(target, m)) for m in fitted.mice}
+    if parameters["range_over"] == "recording":
+        ranges = {
+            m: _of_recording(m, ranges[m], _range(blocks_of_recording(trials, m))) for m in ranges
+        }
     mice = {
-        m: replace(mouse, statistics={**mouse.statistics, **pooled, **_range(target, m)})
+        m: replace(mouse, statistics={**mouse.statistics, **pooled, **ranges[m]})
         for m, mouse in fitted.mice.items()
     }
     return replace(fitted, mice=mice)
@@ -94,16 +100,31 @@ def check_images(trials: Trials, whose: str = "all") -> None:
             )
 
 
-def _range(target: Responses, mouse: str) -> dict[str, np.ndarray]:
+def _range(blocks: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
     """Lowest and highest response of each neuron; both 0 where none was recorded."""
     low, high = np.inf, -np.inf
-    for block in response_blocks(target, mouse):
+    for block in blocks:
         low = np.fmin(low, np.fmin.reduce(block, axis=0))
         high = np.fmax(high, np.fmax.reduce(block, axis=0))
     return {
         name: np.where(np.isfinite(values), values, 0).astype(np.float32)
         for name, values in (("response_low", low), ("response_high", high))
     }
+
+
+def _of_recording(
+    mouse: str, own: dict[str, np.ndarray], whole: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The range over a recording, if that over the training is within."""
+    beyond = own["response_low"] < whole["response_low"]
+    beyond |= own["response_high"] > whole["response_high"]
+    if beyond.any():
+        raise ValueError(
+            f"mouse {mouse!r}: y holds responses beyond those of the recording, over which "
+            "range_over='recording' takes their range: use trials.responses, or "
+            "range_over='train'."
+        )
+    return whole
 
 
 def build_alignment(parameters: Mapping[str, Any], fitted: Fitted) -> AlignmentModel:

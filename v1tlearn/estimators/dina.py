@@ -99,6 +99,10 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
         What responses are scaled with, per neuron over the training trials: their range, beyond
         which they are clipped; or mean and standard deviation. A response that was not recorded
         counts as the neuron's mean.
+    range_over : {"train", "recording"}, default="train"
+        "minmax": over which trials the range is taken: those of training, or all of the recordings
+        that these are views of. The latter is a leak of the published code, which scales ahead of
+        its split: what it gives on trials set aside is not what new trials would give.
     crop_scale : float, default=1.0
         Share of the image, in height and width, that is cropped around its centre.
     image_size : "auto" or (int, int), default="auto"
@@ -183,7 +187,8 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
     ``from_preset("dina2026")`` has the published sizes and habits: raw grey values, the released
     image tower, of which the last convolution alone is trained, selection by the loss, and the
     weights of the last epoch. The published code judges epochs by the test set: pass
-    ``validation=`` to do so.
+    ``validation=`` to do so. And it scales responses by the range over all trials: pass
+    ``range_over="recording"``.
 
     References
     ----------
@@ -227,6 +232,7 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
     embed_dim: int = 64
     n_heads: int = 1
     response_scale: str = "minmax"
+    range_over: str = "train"
     crop_scale: float = 1.0
     image_size: str | tuple[int, int] = "auto"
     standardize: bool = True
@@ -304,6 +310,7 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
         "embed_dim": [WIDTH],
         "n_heads": [WIDTH],
         "response_scale": [StrOptions({"minmax", "std"})],
+        "range_over": [StrOptions({"train", "recording"})],
         "crop_scale": [Interval(Real, 0, 1, closed="right")],
         "image_size": [StrOptions({"auto"}), *_PAIR],
         "standardize": ["boolean"],

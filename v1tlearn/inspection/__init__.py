@@ -7,6 +7,15 @@ from v1tlearn.inspection.colors import MODEL_COLORS, model_color
 from v1tlearn.inspection.fields import receptive_fields
 from v1tlearn.inspection.gaussians import fit_gaussians
 from v1tlearn.inspection.images import ImageDisplay
+from v1tlearn.inspection.neurons import (
+    PUBLISHED_THRESHOLDS,
+    MaskingDisplay,
+    attention_masking,
+    functional_interactions,
+    neuron_importance,
+    neurons_for_performance,
+    neurons_per_dimension,
+)
 from v1tlearn.inspection.pooling import pooling_sizes
 from v1tlearn.inspection.responses import PredictionDisplay
 from v1tlearn.inspection.scores import ScoreDisplay
@@ -20,6 +29,13 @@ __all__ = [
     "receptive_fields",
     "fit_gaussians",
     "pooling_sizes",
+    "neuron_importance",
+    "attention_masking",
+    "PUBLISHED_THRESHOLDS",
+    "MaskingDisplay",
+    "neurons_for_performance",
+    "neurons_per_dimension",
+    "functional_interactions",
     "MODEL_COLORS",
     "model_color",
 ]

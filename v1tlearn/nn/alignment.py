@@ -191,10 +191,32 @@ class AlignmentModel(nn.Module):
         ValueError
             If the model does not know the mouse.
         """
-        tower = self.readout(mouse)
-        if self.scalers:
-            responses = self.scalers[self._index[mouse]](responses, recorded)
-        return self._scaled(tower(responses))
+        return self._scaled(self.readout(mouse)(self.scale_responses(mouse, responses, recorded)))
+
+    def scale_responses(
+        self, mouse: str, responses: Tensor, recorded: Tensor | None = None
+    ) -> Tensor:
+        """Responses as the neural tower of a mouse takes them.
+
+        Parameters
+        ----------
+        mouse : str
+        responses : Tensor of shape (n_trials, n_neurons)
+            In the units of the scaler.
+        recorded : Tensor of bool of this shape, optional
+            Which were recorded; all, by default.
+
+        Returns
+        -------
+        Tensor of shape (n_trials, n_neurons)
+
+        Raises
+        ------
+        ValueError
+            If the model does not know the mouse.
+        """
+        self.readout(mouse)
+        return self.scalers[self._index[mouse]](responses, recorded) if self.scalers else responses
 
     def _scaled(self, maps: Tensor) -> Tensor:
         """Scale maps, in float32 at least."""

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tests.nn.towers.published_towers import (
     NEURAL,
@@ -102,6 +104,47 @@ def test_attention_rows_sum_to_one_and_keeping_all_changes_nothing():
     none_kept = tower.read(responses, ~all_kept)
     constant = tower.reader @ tower.projection.bias + tower.reader_bias
     assert torch.allclose(none_kept, constant.expand(3, -1), atol=1e-6)
+
+
+@pytest.mark.parametrize("n_heads", [1, 2])
+def test_what_is_gathered_block_by_block_is_what_all_weights_give(n_heads):
+    tower, responses = make_tower(23, n_heads).double(), torch.rand(5, 23).double()
+    weights = tower.attention_weights(responses).detach()
+    keep = torch.rand(4, 5, n_heads, 23) > 0.4
+    with torch.no_grad(), nn.fast.using("auto", parts=1e-4):
+        assert torch.allclose(tower.key_weights(responses), weights.mean(2), atol=1e-12)
+        blocks = list(tower.mean_attention(responses))
+        assert [rows.start for rows, _ in blocks] == sorted(rows.start for rows, _ in blocks)
+        rows = torch.cat([part for _, part in blocks], 1)
+        assert torch.allclose(rows, weights.mean(0), atol=1e-12)
+        apart = torch.stack([tower.read(responses, one) for one in keep])
+        assert torch.allclose(tower.read_subsets(responses, keep), apart, atol=1e-12)
+        assert torch.equal(tower.maps_of(tower.read(responses)), tower(responses))
+    with nn.plain():
+        assert torch.allclose(tower.read_subsets(responses, keep), apart, atol=1e-12)
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many values the largest tensor has that is made within it."""
+
+    values = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        sizes = [x.untyped_storage().nbytes() // 4 for x in tree_leaves(out) if torch.is_tensor(x)]
+        self.values = max([self.values, *sizes])
+        return out
+
+
+def test_weights_of_many_neurons_are_never_there_at_once():
+    n = 1500
+    tower, responses = make_tower(n, embed_dim=4), torch.rand(2, n)
+    with torch.no_grad(), Largest() as largest:
+        tower.key_weights(responses)
+        tower.read_subsets(responses, torch.rand(5, 2, 1, n) > 0.5)
+        for _, rows in tower.mean_attention(responses):
+            assert rows.shape[1] < n / 10
+    assert largest.values < n**2 / 5  # weights of a fifth of the neurons, in one trial
 
 
 def test_trials_do_not_depend_on_their_batch():

@@ -15,6 +15,7 @@ _FIELD_OF_VIEW = 630.0  # micrometres along a side
 _BANK_ORIENTATIONS = 4
 _BANK_FREQUENCIES = (0.06, 0.12)  # cycles per 1/36 of the image height
 _SURROUND = 0.45  # grey around the images, as a share of white
+BLOCK_BYTES = 64 * 2**20
 
 
 @dataclass
@@ -150,7 +151,7 @@ class Evoked:
         cells: Cells,
         pilot: np.ndarray,
         pilot_shift: np.ndarray | None,
-        block_bytes: int = 64 * 2**20,
+        block_bytes: int = BLOCK_BYTES,
     ):
         self.cells, self.block_bytes = cells, block_bytes
         even, odd, pool = np.empty((3, len(pilot), len(cells)), np.float32)
@@ -194,7 +195,7 @@ class Evoked:
         cell_step = max(1, self.block_bytes // (2 * images[0].size + bank.size))
         for first in range(0, n_cells, cell_step):
             cell = slice(first, first + cell_step)
-            even, odd = _gabors(self.cells, cell)  # each (cells, channels * pixels)
+            even, odd = gabors(self.cells, cell)  # each (cells, channels * pixels)
             weights = bank.pool_weights(self.cells, cell)
             for start in range(0, n_images, step):
                 row = slice(start, start + step)
@@ -206,8 +207,20 @@ class Evoked:
                 yield row, cell, flat @ even.T, flat @ odd.T, pool
 
 
-def _gabors(cells, cell):
-    """Even and odd Gabor fields of some cells, without response to uniform light; norm 1."""
+def gabors(cells: Cells, cell: slice) -> list[np.ndarray]:
+    """Even and odd Gabor fields of some cells, without response to uniform light; norm 1.
+
+    Parameters
+    ----------
+    cells : Cells
+        The cells of one mouse.
+    cell : slice
+        Which of them.
+
+    Returns
+    -------
+    list of two ndarrays of shape (cells, channels * pixels), float32
+    """
     height, width = cells.image_shape
     y = np.arange(height, dtype=np.float32)[None, :, None] - cells.y[cell, None, None]
     x = np.arange(width, dtype=np.float32)[None, None, :] - cells.x[cell, None, None]

@@ -13,11 +13,17 @@ _MIN_RADIUS = 1.0  # pixels; the finest detail an image shows
 _DEPTH = 2.5  # leaves over a pixel, on average; bare pixels show one background
 _CLUTTER_RANGE = 0.9  # log of the largest over the smallest radius at which images begin
 _CLASS_RATIO = 1.3  # leaves are stamped in classes of similar radius
+_ELONGATED = 0.5  # width of leaves of one direction, relative to those of all
+_SPREAD = 0.125  # and how much of a half turn their directions fill
 _BLOCK_ELEMENTS = 2_000_000  # stamped pixels held at once
 
 
 def dead_leaves(
-    rng: np.random.Generator, n_images: int, image_shape: tuple[int, int], n_channels: int = 1
+    rng: np.random.Generator,
+    n_images: int,
+    image_shape: tuple[int, int],
+    n_channels: int = 1,
+    orientation: np.ndarray | None = None,
 ) -> np.ndarray:
     """Draw independent dead-leaves images.
 
@@ -36,6 +42,10 @@ def dead_leaves(
         Height and width in pixels.
     n_channels : int, default=1
         Colour channels, strongly correlated with one another, as in natural scenes.
+    orientation : ndarray of shape (n_images,), optional
+        Texture of each image: its leaves are two to four times as long as wide and lie within 11
+        degrees of this direction, in radians from the rows, turning down. Without it leaves are
+        rounder and lie in all directions.
 
     Returns
     -------
@@ -47,7 +57,8 @@ def dead_leaves(
     block = int(max(1, min(256, _BLOCK_ELEMENTS // per_image)))
     for start in range(0, n_images, block):
         stop = min(start + block, n_images)
-        images[start:stop] = _paint(rng, stop - start, image_shape, n_channels)
+        direction = None if orientation is None else orientation[start:stop]
+        images[start:stop] = _paint(rng, stop - start, image_shape, n_channels, direction)
     return images
 
 
@@ -57,21 +68,30 @@ def _tile_shape(image_shape: tuple[int, int]) -> tuple[int, int]:
     return image_shape[0] + margin, image_shape[1] + margin
 
 
-def _paint(rng, n_images, image_shape, n_channels):
+def _paint(rng, n_images, image_shape, n_channels, orientation):
     """One block of images: which leaf is on top of each pixel, then the leaf's grey level there."""
     height, width = image_shape
     tile = _tile_shape(image_shape)
     radius_max = max(2.0 * _MIN_RADIUS, 0.5 * min(image_shape))
     inverse_min, inverse_max = _MIN_RADIUS**-2, radius_max**-2
-    mean_area = 0.75 * math.pi * math.log(inverse_min / inverse_max) / (inverse_min - inverse_max)
+    roundness = 1.0 if orientation is None else _ELONGATED
+    mean_area = (
+        roundness
+        * 0.75
+        * math.pi
+        * math.log(inverse_min / inverse_max)
+        / (inverse_min - inverse_max)
+    )
     n_leaves = math.ceil(_DEPTH * math.prod(tile) / mean_area)
 
     shape = (n_images, n_leaves)
     radius = rng.uniform(inverse_max, inverse_min, shape) ** -0.5  # density ~ r^-3
     # From clutter to a few large objects before a bare background: some images lack small leaves.
     smallest = _MIN_RADIUS * np.exp(rng.uniform(0.0, _CLUTTER_RANGE, n_images))
-    aspect = rng.uniform(0.5, 1.0, shape)
+    aspect = roundness * rng.uniform(0.5, 1.0, shape)
     angle = rng.uniform(0.0, math.pi, shape)
+    if orientation is not None:
+        angle = orientation[:, None] + _SPREAD * (angle - 0.5 * math.pi)
     y, x = rng.uniform(0.0, tile[0], shape), rng.uniform(0.0, tile[1], shape)
     top = _top_leaf(tile, x, y, radius, aspect, angle, radius >= smallest[:, None])
     top = top[:, :height, :width]

@@ -1,13 +1,12 @@
 """Simulated recordings of mouse V1 with known truth: `make_v1_recordings`.
 
-Who sees which image when, the rates, and the noise. Images, cells and behaviour are drawn in
-`dead_leaves`, `cells` and `behavior`.
+Who sees which image, and the rates. Images, cells, behaviour, noise and the order of the trials are
+drawn in `dead_leaves`, `cells`, `behavior`, `noise` and `session`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral, Real
 
 import numpy as np
 import xarray as xr
@@ -22,6 +21,12 @@ from v1tlearn.datasets.schema import (
     STIMULI_ATTRS,
     behavior_attrs,
 )
+from v1tlearn.datasets.simulate.arguments import (
+    check_share,
+    check_sizes,
+    seed_sequence,
+    validation_trials,
+)
 from v1tlearn.datasets.simulate.behavior import (
     TRIAL_INTERVAL,
     apply_gain,
@@ -32,14 +37,12 @@ from v1tlearn.datasets.simulate.behavior import (
 )
 from v1tlearn.datasets.simulate.cells import Cells, Evoked, draw_cells
 from v1tlearn.datasets.simulate.dead_leaves import dead_leaves
+from v1tlearn.datasets.simulate.noise import draw_responses, noise_terms
+from v1tlearn.datasets.simulate.session import show
 from v1tlearn.training.devices import default_errors
 
 _N_PILOT = 300  # images that set the scale of each cell; never shown in the recording
 _PILOT_STATES = 4  # states of the animal in which each of them is evaluated
-_MIN_SIDE = 8  # pixels
-_MOST_BYTES = 2**44  # of one mouse, 16 TiB
-_NOISE_BLOCK = 2**21  # responses drawn at once
-_TRIAL_TO_TRIAL = 0.1  # squared coefficient of variation of the multiplicative noise
 
 
 @default_errors()
@@ -137,35 +140,18 @@ def make_v1_recordings(
     shares = (validation_fraction, shared_fraction, complex_fraction, explainable_variance)
     validation_fraction, shared_fraction, complex_fraction, explainable_variance = plain(shares)
     n_neurons, random_state, behavior = plain((n_neurons, random_state, behavior))
-    _check_count("n_mice", n_mice, 1, 26)
-    n_neurons = _neurons_per_mouse(n_neurons, n_mice)
-    _check_count("n_trials", n_trials, 2)
-    _check_count("n_test_images", n_test_images, 1)
-    _check_count("n_repeats", n_repeats, 1)
-    image_shape = _check_image_shape(image_shape)
-    _check_count("n_channels", n_channels, 1)
-    per_trial = max(n_channels * image_shape[0] * image_shape[1], 4 * max(n_neurons))
-    if (n_trials + n_test_images * n_repeats) * per_trial > _MOST_BYTES:
-        sizes = {"n_trials": n_trials, "n_test_images": n_test_images, "n_repeats": n_repeats}
-        sizes |= {"n_channels": n_channels, "n_neurons": max(n_neurons)}
-        largest = max(sizes, key=sizes.__getitem__)
-        raise ValueError(
-            f"{largest}={sizes[largest]} makes recordings that no memory holds; lower it"
-        )
+    n_neurons, image_shape = check_sizes(
+        n_mice, n_neurons, n_trials, n_test_images, n_repeats, image_shape, n_channels
+    )
     if not isinstance(behavior, bool | np.bool_):
         raise TypeError(f"behavior must be True or False, got {behavior!r}")
-    _check_share("validation_fraction", validation_fraction, "[0, 1)")
-    _check_share("shared_fraction", shared_fraction, "[0, 1]")
-    _check_share("complex_fraction", complex_fraction, "[0, 1]")
-    _check_share("explainable_variance", explainable_variance, "(0, 1)")
-    n_validation = round(n_trials * validation_fraction)
-    if n_validation == n_trials:
-        raise ValueError(
-            f"validation_fraction={validation_fraction} leaves none of {n_trials} trials for the "
-            "train tier; lower it or raise n_trials"
-        )
+    check_share("validation_fraction", validation_fraction, "[0, 1)")
+    check_share("shared_fraction", shared_fraction, "[0, 1]")
+    check_share("complex_fraction", complex_fraction, "[0, 1]")
+    check_share("explainable_variance", explainable_variance, "(0, 1)")
+    n_validation = validation_trials(n_trials, validation_fraction)
 
-    seeds = _seed_sequence(random_state).spawn(n_mice + 1)
+    seeds = seed_sequence(random_state).spawn(n_mice + 1)
     n_images = {
         "train": n_trials - n_validation,
         "validation": n_validation,
@@ -190,7 +176,7 @@ def make_v1_recordings(
             in_time = behavior_in_time(np.random.default_rng(time_seed), len(stimuli))
             behaviors = in_time[labels["trial_id"]]
         rates, noise = _rates(rng, cells, stimuli, behaviors, explainable_variance)
-        responses = _draw_responses(noise_seed, rates, noise)
+        responses = draw_responses(noise_seed, rates, noise)
         datasets[chr(ord("A") + number)] = _dataset(
             number, stimuli, labels, behaviors, responses, rates, cells
         )
@@ -219,17 +205,7 @@ def _show_images(rng, number, shared, n_images, n_repeats):
         tiers += [tier] * n
     images, ids, tiers = np.concatenate(images), np.concatenate(ids), np.array(tiers)
 
-    shown = np.arange(len(images))
-    test = shown[tiers == "test"]
-    shown = np.concatenate([shown[tiers != "test"], np.tile(test, n_repeats)])
-    # Each repeat has a stretch of the session of its own, so that repeats sample all its states.
-    moment = rng.random(len(shown))
-    repeat = np.repeat(np.arange(n_repeats), len(test))
-    moment[len(shown) - len(repeat) :] += repeat
-    moment[len(shown) - len(repeat) :] /= n_repeats
-    trial_id = np.argsort(np.argsort(moment))
-    order = rng.permutation(len(shown))  # files are not in time order either
-    shown, trial_id = shown[order], trial_id[order]
+    shown, trial_id = show(rng, tiers, n_repeats)
     return images[shown], {"image_id": ids[shown], "tier": tiers[shown], "trial_id": trial_id}
 
 
@@ -265,9 +241,8 @@ def _rates(rng, cells: Cells, stimuli, behaviors, explainable_variance):
     by_image = np.maximum(pilot.var(axis=0, ddof=1) - by_behavior, 0.0)
     # A noise floor, because a neuron may be so modulated that behaviour alone exceeds the target.
     variance = np.maximum(by_image / odds - by_behavior, 0.3 * by_image)
-    mean, mean_square = pilot.mean(axis=0), (pilot**2).mean(axis=0)
-    quadratic = np.minimum(_TRIAL_TO_TRIAL, 0.5 * variance / mean_square)
-    linear = np.maximum((variance - quadratic * mean_square) / mean, 1.0)
+    linear, quadratic = noise_terms(pilot, variance)
+    linear = np.maximum(linear, 1.0)
 
     rates = evoked(stimuli, shift)
     rates *= scale * (1.0 - spontaneous)
@@ -275,21 +250,6 @@ def _rates(rng, cells: Cells, stimuli, behaviors, explainable_variance):
     if behaviors is not None:
         rates *= apply_gain(behaviors, weights)
     return rates, (linear, quadratic)
-
-
-def _draw_responses(seed, rates, noise):
-    """Gamma noise of mean `rates` and variance linear * rate + quadratic * rate^2, in blocks."""
-    linear, quadratic = noise
-    responses = np.empty_like(rates)
-    step = max(1, _NOISE_BLOCK // rates.shape[1])
-    starts = range(0, len(rates), step)
-    # A generator per block: a draw that takes one number more does not change the blocks after it.
-    for start, block_seed in zip(starts, seed.spawn(len(starts)), strict=True):
-        rate = rates[start : start + step].astype(np.float64)
-        spread = linear + quadratic * rate  # variance over mean
-        gamma = np.random.default_rng(block_seed).standard_gamma(rate / spread)
-        responses[start : start + step] = gamma * spread
-    return responses
 
 
 def _dataset(number, stimuli, labels, behaviors, responses, rates, cells: Cells) -> xr.Dataset:
@@ -323,70 +283,3 @@ def _dataset(number, stimuli, labels, behaviors, responses, rates, cells: Cells)
     coords["spatial_frequency"] = ("neuron", cells.frequency, {"units": "px-1"})
     attrs = {"description": "simulated recording of mouse V1", "trial_interval": TRIAL_INTERVAL}
     return xr.Dataset(variables, coords, attrs)
-
-
-def _seed_sequence(random_state) -> np.random.SeedSequence:
-    """Root of all randomness; a generator is advanced, so two calls in a row differ."""
-    if random_state is None:
-        return np.random.SeedSequence()
-    if isinstance(random_state, np.random.Generator):
-        return np.random.SeedSequence(random_state.integers(0, 2**32, 4).tolist())
-    if isinstance(random_state, np.random.RandomState):
-        words = random_state.randint(0, 2**32, 4, dtype=np.uint64)
-        return np.random.SeedSequence(words.tolist())
-    if isinstance(random_state, Integral) and not isinstance(random_state, bool):
-        if random_state < 0:
-            raise ValueError(f"random_state must not be negative, got {random_state}")
-        return np.random.SeedSequence(int(random_state))
-    raise TypeError(
-        "random_state must be an integer, numpy.random.RandomState, numpy.random.Generator or "
-        f"None, got {random_state!r} of type {type(random_state).__name__}"
-    )
-
-
-def _check_count(name, value, minimum, maximum=None):
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}")
-    if value < minimum or (maximum is not None and value > maximum):
-        most = "" if maximum is None else f" and at most {maximum}"
-        raise ValueError(f"{name} must be at least {minimum}{most}, got {value}")
-
-
-def _check_share(name, value, interval):
-    """`interval` is written as in mathematics, "[0, 1)"."""
-    if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
-    above = value >= 0 if interval[0] == "[" else value > 0
-    below = value <= 1 if interval[-1] == "]" else value < 1
-    if not (above and below):
-        raise ValueError(f"{name} must lie in {interval}, got {value}")
-
-
-def _check_image_shape(image_shape) -> tuple[int, int]:
-    try:
-        height, width = image_shape
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"image_shape must be (height, width), got {image_shape!r}; colour is n_channels"
-        ) from None
-    _check_count("image_shape: height", height, _MIN_SIDE)
-    _check_count("image_shape: width", width, _MIN_SIDE)
-    return int(height), int(width)
-
-
-def _neurons_per_mouse(n_neurons, n_mice) -> list[int]:
-    if isinstance(n_neurons, Integral):
-        n_neurons = [n_neurons] * n_mice
-    elif isinstance(n_neurons, str) or not isinstance(n_neurons, Sequence | np.ndarray):
-        raise TypeError(
-            f"n_neurons must be an integer or one integer per mouse, got {n_neurons!r} of type "
-            f"{type(n_neurons).__name__}"
-        )
-    if len(n_neurons) != n_mice:
-        raise ValueError(
-            f"n_neurons holds {len(n_neurons)} numbers for {n_mice} mice; give one number for all "
-            "mice or one for each"
-        )
-    for mouse, n in enumerate(n_neurons):
-        _check_count(f"n_neurons of mouse {chr(ord('A') + mouse)!r}", n, 1)
-    return [int(n) for n in n_neurons]

@@ -52,6 +52,52 @@ def attend_neurons(responses: Tensor, lines: Lines, keep: Tensor | None = None) 
     return NeuronAttention.apply(responses, keep.to(responses.dtype), *lines)
 
 
+@torch.no_grad()
+def attend_subsets(responses: Tensor, lines: Lines, keep: Tensor) -> Tensor:
+    """What neurons read (S, B, N) where only subsets `keep` (S, B, H, N) of them are attended to.
+
+    Weights are computed once for all subsets; there are no gradients.
+    """
+    out = responses.new_zeros(len(keep), *responses.shape)
+    blocks, chunks = _blocks(responses)
+    for head in range(len(lines.reader)):
+        for rows in blocks:
+            products = _products(lines, head, rows)
+            for b in chunks:
+                weights, values = products.weights(responses[b, rows], responses[b])
+                kept = keep[:, b, head].to(values.dtype).permute(1, 2, 0)  # (b, N, S)
+                out[:, b, rows] += (weights.mul_(values) @ kept).permute(2, 0, 1)
+    return out
+
+
+@torch.no_grad()
+def key_weights(responses: Tensor, lines: Lines) -> Tensor:
+    """Mean over the neurons that attend (B, H, N) of the attention weights; without gradients."""
+    n_heads, (n_trials, n) = len(lines.reader), responses.shape
+    out = responses.new_zeros(n_trials, n_heads, n)
+    blocks, chunks = _blocks(responses)
+    for head in range(n_heads):
+        for rows in blocks:
+            products = _products(lines, head, rows)
+            for b in chunks:
+                out[b, head] += products.weights(responses[b, rows], responses[b])[0].sum(1)
+    return out / n
+
+
+@torch.no_grad()
+def mean_weights(responses: Tensor, lines: Lines) -> Iterator[tuple[slice, Tensor]]:
+    """Mean over trials (H, r, N) of the attention weights of neurons r, block by block."""
+    n_heads, n = len(lines.reader), responses.shape[1]
+    blocks, chunks = _blocks(responses)
+    for rows in blocks:
+        total = responses.new_zeros(n_heads, len(range(n)[rows]), n)
+        for head in range(n_heads):
+            products = _products(lines, head, rows)
+            for b in chunks:
+                total[head] += products.weights(responses[b, rows], responses[b])[0].sum(0)
+        yield rows, total / len(responses)
+
+
 class _Products(NamedTuple):
     """Those of a block of rows, (r, N) each: of slopes and offsets of queries and keys, values."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from v1tlearn.nn import fast
+from v1tlearn.nn.fast import neuron_attention
 from v1tlearn.nn.fast.neuron_attention import Lines, attend_neurons
 from v1tlearn.nn.layers.dropout import Dropout
 from v1tlearn.nn.layers.images import resize
@@ -172,9 +173,29 @@ class AttentionTower(NeuralTower):
         Returns
         -------
         Tensor of shape (n_trials, n_heads, n_neurons)
-            Mean of the attention weights over the neurons that attend; each sums to 1.
+            Mean of the attention weights over the neurons that attend; each sums to 1. Where
+            gradients are recorded the weights of a trial are there at once, elsewhere never.
         """
-        return torch.cat([self.attention_weights(one).mean(2) for one in responses.split(1)])
+        if fast.is_plain() or torch.is_grad_enabled():
+            return torch.cat([self.attention_weights(one).mean(2) for one in responses.split(1)])
+        return neuron_attention.key_weights(responses.to(self.slope.dtype), self._lines())
+
+    def mean_attention(self, responses: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """How much each neuron attends to each other one on average, some neurons at a time.
+
+        Parameters
+        ----------
+        responses : Tensor of shape (n_trials, n_neurons)
+            Scaled.
+
+        Yields
+        ------
+        neurons : slice
+            Those that attend.
+        weights : Tensor of shape (n_heads, n_these, n_neurons)
+            Mean over trials of `attention_weights`, without gradients.
+        """
+        yield from neuron_attention.mean_weights(responses.to(self.slope.dtype), self._lines())
 
     def read(self, responses: Tensor, keep: Tensor | None = None) -> Tensor:
         """What each neuron reads from all neurons.
@@ -203,6 +224,43 @@ class AttentionTower(NeuralTower):
             constant = self.reader @ self.projection.bias + self.reader_bias
             return attend_neurons(responses, self._lines(), keep) + constant
 
+    @torch.no_grad()
+    def read_subsets(self, responses: Tensor, keep: Tensor) -> Tensor:
+        """What each neuron reads from several subsets of neurons, whose weights are computed once.
+
+        Parameters
+        ----------
+        responses : Tensor of shape (n_trials, n_neurons)
+            Scaled.
+        keep : Tensor of shape (n_subsets, n_trials, n_heads, n_neurons)
+            As in `read`.
+
+        Returns
+        -------
+        Tensor of shape (n_subsets, n_trials, n_neurons)
+            Without gradients.
+        """
+        if fast.is_plain():
+            return torch.stack([self.read(responses, one) for one in keep])
+        constant = self.reader @ self.projection.bias + self.reader_bias
+        responses = responses.to(self.slope.dtype)
+        return neuron_attention.attend_subsets(responses, self._lines(), keep) + constant
+
+    def maps_of(self, read: Tensor) -> Tensor:
+        """Maps of what neurons read.
+
+        Parameters
+        ----------
+        read : Tensor of shape (n_trials, n_neurons)
+            As `read` gives it.
+
+        Returns
+        -------
+        Tensor of shape (n_trials, channels, height, width)
+        """
+        coarse = self.to_map(read)
+        return resize(coarse.unflatten(1, (self.map_shape[0], *self.grid)), self.map_shape[1:])
+
     def _by_head(self, tokens: Tensor) -> Tensor:
         """Parts of the heads (..., H, N, D) of tokens (..., N, d)."""
         return tokens.unflatten(-1, (self.n_heads, -1)).transpose(-2, -3)
@@ -219,8 +277,7 @@ class AttentionTower(NeuralTower):
 
     def forward(self, responses: Tensor, keep: Tensor | None = None) -> Tensor:
         """Maps (B, c, h, w) of scaled responses (B, N); see `read` for `keep`."""
-        coarse = self.to_map(self.read(responses, keep))
-        return resize(coarse.unflatten(1, (self.map_shape[0], *self.grid)), self.map_shape[1:])
+        return self.maps_of(self.read(responses, keep))
 
 
 class MLPTower(NeuralTower):
