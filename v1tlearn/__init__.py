@@ -1,6 +1,6 @@
 """Models that predict the responses of visual cortex neurons, in several animals at once."""
 
-from v1tlearn import inspection, interop, metrics, model_selection, preprocessing, search
+from v1tlearn import decoding, inspection, interop, metrics, model_selection, preprocessing, search
 from v1tlearn.datasets import (
     fetch_franke2022,
     fetch_nat60k,
@@ -18,6 +18,7 @@ from v1tlearn.datasets import (
     validate_recordings,
     write_sensorium,
 )
+from v1tlearn.decoding import LinearProbe, RidgeDecoder, decoding_table
 from v1tlearn.estimators import (
     CNNRegressor,
     DINAAligner,
@@ -51,16 +52,20 @@ __all__ = [
     "FullModelRegressor",
     "Grayscale",
     "LNRegressor",
+    "LinearProbe",
     "MinimodelRegressor",
     "PretrainedViTRegressor",
     "ResizeStimuli",
     "Responses",
+    "RidgeDecoder",
     "SpontaneousProjector",
     "TrialStandardizer",
     "Trials",
     "V1TRegressor",
     "ViTRegressor",
     "concat",
+    "decoding",
+    "decoding_table",
     "fetch_franke2022",
     "fetch_nat60k",
     "fetch_natimg2800",

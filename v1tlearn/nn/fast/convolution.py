@@ -16,6 +16,7 @@ from v1tlearn.nn.fast.choice import sized
 from v1tlearn.nn.fast.derivatives import differentiable_once
 from v1tlearn.nn.fast.dropout import CompiledDropout, draw_seed
 from v1tlearn.nn.fast.kernels import threshold
+from v1tlearn.nn.precision import at_least_float32
 
 # Values of a map that are worked on at a time: 2 MB in float32, some five maps of published size.
 _CHUNK_VALUES = 2**19
@@ -132,15 +133,10 @@ def depthwise_weight_gradient(gradient: Tensor, maps: Tensor, padding: int) -> T
     so than the weight gradients that oneDNN has for channels-last maps on x86.
     """
     total = None
-    for image, filters in zip(_full(maps), _full(gradient), strict=True):
+    for image, filters in zip(at_least_float32(maps), at_least_float32(gradient), strict=True):
         one = F.conv2d(image[None], filters[:, None], padding=padding, groups=len(image))[0]
         total = one if total is None else total.add_(one)
     return total[:, None]
-
-
-def _full(values: Tensor) -> Tensor:
-    """Values in float32 at least, for sums."""
-    return values.float() if values.dtype.itemsize < 4 else values
 
 
 def _activate(
@@ -152,7 +148,7 @@ def _activate(
     how: ActivatedConvolutions,
 ) -> tuple[Tensor, Tensor | None]:
     """Normalised maps after the activation, and its derivative; at least float32."""
-    z = F.batch_norm(_full(maps), mean, variance, gain, offset, False, 0.0, how.eps)
+    z = F.batch_norm(at_least_float32(maps), mean, variance, gain, offset, False, 0.0, how.eps)
     if how.activation == "none":
         return z, None
     if how.activation == "relu":
@@ -252,7 +248,7 @@ class _ActivatedConvolutions(torch.autograd.Function):
                     if need_weight:
                         _add(totals, 2 * i, to_weight.to(gain.dtype))
                 if need_maps:
-                    g = _unpooled(_full(g), x, places, how.pool)
+                    g = _unpooled(at_least_float32(g), x, places, how.pool)
                     normalization.collect(chunk, g if slope is None else slope.mul_(g))
             if not need_maps:
                 return None, None, None, None, None, to_residual, None, *totals
@@ -287,7 +283,8 @@ class _NormalizationBackward:
         """Take the gradient of one chunk of normalised maps."""
         self.gradient[chunk] = gradient
         self.total += _flat(gradient).sum(0)
-        self.product += _flat((_full(self.maps[chunk]) - self.mean).mul_(gradient)).sum(0)
+        centred = at_least_float32(self.maps[chunk]) - self.mean
+        self.product += _flat(centred.mul_(gradient)).sum(0)
 
     def finish(self) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of maps, gain and offset."""
@@ -301,8 +298,8 @@ class _NormalizationBackward:
         along, constant, factor = (v[:, None, None] for v in (along, constant, factor))
         for chunk in _chunks(self.maps):
             # Centred first: maps far from zero would round all values of a channel alike.
-            lost = torch.addcmul(constant, _full(self.maps[chunk]) - self.mean, along)
-            self.gradient[chunk] = lost.addcmul_(_full(self.gradient[chunk]), factor)
+            lost = torch.addcmul(constant, at_least_float32(self.maps[chunk]) - self.mean, along)
+            self.gradient[chunk] = lost.addcmul_(at_least_float32(self.gradient[chunk]), factor)
         return self.gradient, to_gain, self.total
 
 
@@ -376,7 +373,8 @@ class _LargeFilters(torch.autograd.Function):
                 1, [True, False, False],
             )  # fmt: skip
         if need_weight:
-            for image, filters in zip(_full(images), _full(gradient), strict=True):
+            images, gradient = at_least_float32(images), at_least_float32(gradient)
+            for image, filters in zip(images, gradient, strict=True):
                 one = F.conv2d(image[:, None], filters[:, None], padding=ctx.padding)
                 to_weight = one if to_weight is None else to_weight.add_(one)
             to_weight = to_weight.transpose(0, 1).to(weight.dtype)
