@@ -59,7 +59,7 @@ def _lost(model: EncodingModel, mouse: str, trials: MouseData) -> tuple[Tensor, 
         counts = [(len(p), (p.abs().amax(-1) >= _AT_EDGE).sum(0)) for p in moved]
         at_edge = sum(beyond for _, beyond in counts) > _ALWAYS * sum(n for n, _ in counts)
     if len(trials) > 1:
-        rates = model({mouse: trials.batch(slice(_TRIALS))})[mouse].float()
+        rates = model({mouse: trials.batch(slice(_TRIALS))})[mouse].float().flatten(0, -2)
         spread = rates.amax(0) - rates.amin(0)
         constant = spread <= ROUNDING_FLOAT32 * rates.abs().amax(0)
     return at_edge, constant

@@ -16,6 +16,7 @@ from v1tlearn.nn.cores.backbone import Backbone, BackboneError
 from v1tlearn.nn.cores.cnn import Stacked2dCore
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.cores.first_convolution import FirstConvolution
+from v1tlearn.nn.cores.movie import FramesCore, MovieCNNCore
 from v1tlearn.nn.cores.pretrained import PretrainedViTCore
 from v1tlearn.nn.cores.two_layer import TwoLayerCore, two_layer_map
 from v1tlearn.nn.cores.vit import ViTCore
@@ -28,6 +29,7 @@ from v1tlearn.nn.layers.images import ImageCropper, center_crop, crop_size, resi
 from v1tlearn.nn.layers.mixing import MixBlock
 from v1tlearn.nn.layers.pixels import Pixels
 from v1tlearn.nn.layers.shifter import Shifter, StimulusShifter
+from v1tlearn.nn.layers.time import ConvGRU, TimeConvolution
 from v1tlearn.nn.layers.tokenizers import make_tokenizer, sinusoidal_positions
 from v1tlearn.nn.layers.windows import WindowCropper
 from v1tlearn.nn.losses import (
@@ -52,6 +54,7 @@ from v1tlearn.nn.readouts.factorized import FactorizedReadout
 from v1tlearn.nn.readouts.gaussian import GaussianReadout, sample_features
 from v1tlearn.nn.readouts.minimodel import MinimodelReadout, PooledMaps, pool_maps
 from v1tlearn.nn.readouts.readout import Readout
+from v1tlearn.nn.readouts.temporal import KernelReadout, TemporalReadout
 from v1tlearn.nn.rollout import attention_rollout, attention_weights
 from v1tlearn.nn.soft_dtw import soft_dtw, soft_dtw_divergence
 from v1tlearn.nn.towers.image import CNNTower, DSNetTower
@@ -76,6 +79,12 @@ __all__ = [
     "FirstConvolution",
     "two_layer_map",
     "ViTCore",
+    "MovieCNNCore",
+    "FramesCore",
+    "ConvGRU",
+    "TimeConvolution",
+    "KernelReadout",
+    "TemporalReadout",
     "PretrainedViTCore",
     "Backbone",
     "BackboneError",

@@ -12,6 +12,7 @@ from v1tlearn.training.devices import (
     resolve_precision,
 )
 from v1tlearn.training.memory import InsufficientMemoryError
+from v1tlearn.training.movies import MovieData, cut_into_windows
 from v1tlearn.training.neuron_run import NeuronRun, NeuronSchedule
 from v1tlearn.training.neuron_steps import NeuronObjective, NeuronOptions
 from v1tlearn.training.objectives import MouseLoss, Objective, PoissonObjective, RateObjective
@@ -42,6 +43,7 @@ __all__ = [
     "InsufficientMemoryError",
     "MouseData",
     "MouseLoss",
+    "MovieData",
     "NeuronObjective",
     "NeuronOptions",
     "NeuronRun",
@@ -61,6 +63,7 @@ __all__ = [
     "Verdict",
     "WarmupSchedule",
     "autocast",
+    "cut_into_windows",
     "draw_seed",
     "initial_rng",
     "isolated",
