@@ -32,6 +32,7 @@ from v1tlearn.estimators import (
     MovieLNRegressor,
     PretrainedViTRegressor,
     V1TRegressor,
+    ViSTRegressor,
     ViTRegressor,
     load,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "TrialStandardizer",
     "Trials",
     "V1TRegressor",
+    "ViSTRegressor",
     "ViTRegressor",
     "concat",
     "decoding",

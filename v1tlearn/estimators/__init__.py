@@ -12,6 +12,7 @@ from v1tlearn.estimators.movie_cnn import MovieCNNRegressor
 from v1tlearn.estimators.movie_ln import MovieLNRegressor
 from v1tlearn.estimators.pretrained_vit import PretrainedViTRegressor
 from v1tlearn.estimators.v1t import V1TRegressor, ViTRegressor
+from v1tlearn.estimators.vist import ViSTRegressor
 
 __all__ = [
     "CNNRegressor",
@@ -25,6 +26,7 @@ __all__ = [
     "MovieLNRegressor",
     "PretrainedViTRegressor",
     "V1TRegressor",
+    "ViSTRegressor",
     "ViTRegressor",
     "load",
 ]

@@ -52,7 +52,8 @@ class Recipe:
     core : callable
         ``core(input_shape, n_behaviors=, behavior_mode=, mice=)`` gives a `Core`.
     readout : callable
-        ``readout(core_shape, n_neurons, positions=, bias_init=)`` gives the `Readout` of a mouse.
+        ``readout(core_shape, n_neurons, positions=, bias_init=, receptive_field=)`` gives
+        the `Readout` of a mouse.
     head : callable, default=EluHead
         ``head()`` gives the `Head` of a mouse.
     cropper : callable, default=ImageCropper
@@ -96,6 +97,7 @@ def build(recipe: Recipe, fitted: Fitted) -> EncodingModel:
             mouse.n_neurons,
             positions=_positions(recipe.readout, parameters, name, mouse),
             bias_init=_bias(parameters.get("readout_bias", "zero"), mouse, heads[name]),
+            receptive_field=mouse.statistics.get("receptive_field"),
         )
         _check_kind(readouts[name], Readout, "readout", "super().__init__(n_neurons)")
         _check_kind(heads[name], Head, "head", "super().__init__()")

@@ -39,8 +39,8 @@ def movie_lengths(frames: Trials, mouse: str) -> np.ndarray:
             f"mouse {mouse!r}: stimuli are images, but this model sees time: give movies "
             "(trials, time, channels, height, width), or use a model of images."
         )
-    starts = np.flatnonzero(recording["frame_number"].values[rows] == 0)
-    return np.diff([*starts, len(rows)])
+    steps = np.diff(recording["frame_number"].values[rows])  # a part of a movie begins at any frame
+    return np.diff([0, *np.flatnonzero(steps != 1) + 1, len(rows)])
 
 
 def rate_of_movies(frames: Trials, mouse: str) -> float | None:

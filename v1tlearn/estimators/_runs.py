@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -50,6 +50,7 @@ Part = tuple[Trials, Responses]
 _SCORES = {
     "correlation": "validation_correlation",
     "variance_explained": "validation_variance_explained",
+    "absolute_correlation": "validation_absolute_correlation",
 }
 _JUDGED = (*_SCORES.values(), "validation_top1")
 
@@ -88,14 +89,14 @@ def make_run(
         check_like_fit(fitted, model, held_out[0], whose="validation")
         check_validation(held_out[1], parameters["selection"])
         validation = to_device(*held_out)
+    trained, features = model, features_for(parameters, model.core, model.cropper, data, validation)
+    if features is not None:
+        trained, (data, validation) = FeatureModel(model), features
     if model.context_frames is not None:
         window = parameters["window_frames"]
         data = windows_of(training[0], data, model.context_frames, window)
         if held_out is not None:
             validation = windows_of(held_out[0], validation, model.context_frames, window)
-    trained, features = model, features_for(parameters, model.core, model.cropper, data, validation)
-    if features is not None:
-        trained, (data, validation) = FeatureModel(model), features
     settings = TrainingSettings(
         batch_size=parameters["batch_size"],
         max_epochs=max_epochs,
@@ -136,15 +137,20 @@ def windows_of(
     frames: Trials, data: Mapping[str, MouseData], context: tuple[int, int], window: int
 ) -> dict[str, MovieData]:
     """Cut the movies of trials that are frames into windows, for a model that sees time."""
+    check_one_rate(frames, data)
     lengths = {mouse: movie_lengths(frames, mouse) for mouse in data}
-    if len(rates := {mouse: rate_of_movies(frames, mouse) for mouse in data}) > 1:
+    return cut_into_windows(data, lengths, context, window)
+
+
+def check_one_rate(frames: Trials, mice: Iterable[str]) -> None:
+    """Refuse movies of different frame rates, for a model that sees time."""
+    if len(rates := {mouse: rate_of_movies(frames, mouse) for mouse in mice}) > 1:
         known = [rate for rate in rates.values() if rate is not None]
         if known and not np.allclose(known, known[0], rtol=1e-3):
             raise ValueError(
                 f"the movies of the mice have different frame rates, {rates} per second, and a "
                 "model that sees time counts frames: bring stimuli and responses to one rate."
             )
-    return cut_into_windows(data, lengths, context, window)
 
 
 def is_good(record: Record) -> bool:

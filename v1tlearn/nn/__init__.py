@@ -43,6 +43,7 @@ from v1tlearn.nn.losses import (
 )
 from v1tlearn.nn.model import EncodingModel, FeatureModel, MouseBatch
 from v1tlearn.nn.movies.dilated import DilatedLayer
+from v1tlearn.nn.movies.encoding import CallableCore, IdentityHead, PatchCore, ViSTReadout
 from v1tlearn.nn.movies.loss import vist_loss
 from v1tlearn.nn.movies.modulation import ReceptiveFieldModulation
 from v1tlearn.nn.movies.multiscale import MultiscaleBlock
@@ -148,6 +149,10 @@ __all__ = [
     "ReceptiveFieldModulation",
     "MultiscaleBlock",
     "Past",
+    "CallableCore",
+    "IdentityHead",
+    "PatchCore",
+    "ViSTReadout",
     "vist_loss",
     "frame_patches",
     "vist_from_published",

@@ -271,12 +271,19 @@ class EncodingModel(nn.Module):
             mouse: self._respond(mouse, batch, part)
             for (mouse, batch), part in zip(batches.items(), parts, strict=True)
         }
-        if n_frames is not None:  # (B_m, T, n_m)
-            outputs = {
-                mouse: self.readout(mouse).through_time(x.unflatten(0, (-1, n_frames)), past)
-                for mouse, x in outputs.items()
-            }
+        outputs = self._through_time(outputs, n_frames, past)
         return {m: self.head(m)(x) for m, x in outputs.items()} if activate else outputs
+
+    def _through_time(
+        self, outputs: dict[str, Tensor], n_frames: int | None, past: Past | None
+    ) -> dict[str, Tensor]:
+        """Outputs (B_m, T, n_m) over time of those of frames, which lie on one axis."""
+        if n_frames is None:
+            return outputs
+        return {
+            mouse: self.readout(mouse).through_time(x.unflatten(0, (-1, n_frames)), past)
+            for mouse, x in outputs.items()
+        }
 
     def _n_frames(self, batches: Mapping[str, MouseBatch]) -> int | None:
         """Frames of all movies; None of images, which a model that sees time refuses."""
@@ -381,6 +388,9 @@ class FeatureModel(EncodingModel):
     def forward(
         self, batches: Mapping[str, MouseBatch], *, activate: bool = True
     ) -> dict[str, Tensor]:
-        """Predicted rates (B_m, n_m) of each mouse, from maps (B_m, *core.output_shape)."""
-        outputs = {mouse: self._respond(mouse, b, b.images) for mouse, b in batches.items()}
+        """Predicted rates (B_m, [T,] n_m) of each mouse, from maps (B_m, [T,] *output_shape)."""
+        n_frames = self._n_frames(batches)
+        frames = {mouse: batch.by_frame() for mouse, batch in batches.items()}
+        outputs = {mouse: self._respond(mouse, b, b.images) for mouse, b in frames.items()}
+        outputs = self._through_time(outputs, n_frames, None)
         return {m: self.head(m)(x) for m, x in outputs.items()} if activate else outputs

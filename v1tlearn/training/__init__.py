@@ -29,6 +29,7 @@ from v1tlearn.training.schedule import (
     Verdict,
 )
 from v1tlearn.training.seeds import draw_seed
+from v1tlearn.training.sequences import RandomWindows, SequenceObjective, all_windows
 from v1tlearn.training.settings import TrainingSettings
 from v1tlearn.training.stagnation import StagnationSchedule
 from v1tlearn.training.state import new_state
@@ -53,15 +54,18 @@ __all__ = [
     "PeriodsSchedule",
     "PlateauSchedule",
     "PoissonObjective",
+    "RandomWindows",
     "RateObjective",
     "ReduceSchedule",
     "RoundsSchedule",
     "Run",
     "Schedule",
+    "SequenceObjective",
     "StagnationSchedule",
     "TrainingSettings",
     "Verdict",
     "WarmupSchedule",
+    "all_windows",
     "autocast",
     "cut_into_windows",
     "draw_seed",
