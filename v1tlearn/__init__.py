@@ -36,7 +36,7 @@ from v1tlearn.estimators import (
     ViTRegressor,
     load,
 )
-from v1tlearn.interop import load_dina, load_minimodel, load_sensorium, load_v1t
+from v1tlearn.interop import load_dina, load_minimodel, load_sensorium, load_v1t, load_vist
 from v1tlearn.metrics import score_table
 from v1tlearn.preprocessing import (
     CenterCrop,
@@ -84,6 +84,7 @@ __all__ = [
     "load_minimodel",
     "load_sensorium",
     "load_v1t",
+    "load_vist",
     "make_coarse_recordings",
     "make_movie_recordings",
     "make_v1_recordings",

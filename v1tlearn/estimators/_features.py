@@ -129,7 +129,9 @@ def _replaced(data: MouseData, features: Any, index: np.ndarray, where: Any) -> 
 class _Images:
     """The images of all trials, each once."""
 
-    def __init__(self, core: PretrainedViTCore | CallableCore, cropper: ImageCropper, sets: list[DataOf]) -> None:
+    def __init__(
+        self, core: PretrainedViTCore | CallableCore, cropper: ImageCropper, sets: list[DataOf]
+    ) -> None:
         self.core, self.cropper = core, cropper
         self.device = next(iter(sets[0].values())).device
         self.first: list[Where] = []  # where each image is

@@ -15,11 +15,11 @@ from v1tlearn._values import plain
 from v1tlearn.estimators._backbones import pretrained_core, whole_path
 from v1tlearn.estimators._build import Recipe, begin
 from v1tlearn.estimators._describe import describe
-from v1tlearn.estimators._receptive_fields import check_fields, with_fields
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._movies import movie_lengths
 from v1tlearn.estimators._parameters import Presets
 from v1tlearn.estimators._reading import Call
+from v1tlearn.estimators._receptive_fields import check_fields, with_fields
 from v1tlearn.estimators._runs import Part, Start
 from v1tlearn.estimators._vist_parameters import CONSTRAINTS, FIXED, PRESETS, check_together
 from v1tlearn.estimators._vist_runs import make_vist_run

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.heads import Head
-from v1tlearn.nn.movies.patches import frame_patches
 from v1tlearn.nn.movies.past import Past
+from v1tlearn.nn.movies.patches import frame_patches
 from v1tlearn.nn.movies.vist import PUBLISHED_KERNELS, ViST
 from v1tlearn.nn.readouts.readout import Readout
 
@@ -75,9 +75,7 @@ class CallableCore(Core):
         If features have another shape, or those of an empty frame are not finite.
     """
 
-    def __init__(
-        self, input_shape: Sequence[int], features: Callable[[Tensor], Tensor]
-    ) -> None:
+    def __init__(self, input_shape: Sequence[int], features: Callable[[Tensor], Tensor]) -> None:
         super().__init__(input_shape)
         if isinstance(features, nn.Module):
             features = deepcopy(features).eval().requires_grad_(False)
