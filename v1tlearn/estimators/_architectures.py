@@ -153,12 +153,14 @@ MOVIE_KERNEL = """\
 n_lags : int, default=15
     Frames of a kernel, the present one included.
 kernel : {{"separable", "full"}}, default="separable"
-    A product of a kernel in space and one in time, or any kernel.
-space_smoothness : float, default=1.0
+    A product of a kernel in space and one in time, or any kernel."""
+
+KERNEL = """\
+space_smoothness : float, default=5.0
     Weight of the penalty on the squared Laplacian of kernels in space.
-time_smoothness : float, default=1.0
+time_smoothness : float, default=5.0
     Weight of the penalty on the squared changes of kernels from frame to frame.
-l2 : float, default=0.1
+l2 : float, default=1.0
     Weight of the penalty on squared kernels; of separable ones on both factors.
 head : {{"softplus", "elu"}}, class or functools.partial, default="softplus"
     The static non-linearity of each mouse: a soft-plus whose steepness is learned, ELU + 1, or

@@ -290,13 +290,11 @@ def document(
     kind = "" if "readout :" in architecture else f"{_READOUT_KIND}\n"
     groups = {
         "inputs": f"{behavior_mode}\n{_INPUTS}",
-        "architecture": architecture,
-        "readout": f"{kind}{_READOUT}\n{FACTORIZED}" if readout is None else readout,
-        "time": time,
+        "architecture": f"{architecture}\n{time}" if time else architecture,
+        "readout": readout or f"{kind}{_READOUT}\n{FACTORIZED}",
         "training": _TRAINING,
         "machine": _MACHINE,
     }
-    groups = {group: text for group, text in groups.items() if text}
 
     def complete(kind: T) -> T:
         defaults = {

@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from v1tlearn.estimators._architectures import MOVIE_KERNEL
+from v1tlearn.estimators._architectures import KERNEL, MOVIE_KERNEL
 from v1tlearn.estimators._build import Recipe
 from v1tlearn.estimators._docs import MOVIE_CHANNELS, TIME, document
 from v1tlearn.estimators._parameters import DEPTH, HEADS, TimeParameters
@@ -23,7 +23,7 @@ _WEIGHT = Interval(Real, 0, None, closed="left")
 _OF_READOUT = ("n_lags", "space_smoothness", "time_smoothness", "l2")
 
 
-@document(architecture=MOVIE_KERNEL, behavior_mode=MOVIE_CHANNELS, readout="", time=TIME)
+@document(architecture=MOVIE_KERNEL, behavior_mode=MOVIE_CHANNELS, readout=KERNEL, time=TIME)
 @dataclass(eq=False, repr=False, kw_only=True)
 class MovieLNRegressor(TimeParameters, BaseEncodingRegressor):
     """Linear-nonlinear model of movies: a causal kernel in space and time, and a non-linearity.
@@ -58,9 +58,9 @@ class MovieLNRegressor(TimeParameters, BaseEncodingRegressor):
 
     n_lags: int = 15
     kernel: str = "separable"
-    space_smoothness: float = 1.0
-    time_smoothness: float = 1.0
-    l2: float = 0.1
+    space_smoothness: float = 5.0
+    time_smoothness: float = 5.0
+    l2: float = 1.0
     head: str = "softplus"
     readout_bias: str = "mean"
     shift: str = "none"

@@ -141,7 +141,7 @@ class MovieCNNCore(Core):
         before, after = (sum(context[i] for context in contexts) for i in (0, 1))
         self.context_frames = (before + recurrent * memory_frames, after)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Conv3d):
+            if isinstance(module, nn.Conv2d):
                 nn.init.xavier_normal_(module.weight)
         self.float()  # whatever torch's default dtype is
 

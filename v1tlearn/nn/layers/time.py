@@ -76,7 +76,7 @@ def lengthened(
     return longer.reshape(*longer.shape[:2], *values.shape[2:])
 
 
-class TimeConvolution(nn.Conv3d):
+class TimeConvolution(nn.Conv2d):
     """Convolution of each place along time, which mixes channels.
 
     Parameters
@@ -89,17 +89,18 @@ class TimeConvolution(nn.Conv3d):
     """
 
     def __init__(self, channels: int, n_taps: int, *, causal: bool = True) -> None:
-        self_context = context_of(n_taps, causal=causal)
-        super().__init__(channels, channels, (n_taps, 1, 1), bias=False)
-        self.context_frames = self_context
+        context = context_of(n_taps, causal=causal)
+        super().__init__(channels, channels, (n_taps, 1), bias=False)
+        self.context_frames = context
 
     def forward(self, movies: Tensor, past: Any = None) -> Tensor:
         """Movies (B, T, C, h, w) of such movies."""
-        if self.kernel_size[0] == 1:
-            weight = self.weight[:, :, 0]
-            return F.conv2d(movies.flatten(0, 1), weight).unflatten(0, movies.shape[:2])
-        longer = lengthened(self, movies, self.context_frames, past)
-        return super().forward(longer.transpose(1, 2)).transpose(1, 2)
+        # Time takes the place of height, and places that of width: much faster than in three
+        # dimensions, with channels last all along.
+        frames = movies.permute(0, 1, 3, 4, 2)  # (B, T, h, w, C)
+        longer = lengthened(self, frames, self.context_frames, past)
+        out = super().forward(longer.flatten(2, 3).permute(0, 3, 1, 2))  # (B, C, T, h w)
+        return out.permute(0, 2, 1, 3).unflatten(3, movies.shape[3:])
 
 
 class ConvGRU(nn.Module):
