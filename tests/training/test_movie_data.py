@@ -112,7 +112,9 @@ def test_the_loss_of_windows_is_that_of_whole_movies():
     assert int(loss.count) == 25 * 3
     found.append((loss.minimised, torch.autograd.grad(loss.minimised, readout.space)[0]))
     total = 0
-    for own, seen in zip(responses.split(LENGTHS.tolist()), images.split(LENGTHS.tolist()), strict=1):
+    for own, seen in zip(
+        responses.split(LENGTHS.tolist()), images.split(LENGTHS.tolist()), strict=1
+    ):
         rates = model({"A": nn.MouseBatch(seen[None].double())})["A"][0]
         total = total + objective.loss_of_mouse(rates, own.double())
     found.append((total, torch.autograd.grad(total, readout.space)[0]))

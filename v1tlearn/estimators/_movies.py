@@ -56,3 +56,41 @@ def common_rate(frames: Trials) -> float | None:
     if not known or not np.allclose(known, known[0], rtol=1e-3):
         return None
     return known[0]
+
+
+def ends_of_movies(frames: Trials, fraction: float) -> tuple[Trials, np.ndarray]:
+    """Find the end of every movie, whose frames these trials are.
+
+    Parameters
+    ----------
+    frames : Trials
+    fraction : float
+        Of each movie that its end is.
+
+    Returns
+    -------
+    named : Trials
+        With beginnings and ends named as parts of their movies, as `cut_in_time` does.
+    late : ndarray of bool of shape (n_frames,)
+        Frames of ends.
+    """
+    late, recordings = np.zeros(len(frames), bool), dict(frames._recordings)
+    for mouse in frames.mice:
+        lengths = movie_lengths(frames, mouse)
+        cuts = np.clip(np.round((1 - fraction) * lengths).astype(int), 1, lengths - 1)
+        within = np.concatenate([np.arange(n) for n in lengths])
+        n, cut = np.repeat(lengths, lengths), np.repeat(cuts, lengths)
+        own = within >= cut
+        positions, rows = frames.rows(mouse)
+        late[positions] = own
+        parts = zip(
+            frames.image_ids[positions],
+            np.where(own, cut, 0).tolist(),
+            np.where(own, n, cut).tolist(),
+            strict=True,
+        )
+        recording = recordings[mouse]
+        labels = np.full(recording.sizes["trial"], "", dtype=object)
+        labels[rows] = [f"{one}[{start}:{stop}]" for one, start, stop in parts]
+        recordings[mouse] = recording.assign_coords(image_id=("trial", labels.astype(str)))
+    return frames._copy(_recordings=recordings, _hashes={}), late

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from v1tlearn.estimators._describe import check_validation
@@ -89,18 +88,18 @@ def make_vist_run(
     )
     if state["optimizer"] is not None:
         state["optimizer"] = update_groups(state["optimizer"], optimizer)
-    objective, whole = _objective(parameters), max_epochs == parameters["max_epochs"]
+    objective = _objective(parameters)
     return Run(
         trained,
         objective,
         optimizer,
-        _schedule(parameters) if whole and max_epochs else ConstantSchedule(),
+        _schedule(parameters),
         data,
         resolve_settings(trained, objective, data, settings),
         state,
         validation=validation,
         draw=RandomWindows(parameters["steps_per_epoch"]),
-        average=_average(parameters) if whole else None,
+        average=_average(parameters),
         name=name,
     )
 
@@ -146,6 +145,8 @@ _LOSSES = {
 
 def _schedule(parameters: Mapping[str, Any]) -> Schedule:
     n_epochs, first = parameters["max_epochs"], parameters["average_from"]
+    if not n_epochs:
+        return ConstantSchedule()
     return WarmupSchedule(
         n_epochs,
         parameters["warmup_epochs"],
@@ -164,13 +165,13 @@ def _average(parameters: Mapping[str, Any]) -> EpochAverage | None:
     return EpochAverage(epochs, parameters["steps_per_epoch"])
 
 
-def _mean_correlation(
-    predictions: Tensor, responses: Tensor, recorded: Tensor | None
-) -> torch.Tensor:
+def _mean_correlation(predictions: Tensor, responses: Tensor, recorded: Tensor | None) -> Tensor:
+    """Validation score of one mouse: mean correlation over time."""
     return correlation(predictions, responses, recorded).nanmean()
 
 
 def _mean_absolute_correlation(
     predictions: Tensor, responses: Tensor, recorded: Tensor | None
-) -> torch.Tensor:
+) -> Tensor:
+    """As published: a correlation of the wrong sign counts as one of the right sign."""
     return correlation(predictions, responses, recorded).abs().nanmean()

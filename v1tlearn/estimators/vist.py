@@ -16,7 +16,7 @@ from v1tlearn.estimators._backbones import pretrained_core, whole_path
 from v1tlearn.estimators._build import Recipe, begin
 from v1tlearn.estimators._describe import describe
 from v1tlearn.estimators._fitted import Fitted
-from v1tlearn.estimators._movies import movie_lengths
+from v1tlearn.estimators._movies import ends_of_movies, movie_lengths
 from v1tlearn.estimators._parameters import Presets
 from v1tlearn.estimators._reading import Call
 from v1tlearn.estimators._receptive_fields import check_fields, with_fields
@@ -264,12 +264,7 @@ class ViSTRegressor(Presets, ModelRegressor):
         if ids is None or all(len(set(ids[trials.rows(m)[0]])) > 1 for m in trials.mice):
             return super()._split(call, validation, seed)
         target = self._read(trials, call.target)
-        late = np.zeros(len(trials), bool)
-        for mouse in trials.mice:
-            n_frames = movie_lengths(trials, mouse)
-            held = np.maximum(1, np.round(fraction * n_frames).astype(int))
-            last = [np.arange(n) >= n - h for n, h in zip(n_frames, held, strict=True)]
-            late[trials.rows(mouse)[0]] = np.concatenate(last)
+        trials, late = ends_of_movies(trials, fraction)
         return (trials[~late], target[~late]), (trials[late], target[late])
 
     def _from_scratch(
