@@ -375,7 +375,7 @@ def test_windows_longer_than_any_movie_are_refused(train):
 
 
 def test_windows_too_short_for_the_alignment_are_refused(train):
-    with pytest.raises(ValueError, match="window_frames=30.*from 40 on, or loss='rmse'"):
+    with pytest.raises(ValueError, match=r"window_frames=30.*from 40 on, or loss='rmse'"):
         vist(window_frames=30).fit(train)
 
 
@@ -413,14 +413,14 @@ def test_receptive_fields_of_other_cells_are_refused(fitted, test):
 def test_movies_of_another_frame_rate_are_refused(fitted):
     other = v1.Trials(movies(frame_rate=60.0)).sel(tier="test")
     with pytest.raises(
-        ValueError, match="mouse 'A': movies have 60 frames per second.*movies of 30"
+        ValueError, match=r"mouse 'A': movies have 60 frames per second.*movies of 30"
     ):
         fitted.predict(other)
 
 
 def test_responses_of_another_number_of_frames_are_refused():
     stimuli, responses = np.zeros((4, 50, 1, 8, 8), np.uint8), np.ones((4, 25, 3), np.float32)
-    with pytest.raises(ValueError, match="50.*25|25.*50"):
+    with pytest.raises(ValueError, match=r"50.*25|25.*50"):
         vist(condition="none").fit(stimuli, None, responses)
 
 
