@@ -181,6 +181,14 @@ def test_what_cannot_be_is_refused():
         core()(movie()[0, :4])
     with pytest.raises(ValueError, match="hidden_kernel must be odd, got 4"):
         core(hidden_kernel=4)
+    with pytest.raises(ValueError, match=r"input_kernel=11 does not fit into frames of 12 x 10"):
+        core(input_kernel=11)
+
+
+def test_filters_of_any_height_and_width_see_movies_of_one_row():
+    made = nn.MovieCNNCore((1, 1, 31), n_layers=2, input_kernel=(1, 9), hidden_kernel=1)
+    assert made.output_shape == (32, 1, 23)
+    assert made(torch.zeros(2, 3, 1, 1, 31)).shape == (2, 3, 32, 1, 23)
 
 
 def model(**changes):
