@@ -40,7 +40,7 @@ class Energy(v1.nn.Core):
         super().__init__(input_shape)
         self.output_shape = (2, input_shape[1] - 4, input_shape[2] - 4)
         self.filters = torch.nn.Conv2d(input_shape[0], 2, 5)
-        self.delay = v1.nn.TimeConvolution(2, 2)
+        self.delay = v1.nn.TemporalConvolution(2, 2)
 
     def forward(self, images, behaviors=None, sizes=None, past=None):
         maps = self.filters(images.flatten(0, 1)).unflatten(0, images.shape[:2])

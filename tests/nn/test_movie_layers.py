@@ -30,7 +30,7 @@ def movie(n_frames=20, seed=1, n=2):
 @pytest.mark.parametrize("causal", [True, False])
 def test_convolution_in_time_is_that_of_loops(causal):
     torch.manual_seed(0)
-    layer = nn.TimeConvolution(2, 3, causal=causal).double()
+    layer = nn.TemporalConvolution(2, 3, causal=causal).double()
     x = movie(6)
     wanted = torch.zeros_like(x)
     for t in range(6):

@@ -41,9 +41,11 @@ def frame_by_frame(
     """Fold the time axis of movies; arguments without one come back as they are."""
     timed = {}
     for name, y in (("y_true", given.y_true), ("y_pred", given.y_pred)):
-        if y is not None or name == "y_true":
+        if y is None and name == "y_pred":
+            continue
+        if not isinstance(y, Responses):
             refuse_no_array(name, y, "responses")
-            timed[name] = _has_time(y)
+        timed[name] = _has_time(y)
     if not any(timed.values()):
         return given
     if needs_categories:

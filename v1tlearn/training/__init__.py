@@ -1,7 +1,7 @@
 """Training of encoding models: tensors and mice in, trained module and its state out."""
 
-from v1tlearn.training.annealing import CosineSchedule, ReduceSchedule
-from v1tlearn.training.averaging import ExponentialAverage
+from v1tlearn.training.annealing import CosineSchedule, ReduceSchedule, WarmupSchedule
+from v1tlearn.training.averaging import EpochAverage, ExponentialAverage
 from v1tlearn.training.contrastive import ContrastiveObjective, make_optimizers
 from v1tlearn.training.data import MouseData
 from v1tlearn.training.devices import (
@@ -38,6 +38,7 @@ __all__ = [
     "ConstantSchedule",
     "ContrastiveObjective",
     "CosineSchedule",
+    "EpochAverage",
     "ExponentialAverage",
     "InsufficientMemoryError",
     "MouseData",
@@ -60,6 +61,7 @@ __all__ = [
     "StagnationSchedule",
     "TrainingSettings",
     "Verdict",
+    "WarmupSchedule",
     "autocast",
     "cut_into_windows",
     "draw_seed",

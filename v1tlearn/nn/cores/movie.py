@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.layers.normalization import batch_norm
-from v1tlearn.nn.layers.time import ConvGRU, TimeConvolution
+from v1tlearn.nn.layers.time import ConvGRU, TemporalConvolution
 from v1tlearn.nn.losses import laplace_penalty
 
 
@@ -117,7 +117,7 @@ class MovieCNNCore(Core):
 
         def layer(n_inputs: int, sides: tuple[int, int], padding: int, taps: int) -> nn.Module:
             space = nn.Conv2d(n_inputs, hidden_channels, sides, padding=padding, bias=False)
-            time = TimeConvolution(hidden_channels, taps, causal=causal)
+            time = TemporalConvolution(hidden_channels, taps, causal=causal)
             norm = nn.BatchNorm2d(hidden_channels, momentum=batch_norm_momentum)
             return nn.ModuleDict({"space": space, "time": time, "norm": norm})
 

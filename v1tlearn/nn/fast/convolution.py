@@ -14,6 +14,8 @@ from torch import Tensor
 
 from v1tlearn.nn.fast.choice import sized
 from v1tlearn.nn.fast.derivatives import differentiable_once
+from v1tlearn.nn.fast.dropout import CompiledDropout, draw_seed
+from v1tlearn.nn.fast.kernels import threshold
 from v1tlearn.nn.precision import at_least_float32
 
 # Values of a map that are worked on at a time: 2 MB in float32, some five maps of published size.
@@ -43,6 +45,8 @@ class ActivatedConvolutions(NamedTuple):
         Padding and groups of each convolution.
     pool : {"max", "mean"} or None, default=None
         What is taken of 2 x 2 places after the activation.
+    dropout : float, default=0.0
+        Share of the elements that are dropped in the end, where the compiled kernels can.
     """
 
     training: bool
@@ -51,6 +55,7 @@ class ActivatedConvolutions(NamedTuple):
     dtype: torch.dtype
     geometry: tuple[tuple[int, int], ...]
     pool: str | None = None
+    dropout: float = 0.0
 
 
 def _chunks(maps: Tensor, values: int = 0) -> list[slice]:
@@ -182,11 +187,12 @@ class _ActivatedConvolutions(torch.autograd.Function):
         offset: Tensor,
         mean: Tensor,
         variance: Tensor,
+        residual: Tensor | None,
         how: ActivatedConvolutions,
         *weights: Tensor | None,
     ) -> Tensor:
         """Chunk by chunk; see `activated_convolutions`."""
-        ctx.how = how
+        ctx.how, ctx.seed = how, draw_seed() if how.dropout else 0
         ctx.save_for_backward(maps, gain, offset, mean, variance, *weights)
         layers = _layers(how, weights)
         shapes = _shapes(maps, how, layers)
@@ -202,7 +208,11 @@ class _ActivatedConvolutions(torch.autograd.Function):
                 x = _pooled(x, how.pool)[0].to(how.dtype)
                 for layer in layers:
                     x = _convolve(x, *layer)
-                out[chunk] = x
+                x = _dropped(x, how.dropout, ctx.seed + chunk.start)
+                if residual is None:
+                    out[chunk] = x
+                else:
+                    torch.add(residual[chunk], x, out=out[chunk])
         return out
 
     @staticmethod
@@ -214,6 +224,7 @@ class _ActivatedConvolutions(torch.autograd.Function):
         layers = _layers(how, weights)
         totals: list[Tensor | None] = [None] * len(weights)
         need_maps = any(needed[:3])
+        to_residual = gradient if needed[5] else None
         with torch.autocast(maps.device.type, enabled=False):
             normalization = _NormalizationBackward(maps, gain, mean, variance, how)
             largest = max(map(math.prod, _shapes(maps, how, layers)))
@@ -224,12 +235,13 @@ class _ActivatedConvolutions(torch.autograd.Function):
                 for layer in layers[:-1]:
                     inputs.append(_convolve(inputs[-1], *layer))
                 g = gradient[chunk].contiguous(memory_format=torch.channels_last)
+                g = _dropped(g, how.dropout, ctx.seed + chunk.start)
                 for i in reversed(range(len(layers))):
                     weight, _, padding, groups = layers[i]
-                    need_weight, need_bias = needed[6 + 2 * i : 8 + 2 * i]
+                    need_weight, need_bias = needed[7 + 2 * i : 9 + 2 * i]
                     if need_bias:
                         _add(totals, 2 * i + 1, _flat(g).sum(0, dtype=gain.dtype))
-                    deeper = need_maps or any(needed[6 : 6 + 2 * i])
+                    deeper = need_maps or any(needed[7 : 7 + 2 * i])
                     g, to_weight = _convolution_backward(
                         g, inputs.pop(), weight, padding, groups, deeper, need_weight
                     )
@@ -239,9 +251,14 @@ class _ActivatedConvolutions(torch.autograd.Function):
                     g = _unpooled(at_least_float32(g), x, places, how.pool)
                     normalization.collect(chunk, g if slope is None else slope.mul_(g))
             if not need_maps:
-                return None, None, None, None, None, None, *totals
+                return None, None, None, None, None, to_residual, None, *totals
             gradients = normalization.finish()
-        return *gradients, None, None, None, *totals
+        return *gradients, None, None, to_residual, None, *totals
+
+
+def _dropped(values: Tensor, rate: float, seed: int) -> Tensor:
+    """Values (B, C, h, w) of which those that the seed decides on are zero."""
+    return CompiledDropout.apply(values, None, *threshold(rate), seed) if rate else values
 
 
 class _NormalizationBackward:
@@ -304,6 +321,7 @@ def activated_convolutions(
     variance: Tensor,
     how: ActivatedConvolutions,
     *weights: Tensor | None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """Normalise maps per channel, activate and pool them, then apply some convolutions.
 
@@ -323,13 +341,15 @@ def activated_convolutions(
         All else.
     *weights : Tensor or None
         Weight and bias of each convolution, of stride 1.
+    residual : Tensor of shape (n_images, n_outputs, height, width), optional
+        Added in the end.
 
     Returns
     -------
     Tensor of shape (n_images, n_outputs, height, width)
         Channels last.
     """
-    return _ActivatedConvolutions.apply(maps, gain, offset, mean, variance, how, *weights)
+    return _ActivatedConvolutions.apply(maps, gain, offset, mean, variance, residual, how, *weights)
 
 
 class _LargeFilters(torch.autograd.Function):
