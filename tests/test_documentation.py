@@ -28,6 +28,7 @@ ESTIMATORS = [
     v1.EncodingRegressor(v1.nn.Stacked2dCore),
     v1.EnsembleRegressor(MODEL),
     v1.DINAAligner(),
+    v1.ViSTRegressor(),
     v1.LinearProbe(),
     v1.RidgeDecoder(),
     HyperbandSearch(MODEL),

@@ -30,7 +30,7 @@ def movie(n_frames=20, seed=1, n=2):
 @pytest.mark.parametrize("causal", [True, False])
 def test_convolution_in_time_is_that_of_loops(causal):
     torch.manual_seed(0)
-    layer = nn.TimeConvolution(2, 3, causal=causal).double()
+    layer = nn.TemporalConvolution(2, 3, causal=causal).double()
     x = movie(6)
     wanted = torch.zeros_like(x)
     for t in range(6):
@@ -76,7 +76,7 @@ def test_the_penalty_of_kernels_is_that_of_loops(separable):
     readout = nn.KernelReadout(
         SHAPE, 2, 3, separable=separable, space_smoothness=2.0, time_smoothness=3.0, l2=5.0
     ).double()
-    space = readout.space.detach().numpy()
+    space = readout.space.detach().numpy() / np.sqrt(readout.space[0].numel())
     wanted = 5.0 * (space**2).sum()
     _, _, _, height, width = space.shape
     for place in np.ndindex(space.shape):
@@ -87,7 +87,7 @@ def test_the_penalty_of_kernels_is_that_of_loops(separable):
             value += space[place] - (space[(*which, v, u)] if inside else 0)
         wanted += 2.0 * value**2
     if separable:
-        time = readout.time.detach().numpy()
+        time = readout.time.detach().numpy() / np.sqrt(3)
         wanted += 5.0 * (time**2).sum() + 3.0 * (np.diff(time, axis=1) ** 2).sum()
     else:
         wanted += 3.0 * (np.diff(space, axis=1) ** 2).sum()
@@ -171,7 +171,7 @@ def test_a_memory_counts_from_when_it_was_told_to():
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(ValueError, match="symmetric kernel of 4 frames: expected .* odd"):
+    with pytest.raises(ValueError, match=r"symmetric kernel of 4 frames: expected .* odd"):
         core(causal=False, input_time_kernel=4)
     with pytest.raises(ValueError, match="looks back alone: set causal=True"):
         core(causal=False, recurrent=True)
@@ -181,6 +181,14 @@ def test_what_cannot_be_is_refused():
         core()(movie()[0, :4])
     with pytest.raises(ValueError, match="hidden_kernel must be odd, got 4"):
         core(hidden_kernel=4)
+    with pytest.raises(ValueError, match=r"input_kernel=11 does not fit into frames of 12 x 10"):
+        core(input_kernel=11)
+
+
+def test_filters_of_any_height_and_width_see_movies_of_one_row():
+    made = nn.MovieCNNCore((1, 1, 31), n_layers=2, input_kernel=(1, 9), hidden_kernel=1)
+    assert made.output_shape == (32, 1, 23)
+    assert made(torch.zeros(2, 3, 1, 1, 31)).shape == (2, 3, 32, 1, 23)
 
 
 def model(**changes):

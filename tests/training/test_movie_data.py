@@ -60,7 +60,8 @@ def test_each_frame_counts_once_with_its_context(n_frames, before, after, window
         first, last = ends[movie] - n_frames[movie], ends[movie] - 1
         there = frames[np.r_[True, np.diff(frames) == 1]]
         assert (there == np.arange(there[0], there[0] + len(there))).all()  # successive frames
-        assert first <= there[0] and there[-1] <= last  # of one movie
+        assert first <= there[0]  # of one movie
+        assert there[-1] <= last
         for frame in frames[counted]:
             counts[frame] += 1
             assert max(first, frame - before) >= there[0]

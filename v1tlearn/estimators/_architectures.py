@@ -125,8 +125,8 @@ n_layers : int, default=3
     Layers, each a convolution of frames and one along time.
 hidden_channels : int, default=32
     Channels of each.
-input_kernel : int, default=9
-    Side of the filters of the first layer, which has no padding, in pixels.
+input_kernel : int or (int, int), default=9
+    Side of the filters of the first layer, which has no padding, in pixels; or height and width.
 hidden_kernel : int, default=5
     Side of the filters of the other layers, in pixels, odd.
 input_time_kernel : int, default=11

@@ -10,7 +10,7 @@ from torch import Tensor
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._movies import movie_lengths
 from v1tlearn.estimators.mouse_data import mouse_data
-from v1tlearn.nn import EncodingModel, MouseBatch, Past
+from v1tlearn.nn import EncodingModel, Past
 from v1tlearn.training.devices import autocast
 from v1tlearn.trials import Trials
 
@@ -65,8 +65,7 @@ def stream(
             part = mouse_data(
                 fitted, frames[positions[begin + first : begin + last]], mouse, device
             )
-            flat = part.batch(slice(None))
-            movie = MouseBatch(*(None if x is None else x[None] for x in flat))
+            movie = part.batch(slice(None)).by_movie(last - first)
             with autocast(precision, device):
                 outputs = model({mouse: movie}, activate=activate, past=past)[mouse][0]
             kept = outputs[start - first : stop - first].float()

@@ -77,7 +77,7 @@ class MovieCNNRegressor(TimeParameters, ReadoutParameters, BaseEncodingRegressor
 
     n_layers: int = 3
     hidden_channels: int = 32
-    input_kernel: int = 9
+    input_kernel: int | tuple[int, int] = 9
     hidden_kernel: int = 5
     input_time_kernel: int = 11
     hidden_time_kernel: int = 5
@@ -98,7 +98,7 @@ class MovieCNNRegressor(TimeParameters, ReadoutParameters, BaseEncodingRegressor
         **TimeParameters._parameter_constraints,
         "n_layers": [DEPTH],
         "hidden_channels": [WIDTH],
-        "input_kernel": [WIDTH],
+        "input_kernel": [WIDTH, tuple, list],
         "hidden_kernel": [WIDTH],
         "input_time_kernel": [DEPTH],
         "hidden_time_kernel": [DEPTH],

@@ -65,7 +65,7 @@ class MovieLNRegressor(TimeParameters, BaseEncodingRegressor):
     readout_bias: str = "mean"
     shift: str = "none"
     optimizer: str = "adam"
-    lr: float = 0.01
+    lr: float = 0.1
     batch_size: int = 8
     max_epochs: int = 200
 

@@ -29,7 +29,7 @@ from v1tlearn.nn.layers.images import ImageCropper, center_crop, crop_size, resi
 from v1tlearn.nn.layers.mixing import MixBlock
 from v1tlearn.nn.layers.pixels import Pixels
 from v1tlearn.nn.layers.shifter import Shifter, StimulusShifter
-from v1tlearn.nn.layers.time import ConvGRU, TimeConvolution
+from v1tlearn.nn.layers.time import ConvGRU, TemporalConvolution
 from v1tlearn.nn.layers.tokenizers import make_tokenizer, sinusoidal_positions
 from v1tlearn.nn.layers.windows import WindowCropper
 from v1tlearn.nn.losses import (
@@ -55,7 +55,7 @@ from v1tlearn.nn.readouts.factorized import FactorizedReadout
 from v1tlearn.nn.readouts.gaussian import GaussianReadout, sample_features
 from v1tlearn.nn.readouts.minimodel import MinimodelReadout, PooledMaps, pool_maps
 from v1tlearn.nn.readouts.readout import Readout
-from v1tlearn.nn.readouts.temporal import KernelReadout, TemporalReadout
+from v1tlearn.nn.readouts.in_time import KernelReadout, TemporalReadout
 from v1tlearn.nn.rollout import attention_rollout, attention_weights
 from v1tlearn.nn.soft_dtw import soft_dtw, soft_dtw_divergence
 from v1tlearn.nn.towers.image import CNNTower, DSNetTower
@@ -83,7 +83,7 @@ __all__ = [
     "MovieCNNCore",
     "FramesCore",
     "ConvGRU",
-    "TimeConvolution",
+    "TemporalConvolution",
     "KernelReadout",
     "TemporalReadout",
     "PretrainedViTCore",

@@ -58,6 +58,22 @@ class MouseBatch(NamedTuple):
             return self
         return MouseBatch(*(None if values is None else values.flatten(0, 1) for values in self))
 
+    def by_movie(self, n_frames: int) -> MouseBatch:
+        """Movies of as many frames each, whose frames lie on one axis.
+
+        Parameters
+        ----------
+        n_frames : int
+
+        Returns
+        -------
+        MouseBatch
+        """
+        shape = (-1, n_frames)
+        return MouseBatch(
+            *(None if values is None else values.unflatten(0, shape) for values in self)
+        )
+
 
 class EncodingModel(nn.Module):
     """Predict the responses of several mice through one shared core.

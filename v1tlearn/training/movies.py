@@ -74,8 +74,7 @@ class MovieData(MouseData):
             With a time axis behind that of windows.
         """
         flat = super().batch(self.frames[rows].flatten(), images)
-        shape = (-1, self.n_images)
-        return MouseBatch(*(None if x is None else x.unflatten(0, shape) for x in flat))
+        return flat.by_movie(self.n_images)
 
     def targets(self, rows: Rows, responses: Tensor | None = None) -> Targets:
         """Cut out responses, 0 where not recorded, and the mask of those that count.

@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v1tlearn.nn.cores.core import Core
-from v1tlearn.nn.layers.geometry import patch_grid
 from v1tlearn.nn.layers.normalization import batch_norm
-from v1tlearn.nn.layers.time import ConvGRU, TimeConvolution
+from v1tlearn.nn.layers.time import ConvGRU, TemporalConvolution
 from v1tlearn.nn.losses import laplace_penalty
 
 
@@ -53,8 +52,10 @@ class MovieCNNCore(Core):
     n_layers : int, default=3
     hidden_channels : int, default=32
         Channels of each layer.
-    input_kernel, hidden_kernel : int, default=9, 5
-        Sides of the filters of the first layer and of the others, in pixels; the latter odd.
+    input_kernel : int or (int, int), default=9
+        Side of the filters of the first layer in pixels, or height and width.
+    hidden_kernel : int, default=5
+        Side of the filters of the other layers in pixels, odd.
     input_time_kernel, hidden_time_kernel : int, default=11, 5
         Frames that the filters of the first layer and of the others cover.
     causal : bool, default=True
@@ -93,7 +94,7 @@ class MovieCNNCore(Core):
         *,
         n_layers: int = 3,
         hidden_channels: int = 32,
-        input_kernel: int = 9,
+        input_kernel: int | Sequence[int] = 9,
         hidden_kernel: int = 5,
         input_time_kernel: int = 11,
         hidden_time_kernel: int = 5,
@@ -108,35 +109,24 @@ class MovieCNNCore(Core):
             raise ValueError(f"hidden_kernel must be odd, got {hidden_kernel}.")
         if recurrent and not causal:
             raise ValueError("a recurrent core looks back alone: set causal=True.")
-        self.output_shape = (hidden_channels, *patch_grid(self.input_shape[1:], input_kernel))
+        first = _sides(input_kernel, self.input_shape)
+        n_inputs, *size = self.input_shape
+        rows, columns = (n - side + 1 for n, side in zip(size, first, strict=True))
+        self.output_shape = (hidden_channels, rows, columns)
         self.laplace = laplace
-        c, layers = hidden_channels, []
-        for layer in range(n_layers):
-            side, taps = (
-                (hidden_kernel, hidden_time_kernel)
-                if layer
-                else (
-                    input_kernel,
-                    input_time_kernel,
-                )
-            )
-            layers.append(
-                nn.ModuleDict(
-                    {
-                        "space": nn.Conv2d(
-                            c if layer else self.input_shape[0],
-                            c,
-                            side,
-                            padding=side // 2 if layer else 0,
-                            bias=False,
-                        ),
-                        "time": TimeConvolution(c, taps, causal=causal),
-                        "norm": nn.BatchNorm2d(c, momentum=batch_norm_momentum),
-                    }
-                )
-            )
+
+        def layer(n_inputs: int, sides: tuple[int, int], padding: int, taps: int) -> nn.Module:
+            space = nn.Conv2d(n_inputs, hidden_channels, sides, padding=padding, bias=False)
+            time = TemporalConvolution(hidden_channels, taps, causal=causal)
+            norm = nn.BatchNorm2d(hidden_channels, momentum=batch_norm_momentum)
+            return nn.ModuleDict({"space": space, "time": time, "norm": norm})
+
+        side = hidden_kernel
+        layers = [layer(n_inputs, first, 0, input_time_kernel)]
+        for _ in range(n_layers - 1):
+            layers.append(layer(hidden_channels, (side, side), side // 2, hidden_time_kernel))
         self.layers = nn.ModuleList(layers)
-        self.memory = ConvGRU(c) if recurrent else None
+        self.memory = ConvGRU(hidden_channels) if recurrent else None
         contexts = [layer["time"].context_frames for layer in layers]
         before, after = (sum(context[i] for context in contexts) for i in (0, 1))
         self.context_frames = (before + recurrent * memory_frames, after)
@@ -177,3 +167,14 @@ class MovieCNNCore(Core):
             maps = F.elu(batch_norm(maps, layer["norm"]))
         maps = maps.unflatten(0, shape)
         return maps if self.memory is None else self.memory(maps, past)
+
+
+def _sides(kernel: int | Sequence[int], input_shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Height and width of the first filters, which fit into frames."""
+    height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+    if not (1 <= height <= input_shape[1] and 1 <= width <= input_shape[2]):
+        raise ValueError(
+            f"input_kernel={kernel!r} does not fit into frames of {input_shape[1]} x "
+            f"{input_shape[2]} pixels: choose a smaller side, or (height, width)."
+        )
+    return int(height), int(width)

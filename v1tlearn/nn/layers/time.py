@@ -76,7 +76,7 @@ def lengthened(
     return longer.reshape(*longer.shape[:2], *values.shape[2:])
 
 
-class TimeConvolution(nn.Conv2d):
+class TemporalConvolution(nn.Conv2d):
     """Convolution of each place along time, which mixes channels.
 
     Parameters

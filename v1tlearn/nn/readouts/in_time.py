@@ -106,8 +106,9 @@ class KernelReadout(Readout):
     Attributes
     ----------
     space : Parameter of shape (n_neurons, 1 or n_lags, channels, height, width)
+        Divided by the root of its size, so that steps of one length serve kernels of all sizes.
     time : Parameter of shape (n_neurons, n_lags), or None
-        Of separable kernels, the present frame first.
+        Of separable kernels, the present frame first; divided likewise.
     bias : Parameter of shape (n_neurons,)
     """
 
@@ -132,11 +133,10 @@ class KernelReadout(Readout):
         shape = (n_neurons, 1 if separable else n_lags, *core_shape)
         self.space = nn.Parameter(torch.empty(shape))
         self.time = nn.Parameter(torch.empty(n_neurons, n_lags)) if separable else None
-        size = self.space[0].numel()
         with torch.no_grad():
-            self.space.normal_().mul_(0.1 * size**-0.5)
+            self.space.normal_().mul_(0.1)
             if self.time is not None:
-                self.time.normal_().mul_(n_lags**-0.5)
+                self.time.normal_()
         self.bias = nn.Parameter(initial_bias(bias_init, n_neurons))
         self.float()  # whatever torch's default dtype is
 
@@ -148,9 +148,13 @@ class KernelReadout(Readout):
         Tensor of shape (n_neurons, n_lags, channels, height, width)
             In the units of standardised stimuli and responses; the present frame first.
         """
-        if self.time is None:
-            return self.space.detach()
-        return (self.space * self.time[..., None, None, None]).detach()
+        space, time = self._factors()
+        return (space if time is None else space * time[..., None, None, None]).detach()
+
+    def _factors(self) -> tuple[Tensor, Tensor | None]:
+        """Kernels in space, of each lag where they are not separable, and in time."""
+        space = self.space * self.space[0].numel() ** -0.5
+        return space, None if self.time is None else self.time * self.n_lags**-0.5
 
     def forward(self, features: Tensor, shift: Tensor | None = None) -> Tensor:
         """Products (B, n) or, of full kernels, (B, n n_lags) with frames (B, C, h, w)."""
@@ -159,7 +163,8 @@ class KernelReadout(Readout):
                 f"the readout is made for frames of shape {self.core_shape}, got "
                 f"{tuple(features.shape[1:])}."
             )
-        return features.flatten(1) @ self.space.flatten(2).flatten(0, 1).T
+        space, _ = self._factors()
+        return features.flatten(1) @ space.flatten(2).flatten(0, 1).T
 
     def through_time(self, outputs: Tensor, past: Any = None) -> Tensor:
         """Add up what each frame contributes.
@@ -175,8 +180,9 @@ class KernelReadout(Readout):
         Tensor of shape (n_movies, n_frames, n_neurons)
         """
         n_frames, longer = outputs.shape[1], lengthened(self, outputs, self.context_frames, past)
-        if self.time is not None:
-            return _filtered(longer, self.time) + self.bias
+        _, time = self._factors()
+        if time is not None:
+            return _filtered(longer, time) + self.bias
         by_lag = longer.unflatten(2, (self.n_neurons, self.n_lags))
         total = self.bias
         for lag in range(self.n_lags):
@@ -196,16 +202,17 @@ class KernelReadout(Readout):
             Scalar.
         """
         in_space, in_time, l2 = self.weights
+        space, time = self._factors()
         total = self.bias.new_zeros(())
         if in_space:
-            total = total + in_space * _laplacian(self.space).square().sum()
-        series = self.space.flatten(2) if self.time is None else self.time[..., None]
+            total = total + in_space * _laplacian(space).square().sum()
         if in_time:
+            series = space.flatten(2) if time is None else time[..., None]
             total = total + in_time * series.diff(dim=1).square().sum()
         if l2:
-            total = total + l2 * self.space.square().sum()
-            if self.time is not None:
-                total = total + l2 * self.time.square().sum()
+            total = total + l2 * space.square().sum()
+            if time is not None:
+                total = total + l2 * time.square().sum()
         return total
 
 
