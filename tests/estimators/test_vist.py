@@ -95,6 +95,22 @@ def test_predictions_of_a_causal_model_depend_on_no_later_frame(train, causal, d
     assert (one[:, :60] != other[:, :60]).any() == differs
 
 
+def test_memory_of_predictions_does_not_grow_with_the_movie(fitted):
+    frames = []
+
+    def count(network, given):
+        frames.append(given[0].shape[1])
+
+    hook = fitted.module_.readout("A").network.register_forward_pre_hook(count)
+    try:
+        for n_frames in (100, 400):
+            fitted.predict(np.zeros((1, n_frames, 1, 8, 8), np.uint8))
+            assert max(frames) == fitted.window_frames
+    finally:
+        hook.remove()
+    assert sum(frames) == 500  # each frame once, without a context that is computed again
+
+
 def test_shorter_movies_end_in_nan(fitted, test):
     values = fitted.predict(test)["A"].values
     for value, n in zip(values, test.n_frames, strict=True):
@@ -286,13 +302,15 @@ def test_features_of_other_frames_are_refused(train):
         vist(prior=lambda frames: frames.numpy()).fit(train)
 
 
-def test_a_backbone_gives_features(train, test):
+def test_a_backbone_gives_features(train, test, tmp_path):
     backbone = {"model_type": "dinov2", "hidden_size": 8, "num_hidden_layers": 2,
                 "num_attention_heads": 2, "patch_size": 14, "image_size": 56}  # fmt: skip
     est = vist(prior="pretrained", backbone=backbone, weights=None, block=1, image_size=(56, 56))
     est.fit(train)
     assert est.module_.core.output_shape == (8, 4, 4)
     assert np.isfinite(est.score(test))
+    est.save(tmp_path / "model")
+    assert_alike(v1.load(tmp_path / "model", device="cpu"), est, test)
 
 
 # ----------------------------------------------------------------------------- how it is kept
@@ -342,6 +360,18 @@ def test_a_grid_search_chooses_among_kernels(train):
     )
     search.fit(train, groups=train.image_ids)
     assert search.best_params_["kernels"] in [((1, 3),), ((1, 5),)]
+
+
+def test_data_that_stay_off_the_device_make_the_same_model(fitted, train, test):
+    assert_alike(vist(low_memory=True).fit(train), fitted, test)
+
+
+def test_a_fit_goes_on_but_not_with_another_non_linearity(train, test):
+    est = vist(warm_start=True, lr=1e-3).fit(train)
+    est.set_params(lr=5e-4, steps_per_epoch=1).fit(train)
+    assert len(est.history_) == 4
+    with pytest.raises(ValueError, match="loss was 'vist' at fit and is 'poisson'"):
+        est.set_params(loss="poisson").fit(train)
 
 
 def test_one_more_epoch_can_be_trained(train, test):

@@ -24,6 +24,7 @@ _MAY_CHANGE = frozenset(
     | {"validation_fraction", "device", "precision", "deterministic", "random_state"}
     | {"compile", "micro_batch_size", "low_memory"}
     | {"window_frames"}
+    | {"steps_per_epoch", "warmup_epochs", "start_lr", "average_from", "average_lr"}
     | {"warm_start", "verbose", "feature_cache", "cache_gigabytes"}
     | {"image_lr", "image_weight_decay", "neural_lr", "neural_smoothing"}
     | {"loss_weights", "patience", "keep"}

@@ -76,6 +76,7 @@ def make_vist_run(
         precision=resolve_precision(parameters["precision"], device, training=True),
         deterministic=parameters["deterministic"],
         compile=False,
+        prediction_batch_size=parameters["window_frames"],  # whole movies are judged, in parts
         checkpoint_activations=False,
     )
     optimizer = make_optimizer(

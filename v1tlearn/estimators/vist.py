@@ -166,7 +166,8 @@ class ViSTRegressor(Presets, ModelRegressor):
     ``from_preset("vist2024")`` has the published prior, training and habits: no movies are set
     aside, and epochs are judged by the mean absolute correlation. The paper judges them by the test
     movie: pass ``validation=`` to do so, and take the result as the best of all epochs on test
-    data. Running statistics of batch normalisation are averaged with the weights, where the
+    data. Any frame may be the first of a window; the published code leaves the last possible one
+    out. Running statistics of batch normalisation are averaged with the weights, where the
     published code takes them anew.
 
     References
@@ -282,6 +283,12 @@ class ViSTRegressor(Presets, ModelRegressor):
 
     def _from_fit(self, trials: Trials, target: Responses) -> Start:
         check_fields(self.fitted_, trials)
+        was, now = self.fitted_.parameters["loss"], self.loss
+        if (was == "poisson") != (now == "poisson"):
+            raise ValueError(
+                f"loss was {was!r} at fit and is {now!r}: the Poisson loss has another output "
+                "non-linearity. Set it back, or fit anew with warm_start=False."
+            )
         return super()._from_fit(trials, target)
 
     def _make_run(
@@ -290,6 +297,9 @@ class ViSTRegressor(Presets, ModelRegressor):
         if held_out is not None:
             check_fields(start.fitted, held_out[0])
         return make_vist_run(self._plain_params(), start, training, held_out, max_epochs, name)
+
+    def _look_back(self, run: Run) -> None:
+        """Warn of nothing: outputs are linear, and have no places that could be lost."""
 
     def _predict(self, trials: Trials, *, activate: bool = True) -> dict[str, np.ndarray]:
         check_fields(self.fitted_, trials)
