@@ -6,6 +6,7 @@ normalisation, and works out the rest again in the backward pass, while it is in
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -126,11 +127,11 @@ def depthwise_weight_gradient(gradient: Tensor, maps: Tensor, padding: int) -> T
     It is itself a depthwise convolution of each image, whose filters are the gradients, and faster
     so than the weight gradients that oneDNN has for channels-last maps on x86.
     """
-    total = None
-    for image, filters in zip(_full(maps), _full(gradient), strict=True):
-        one = F.conv2d(image[None], filters[:, None], padding=padding, groups=len(image))[0]
-        total = one if total is None else total.add_(one)
-    return total[:, None]
+    of_images = (
+        F.conv2d(image[None], filters[:, None], padding=padding, groups=len(image))[0]
+        for image, filters in zip(_full(maps), _full(gradient), strict=True)
+    )
+    return reduce(Tensor.add_, of_images)[:, None]
 
 
 def _full(values: Tensor) -> Tensor:
@@ -234,11 +235,14 @@ class _ActivatedConvolutions(torch.autograd.Function):
                     if need_bias:
                         _add(totals, 2 * i + 1, _flat(g).sum(0, dtype=gain.dtype))
                     deeper = need_maps or any(needed[6 : 6 + 2 * i])
-                    g, to_weight = _convolution_backward(
+                    to_maps, to_weight = _convolution_backward(
                         g, inputs.pop(), weight, padding, groups, deeper, need_weight
                     )
-                    if need_weight:
+                    if to_weight is not None:
                         _add(totals, 2 * i, to_weight.to(gain.dtype))
+                    if to_maps is None:
+                        break  # nothing ahead of it learns
+                    g = to_maps
                 if need_maps:
                     g = _unpooled(_full(g), x, places, how.pool)
                     normalization.collect(chunk, g if slope is None else slope.mul_(g))
@@ -296,7 +300,8 @@ def _layers(how: ActivatedConvolutions, weights: Sequence[Tensor | None]) -> lis
 
 
 def _add(totals: list[Tensor | None], index: int, part: Tensor) -> None:
-    totals[index] = part if totals[index] is None else totals[index].add_(part)
+    total = totals[index]
+    totals[index] = part if total is None else total.add_(part)
 
 
 def activated_convolutions(
@@ -356,10 +361,11 @@ class _LargeFilters(torch.autograd.Function):
                 1, [True, False, False],
             )  # fmt: skip
         if need_weight:
-            for image, filters in zip(_full(images), _full(gradient), strict=True):
-                one = F.conv2d(image[:, None], filters[:, None], padding=ctx.padding)
-                to_weight = one if to_weight is None else to_weight.add_(one)
-            to_weight = to_weight.transpose(0, 1).to(weight.dtype)
+            of_images = (
+                F.conv2d(image[:, None], filters[:, None], padding=ctx.padding)
+                for image, filters in zip(_full(images), _full(gradient), strict=True)
+            )
+            to_weight = reduce(Tensor.add_, of_images).transpose(0, 1).to(weight.dtype)
         return to_images, to_weight, None
 
 

@@ -164,7 +164,7 @@ class DSNetTower(Core):
         -------
         list of Module
         """
-        return [part for stage in self.stages for part in stage]
+        return [part for stage in self.stages for part in stage.children()]
 
     def tap(self, images: Tensor) -> Tensor:
         """Feature maps after the last block, ahead of the projection.
