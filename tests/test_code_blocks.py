@@ -23,6 +23,12 @@ import torch
 import v1tlearn as v1
 from tests.backbones import DINOV3, random_backbone
 from tests.datasets.nat60k_files import make_responses, write_stack
+from tests.datasets.stringer_files import (
+    N_IMAGES,
+    write_classes,
+    write_images,
+    write_recording,
+)
 from tests.interop.published_runs import Published
 
 ROOT = Path(__file__).parents[1]
@@ -91,9 +97,18 @@ def nat60k(folder="nat60k"):
     write_stack(f"{folder}/nat60k_text16.mat", images)
 
 
+def natimg2800(folder="natimg2800"):
+    """A recording, its images, and the classes of these."""
+    Path(folder).mkdir()
+    write_recording(f"{folder}/natimg2800_M170717_MP033_2017-08-20.mat")
+    write_images(f"{folder}/images_natimg2800_all.mat")
+    write_classes(f"{folder}/stimuli_class_assignment.mat", np.arange(N_IMAGES) % 3)
+
+
 def files_and_arrays(names):
     sensorium(KEYS[:3])
     nat60k()
+    natimg2800()
     arrays(names)
 
 

@@ -1,21 +1,24 @@
 """Models that predict the responses of visual cortex neurons, in several animals at once."""
 
-from v1tlearn import inspection, interop, metrics, model_selection, preprocessing, search
+from v1tlearn import decoding, inspection, interop, metrics, model_selection, preprocessing, search
 from v1tlearn.datasets import (
     fetch_franke2022,
     fetch_nat60k,
+    fetch_natimg2800,
     fetch_sensorium2022,
     make_coarse_recordings,
     make_v1_recordings,
     open_recordings,
     read_cadena2019,
     read_nat60k,
+    read_natimg2800,
     read_sensorium,
     read_text16,
     save_recordings,
     validate_recordings,
     write_sensorium,
 )
+from v1tlearn.decoding import LinearProbe, RidgeDecoder, decoding_table
 from v1tlearn.estimators import (
     CNNRegressor,
     DINAAligner,
@@ -31,7 +34,13 @@ from v1tlearn.estimators import (
 )
 from v1tlearn.interop import load_dina, load_minimodel, load_sensorium, load_v1t
 from v1tlearn.metrics import score_table
-from v1tlearn.preprocessing import CenterCrop, Grayscale, ResizeStimuli, TrialStandardizer
+from v1tlearn.preprocessing import (
+    CenterCrop,
+    Grayscale,
+    ResizeStimuli,
+    SpontaneousProjector,
+    TrialStandardizer,
+)
 from v1tlearn.trials import Responses, Trials, concat
 
 __all__ = [
@@ -43,17 +52,23 @@ __all__ = [
     "FullModelRegressor",
     "Grayscale",
     "LNRegressor",
+    "LinearProbe",
     "MinimodelRegressor",
     "PretrainedViTRegressor",
     "ResizeStimuli",
     "Responses",
+    "RidgeDecoder",
+    "SpontaneousProjector",
     "TrialStandardizer",
     "Trials",
     "V1TRegressor",
     "ViTRegressor",
     "concat",
+    "decoding",
+    "decoding_table",
     "fetch_franke2022",
     "fetch_nat60k",
+    "fetch_natimg2800",
     "fetch_sensorium2022",
     "inspection",
     "interop",
@@ -70,6 +85,7 @@ __all__ = [
     "preprocessing",
     "read_cadena2019",
     "read_nat60k",
+    "read_natimg2800",
     "read_sensorium",
     "read_text16",
     "save_recordings",

@@ -16,7 +16,12 @@ import pytest
 import requests
 
 from v1tlearn.datasets import download, fetch
-from v1tlearn.datasets.fetch import fetch_franke2022, fetch_nat60k, fetch_sensorium2022
+from v1tlearn.datasets.fetch import (
+    fetch_franke2022,
+    fetch_nat60k,
+    fetch_natimg2800,
+    fetch_sensorium2022,
+)
 
 NAME = "static21067-10-18-GrayImageNet-94c6ff995dac583098847cfecd43e7b6.zip"
 
@@ -555,3 +560,58 @@ def test_images_of_unknown_length_are_not_taken_for_whole(server, tmp_path):
     server.tells_length, server.ranges = False, False
     with pytest.raises(OSError, match="bytes that came may not be all"):
         fetch_nat60k("FX8", tmp_path, base_url=server.url, retries=0)
+
+
+def test_recordings_images_and_classes_of_natimg2800_come_from_a_mirror(server, tmp_path):
+    serve_both(server)
+    asked = ["M170717_MP034_2017-09-11", "M160825_MP027_2016-12-14"]
+    responses, images, classes = fetch_natimg2800(asked, tmp_path, base_url=server.url)
+    folder = tmp_path / "natimg2800"
+    assert responses == [folder / f"natimg2800_{mouse}.mat" for mouse in asked]
+    assert images == folder / "images_natimg2800_all.mat"
+    assert classes == folder / "stimuli_class_assignment.mat"
+    assert all(path.read_bytes() == MAT for path in (*responses, images, classes))
+    sure = fetch_natimg2800(asked[:1], tmp_path, base_url=server.url, classes="confident")[2]
+    assert sure == folder / "stimuli_class_assignment_confident.mat"
+    server.requests.clear()
+    assert fetch_natimg2800(asked, tmp_path, base_url=server.url, classes=None)[2] is None
+    assert server.requests == []
+
+
+def test_numbers_of_natimg2800_are_looked_up_with_their_checksums(server, tmp_path, monkeypatch):
+    names = ["natimg2800_M170717_MP033_2017-08-20.mat", "images_natimg2800_all.mat"]
+    md5 = hashlib.md5(MAT).hexdigest()
+    listing = [
+        {"name": name, "download_url": f"{server.url}/{n}.mat", "computed_md5": md5}
+        for n, name in enumerate(names)
+    ]
+    serve_both(server, json.dumps(listing).encode())
+    monkeypatch.setattr(fetch, "NATIMG2800_LIST", f"{server.url}/files")
+    monkeypatch.setattr(fetch, "NATIMG2800_CLASSES_URL", f"{server.url}/classes")
+    (found,), images, classes = fetch_natimg2800("M170717_MP033_2017-08-20", tmp_path)
+    assert [found.name, images.name] == names
+    assert classes.read_bytes() == MAT
+    assert [path for path, _ in server.requests] == [
+        "/data/files",
+        "/data/0.mat",
+        "/data/1.mat",
+        "/data/classes/stimuli_class_assignment.mat",
+    ]
+
+
+def test_a_recording_of_natimg2800_with_another_checksum_is_not_kept(server, tmp_path, monkeypatch):
+    name = "natimg2800_M170717_MP033_2017-08-20.mat"
+    entry = {"name": name, "download_url": f"{server.url}/0.mat", "computed_md5": "0" * 32}
+    serve_both(server, json.dumps([entry]).encode())
+    monkeypatch.setattr(fetch, "NATIMG2800_LIST", f"{server.url}/files")
+    files = {"images_natimg2800_all.mat": f"{server.url}/a.mat"}
+    with pytest.raises(ValueError, match="expected md5:0000"):
+        fetch_natimg2800("M170717_MP033_2017-08-20", tmp_path, files=files, classes=None)
+    assert not (tmp_path / "natimg2800" / name).exists()
+
+
+def test_unknown_recordings_and_classes_of_natimg2800_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"mice holds 'MP033'; expected 'all' or any of M160825"):
+        fetch_natimg2800("MP033", tmp_path)
+    with pytest.raises(ValueError, match=r"classes is 'unsure'; expected one of \['all', 'conf"):
+        fetch_natimg2800(cache_dir=tmp_path, classes="unsure")

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 import v1tlearn as v1
 from v1tlearn.estimators._alignment import closest
 
+PREPARATION = Path(__file__).parents[1] / "reference" / "dina" / "preparation.npz"
 TINY = {"map_size": (4, 6), "map_channels": 3, "hidden_channels": 4, "n_layers": 2}
 TINY |= {"input_kernel": 3, "hidden_units": (12,), "neural_channels": 4, "embed_dim": 4}
 TINY |= {"max_epochs": 2, "random_state": 0, "device": "cpu", "batch_size": 16}
@@ -106,6 +108,41 @@ def test_images_of_all_mice_are_standardised_alike(trials):
         responses = trials.get("responses", mouse)
         assert np.array_equal(own["response_low"], responses.min(0))
         assert np.array_equal(own["response_high"], responses.max(0))
+
+
+@pytest.mark.parametrize(("over", "expected"), [("train", "clean"), ("recording", "published")])
+def test_responses_are_scaled_over_the_training_trials_or_as_published(over, expected):
+    with np.load(PREPARATION) as file:
+        responses, scaled = file["responses"], file[f"{expected}_scaled"]
+        train = file["split_50/train"]
+    images = np.random.default_rng(0).integers(0, 256, (50, 1, 12, 16), dtype=np.uint8)
+    trials = v1.Trials.from_arrays(images, None, responses)
+    (mouse,) = trials.mice
+    for part in (trials[train], trials[train].sel(neuron={mouse: [4, 3, 0]})):
+        neurons = part.neuron_ids(mouse)
+        est = aligner(range_over=over, max_epochs=0, validation_fraction=0).fit(part)
+        scale = est.statistics_[mouse]["response_scale"]
+        given = torch.from_numpy(responses[:, neurons] / scale)
+        found = est.module_.scalers[0](given).numpy()
+        np.testing.assert_allclose(found, scaled[:, neurons], rtol=0, atol=1e-6)
+
+
+def test_the_range_over_a_recording_is_of_the_trials_set_aside_too(trials):
+    whole = v1.Trials({mouse: trials[mouse] for mouse in trials.mice})
+    part = whole[::3]
+    clean = aligner(max_epochs=0, validation_fraction=0).fit(part).statistics_
+    leaking = aligner(max_epochs=0, range_over="recording", validation_fraction=0).fit(part)
+    for mouse, own in leaking.statistics_.items():
+        assert np.array_equal(own["response_low"], whole.get("responses", mouse).min(0))
+        assert np.array_equal(own["response_high"], whole.get("responses", mouse).max(0))
+        assert (own["response_high"] >= clean[mouse]["response_high"]).all()
+        assert (own["response_high"] > clean[mouse]["response_high"]).any()
+        assert np.array_equal(own["response_scale"], clean[mouse]["response_scale"])
+
+
+def test_the_range_over_a_recording_is_not_that_of_other_responses(trials):
+    with pytest.raises(ValueError, match="y holds responses beyond those of the recording, over"):
+        aligner(range_over="recording", max_epochs=0).fit(trials, trials.responses + 1)
 
 
 def test_the_preset_has_the_published_sizes():
@@ -325,7 +362,7 @@ def test_bad_input_is_refused(fitted_aligner, trials, test_trials):
         fitted_aligner.transform_responses({"C": np.ones((2, 4))})
     with pytest.raises(ValueError, match="stimuli have the shape"):
         fitted_aligner.transform_images(np.ones((3, 1, 5, 5), np.uint8))
-    with pytest.raises(ValueError, match="only 'dsnet' has a projection"):
+    with pytest.raises(ValueError, match="only 'dsnet' and 'pretrained' have a projection"):
         aligner(train_image_tower="projection").fit(trials)
     with pytest.raises(ValueError, match="expected three numbers"):
         aligner(loss_weights=(1, 2)).fit(trials)

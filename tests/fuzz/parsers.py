@@ -23,6 +23,12 @@ from tests.datasets.nat60k_files import (
     write_stack,
 )
 from tests.datasets.sensorium_files import GRAY, recording, write_by_hand
+from tests.datasets.stringer_files import (
+    N_IMAGES,
+    write_classes,
+    write_images,
+    write_recording,
+)
 from tests.interop.published_runs import Published
 from tests.interop.test_minimodel import small as published_full_model
 from tests.interop.test_sensorium import make_state
@@ -33,6 +39,7 @@ from v1tlearn.datasets import (
     open_recordings,
     read_cadena2019,
     read_nat60k,
+    read_natimg2800,
     read_sensorium,
     save_recordings,
     write_sensorium,
@@ -312,6 +319,34 @@ def mat73(folder):
     return Parser(folder, [folder / "stack.mat"], read, in_child=True)
 
 
+def _recording(folder, *, compressed):
+    path, images = folder / "natimg2800_m.mat", write_images(folder / "images.mat")
+    write_recording(path, compressed=compressed)
+    classes = write_classes(folder / "classes.mat", np.arange(N_IMAGES) % 3)
+
+    def read():
+        return _loaded(read_natimg2800(path, images, classes=classes))
+
+    return [path, path, classes], read
+
+
+def structs(folder):
+    """Structures and cells in MATLAB's version 5, as they are: no number has a checksum."""
+    return Parser(folder, *_recording(folder, compressed=False))
+
+
+def deflated_structs(folder):
+    """Deflated ones, with a checksum."""
+    targets, read = _recording(folder, compressed=True)
+    intact = read()["m"]
+
+    def is_right(found):
+        names = set(intact.variables) - {"image_class", "position", "axis"}
+        return all(found["m"][name].equals(intact[name]) for name in names)
+
+    return Parser(folder, targets[:2], read, is_right)
+
+
 def cadena2019(folder):
     """Arrays of macaque responses."""
     path = folder / "macaque.npz"
@@ -349,6 +384,8 @@ PARSERS = {
         mat,
         deflated_mat,
         mat73,
+        structs,
+        deflated_structs,
         cadena2019,
     )
 }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from typing import Any, Literal
+
+from v1tlearn.datasets.addresses import address_and_name, asked_for
+from v1tlearn.datasets.figshare import Article, fetch_article
 
 _GRAY = "GrayImageNet-94c6ff995dac583098847cfecd43e7b6"
 _COLOR = "ColorImageNet-104e446ed0128d89c639eef0abe4655b"
@@ -54,6 +55,24 @@ NAT60K_FILES = {
 }
 NAT60K_URL = "https://ndownloader.figshare.com/files"
 NAT60K_LIST = "https://api.figshare.com/v2/articles/28797638/files?page_size=1000"
+NATIMG2800 = (
+    "M160825_MP027_2016-12-14",
+    "M161025_MP030_2017-05-29",
+    "M170604_MP031_2017-06-28",
+    "M170714_MP032_2017-08-07",
+    "M170714_MP032_2017-09-14",
+    "M170717_MP033_2017-08-20",
+    "M170717_MP034_2017-09-11",
+)
+NATIMG2800_IMAGES = "images_natimg2800_all.mat"
+NATIMG2800_CLASSES = {
+    "all": "stimuli_class_assignment.mat",
+    "confident": "stimuli_class_assignment_confident.mat",
+}
+NATIMG2800_CLASSES_URL = (
+    "https://raw.githubusercontent.com/MouseLand/stringer-pachitariu-et-al-2018b/master/classes"
+)
+NATIMG2800_LIST = "https://api.figshare.com/v2/articles/6845348/files?page_size=1000"
 SENSORIUM_2022_URL = "https://gin.g-node.org/cajal/Sensorium2022/raw/master"
 FRANKE_2022_URL = "https://gin.g-node.org/cajal/Franke_Willeke_2022/raw/master/imagenet%20scans"
 _PUBLISHED = {
@@ -229,10 +248,8 @@ def fetch_nat60k(
     Du et al. 2025, Towards a simplified model of primary visual cortex; Figshare
     28797638.
     """
-    from v1tlearn.datasets.download import cache_folder, download
-
     known = {mouse: date for mouse, (date, seen) in NAT60K.items() if seen or not textures}
-    asked = _asked(mice)
+    asked = asked_for(mice)
     asked = list(known) if asked == ["all"] else asked
     if unknown := [mouse for mouse in asked if mouse not in known]:
         raise ValueError(
@@ -242,54 +259,94 @@ def fetch_nat60k(
     layout = "text16_{}_{}.npz" if textures else "{}_nat60k_{}.npz"
     names = {mouse: layout.format(mouse, known[mouse]) for mouse in asked}
     names["images"] = NAT60K_IMAGES
-    base_url = base_url or os.environ.get("V1TLEARN_NAT60K_URL")
-    addresses, listed = _addresses(names, base_url, files)
-    root = cache_dir or os.environ.get("V1TLEARN_DATA") or cache_folder()
-    if checksums is None:
-        checksums = listed
-    elif isinstance(checksums, Mapping):
-        checksums = listed | dict(checksums)
-    folder = Path(root).expanduser() / "nat60k"
-    *responses, images = download(addresses, folder, checksums, retries, progressbar)
+    numbered = {name: f"{NAT60K_URL}/{number}" for name, number in NAT60K_FILES.items()}
+    article = Article("nat60k", "Du et al. 2025", NAT60K_LIST, numbered)
+    *responses, images = fetch_article(
+        article, names, cache_dir, base_url, files, checksums, retries, progressbar
+    )
     return responses, images
 
 
-def _addresses(
-    names: Mapping[str, str], base_url: str | None, files: Mapping[str, str] | None
-) -> tuple[dict[str, tuple[str, str]], dict[str, str]]:
-    """Return {mouse: (address, name)}, and checksums of files that were looked up."""
-    given = dict(files or {})
-    if base_url is None:
-        given = {name: f"{NAT60K_URL}/{number}" for name, number in NAT60K_FILES.items()} | given
-    found: dict[str, str] = {name: given[name] for name in names.values() if name in given}
-    checksums: dict[str, str] = {}
-    absent = [name for name in names.values() if name not in found]
-    if absent and base_url is not None:
-        found |= {name: f"{base_url.rstrip('/')}/{quote(name, safe='')}" for name in absent}
-    elif absent:
-        listed, checksums = _listed(absent)
-        found |= listed
-    for mouse, name in names.items():  # which says what is no address
-        _address_and_name(mouse, found[name], "")
-    return {mouse: (found[name], name) for mouse, name in names.items()}, checksums
+def fetch_natimg2800(
+    mice: str | Sequence[str] = "all",
+    cache_dir: str | os.PathLike | None = None,
+    *,
+    classes: Literal["all", "confident"] | None = "all",
+    base_url: str | None = None,
+    files: Mapping[str, str] | None = None,
+    checksums: Mapping[str, str] | str | os.PathLike | None = None,
+    retries: int = 5,
+    progressbar: bool = False,
+) -> tuple[list[Path], Path, Path | None]:
+    """Download recordings of Stringer et al. 2019, one file each, and the images of all.
 
+    Parameters
+    ----------
+    mice : str or sequence of str, default="all"
+        Recordings, such as "M170717_MP033_2017-08-20", or "all" seven.
+    cache_dir : path, optional
+        As for `fetch_sensorium2022`; the folder is `natimg2800`.
+    classes : {"all", "confident"} or None, default="all"
+        Which classes of the images: sixteen, or the eleven that are sure; None for neither.
+    base_url : str, optional
+        Address of a folder of the files under their names, for a mirror; default the environment
+        variable V1TLEARN_NATIMG2800_URL, else the publishers', where the numbers of files are
+        looked up in the list of the article.
+    files : mapping from file name to str, optional
+        Whole addresses of files, where they differ from the known ones.
+    checksums : mapping from file name to str, or path, optional
+        As for `fetch_sensorium2022`. Files that are looked up in the list of the article have those
+        of the list. Without one, files are checked by their length and first bytes.
+    retries, progressbar
+        As for `fetch_sensorium2022`.
 
-def _listed(names: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Look up addresses and checksums in the list of the article's files."""
-    from v1tlearn.datasets.download import read_json
+    Returns
+    -------
+    responses : list of Path
+        The recordings, in their order.
+    images : Path
+        The images.
+    classes : Path or None
+        The classes. All three as `read_natimg2800` takes them.
 
-    remedy = "look the files up at the article and pass files={name: address}, or a base_url"
-    try:
-        entries = read_json(NAT60K_LIST, "the list of the files of Du et al. 2025")
-        listed = {entry["name"]: entry for entry in entries if entry["name"] in names}
-        addresses = {name: str(entry["download_url"]) for name, entry in listed.items()}
-        sums = {name: entry.get("computed_md5") for name, entry in listed.items()}
-    except (OSError, TypeError, KeyError, AttributeError) as error:
-        said = str(error) if isinstance(error, OSError) else f"{NAT60K_LIST} gave no list of files"
-        raise OSError(f"{said}: {remedy}") from error
-    if absent := [name for name in names if name not in addresses]:
-        raise OSError(f"{NAT60K_LIST} does not list {', '.join(absent)}: {remedy}")
-    return addresses, {name: f"md5:{value}" for name, value in sums.items() if value}
+    Raises
+    ------
+    ImportError, OSError, ValueError
+        As `fetch_nat60k` does.
+
+    See Also
+    --------
+    fetch_sensorium2022 : Says what each parameter means.
+
+    References
+    ----------
+    Stringer et al. 2019, Nature 571, 361-365; Figshare 6845348; the classes are in
+    https://github.com/MouseLand/stringer-pachitariu-et-al-2018b.
+    """
+    if classes not in (*NATIMG2800_CLASSES, None):
+        raise ValueError(
+            f"classes is {classes!r}; expected one of {list(NATIMG2800_CLASSES)}, or None"
+        )
+    asked = asked_for(mice)
+    asked = list(NATIMG2800) if asked == ["all"] else asked
+    if unknown := [mouse for mouse in asked if mouse not in NATIMG2800]:
+        raise ValueError(
+            f"mice holds {', '.join(map(repr, unknown))}; expected 'all' or any of "
+            f"{', '.join(NATIMG2800)}"
+        )
+    names = {mouse: f"natimg2800_{mouse}.mat" for mouse in asked}
+    names["images"] = NATIMG2800_IMAGES
+    if classes is not None:
+        names["classes"] = NATIMG2800_CLASSES[classes]
+    in_repository = {
+        name: f"{NATIMG2800_CLASSES_URL}/{name}" for name in NATIMG2800_CLASSES.values()
+    }
+    article = Article("natimg2800", "Stringer et al. 2019", NATIMG2800_LIST, in_repository)
+    found = fetch_article(
+        article, names, cache_dir, base_url, files, checksums, retries, progressbar
+    )
+    by_name = dict(zip(names, found, strict=True))
+    return [by_name[mouse] for mouse in asked], by_name["images"], by_name.get("classes")
 
 
 def _fetch(
@@ -309,16 +366,6 @@ def _fetch(
     return download(asked, Path(root).expanduser() / dataset, *options)
 
 
-def _asked(mice: Any) -> list[str]:
-    asked = list(mice) if isinstance(mice, Iterable) and not isinstance(mice, str) else [mice]
-    if others := [mouse for mouse in asked if not isinstance(mouse, str)]:
-        raise TypeError(
-            f"mice holds {others[0]!r}, a {type(others[0]).__name__}: expected names of mice, or "
-            "'all'."
-        )
-    return asked
-
-
 def _files(
     mice: str | Sequence[str],
     known: Mapping[str, tuple[str, str]],
@@ -328,7 +375,7 @@ def _files(
     """Return {data key: (address, file name)} of the mice asked for, in their order."""
     names = {key: f"static{key}-{rest}.zip" for key, rest in known.values()} | dict(files or {})
     letters = {letter: key for letter, (key, _) in known.items()}
-    asked = _asked(mice)
+    asked = asked_for(mice)
     keys = list(names) if asked == ["all"] else [letters.get(mouse, mouse) for mouse in asked]
     unknown = [key for key in keys if key not in names]
     if unknown or not keys:
@@ -339,7 +386,7 @@ def _files(
         )
     found: dict[str, tuple[str, str]] = {}
     for key in keys:
-        url, name = _address_and_name(key, names[key], base_url)
+        url, name = address_and_name(key, names[key], base_url)
         for other, (_, taken) in found.items():
             if taken == name and other != key:
                 raise ValueError(
@@ -348,29 +395,3 @@ def _files(
                 )
         found[key] = url, name
     return found
-
-
-def _address_and_name(mouse: str, given: str, base_url: str) -> tuple[str, str]:
-    """Return the address of a zip, and what it is to be called in the cache."""
-    if not isinstance(given, str):
-        raise TypeError(
-            f"files: mouse {mouse!r} has a {type(given).__name__}; expected a file name or address"
-        )
-    whole = "://" in given
-    url = given if whole else f"{base_url.rstrip('/')}/{quote(given, safe='')}"
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(
-            f"mouse {mouse!r}: {url!r} is no address; expected one that begins with https:// or "
-            "http://"
-        )
-    name = unquote(parts.path).rpartition("/")[2] if whole else given
-    if name in ("", ".", "..") or re.search(r"[/\\:\x00-\x1f]", name):
-        raise ValueError(
-            f"mouse {mouse!r}: {given!r} ends in {name!r}, which names no file in the cache; "
-            "expected a plain file name, or an address that ends in one"
-        )
-    return url, name

@@ -20,7 +20,7 @@ _BLOCK_BYTES = 8 * 2**20
 
 
 class ImageStack:
-    """Images of one size in a MATLAB file, (height, width, images) there.
+    """Images of one size in a MATLAB file.
 
     Parameters
     ----------
@@ -28,6 +28,8 @@ class ImageStack:
         The file.
     name : str
         Of the variable.
+    images_first : bool
+        Whether it is (images, height, width) there, or else (height, width, images).
 
     Attributes
     ----------
@@ -42,15 +44,17 @@ class ImageStack:
     in memory once, in the type that the file has.
     """
 
-    def __init__(self, path: Path, name: str):
+    def __init__(self, path: Path, name: str, *, images_first: bool = False):
         self.path, self._state = path, file_state(path)
+        self._axis = 0 if images_first else 2
         found = read_mat(path, name)
         if found.values.ndim != 3 or 0 in found.values.shape:
+            expected = "(images, height, width)" if images_first else "(height, width, images)"
             raise ValueError(
-                f"{path}: {name!r} has shape {found.values.shape}, expected (height, width, images)"
+                f"{path}: {name!r} has shape {found.values.shape}, expected {expected}"
             )
         self._place = found.place
-        self._images = found.values.transpose(2, 0, 1)
+        self._images = np.moveaxis(found.values, self._axis, 0)
         self.shape = self._images.shape
         self.dtype = np.dtype("u1" if found.values.dtype == np.uint8 else "f4")
 
@@ -63,7 +67,7 @@ class ImageStack:
         self.__dict__ |= state
         if self._place is not None:
             self._check_unchanged()
-            self._images = map_place(self.path, self._place).transpose(2, 0, 1)
+            self._images = np.moveaxis(map_place(self.path, self._place), self._axis, 0)
 
     def read(self, images: np.ndarray, window: slice = slice(None)) -> np.ndarray:
         """Read images, or a window of their columns.
@@ -148,6 +152,12 @@ class View:
             squares += float(values @ values)
         mean = total / count
         return origin + mean, float(np.sqrt(max(squares / count - mean**2, 0.0)))
+
+    def check_finite(self) -> None:
+        """Raise ValueError if an image holds NaN or Inf."""
+        if self.stack.dtype.kind == "f":
+            for numbers, block in self._blocks():
+                self._check_finite(numbers, block)
 
     def _check_finite(self, numbers: np.ndarray, images: np.ndarray) -> None:
         if np.isfinite(images).all():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +16,7 @@ from xarray.core import indexing
 from v1tlearn._instead import path_of
 from v1tlearn._values import plain
 from v1tlearn._warn import warn
+from v1tlearn.datasets.given_files import check_there, mouse_names, paths_of
 from v1tlearn.datasets.image_stack import ImageStack, StimulusArray, View, mirrored
 from v1tlearn.datasets.response_files import ResponseFile
 from v1tlearn.datasets.schema import (
@@ -224,22 +225,15 @@ def _read_all(
     layout: str,
     read: Any,
 ) -> xr.DataTree:
-    call = f"read_{layout}(responses, images)"
-    if isinstance(responses, Mapping):
-        raise TypeError(
-            f"responses is a {type(responses).__name__}: expected a sequence of paths. The call is "
-            f"read_{layout}(list(paths.values()), images, names=list(paths))."
-        )
-    several = isinstance(responses, Iterable) and not isinstance(responses, str | os.PathLike)
-    given = list(responses) if several else [responses]
-    paths = [Path(path_of("responses", one, call)) for one in given]
-    mice = _mice(paths, names, layout)
+    paths = paths_of(responses, f"read_{layout}")
+    date = r"_\d{4}_\d\d_\d\d$"
+    found = [re.sub(f"^{layout}_|_{layout}(?={date})|{date}", "", path.stem) for path in paths]
+    mice = mouse_names(found, names)
     factor = plain(downsample)
     if not (isinstance(factor, int | float) and 1 <= factor < np.inf):
         raise ValueError(f"downsample is {downsample!r}, expected a number from 1 on.")
-    for path in (*paths, image_path := Path(path_of("images", images, call))):
-        if not path.exists():
-            raise FileNotFoundError(f"{path} is missing: expected a file of {layout}.")
+    image_path = Path(path_of("images", images, f"read_{layout}(responses, images)"))
+    check_there((*paths, image_path), layout)
     stack = ImageStack(image_path, "img")
     views = {m: View(stack, _window(m, window, stack), factor) for m in mice}
     for mouse, view in views.items():
@@ -257,22 +251,6 @@ def _read_all(
         datasets[mouse] = _dataset(file, view, recording, moments[str(view.window)])
     validate_recordings(datasets, check_values=False)
     return xr.DataTree(children={mouse: xr.DataTree(ds) for mouse, ds in datasets.items()})
-
-
-def _mice(paths: Sequence[Path], names: Sequence[str] | None, layout: str) -> list[str]:
-    if not paths:
-        raise ValueError("no paths given; expected at least one file of responses")
-    if names is None:
-        date = r"_\d{4}_\d\d_\d\d$"
-        mice = [re.sub(f"^{layout}_|_{layout}(?={date})|{date}", "", path.stem) for path in paths]
-    else:
-        mice = [str(name) for name in names]
-    if isinstance(names, str) or len(mice) != len(paths) or len(set(mice)) != len(mice):
-        raise ValueError(
-            f"the {len(paths)} recordings are called {mice}; expected a name for each, and no two "
-            "alike: pass names=[...]"
-        )
-    return mice
 
 
 def _window(mouse: str, window: Any, stack: ImageStack) -> slice:

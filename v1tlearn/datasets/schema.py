@@ -14,6 +14,7 @@ import xarray as xr
 from v1tlearn._instead import recordings_instead
 from v1tlearn._values import as_ids, as_names
 from v1tlearn.datasets.blocks import blocks
+from v1tlearn.datasets.spontaneous import check_spontaneous, check_spontaneous_finite
 
 TIERS = ("train", "validation", "test", "final_test")
 
@@ -198,7 +199,8 @@ def validate_recordings(
     """Check that recordings follow the schema.
 
     NaN in responses means "not recorded" and is allowed; everything else must be finite. Variables
-    and coordinates beyond the schema are left alone.
+    and coordinates beyond the schema are left alone. Activity recorded without stimuli is the
+    variable `spontaneous` (frame, neuron).
 
     Parameters
     ----------
@@ -220,6 +222,7 @@ def validate_recordings(
         _check_positions_finite(mouse, dataset)
         if check_values:
             check_ids(mouse, dataset)
+            check_spontaneous_finite(mouse, dataset)
             for name in DIMS:
                 if name in dataset:
                     _check_finite(mouse, name, dataset[name])
@@ -252,6 +255,7 @@ def check_structure(mouse: str, dataset: xr.Dataset) -> None:
         _check_unique(mouse, "neuron", dataset["neuron"].values)
     _check_position(mouse, dataset)
     _check_statistics(mouse, dataset)
+    check_spontaneous(mouse, dataset)
 
 
 def check_ids(mouse: str, dataset: xr.Dataset) -> None:

@@ -18,9 +18,10 @@ from v1tlearn.datasets.attributes import check_attrs, check_fits
 from v1tlearn.datasets.checksums import check
 from v1tlearn.datasets.netcdf import read_groups, writing
 from v1tlearn.datasets.schema import recordings_to_dict, validate_recordings
+from v1tlearn.datasets.spontaneous import SPONTANEOUS
 
 # Variables that stay on disk until used; labels and statistics are small.
-STREAMED = ("stimuli", "responses", "expected_responses")
+STREAMED = ("stimuli", "responses", "expected_responses", SPONTANEOUS)
 
 # Marks a file that holds responses without stimuli.
 RESPONSES_FILE = "v1tlearn responses"

@@ -34,6 +34,9 @@ too, except for ``numpy.argmax``, which wants ``values.values``; ``values.idxmax
 
 Values that differ by rounding only do not count as varying: a neuron is constant if its standard
 deviation over trials is at most 1e-6 of its largest absolute value, 1e-12 where float64 came.
+
+Images that were found or reconstructed from responses have measures of their own, which take plain
+arrays: `seen_ranks` and what follows from ranks, `pixel_correlation` and `ssim`.
 """
 
 from v1tlearn.metrics.categories import fecv
@@ -42,6 +45,15 @@ from v1tlearn.metrics.correlation import (
     fraction_oracle,
     oracle_correlation,
     single_trial_correlation,
+)
+from v1tlearn.metrics.images import pixel_correlation, ssim
+from v1tlearn.metrics.retrieval import (
+    mean_reciprocal_rank,
+    median_rank,
+    seen_ranks,
+    similarity_ranks,
+    top_k_accuracy,
+    two_way_identification,
 )
 from v1tlearn.metrics.scorers import scorers
 from v1tlearn.metrics.table import score_table
@@ -53,9 +65,17 @@ __all__ = [
     "fev",
     "feve",
     "fraction_oracle",
+    "mean_reciprocal_rank",
+    "median_rank",
     "normalized_correlation",
     "oracle_correlation",
+    "pixel_correlation",
     "score_table",
     "scorers",
+    "seen_ranks",
+    "similarity_ranks",
     "single_trial_correlation",
+    "ssim",
+    "top_k_accuracy",
+    "two_way_identification",
 ]

@@ -1,13 +1,14 @@
 """Modules of the encoding models, in torch alone."""
 
 from v1tlearn.nn import fast
-from v1tlearn.nn.alignment import AlignmentModel, ResponseScaler
+from v1tlearn.nn.alignment import AlignmentModel, FeatureAlignment, ResponseScaler
 from v1tlearn.nn.contrastive import (
     alignment_loss,
     cosine_similarity,
     info_nce,
     root_mean_square_error,
     scale_maps,
+    steady_cosines,
     structural_similarity,
     unit_length,
 )
@@ -45,7 +46,14 @@ from v1tlearn.nn.readouts.minimodel import MinimodelReadout, PooledMaps, pool_ma
 from v1tlearn.nn.readouts.readout import Readout
 from v1tlearn.nn.rollout import attention_rollout, attention_weights
 from v1tlearn.nn.towers.image import CNNTower, DSNetTower
+from v1tlearn.nn.towers.missing import (
+    MissingImageTower,
+    MissingNeuralTower,
+    MissingTowerError,
+    check_towers,
+)
 from v1tlearn.nn.towers.neural import AttentionTower, MLPTower, NeuralTower
+from v1tlearn.nn.towers.pretrained import PretrainedTower
 
 __all__ = [
     "plain",
@@ -96,18 +104,25 @@ __all__ = [
     "hoyer_square",
     "laplace_penalty",
     "AlignmentModel",
+    "FeatureAlignment",
     "ResponseScaler",
     "CNNTower",
     "DSNetTower",
+    "PretrainedTower",
     "MixBlock",
     "NeuralTower",
     "AttentionTower",
     "MLPTower",
+    "MissingImageTower",
+    "MissingNeuralTower",
+    "MissingTowerError",
+    "check_towers",
     "alignment_loss",
     "cosine_similarity",
     "info_nce",
     "root_mean_square_error",
     "scale_maps",
+    "steady_cosines",
     "structural_similarity",
     "unit_length",
 ]

@@ -16,10 +16,12 @@ from v1tlearn.datasets.schema import (
     check_structure,
     recordings_to_dict,
 )
+from v1tlearn.datasets.spontaneous import SPONTANEOUS
 
 _LABELS = (*TRIAL_LABELS, *NEURON_LABELS, "position")  # coordinates, however they came
 
 DATA = ("stimuli", "behaviors", "responses", "expected_responses")
+LARGE = (*DATA, SPONTANEOUS)  # read when they are used; all else that a recording holds is small
 
 BLOCK = 256  # trials that are read at once where a whole recording is passed through
 

@@ -13,7 +13,7 @@ import xarray as xr
 from v1tlearn._values import as_array, holds_mask, labels_along, without_flips
 from v1tlearn.datasets.schema import NEURON_LABELS
 from v1tlearn.trials import _guesses, _summary
-from v1tlearn.trials._reading import BLOCK, DATA, with_neurons
+from v1tlearn.trials._reading import BLOCK, LARGE, with_neurons
 from v1tlearn.trials._selection import pick_neurons, pick_trials
 
 
@@ -240,7 +240,7 @@ class View:
     def _described(self, mouse: str) -> xr.Dataset:
         """What a recording holds beside its data, of the neurons of this view: all of it small."""
         recording = self._recordings[mouse]
-        labels = recording.drop_vars([name for name in DATA if name in recording])
+        labels = recording.drop_vars([name for name in LARGE if name in recording])
         return with_neurons(labels, self._neurons.get(mouse))
 
     @property

@@ -15,7 +15,7 @@ from v1tlearn.datasets.schema import AXES, DIMS
 from v1tlearn.datasets.store import RESPONSES_FILE, open_groups, save_groups
 from v1tlearn.trials._arithmetic import Arithmetic, check_unit_ids, labels_of
 from v1tlearn.trials._averages import over_neurons, over_repeats, over_trials, to_dataframe
-from v1tlearn.trials._reading import DATA, compact, read
+from v1tlearn.trials._reading import LARGE, compact, read
 from v1tlearn.trials._summary import Column
 from v1tlearn.trials._view import View, selected
 
@@ -390,7 +390,7 @@ class Responses(Arithmetic):
             self._mouse_image_ids(mouse)
         state = self.__dict__.copy()
         state["_recordings"] = {
-            m: ds.drop_vars([v for v in DATA if v in ds]) for m, ds in self._recordings.items()
+            m: ds.drop_vars([v for v in LARGE if v in ds]) for m, ds in self._recordings.items()
         }
         state["_sources"], state["_columns"] = {}, dict(self._columns)
         for mouse in self.mice:

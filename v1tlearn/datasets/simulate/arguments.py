@@ -84,23 +84,32 @@ def neurons_per_mouse(n_neurons: Any, n_mice: int) -> list[int]:
     return [int(n) for n in n_neurons]
 
 
-def check_size(
-    image_shape: tuple[int, int],
+def check_sizes(
+    n_mice: int,
+    n_neurons: Any,
     n_trials: int,
     n_test_images: int,
     n_repeats: int,
-    n_channels: int,
-    n_neurons: int,
-) -> None:
-    """Raise ValueError where no memory holds the recording of a mouse."""
-    per_trial = max(n_channels * image_shape[0] * image_shape[1], 4 * n_neurons)
+    image_shape: Any,
+    n_channels: int = 1,
+) -> tuple[list[int], tuple[int, int]]:
+    """Check sizes of recordings; return the neurons of each mouse, and the shape of the images."""
+    check_count("n_mice", n_mice, 1, 26)
+    neurons = neurons_per_mouse(n_neurons, n_mice)
+    check_count("n_trials", n_trials, 2)
+    check_count("n_test_images", n_test_images, 1)
+    check_count("n_repeats", n_repeats, 1)
+    height, width = check_image_shape(image_shape)
+    check_count("n_channels", n_channels, 1)
+    per_trial = max(n_channels * height * width, 4 * max(neurons))
     if (n_trials + n_test_images * n_repeats) * per_trial > _MOST_BYTES:
         sizes = {"n_trials": n_trials, "n_test_images": n_test_images, "n_repeats": n_repeats}
-        sizes |= {"n_channels": n_channels, "n_neurons": n_neurons}
+        sizes |= {"n_channels": n_channels, "n_neurons": max(neurons)}
         largest = max(sizes, key=sizes.__getitem__)
         raise ValueError(
             f"{largest}={sizes[largest]} makes recordings that no memory holds; lower it"
         )
+    return neurons, (height, width)
 
 
 def validation_trials(n_trials: int, validation_fraction: float) -> int:

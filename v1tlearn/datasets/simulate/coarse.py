@@ -19,10 +19,8 @@ from v1tlearn._values import plain
 from v1tlearn.datasets.schema import AXES, DIMS, POSITION_ATTRS, RESPONSES_ATTRS, STIMULI_ATTRS
 from v1tlearn.datasets.simulate.arguments import (
     check_count,
-    check_image_shape,
     check_share,
-    check_size,
-    neurons_per_mouse,
+    check_sizes,
     seed_sequence,
     validation_trials,
 )
@@ -137,13 +135,9 @@ def make_coarse_recordings(
     shares = (cutoff, informative, explainable_variance, validation_fraction)
     cutoff, informative, explainable_variance, validation_fraction = plain(shares)
     n_neurons, random_state = plain((n_neurons, random_state))
-    check_count("n_mice", n_mice, 1, 26)
-    n_neurons = neurons_per_mouse(n_neurons, n_mice)
-    check_count("n_trials", n_trials, 2)
-    check_count("n_test_images", n_test_images, 1)
-    check_count("n_repeats", n_repeats, 1)
-    image_shape = check_image_shape(image_shape)
-    check_size(image_shape, n_trials, n_test_images, n_repeats, 1, max(n_neurons))
+    n_neurons, image_shape = check_sizes(
+        n_mice, n_neurons, n_trials, n_test_images, n_repeats, image_shape
+    )
     _check_cutoff(cutoff, image_shape)
     check_share("informative", informative, "[0, 1]")
     check_share("explainable_variance", explainable_variance, "(0, 1)")

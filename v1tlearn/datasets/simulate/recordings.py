@@ -22,11 +22,8 @@ from v1tlearn.datasets.schema import (
     behavior_attrs,
 )
 from v1tlearn.datasets.simulate.arguments import (
-    check_count,
-    check_image_shape,
     check_share,
-    check_size,
-    neurons_per_mouse,
+    check_sizes,
     seed_sequence,
     validation_trials,
 )
@@ -143,14 +140,9 @@ def make_v1_recordings(
     shares = (validation_fraction, shared_fraction, complex_fraction, explainable_variance)
     validation_fraction, shared_fraction, complex_fraction, explainable_variance = plain(shares)
     n_neurons, random_state, behavior = plain((n_neurons, random_state, behavior))
-    check_count("n_mice", n_mice, 1, 26)
-    n_neurons = neurons_per_mouse(n_neurons, n_mice)
-    check_count("n_trials", n_trials, 2)
-    check_count("n_test_images", n_test_images, 1)
-    check_count("n_repeats", n_repeats, 1)
-    image_shape = check_image_shape(image_shape)
-    check_count("n_channels", n_channels, 1)
-    check_size(image_shape, n_trials, n_test_images, n_repeats, n_channels, max(n_neurons))
+    n_neurons, image_shape = check_sizes(
+        n_mice, n_neurons, n_trials, n_test_images, n_repeats, image_shape, n_channels
+    )
     if not isinstance(behavior, bool | np.bool_):
         raise TypeError(f"behavior must be True or False, got {behavior!r}")
     check_share("validation_fraction", validation_fraction, "[0, 1)")
