@@ -175,7 +175,8 @@ def order_like(
     if counted:
         return None
     if len(ours) != len(theirs):
-        return _refuse_other_number(ours, theirs, told, of, names)
+        _refuse_other_number(ours, theirs, told, of, names)
+        return None
     place = int(np.argmax(ours != theirs))
     raise ValueError(
         f"{told}: number {place} is {of} {wanted[place]} in {names[0]} and {found[place]} in "

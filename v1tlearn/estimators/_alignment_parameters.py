@@ -119,5 +119,5 @@ def check_together(parameters: Mapping[str, Any]) -> None:
     names = ["map_size", *([] if isinstance(parameters["grid"], str) else ["grid"])]
     for name in (*names, "stage_dims", "stage_depths", "stage_heads", "stage_reductions"):
         pair, least = parameters[name], 0 if name == "stage_depths" else 1
-        if len(pair) != 2 or not all(isinstance(n, Integral) and n >= least for n in pair):
+        if len(pair) != 2 or not all(isinstance(n, Integral) and int(n) >= least for n in pair):
             raise ValueError(f"{name}={pair!r}: expected two whole numbers from {least} on.")

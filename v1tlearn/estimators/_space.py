@@ -291,7 +291,7 @@ class SpaceMixin:
     def _gallery(self, gallery: Any) -> tuple[int, Iterator[torch.Tensor]]:
         """Count the images of a gallery, and give their maps in parts, in their order."""
         self._to_device()
-        if are_maps(gallery, self.map_shape_, self.image_shape_):
+        if are_maps(gallery, self.map_shape_, self.fitted_.image_shape):
             maps = as_maps(gallery, self.map_shape_, "gallery")
             return len(maps), (some.to(self.device_) for some in maps.split(_TRIALS_AT_ONCE))
         trials = read_images(self.fitted_, self.module_, gallery)

@@ -68,7 +68,7 @@ def build_alignment(parameters: Mapping[str, Any], fitted: Fitted) -> AlignmentM
 
 
 def _image_tower(
-    parameters: Mapping[str, Any], input_shape: tuple[int, ...], map_shape: tuple[int, ...]
+    parameters: Mapping[str, Any], input_shape: tuple[int, int, int], map_shape: tuple[int, ...]
 ) -> Core:
     kind, trained = parameters["image_tower"], trained_part(parameters)
     if trained == "projection" and kind not in ("dsnet", "pretrained"):

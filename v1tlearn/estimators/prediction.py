@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -35,7 +35,7 @@ class PredictionMixin:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle all but what is known of the recordings of this process."""
-        state = super().__getstate__()
+        state: Any = super().__getstate__()
         return {name: value for name, value in state.items() if name != "_seen"}
 
     def _warn_of_seen_images(self, trials: Trials) -> None:
@@ -135,10 +135,11 @@ class PredictionMixin:
         check_like_fit(fitted, model, call.trials)
         self._warn_of_seen_images(call.trials)
         predictions = Responses.from_arrays(self._predict(call.trials), like=call.trials)
-        return single_trial_correlation(call.target, predictions, sample_weight=sample_weight)
+        found = single_trial_correlation(call.target, predictions, sample_weight=sample_weight)
+        return cast(float, found)  # the mean over mice
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
+        tags = super().__sklearn_tags__()  # type: ignore[misc]  # of BaseEstimator, which comes after
         tags.input_tags.two_d_array = False
         tags.target_tags.required = False  # Trials bring it
         tags.target_tags.single_output = False

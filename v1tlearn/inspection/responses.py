@@ -167,8 +167,9 @@ class PredictionDisplay:
             If these are no `Responses` of the same trials and neurons in the same order, or mouse
             or neuron are unknown.
         """
-        one = isinstance(predictions, Responses)
-        models = {"model": predictions} if one else by_text("predictions", predictions)
+        if isinstance(predictions, Responses):
+            predictions = {"model": predictions}
+        models = by_text("predictions", predictions)
         for name, values in [("y_true", y_true), *models.items()]:
             if not isinstance(values, Responses):
                 raise TypeError(

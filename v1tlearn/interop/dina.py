@@ -15,6 +15,7 @@ from v1tlearn.estimators._build import begin, bounded_by
 from v1tlearn.estimators._fitted import Fitted, Mouse
 from v1tlearn.interop.arrays import Arrays
 from v1tlearn.interop.models import as_model, read_state
+from v1tlearn.interop.statistics import told_shape
 from v1tlearn.nn import AlignmentModel, MissingImageTower, MissingNeuralTower
 
 _MOUSE = "mouse"
@@ -153,7 +154,7 @@ def load_dina(
     fitted = Fitted(
         parameters=estimator._plain_params(),
         mice={_MOUSE: _animal(n_neurons, image_scale, response_range)},
-        image_shape=tuple(int(n) for n in image_shape),
+        image_shape=told_shape(image_shape),
         behavior_mode="none",
         core_columns=[],
     )

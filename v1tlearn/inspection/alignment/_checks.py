@@ -56,7 +56,7 @@ def check_chances(*, level: float | None = None, **counts: Any) -> None:
     for name, value in counts.items():
         check_count(name, value)
     number = plain(level, "level")
-    if number is not None and not (isinstance(number, Real) and 0 < number < 1):
+    if number is not None and not (isinstance(number, Real) and 0 < float(number) < 1):
         raise ValueError(f"level={level!r}: expected a number between 0 and 1.")
 
 

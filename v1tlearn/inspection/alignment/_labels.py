@@ -91,10 +91,11 @@ def _of_images(own: Pairs, found: np.ndarray) -> np.ndarray:
     of_image[own.shown] = kinds
     if (of_image[own.shown] != kinds).any():
         at = int(np.argmax(of_image[own.shown] != kinds))
-        image, found = own.shown[at], [str(names[k]) for k in (of_image[own.shown[at]], kinds[at])]
+        image = own.shown[at]
+        several = [str(names[k]) for k in (of_image[image], kinds[at])]
         raise ValueError(
             f"mouse {own.mouse!r}: trials of the image {str(own.image_ids[image])!r} have several "
-            f"categories, {found}: expected one."
+            f"categories, {several}: expected one."
         )
     if len(names) < 2:
         raise ValueError(

@@ -112,7 +112,7 @@ def interval(draws: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def p_value(found: np.ndarray, control: np.ndarray) -> np.ndarray:
+def p_value(found: np.ndarray | float, control: np.ndarray) -> np.ndarray:
     """Share of shuffles, the pairs themselves counted in, that reach what was found.
 
     Parameters

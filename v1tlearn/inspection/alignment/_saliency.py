@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from numbers import Real
 from typing import Any
@@ -68,7 +68,7 @@ def fill_values(images: np.ndarray, fill: Any) -> np.ndarray:
     fill = plain(fill, "fill")
     if isinstance(fill, str) and fill == "mean":
         return images.mean((2, 3), keepdims=True, dtype=np.float64)
-    if not isinstance(fill, Real) or isinstance(fill, bool) or not np.isfinite(fill):
+    if not isinstance(fill, Real) or isinstance(fill, bool) or not np.isfinite(float(fill)):
         raise ValueError(f"fill={fill!r}: expected 'mean' or a grey level.")
     return np.full((*images.shape[:2], 1, 1), float(fill))
 
@@ -81,7 +81,7 @@ def in_parts(n: int, size: int) -> Iterator[slice]:
 def labelled(
     trials: Trials,
     pairs: list[Pairs],
-    parts: list[tuple[np.ndarray, ...]],
+    parts: Sequence[tuple[np.ndarray, ...]],
     dims: tuple[str, ...],
     attrs: dict[str, Any],
     unit: str,

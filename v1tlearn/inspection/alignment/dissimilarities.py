@@ -135,17 +135,17 @@ def _compared(space: np.ndarray, others: list[np.ndarray], orders: np.ndarray) -
     above = np.triu_indices(len(space), 1)
     first, seconds = _scaled(space[above]), [_scaled(other[above]) for other in others]
     found = np.full((3, len(others)), np.nan)
-    known = [k for k, second in enumerate(seconds) if second is not None]
+    known = {k: second for k, second in enumerate(seconds) if second is not None}
     if first is None or not known:
         return found
     square = np.zeros(space.shape)
     square[above] = first
     square += square.T
-    ranked = np.stack([seconds[k] for k in known])
+    ranked = np.stack(list(known.values()))
     control = np.array([ranked @ square[np.ix_(order, order)][above] for order in orders])
     correlation = ranked @ first
     highest = np.quantile(control, 0.95, axis=0)
-    found[:, known] = correlation, highest, p_value(correlation, control)
+    found[:, list(known)] = correlation, highest, p_value(correlation, control)
     return found
 
 

@@ -145,20 +145,20 @@ def manipulation_curve(
     check_mean_is_free(pairs)
     seeds = np.random.default_rng(draw_seed(plain(random_state))).integers(2**63, size=3)
     change = _function(manipulation, int(seeds[0]))
-    values = _values(manipulation, values, pairs[0].images.shape[2:])
+    steps = _values(manipulation, values, pairs[0].images.shape[2:])
     rng, orders = (np.random.default_rng(seed) for seed in seeds[1:])
     counts = draw_images([own.image_ids for own in pairs], n_bootstrap, rng)
     parts = []
     for own, drawn in zip(pairs, counts, strict=True):
         others = shuffled(own.shown, len(own.image_ids), n_permutations, orders)
         maps = [own.image_maps.values]
-        maps += [_maps(aligner, own, change, value) for value in values]
+        maps += [_maps(aligner, own, change, value) for value in steps]
         parts.append([_found(own, images, drawn, others) for images in maps])
     # estimate, draws, control: (measure, mouse, value) after the draws
     found, draws, control = (
         _with_mean(np.stack([[one[i] for one in part] for part in parts])) for i in range(3)
     )
-    return _labelled(pairs, manipulation, values, found, draws, control, level)
+    return _labelled(pairs, manipulation, steps, found, draws, control, level)
 
 
 def _function(manipulation: Any, seed: int) -> Manipulation:

@@ -38,5 +38,5 @@ def check_share(share: Any) -> None:
     ValueError
         If it is not.
     """
-    if isinstance(share, bool) or not isinstance(share, Real) or not 0 < share <= 1:
+    if isinstance(share, bool) or not isinstance(share, Real) or not 0 < float(share) <= 1:
         raise ValueError(f"share={share!r}: expected a number above 0 and up to 1.")

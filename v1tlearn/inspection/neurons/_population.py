@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -66,6 +66,11 @@ class Population:
     def n_neurons(self) -> int:
         """How many neurons there are."""
         return self.responses.shape[1]
+
+    @property
+    def attending(self) -> AttentionTower:
+        """The tower, where `populations` was asked for those that attend."""
+        return cast(AttentionTower, self.tower)
 
     @property
     def images(self) -> Tensor:
@@ -164,10 +169,9 @@ def _population(
     model = aligner.module_
     tower, one = model.readout(mouse), aligner.fitted_.mice[mouse]
     dtype = next((p.dtype for p in tower.parameters()), torch.float32)
-    scaled = scale_responses(
-        values, mouse, one.statistics["response_scale"], np.arange(len(values))
-    )
-    scaled = torch.from_numpy(scaled).to(aligner.device_, dtype)
+    scale = one.statistics["response_scale"]
+    given = scale_responses(values, mouse, scale, np.arange(len(values)))
+    scaled = torch.from_numpy(given).to(aligner.device_, dtype)
     recorded = ~scaled.isnan()
     nothing = torch.zeros_like(recorded[:1])
     responses = model.scale_responses(mouse, scaled.nan_to_num(), recorded)

@@ -154,7 +154,7 @@ def _pairs(population: Population, picked: np.ndarray, n_edges: int) -> dict[str
     among = torch.from_numpy(picked).to(device)
     rows_of, key_weights = [], torch.zeros(n, dtype=torch.float64)
     best, ends = torch.empty(0, device=device), torch.empty(0, dtype=torch.long, device=device)
-    for rows, by_head in population.tower.mean_attention(population.responses):
+    for rows, by_head in population.attending.mean_attention(population.responses):
         weights = by_head.mean(0)  # (r, N)
         key_weights += weights.sum(0).cpu()
         queries = torch.arange(n, device=device)[rows]
@@ -163,13 +163,13 @@ def _pairs(population: Population, picked: np.ndarray, n_edges: int) -> dict[str
             best, ends = _largest(weights, queries, best, ends, n_edges)
     attention = torch.cat(rows_of).double()
     excess = attention - (key_weights / n)[torch.from_numpy(picked)]
-    ends = ends.cpu().numpy()
+    places = ends.cpu().numpy()
     return {
         "weight": attention.numpy(),
         "excess": excess.numpy(),
         "edge_weight": best.cpu().double().numpy(),
-        "query": ends // n,
-        "key": ends % n,
+        "query": places // n,
+        "key": places % n,
     }
 
 
@@ -193,7 +193,7 @@ def _compared(
     pairs: dict[str, np.ndarray],
     controls: list[dict[str, np.ndarray]],
 ) -> dict[str, Any]:
-    responses = population.trials.get("responses", population.mouse)
+    responses = population.trials.responses.get(population.mouse)
     responses = responses[:, picked].astype(np.float64)
     labels = population.labels.cpu().numpy()
     beside = {

@@ -205,11 +205,11 @@ def _curves(
     sums = {(curve, kept): zeros.clone() for curve in curves for kept in KEPT}
     shares = {kept: zeros[0].clone() for kept in KEPT}
     weights, overlaps = [], []
-    size = trials_at_once(population, n_steps, population.tower.n_heads)
+    size = trials_at_once(population, n_steps, population.attending.n_heads)
     for start in range(0, n_trials, size):
         rows = slice(start, start + size)
         responses = population.responses[rows]
-        keys = population.tower.key_weights(responses)
+        keys = population.attending.key_weights(responses)
         strongest = places(responses)[:, None]
         given = {
             **{n: order.to(device).expand(len(responses), 1, -1) for n, order in fixed.items()},

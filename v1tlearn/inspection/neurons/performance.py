@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -148,10 +149,10 @@ def neurons_for_performance(
     for population in populations(aligner, trials):
         check_halves(population)
         steps = _counts(counts, population)
-        order = {
+        order: dict[str, Callable[[Population], Tensor]] = {
             "amplitude": amplitude,
             "reliability": reliability,
-            **{n: lambda p, n=n, v=v: own_scores(v, n, p) for n, v in (scores or {}).items()},
+            **{n: partial(own_scores, v, n) for n, v in (scores or {}).items()},
         }
         temperature = float(aligner.module_.temperature.detach())
         greedy = (int(n_candidates), int(n_greedy), temperature)

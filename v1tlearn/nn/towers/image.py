@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +88,8 @@ class CNNTower(Core):
         int
         """
         _, height, width = self.input_shape
-        return max(super().largest_output(), self.layers[0].out_channels * height * width)
+        first = cast(nn.Conv2d, self.layers[0])
+        return max(super().largest_output(), first.out_channels * height * width)
 
     def forward(
         self,
