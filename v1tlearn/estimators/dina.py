@@ -314,6 +314,7 @@ class DINAAligner(  # type: ignore[misc]  # the model of the others is an Encodi
     warm_start: bool = False
     verbose: int = 0
 
+    _frame_wise: ClassVar[bool] = False
     _presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
 
