@@ -288,10 +288,12 @@ class Trials(View):
             yield self[positions[start : start + size]]
 
     @overload
-    def get(self, name: Literal["stimuli"], mouse_id: str) -> np.ndarray: ...
+    def get(
+        self, name: Literal["stimuli"], mouse_id: str
+    ) -> np.ndarray: ...  # numpydoc ignore=GL08
 
     @overload
-    def get(self, name: str, mouse_id: str) -> np.ndarray | None: ...
+    def get(self, name: str, mouse_id: str) -> np.ndarray | None: ...  # numpydoc ignore=GL08
 
     def get(self, name: str, mouse_id: str) -> np.ndarray | None:
         """Read one variable of one mouse, in the order of this view, preprocessed.
