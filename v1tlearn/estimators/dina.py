@@ -260,6 +260,7 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
     warm_start: bool = False
     verbose: int = 0
 
+    _frame_wise: ClassVar[bool] = False
     _presets: ClassVar[dict[str, dict[str, Any]]] = {
         "dina2026": {
             "image_tower": "dsnet",

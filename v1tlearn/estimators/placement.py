@@ -117,6 +117,11 @@ def read_images(trials: Trials, mouse: str) -> np.ndarray:
         If images hold NaN or infinite values.
     """
     images = trials.get("stimuli", mouse)
+    if images.ndim != 4:  # which would be read as something else
+        raise ValueError(
+            f"mouse {mouse!r}: stimuli have the shape {images.shape}, expected images (trials, "
+            "channels, height, width): movies are folded to their frames first."
+        )
     if images.dtype != np.uint8:
         images = float32(images, mouse, "stimuli", trials.rows(mouse)[1])
     return without_flips(images)

@@ -12,6 +12,11 @@ All functions take responses and predictions as
   categories of stimuli where their recordings have the coordinate `category`;
 * dicts, or lists, of one (trials, neurons) array per mouse, `image_ids` in the same form.
 
+Responses to movies have a time axis behind the trials, (trials, time, neurons), NaN behind the last
+frame of a movie; object arrays hold (frames, neurons) per trial. Each frame is then a trial: what
+is computed over trials is computed over all frames of all trials, and the repeats of an image are
+those of a frame of a movie, `image_ids` being the ids of movies. `fecv` alone refuses them.
+
 `y_true` and `y_pred` may differ in form, as the result of `cross_val_predict` does. NaN in
 `y_true` means "not recorded": such a trial does not exist for that neuron; so do masked responses.
 
