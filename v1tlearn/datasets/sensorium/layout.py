@@ -43,3 +43,14 @@ TIER_NAMES = {
     **{f"live{kind}_{track}": "test" for kind in ("_test", "") for track in TRACKS},
     **{f"final{kind}_{track}": "final_test" for kind in ("_test", "") for track in TRACKS},
 }
+
+# The layout of Sensorium 2023, which has movies: the last axis of every file is time.
+MOVIE_FOLDERS = {
+    "stimuli": ("videos",),
+    "behaviors": ("behavior", "pupil_center"),
+    "responses": ("responses",),
+}
+MOVIE_BEHAVIOR = {  # folder: {number of columns: their names}
+    "behavior": {2: (BEHAVIOR_NAMES[0], BEHAVIOR_NAMES[2]), 3: BEHAVIOR_NAMES[:3]},
+    "pupil_center": {2: BEHAVIOR_NAMES[3:]},
+}

@@ -1,0 +1,101 @@
+"""Download of the public recordings of movies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from v1tlearn.datasets.addresses import address_and_name, asked_for
+
+_HASHES = ("8744edeac3b4d1ce16b680916b5267ce", "9b4f6a1a067fe51e15306b9628efea20")
+_OLD_URL = "https://gin.g-node.org/pollytur/Sensorium2023Data/raw/master"
+_NEW_URL = "https://gin.g-node.org/pollytur/sensorium_2023_dataset/raw/master"
+
+# Letter of the mouse: (data key, whether it is of the second release, in a repository of its own).
+SENSORIUM_2023 = {
+    "A": ("29156-11-10", False),
+    "B": ("29228-2-10", False),
+    "C": ("29234-6-9", False),
+    "D": ("29513-3-5", False),
+    "E": ("29514-2-9", False),
+    "F": ("29515-10-12", True),
+    "G": ("29623-4-9", True),
+    "H": ("29647-19-8", True),
+    "I": ("29712-5-9", True),
+    "J": ("29755-2-8", True),
+}
+
+
+def fetch_sensorium2023(
+    mice: str | Sequence[str] = "all",
+    cache_dir: str | os.PathLike | None = None,
+    *,
+    base_url: str | None = None,
+    files: Mapping[str, str] | None = None,
+    checksums: Mapping[str, str] | str | os.PathLike | None = None,
+    retries: int = 5,
+    progressbar: bool = False,
+) -> list[Path]:
+    """Download recordings of the Sensorium 2023 data set, movies, one zip per mouse.
+
+    Parameters
+    ----------
+    mice : str or sequence of str, default="all"
+        Letters (A to E, the competition mice, and F to J, released ahead of them), data keys
+        ("29156-11-10"), or "all".
+    cache_dir, base_url, files, checksums, retries, progressbar
+        As for `fetch_sensorium2022`; the folder is `sensorium2023`, the environment variable
+        V1TLEARN_SENSORIUM2023_URL.
+
+    Returns
+    -------
+    list of Path
+        The zips, in the order of `mice`; `read_sensorium2023` takes them.
+
+    Raises
+    ------
+    ImportError, OSError, ValueError
+        As `fetch_sensorium2022` does.
+
+    See Also
+    --------
+    fetch_sensorium2022 : Says what each parameter means.
+
+    Notes
+    -----
+    The names of the zips are those that published code reads; the publisher may rename them. If
+    one is not found, look it up at the addresses below and pass it in `files`.
+
+    References
+    ----------
+    Turishcheva et al. 2023, arXiv:2305.19654; https://gin.g-node.org/pollytur/Sensorium2023Data and
+    https://gin.g-node.org/pollytur/sensorium_2023_dataset.
+    """
+    from v1tlearn.datasets.download import cache_folder, download
+
+    base_url = base_url or os.environ.get("V1TLEARN_SENSORIUM2023_URL")
+    given = dict(files or {})
+    keys = {letter: key for letter, (key, _) in SENSORIUM_2023.items()}
+    late = dict(SENSORIUM_2023.values())
+    asked = asked_for(mice)
+    asked = [*late, *given] if asked == ["all"] else [keys.get(mouse, mouse) for mouse in asked]
+    unknown = [key for key in asked if key not in late and key not in given]
+    if unknown or not asked:
+        listed = ", ".join(f"{letter} ({key})" for letter, key in keys.items())
+        raise ValueError(
+            f"mice holds {', '.join(map(repr, unknown)) or 'nothing'}; expected 'all' or any of "
+            f"{listed}: another mouse needs files={{data key: file name or address}}"
+        )
+    found = {}
+    for key in dict.fromkeys(asked):
+        second = late.get(key, False)
+        name = given.get(key, f"dynamic{key}-Video-{_HASHES[second]}.zip")
+        found[key] = address_and_name(key, name, base_url or (_NEW_URL if second else _OLD_URL))
+    names = [name for _, name in found.values()]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"files: two zips are called {twice!r}; fetch them into two cache_dir")
+    root = cache_dir or os.environ.get("V1TLEARN_DATA") or cache_folder()
+    folder = Path(root).expanduser() / "sensorium2023"
+    return download(found, folder, checksums, retries, progressbar)
