@@ -1,5 +1,6 @@
 """Recordings of the salamander retina, read from files in their layout."""
 
+import itertools
 import pickle
 
 import numpy as np
@@ -74,10 +75,7 @@ def test_spikes_are_counted_in_frames_and_those_behind_the_movie_left_out(read):
         first = 0 if movie == 1 else N_TRIALS[1]
         for (neuron, trial), times in np.ndenumerate(trains(name)):
             edges = 1000 / 30 * np.arange(N_FRAMES[movie] + 1)
-            counts = [
-                ((times >= a) & (times < b)).sum()
-                for a, b in zip(edges[:-1], edges[1:], strict=True)
-            ]
+            counts = [((times >= a) & (times < b)).sum() for a, b in itertools.pairwise(edges)]
             left_out += len(times) - sum(counts)
             found = read["recording1"]["responses"].values[first + trial, :, neuron]
             np.testing.assert_array_equal(found[: N_FRAMES[movie]], counts)

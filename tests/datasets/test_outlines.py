@@ -53,7 +53,7 @@ def test_a_closed_line_and_one_whose_last_point_is_not_the_first_are_alike():
 
 
 def test_what_lies_beyond_the_image_is_left_out():
-    (found,) = receptive_fields_from_outlines([SQUARE + [[2.0], [0.0]]], (4, 4), (4, 4))
+    (found,) = receptive_fields_from_outlines([SQUARE + np.array([[2.0], [0.0]])], (4, 4), (4, 4))
     assert found.sum() == pytest.approx(0.5 * 2)  # of two columns half a pixel is left
     with pytest.warns(UserWarning, match="of neuron 1 lie beyond the image of 4 x 4"):
         receptive_fields_from_outlines([SQUARE, SQUARE + 50], (4, 4), (4, 4))

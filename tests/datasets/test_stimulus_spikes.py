@@ -174,7 +174,7 @@ def test_the_rat_retina_reads_and_its_averages_predict_other_stimuli():
     v1.validate_recordings(recordings)
     trials = v1.Trials(recordings)
     train, test = trials.sel(tier="train"), trials.sel(tier="test")
-    assert len(train), len(test) == (50, 54)
+    assert (len(train), len(test)) == (50, 54)
     assert np.unique(test.image_ids).size == 1
     averages = v1.inspection.spike_triggered_average(train, 20, ridge=0.02)["recording"]
     psth = test.responses["recording"].values[:, :400].mean(axis=0)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from xarray.backends import BackendArray
@@ -121,5 +122,5 @@ class ShownMovies(BackendArray):
         return take(values, (slice(None), *key[2:]))[scalars]
 
 
-def _is_one(key: object) -> bool:
+def _is_one(key: Any) -> bool:
     return np.ndim(key) == 0 and not isinstance(key, slice)
