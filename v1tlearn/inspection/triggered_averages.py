@@ -188,42 +188,49 @@ def _of_mouse(trials: Trials, mouse: str, n_lags: int, ridge: float | None) -> x
             f" {_MOST_WEIGHTS} are regressed on: make images smaller, ResizeStimuli, look at fewer "
             "lags, or take ridge=None"
         )
-    # Sums over frames, by neuron.
-    count, total = np.zeros(n), np.zeros(n)
-    shown, product = np.zeros((2, n, n_lags, size))
+    group = _recorded_alike(trials, mouse, n_lags)  # (neurons,)
+    _, first = np.unique(group, return_index=True)
+    # Sums over frames, by group of neurons and by neuron.
+    count, shown = np.zeros(len(first)), np.zeros((len(first), n_lags, size))
+    total, product = np.zeros(n), np.zeros((n, n_lags, size))
     for block in _blocks(trials, mouse, n_lags):
-        count += block.recorded.sum(axis=0)
+        recorded = block.recorded[:, first]
+        count += recorded.sum(axis=0)
         total += block.responses.sum(axis=0)
         for lag in range(n_lags):
             stimuli = block.at(lag, n_lags)
-            shown[:, lag] += block.recorded.T @ stimuli
+            shown[:, lag] += recorded.T @ stimuli
             product[:, lag] += block.responses.T @ stimuli
     if not count.all():
-        ids = trials.neuron_ids(mouse)[count == 0]
+        ids = trials.neuron_ids(mouse)[count[group] == 0]
         raise ValueError(
             f"mouse {mouse!r}: neuron {ids[0]!r} and {len(ids) - 1} others were recorded in no "
             "frame that counts: drop them, trials.sel(neuron=...)"
         )
-    count, total = count[:, None, None], total[:, None, None]
+    mean, total = (shown / count[:, None, None])[group], total[:, None, None]
     if ridge is None:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            values = product / np.where(total > 0, total, np.nan) - shown / count
+        values = product / np.where(total > 0, total, np.nan) - mean
         unit = "unit of the stimuli"
     else:
-        covariance = product - total * shown / count
-        values = _regressed(trials, mouse, n_lags, ridge, covariance.reshape(n, -1))
+        covariance = (product - total * mean).reshape(n, -1)
+        values = _regressed(trials, mouse, n_lags, ridge, covariance, group)
         unit = "response unit per unit of the stimuli"
     return _labelled(trials, mouse, values.reshape(n, n_lags, *shape), example, unit, ridge)
 
 
 def _regressed(
-    trials: Trials, mouse: str, n_lags: int, ridge: float, covariance: np.ndarray
+    trials: Trials,
+    mouse: str,
+    n_lags: int,
+    ridge: float,
+    covariance: np.ndarray,
+    group: np.ndarray,
 ) -> np.ndarray:
     """Weights (neurons, weights), of all neurons that were recorded in the same frames at once."""
-    groups = _recorded_alike(trials, mouse, n_lags)
     weights = np.empty_like(covariance)
     p = covariance.shape[1]
-    for neurons in groups:
+    for number in range(group.max() + 1):
+        neurons = np.flatnonzero(group == number)
         count, mean, products = 0.0, np.zeros(p), np.zeros((p, p))
         for block in _blocks(trials, mouse, n_lags):
             rows = block.recorded[:, neurons[0]] > 0
@@ -253,14 +260,14 @@ def _regressed(
     return weights
 
 
-def _recorded_alike(trials: Trials, mouse: str, n_lags: int) -> list[np.ndarray]:
-    """Neurons in groups that were recorded in the same frames."""
+def _recorded_alike(trials: Trials, mouse: str, n_lags: int) -> np.ndarray:
+    """Groups (neurons,), by number, that were recorded in the same frames."""
     masks = [
         np.packbits(block.recorded > 0, axis=0)
         for block in _blocks(trials, mouse, n_lags, stimuli=False)
     ]
-    _, number = np.unique(np.concatenate(masks), axis=1, return_inverse=True)
-    return [np.flatnonzero(number == one) for one in range(number.max() + 1)]
+    _, group = np.unique(np.concatenate(masks), axis=1, return_inverse=True)
+    return group
 
 
 def _blocks(trials: Trials, mouse: str, n_lags: int, *, stimuli: bool = True) -> Iterator[_Block]:

@@ -50,7 +50,8 @@ MOVIE_FOLDERS = {
     "behaviors": ("behavior", "pupil_center"),
     "responses": ("responses",),
 }
-MOVIE_BEHAVIOR: dict[str, dict[int, tuple[str, ...]]] = {  # folder: {number of columns: their names}
+# Folder: {number of columns: their names}.
+MOVIE_BEHAVIOR: dict[str, dict[int, tuple[str, ...]]] = {
     "behavior": {2: (BEHAVIOR_NAMES[0], BEHAVIOR_NAMES[2]), 3: BEHAVIOR_NAMES[:3]},
     "pupil_center": {2: BEHAVIOR_NAMES[3:]},
 }
