@@ -3,8 +3,9 @@
 The plain tower is the published form: a linear layer for each neuron to embed it, attention weights
 of neurons x neurons in memory, a linear layer for each neuron to read it; both towers have the same
 weights and give the same maps, which is checked first. Above a thousand neurons the plain form
-takes minutes and memory that few machines have, so ours stands alone; the slope of its memory over
-neurons should be that of a line.
+takes minutes and memory that few machines have, so ours is measured alone, at the batch of the
+paper; beside its memory stands what the tokens of all neurons would take, which any other form
+holds at least once. The slope of its memory over neurons should be that of a line.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import math
 from collections.abc import Callable
 
 import torch
-from _measure import Row, compare, median_seconds, parser, peak_memory, report
+from _measure import Row, compare, parser, peak_memory, report, seconds
 from torch import Tensor, nn
 
 from v1tlearn.nn import AttentionTower
@@ -23,8 +24,8 @@ from v1tlearn.training.devices import resolve_device
 MAP, GRID = (1, 16, 64), (8, 32)
 # Neurons, trials and length of a token; the first is compared with the plain form.
 COMPARED = {"full": (1000, 32, 512), "quick": (12, 2, 4)}
-ALONE = {"full": [(2000, 128, 512), (10_000, 8, 512)], "quick": [(16, 2, 4), (64, 2, 4)]}
-STEP_BAR, MEMORY_BAR = 20.0, 5.0
+ALONE = {"full": [(2000, 128, 512), (10_000, 128, 512)], "quick": [(16, 2, 4), (64, 2, 4)]}
+STEP_BAR, MEMORY_BAR, TOKENS_BAR = 20.0, 5.0, 2.0
 
 
 class PlainTower(nn.Module):
@@ -112,10 +113,15 @@ def rows(args: argparse.Namespace, device: torch.device) -> list[Row]:
     for sizes in ALONE[kind]:
         n_neurons, n_trials, length = sizes
         note = f"{n_neurons} neurons, {n_trials} trials, tokens of {length}"
-        taken = median_seconds(prepare("ours", *sizes, device=on), 1, device)
+        taken = seconds(prepare("ours", *sizes, device=on), device)
         out.append(Row("training step, alone", None, 1e3 * taken, "ms", note=note))
         alone.append(memory("ours", sizes, on))
-        out.append(Row("memory of a step, alone", None, alone[-1], "MiB", note=note))
+        tokens = 4 * math.prod(sizes) / 2**20
+        ratio = tokens / alone[-1] if alone[-1] > 0 else None
+        bar = None if args.quick else TOKENS_BAR
+        out.append(
+            Row("memory of a step beside tokens", tokens, alone[-1], "MiB", ratio, bar, note)
+        )
     more = math.log(ALONE[kind][1][0] / ALONE[kind][0][0])
     slope = math.log(max(alone[1], 1e-3) / max(alone[0], 1e-3)) / more
     bar = None if args.quick else 1.2

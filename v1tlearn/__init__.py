@@ -1,6 +1,6 @@
 """Models that predict the responses of visual cortex neurons, in several animals at once."""
 
-from v1tlearn import inspection, interop, metrics, model_selection, preprocessing, search
+from v1tlearn import decoding, inspection, interop, metrics, model_selection, preprocessing, search
 from v1tlearn.datasets import (
     bin_spikes,
     fetch_franke2022,
@@ -26,6 +26,7 @@ from v1tlearn.datasets import (
     with_receptive_fields,
     write_sensorium,
 )
+from v1tlearn.decoding import LinearProbe, RidgeDecoder, decoding_table
 from v1tlearn.estimators import (
     CNNRegressor,
     DINAAligner,
@@ -59,10 +60,12 @@ __all__ = [
     "FullModelRegressor",
     "Grayscale",
     "LNRegressor",
+    "LinearProbe",
     "MinimodelRegressor",
     "PretrainedViTRegressor",
     "ResizeStimuli",
     "Responses",
+    "RidgeDecoder",
     "SpontaneousProjector",
     "TrialStandardizer",
     "Trials",
@@ -70,6 +73,8 @@ __all__ = [
     "ViTRegressor",
     "bin_spikes",
     "concat",
+    "decoding",
+    "decoding_table",
     "fetch_franke2022",
     "fetch_nat60k",
     "fetch_natimg2800",

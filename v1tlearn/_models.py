@@ -26,7 +26,15 @@ def by_text(name: str, values: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def named_models(estimators: Any) -> dict[str, Any]:
-    """Name fitted models: by the keys of a dict, or after their class."""
+    """Name fitted models that predict: by the keys of a dict, or after their class."""
+    models = named(estimators)
+    for name, estimator in models.items():
+        _check(name, estimator)
+    return models
+
+
+def named(estimators: Any) -> dict[str, Any]:
+    """Name whatever came: by the keys of a dict, or after their class."""
     if isinstance(estimators, Mapping):
         models = by_text("estimators", estimators)
     else:
@@ -37,8 +45,6 @@ def named_models(estimators: Any) -> dict[str, Any]:
             models[name if number == 1 else f"{name} ({number})"] = estimator
     if not models:
         raise ValueError("estimators is empty: give at least one.")
-    for name, estimator in models.items():
-        _check(name, estimator)
     return models
 
 

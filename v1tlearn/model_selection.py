@@ -366,8 +366,8 @@ def split_by_image(
         name = mouse_ids[np.argmax(mice == mouse)]
         raise ValueError(
             f"mouse {str(name)!r}: all {int(counts[:, mouse].sum())} trials show one image, so "
-            "they cannot be split by image. Give a validation set instead, or train on "
-            "everything with validation_fraction=0."
+            "they cannot be split by image. Give a validation set instead (of one long movie "
+            "split_in_time makes it), or train on everything with validation_fraction=0."
         )
     rng = np.random.default_rng(draw_seed(random_state))
     orders = [rng.permutation(len(counts)) for _ in range(_ATTEMPTS)]

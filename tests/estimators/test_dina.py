@@ -362,7 +362,7 @@ def test_bad_input_is_refused(fitted_aligner, trials, test_trials):
         fitted_aligner.transform_responses({"C": np.ones((2, 4))})
     with pytest.raises(ValueError, match="stimuli have the shape"):
         fitted_aligner.transform_images(np.ones((3, 1, 5, 5), np.uint8))
-    with pytest.raises(ValueError, match="only 'dsnet' has a projection"):
+    with pytest.raises(ValueError, match="only 'dsnet' and 'pretrained' have a projection"):
         aligner(train_image_tower="projection").fit(trials)
     with pytest.raises(ValueError, match="expected three numbers"):
         aligner(loss_weights=(1, 2)).fit(trials)

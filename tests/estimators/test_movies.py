@@ -205,26 +205,48 @@ def test_ensembles_transfer_and_files(trials, tmp_path):
 def test_prediction_of_a_long_movie_is_streamed(tmp_path):
     """In parts from a file, in memory that does not grow with its length but for what comes out."""
     rng = np.random.default_rng(0)
-    stimuli = rng.integers(0, 256, (1, 6000, 1, 36, 64)).astype("u1")
-    responses = rng.random((1, 6000, 2)).astype("f4")
-    whole = v1.Trials.from_arrays({"A": stimuli}, None, {"A": responses}, frame_rate=30)
-    whole.to_netcdf(tmp_path / "long.nc")
-    stored = v1.Trials.open(tmp_path / "long.nc")
-    short = v1.model_selection.split_in_time(whole, 0.01)[1]
-    model = cnn(max_epochs=1, validation_fraction=0, behavior_mode="none").fit(short)
-    tracemalloc.start()
-    found = model.predict(stored).get("A")
-    _, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert most < stimuli.nbytes / 2
-    np.testing.assert_array_equal(found, model.predict(whole).get("A"))
-    part = v1.Trials.from_arrays({"A": stimuli[:, 3000:3010]})
-    np.testing.assert_allclose(
-        model.predict(part).get("A"), found[:, 3000:3010], rtol=1e-4, atol=1e-5
-    )
+    stimuli = rng.integers(0, 256, (1, 3000, 1, 36, 64)).astype("u1")
+    responses = rng.random((1, 40, 2)).astype("f4")
+    model = cnn(max_epochs=0, validation_fraction=0, behavior_mode="none")
+    model.fit({"A": stimuli[:, :40]}, None, {"A": responses})
+    found, most = {}, {}
+    for length in (1500, 3000):
+        v1.Trials.from_arrays({"A": stimuli[:, :length]}).to_netcdf(tmp_path / f"{length}.nc")
+        stored = v1.Trials.open(tmp_path / f"{length}.nc")
+        tracemalloc.start()
+        found[length] = model.predict(stored).get("A")
+        most[length] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert most[3000] < 1.2 * most[1500] < stimuli.nbytes
+    whole = model.predict({"A": stimuli})["A"]
+    np.testing.assert_array_equal(found[3000], whole)
+    np.testing.assert_allclose(found[1500], whole[:, :1500], rtol=1e-4, atol=1e-5)
+    part = model.predict({"A": stimuli[:, 1000:1010]})["A"]
+    np.testing.assert_allclose(part, whole[:, 1000:1010], rtol=1e-4, atol=1e-5)
 
 
-def test_what_aligns_images_refuses_movies(trials):
+def test_targets_of_other_frames_are_refused(trials):
     train = trials.sel(tier="train")
+    with pytest.raises(ValueError, match=r"the trials have up to .* frames, y has no time axis"):
+        cnn().fit(train, train.responses.mean("time"))
+    shorter = np.asarray(train.responses)
+    shorter[3] = shorter[3][:-1]
+    with pytest.raises(ValueError, match=r"for its trial 3, a movie of .* frames"):
+        cnn().fit(train, shorter)
+
+
+def test_one_movie_alone_leaves_nothing_to_validate_by(trials):
+    with pytest.raises(ValueError, match="split_in_time"):
+        cnn().fit(trials.sel(tier="train", mouse_id="A")[:1])
+
+
+def test_what_knows_images_alone_refuses_movies(trials, tmp_path):
+    train, test = trials.sel(tier="train"), trials.sel(tier="test")
     with pytest.raises(ValueError, match=r"trials of the mice .* are movies, of up to"):
         v1.DINAAligner(max_epochs=1).fit(train)
+    with pytest.raises(ValueError, match="movies, of which one picture tells little"):
+        v1.inspection.ImageDisplay.from_trials(train)
+    with pytest.raises(ValueError, match="mouse 'A', stimuli: are movies"):
+        v1.write_sensorium(train.recordings, tmp_path / "sensorium")
+    with pytest.raises(ValueError, match="responses have a time axis, but categories"):
+        v1.metrics.fecv(test.responses, categories=np.asarray(test.image_ids) % 2)

@@ -99,3 +99,83 @@ def test_what_does_not_fit_is_refused():
         v1.load_dina(image, neural, response_range=(np.zeros(3), np.ones(3)), **options)
     with pytest.raises(TypeError, match="image_state is a int"):
         v1.load_dina(3, neural, **options)
+
+
+# ------------------------------------------------------------------------------ one tower alone
+
+
+def test_the_image_tower_alone_transforms_images_and_nothing_else(tmp_path):
+    arrays, image, neural, options = towers()
+    whole = v1.load_dina(image, neural, **options)
+    est = v1.load_dina(image, **options)
+    maps, responses = est.transform_images(arrays["image"]), arrays["s"]
+    assert np.array_equal(maps, whole.transform_images(arrays["image"]))
+    assert sum(p.numel() for p in est.module_.readouts.parameters()) == 0
+    told = r"no neural tower.* neural_state=\.\.\., beside image_state"
+    pictures = arrays["image"]
+    for call in (
+        lambda: est.transform_responses(responses),
+        lambda: est.similarity(responses, pictures),
+        lambda: est.retrieve(responses, pictures, k=1),
+        lambda: est.score(pictures, None, responses),
+        lambda: est.partial_fit(pictures, None, responses),
+        lambda: est.set_params(max_epochs=1, validation_fraction=0).fit(pictures, None, responses),
+        lambda: est.module_.encode_responses("mouse", torch.from_numpy(responses).float()),
+    ):
+        with pytest.raises(v1.nn.MissingTowerError, match=told):
+            call()
+    trials = v1.Trials.from_arrays(pictures, None, responses)
+    assert np.array_equal(est.transform_images(trials), maps)
+    queries = whole.transform_responses(responses)  # which are maps already
+    assert np.array_equal(est.similarity(queries, maps), whole.similarity(responses, pictures))
+    est.save(tmp_path / "saved")
+    again = v1.load(tmp_path / "saved")
+    assert np.array_equal(again.transform_images(pictures), maps)
+    with pytest.raises(v1.nn.MissingTowerError, match=told):
+        again.transform_responses(responses)
+
+
+def test_the_neural_tower_alone_transforms_responses_and_nothing_else(tmp_path):
+    arrays, image, neural, options = towers()
+    whole = v1.load_dina(image, neural, **options)
+    est = v1.load_dina(neural_state=neural, **options)
+    maps, pictures = est.transform_responses(arrays["s"]), arrays["image"]
+    assert np.array_equal(maps, whole.transform_responses(arrays["s"]))
+    assert not list(est.module_.core.parameters())
+    told = r"no image tower.* image_state=\.\.\., beside neural_state"
+    for call in (
+        lambda: est.transform_images(pictures),
+        lambda: est.transform(pictures),
+        lambda: est.similarity(arrays["s"], pictures),
+        lambda: est.retrieve(arrays["s"], pictures, k=1),
+        lambda: est.score(pictures, None, arrays["s"]),
+        lambda: est.partial_fit(pictures, None, arrays["s"]),
+    ):
+        with pytest.raises(v1.nn.MissingTowerError, match=told):
+            call()
+    gallery = whole.transform_images(pictures)
+    expected = whole.retrieve(arrays["s"], pictures, k=2).places
+    assert np.array_equal(est.retrieve(arrays["s"], gallery, k=2).places, expected)
+    est.save(tmp_path / "saved")
+    assert np.array_equal(v1.load(tmp_path / "saved").transform_responses(arrays["s"]), maps)
+
+
+def test_no_tower_or_one_that_does_not_fit_is_refused():
+    _, _, neural, options = towers()
+    with pytest.raises(TypeError, match="image_state, neural_state or both"):
+        v1.load_dina()
+    with pytest.raises(ValueError, match="give their height and width as grid"):
+        v1.load_dina(neural_state=neural, **options | {"grid": (3, 3)})
+
+
+def test_a_neural_tower_is_trained_beside_a_published_image_tower():
+    arrays, image, _, options = towers()
+    est = v1.load_dina(image, **options)
+    trials = v1.Trials.from_arrays({"A": arrays["image"]}, None, {"A": arrays["s"]})
+    train = {"max_epochs": 2, "validation_fraction": 0, "device": "cpu", "random_state": 0}
+    new = est.transfer(trials, neural_tower="attention", embed_dim=4, hidden_units=(8,), **train)
+    maps = est.transform_images(arrays["image"])
+    assert np.allclose(new.transform_images(arrays["image"]), maps, atol=1e-5)
+    assert len(new.transform_responses(arrays["s"])) == len(arrays["s"])
+    with pytest.raises(v1.nn.MissingTowerError, match="no neural tower"):
+        est.transfer(trials, **train)

@@ -1,227 +1,100 @@
-"""Metrics of movies against brute force over trials, frames and neurons."""
+"""Correlation over time, against the numbers of the published code and numpy."""
 
 import numpy as np
 import pytest
-import xarray as xr
 
-import v1tlearn as v1
-from v1tlearn import metrics
-from v1tlearn.metrics import (
-    average_correlation,
-    fev,
-    feve,
-    fraction_oracle,
-    normalized_correlation,
-    oracle_correlation,
-    single_trial_correlation,
-)
+from tests.nn.movies.published_vist import load
+from v1tlearn.metrics import correlation_over_time, single_trial_correlation
+
+FILES = ("correlation", "correlation_three")
+each_file = pytest.mark.parametrize("name", FILES)
 
 
-def recordings():
-    return v1.make_movie_recordings(2, [3, 4], 4, 3, 4, n_frames=(12, 20), random_state=0)
+def movies(arrays):
+    """Recorded and predicted responses (sequences, frames, cells)."""
+    return (arrays[k].transpose(0, 2, 1) for k in ("target", "prediction"))
 
 
-@pytest.fixture(scope="module")
-def trials():
-    mice = {mouse: one.to_dataset() for mouse, one in recordings().items()}
-    responses = mice["A"]["responses"].copy()
-    shown = int(np.argmax(mice["A"]["tier"].values == "test"))
-    responses[shown, 5, 1] = np.nan  # a frame in which a neuron was not recorded
-    mice["A"] = mice["A"].assign(responses=responses)
-    return v1.Trials(mice).sel(tier="test")
+@each_file
+def test_values_and_summaries_are_the_published_ones(name):
+    arrays = load(name)
+    target, prediction = movies(arrays)
+    r = correlation_over_time(target, prediction, multioutput="raw_values")
+    np.testing.assert_allclose(r, arrays["published/r"], atol=1e-12)
+    for summary, key in (
+        ("signed", "stated/mean_signed"),
+        ("absolute", "published/mean_absolute"),
+        ("positive", "published/mean_positive"),
+    ):
+        found = correlation_over_time(target, prediction, summary=summary)
+        assert found == pytest.approx(float(arrays[key]), rel=1e-7)
+    assert r[r > 0].std(ddof=1) == pytest.approx(float(arrays["published/std_positive"]), rel=1e-7)
 
 
-@pytest.fixture(scope="module")
-def predictions(trials):
-    rng = np.random.default_rng(1)
-    rates = trials.expected_responses
-    noisy = {m: rates.get(m) + 0.5 * rng.standard_normal(rates.get(m).shape) for m in rates.mice}
-    return v1.Responses.from_arrays(noisy, like=trials, name="predictions")
-
-
-def pairs(true, pred, neuron):
-    """Recorded frames of one neuron, by loops."""
-    x, y = [], []
-    for one, two in zip(true, pred, strict=True):
-        for frame in range(len(one)):
-            if np.isfinite(one[frame, neuron]):
-                x.append(float(one[frame, neuron]))
-                y.append(float(two[frame, neuron]))
-    return np.array(x), np.array(y)
-
-
-def repeats(values, true, image_ids, neuron):
-    """Values of the repeats of each frame of each movie in which a neuron was recorded."""
-    found = {}
-    for trial, image in enumerate(image_ids):
-        for frame in range(len(true[trial])):
-            if np.isfinite(true[trial][frame, neuron]):
-                key = (image, frame)
-                found.setdefault(key, []).append(float(values[trial][frame, neuron]))
-    return list(found.values())
-
-
-def of_mouse(view, mouse):
-    return list(np.asarray(view[view.rows(mouse)[0]]))
-
-
-def test_single_trial_correlation_is_over_all_frames_that_were_recorded(trials, predictions):
-    values = single_trial_correlation(trials.responses, predictions, multioutput="raw_values")
-    for mouse in trials.mice:
-        true, pred = of_mouse(trials.responses, mouse), of_mouse(predictions, mouse)
-        wanted = [np.corrcoef(*pairs(true, pred, n))[0, 1] for n in range(true[0].shape[1])]
-        np.testing.assert_allclose(values.sel(mouse=mouse), wanted, rtol=1e-6)
-
-
-def test_average_correlation_averages_the_repeats_of_each_frame(trials, predictions):
-    values = average_correlation(trials.responses, predictions, multioutput="raw_values")
-    for mouse in trials.mice:
-        view = trials[trials.rows(mouse)[0]]
-        true, pred = of_mouse(trials.responses, mouse), of_mouse(predictions, mouse)
-        for n in range(true[0].shape[1]):
-            means = [
-                [np.mean(group) for group in repeats(what, true, view.image_ids, n)]
-                for what in (true, pred)
-            ]
-            found = float(values.sel(mouse=mouse)[n])
-            assert found == pytest.approx(np.corrcoef(*means)[0, 1], rel=1e-6)
-
-
-def test_the_oracle_is_the_mean_of_the_other_repeats_of_a_frame(trials):
-    values = oracle_correlation(trials.responses, multioutput="raw_values").sel(mouse="B")
-    view = trials.sel(mouse_id="B")
-    true = of_mouse(view.responses, "B")
-    for n in range(4):
-        own, others = [], []
-        for group in repeats(true, true, view.image_ids, n):
-            for place, value in enumerate(group):
-                own.append(value)
-                others.append(np.mean(group[:place] + group[place + 1 :]))
-        assert float(values[n]) == pytest.approx(np.corrcoef(own, others)[0, 1], rel=1e-6)
-
-
-def test_explainable_variance_is_over_the_frames(trials):
-    values = fev(trials.responses, multioutput="raw_values").sel(mouse="B")
-    view = trials.sel(mouse_id="B")
-    true = of_mouse(view.responses, "B")
-    for n in range(4):
-        groups = repeats(true, true, view.image_ids, n)
-        everything = np.concatenate(groups)
-        noise = np.mean([np.var(group, ddof=1) for group in groups])
-        total = np.var(everything, ddof=1)
-        assert float(values[n]) == pytest.approx((total - noise) / total, rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    "metric", [fraction_oracle, feve, normalized_correlation, average_correlation]
-)
-def test_true_rates_are_better_than_noisy_ones(trials, predictions, metric):
-    truth = trials.expected_responses
-    options = {"threshold": 0.0} if metric is feve else {}
-    true = trials.responses
-    assert metric(true, truth, **options) > metric(true, predictions, **options)
-
-
-def forms(view):
-    """The same responses in every form that metrics take."""
-    one = view.sel(mouse_id="A")
-    matrix = one["A"]
-    return {
-        "Responses": one,
-        "array": matrix.values,
-        "object array": np.asarray(one),
-        "DataArray": matrix,
-        "dict": {"A": matrix.values},
-        "list": [matrix.values],
-    }
-
-
-FORMS = ("Responses", "array", "object array", "DataArray", "dict", "list")
-
-
-PAIRS = [(one, two) for one in FORMS for two in FORMS if (one == "list") == (two == "list")]
-
-
-@pytest.mark.parametrize(("true_form", "pred_form"), PAIRS)
-def test_every_form_gives_the_same_value(trials, predictions, true_form, pred_form):
-    true, pred = forms(trials.responses)[true_form], forms(predictions)[pred_form]
-    own = trials.sel(mouse_id="A")
-    wanted = average_correlation(own.responses, predictions.sel(mouse_id="A"))
-    ids = {"A": own.image_ids} if true_form == "dict" else own.image_ids
-    ids = [own.image_ids] if true_form == "list" else ids
-    found = average_correlation(true, pred, image_ids=ids)
-    assert found == pytest.approx(wanted, rel=1e-12)
-
-
-def test_what_predictions_say_behind_the_end_of_a_movie_does_not_count(trials, predictions):
-    wanted = single_trial_correlation(trials.responses, predictions)
-    filled = {mouse: np.nan_to_num(predictions.get(mouse), nan=1e6) for mouse in predictions.mice}
-    assert single_trial_correlation(trials.responses, filled) == pytest.approx(wanted)
-
-
-def test_several_mice_in_one_object_array(trials, predictions):
-    found = single_trial_correlation(
-        np.asarray(trials.responses),
-        np.asarray(predictions),
-        mouse_ids=trials.mouse_ids,
-        multioutput="mice",
+@each_file
+def test_movies_are_joined_along_time_and_may_differ_in_length(name):
+    target, prediction = movies(load(name))
+    whole = correlation_over_time(
+        np.concatenate(target), np.concatenate(prediction), multioutput="raw_values"
     )
-    wanted = single_trial_correlation(trials.responses, predictions, multioutput="mice")
-    xr.testing.assert_allclose(found, wanted)
+    parts = [list(target), list(prediction)]
+    assert np.array_equal(correlation_over_time(*parts, multioutput="raw_values"), whole)
+    for movie in parts:
+        movie[0] = movie[0][:17]
+    found = correlation_over_time(*parts, multioutput="raw_values")
+    true, pred = map(np.concatenate, parts)
+    varying = np.flatnonzero(np.ptp(true, axis=0) * np.ptp(pred, axis=0))
+    assert len(varying) > 3
+    for neuron in varying:
+        expected = np.corrcoef(true[:, neuron], pred[:, neuron])[0, 1]
+        assert found[neuron] == pytest.approx(expected)
 
 
-def test_weights_of_trials_are_those_of_their_frames(trials, predictions):
-    weights = (np.arange(len(trials)) % 2).astype(float)
-    some = np.flatnonzero(weights)
-    found = single_trial_correlation(trials.responses, predictions, sample_weight=weights)
-    wanted = single_trial_correlation(trials.responses[some], predictions[some])
-    assert found == pytest.approx(wanted)
+def test_a_wrong_sign_counts_only_where_signs_do():
+    rng = np.random.default_rng(0)
+    true = rng.normal(size=(50, 2))
+    pred = true * [1, -1]
+    assert correlation_over_time(true, pred) == pytest.approx(0)
+    assert correlation_over_time(true, pred, summary="absolute") == pytest.approx(1)
+    assert correlation_over_time(true, pred, summary="positive") == pytest.approx(1)
+    assert np.isnan(correlation_over_time(true, -true, summary="positive"))
 
 
-def test_movies_without_ids_are_told_apart_by_their_content(trials, predictions):
-    bare = v1.Trials(
-        {m: ds.to_dataset().drop_vars("image_id") for m, ds in trials.recordings.items()}
-    )
-    pred = v1.Responses.from_arrays({m: predictions.get(m) for m in bare.mice}, like=bare)
-    wanted = average_correlation(trials.responses, predictions)
-    assert average_correlation(bare.responses, pred) == pytest.approx(wanted)
-    assert single_trial_correlation(bare.responses, pred) == pytest.approx(
-        single_trial_correlation(trials.responses, predictions)
+def test_constant_traces_count_zero_and_neurons_without_frames_are_left_out():
+    rng = np.random.default_rng(0)
+    true, pred = rng.normal(size=(2, 30, 3))
+    true[:, 0] = 4.0
+    true[1:, 1] = np.nan
+    r = correlation_over_time(true, pred, multioutput="raw_values")
+    assert r[0] == 0
+    assert np.isnan(r[1])
+    assert correlation_over_time(true, pred, summary="absolute") == pytest.approx(abs(r[2]) / 2)
+
+
+def test_frames_that_were_not_recorded_do_not_exist():
+    rng = np.random.default_rng(0)
+    true, pred = rng.normal(size=(2, 3, 20, 4))
+    true[1, 12:] = np.nan  # a shorter movie
+    short = [[movie[:12] if i == 1 else movie for i, movie in enumerate(y)] for y in (true, pred)]
+    assert correlation_over_time(true, pred) == pytest.approx(correlation_over_time(*short))
+    assert correlation_over_time(*short) == pytest.approx(
+        single_trial_correlation(np.concatenate(short[0]), np.concatenate(short[1]))
     )
 
 
-def test_predictions_of_other_movies_are_refused(trials, predictions):
-    other = v1.Trials(recordings()).sel(tier="train").responses
-    with pytest.raises(ValueError, match=r"y_true has .* trials, y_pred has"):
-        single_trial_correlation(trials.responses, other)
-    with pytest.raises(ValueError, match="has no time axis"):
-        single_trial_correlation(trials.responses, predictions.mean("time"))
-    ids = trials.image_ids
-    turned = predictions[np.argsort(ids, kind="stable")]
-    with pytest.raises(ValueError, match=r"frames in y_true|different image ids|other mice"):
-        single_trial_correlation(trials.responses, turned)
-
-
-def test_arrays_of_other_lengths_are_refused():
-    one = np.random.default_rng(0).random((3, 8, 2))
-    with pytest.raises(ValueError, match="y_true has 8 frames, y_pred 7"):
-        single_trial_correlation(one, one[:, :7])
-    ragged = np.empty(2, dtype=object)
-    ragged[:] = [one[0], one[1, :5]]
-    shorter = ragged.copy()
-    shorter[1] = one[1, :4]
-    with pytest.raises(ValueError, match="trial 1 has 5 frames in y_true and 4 in y_pred"):
-        single_trial_correlation(ragged, shorter)
-
-
-def test_the_table_and_the_scorers_take_movies(trials, predictions):
-    class Known:
-        def predict(self, trials):
-            return predictions
-
-    table = v1.score_table({"known": Known()}, trials, multioutput="uniform_average")
-    row = table[(table.model == "known") & (table.metric == "single_trial_correlation")]
-    wanted = single_trial_correlation(trials.responses, predictions)
-    assert row["value"].item() == pytest.approx(wanted)
-    scorer = metrics.scorers["single_trial_correlation"]
-    assert scorer(Known(), trials) == pytest.approx(wanted)
+def test_other_forms_and_options_are_refused():
+    y = np.random.default_rng(0).normal(size=(10, 3))
+    with pytest.raises(ValueError, match=r"y_true has movies of the shapes \[\(10, 3\)\]"):
+        correlation_over_time(y, y[:9])
+    assert correlation_over_time(y.tolist(), y.tolist()) == pytest.approx(1)
+    for nothing in ([], y[0]):
+        with pytest.raises(ValueError, match="expected the same ones"):
+            correlation_over_time(nothing, nothing)
+    with pytest.raises(ValueError, match="of the same neurons"):
+        correlation_over_time([y, y[:, :2]], [y, y[:, :2]])
+    with pytest.raises(ValueError, match="summary='mean'"):
+        correlation_over_time(y, y, summary="mean")
+    with pytest.raises(ValueError, match="multioutput='mice'"):
+        correlation_over_time(y, y, multioutput="mice")
+    with pytest.raises(ValueError, match="y_pred holds NaN or Inf"):
+        correlation_over_time(y, y * np.nan)

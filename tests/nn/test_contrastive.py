@@ -141,6 +141,30 @@ def test_scaled_maps(seed, how):
         assert scaled is maps
 
 
+@pytest.mark.parametrize("how", ["minmax", "center"])
+@given(value=st.floats(-1e3, 1e3, width=32))
+def test_flat_maps_become_zeros_without_rounding(how, value):
+    maps = torch.full((2, 3, 7, 5), value, requires_grad=True)
+    scaled = nn.scale_maps(maps, how)
+    scaled.sum().backward()
+    assert not scaled.any()
+    assert not maps.grad.any()
+
+
+@given(st.integers(0, 2**31), st.integers(1, 40), st.integers(1, 40))
+def test_steady_cosines_do_not_depend_on_what_else_is_computed(seed, n, m):
+    generator = torch.Generator().manual_seed(seed)
+    first, second = (torch.randn(k, 2, 3, 4, generator=generator) for k in (n, m))
+    second[-1] = 0
+    cosines = nn.steady_cosines(first, second)
+    assert cosines.dtype == torch.float32
+    one_by_one = [[nn.steady_cosines(a[None], b[None]).item() for b in second] for a in first]
+    assert torch.equal(cosines, torch.tensor(one_by_one))
+    torch.testing.assert_close(cosines, nn.cosine_similarity(first, second), rtol=0, atol=1e-6)
+    assert not cosines[:, -1].any()
+    assert (nn.steady_cosines(first, first).diagonal() == 1).all()
+
+
 def test_wrong_shapes_and_words_are_refused():
     with pytest.raises(ValueError, match="one shape"):
         nn.alignment_loss(torch.zeros(2, 1, 3, 3), torch.zeros(2, 1, 3, 4))

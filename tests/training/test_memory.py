@@ -403,6 +403,14 @@ def test_predictions_follow_the_widest_layer_and_the_largest_readout():
     assert at_once(4.0 * 8 * 3.5 * 10**5) == 3  # which eight layers of float32 fit into
 
 
+def test_images_at_once_follow_layers_that_are_larger_than_maps():
+    tower = nn.CNNTower((1, 40, 60), (4, 5, 6), hidden_channels=16)  # the first layer has no stride
+    assert memory.images_at_once(tower, CPU) == 2**21 // (16 * 40 * 60)
+    assert memory.images_at_once(tower, CPU, least=10**6) == 2
+    maps = nn.CNNTower((1, 40, 60), (4, 80, 90), hidden_channels=16, n_layers=1)
+    assert memory.images_at_once(maps, CPU) == 2**21 // (16 * 80 * 90)
+
+
 def test_parts_on_a_cpu_do_not_leave_the_caches():
     def footprint(largest):
         return memory.Footprint(kept=1.0, recomputed=1.0, largest=largest, mice=1)

@@ -1,35 +1,32 @@
-"""From parameters and trials to the model of an alignment, its run, and the maps that it gives."""
+"""From trials to what an alignment knows of them, its run, and the maps that it gives."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from v1tlearn._values import plain
-from v1tlearn.estimators._build import output_size, takes
+from v1tlearn.estimators._alike import check_images
 from v1tlearn.estimators._describe import describe
+from v1tlearn.estimators._features import features_for
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators._runs import Part, Start
+from v1tlearn.estimators._space_inputs import check_recorded
 from v1tlearn.estimators.moments import response_blocks
 from v1tlearn.estimators.mouse_data import bring
 from v1tlearn.estimators.placement import scale_responses
 from v1tlearn.nn import (
     AlignmentModel,
-    AttentionTower,
-    CNNTower,
-    Core,
-    DSNetTower,
-    ImageCropper,
-    MLPTower,
-    NeuralTower,
-    ResponseScaler,
-    unit_length,
+    FeatureAlignment,
+    PretrainedTower,
+    check_towers,
+    steady_cosines,
 )
 from v1tlearn.training import (
     ConstantSchedule,
@@ -48,6 +45,10 @@ from v1tlearn.training.devices import autocast
 from v1tlearn.training.memory import prediction_batch_size
 from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials.whole import blocks_of_recording
+
+# Of a gallery, and of what looks for something in it, as many as are compared at a time.
+_IMAGES_AT_ONCE, _QUERIES_AT_ONCE = 2048, 256
+_BITS = 2**31 - 1  # of a float32, but for its sign
 
 # What other models do with behaviour; nothing of it enters an alignment.
 NO_BEHAVIOR = {
@@ -88,18 +89,6 @@ def describe_alignment(
     return replace(fitted, mice=mice)
 
 
-def check_images(trials: Trials, whose: str = "all") -> None:
-    """Check that there is something to tell apart."""
-    for mouse in trials.mice:
-        n = len(np.unique(trials.image_ids[trials.rows(mouse)[0]]))
-        if n < 2:
-            raise ValueError(
-                f"mouse {mouse!r}: {whose} trials show one image: an alignment tells images "
-                "apart, give trials of at least 2"
-                + (", or set validation_fraction=0." if whose != "all" else ".")
-            )
-
-
 def _range(blocks: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
     """Lowest and highest response of each neuron; both 0 where none was recorded."""
     low, high = np.inf, -np.inf
@@ -127,102 +116,6 @@ def _of_recording(
     return whole
 
 
-def build_alignment(parameters: Mapping[str, Any], fitted: Fitted) -> AlignmentModel:
-    """Build the model that the parameters and the recordings ask for."""
-    size = fitted.image_shape[1:]
-    cropper = ImageCropper(
-        size,
-        crop_scale=parameters["crop_scale"],
-        image_size=output_size(parameters["image_size"], size),
-    )
-    map_shape = (parameters["map_channels"], *map(plain, parameters["map_size"]))
-    core = _image_tower(parameters, (fitted.image_shape[0], *cropper.output_size), map_shape)
-    model = AlignmentModel(
-        core,
-        {
-            name: _neural_tower(parameters, mouse.n_neurons, core.output_shape)
-            for name, mouse in fitted.mice.items()
-        },
-        cropper=cropper,
-        scalers={
-            name: _scaler(parameters["response_scale"], mouse.statistics)
-            for name, mouse in fitted.mice.items()
-        },
-        map_scale=parameters["map_scale"],
-        temperature=parameters["temperature"],
-        learn_temperature=parameters["learn_temperature"],
-    )
-    if parameters["train_image_tower"] is False:
-        model.core.freeze()
-    return model.float()  # whatever torch's default dtype is
-
-
-def _image_tower(
-    parameters: Mapping[str, Any], input_shape: tuple[int, ...], map_shape: tuple[int, ...]
-) -> Core:
-    kind, trained = parameters["image_tower"], parameters["train_image_tower"]
-    if trained == "projection" and kind != "dsnet":
-        raise ValueError(
-            f"train_image_tower='projection' with image_tower={kind!r}: only 'dsnet' has a "
-            "projection apart, use True or False."
-        )
-    if kind == "cnn":
-        names = ("hidden_channels", "n_layers", "input_kernel", "hidden_kernel")
-        return CNNTower(input_shape, map_shape, **{name: parameters[name] for name in names})
-    if kind == "dsnet":
-        return DSNetTower(
-            input_shape,
-            map_shape,
-            dims=parameters["stage_dims"],
-            depths=parameters["stage_depths"],
-            n_heads=parameters["stage_heads"],
-            reductions=parameters["stage_reductions"],
-            cross_attention=parameters["cross_attention"],
-            backbone_trained=trained != "projection",
-        )
-    core = kind(input_shape, map_shape=map_shape) if takes(kind, "map_shape") else kind(input_shape)
-    if not isinstance(core, Core):
-        raise TypeError(
-            f"image_tower gave a {type(core).__name__}: expected a v1tlearn.nn.Core: derive the "
-            "class from it and call super().__init__(input_shape)."
-        )
-    return core
-
-
-def _neural_tower(
-    parameters: Mapping[str, Any], n_neurons: int, map_shape: tuple[int, ...]
-) -> NeuralTower:
-    kind, grid = parameters["neural_tower"], parameters["grid"]
-    if isinstance(grid, str):
-        grid = tuple(max(1, side // 2) for side in map_shape[1:])
-    common = {"grid": grid, "hidden_units": tuple(parameters["hidden_units"])}
-    if kind == "mlp":
-        names = ("neural_channels", "dropout")
-        channels, dropout = (parameters[name] for name in names)
-        return MLPTower(n_neurons, map_shape, **common, hidden_channels=channels, dropout=dropout)
-    if kind == "attention":
-        embed_dim, n_heads = parameters["embed_dim"], parameters["n_heads"]
-        return AttentionTower(n_neurons, map_shape, **common, embed_dim=embed_dim, n_heads=n_heads)
-    tower = kind(n_neurons, map_shape)
-    if not isinstance(tower, NeuralTower):
-        raise TypeError(
-            f"neural_tower gave a {type(tower).__name__}: expected a v1tlearn.nn.NeuralTower: "
-            "derive the class from it and call super().__init__(n_neurons, map_shape)."
-        )
-    return tower
-
-
-def _scaler(how: str, statistics: Mapping[str, Any]) -> ResponseScaler:
-    """Scaler of responses that are over their scale already."""
-    scale = statistics["response_scale"]
-    mean = np.nan_to_num(statistics["response_mean"]) / scale
-    if how == "std":
-        low, high = mean, mean + 1
-    else:
-        low, high = statistics["response_low"] / scale, statistics["response_high"] / scale
-    return ResponseScaler(*map(torch.from_numpy, (low, high, mean)), clip=how == "minmax")
-
-
 def make_alignment_run(
     parameters: Mapping[str, Any],
     start: Start,
@@ -233,12 +126,15 @@ def make_alignment_run(
 ) -> Run:
     """Bring model and data to the device, and make the run that the parameters ask for."""
     fitted, model, state = start
+    check_towers(model.core, *model.readouts)
     device = resolve_device(parameters["device"])
     model.to(device)
     stream = parameters["low_memory"]
 
     def to_device(trials: Trials, target: Responses) -> dict[str, MouseData]:
         """Bring trials, and which image each shows."""
+        for mouse in target.mice:
+            _check_recorded(target, mouse)
         data = bring(fitted, trials, target, device, stream=stream, count_recording=False)
         for mouse, own in data.items():
             shown = trials.image_ids[trials.rows(mouse)[0]]
@@ -251,6 +147,11 @@ def make_alignment_run(
         check_like_fit(fitted, model, held_out[0], whose="validation")
         check_images(held_out[0], "the validation")
         validation = to_device(*held_out)
+    trained: AlignmentModel = model
+    if isinstance(model.core, PretrainedTower):
+        features = features_for(parameters, model.core.features, model.cropper, data, validation)
+        if features is not None:
+            trained, (data, validation) = FeatureAlignment(model), features
     objective = ContrastiveObjective(
         tuple(parameters["loss_weights"]),
         at_once=parameters["micro_batch_size"],
@@ -282,16 +183,24 @@ def make_alignment_run(
         keep_last=parameters["keep"] == "last",
     )
     return Run(
-        model,
+        trained,
         objective,
         optimizers,
         schedule if validation is not None else ConstantSchedule(),
         data,
-        resolve_settings(model, objective, data, settings),
+        resolve_settings(trained, objective, data, settings),
         state,
         validation=validation,
         name=name,
     )
+
+
+def _check_recorded(target: Responses, mouse: str) -> None:
+    """Refuse trials of which no response was recorded."""
+    start, rows = 0, target.rows(mouse)[1]
+    for block in response_blocks(target, mouse):
+        check_recorded(block, mouse, rows[start : start + len(block)])
+        start += len(block)
 
 
 @torch.inference_mode()
@@ -320,21 +229,37 @@ def response_maps(
         yield model.encode_responses(mouse, torch.where(recorded, scaled, 0), recorded).float()
 
 
-def closest(queries: Tensor, gallery: Iterator[Tensor], k: int) -> tuple[Tensor, Tensor]:
+def closest(queries: Tensor, gallery: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
     """Places and cosines (n, k) of what is most similar in a gallery that comes in parts.
 
-    Of equally similar ones the first come first, in whatever parts they came.
+    Of equally similar ones the first come first, in whatever parts they came. Some queries meet
+    some of a part at a time, so that memory grows with neither number.
     """
-    queries = unit_length(queries)
-    best = queries.new_empty(len(queries), 0)
-    places = torch.empty(len(queries), 0, dtype=torch.long, device=queries.device)
+    blocks = queries.split(_QUERIES_AT_ONCE)
+    best = [torch.empty(len(b), 0, dtype=torch.long, device=queries.device) for b in blocks]
     seen = 0
-    for part in gallery:
-        similarity = queries @ unit_length(part).T
-        here = torch.arange(seen, seen + len(part), device=queries.device)
+    for part in chain.from_iterable(part.split(_IMAGES_AT_ONCE) for part in gallery):
+        for i, block in enumerate(blocks):
+            keys = torch.cat((best[i], _keys(steady_cosines(block, part), seen)), 1)
+            best[i] = keys.topk(min(k, keys.shape[1])).values
         seen += len(part)
-        best = torch.cat((best, similarity), 1)
-        places = torch.cat((places, here.expand(len(queries), -1)), 1)
-        order = torch.argsort(best, dim=1, descending=True, stable=True)[:, :k]
-        best, places = best.gather(1, order), places.gather(1, order)
-    return places, best
+    return _of_keys(torch.cat(best))
+
+
+def _keys(cosines: Tensor, first: int) -> Tensor:
+    """Whole numbers that are the larger, the larger a cosine is, and of equal ones the earlier.
+
+    The upper half has the bits of the cosine, which order numbers from 0 on as they are, and those
+    below when turned; the lower half counts places from the end.
+    """
+    bits = (cosines + 0.0).view(torch.int32)  # of which -0 is 0
+    ordered = torch.where(bits < 0, bits ^ _BITS, bits).long()
+    places = torch.arange(first, first + cosines.shape[1], device=cosines.device)
+    return ordered * 2**32 + (2**32 - 1 - places)
+
+
+def _of_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Places and cosines that keys stand for."""
+    ordered, places = keys >> 32, 2**32 - 1 - (keys & 2**32 - 1)
+    bits = torch.where(ordered < 0, ordered ^ _BITS, ordered)
+    return places, bits.to(torch.int32).view(torch.float32)

@@ -9,17 +9,77 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
+from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
 from v1tlearn.estimators._build import OversizedError, uncounted
-from v1tlearn.nn import BackboneError
+from v1tlearn.estimators._parameters import WIDTH
+from v1tlearn.nn import BackboneError, PretrainedViTCore
 from v1tlearn.training import isolated
 
+# What parameters that all models with a backbone have may be.
+OF_BACKBONES: dict[str, list[Any]] = {
+    "weights": [StrOptions({"pretrained"}), None],
+    "block": [Interval(Integral, 0, None, closed="left"), list, tuple, np.ndarray],
+    "normalize": [StrOptions({"none", "final", "layer"})],
+    "upsample": [Interval(Integral, 1, 64, closed="both")],
+    "patch_stride": [WIDTH, None],
+    "pixel_scaling": [StrOptions({"per_image", "recording"})],
+    "augment_positions": ["boolean"],
+    "core_weight_decay": [Interval(Real, 0, None, closed="left"), None],
+    "feature_cache": [str, os.PathLike, None],
+    "cache_gigabytes": [Interval(Real, 0, None, closed="left")],
+}
+_OF_CORE = (
+    "block",
+    "tokens",
+    "normalize",
+    "patch_stride",
+    "pixel_scaling",
+    "augment_positions",
+    "upsample",
+)
+
 Source = str | os.PathLike | dict[str, Any] | nn.Module
+
+
+def pretrained_core(
+    parameters: Mapping[str, Any], input_shape: tuple[int, int, int], fine_tune: str | int
+) -> PretrainedViTCore:
+    """Make the core that the parameters of an estimator ask for, with its backbone.
+
+    Parameters
+    ----------
+    parameters : mapping
+    input_shape : (int, int, int)
+    fine_tune : "none", "all" or int
+        What of it is trained.
+
+    Returns
+    -------
+    PretrainedViTCore
+        Weights that have a name, and are not trained, count as kept elsewhere.
+
+    Raises
+    ------
+    BackboneError
+        If there is no such backbone, or it does not take these images.
+    """
+    source, weights = parameters["backbone"], parameters["weights"]
+    return PretrainedViTCore(
+        input_shape,
+        load_backbone(source, weights),
+        weight_decay=parameters["core_weight_decay"],
+        kept_elsewhere=isinstance(source, str | os.PathLike) and weights is not None,
+        fine_tune=fine_tune,
+        **{name: parameters[name] for name in _OF_CORE},
+    )
 
 
 def load_backbone(source: Source, weights: str | None) -> nn.Module:
@@ -105,8 +165,8 @@ def _transformers() -> Any:
         import transformers
     except ImportError as error:
         raise ImportError(
-            "PretrainedViTRegressor reads backbones with transformers, which is not here: install "
-            'the extra "backbones", from the folder of v1tlearn with pip install -e ".[backbones]".'
+            "pretrained backbones are read with transformers, which is not here: install the extra "
+            '"backbones", from the folder of v1tlearn with pip install -e ".[backbones]".'
         ) from error
     return transformers
 

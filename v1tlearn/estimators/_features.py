@@ -19,9 +19,9 @@ import torch
 
 from v1tlearn._warn import warn
 from v1tlearn.estimators._feature_store import DIGEST_SIZE, FeatureStore, IndexedRows
-from v1tlearn.nn import EncodingModel, FeatureModel, PretrainedViTCore
+from v1tlearn.nn import Core, ImageCropper, PretrainedViTCore
 from v1tlearn.training import MouseData, numerics
-from v1tlearn.training.memory import free_memory, prediction_batch_size
+from v1tlearn.training.memory import free_memory, images_at_once
 
 logger = logging.getLogger("v1tlearn")
 
@@ -34,13 +34,14 @@ DataOf = Mapping[str, MouseData]
 Where = tuple[MouseData, str, int]  # recording, mouse and number of an image
 
 
-def with_features(
+def features_for(
     parameters: Mapping[str, Any],
-    model: EncodingModel,
+    core: Core,
+    cropper: ImageCropper,
     data: DataOf,
     validation: DataOf | None,
-) -> tuple[EncodingModel, DataOf, DataOf | None]:
-    """Let a model with a frozen core be trained on feature maps, where that is asked for.
+) -> tuple[DataOf, DataOf | None] | None:
+    """Compute the feature maps that a frozen core is trained around, where that is asked for.
 
     Parameters
     ----------
@@ -48,17 +49,17 @@ def with_features(
         ``feature_cache`` says where features are kept: "device", "memory" (of the host), a folder,
         or "auto", the first of the two that ``cache_gigabytes`` allows; None computes them in every
         epoch.
-    model : EncodingModel
+    core : Core
         On its device.
+    cropper : ImageCropper
+        What images pass ahead of it.
     data, validation : dict of str to MouseData
 
     Returns
     -------
-    model : EncodingModel
-        One with the same modules that takes feature maps, or the model itself where the core is
-        trained or images move.
-    data, validation : dict of str to MouseData
-        Feature maps in place of images.
+    (dict of str to MouseData, dict of str to MouseData or None) or None
+        Feature maps in place of images; None where the core is trained, images move, or nothing is
+        to be kept.
 
     Raises
     ------
@@ -66,34 +67,33 @@ def with_features(
         If features take more than ``cache_gigabytes``, or there is no such folder.
     """
     where = parameters.get("feature_cache")
-    core, cropper = model.core, model.cropper
     if not isinstance(core, PretrainedViTCore) or where is None or not core.frozen:
-        return model, data, validation
+        return None
     if any(cropper.shifter(mouse) is not None for mouse in data):
-        return model, data, validation
+        return None
     if where not in KEPT and not Path(where).is_dir():
         raise ValueError(
             f"feature_cache={os.fspath(where)!r}: expected {', '.join(map(repr, KEPT))}, None, or "
             "a folder that is there."
         )
     sets = [s for s in (data, validation) if s is not None]
-    images = _Images(model, sets)
+    images = _Images(core, cropper, sets)
     where = _place(where, parameters["cache_gigabytes"], images)
     if where is None:
-        return model, data, validation
+        return None
     features = images.features(where)
     out = [
         {mouse: _replaced(d, features, images.index[i, mouse], where) for mouse, d in one.items()}
         for i, one in enumerate(sets)
     ]
-    return FeatureModel(model), out[0], out[1] if len(out) > 1 else None
+    return out[0], out[1] if len(out) > 1 else None
 
 
 def _place(where: str | os.PathLike, gigabytes: float, images: _Images) -> Any:
     """Decide where features are kept; None for nowhere."""
     if where not in KEPT:
         return Path(where)
-    size = 4 * math.prod(images.model.core.output_shape) * len(images.first)
+    size = 4 * math.prod(images.core.output_shape) * len(images.first)
     bounds = dict.fromkeys(("device", "memory"), gigabytes * 1e9)
     free = free_memory(images.device)
     if where == "auto" and images.device.type != "cpu" and free is not None:
@@ -123,8 +123,8 @@ def _replaced(data: MouseData, features: Any, index: np.ndarray, where: Any) -> 
 class _Images:
     """The images of all trials, each once."""
 
-    def __init__(self, model: EncodingModel, sets: list[DataOf]) -> None:
-        self.model = model
+    def __init__(self, core: PretrainedViTCore, cropper: ImageCropper, sets: list[DataOf]) -> None:
+        self.core, self.cropper = core, cropper
         self.device = next(iter(sets[0].values())).device
         self.first: list[Where] = []  # where each image is
         self.digests: list[bytes] = []
@@ -144,13 +144,13 @@ class _Images:
 
     def _neutral(self, data: MouseData) -> MouseData:
         """Leave statistics away that the core cancels, so that features do not depend on them."""
-        if self.model.core.pixels.scaling != "per_image" or data.image_std < _LEAST_STD:
+        if self.core.pixels.scaling != "per_image" or data.image_std < _LEAST_STD:
             return data
         return replace(data, image_mean=0.0, image_std=1.0)
 
     def _digests(self, mouse: str, data: MouseData) -> Iterator[bytes]:
         """Tell images apart by content, and by what is done to them before the core."""
-        cropper = self.model.cropper
+        cropper = self.cropper
         told = (data.image_mean, data.image_std, cropper.window(mouse), cropper.output_size)
         shape, dtype = tuple(data.images.shape[1:]), str(data.images.dtype).removeprefix("torch.")
         told = (*told, cropper.crop_scale, shape, dtype)
@@ -163,7 +163,7 @@ class _Images:
 
     def features(self, where: Any) -> torch.Tensor | IndexedRows:
         """Feature maps of all images, on the device, in host memory, or in files."""
-        core, wanted = self.model.core, self.first
+        core, wanted = self.core, self.first
         shape = (len(wanted), *core.output_shape)
         if where == "device":
             out = torch.empty(shape, device=self.device)
@@ -186,15 +186,14 @@ class _Images:
 
     @torch.no_grad()
     def _fill(self, out: torch.Tensor, wanted: list[Where]) -> None:
-        model = self.model.eval()
-        at_once = prediction_batch_size(model, self.device)
+        at_once = images_at_once(self.core, self.device)
         with numerics("float32", self.device, deterministic=False):
             for start in range(0, len(wanted), at_once):
                 stop = min(start + at_once, len(wanted))
                 for data, mouse, places, rows in _together(wanted, start, stop):
                     images = data.batch(places.to(self.device)).images
-                    images = model.cropper(images, mouse)
-                    out[rows] = model.core(images, None, [(mouse, len(images))]).to(out.device)
+                    images = self.cropper(images, mouse)
+                    out[rows] = self.core(images, None, [(mouse, len(images))]).to(out.device)
         logger.info("feature maps of %d images were computed once", len(wanted))
 
 

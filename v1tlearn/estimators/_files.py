@@ -28,7 +28,7 @@ from v1tlearn._opening import check_plain, json_object, read_plain, reading, sys
 from v1tlearn._paths import MODEL_FILE
 from v1tlearn._replacing import alone_in, is_left, marked, replace, synchronize
 from v1tlearn._values import plain
-from v1tlearn.nn import BackboneError, Core, Head, Readout
+from v1tlearn.nn import BackboneError, Core, Head, NeuralTower, Readout
 from v1tlearn.training.memory import is_out_of_memory
 from v1tlearn.training.state import map_tensors
 
@@ -37,7 +37,7 @@ FORMAT = 2
 _MOST_USES = 8  # of one tensor of the file, so that its bytes tell how many will be needed
 _SMALL = 2**24
 
-_KINDS = (Core, Readout, Head)
+_KINDS = (Core, Readout, Head, NeuralTower)
 
 
 def write(path: Path, kind: str, content: dict[str, Any]) -> None:
@@ -195,8 +195,9 @@ def on_cpu(tree: Any) -> Any:
 
 
 def _digest(tensor: torch.Tensor) -> tuple[Any, ...]:
-    values = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-    return tensor.dtype, tuple(tensor.shape), hashlib.blake2b(values, digest_size=16).digest()
+    values = tensor.contiguous().reshape(-1)
+    raw = values.view(torch.uint8).numpy() if len(values) else b""  # torch views nothing but values
+    return tensor.dtype, tuple(tensor.shape), hashlib.blake2b(raw, digest_size=16).digest()
 
 
 def _is_free(path: Path) -> bool:

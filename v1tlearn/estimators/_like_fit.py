@@ -31,7 +31,7 @@ _MAY_CHANGE = frozenset(
 # Parameters of modules that leave their weights as they are: a fitted model may go on with others,
 # with an optimiser that begins anew.
 _SAME_WEIGHTS = frozenset(
-    {"fine_tune", "augment_positions", "core_weight_decay", "readout_l1"}
+    {"fine_tune", "augment_positions", "core_weight_decay", "readout_l1", "train_image_tower"}
     | {"space_l1", "space_l2", "space_hoyer", "space_weight_decay"}
     | {"channel_l1", "channel_l2", "channel_hoyer", "channel_weight_decay"}
 )
@@ -123,7 +123,8 @@ def _unknown_mice(unknown: list[str], known: list[str], *, same_mice: bool, whos
 
 def _check_neurons(one: Mouse, trials: Trials, mouse: str) -> None:
     n_neurons = trials.n_neurons[mouse]
-    if n_neurons and n_neurons != one.n_neurons:
+    unknown = 0 in (n_neurons, one.n_neurons)  # trials without responses, a model without towers
+    if not unknown and n_neurons != one.n_neurons:
         raise ValueError(
             f"mouse {mouse!r}: the trials have {n_neurons} neurons, the model was fitted on "
             f"{one.n_neurons}: give the same neurons in the same order."

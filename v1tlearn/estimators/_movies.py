@@ -17,6 +17,6 @@ def refuse_movies(trials: Trials) -> None:
     if trials.n_frames is not None:
         raise ValueError(
             f"the trials of the mice {trials.mice} are movies, of up to {trials.n_frames.max()} "
-            "frames; what knows images alone takes them, or single frames of the movies with the "
-            "responses to them, as images (trials, channels, height, width)."
+            "frames: expected images, or single frames of the movies with the responses to them, "
+            "as images (trials, channels, height, width)."
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from v1tlearn._instead import check_form, refuse_no_trials
+from v1tlearn._values import as_responses
 from v1tlearn._warn import warn
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._movies import refuse_movies
@@ -78,14 +79,15 @@ def read_predict(
     behaviors: Any,
     mouse_ids: Any,
     behavior_names: Sequence[str] | None,
+    call: str = "predict",
 ) -> tuple[Trials, CallForm | None]:
-    """Read the arguments of `predict`; without `CallForm` they were `Trials`."""
+    """Read the arguments of `predict`, or such a call; without `CallForm` they were `Trials`."""
     if isinstance(stimuli, Trials):
         if any(a is not None for a in (behaviors, mouse_ids, behavior_names)):
-            raise TypeError("Trials bring behaviour, names and mouse ids: call predict(trials).")
+            raise TypeError(f"Trials bring behaviour, names and mouse ids: call {call}(trials).")
         trials, form = stimuli, None
     else:
-        refuse_no_trials(stimuli, "predict({})", tables=False)
+        refuse_no_trials(stimuli, f"{call}({{}})", tables=False)
         mouse_ids = _only_mouse(fitted, stimuli, mouse_ids)
         trials, form = Trials._from_call(
             stimuli,
@@ -96,6 +98,43 @@ def read_predict(
             unnamed=_names_at_fit(fitted),
         )
     return trials, form
+
+
+def read_responses(
+    responses: Any, mouse_ids: Any, n_neurons: Mapping[str, int]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Read responses that something is to be told from, of a model of mice with these neurons.
+
+    Gives the responses of each mouse, and the places of their trials among all that came.
+    """
+    mice = list(n_neurons)
+    if isinstance(responses, Trials):
+        responses = responses.responses
+    if isinstance(responses, Responses):
+        by_mouse = {mouse: responses.get(mouse) for mouse in responses.mice}
+        rows = {mouse: responses.rows(mouse)[0] for mouse in responses.mice}
+    else:
+        if not isinstance(responses, Mapping):
+            if mouse_ids is None and len(mice) > 1:
+                raise ValueError(
+                    f"mouse_ids is missing: this model has the mice {mice}. Say whose responses "
+                    "these are, or give a dict per mouse."
+                )
+            responses = {mice[0] if mouse_ids is None else mouse_ids: responses}
+        by_mouse = {str(m): as_responses(own, "responses") for m, own in responses.items()}
+        ends = np.cumsum([0, *map(len, by_mouse.values())])
+        rows = {m: np.arange(*ends[i : i + 2]) for i, m in enumerate(by_mouse)}
+    for mouse, own in by_mouse.items():
+        if mouse not in mice:
+            raise ValueError(f"unknown mouse {mouse!r}: this model was fitted on {mice}.")
+        if own.ndim != 2 or own.shape[1] != n_neurons[mouse]:
+            raise ValueError(
+                f"mouse {mouse!r}: responses have the shape {own.shape}, expected (trials, "
+                f"{n_neurons[mouse]} neurons), those of fit in their order."
+            )
+    if not by_mouse or not all(map(len, by_mouse.values())):
+        raise ValueError("there are no responses: expected those of at least one trial.")
+    return by_mouse, rows
 
 
 def answer(predictions: Responses, form: CallForm | None, *, one_mouse: bool) -> Any:

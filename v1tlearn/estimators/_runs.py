@@ -11,12 +11,12 @@ import torch
 
 from v1tlearn._warn import warn
 from v1tlearn.estimators._describe import check_validation
-from v1tlearn.estimators._features import with_features
+from v1tlearn.estimators._features import features_for
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators.mouse_data import bring
 from v1tlearn.metrics.tensors import correlation, variance_explained
-from v1tlearn.nn import EncodingModel, squared_loss
+from v1tlearn.nn import EncodingModel, FeatureModel, squared_loss
 from v1tlearn.training import (
     ConstantSchedule,
     CosineSchedule,
@@ -83,7 +83,9 @@ def make_run(
         check_like_fit(fitted, model, held_out[0], whose="validation")
         check_validation(held_out[1], parameters["selection"])
         validation = to_device(*held_out)
-    trained, data, validation = with_features(parameters, model, data, validation)
+    trained, features = model, features_for(parameters, model.core, model.cropper, data, validation)
+    if features is not None:
+        trained, (data, validation) = FeatureModel(model), features
     settings = TrainingSettings(
         batch_size=parameters["batch_size"],
         max_epochs=max_epochs,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -11,18 +11,27 @@ import torch
 import xarray as xr
 from sklearn.utils.validation import check_is_fitted
 
-from v1tlearn.estimators._alignment import check_images, closest, image_maps, response_maps
+from v1tlearn.estimators._alignment import closest, image_maps, response_maps
+from v1tlearn.estimators._alike import check_images
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._leaks import warn_of_seen_images
 from v1tlearn.estimators._like_fit import check_like_fit
-from v1tlearn.estimators._reading import read_predict, read_score
+from v1tlearn.estimators._reading import read_score
+from v1tlearn.estimators._space_inputs import (
+    Population,
+    are_maps,
+    as_maps,
+    labelled,
+    read_images,
+    read_population,
+)
 from v1tlearn.estimators.mouse_data import mouse_data
-from v1tlearn.nn import AlignmentModel, unit_length
+from v1tlearn.nn import AlignmentModel, check_towers, steady_cosines
 from v1tlearn.training.contrastive import first_ranks
-from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials import Trials
 
-_AXES = ("channel", "height", "width")
+_TRIALS_AT_ONCE = 2048  # whose images are brought to the device, and whose maps are there
 
 
 class Retrieval(NamedTuple):
@@ -62,9 +71,10 @@ class SpaceMixin:
 
         Parameters
         ----------
-        stimuli : Trials, dict, list or ndarray
-            As in `fit`, or images (n, channels, height, width) of no mouse in particular: all mice
-            share the image tower.
+        stimuli : Trials, dict, ndarray or DataArray
+            `Trials`, or grey levels (trials, channels, height, width) in a dict per mouse or an
+            array of no mouse in particular: all mice share the image tower. Dimensions of a
+            DataArray go by name.
         flat : bool, default=False
             Give vectors of length 1 instead of maps.
 
@@ -76,17 +86,17 @@ class SpaceMixin:
         Raises
         ------
         ValueError
-            For images of another shape than at `fit`.
+            For images of another shape than at `fit`, or NaN in them.
+        MissingTowerError
+            If the model has no image tower, see `load_dina`.
         NotFittedError
             Before `fit`.
         """
         check_is_fitted(self)
-        trials = self._read_images(stimuli)
-        rows = np.concatenate([trials.rows(mouse)[0] for mouse in trials.mice])
+        trials = read_images(self.fitted_, self.module_, stimuli)
         maps = torch.cat([part.cpu() for part in self._maps_of_images(trials)])
-        maps = maps[torch.from_numpy(np.argsort(rows))]
         labels = {"image_id": trials.image_ids} if isinstance(stimuli, Trials) else {}
-        return _labelled(maps, flat, labels)
+        return labelled(maps, labels, flat=flat)
 
     @explained
     def transform_responses(
@@ -96,9 +106,10 @@ class SpaceMixin:
 
         Parameters
         ----------
-        responses : Trials, Responses, dict or ndarray
+        responses : Trials, Responses, dict, ndarray, DataArray or DataFrame
             `Trials` bring theirs; a dict has (trials, neurons) per mouse, an array is of one mouse.
-            In the units of those at `fit`, NaN where not recorded.
+            In the units of those at `fit`, NaN where not recorded, which counts as the mean of the
+            neuron. Labelled dimensions and neurons are brought to the order of `fit`.
         mouse_ids : str, optional
             Whose an array is, where the model has several mice.
         flat : bool, default=False
@@ -107,29 +118,29 @@ class SpaceMixin:
         Returns
         -------
         DataArray of dims (trial, channel, height, width), or (trial, feature)
-            With the coordinate ``mouse_id``; in the order of the trials, and of a dict mouse by
-            mouse.
+            With the coordinate ``mouse_id``, and ``image_id`` where `Trials` came; in the order of
+            the trials, and of a dict mouse by mouse.
 
         Raises
         ------
         ValueError
-            For a mouse the model does not know, or another number of neurons.
+            For a mouse the model does not know, other neurons, or a trial of which no response was
+            recorded.
+        TypeError
+            If `mouse_ids` came beside what tells it, or is no single id.
+        MissingTowerError
+            If the model has no neural tower, see `load_dina`.
         NotFittedError
             Before `fit`.
         """
         check_is_fitted(self)
-        by_mouse, rows = self._read_responses(responses, mouse_ids)
-        order = np.argsort(np.concatenate(list(rows.values())))
-        mice = np.concatenate([np.full(len(own), m) for m, own in by_mouse.items()])[order]
-        self._to_device()
-        maps = torch.cat(
-            [
-                part.cpu()
-                for mouse, own in by_mouse.items()
-                for part in response_maps(self.module_, self.fitted_, mouse, own, self.device_)
-            ]
-        )
-        return _labelled(maps[torch.from_numpy(order)], flat, {"mouse_id": mice})
+        population = read_population(self.fitted_, self.module_, responses, mouse_ids)
+        order = np.argsort(np.concatenate(list(population.rows.values())))
+        mice = [np.full(len(own), mouse) for mouse, own in population.by_mouse.items()]
+        labels = {"mouse_id": np.concatenate(mice)[order]}
+        if isinstance(responses, Trials):
+            labels["image_id"] = responses.image_ids
+        return labelled(self._maps_of_responses(population).cpu(), labels, flat=flat)
 
     @explained
     def transform(self, stimuli: Any) -> np.ndarray:
@@ -137,7 +148,7 @@ class SpaceMixin:
 
         Parameters
         ----------
-        stimuli : Trials, dict, list or ndarray
+        stimuli : Trials, dict, ndarray or DataArray
             As in `transform_images`.
 
         Returns
@@ -154,7 +165,7 @@ class SpaceMixin:
         ----------
         responses : Trials, Responses, dict, ndarray or DataArray
             As in `transform_responses`, or what it gave.
-        gallery : Trials, dict, list, ndarray or DataArray
+        gallery : Trials, dict, ndarray or DataArray
             As in `transform_images`, or what it gave.
 
         Returns
@@ -163,9 +174,9 @@ class SpaceMixin:
             From -1 to 1; 0 for flat maps.
         """
         check_is_fitted(self)
-        queries, images = self._queries(responses), self._gallery(gallery)
-        queries = unit_length(queries)
-        return torch.cat([queries @ unit_length(part).T for part in images], 1).cpu().numpy()
+        _, images = self._gallery(gallery)
+        queries = self._queries(responses)
+        return torch.cat([steady_cosines(queries, part).cpu() for part in images], 1).numpy()
 
     @explained
     def retrieve(self, responses: Any, gallery: Any, k: int = 5) -> Retrieval:
@@ -175,7 +186,7 @@ class SpaceMixin:
         ----------
         responses : Trials, Responses, dict, ndarray or DataArray
             As in `transform_responses`, or what it gave.
-        gallery : Trials, dict, list, ndarray or DataArray
+        gallery : Trials, dict, ndarray or DataArray
             As in `transform_images`, or what it gave. It passes in parts, so that the similarities
             of all are never there at once.
         k : int, default=5
@@ -184,7 +195,8 @@ class SpaceMixin:
         Returns
         -------
         Retrieval
-            Of equally similar images the first in the gallery come first.
+            Of equally similar images the first in the gallery come first. The same in any order,
+            batch and part, but for images whose cosines differ by rounding.
 
         Raises
         ------
@@ -194,9 +206,10 @@ class SpaceMixin:
         check_is_fitted(self)
         if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
             raise ValueError(f"k={k!r}: expected a whole number from 1 on.")
-        places, cosines = closest(self._queries(responses), self._gallery(gallery), int(k))
-        if places.shape[1] < k:
-            raise ValueError(f"k={k}, but the gallery has {places.shape[1]} images: lower k.")
+        n, images = self._gallery(gallery)
+        if n < k:
+            raise ValueError(f"k={k}, but the gallery has {n} images: lower k.")
+        places, cosines = closest(self._queries(responses), images, int(k))
         return Retrieval(places.cpu().numpy(), cosines.cpu().numpy())
 
     @explained
@@ -217,112 +230,69 @@ class SpaceMixin:
         Returns
         -------
         float
-            Top-1, mean over trials, then over mice. Chance is one over the number of images.
+            Top-1, mean over trials, then over mice. Chance is one over the number of images. An
+            image that is just as similar counts against the one that was seen.
 
         Raises
         ------
         ValueError
-            If all trials of a mouse show one image.
+            If all trials of a mouse show one image, or no response was recorded in one.
+        MissingTowerError
+            If the model lacks a tower, see `load_dina`.
         """
         check_is_fitted(self)
+        check_towers(self.module_.core, *self.module_.readouts)
         call = read_score(self.fitted_, stimuli, behaviors, responses, mouse_ids)
         check_like_fit(self.fitted_, self.module_, call.trials)
         check_images(call.trials)
         warn_of_seen_images(self.__dict__.get("_seen"), call.trials)
-        self._to_device()
         found = []
         for mouse in call.trials.mice:
-            rows = call.trials.rows(mouse)[0]
-            images = torch.cat(list(self._maps_of_images(call.trials, mouse)))
-            own = call.target[rows].get(mouse)
-            maps = torch.cat(
-                list(response_maps(self.module_, self.fitted_, mouse, own, self.device_))
-            )
-            labels = np.unique(call.trials.image_ids[rows], return_inverse=True)[1]
+            own = call.trials[call.trials.rows(mouse)[0]]
+            images = torch.cat(list(self._maps_of_images(own)))
+            target = call.target[call.trials.rows(mouse)[0]].get(mouse)
+            population = read_population(self.fitted_, self.module_, {mouse: target}, None)
+            maps = self._maps_of_responses(population)
+            labels = np.unique(own.image_ids, return_inverse=True)[1]
             ranks = first_ranks(maps, images, torch.from_numpy(labels).to(self.device_))
             found.append((ranks == 1).double().mean().item())
         return float(np.mean(found))
 
     # ------------------------------------------------------------------------- what came
 
-    def _read_images(self, stimuli: Any) -> Trials:
-        if hasattr(stimuli, "shape") and not isinstance(stimuli, Trials):
-            trials, _ = read_predict(self.fitted_, stimuli, None, self.mice_[0], None)
-        else:
-            trials, _ = read_predict(self.fitted_, stimuli, None, None, None)
-        check_like_fit(self.fitted_, self.module_, trials)
-        return trials
-
-    def _maps_of_images(self, trials: Trials, *mice: str) -> Iterator[torch.Tensor]:
-        """Maps of images in parts, on the device, mouse by mouse."""
+    def _maps_of_images(self, trials: Trials) -> Iterator[torch.Tensor]:
+        """Maps of images in parts, on the device, in the order of the trials."""
         self._to_device()
-        for mouse in mice or trials.mice:
-            data = mouse_data(self.fitted_, trials, mouse, self.device_)
-            yield from image_maps(self.module_, data, self.precision)
+        for start in range(0, len(trials), _TRIALS_AT_ONCE):
+            some = trials[start : start + _TRIALS_AT_ONCE]
+            order = np.argsort(np.concatenate([some.rows(mouse)[0] for mouse in some.mice]))
+            data = (mouse_data(self.fitted_, some, mouse, self.device_) for mouse in some.mice)
+            maps = [m for own in data for m in image_maps(self.module_, own, self.precision)]
+            yield torch.cat(maps)[torch.from_numpy(order).to(self.device_)]
 
-    def _read_responses(
-        self, responses: Any, mouse_ids: Any
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Responses per mouse, and the places of their trials."""
-        if isinstance(responses, Trials):
-            check_like_fit(self.fitted_, self.module_, responses)
-            responses = responses.responses
-        if isinstance(responses, Responses):
-            by_mouse = {mouse: responses.get(mouse) for mouse in responses.mice}
-            rows = {mouse: responses.rows(mouse)[0] for mouse in responses.mice}
-        else:
-            if not isinstance(responses, Mapping):
-                if mouse_ids is None and len(self.mice_) > 1:
-                    raise ValueError(
-                        f"mouse_ids is missing: this model has the mice {self.mice_}. Say whose "
-                        "responses these are, or give a dict per mouse."
-                    )
-                responses = {self.mice_[0] if mouse_ids is None else mouse_ids: responses}
-            by_mouse = {str(m): np.asarray(own) for m, own in responses.items()}
-            ends = np.cumsum([0, *map(len, by_mouse.values())])
-            rows = {m: np.arange(*ends[i : i + 2]) for i, m in enumerate(by_mouse)}
-        for mouse, own in by_mouse.items():
-            if mouse not in self.mice_:
-                raise ValueError(f"unknown mouse {mouse!r}: this model was fitted on {self.mice_}.")
-            expected = self.n_neurons_[mouse]
-            if own.ndim != 2 or own.shape[1] != expected:
-                raise ValueError(
-                    f"mouse {mouse!r}: responses have the shape {own.shape}, expected (trials, "
-                    f"{expected} neurons), those of fit in their order."
-                )
-        if not by_mouse or not all(map(len, by_mouse.values())):
-            raise ValueError("there are no responses: expected those of at least one trial.")
-        return by_mouse, rows
+    def _maps_of_responses(self, population: Population) -> torch.Tensor:
+        """Maps of responses, on the device, in the order of the trials."""
+        self._to_device()
+        order = np.argsort(np.concatenate(list(population.rows.values())))
+        maps = [
+            part
+            for mouse, own in population.by_mouse.items()
+            for part in response_maps(self.module_, self.fitted_, mouse, own, self.device_)
+        ]
+        return torch.cat(maps)[torch.from_numpy(order).to(self.device_)]
 
     def _queries(self, responses: Any) -> torch.Tensor:
         self._to_device()
-        if not isinstance(responses, xr.DataArray):
-            responses = self.transform_responses(responses)
-        return self._as_maps(responses, "responses")
+        if are_maps(responses, self.map_shape_):
+            return as_maps(responses, self.map_shape_, "responses").to(self.device_)
+        population = read_population(self.fitted_, self.module_, responses, None)
+        return self._maps_of_responses(population).flatten(1)
 
-    def _gallery(self, gallery: Any) -> Iterator[torch.Tensor]:
-        """Maps of the images of a gallery in parts, on the device, in their order."""
+    def _gallery(self, gallery: Any) -> tuple[int, Iterator[torch.Tensor]]:
+        """Count the images of a gallery, and give their maps in parts, in their order."""
         self._to_device()
-        if isinstance(gallery, xr.DataArray):
-            yield from self._as_maps(gallery, "gallery").split(4096)
-            return
-        trials = self._read_images(gallery)
-        if len(trials.mice) == 1:
-            yield from self._maps_of_images(trials)
-        else:
-            yield from self._as_maps(self.transform_images(trials), "gallery").split(4096)
-
-    def _as_maps(self, values: xr.DataArray, name: str) -> torch.Tensor:
-        size = int(np.prod(self.map_shape_))
-        flat = np.asarray(values, dtype=np.float32).reshape(len(values), -1)
-        if flat.shape[1] != size:
-            raise ValueError(
-                f"{name} has {flat.shape[1]} features per trial, the maps of this model {size}."
-            )
-        return torch.from_numpy(flat).to(self.device_)
-
-
-def _labelled(maps: torch.Tensor, flat: bool, labels: Mapping[str, np.ndarray]) -> xr.DataArray:
-    values, dims = (unit_length(maps), ("feature",)) if flat else (maps, _AXES)
-    coords = {name: ("trial", of) for name, of in labels.items()}
-    return xr.DataArray(values.numpy(), dims=("trial", *dims), coords=coords)
+        if are_maps(gallery, self.map_shape_, self.image_shape_):
+            maps = as_maps(gallery, self.map_shape_, "gallery")
+            return len(maps), (some.to(self.device_) for some in maps.split(_TRIALS_AT_ONCE))
+        trials = read_images(self.fitted_, self.module_, gallery)
+        return len(trials), (maps.flatten(1) for maps in self._maps_of_images(trials))

@@ -63,11 +63,12 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, BaseEstimator):
             per trial, or an array of one mouse. Of movies, (trials, time, channels, height,
             width), each frame is fitted with the responses to it.
         behaviors : dict, list, ndarray or Responses, optional
-            (trials, columns) in the form of `stimuli`. After `Trials` this is scikit-learn's `y`:
-            the responses, or None to take those of the trials.
+            (trials, [time,] columns) in the form of `stimuli`. After `Trials` this is
+            scikit-learn's `y`: the responses, or None to take those of the trials.
         responses : dict, list or ndarray, optional
-            (trials, neurons) in the form of `stimuli`, not negative, in any unit; NaN where not
-            recorded. Of neurons that never respond in the training trials there is a warning.
+            (trials, [time,] neurons) in the form of `stimuli`, not negative, in any unit; NaN
+            where not recorded. Of neurons that never respond in the training trials there is a
+            warning.
         mouse_ids : sequence, optional
             One id per recording (list) or per trial (flat array).
         image_ids : dict, list or ndarray, optional

@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
-from numbers import Integral, Real
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, ClassVar
 
-import numpy as np
 from sklearn.base import TransformerMixin
-from sklearn.utils._param_validation import Interval, StrOptions
+from torch import nn
 
 from v1tlearn.estimators._alignment import (
     NO_BEHAVIOR,
-    build_alignment,
     describe_alignment,
     make_alignment_run,
 )
+from v1tlearn.estimators._alignment_parameters import CONSTRAINTS, PRESETS, check_together
+from v1tlearn.estimators._backbones import whole_path
 from v1tlearn.estimators._build import begin
 from v1tlearn.estimators._fitted import Fitted
-from v1tlearn.estimators._parameters import DEPTH, WIDTH, Presets, TrainingParameters
+from v1tlearn.estimators._parameters import Presets
 from v1tlearn.estimators._runs import Part, Start
 from v1tlearn.estimators._space import SpaceMixin
+from v1tlearn.estimators._towers import build_alignment
 from v1tlearn.estimators.base_trained import TrainedEstimator
-from v1tlearn.nn import AlignmentModel, Core, NeuralTower
+from v1tlearn.estimators.transferring import TransferMixin
+from v1tlearn.nn import AlignmentModel, Core, NeuralTower, check_towers
 from v1tlearn.training import Run
 from v1tlearn.trials import Responses, Trials
 
-_PAIR = [tuple, list, np.ndarray]
-_AS_ELSEWHERE = [
-    *("batch_size", "max_epochs", "lr_patience", "lr_factor", "validation_fraction", "device"),
-    *("precision", "low_memory", "deterministic", "random_state", "warm_start", "verbose"),
-]
-
 
 @dataclass(eq=False, repr=False)
-class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
+class DINAAligner(Presets, SpaceMixin, TransformerMixin, TransferMixin, TrainedEstimator):
     """Align images and the responses to them at the level of feature maps (Wang et al. 2026).
 
     One image tower, and a neural tower per mouse, give maps of one shape, which keep their spatial
@@ -45,17 +41,20 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
 
     Parameters
     ----------
-    image_tower : {"cnn", "dsnet"} or callable, default="cnn"
+    image_tower : {"cnn", "dsnet", "pretrained"} or callable, default="cnn"
         "cnn" is shallow and joins several scales; "dsnet" is the published one, two stages of a
-        dual-stream network. A callable gives a `v1tlearn.nn.Core` of your own, called with
+        dual-stream network; "pretrained" projects the tokens of a vision transformer, `backbone`,
+        to the maps. A callable gives a `v1tlearn.nn.Core` of your own, called with
         ``(input_shape)``, and with ``map_shape=`` where it takes that.
     neural_tower : {"mlp", "attention"} or callable, default="mlp"
         "mlp" is fully connected, reshaped, and followed by 1 x 1 convolutions; "attention" embeds
         every neuron and lets neurons attend to each other, as published. A callable gives a
         `v1tlearn.nn.NeuralTower` of your own, called with ``(n_neurons, map_shape)``.
-    train_image_tower : bool or "projection", default=True
-        Train all of the image tower, nothing of it, or, of "dsnet", the last convolution alone, as
-        the released code does: the rest then stays random but for its running statistics.
+    train_image_tower : bool, "projection" or "auto", default="auto"
+        Train all of the image tower; nothing of it; or, of "dsnet" and "pretrained", the 1 x 1
+        convolution to the maps alone. The released code does the latter with its "dsnet", the rest
+        of which stays random but for its running statistics. "auto" is "projection" for
+        "pretrained", and True for others.
     map_size : (int, int), default=(16, 16)
         Height and width of the maps.
     map_channels : int, default=16
@@ -82,6 +81,33 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
     cross_attention : {"stated", "published"}, default="stated"
         "dsnet": "published" scrambles what is gathered, as the released code does; for weights
         that were trained with it.
+    backbone : str, path, dict or Module, optional
+        "pretrained", which needs it: the name of a model on Hugging Face, a folder, a configuration
+        or a model, as of `PretrainedViTRegressor`.
+    weights : "pretrained" or None, default="pretrained"
+        "pretrained": None takes random weights.
+    block : int or sequence of int, default=4
+        "pretrained": block whose output is read, from 0; of several the channels come one after the
+        other.
+    tokens : {"patch", "both"}, default="patch"
+        "pretrained": tokens of patches, or with the class token as further channels.
+    normalize : {"none", "final", "layer"}, default="none"
+        "pretrained": what is done to tokens, as of `PretrainedViTRegressor`.
+    patch_stride : int, optional
+        "pretrained": distance of patches in pixels; their side by default.
+    pixel_scaling : {"per_image", "recording"}, default="per_image"
+        "pretrained": bring each image to the range from 0 to 1, or keep the statistics of the
+        recordings.
+    fine_tune : "all" or int, default="all"
+        "pretrained": how many of the last stages are trained with ``train_image_tower=True``: the
+        blocks, and ahead of them the embeddings.
+    augment_positions : bool, default=False
+        "pretrained": in training scale the coordinates of rotary positions at random.
+    feature_cache : {"auto", "device", "memory"}, path or None, default="auto"
+        "pretrained": where features of a backbone that is not trained are kept, which are computed
+        once per image, as of `PretrainedViTRegressor`.
+    cache_gigabytes : float, default=4.0
+        Memory that these may take.
     grid : "auto" or (int, int), default="auto"
         Height and width of the map that a neural tower makes ahead of enlarging it; half of
         `map_size`.
@@ -98,7 +124,7 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
     response_scale : {"minmax", "std"}, default="minmax"
         What responses are scaled with, per neuron over the training trials: their range, beyond
         which they are clipped; or mean and standard deviation. A response that was not recorded
-        counts as the neuron's mean.
+        counts as the neuron's mean; a trial of which none was is refused.
     range_over : {"train", "recording"}, default="train"
         "minmax": over which trials the range is taken: those of training, or all of the recordings
         that these are views of. The latter is a leak of the published code, which scales ahead of
@@ -107,6 +133,10 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
         Share of the image, in height and width, that is cropped around its centre.
     image_size : "auto" or (int, int), default="auto"
         Size after cropping; "auto" makes 144 x 256 pixels into 36 x 64 and leaves others.
+    crop_columns : "left_half" or (int, int), optional
+        Columns that are kept of all images, the first and the one after the last.
+    upsample : int, default=1
+        Factor on either side of the size that images are enlarged by ahead of the tower.
     standardize : bool, default=True
         Standardise images by mean and standard deviation over the training trials of all mice.
 
@@ -121,6 +151,10 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
         Learning rate of the image tower, which AdamW trains.
     image_weight_decay : float, default=5e-5
         Weight decay of the image tower.
+    core_lr : float, default=1e-5
+        "pretrained": learning rate of what is fine-tuned of the backbone.
+    core_weight_decay : float, optional
+        "pretrained": its weight decay, where it differs from `image_weight_decay`.
     neural_lr : float, default=3e-4
         Learning rate of the neural towers and the temperature, which RMSprop trains.
     neural_smoothing : float, default=0.9
@@ -184,6 +218,9 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
     on one side of any split: with them on both sides an image is recognised that was trained on.
     Ties count against the image that was seen, so that maps without contrast find nothing.
 
+    A backbone that is not trained is not saved but found again, as that of
+    `PretrainedViTRegressor`, which see.
+
     ``from_preset("dina2026")`` has the published sizes and habits: raw grey values, the released
     image tower, of which the last convolution alone is trained, selection by the loss, and the
     weights of the last epoch. The published code judges epochs by the test set: pass
@@ -212,7 +249,7 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
     image_tower: str | Callable[..., Core] = "cnn"
     _: KW_ONLY
     neural_tower: str | Callable[..., NeuralTower] = "mlp"
-    train_image_tower: bool | str = True
+    train_image_tower: bool | str = "auto"
     map_size: tuple[int, int] = (16, 16)
     map_channels: int = 16
     map_scale: str = "center"
@@ -225,6 +262,17 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
     stage_heads: tuple[int, int] = (1, 2)
     stage_reductions: tuple[int, int] = (8, 4)
     cross_attention: str = "stated"
+    backbone: str | os.PathLike | dict[str, Any] | nn.Module | None = None
+    weights: str | None = "pretrained"
+    block: int | Sequence[int] = 4
+    tokens: str = "patch"
+    normalize: str = "none"
+    patch_stride: int | None = None
+    pixel_scaling: str = "per_image"
+    fine_tune: str | int = "all"
+    augment_positions: bool = False
+    feature_cache: str | os.PathLike | None = "auto"
+    cache_gigabytes: float = 4.0
     grid: str | tuple[int, int] = "auto"
     hidden_units: Sequence[int] = (256,)
     neural_channels: int = 16
@@ -235,12 +283,16 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
     range_over: str = "train"
     crop_scale: float = 1.0
     image_size: str | tuple[int, int] = "auto"
+    crop_columns: Any = None
+    upsample: int = 1
     standardize: bool = True
     temperature: float = 0.07
     learn_temperature: bool = True
     loss_weights: tuple[float, float, float] = (1.0, 0.0, 0.0)
     image_lr: float = 1e-3
     image_weight_decay: float = 5e-5
+    core_lr: float = 1e-5
+    core_weight_decay: float | None = None
     neural_lr: float = 3e-4
     neural_smoothing: float = 0.9
     batch_size: int = 128
@@ -261,72 +313,8 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
     verbose: int = 0
 
     _frame_wise: ClassVar[bool] = False
-    _presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "dina2026": {
-            "image_tower": "dsnet",
-            "neural_tower": "attention",
-            "train_image_tower": "projection",
-            "map_size": (16, 64),
-            "map_channels": 1,
-            "map_scale": "minmax",
-            "cross_attention": "published",
-            "grid": (8, 32),
-            "hidden_units": (2048, 512),
-            "embed_dim": 512,
-            "standardize": False,
-            "temperature": 0.01,
-            "learn_temperature": False,
-            "image_lr": 3e-4,
-            "neural_lr": 5e-5,
-            "batch_size": 128,
-            "max_epochs": 5000,
-            "selection": "loss",
-            "keep": "last",
-            "lr_patience": 50,
-            "patience": None,
-            "precision": "float32",
-        }
-    }
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **{name: TrainingParameters._parameter_constraints[name] for name in _AS_ELSEWHERE},
-        "image_tower": [StrOptions({"cnn", "dsnet"}), callable],
-        "neural_tower": [StrOptions({"mlp", "attention"}), callable],
-        "train_image_tower": ["boolean", StrOptions({"projection"})],
-        "map_size": _PAIR,
-        "map_channels": [WIDTH],
-        "map_scale": [StrOptions({"center", "minmax", "none"})],
-        "hidden_channels": [WIDTH],
-        "n_layers": [DEPTH],
-        "input_kernel": [WIDTH],
-        "hidden_kernel": [WIDTH],
-        "stage_dims": _PAIR,
-        "stage_depths": _PAIR,
-        "stage_heads": _PAIR,
-        "stage_reductions": _PAIR,
-        "cross_attention": [StrOptions({"stated", "published"})],
-        "grid": [StrOptions({"auto"}), *_PAIR],
-        "hidden_units": _PAIR,
-        "neural_channels": [WIDTH],
-        "dropout": [Interval(Real, 0, 1, closed="left")],
-        "embed_dim": [WIDTH],
-        "n_heads": [WIDTH],
-        "response_scale": [StrOptions({"minmax", "std"})],
-        "range_over": [StrOptions({"train", "recording"})],
-        "crop_scale": [Interval(Real, 0, 1, closed="right")],
-        "image_size": [StrOptions({"auto"}), *_PAIR],
-        "standardize": ["boolean"],
-        "temperature": [Interval(Real, 0, None, closed="neither")],
-        "learn_temperature": ["boolean"],
-        "loss_weights": _PAIR,
-        "image_lr": [Interval(Real, 0, None, closed="neither")],
-        "image_weight_decay": [Interval(Real, 0, None, closed="left")],
-        "neural_lr": [Interval(Real, 0, None, closed="neither")],
-        "neural_smoothing": [Interval(Real, 0, 1, closed="left")],
-        "selection": [StrOptions({"top1", "loss"})],
-        "keep": [StrOptions({"best", "last"})],
-        "patience": [Interval(Integral, 1, None, closed="left"), None],
-        "micro_batch_size": [WIDTH, None],
-    }
+    _presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
 
     # ------------------------------------------------------------------------------- training
 
@@ -335,21 +323,12 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
         return lambda fitted: build_alignment(parameters, fitted)
 
     def _plain_params(self) -> dict[str, Any]:
-        return super()._plain_params() | NO_BEHAVIOR
+        parameters = super()._plain_params() | NO_BEHAVIOR
+        return parameters | {"backbone": whole_path(parameters["backbone"])}
 
     def _validate_params(self) -> None:
         super()._validate_params()
-        if len(self.loss_weights) != 3 or not all(w >= 0 for w in self.loss_weights):
-            raise ValueError(
-                f"loss_weights={self.loss_weights!r}: expected three numbers from 0 on, of the "
-                "contrastive loss, the difference and the structural similarity."
-            )
-        names = ["map_size", *([] if isinstance(self.grid, str) else ["grid"])]
-        for name in (*names, "stage_dims", "stage_depths", "stage_heads", "stage_reductions"):
-            pair = getattr(self, name)
-            least = 0 if name == "stage_depths" else 1
-            if len(pair) != 2 or not all(isinstance(n, Integral) and n >= least for n in pair):
-                raise ValueError(f"{name}={pair!r}: expected two whole numbers from {least} on.")
+        check_together(self.get_params(deep=False))
 
     def _from_scratch(
         self, trials: Trials, target: Responses, seed: int, held_out: Part | None = None
@@ -357,6 +336,21 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TrainedEstimator):
         parameters = self._plain_params()
         fitted = describe_alignment(parameters, trials, target, seed)
         return Start(fitted, *begin(self._recipe(parameters), fitted))
+
+    def _from_fit(self, trials: Trials, target: Responses) -> Start:
+        check_towers(self.module_.core, *self.module_.readouts)
+        return super()._from_fit(trials, target)
+
+    def _adopted(self, start: Start, *, freeze: bool) -> Fitted:
+        """Keep the statistics of images, too: one space serves the animals of both."""
+        known = super()._adopted(start, freeze=freeze)
+        before = next(iter(self.fitted_.mice.values())).statistics
+        kept = {name: before[name] for name in ("image_mean", "image_std")}
+        mice = {
+            name: replace(mouse, statistics={**mouse.statistics, **kept})
+            for name, mouse in known.mice.items()
+        }
+        return replace(known, mice=mice)
 
     def _make_run(
         self, start: Start, training: Part, held_out: Part | None, max_epochs: int, name: str

@@ -11,12 +11,11 @@ from v1tlearn._instead import path_of
 from v1tlearn._opening import json_object, read_plain
 from v1tlearn._paths import MODEL_FILE, what_lies_at
 from v1tlearn.estimators._files import damage_named, subclasses
-from v1tlearn.estimators.base_trained import TrainedEstimator
-from v1tlearn.estimators.ensemble import EnsembleRegressor
+from v1tlearn.estimators.base import SavingMixin
 
 
-def load(path: str | Path, device: str = "auto") -> TrainedEstimator | EnsembleRegressor:
-    """Load whatever estimator was saved, a single model or an ensemble.
+def load(path: str | Path, device: str = "auto") -> SavingMixin:
+    """Load whatever estimator was saved, a model, an ensemble or a decoder.
 
     Nothing in the files is executed.
 
@@ -29,7 +28,7 @@ def load(path: str | Path, device: str = "auto") -> TrainedEstimator | EnsembleR
 
     Returns
     -------
-    CNNRegressor, DINAAligner, LNRegressor, ViTRegressor, V1TRegressor or EnsembleRegressor
+    CNNRegressor, V1TRegressor, EnsembleRegressor, DINAAligner, RidgeDecoder or another
         Fitted.
 
     Raises
@@ -53,7 +52,7 @@ def load(path: str | Path, device: str = "auto") -> TrainedEstimator | EnsembleR
             "directory that save wrote."
         )
     name = _class_name(path)
-    kinds = {kind.__name__: kind for kind in (*subclasses(TrainedEstimator), EnsembleRegressor)}
+    kinds = {kind.__name__: kind for kind in subclasses(SavingMixin)}
     ours = {n: k for n, k in kinds.items() if k.__module__.split(".")[0] == "v1tlearn"}
     if name not in ours:
         raise ValueError(

@@ -6,31 +6,19 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
-from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from torch import nn
 
 from v1tlearn.estimators._architectures import PRETRAINED
-from v1tlearn.estimators._backbones import load_backbone, whole_path
+from v1tlearn.estimators._backbones import OF_BACKBONES, pretrained_core, whole_path
 from v1tlearn.estimators._build import Recipe
 from v1tlearn.estimators._docs import NO_BEHAVIOR, document
 from v1tlearn.estimators._parameters import WIDTH, ReadoutParameters, readout_maker
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.nn import PretrainedViTCore, WindowCropper
-
-_OF_CORE = (
-    "block",
-    "tokens",
-    "normalize",
-    "patch_stride",
-    "pixel_scaling",
-    "fine_tune",
-    "augment_positions",
-    "upsample",
-)
 
 VIT_ENCODING_2026: dict[str, Any] = {
     "backbone": "facebook/dinov3-vits16-pretrain-lvd1689m",
@@ -168,19 +156,10 @@ class PretrainedViTRegressor(ReadoutParameters, BaseEncodingRegressor):
         **ReadoutParameters._parameter_constraints,
         "behavior_mode": [StrOptions({"auto", "none"})],
         "backbone": [str, os.PathLike, dict, nn.Module],
-        "weights": [StrOptions({"pretrained"}), None],
-        "block": [Interval(Integral, 0, None, closed="left"), list, tuple, np.ndarray],
+        **OF_BACKBONES,
         "tokens": [StrOptions({"patch", "cls", "both"})],
-        "normalize": [StrOptions({"none", "final", "layer"})],
-        "upsample": [Interval(Integral, 1, 64, closed="both")],
-        "patch_stride": [WIDTH, None],
-        "pixel_scaling": [StrOptions({"per_image", "recording"})],
         "crop_columns": [StrOptions({"left_half"}), tuple, list, np.ndarray, dict, None],
         "fine_tune": [StrOptions({"none", "all"}), WIDTH],
-        "augment_positions": ["boolean"],
-        "core_weight_decay": [Interval(Real, 0, None, closed="left"), None],
-        "feature_cache": [str, os.PathLike, None],
-        "cache_gigabytes": [Interval(Real, 0, None, closed="left")],
     }
 
     def _plain_params(self) -> dict[str, Any]:
@@ -191,14 +170,7 @@ class PretrainedViTRegressor(ReadoutParameters, BaseEncodingRegressor):
     @classmethod
     def _recipe(cls, parameters: Mapping[str, Any]) -> Recipe:
         def core(input_shape: tuple[int, int, int]) -> PretrainedViTCore:
-            return PretrainedViTCore(
-                input_shape,
-                load_backbone(parameters["backbone"], parameters["weights"]),
-                weight_decay=parameters["core_weight_decay"],
-                kept_elsewhere=isinstance(parameters["backbone"], str | os.PathLike)
-                and parameters["weights"] is not None,
-                **{name: parameters[name] for name in _OF_CORE},
-            )
+            return pretrained_core(parameters, input_shape, parameters["fine_tune"])
 
         cropper = partial(
             WindowCropper, columns=parameters["crop_columns"], upsample=parameters["upsample"]

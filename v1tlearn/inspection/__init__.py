@@ -3,6 +3,20 @@
 Displays draw with matplotlib, the extra `plot`, which is imported when something is drawn.
 """
 
+from v1tlearn.inspection.alignment import (
+    AlignmentDisplay,
+    ManipulationDisplay,
+    RetrievalDisplay,
+    alignment_map,
+    class_confusions,
+    class_decoding,
+    class_galleries,
+    cutoff_of,
+    gradient_saliency,
+    manipulation_curve,
+    occlusion_saliency,
+    representational_similarity,
+)
 from v1tlearn.inspection.colors import MODEL_COLORS, model_color
 from v1tlearn.inspection.fields import receptive_fields
 from v1tlearn.inspection.gaussians import fit_gaussians
@@ -31,11 +45,23 @@ __all__ = [
     "PredictionDisplay",
     "ScoreDisplay",
     "TrainingDisplay",
+    "RetrievalDisplay",
+    "AlignmentDisplay",
+    "ManipulationDisplay",
     "receptive_fields",
     "spike_triggered_average",
     "space_time_components",
     "fit_gaussians",
     "pooling_sizes",
+    "manipulation_curve",
+    "cutoff_of",
+    "class_confusions",
+    "class_galleries",
+    "class_decoding",
+    "representational_similarity",
+    "alignment_map",
+    "occlusion_saliency",
+    "gradient_saliency",
     "neuron_importance",
     "attention_masking",
     "PUBLISHED_THRESHOLDS",

@@ -15,7 +15,7 @@ from v1tlearn.estimators._build import begin, bounded_by
 from v1tlearn.estimators._fitted import Fitted, Mouse
 from v1tlearn.interop.arrays import Arrays
 from v1tlearn.interop.models import as_model, read_state
-from v1tlearn.nn import AlignmentModel
+from v1tlearn.nn import AlignmentModel, MissingImageTower, MissingNeuralTower
 
 _MOUSE = "mouse"
 _BLOCK = {
@@ -51,8 +51,8 @@ _PER_NEURON = ("embedding", "ff")
 
 
 def load_dina(
-    image_state: str | os.PathLike | Mapping[str, Any],
-    neural_state: str | os.PathLike | Mapping[str, Any],
+    image_state: str | os.PathLike | Mapping[str, Any] | None = None,
+    neural_state: str | os.PathLike | Mapping[str, Any] | None = None,
     *,
     image_shape: tuple[int, int, int] = (1, 68, 270),
     map_size: tuple[int, int] = (16, 64),
@@ -64,17 +64,20 @@ def load_dina(
     image_scale: tuple[float, float] = (0.0, 1.0),
     response_range: tuple[Any, Any] | None = None,
 ) -> DINAAligner:
-    """Open the two towers of the published DINA code as a fitted aligner of one animal, "mouse".
+    """Open the towers of the published DINA code as a fitted aligner of one animal, "mouse".
 
     Channels, blocks, neurons and layers are read from the arrays. Nothing in a file is executed.
+    With one state alone the other tower is missing, not random: `transform_images` or
+    `transform_responses` works, and what asks for the other tower raises
+    `v1tlearn.nn.MissingTowerError`.
 
     Parameters
     ----------
-    image_state : path or mapping of str to array
+    image_state : path or mapping of str to array, optional
         State of the image tower, or the file it was saved to (``.npz``, or by torch): names are
         ``base.patch_embed1.proj.weight``, ``base.blocks1.0.X``, ``my_conv.weight``. Stages after
         the second one have no influence, and are left out.
-    neural_state : path or mapping of str to array
+    neural_state : path or mapping of str to array, optional
         State of the neural tower: ``embedding.embedding_layers.0.weight``,
         ``attention.w_q.weight``, ``ff.embedding_layers.0.weight``, ``ff1.0.weight``; or with the
         layers of all neurons stacked, ``embedding.weight`` (neurons, length), ``ff.weight`` and
@@ -109,7 +112,7 @@ def load_dina(
     FileNotFoundError
         If there is no such file.
     TypeError
-        If a state is no mapping from names to arrays.
+        If a state is no mapping from names to arrays, or none came.
     ValueError
         If a file is damaged or asks for code to be run; if arrays are missing, have other shapes
         than the rest asks for, hold NaN, or have no place in these towers.
@@ -122,28 +125,30 @@ def load_dina(
     ----------
     Wang et al., arXiv 2605.04309, 2026; code at https://github.com/small-blingbling/DINA.
     """
-    image, neural = read_state(image_state, "image_state"), read_state(neural_state, "neural_state")
-    with as_model(image.origin):
-        parameters = _read_image(image)
-    with as_model(neural.origin):
-        n_neurons = _read_neural(neural, parameters)
-    grid = tuple(max(1, side // 2) for side in map_size) if grid is None else grid
-    cells = len(neural.get(f"ff1.{len(parameters['hidden_units'])}.bias", 1))
-    if prod(grid) != cells:
-        raise ValueError(
-            f"{neural.origin}: the last layer gives {cells} cells, but grid={grid} has "
-            f"{prod(grid)}: give their height and width as grid."
-        )
-    estimator = DINAAligner.from_preset(
-        "dina2026",
-        **parameters,
-        map_size=tuple(map_size),
-        grid=tuple(grid),
-        n_heads=heads,
-        stage_heads=tuple(stage_heads),
-        stage_reductions=tuple(stage_reductions),
-        cross_attention=cross_attention,
-    )
+    states = {"image_state": image_state, "neural_state": neural_state}
+    if image_state is None and neural_state is None:
+        raise TypeError("load_dina needs image_state, neural_state or both: none came.")
+    image, neural = (None if s is None else read_state(s, name) for name, s in states.items())
+    parameters: dict[str, Any] = {
+        "map_size": tuple(map_size),
+        "grid": tuple(max(1, side // 2) for side in map_size) if grid is None else tuple(grid),
+        "n_heads": heads,
+        "stage_heads": tuple(stage_heads),
+        "stage_reductions": tuple(stage_reductions),
+        "cross_attention": cross_attention,
+    }
+    n_neurons = 0
+    if image is None:
+        parameters |= {"image_tower": MissingImageTower, "train_image_tower": False}
+    else:
+        with as_model(image.origin):
+            parameters |= _read_image(image)
+    if neural is None:
+        parameters["neural_tower"] = MissingNeuralTower
+    else:
+        with as_model(neural.origin):
+            n_neurons = _read_neural(neural, parameters)
+    estimator = DINAAligner.from_preset("dina2026", **parameters)
     estimator._validate_params()
     fitted = Fitted(
         parameters=estimator._plain_params(),
@@ -152,8 +157,9 @@ def load_dina(
         behavior_mode="none",
         core_columns=[],
     )
-    tensors = {**image.tensors(), **{f"neural {n}": w for n, w in neural.tensors().items()}}
-    with torch.inference_mode(False), as_model(image.origin), bounded_by(tensors):
+    towers = [tower for tower in (image, neural) if tower is not None]
+    tensors = {f"{t.origin} {n}": w for t in towers for n, w in t.tensors().items()}
+    with torch.inference_mode(False), as_model(towers[0].origin), bounded_by(tensors):
         model, state = begin(estimator._recipe(fitted.parameters), fitted)
         _fill(model, image, neural)
     return estimator._become(fitted, model, state)
@@ -176,7 +182,10 @@ def _read_image(arrays: Arrays) -> dict[str, Any]:
 
 
 def _read_neural(arrays: Arrays, parameters: dict[str, Any]) -> int:
-    """Number of neurons; their layers are stacked, and parameters of the tower added."""
+    """Number of neurons; their layers are stacked, and parameters of the tower added.
+
+    Without an image tower it tells the channels of the maps, too.
+    """
     arrays.rename(lambda name: name.removeprefix("module."))
     for part in _PER_NEURON:
         own = arrays.parts(f"{part}.embedding_layers.")
@@ -194,6 +203,13 @@ def _read_neural(arrays: Arrays, parameters: dict[str, Any]) -> int:
     layers = sorted(arrays.parts("ff1."), key=int)
     parameters["embed_dim"] = embed_dim
     parameters["hidden_units"] = tuple(len(arrays.get(f"ff1.{i}.bias", 1)) for i in layers[:-1])
+    cells, grid = len(arrays.get(f"ff1.{layers[-1]}.bias", 1)), parameters["grid"]
+    channels = parameters.setdefault("map_channels", max(1, cells // prod(grid)))
+    if channels * prod(grid) != cells:
+        raise ValueError(
+            f"{arrays.origin}: the last layer gives {cells} cells, but grid={grid} has "
+            f"{prod(grid)} for each of {channels} channels: give their height and width as grid."
+        )
     return n_neurons
 
 
@@ -218,14 +234,15 @@ def _animal(n_neurons: int, image_scale: Sequence[float], response_range: Any) -
     return Mouse(n_neurons, None, [], None, {}, statistics)
 
 
-def _fill(model: AlignmentModel, image: Arrays, neural: Arrays) -> None:
-    """Give the model the weights of both towers, and check that all found their place."""
+def _fill(model: AlignmentModel, image: Arrays | None, neural: Arrays | None) -> None:
+    """Give the model the weights of its towers, and check that all found their place."""
     weights = model.state_dict()
     for name, own in weights.items():
         part, _, rest = name.partition(".")
         if part not in ("core", "readouts"):
             continue  # scalers and temperature are not in the arrays
         arrays = image if part == "core" else neural
+        assert arrays is not None  # a tower that is missing has no weights
         published = _image_name(rest) if part == "core" else _neural_name(rest.partition(".")[2])
         if published not in arrays and name.endswith("num_batches_tracked"):
             continue
@@ -239,7 +256,8 @@ def _fill(model: AlignmentModel, image: Arrays, neural: Arrays) -> None:
         if not weights[name].isfinite().all():
             raise ValueError(f"{arrays.origin}: {published!r} holds NaN or infinite values.")
     for arrays in (image, neural):
-        arrays.check_empty()
+        if arrays is not None:
+            arrays.check_empty()
     model.load_state_dict(weights)
 
 

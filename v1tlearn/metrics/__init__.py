@@ -37,8 +37,14 @@ Mice come in the order of the recordings, of the dict or list, or else of their 
 are float64 and differ from one form to the other in their labels only. They are arrays to numpy,
 too, except for ``numpy.argmax``, which wants ``values.values``; ``values.idxmax()`` names the unit.
 
+Two functions look at responses over time, and take arrays (frames, neurons) of one movie, or lists
+of them: `correlation_over_time` and `sd_kl`.
+
 Values that differ by rounding only do not count as varying: a neuron is constant if its standard
 deviation over trials is at most 1e-6 of its largest absolute value, 1e-12 where float64 came.
+
+Images that were found or reconstructed from responses have measures of their own, which take plain
+arrays: `seen_ranks` and what follows from ranks, `pixel_correlation` and `ssim`.
 """
 
 from v1tlearn.metrics.categories import fecv
@@ -48,19 +54,41 @@ from v1tlearn.metrics.correlation import (
     oracle_correlation,
     single_trial_correlation,
 )
+from v1tlearn.metrics.images import pixel_correlation, ssim
+from v1tlearn.metrics.movies import correlation_over_time
+from v1tlearn.metrics.retrieval import (
+    mean_reciprocal_rank,
+    median_rank,
+    seen_ranks,
+    similarity_ranks,
+    top_k_accuracy,
+    two_way_identification,
+)
 from v1tlearn.metrics.scorers import scorers
+from v1tlearn.metrics.spike_durations import sd_kl, spike_durations
 from v1tlearn.metrics.table import score_table
 from v1tlearn.metrics.variance import fev, feve, normalized_correlation
 
 __all__ = [
     "average_correlation",
+    "correlation_over_time",
     "fecv",
     "fev",
     "feve",
     "fraction_oracle",
+    "mean_reciprocal_rank",
+    "median_rank",
     "normalized_correlation",
     "oracle_correlation",
+    "pixel_correlation",
     "score_table",
     "scorers",
+    "sd_kl",
+    "seen_ranks",
+    "similarity_ranks",
     "single_trial_correlation",
+    "spike_durations",
+    "ssim",
+    "top_k_accuracy",
+    "two_way_identification",
 ]

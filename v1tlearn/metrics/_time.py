@@ -14,12 +14,14 @@ import xarray as xr
 
 from v1tlearn._instead import refuse_no_array
 from v1tlearn._models import by_text
-from v1tlearn._values import as_ids, as_responses, labels_along, shape_of
+from v1tlearn._values import as_dims, as_ids, as_responses, labels_along, shape_of
 from v1tlearn.datasets.time_axis import pad
 from v1tlearn.metrics._sources import rows_of
 from v1tlearn.trials import Responses
 from v1tlearn.trials._arithmetic import same_rows
 from v1tlearn.trials.folding import fold_time, frame_ids
+
+_DIMS = ("trial", "time", "neuron")
 
 
 class Arguments(NamedTuple):
@@ -39,9 +41,11 @@ def frame_by_frame(
     """Fold the time axis of movies; arguments without one come back as they are."""
     timed = {}
     for name, y in (("y_true", given.y_true), ("y_pred", given.y_pred)):
-        if y is not None or name == "y_true":
+        if y is None and name == "y_pred":
+            continue
+        if not isinstance(y, Responses):
             refuse_no_array(name, y, "responses")
-            timed[name] = _has_time(y)
+        timed[name] = _has_time(y)
     if not any(timed.values()):
         return given
     if needs_categories:
@@ -126,7 +130,7 @@ def _counts(view: Responses) -> np.ndarray:
 
 def _labelled(y: Any, like: Responses, name: str) -> Responses:
     """Arrays as `Responses` to the movies of others; behind the last frames they are NaN."""
-    frames = _counts(like)
+    frames, y = _counts(like), _turned(y, name)
     if isinstance(y, list | tuple):
         if len(y) != len(like.mice):
             raise ValueError(f"{name} is a list of {len(y)} recordings, of the mice {like.mice}.")
@@ -176,7 +180,8 @@ def _check_frames(true: Responses, pred: Responses) -> None:
 
 
 def _of_arrays(given: Arguments) -> Arguments:
-    true, pred = given.y_true, given.y_pred
+    true = _turned(given.y_true, "y_true")
+    pred = None if given.y_pred is None else _turned(given.y_pred, "y_pred")
     _check_same_lengths(true, pred)
     longest = max(_longest(y) for y in (true, pred) if y is not None)
     n_trials = _n_trials(true)
@@ -217,16 +222,16 @@ def _longest(y: Any) -> int:
         return max(_longest(part) for part in y.values())
     if isinstance(y, list | tuple):
         return max(map(_longest, y))
-    return max(map(len, y)) if _is_ragged(y) else _shape(y)[1]
+    return max(map(len, y)) if _is_ragged(y) else np.shape(y)[1]
 
 
-def _shape(y: Any) -> tuple[int, ...]:
-    if isinstance(y, xr.DataArray) and "time" in y.dims and y.dims[1] != "time":
-        raise ValueError(
-            f"responses to movies have the dimensions {y.dims}: expected trial first, "
-            "then time, then neuron: transpose them."
-        )
-    return np.shape(y)
+def _turned(y: Any, name: str) -> Any:
+    """Labelled arrays with their dimensions in the order of recordings."""
+    if isinstance(y, Mapping):
+        return {mouse: _turned(part, f"mouse {mouse!r}: {name}") for mouse, part in y.items()}
+    if isinstance(y, list | tuple):
+        return [_turned(part, name) for part in y]
+    return as_dims(y, _DIMS, name)
 
 
 def _n_trials(y: Any) -> int | dict[str, int]:

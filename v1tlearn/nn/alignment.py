@@ -11,7 +11,10 @@ from v1tlearn.nn.contrastive import scale_maps
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.layers.images import ImageCropper
 from v1tlearn.nn.model import MouseBatch
+from v1tlearn.nn.precision import at_least_float32
+from v1tlearn.nn.towers.missing import check_towers
 from v1tlearn.nn.towers.neural import NeuralTower
+from v1tlearn.nn.towers.pretrained import PretrainedTower
 
 _LEAST_TEMPERATURE = 0.01  # of a learned one, as of Radford et al. (2021)
 
@@ -149,8 +152,23 @@ class AlignmentModel(nn.Module):
         """Maps (B_m, c, h, w) of the images of each mouse, scaled; all pass at once."""
         images = [self.cropper(batch.images, mouse, None) for mouse, batch in batches.items()]
         sizes = [(mouse, len(own)) for mouse, own in zip(batches, images, strict=True)]
-        maps = self._scaled(self.core(torch.cat(images), None, sizes))
+        maps = self.scaled_maps(self.core(torch.cat(images), None, sizes))
         return dict(zip(batches, maps.split([n for _, n in sizes]), strict=True))
+
+    def scaled_maps(self, maps: Tensor) -> Tensor:
+        """Scale maps that a tower gave, in float32 at least.
+
+        Parameters
+        ----------
+        maps : Tensor of shape (n, channels, height, width)
+
+        Returns
+        -------
+        Tensor of this shape
+        """
+        maps = at_least_float32(maps)
+        with torch.autocast(maps.device.type, enabled=False):
+            return scale_maps(maps, self.map_scale)
 
     def encode_images(self, images: Tensor) -> Tensor:
         """Maps of images.
@@ -189,8 +207,11 @@ class AlignmentModel(nn.Module):
         ------
         ValueError
             If the model does not know the mouse.
+        MissingTowerError
+            If it has no neural tower.
         """
-        return self._scaled(self.readout(mouse)(self.scale_responses(mouse, responses, recorded)))
+        responses = self.scale_responses(mouse, responses, recorded)
+        return self.scaled_maps(self.readout(mouse)(responses))
 
     def scale_responses(
         self, mouse: str, responses: Tensor, recorded: Tensor | None = None
@@ -213,15 +234,11 @@ class AlignmentModel(nn.Module):
         ------
         ValueError
             If the model does not know the mouse.
+        MissingTowerError
+            If it has no neural tower.
         """
-        self.readout(mouse)
+        check_towers(self.readout(mouse))  # ahead of the scaler, which knows no neuron then
         return self.scalers[self._index[mouse]](responses, recorded) if self.scalers else responses
-
-    def _scaled(self, maps: Tensor) -> Tensor:
-        """Scale maps, in float32 at least."""
-        maps = maps.float() if maps.dtype.itemsize < 4 else maps
-        with torch.autocast(maps.device.type, enabled=False):
-            return scale_maps(maps, self.map_scale)
 
     def core_penalty(self) -> Tensor:
         """Penalty on the weights of the image tower; zero if it is frozen.
@@ -247,3 +264,25 @@ class AlignmentModel(nn.Module):
             Scalar.
         """
         return self.readout(mouse).penalty()
+
+
+class FeatureAlignment(AlignmentModel):
+    """An alignment whose batches bring feature maps of a transformer in place of images.
+
+    All modules are shared with the model that it is made of.
+
+    Parameters
+    ----------
+    model : AlignmentModel
+        Whose image tower is a `PretrainedTower`.
+    """
+
+    core: PretrainedTower
+
+    def __init__(self, model: AlignmentModel) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(vars(model))
+
+    def forward(self, batches: Mapping[str, MouseBatch]) -> dict[str, Tensor]:
+        """Maps (B_m, c, h, w) of each mouse, of features (B_m, *core.features.output_shape)."""
+        return {m: self.scaled_maps(self.core.maps(own.images)) for m, own in batches.items()}

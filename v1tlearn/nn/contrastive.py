@@ -29,7 +29,7 @@ def scale_maps(maps: Tensor, how: str = "minmax") -> Tensor:
     Returns
     -------
     Tensor of this shape
-        A flat map becomes 0, and passes no gradient on, with "minmax".
+        A flat map becomes 0, and passes no gradient on, but for "none".
 
     Raises
     ------
@@ -38,12 +38,12 @@ def scale_maps(maps: Tensor, how: str = "minmax") -> Tensor:
     """
     if how == "none":
         return maps
-    if how == "center":
-        return maps - maps.mean((-2, -1), keepdim=True)
-    if how != "minmax":
+    if how not in ("center", "minmax"):
         raise ValueError(f"how={how!r}: expected 'minmax', 'center' or 'none'.")
     low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
     flat = high == low
+    if how == "center":  # flat but for rounding, which has a direction, too
+        return torch.where(flat, 0, maps - maps.mean((-2, -1), keepdim=True))
     span = torch.where(flat, 1, high - low)  # or the gradient would be of order 1e8
     return torch.where(flat, 0, (maps - low) / (span + _FLOOR))
 
@@ -81,6 +81,26 @@ def cosine_similarity(first: Tensor, second: Tensor) -> Tensor:
         From -1 to 1; 0 for maps of zeros.
     """
     return unit_length(first) @ unit_length(second).T
+
+
+def steady_cosines(first: Tensor, second: Tensor) -> Tensor:
+    """Cosines that do not depend on how many others are computed at once.
+
+    They are computed in twice the precision, where the device has it, and rounded, so that the
+    order in which products are added, which depends on the sizes, is not seen.
+
+    Parameters
+    ----------
+    first : Tensor of shape (n, ...)
+    second : Tensor of shape (m, ...)
+
+    Returns
+    -------
+    Tensor of shape (n, m)
+        float32, from -1 to 1; 0 for maps of zeros.
+    """
+    wide = torch.float32 if first.device.type == "mps" else torch.float64
+    return cosine_similarity(first.to(wide), second.to(wide)).float().clamp(-1, 1)
 
 
 def info_nce(logits: Tensor, labels: Tensor | None = None) -> Tensor:

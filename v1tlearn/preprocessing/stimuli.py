@@ -268,6 +268,37 @@ def frame_by_frame(function: Callable[[np.ndarray], np.ndarray], stimuli: np.nda
     return out.reshape(*stimuli.shape[:2], *out.shape[1:])
 
 
+def check_images(X: Any, who: str) -> np.ndarray:
+    """Return images as an array of finite values, or say what is wrong with them.
+
+    Parameters
+    ----------
+    X : array-like (n, channels, height, width)
+    who : str
+        Name of the function, for the error.
+
+    Returns
+    -------
+    array (n, channels, height, width)
+        In their own dtype.
+
+    Raises
+    ------
+    ValueError
+        As `check_stimuli`; or if a value is not finite, which would spread over its image.
+    """
+    images = check_stimuli(X, who)
+    if images.ndim != 4:
+        raise ValueError(
+            f"{who} takes images of shape (images, channels, height, width), got movies of shape "
+            f"{images.shape}: give frames, movies.reshape(-1, *movies.shape[2:])."
+        )
+    bad = np.flatnonzero(~np.isfinite(images).all((1, 2, 3)))
+    if len(bad):
+        raise ValueError(f"{who}: image {bad[0]} has values that are not finite: leave it out.")
+    return images
+
+
 def float_dtype(dtype: np.dtype) -> np.dtype:
     """Type that images of this type become: float32, or float64 where that would lose digits."""
     return np.result_type(dtype, np.float32)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from v1tlearn.nn.alignment import AlignmentModel
-from v1tlearn.nn.contrastive import alignment_loss, unit_length
+from v1tlearn.nn.contrastive import alignment_loss, steady_cosines
 from v1tlearn.nn.model import MouseBatch
 from v1tlearn.training.data import MouseData, Targets, step_batches
 from v1tlearn.training.devices import autocast
@@ -216,7 +216,7 @@ def first_ranks(responses: Tensor, images: Tensor, labels: Tensor) -> Tensor:
     order = torch.arange(len(labels), device=labels.device)
     shown, places = labels.unique(return_inverse=True)
     first = torch.full_like(shown, len(labels)).scatter_reduce(0, places, order, "amin")
-    similarity = unit_length(responses) @ unit_length(images[first]).T
+    similarity = steady_cosines(responses, images[first])
     own = similarity.gather(1, places[:, None])
     return (similarity >= own).sum(1)
 
@@ -236,7 +236,7 @@ def make_optimizers(
     model : AlignmentModel
         On its device.
     image_lr, image_weight_decay : float, default=3e-4, 5e-5
-        AdamW, of the image tower.
+        AdamW, of the image tower but for the groups to which it gives others.
     neural_lr : float, default=5e-5
         RMSprop, of the neural towers and of a learned temperature.
     neural_smoothing : float, default=0.9
@@ -247,12 +247,12 @@ def make_optimizers(
     list of torch.optim.Optimizer
         That of the neural towers last; the first one is missing where the image tower is frozen.
     """
-    image = [p for p in model.core.parameters() if p.requires_grad]
+    image = [{"lr": image_lr} | group for group in model.core.groups() if group["params"]]
     own = {id(p) for p in model.core.parameters()}
     neural = [p for p in model.parameters() if id(p) not in own and p.requires_grad]
     optimizers: list[torch.optim.Optimizer] = []
     if image:
-        group = {"params": image, "lr": image_lr, "parameter_lr": image_lr}
-        optimizers.append(torch.optim.AdamW([group], weight_decay=image_weight_decay))
+        groups = [group | {"parameter_lr": group["lr"]} for group in image]
+        optimizers.append(torch.optim.AdamW(groups, weight_decay=image_weight_decay))
     group = {"params": neural, "lr": neural_lr, "parameter_lr": neural_lr}
     return [*optimizers, torch.optim.RMSprop([group], alpha=neural_smoothing)]

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from v1tlearn.trials._lazy import LazyRows
 from v1tlearn.trials.trials import Trials
 
 Span = tuple[int, int]  # the first frame, and the one behind the last
@@ -94,7 +94,7 @@ def _cut(
     return xr.Dataset(variables, coords, recording.attrs)
 
 
-class _Parts(BackendArray):
+class _Parts(LazyRows):
     """Parts of movies (trial, time, ...), read where they are indexed; padded with NaN or 0."""
 
     def __init__(
@@ -103,20 +103,14 @@ class _Parts(BackendArray):
         self._variable, self._trial_of, self._spans = variable, trial_of, spans
         self.shape, self.dtype = (len(trial_of), longest, *variable.shape[2:]), variable.dtype
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._read
-        )
-
-    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
-        trials, frames, *others = key
-        rows, times = np.arange(self.shape[0])[trials], np.arange(self.shape[1])[frames]
+    def _read_rows(self, rows: np.ndarray, others: list[Any]) -> np.ndarray:
+        frames, *others = others
+        times = np.arange(self.shape[1])[frames]
         empty = np.asarray(self._variable[(slice(0, 0), np.arange(0), *others)])
         values = np.empty((rows.size, times.size, *empty.shape[2:]), self.dtype)
-        for place, row in enumerate(np.atleast_1d(rows)):
+        for place, row in enumerate(rows):
             values[place] = self._part(row, np.atleast_1d(times), others)
-        values = values[:, 0] if times.ndim == 0 else values
-        return values[0] if rows.ndim == 0 else values
+        return values[:, 0] if times.ndim == 0 else values
 
     def _part(self, row: int, times: np.ndarray, others: list[Any]) -> np.ndarray:
         start, stop = self._spans[row]

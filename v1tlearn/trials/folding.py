@@ -11,10 +11,11 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendArray
 from xarray.core import indexing
 
+from v1tlearn.datasets.netcdf import take
 from v1tlearn.datasets.time_axis import frames_of
+from v1tlearn.trials._lazy import LazyRows
 from v1tlearn.trials._reading import compact
 from v1tlearn.trials._view import View
 from v1tlearn.trials.responses import Responses
@@ -159,28 +160,17 @@ def _flat(source: Any) -> Any:
     return _frames(source, trial_of, np.tile(np.arange(n_frames), n_trials))
 
 
-class _Frames(BackendArray):
+class _Frames(LazyRows):
     """Frames of movies (trial, time, ...) on one axis, read where they are indexed."""
 
     def __init__(self, variable: xr.Variable, trial_of: np.ndarray, frame_of: np.ndarray) -> None:
         self._variable, self._trial_of, self._frame_of = variable, trial_of, frame_of
         self.shape, self.dtype = (len(trial_of), *variable.shape[2:]), variable.dtype
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._read
-        )
-
-    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
-        rows, *others = key
-        if isinstance(rows, int | np.integer):
-            return self._read_rows(np.asarray([rows]), others)[0]
-        if isinstance(rows, slice):
-            rows = np.arange(*rows.indices(self.shape[0]))
-        return self._read_rows(np.asarray(rows), others)
-
     def _read_rows(self, rows: np.ndarray, others: list[Any]) -> np.ndarray:
         trials, frames = self._trial_of[rows], self._frame_of[rows]
+        if self._variable._in_memory:
+            return take(np.asarray(self._variable.values)[trials, frames], tuple(others))
         parts = [self._variable[(slice(0, 0), 0, *others)].values]
         cuts = np.flatnonzero(np.diff(trials)) + 1
         order: np.ndarray | None = None

@@ -104,6 +104,19 @@ class Core(nn.Module):
         """
         return []
 
+    def largest_output(self) -> int:
+        """Values that the widest layer puts out for an image, which bounds how many pass at once.
+
+        Returns
+        -------
+        int
+            As many channels as any layer has, at the size of the feature maps, unless a core says
+            otherwise.
+        """
+        channels, height, width = self.output_shape
+        weights = [p for name, p in self.named_parameters() if name.endswith("weight") and p.dim()]
+        return height * width * max((len(p) for p in weights), default=channels)
+
     def groups(self) -> list[dict[str, Any]]:
         """Parameters for the optimiser, in groups.
 

@@ -79,6 +79,16 @@ class CNNTower(Core):
         """
         return list(self.layers)
 
+    def largest_output(self) -> int:
+        """Values that a layer puts out for an image, of which the first has the size.
+
+        Returns
+        -------
+        int
+        """
+        _, height, width = self.input_shape
+        return max(super().largest_output(), self.layers[0].out_channels * height * width)
+
     def forward(
         self,
         images: Tensor,

@@ -9,6 +9,7 @@ from v1tlearn.training.memory.out_of_memory import (
 )
 from v1tlearn.training.memory.plan import (
     check_micro_batches,
+    images_at_once,
     plan,
     prediction_batch_size,
     quickest_at_once,
@@ -27,6 +28,7 @@ __all__ = [
     "check_micro_batches",
     "checkpointed",
     "free_memory",
+    "images_at_once",
     "is_out_of_memory",
     "keep_freed_memory",
     "measure",

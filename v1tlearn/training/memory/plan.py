@@ -30,6 +30,7 @@ from dataclasses import replace
 
 import torch
 
+from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.model import EncodingModel
 from v1tlearn.training.data import MouseData
 from v1tlearn.training.memory.capacity import available_memory
@@ -227,14 +228,40 @@ def prediction_batch_size(
         values on a CPU and 256 million on other devices, and no more than fit into
         what is `available`. At least 1. The `batch_size` of the training does not count.
     """
-    channels, height, width = model.core.output_shape
-    weights = [
-        p for name, p in model.core.named_parameters() if name.endswith("weight") and p.dim()
-    ]
-    widest = max((len(p) for p in weights), default=channels)
     neurons = max(model.readout(mouse).n_neurons for mouse in model.mice)
+    reading = neurons * (_CPU_READING if device.type == "cpu" else _OTHER_READING)
+    return images_at_once(
+        model.core, device, least=reading, deterministic=deterministic, available=available
+    )
+
+
+def images_at_once(
+    core: Core,
+    device: torch.device,
+    *,
+    least: int = 1,
+    deterministic: bool = False,
+    available: Available = available_memory,
+) -> int:
+    """Decide how many images go through a core at once where nothing is trained.
+
+    Parameters
+    ----------
+    core : Core
+    device : torch.device
+    least : int, default=1
+        Values that what follows the core has for an image.
+    deterministic : bool, default=False
+    available : callable, default=available_memory
+        As of `prediction_batch_size`.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
     on_cpu = device.type == "cpu"
-    values = max(height * width * widest, neurons * (_CPU_READING if on_cpu else _OTHER_READING))
+    values = max(least, core.largest_output())
     size = (_CPU_VALUES if on_cpu else _OTHER_VALUES) // values
     room = available(device, deterministic=deterministic)
     if room is not None:

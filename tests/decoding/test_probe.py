@@ -1,0 +1,195 @@
+"""What a linear model reads from the space of an alignment."""
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV, GroupKFold
+
+import v1tlearn as v1
+
+
+def spread(n_images=30, n_features=8, repeats=2, noise=0.1, seed=0):
+    """Noisy linear features of images; the images; three classes of them; which was shown."""
+    rng = np.random.default_rng(seed)
+    images = rng.normal(size=(n_images, 1, 3, 4))
+    shown = np.arange(n_images).repeat(repeats)
+    features = images.reshape(n_images, -1) @ rng.normal(size=(12, n_features))
+    classes = np.array(["cat", "bird", "mouse"])[np.argmax(features[:, :3], axis=1)]
+    features = features[shown] + noise * rng.normal(size=(len(shown), n_features))
+    return features, images[shown], classes[shown], shown
+
+
+@pytest.fixture(scope="module")
+def pixels(aligner, trials):
+    """A probe of pixels; not to be changed."""
+    return v1.LinearProbe("pixels", aligner=aligner).fit(trials)
+
+
+def test_images_are_read_from_the_maps_of_responses_of_all_mice(pixels, aligner, trials):
+    maps = aligner.transform_responses(trials, flat=True).values.astype(float)
+    images = np.empty((len(trials), 12 * 16))
+    for mouse in trials.mice:
+        images[trials.rows(mouse)[0]] = trials.get("stimuli", mouse).reshape(-1, 192)
+    oracle = Ridge(pixels.alpha_).fit(maps, images)
+    decoded = pixels.predict(trials)
+    np.testing.assert_allclose(
+        decoded, oracle.predict(maps).reshape(decoded.shape), rtol=0, atol=1e-6
+    )
+    assert decoded.dims == ("trial", "channel", "height", "width")
+    assert decoded.mouse_id.values.tolist() == trials.mouse_ids.tolist()
+    assert decoded.image_id.values.tolist() == trials.image_ids.tolist()
+
+
+def test_maps_and_what_they_are_made_of_are_read_alike(pixels, aligner, test_trials):
+    expected = pixels.predict(test_trials)
+    assert np.array_equal(pixels.predict(test_trials.responses), expected)
+    flat = aligner.transform_responses(test_trials, flat=True)
+    np.testing.assert_allclose(pixels.predict(flat), expected, rtol=0, atol=1e-4)
+    maps = aligner.transform_responses(test_trials)
+    np.testing.assert_allclose(pixels.predict(maps), expected, rtol=0, atol=1e-4)
+
+
+def test_what_could_be_read_at_best_is_read_from_the_maps_of_images(pixels, aligner, trials):
+    best = v1.LinearProbe(aligner=aligner, maps="images").fit(trials)
+    assert best.score(trials) > pixels.score(trials)
+    # both kinds of maps are in one space
+    decoded = pixels.predict(aligner.transform_images(trials))
+    assert decoded.shape == (len(trials), 1, 12, 16)
+
+
+def test_pixels_and_classes_are_read_from_features_of_images_never_seen():
+    features, images, classes, shown = spread(60)
+    train = shown < 40
+    rest = ~train
+    probe = v1.LinearProbe("pixels").fit(features[train], images[train], groups=shown[train])
+    assert probe.score(features[rest], images[rest]) > 0.6  # 8 of 12 dimensions are there
+    probe = v1.LinearProbe("classes").fit(features[train], classes[train], groups=shown[train])
+    assert probe.score(features[rest], classes[rest]) > 0.8
+    assert probe.classes_.tolist() == ["bird", "cat", "mouse"]
+
+
+def test_classes_are_those_of_scikit_learn():
+    features, _, classes, _ = spread()
+    probe = v1.LinearProbe("classes", alpha=0.5).fit(features, classes)
+    scaled = features / np.sqrt(features.var(axis=0).mean())
+    oracle = LogisticRegression(C=2.0, max_iter=1000).fit(scaled, classes)
+    assert np.array_equal(probe.predict(features), oracle.predict(scaled))
+
+
+def test_repeats_of_an_image_are_on_one_side_when_the_penalty_is_chosen():
+    rng = np.random.default_rng(0)
+    shown = np.arange(20).repeat(10)
+    features = rng.normal(size=(20, 40))[shown] + 0.01 * rng.normal(size=(200, 40))
+    images = rng.normal(size=(20, 1, 2, 3))[shown]  # which features say nothing of
+    by_image = v1.LinearProbe().fit(features, images, groups=shown)
+    leaking = v1.LinearProbe().fit(features, images)
+    assert by_image.alpha_ > 1000 * leaking.alpha_
+
+
+@pytest.mark.parametrize("name", ["image_class", "category"])
+def test_classes_come_from_the_recordings(aligner, recordings, trials, name):
+    bright = {
+        mouse: ds.stimuli.mean(("channel", "height", "width")) > 118
+        for mouse, ds in ((m, recordings[m].to_dataset()) for m in recordings)
+    }
+    labelled = {
+        m: recordings[m].to_dataset().assign_coords({name: ("trial", bright[m].values)})
+        for m in recordings
+    }
+    named = v1.Trials(labelled).sel(tier="train")
+    probe = v1.LinearProbe("classes", aligner=aligner, maps="images", alpha=0.1).fit(named)
+    given = np.empty(len(trials), dtype=bool)
+    for mouse in trials.mice:
+        images = trials.get("stimuli", mouse)
+        given[trials.rows(mouse)[0]] = images.mean((1, 2, 3)) > 118
+    again = v1.LinearProbe("classes", aligner=aligner, maps="images", alpha=0.1)
+    again.fit(trials, given)
+    assert np.array_equal(probe.predict(trials), again.predict(trials))
+    assert probe.score(named) == again.score(trials, given) > 0.8
+    with pytest.raises(ValueError, match="no coordinate `image_class`"):
+        again.fit(trials)
+
+
+def test_a_copy_keeps_the_aligner_and_a_pickle_reads_the_same(pixels, aligner, test_trials):
+    copy = clone(pixels)
+    assert copy.aligner is aligner
+    with pytest.raises(NotFittedError):
+        copy.predict(test_trials)
+    again = pickle.loads(pickle.dumps(pixels))
+    np.testing.assert_allclose(again.predict(test_trials), pixels.predict(test_trials), atol=1e-6)
+
+
+def test_searches_take_a_probe(aligner, trials):
+    search = GridSearchCV(
+        v1.LinearProbe(aligner=aligner), {"alpha": [0.1, 1e4]}, cv=GroupKFold(2), refit=False
+    )
+    search.fit(trials, groups=trials.image_ids)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_a_second_fit_leaves_nothing_of_the_first():
+    features, images, classes, _ = spread()
+    probe = v1.LinearProbe("pixels", alpha=1.0).fit(features, images)
+    probe.set_params(target="classes").fit(features, classes)
+    assert not hasattr(probe, "image_shape_")
+
+
+# ------------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    ("target", "change", "told"),
+    [
+        ("pixels", lambda f, x, c: (f, None), "y is missing"),
+        ("pixels", lambda f, x, c: (f, x[:-1]), "y has 59 entries for 60 trials"),
+        ("pixels", lambda f, x, c: (f, c), "y"),
+        ("pixels", lambda f, x, c: (f, x[:, 0]), r"expected images \(trials, channels"),
+        ("pixels", lambda f, x, c: (f, np.ones_like(x)), "all images are equal"),
+        ("pixels", lambda f, x, c: (np.ones_like(f), x), "all 60 trials are equal"),
+        ("pixels", lambda f, x, c: (np.where(f > 4, np.nan, f), x), "not finite"),
+        ("classes", lambda f, x, c: (f, np.zeros(60)), "two classes at least"),
+    ],
+)
+def test_what_nothing_can_be_read_from_is_refused(target, change, told):
+    features, images, classes, shown = spread()
+    given, y = change(features, images, classes)
+    with pytest.raises((ValueError, TypeError), match=told):
+        v1.LinearProbe(target).fit(given, y, groups=shown)
+
+
+def test_a_class_of_one_image_leaves_no_choice_of_the_penalty():
+    features, _, classes, shown = spread()
+    classes = np.where(shown == 0, "bat", classes)
+    with pytest.raises(ValueError, match="class 'bat' has one image only"):
+        v1.LinearProbe("classes").fit(features, classes, groups=shown)
+    v1.LinearProbe("classes", alpha=1.0).fit(features, classes, groups=shown)
+
+
+def test_one_image_is_refused(aligner, trials):
+    one = trials.sel(image_id=trials.image_ids[0])
+    with pytest.raises(ValueError, match="one image"):
+        v1.LinearProbe(aligner=aligner).fit(one[[0] * 3])
+
+
+def test_wrong_features_and_missing_aligners_are_told(trials):
+    features, images, _, _ = spread()
+    probe = v1.LinearProbe(alpha=1.0).fit(features, images)
+    with pytest.raises(ValueError, match="7 features per trial came, at fit there were 8"):
+        probe.predict(features[:, :7])
+    with pytest.raises(TypeError, match="no aligner"):
+        v1.LinearProbe().fit(trials)
+    with pytest.raises(NotFittedError):
+        v1.LinearProbe(aligner=v1.DINAAligner()).fit(trials)
+    with pytest.raises(ValueError, match="target"):
+        v1.LinearProbe("colours").fit(features, images)
+
+
+def test_images_of_the_fit_are_warned_of_where_they_are_scored(aligner, test_trials):
+    with pytest.warns(UserWarning, match="test"):
+        probe = v1.LinearProbe(aligner=aligner, alpha=1.0).fit(test_trials[::2])
+    with pytest.warns(UserWarning, match="too good"):
+        probe.score(test_trials[1::2])
