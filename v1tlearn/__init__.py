@@ -4,6 +4,7 @@ from v1tlearn import decoding, inspection, interop, metrics, model_selection, pr
 from v1tlearn.datasets import (
     bin_spikes,
     fetch_franke2022,
+    fetch_mahuas2020,
     fetch_nat60k,
     fetch_natimg2800,
     fetch_sensorium2022,
@@ -76,6 +77,7 @@ __all__ = [
     "decoding",
     "decoding_table",
     "fetch_franke2022",
+    "fetch_mahuas2020",
     "fetch_nat60k",
     "fetch_natimg2800",
     "fetch_sensorium2022",

@@ -7,7 +7,7 @@ from v1tlearn.datasets.fetch import (
     fetch_natimg2800,
     fetch_sensorium2022,
 )
-from v1tlearn.datasets.fetch_movies import fetch_sensorium2023
+from v1tlearn.datasets.fetch_movies import fetch_mahuas2020, fetch_sensorium2023
 from v1tlearn.datasets.nat60k import read_nat60k, read_text16
 from v1tlearn.datasets.natimg2800 import read_natimg2800
 from v1tlearn.datasets.onken2016 import read_onken2016
@@ -27,6 +27,7 @@ from v1tlearn.datasets.store import open_recordings, save_recordings
 __all__ = [
     "bin_spikes",
     "fetch_franke2022",
+    "fetch_mahuas2020",
     "fetch_nat60k",
     "fetch_natimg2800",
     "fetch_sensorium2022",

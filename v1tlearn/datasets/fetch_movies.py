@@ -26,6 +26,21 @@ SENSORIUM_2023 = {
     "J": ("29755-2-8", True),
 }
 
+_MAHUAS_2020_URL = (
+    "https://raw.githubusercontent.com/gmahuas/2stepGLM/"
+    "b6e04092254b9ae58c32a709f06f63cfa40dd37b/data"
+)
+_MAHUAS_2020 = {
+    "train": (
+        "nonrepeat_data_bars.mat",
+        "sha256:0e23ba9f6b80f1bbcff6b840f40802f70a312404a5223e0819c8087ddd90d0cb",
+    ),
+    "test": (
+        "test_data_bars.mat",
+        "sha256:49d1bcd99357aa1d4e71d59e7e8e9d7dd75160785ab72e78ab66726009eef5e6",
+    ),
+}
+
 
 def fetch_sensorium2023(
     mice: str | Sequence[str] = "all",
@@ -35,6 +50,7 @@ def fetch_sensorium2023(
     files: Mapping[str, str] | None = None,
     checksums: Mapping[str, str] | str | os.PathLike | None = None,
     retries: int = 5,
+    retry_pause: float = 1.0,
     progressbar: bool = False,
 ) -> list[Path]:
     """Download recordings of the Sensorium 2023 data set, movies, one zip per mouse.
@@ -44,7 +60,7 @@ def fetch_sensorium2023(
     mice : str or sequence of str, default="all"
         Letters (A to E, the competition mice, and F to J, released ahead of them), data keys
         ("29156-11-10"), or "all".
-    cache_dir, base_url, files, checksums, retries, progressbar
+    cache_dir, base_url, files, checksums, retries, retry_pause, progressbar
         As for `fetch_sensorium2022`; the folder is `sensorium2023`, the environment variable
         V1TLEARN_SENSORIUM2023_URL.
 
@@ -72,7 +88,7 @@ def fetch_sensorium2023(
     Turishcheva et al. 2023, arXiv:2305.19654; https://gin.g-node.org/pollytur/Sensorium2023Data and
     https://gin.g-node.org/pollytur/sensorium_2023_dataset.
     """
-    from v1tlearn.datasets.download import cache_folder, download
+    from v1tlearn.datasets.download import data_folder, download
 
     base_url = base_url or os.environ.get("V1TLEARN_SENSORIUM2023_URL")
     given = dict(files or {})
@@ -96,6 +112,60 @@ def fetch_sensorium2023(
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"files: two zips are called {twice!r}; fetch them into two cache_dir")
-    root = cache_dir or os.environ.get("V1TLEARN_DATA") or cache_folder()
-    folder = Path(root).expanduser() / "sensorium2023"
-    return download(found, folder, checksums, retries, progressbar)
+    folder = data_folder(cache_dir, "sensorium2023")
+    return download(found, folder, checksums, retries, retry_pause, progressbar)
+
+
+def fetch_mahuas2020(
+    cache_dir: str | os.PathLike | None = None,
+    *,
+    base_url: str | None = None,
+    checksums: Mapping[str, str] | str | os.PathLike | None = None,
+    retries: int = 5,
+    retry_pause: float = 1.0,
+    progressbar: bool = False,
+) -> dict[str, Path]:
+    """Download the recording of the rat retina to moving bars of Mahuas et al. (2020).
+
+    Parameters
+    ----------
+    cache_dir : path, optional
+        As for `fetch_sensorium2022`; the folder is `mahuas2020`.
+    base_url : str, optional
+        Address of a folder of the files under their names, for a mirror; default the environment
+        variable V1TLEARN_MAHUAS2020_URL, else the publishers'.
+    checksums : mapping from file name to str, or path, optional
+        As for `fetch_sensorium2022`; by default those of the published files.
+    retries, retry_pause, progressbar
+        As for `fetch_sensorium2022`.
+
+    Returns
+    -------
+    dict of str to Path
+        The files of the tiers "train", 50 sequences shown once, and "test", one shown 54 times:
+        ``read_stimulus_spikes(fetch_mahuas2020(), 1 / 600)`` reads them, in their bins of 1.667 ms.
+
+    Raises
+    ------
+    ImportError, OSError, ValueError
+        As `fetch_sensorium2022` does.
+
+    See Also
+    --------
+    fetch_sensorium2022 : Says what each parameter means.
+
+    References
+    ----------
+    Mahuas et al. 2020, A new inference approach for training shallow and deep generalized linear
+    models of noisy interacting neurons, NeurIPS; https://github.com/gmahuas/2stepGLM.
+    """
+    from v1tlearn.datasets.download import data_folder, download
+
+    base_url = base_url or os.environ.get("V1TLEARN_MAHUAS2020_URL") or _MAHUAS_2020_URL
+    asked = {
+        tier: address_and_name(tier, name, base_url) for tier, (name, _) in _MAHUAS_2020.items()
+    }
+    folder = data_folder(cache_dir, "mahuas2020")
+    known = dict(_MAHUAS_2020.values()) if checksums is None else checksums
+    paths = download(asked, folder, known, retries, retry_pause, progressbar)
+    return dict(zip(asked, paths, strict=True))
