@@ -1,6 +1,7 @@
 """Movies in the layout of Sensorium 2023."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tests.datasets.sensorium2023_files import (
 )
 from tests.datasets.sensorium_files import pack, save
 
-pytestmark = pytest.mark.filterwarnings("ignore:read_sensorium2023 left out, or read otherwise")
+pytestmark = pytest.mark.filterwarnings("ignore:read_sensorium2023 left out")
 
 KEPT = np.flatnonzero(TIERS != "none")
 
@@ -119,9 +120,15 @@ def test_trials_group_movies_that_are_the_same(mouse):
     assert len(set(ids)) == len(KEPT) - 1
 
 
-def test_what_is_read_otherwise_is_told_once(mouse):
+def test_what_is_left_out_is_told_and_tiers_of_the_release_are_not(mouse):
     write_movies(mouse)
-    with pytest.warns(UserWarning, match="1 trials of tier 'none'.*'oracle', read as 'validation'"):
+    with pytest.warns(UserWarning, match="the 1 trials of tier 'none'") as told:
+        v1.read_sensorium2023(mouse)
+    assert len(told) == 1
+    assert "oracle" not in str(told[0].message)
+    save(mouse, "meta/trials/tiers", np.where(TIERS == "none", "train", TIERS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         v1.read_sensorium2023(mouse)
 
 

@@ -3,53 +3,29 @@
 import os
 from pathlib import Path
 
-import netCDF4
 import numpy as np
 import pytest
-import scipy.io
 
 import v1tlearn as v1
-
-N_BINS, N_TRIALS, N_REPEATS, N_NEURONS = 24, 5, 7, 3
+from tests.datasets.stimulus_spikes_files import (
+    N_NEURONS,
+    N_REPEATS,
+    N_TRIALS,
+    make_bins,
+    write,
+    write_v73,
+)
 
 
 @pytest.fixture
 def held():
     """Arrays of both files, as MATLAB shows them."""
-    rng = np.random.default_rng(0)
-    return {
-        "train": {
-            "stimulus": rng.integers(0, 2, (6, 4, N_BINS, N_TRIALS)).astype(bool),
-            "spikes_train": rng.poisson(0.5, (N_NEURONS, N_BINS, N_TRIALS)).astype(float),
-            "Xell": rng.random((8, N_NEURONS)),
-        },
-        "test": {
-            "stimulus_test": rng.integers(0, 2, (6, 4, 16)).astype(bool),
-            "spikes_test": rng.poisson(0.5, (N_NEURONS, 16, N_REPEATS)).astype(float),
-        },
-    }
+    return make_bins()
 
 
 @pytest.fixture
 def files(held, tmp_path):
     return {tier: write(tmp_path / f"{tier}.mat", arrays) for tier, arrays in held.items()}
-
-
-def write(path, arrays):
-    scipy.io.savemat(path, arrays, do_compression=True)
-    return path
-
-
-def write_v73(path, arrays):
-    """HDF5, which names the slowest axis first."""
-    with netCDF4.Dataset(path, "w") as file:
-        for name, values in arrays.items():
-            values = values.astype("u1") if values.dtype == bool else values
-            dims = [f"{name}_{axis}" for axis in range(values.ndim)]
-            for dim, size in zip(dims, values.T.shape, strict=True):
-                file.createDimension(dim, size)
-            file.createVariable(name, values.dtype.str[1:], dims)[:] = values.T
-    return path
 
 
 def check(recording, held):

@@ -68,10 +68,10 @@ def read_movie_mouse(
     n_frames = frames_told([parts[folder] for folder in behavior or ["responses"]])
     coords = read_trial_labels(mouse, files, n_trials, config)
     labels = coords["tier"][1]
-    tiers, kept, of_tiers = read_tiers(labels, mouse)
+    tiers, kept, of_tiers = read_tiers(labels, mouse, others_told=False)
     told += of_tiers
     coords["tier"] = ("trial", tiers)
-    if of_tiers and "trial_tier" not in coords:
+    if (tiers != labels).any() and "trial_tier" not in coords:
         coords["trial_tier"] = ("trial", labels)
     coords |= read_neurons(mouse, files, n_neurons, config)
     coords["n_frames"] = ("trial", n_frames)

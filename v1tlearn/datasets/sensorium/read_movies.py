@@ -54,7 +54,8 @@ def read_sensorium2023(
     Warns
     -----
     UserWarning
-        Once, naming all that is left out or read as something else.
+        Once, naming all that is left out: other files and folders, and trials whose tier has
+        another name than those of the release.
 
     See Also
     --------
@@ -68,6 +69,10 @@ def read_sensorium2023(
     Trials that are shorter than the longest are padded by NaN. A trial ends behind the last frame
     in which any number of behaviour or pupil centre is known, which is looked up at once; without
     these, of the responses. The other files have to end there, too.
+
+    Tiers are read as `read_sensorium` does it, "oracle" as validation, "live_..." as test, and
+    "final_..." as final_test, their own names kept in `trial_tier`. Responses of a test tier that
+    are all zero were withheld for the competition and read as NaN.
 
     The files do not tell which movies are the same: `Trials` compares their content where repeats
     matter, which reads all movies once.
@@ -87,5 +92,5 @@ def read_sensorium2023(
     }
     validate_recordings(datasets, check_values=False)
     if told:
-        warn(f"read_sensorium2023 left out, or read otherwise: {'; '.join(told)}.")
+        warn(f"read_sensorium2023 left out: {'; '.join(told)}.")
     return xr.DataTree(children={name: xr.DataTree(ds) for name, ds in datasets.items()})
