@@ -6,11 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from v1tlearn.datasets.addresses import address_and_name, asked_for
+from v1tlearn.datasets.addresses import address_and_name
+from v1tlearn.datasets.mouse_zips import MouseZip, fetch_zips
 
 _HASHES = ("8744edeac3b4d1ce16b680916b5267ce", "9b4f6a1a067fe51e15306b9628efea20")
-_OLD_URL = "https://gin.g-node.org/pollytur/Sensorium2023Data/raw/master"
-_NEW_URL = "https://gin.g-node.org/pollytur/sensorium_2023_dataset/raw/master"
+_SENSORIUM_2023_URLS = (
+    "https://gin.g-node.org/pollytur/Sensorium2023Data/raw/master",
+    "https://gin.g-node.org/pollytur/sensorium_2023_dataset/raw/master",
+)
 
 # Letter of the mouse: (data key, whether it is of the second release, in a repository of its own).
 SENSORIUM_2023 = {
@@ -88,32 +91,16 @@ def fetch_sensorium2023(
     Turishcheva et al. 2023, arXiv:2305.19654; https://gin.g-node.org/pollytur/Sensorium2023Data and
     https://gin.g-node.org/pollytur/sensorium_2023_dataset.
     """
-    from v1tlearn.datasets.download import data_folder, download
-
-    base_url = base_url or os.environ.get("V1TLEARN_SENSORIUM2023_URL")
-    given = dict(files or {})
-    keys = {letter: key for letter, (key, _) in SENSORIUM_2023.items()}
-    late = dict(SENSORIUM_2023.values())
-    asked = asked_for(mice)
-    asked = [*late, *given] if asked == ["all"] else [keys.get(mouse, mouse) for mouse in asked]
-    unknown = [key for key in asked if key not in late and key not in given]
-    if unknown or not asked:
-        listed = ", ".join(f"{letter} ({key})" for letter, key in keys.items())
-        raise ValueError(
-            f"mice holds {', '.join(map(repr, unknown)) or 'nothing'}; expected 'all' or any of "
-            f"{listed}: another mouse needs files={{data key: file name or address}}"
+    zips = {
+        letter: MouseZip(
+            key,
+            f"dynamic{key}-Video-{_HASHES[second]}.zip",
+            _SENSORIUM_2023_URLS[second],
         )
-    found = {}
-    for key in dict.fromkeys(asked):
-        second = late.get(key, False)
-        name = given.get(key, f"dynamic{key}-Video-{_HASHES[second]}.zip")
-        found[key] = address_and_name(key, name, base_url or (_NEW_URL if second else _OLD_URL))
-    names = [name for _, name in found.values()]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"files: two zips are called {twice!r}; fetch them into two cache_dir")
-    folder = data_folder(cache_dir, "sensorium2023")
-    return download(found, folder, checksums, retries, retry_pause, progressbar)
+        for letter, (key, second) in SENSORIUM_2023.items()
+    }
+    options = checksums, retries, retry_pause, progressbar
+    return fetch_zips("sensorium2023", zips, mice, cache_dir, base_url, files, *options)
 
 
 def fetch_mahuas2020(

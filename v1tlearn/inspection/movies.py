@@ -11,9 +11,9 @@ import numpy as np
 from v1tlearn._models import by_text, named_models
 from v1tlearn._values import as_responses
 from v1tlearn.inspection._drawing import legend_above, pyplot
+from v1tlearn.inspection._predictions import models_alike, one_mouse
 from v1tlearn.inspection.colors import MODEL_COLORS, figure_colors
 from v1tlearn.trials import Responses, Trials
-from v1tlearn.trials._arithmetic import check_alike
 
 _NAME = "MoviePredictionDisplay"
 
@@ -202,19 +202,8 @@ class MoviePredictionDisplay:
         """
         if not isinstance(trials, Trials):
             raise TypeError(f"trials is a {type(trials).__name__}: expected Trials of movies.")
-        one = isinstance(predictions, Responses)
-        models = {"model": predictions} if one else by_text("predictions", predictions)
         recorded = trials.responses
-        for name, values in models.items():
-            if not isinstance(values, Responses):
-                raise TypeError(
-                    f"{name} is a {type(values).__name__}: expected Responses, as predict(trials) "
-                    "gives them; arrays go to MoviePredictionDisplay(...)."
-                )
-            try:
-                check_alike(recorded, values)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
+        models = models_alike(recorded, predictions, _NAME)
         mouse, image = _one_movie(trials, mouse_id, image_id)
         chosen = (trials.mouse_ids == mouse) & (trials.image_ids == image)
         shown, recorded = trials[chosen], recorded[chosen]
@@ -339,12 +328,7 @@ def _one_movie(trials: Trials, mouse_id: str | None, image_id: Any) -> tuple[str
             "the trials are images, which have no time: responses to them are drawn by "
             "PredictionDisplay."
         )
-    mice = trials.mice
-    if mouse_id is None and len(mice) > 1:
-        raise ValueError(f"there are the mice {mice}: name one, mouse_id={mice[0]!r}.")
-    mouse = mice[0] if mouse_id is None else str(mouse_id)
-    if mouse not in mice:
-        raise ValueError(f"unknown mouse {mouse!r}: the trials are of {mice}.")
+    mouse = one_mouse(trials, mouse_id)
     images = trials.image_ids[trials.rows(mouse)[0]]
     if image_id is None:
         return mouse, images[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -12,7 +12,12 @@ from v1tlearn._opening import json_object, reading
 from v1tlearn.datasets.schema import AXES, POSITION_ATTRS, STATISTICS, statistic_dims
 from v1tlearn.datasets.sensorium.folder_files import FolderFiles
 from v1tlearn.datasets.sensorium.labels import as_text
-from v1tlearn.datasets.sensorium.layout import NEURON_FILES, STATISTIC_SUBSETS, TRIAL_FILES
+from v1tlearn.datasets.sensorium.layout import (
+    NEURON_FILES,
+    STATISTIC_SUBSETS,
+    TRIAL_FILES,
+    WITHHELD_TIERS,
+)
 from v1tlearn.datasets.sensorium.npy import parse_npy
 from v1tlearn.datasets.sensorium.zip_files import ZipFiles
 
@@ -151,3 +156,31 @@ def _read_labels(
             )
         labels[name] = values
     return labels
+
+
+def withheld_trials(
+    mouse: str,
+    files: FolderFiles | ZipFiles,
+    labels: np.ndarray,
+    tiers: np.ndarray,
+    kept: np.ndarray,
+    are_silent: Callable[[np.ndarray], bool],
+) -> np.ndarray | None:
+    """Return which trials belong to a test tier whose responses are all zero; None if none do.
+
+    Tiers count by their names in the files, `labels`: one may be withheld, another not.
+    `are_silent` reads the responses of trials, by number, as far as it needs to.
+    """
+    withheld = np.zeros(len(labels), bool)
+    for label in np.unique(labels[kept]).tolist():
+        trials = np.flatnonzero(labels == label)
+        if tiers[trials[0]] in WITHHELD_TIERS and are_silent(trials):
+            withheld[trials] = True
+            logger.info(
+                "mouse %r: the %d responses of tier %s in %s are all zero, taken as withheld (NaN)",
+                mouse,
+                len(trials),
+                label,
+                files,
+            )
+    return withheld if withheld.any() else None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,13 +20,13 @@ from v1tlearn.datasets.sensorium.labels import read_tiers
 from v1tlearn.datasets.sensorium.layout import (
     BEHAVIOR_FOLDERS,
     DATA_FOLDERS,
-    WITHHELD_TIERS,
 )
 from v1tlearn.datasets.sensorium.meta import (
     read_config,
     read_neurons,
     read_statistics,
     read_trial_labels,
+    withheld_trials,
 )
 from v1tlearn.datasets.sensorium.trial_files import (
     BLOCK_BYTES,
@@ -39,8 +38,6 @@ from v1tlearn.datasets.sensorium.trial_files import (
 )
 from v1tlearn.datasets.sensorium.zip_files import ZipFiles
 from v1tlearn.training.memory import is_out_of_memory
-
-logger = logging.getLogger(__name__)
 
 _MOST_CHANNELS = 4
 _SCREENS = ((144, 256), (36, 64))  # height and width of the publisher's images
@@ -96,9 +93,8 @@ def read_mouse(mouse: str, files: FolderFiles | ZipFiles, told: list[str]) -> xr
         if present:
             withheld = None
             if name == "responses":
-                hidden = {label: labels == label for label in np.unique(labels[kept]).tolist()}
-                hidden = {k: v for k, v in hidden.items() if tiers[v][0] in WITHHELD_TIERS}
-                withheld = _withheld_trials(mouse, files, present[0], hidden)
+                silent = partial(_are_silent, present[0])
+                withheld = withheld_trials(mouse, files, labels, tiers, kept, silent)
             array = indexing.LazilyIndexedArray(TrialArray(present, withheld))
             variables[name] = xr.Variable(DIMS[name], array, attrs.get(name))
     shapes = {"stimuli": (), "behaviors": (len(columns),), "responses": (n_neurons,)}
@@ -152,35 +148,14 @@ def _open_folder(
     return part
 
 
-def _withheld_trials(
-    mouse: str,
-    files: FolderFiles | ZipFiles,
-    responses: TrialFiles,
-    hidden: Mapping[str, np.ndarray],
-) -> np.ndarray | None:
-    """Return which trials belong to a test tier whose responses are all zero; None if none do.
-
-    Reads one trial of a tier with responses, all trials of a tier without. `hidden` masks the
-    trials of each test tier, by its name in the files: one may be withheld, another not.
-    """
-    withheld = np.zeros(responses.n_trials, bool)
+def _are_silent(responses: TrialFiles, trials: np.ndarray) -> bool:
+    """Whether trials hold zeros alone; reads one of them, and all others only if it is silent."""
     most = max(1, BLOCK_BYTES // (4 * max(1, responses.trial_shape[0])))
-    for tier, mask in hidden.items():
-        trials = np.flatnonzero(mask)
-        start, step = 0, 1
-        silent = len(trials) > 0
-        while silent and start < len(trials):
-            block = np.empty((len(trials[start : start + step]), *responses.trial_shape), "f4")
-            responses.read_into(block, np.arange(len(block)), trials[start : start + step])
-            silent = not block.any()
-            start, step = start + step, min(256, most)
-        if silent:
-            withheld[trials] = True
-            logger.info(
-                "mouse %r: the %d responses of tier %s in %s are all zero, taken as withheld (NaN)",
-                mouse,
-                len(trials),
-                tier,
-                files,
-            )
-    return withheld if withheld.any() else None
+    start, step = 0, 1
+    while start < len(trials):
+        block = np.empty((len(trials[start : start + step]), *responses.trial_shape), "f4")
+        responses.read_into(block, np.arange(len(block)), trials[start : start + step])
+        if block.any():
+            return False
+        start, step = start + step, min(256, most)
+    return True

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,19 +12,18 @@ from xarray.core import indexing
 from v1tlearn.datasets.schema import DIMS, RESPONSES_ATTRS, STIMULI_ATTRS, behavior_attrs
 from v1tlearn.datasets.sensorium.folder_files import FolderFiles
 from v1tlearn.datasets.sensorium.labels import read_tiers
-from v1tlearn.datasets.sensorium.layout import MOVIE_BEHAVIOR, MOVIE_FOLDERS, WITHHELD_TIERS
+from v1tlearn.datasets.sensorium.layout import MOVIE_BEHAVIOR, MOVIE_FOLDERS
 from v1tlearn.datasets.sensorium.meta import (
     read_config,
     read_neurons,
     read_statistics,
     read_trial_labels,
+    withheld_trials,
 )
 from v1tlearn.datasets.sensorium.movie_files import MovieArray, MovieFiles, frames_told
 from v1tlearn.datasets.sensorium.trial_files import first_few, numbered_files
 from v1tlearn.datasets.sensorium.zip_files import ZipFiles
 from v1tlearn.datasets.time_axis import time_coordinate, with_time
-
-logger = logging.getLogger(__name__)
 
 _SHAPES = {"videos": "(height, width, time)", "responses": "(neurons, time)"}
 
@@ -76,9 +74,8 @@ def read_movie_mouse(
     coords |= read_neurons(mouse, files, n_neurons, config)
     coords["n_frames"] = ("trial", n_frames)
     coords["time"] = time_coordinate(int(n_frames.max()), frame_rate)
-    hidden = {label: labels == label for label in np.unique(labels[kept]).tolist()}
-    hidden = {k: v for k, v in hidden.items() if tiers[v][0] in WITHHELD_TIERS}
-    withheld = _withheld_trials(mouse, files, parts["responses"], hidden)
+    silent = partial(_are_silent, parts["responses"])
+    withheld = withheld_trials(mouse, files, labels, tiers, kept, silent)
     arrays = {
         "stimuli": MovieArray([parts["videos"]], n_frames, channel=True),
         "responses": MovieArray([parts["responses"]], n_frames, withheld=withheld, missing=True),
@@ -114,26 +111,6 @@ def _checked_columns(folder: str, part: MovieFiles) -> list[str]:
     return list(columns.get(part.shape[0], ()))
 
 
-def _withheld_trials(
-    mouse: str,
-    files: FolderFiles | ZipFiles,
-    responses: MovieFiles,
-    hidden: Mapping[str, np.ndarray],
-) -> np.ndarray:
-    """Return which trials belong to a test tier whose responses are all zero, or NaN.
-
-    Reads one trial of a tier with responses, all trials of a tier without.
-    """
-    withheld = np.zeros(responses.n_trials, bool)
-    for tier, mask in hidden.items():
-        trials = np.flatnonzero(mask)
-        if not any(np.nan_to_num(values).any() for _, values in responses.read(trials)):
-            withheld[trials] = True
-            logger.info(
-                "mouse %r: the %d responses of tier %s in %s are all zero, taken as withheld (NaN)",
-                mouse,
-                len(trials),
-                tier,
-                files,
-            )
-    return withheld
+def _are_silent(responses: MovieFiles, trials: np.ndarray) -> bool:
+    """Whether trials hold zeros, and NaN, alone; reads no more of them than it needs to."""
+    return not any(np.nan_to_num(values).any() for _, values in responses.read(trials))
