@@ -20,9 +20,10 @@ class KernelDisplay:
     """Kernels of neurons in space and time: a row of maps, and time courses, for each.
 
     Maps are the right way up, red where light raises the response and blue where it lowers it,
-    white at zero, on one scale per neuron. Right of them is what happens over time at the strongest
-    pixel of either sign, the past to the left. Kernels of one row, or one column, of pixels are
-    drawn as a single map of space and time.
+    white at zero, on one scale per neuron. Right of them is what happens over time, the past to the
+    left: in red at the pixel that is most positive at any time, in blue at the most negative one,
+    unless it is the same. Kernels of one row, or one column, of pixels are drawn as a single map of
+    space and time.
 
     Parameters
     ----------
@@ -215,12 +216,10 @@ class KernelDisplay:
         pixels = kernel.reshape(len(times), -1)
         axis.axhline(0, color="0.8", lw=0.8, zorder=0)
         if np.isfinite(pixels).all():
-            peaks = {
-                _POSITIVE: pixels[:, pixels.max(axis=0).argmax()],
-                _NEGATIVE: pixels[:, pixels.min(axis=0).argmin()],
-            }
-            for color, course in peaks.items():
-                axis.plot(times, course, color=color, lw=1.4)
+            highest, lowest = pixels.max(axis=0).argmax(), pixels.min(axis=0).argmin()
+            axis.plot(times, pixels[:, highest], color=_POSITIVE, lw=1.4)
+            if lowest != highest:  # or else one line would hide the other
+                axis.plot(times, pixels[:, lowest], color=_NEGATIVE, lw=1.4)
         axis.set(ylim=(-1.1 * most, 1.1 * most), yticks=[0])
         _label_time(axis, unit)
         axis.spines[["top", "right"]].set_visible(False)

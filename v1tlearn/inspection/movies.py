@@ -223,7 +223,7 @@ class MoviePredictionDisplay:
         display = cls(
             _mean(table),
             {name: _mean(values) for name, values in tables.items()},
-            shown.get("stimuli", mouse)[0, :length],
+            shown[:1].get("stimuli", mouse)[0, :length],
             frame_rate=shown.frame_rate(mouse),
             spread=_standard_error(table) if len(table) > 1 else None,
             neurons=[f"neuron {one}" for one in ids],
@@ -283,7 +283,7 @@ class MoviePredictionDisplay:
         assert self.frames is not None
         shown = self.frames[self.shown_frames].mean(axis=1)  # channels
         finite = shown[np.isfinite(shown)]
-        whole = self.frames.dtype.kind in "iu"
+        whole = self.frames.dtype.kind in "iu" and self.frames.max() > 1  # not 0 and 1
         low, high = (0, 255) if whole or not finite.size else (finite.min(), finite.max())
         n, height, width = shown.shape
         gap = max(1, width // 16)
