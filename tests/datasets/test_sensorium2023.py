@@ -78,6 +78,22 @@ def test_a_zip_reads_like_its_folder(mouse, tmp_path):
     assert v1.read_sensorium2023(other).load().identical(folder)
 
 
+def test_a_cache_gives_the_same_and_is_read_from_the_second_time_on(mouse, tmp_path):
+    write_movies(mouse)
+    plain = v1.read_sensorium2023(mouse).load()
+    cache = tmp_path / "cache"
+    for _ in range(2):
+        cached = v1.read_sensorium2023(mouse, cache=cache)
+        for name in ("stimuli", "behaviors", "responses"):
+            one, other = cached["29156-11-10"][name], plain["29156-11-10"][name]
+            for row, n in enumerate(N_FRAMES[KEPT]):
+                np.testing.assert_array_equal(one.values[row, :n], other.values[row, :n])
+        assert cached["29156-11-10"]["n_frames"].identical(plain["29156-11-10"]["n_frames"])
+        v1.validate_recordings(cached)
+        cached.close()
+    assert len(list(cache.glob("*.nc"))) == 1
+
+
 def test_videos_of_uint8_stay_so_and_need_no_padding(mouse):
     data = write_movies(mouse, dtype="u1", padded=False)
     recording = v1.read_sensorium2023(mouse)["29156-11-10"]

@@ -104,10 +104,19 @@ def read_sensorium(
         warn(
             f"read_sensorium left out, or read otherwise: {'; '.join(told)}.",
         )
+    return as_tree(datasets, found, cache)
+
+
+def as_tree(
+    datasets: dict[str, xr.Dataset],
+    found: dict[str, FolderFiles | ZipFiles],
+    cache: str | os.PathLike | None,
+) -> xr.DataTree:
+    """Return recordings as a tree, their trials read from stores in a folder where one is given."""
     if cache is not None:
         datasets = {
-            name: cached_trials(name, dataset, files, Path(cache))
-            for (name, dataset), files in zip(datasets.items(), found.values(), strict=True)
+            name: cached_trials(name, dataset, found[name], Path(cache))
+            for name, dataset in datasets.items()
         }
     tree = xr.DataTree(children={name: xr.DataTree(ds) for name, ds in datasets.items()})
     if cache is not None:

@@ -13,12 +13,13 @@ from v1tlearn._warn import warn
 from v1tlearn.datasets.schema import validate_recordings
 from v1tlearn.datasets.sensorium.find import MOVIES
 from v1tlearn.datasets.sensorium.movie_mouse import read_movie_mouse
-from v1tlearn.datasets.sensorium.read import named_mice
+from v1tlearn.datasets.sensorium.read import as_tree, named_mice
 
 
 def read_sensorium2023(
     path: str | os.PathLike | Sequence[str | os.PathLike],
     names: Sequence[str] | Mapping[str, str] | None = None,
+    cache: str | os.PathLike | None = None,
     *,
     frame_rate: float = 30.0,
 ) -> xr.DataTree:
@@ -26,9 +27,10 @@ def read_sensorium2023(
 
     Parameters
     ----------
-    path, names
+    path, names, cache
         As for `read_sensorium`; a mouse is known by its folder ``data/videos``, and by default
-        called "29156-11-10" for ``dynamic29156-11-10-Video-...``.
+        called "29156-11-10" for ``dynamic29156-11-10-Video-...``. With a cache, parts of movies are
+        read without the rest of them.
     frame_rate : float, default=30
         Frames per second of all files. They do not tell it; videos were shown at 30 Hz, and
         behaviour and responses brought to that rate.
@@ -59,7 +61,7 @@ def read_sensorium2023(
 
     See Also
     --------
-    read_sensorium : The layout of images; tells of names, tiers and what is passed over.
+    read_sensorium : The layout of images; tells of names, the cache, and what is passed over.
     save_recordings : Keeps what was read in one file, of which parts of movies are read faster.
 
     Notes
@@ -93,4 +95,4 @@ def read_sensorium2023(
     validate_recordings(datasets, check_values=False)
     if told:
         warn(f"read_sensorium2023 left out: {'; '.join(told)}.")
-    return xr.DataTree(children={name: xr.DataTree(ds) for name, ds in datasets.items()})
+    return as_tree(datasets, found, cache)
