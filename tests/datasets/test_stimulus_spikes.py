@@ -90,6 +90,14 @@ def test_dimensions_may_be_in_any_order_and_equal_stimuli_share_an_id(held, tmp_
     assert recording["image_id"].values.tolist() == [0, 1, 2, 0, 3]
 
 
+def test_files_of_several_types_are_read_in_one_that_holds_them(held, tmp_path):
+    held["test"]["stimulus_test"] = held["test"]["stimulus_test"] - 0.25
+    files = {tier: write(tmp_path / f"{tier}.mat", arrays) for tier, arrays in held.items()}
+    recording = v1.read_stimulus_spikes(files, 0.01)["recording"].to_dataset()
+    assert recording["stimuli"].dtype == np.float32
+    check(recording, held)
+
+
 def test_unrecorded_bins_stay_unrecorded(held, tmp_path):
     held["train"]["spikes_train"][1, 5] = np.nan
     path = write(tmp_path / "gaps.mat", held["train"])

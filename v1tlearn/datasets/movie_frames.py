@@ -1,4 +1,4 @@
-"""Movies whose frames are files of raw grey levels, shown in trials: read as far as asked for."""
+"""Movies that many trials show: kept once, in memory or in files, and read as far as asked for."""
 
 from __future__ import annotations
 
@@ -17,6 +17,27 @@ from v1tlearn._opening import check_plain, content_of
 from v1tlearn.datasets.netcdf import take
 
 _NUMBER = re.compile(r"\d+")
+
+
+@dataclass(frozen=True)
+class MovieInMemory:
+    """The frames of a movie, (frames, channel, height, width)."""
+
+    values: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Frames, channels, height and width."""
+        return self.values.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """In which frames are read."""
+        return self.values.dtype
+
+    def read(self, frames: np.ndarray) -> np.ndarray:
+        """Read frames by their numbers from 0."""
+        return self.values[frames]
 
 
 @dataclass(frozen=True)
@@ -64,6 +85,16 @@ class RawMovie:
             movie.check_size(path, check_plain(path).st_size)
         return movie
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Frames, channels, height and width."""
+        return len(self.paths), 1, *self.frame_shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """In which frames are read."""
+        return np.dtype(np.uint8)
+
     def check_size(self, path: str, n_bytes: int) -> None:
         """Refuse files of another size than that of a frame."""
         height, width = self.frame_shape
@@ -74,14 +105,14 @@ class RawMovie:
             )
 
     def read(self, frames: np.ndarray) -> np.ndarray:
-        """Read frames by their numbers from 0, (n, height, width), uint8."""
+        """Read frames by their numbers from 0, (n, 1, height, width)."""
         height, width = self.frame_shape
-        out = np.empty((len(frames), height, width), np.uint8)
+        out = np.empty((len(frames), 1, height, width), np.uint8)
         for place, frame in enumerate(frames):
             path = self.paths[frame]
             data = content_of(path)
             self.check_size(path, len(data))
-            out[place] = np.frombuffer(data, np.uint8).reshape((height, width), order="F")
+            out[place, 0] = np.frombuffer(data, np.uint8).reshape((height, width), order="F")
         return out
 
 
@@ -90,17 +121,17 @@ class ShownMovies(BackendArray):
 
     Parameters
     ----------
-    movies : sequence of RawMovie
-        With frames of one shape.
+    movies : sequence of RawMovie or MovieInMemory
+        With frames of one shape. Of several types all are read in one that holds them.
     shown : ndarray of int (trials,)
         Which movie each trial shows. Behind its last frame there are zeros.
     """
 
-    def __init__(self, movies: Sequence[RawMovie], shown: np.ndarray):
+    def __init__(self, movies: Sequence[RawMovie | MovieInMemory], shown: np.ndarray):
         self._movies, self._shown = tuple(movies), shown
-        longest = max(len(movie.paths) for movie in movies)
-        self.shape = (len(shown), longest, 1, *movies[0].frame_shape)
-        self.dtype = np.dtype(np.uint8)
+        longest = max(movie.shape[0] for movie in movies)
+        self.shape = (len(shown), longest, *movies[0].shape[1:])
+        self.dtype = np.result_type(*(movie.dtype for movie in movies))
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
         return indexing.explicit_indexing_adapter(
@@ -111,11 +142,11 @@ class ShownMovies(BackendArray):
         trials, frames = (
             np.atleast_1d(np.arange(n)[k]) for n, k in zip(self.shape[:2], key[:2], strict=True)
         )
-        values = np.zeros((len(trials), len(frames), *self.shape[2:]), np.uint8)
+        values = np.zeros((len(trials), len(frames), *self.shape[2:]), self.dtype)
         for number in np.unique(self._shown[trials]):
             movie = self._movies[number]
-            there = frames < len(movie.paths)
-            read = movie.read(frames[there])[:, None]
+            there = frames < movie.shape[0]
+            read = movie.read(frames[there])
             for row in np.flatnonzero(self._shown[trials] == number):  # repeats are read once
                 values[row, there] = read
         scalars = tuple(0 if _is_one(k) else slice(None) for k in key[:2])

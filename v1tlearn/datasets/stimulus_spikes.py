@@ -11,12 +11,14 @@ from typing import Any, NoReturn
 
 import numpy as np
 import xarray as xr
+from xarray.core import indexing
 
 from v1tlearn._instead import path_of
 from v1tlearn._values import plain
 from v1tlearn.datasets.given_files import check_there
 from v1tlearn.datasets.mat_files import read_mat
 from v1tlearn.datasets.mat_structs import names_in
+from v1tlearn.datasets.movie_frames import MovieInMemory, ShownMovies
 from v1tlearn.datasets.schema import DIMS, STIMULI_ATTRS, validate_recordings
 from v1tlearn.datasets.time_axis import pad, time_coordinate, with_time
 
@@ -93,7 +95,7 @@ def read_stimulus_spikes(
         raise ValueError(f"bins_per_frame is {bins_per_frame!r}: expected a whole number from 1 on")
     _check_dims("stimulus_dims", stimulus_dims, _STIMULUS_DIMS, {"height", "width", "time"})
     _check_dims("spikes_dims", spikes_dims, _SPIKES_DIMS, {"neuron", "time"})
-    shown: list[np.ndarray] = []
+    shown: list[MovieInMemory] = []
     responses: list[np.ndarray] = []
     tiers: list[str] = []
     for tier, path in paths.items():
@@ -103,20 +105,18 @@ def read_stimulus_spikes(
         movies = _Array(path, stimulus, stimulus_dims).ordered(with_time(DIMS["stimuli"]))
         for axis, what in enumerate(("trials", "bins")):
             have, need = movies.shape[axis], counts.shape[axis]
-            if have != need and not (axis == 0 and "trial" not in stimulus_dims and have == 1):
-                if axis == 0 and have == 1:  # MATLAB drops the last dimension where it is 1
-                    continue
+            if have != need and not (axis == 0 and have == 1):  # one stimulus, many repeats
                 array.refuse(
                     f"{array.name} has {need} {what}, the stimulus {have}",
-                    f"as many {what} of both, or a stimulus without the dimension 'trial'",
+                    f"as many {what} of both, or one stimulus for all trials",
                 )
         if counts.shape[1] % bins_per_frame:
             array.refuse(
                 f"{counts.shape[1]} bins do not make whole frames of {bins_per_frame} bins",
                 "another bins_per_frame",
             )
-        movies = np.broadcast_to(movies, (len(counts), *movies.shape[1:]))
-        shown += [_averaged(movie, bins_per_frame) for movie in movies]
+        averaged = [MovieInMemory(_averaged(movie, bins_per_frame)) for movie in movies]
+        shown += averaged * (len(counts) // len(averaged))
         responses += [_summed(one, bins_per_frame) for one in counts]
         tiers += [str(tier)] * len(counts)
         if responses[0].shape[1:] != counts.shape[2:]:
@@ -191,31 +191,32 @@ def _summed(counts: np.ndarray, bins: int) -> np.ndarray:
 
 
 def _dataset(
-    shown: Sequence[np.ndarray], responses: Sequence[np.ndarray], seconds: float
+    shown: Sequence[MovieInMemory], responses: Sequence[np.ndarray], seconds: float
 ) -> xr.Dataset:
-    counts = np.array([len(movie) for movie in shown])
+    counts = np.array([len(one) for one in responses])
     longest = int(counts.max())
     numbers: dict[bytes, int] = {}
-    ids = [
-        numbers.setdefault(hashlib.blake2b(movie.tobytes()).digest(), len(numbers))
-        for movie in shown
-    ]
+    ids = np.array([numbers.setdefault(_digest(movie), len(numbers)) for movie in shown])
+    _, first = np.unique(ids, return_index=True)
+    stimuli = indexing.LazilyIndexedArray(ShownMovies([shown[trial] for trial in first], ids))
     attrs = {"long_name": "spike count per frame", "units": "1"}
     variables: dict[str, Any] = {
-        "stimuli": (
-            with_time(DIMS["stimuli"]),
-            pad(shown, longest, 0),
-            STIMULI_ATTRS | {"long_name": "stimulus"},
+        "stimuli": xr.Variable(
+            with_time(DIMS["stimuli"]), stimuli, STIMULI_ATTRS | {"long_name": "stimulus"}
         ),
         "responses": (with_time(DIMS["responses"]), pad(responses, longest, np.nan), attrs),
     }
     coords = {
-        "image_id": ("trial", np.array(ids)),
+        "image_id": ("trial", ids),
         "n_frames": ("trial", counts),
         "time": time_coordinate(longest, 1 / seconds),
         "neuron": ("neuron", np.arange(1, responses[0].shape[1] + 1)),
     }
     return xr.Dataset(variables, coords)
+
+
+def _digest(movie: MovieInMemory) -> bytes:
+    return hashlib.blake2b(movie.values.tobytes() + str(movie.shape).encode()).digest()
 
 
 def _check_dims(what: str, dims: Sequence[str], known: Sequence[str], needed: set[str]) -> None:
