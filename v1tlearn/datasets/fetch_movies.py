@@ -141,6 +141,11 @@ def fetch_mahuas2020(
     --------
     fetch_sensorium2022 : Says what each parameter means.
 
+    Notes
+    -----
+    The address is that of one state of the repository, and the publishers may move it; whatever
+    comes from there is kept only if it has the checksums of the files that were published.
+
     References
     ----------
     Mahuas et al. 2020, A new inference approach for training shallow and deep generalized linear
