@@ -364,10 +364,25 @@ def test_bad_input_is_refused(fitted_aligner, trials, test_trials):
         fitted_aligner.transform_images(np.ones((3, 1, 5, 5), np.uint8))
     with pytest.raises(ValueError, match="only 'dsnet' and 'pretrained' have a projection"):
         aligner(train_image_tower="projection").fit(trials)
-    with pytest.raises(ValueError, match="expected three numbers"):
-        aligner(loss_weights=(1, 2)).fit(trials)
+    for weights in ((1, 2), (0, 0, 0), (np.inf, 0, 0), (1, -1, 0), ("1", 0, 0)):
+        with pytest.raises(ValueError, match="expected three finite numbers"):
+            aligner(loss_weights=weights).fit(trials)
+    with pytest.raises(ValueError, match="compares the trials of a batch, and is 0 for one"):
+        aligner(batch_size=1).fit(trials)
+    with pytest.raises(ValueError, match="makes 0 of each channel of one cell"):
+        aligner(map_size=(1, 1)).fit(trials)
     with pytest.raises(ValueError, match="expected two whole numbers"):
         aligner(map_size=(4,)).fit(trials)
+
+
+def test_what_needs_no_other_trial_and_no_layout_is_learned_all_the_same():
+    images, responses, _ = filtered(30)
+    for parameters in (
+        {"batch_size": 1, "loss_weights": (0, 1, 0), "map_scale": "none"},
+        {"map_size": (1, 1), "map_scale": "none", "map_channels": 4},
+    ):
+        first = aligner(max_epochs=1, keep="last", **parameters).fit(images, None, responses)
+        assert 0 < first.partial_fit(images, None, responses).history_[-1]["loss"] < np.inf
 
 
 def test_constant_maps_and_silent_neurons_are_defined():
