@@ -385,6 +385,27 @@ def test_what_needs_no_other_trial_and_no_layout_is_learned_all_the_same():
         assert 0 < first.partial_fit(images, None, responses).history_[-1]["loss"] < np.inf
 
 
+@pytest.mark.parametrize("how", ["minmax", "std"])
+def test_a_neuron_that_never_varied_tells_nothing_later(how):
+    images, responses, shown = filtered(30)
+    responses[:, 3] = 2
+    est = aligner(response_scale=how).fit(images, None, responses, image_ids=shown)
+    later = responses.copy()
+    later[:, 3] = np.arange(len(later))
+    assert np.array_equal(est.transform_responses(later), est.transform_responses(responses))
+
+
+def test_both_towers_compute_in_the_precision_that_was_asked_for():
+    images, responses, shown = filtered(30)
+    est = aligner().fit(images, None, responses, image_ids=shown)
+    fine = est.transform_images(images), est.transform_responses(responses)
+    est.set_params(precision="bfloat16")
+    coarse = est.transform_images(images), est.transform_responses(responses)
+    for first, second in zip(fine, coarse, strict=True):
+        error = float(np.abs(first - second).max() / np.abs(first).max())
+        assert 1e-5 < error < 0.05
+
+
 def test_constant_maps_and_silent_neurons_are_defined():
     images, responses, _ = filtered(20)
     responses[:, 0] = 0
