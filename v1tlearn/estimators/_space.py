@@ -17,14 +17,14 @@ from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._leaks import warn_of_seen_images
 from v1tlearn.estimators._like_fit import check_like_fit
-from v1tlearn.estimators._reading import read_score
+from v1tlearn.estimators._populations import Population
+from v1tlearn.estimators._reading import names_at_fit, read_score
 from v1tlearn.estimators._space_inputs import (
-    Population,
     are_maps,
     as_maps,
     labelled,
     read_images,
-    read_population,
+    read_responses,
 )
 from v1tlearn.estimators.mouse_data import mouse_data
 from v1tlearn.nn import AlignmentModel, check_towers, steady_cosines
@@ -134,10 +134,9 @@ class SpaceMixin:
             Before `fit`.
         """
         check_is_fitted(self)
-        population = read_population(self.fitted_, self.module_, responses, mouse_ids)
-        order = np.argsort(np.concatenate(list(population.rows.values())))
+        population = read_responses(self.fitted_, self.module_, responses, mouse_ids)
         mice = [np.full(len(own), mouse) for mouse, own in population.by_mouse.items()]
-        labels = {"mouse_id": np.concatenate(mice)[order]}
+        labels = {"mouse_id": np.concatenate(mice)[population.order]}
         if isinstance(responses, Trials):
             labels["image_id"] = responses.image_ids
         return labelled(self._maps_of_responses(population).cpu(), labels, flat=flat)
@@ -242,7 +241,14 @@ class SpaceMixin:
         """
         check_is_fitted(self)
         check_towers(self.module_.core, *self.module_.readouts)
-        call = read_score(self.fitted_, stimuli, behaviors, responses, mouse_ids)
+        call = read_score(
+            self.fitted_.mice,
+            stimuli,
+            behaviors,
+            responses,
+            mouse_ids,
+            names_at_fit(self.fitted_),
+        )
         check_like_fit(self.fitted_, self.module_, call.trials)
         check_images(call.trials)
         warn_of_seen_images(self.__dict__.get("_seen"), call.trials)
@@ -251,7 +257,7 @@ class SpaceMixin:
             own = call.trials[call.trials.rows(mouse)[0]]
             images = torch.cat(list(self._maps_of_images(own)))
             target = call.target[call.trials.rows(mouse)[0]].get(mouse)
-            population = read_population(self.fitted_, self.module_, {mouse: target}, None)
+            population = read_responses(self.fitted_, self.module_, {mouse: target})
             maps = self._maps_of_responses(population)
             labels = np.unique(own.image_ids, return_inverse=True)[1]
             ranks = first_ranks(maps, images, torch.from_numpy(labels).to(self.device_))
@@ -273,19 +279,18 @@ class SpaceMixin:
     def _maps_of_responses(self, population: Population) -> torch.Tensor:
         """Maps of responses, on the device, in the order of the trials."""
         self._to_device()
-        order = np.argsort(np.concatenate(list(population.rows.values())))
         maps = [
             part
             for mouse, own in population.by_mouse.items()
             for part in response_maps(self.module_, self.fitted_, mouse, own, self.device_)
         ]
-        return torch.cat(maps)[torch.from_numpy(order).to(self.device_)]
+        return torch.cat(maps)[torch.from_numpy(population.order).to(self.device_)]
 
     def _queries(self, responses: Any) -> torch.Tensor:
         self._to_device()
         if are_maps(responses, self.map_shape_):
             return as_maps(responses, self.map_shape_, "responses").to(self.device_)
-        population = read_population(self.fitted_, self.module_, responses, None)
+        population = read_responses(self.fitted_, self.module_, responses)
         return self._maps_of_responses(population).flatten(1)
 
     def _gallery(self, gallery: Any) -> tuple[int, Iterator[torch.Tensor]]:
