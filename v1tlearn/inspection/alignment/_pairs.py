@@ -85,6 +85,30 @@ def read_pairs(aligner: Any, trials: Any) -> list[Pairs]:
     return [_read_pairs(aligner, trials, mouse) for mouse in trials.mice]
 
 
+def some_images(own: Pairs, kept: np.ndarray) -> Pairs:
+    """Take some of the images, with all their trials.
+
+    Parameters
+    ----------
+    own : Pairs
+    kept : ndarray of bool of shape (n_images,)
+
+    Returns
+    -------
+    Pairs
+    """
+    trials = kept[own.shown]
+    return Pairs(
+        own.mouse,
+        own.rows[trials],
+        own.image_ids[kept],
+        (np.cumsum(kept) - 1)[own.shown[trials]],
+        own.images[kept],
+        own.image_maps[kept],
+        own.response_maps[trials],
+    )
+
+
 def check_aligner(aligner: Any) -> None:
     """Check that this is a fitted alignment.
 
