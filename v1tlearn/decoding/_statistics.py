@@ -21,8 +21,6 @@ from v1tlearn.metrics.retrieval import (
 
 Counts = np.ndarray  # (n_draws, n_images)
 
-_ROUNDING = 1e-9  # by which sums in another order may differ and still be as good
-
 
 class Statistic(NamedTuple):
     """A measure of identification in galleries of one size.
@@ -150,22 +148,3 @@ def repeat_counts(queries: np.ndarray, shown: np.ndarray) -> Counts | None:
     similarity = queries[pairs[:, 0]] @ queries[pairs[:, 1]].T
     ranks = np.concatenate([seen_ranks(similarity), seen_ranks(similarity.T)])
     return np.bincount(ranks - 1, minlength=len(pairs))[None].astype(np.float64)
-
-
-def p_value(found: float, null: np.ndarray, *, lower_is_better: bool) -> float:
-    """Share of shuffled pairs that do as well, the true pairs counted among them; NaN without.
-
-    Parameters
-    ----------
-    found : float
-    null : ndarray of shape (n_shuffles,)
-    lower_is_better : bool
-
-    Returns
-    -------
-    float
-    """
-    if not len(null) or np.isnan(found):
-        return np.nan
-    as_good = null <= found + _ROUNDING if lower_is_better else null >= found - _ROUNDING
-    return float((1 + as_good.sum()) / (1 + len(null)))

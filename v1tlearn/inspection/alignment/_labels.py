@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from v1tlearn._values import as_ids, plain
+from v1tlearn._values import as_ids
 from v1tlearn.datasets.schema import are_known
+from v1tlearn.inspection._controls import generator
 from v1tlearn.inspection.alignment._pairs import Pairs, some_images
-from v1tlearn.training import draw_seed
 from v1tlearn.trials import Trials
 from v1tlearn.trials._arithmetic import labels_of
 
@@ -128,7 +128,7 @@ def _chosen(own: Pairs, of_image: np.ndarray, among: np.ndarray | None) -> tuple
 
 def generators(random_state: Any) -> tuple[np.random.Generator, np.random.Generator]:
     """Of the draws of images, and of the shuffles."""
-    seeds = np.random.default_rng(draw_seed(plain(random_state))).integers(2**63, size=2)
+    seeds = generator(random_state).integers(2**63, size=2)
     first, second = map(np.random.default_rng, seeds)
     return first, second
 

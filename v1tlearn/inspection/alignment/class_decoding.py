@@ -11,10 +11,11 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from v1tlearn.inspection.alignment._checks import check_chances, check_count
+from v1tlearn.inspection._controls import check_count
+from v1tlearn.inspection.alignment._checks import check_chances
 from v1tlearn.inspection.alignment._labels import by_mouse, generators, with_categories
 from v1tlearn.inspection.alignment._pairs import SPACES, read_pairs
-from v1tlearn.inspection.alignment._ranks import p_value
+from v1tlearn.metrics._chance import p_value
 from v1tlearn.trials import Trials
 
 _ALPHAS = np.logspace(-2, 6, 9)

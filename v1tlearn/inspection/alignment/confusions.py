@@ -8,15 +8,12 @@ import numpy as np
 import xarray as xr
 from scipy.stats import hypergeom
 
-from v1tlearn.inspection.alignment._checks import check_chances, check_count
+from v1tlearn.inspection._controls import check_count
+from v1tlearn.inspection.alignment._checks import check_chances
 from v1tlearn.inspection.alignment._labels import by_mouse, generators, with_categories
 from v1tlearn.inspection.alignment._pairs import read_pairs, similarity
-from v1tlearn.inspection.alignment._ranks import (
-    draw_images,
-    interval,
-    mean_over_drawn,
-    p_value,
-)
+from v1tlearn.inspection.alignment._ranks import draw_alike, mean_over_drawn
+from v1tlearn.metrics._chance import interval, p_value
 from v1tlearn.trials import Trials
 
 
@@ -92,7 +89,7 @@ def class_confusions(
     check_chances(n_bootstrap=n_bootstrap, n_permutations=n_permutations, level=level)
     pairs, classes = with_categories(trials, read_pairs(aligner, trials), labels, among)
     rng, orders = generators(random_state)
-    counts = draw_images([own.image_ids for own in pairs], n_bootstrap, rng)
+    counts = draw_alike([own.image_ids for own in pairs], n_bootstrap, rng)
     found = []
     for own, kinds, drawn in zip(pairs, classes, counts, strict=True):
         best = similarity(own.response_maps.values, own.image_maps.values).argmax(1)

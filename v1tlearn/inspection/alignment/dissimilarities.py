@@ -8,13 +8,12 @@ import numpy as np
 import xarray as xr
 from scipy.stats import rankdata
 
-from v1tlearn._values import plain
+from v1tlearn.inspection._controls import generator
 from v1tlearn.inspection.alignment._checks import check_chances
 from v1tlearn.inspection.alignment._labels import has_classes, with_categories
 from v1tlearn.inspection.alignment._pairs import SPACES, read_pairs, similarity
-from v1tlearn.inspection.alignment._ranks import p_value
+from v1tlearn.metrics._chance import p_value
 from v1tlearn.preprocessing import low_pass
-from v1tlearn.training import draw_seed
 from v1tlearn.trials import Trials
 
 
@@ -98,7 +97,7 @@ def representational_similarity(
     elif among is not None:
         raise ValueError("among was given, but no categories: give labels=, one per trial.")
     models = ["pixels", "low_passed", *(["classes"] if known else []), "other"]
-    rng = np.random.default_rng(draw_seed(plain(random_state)))
+    rng = generator(random_state)
     found = np.empty((3, len(pairs), len(SPACES), len(models)))
     for i, (own, kinds) in enumerate(zip(pairs, classes, strict=True)):
         n = len(own.image_ids)

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from v1tlearn._values import plain
+from v1tlearn.inspection._controls import generator
 from v1tlearn.inspection.alignment._checks import check_chances
 from v1tlearn.inspection.alignment._pairs import place_in_image, read_pairs
-from v1tlearn.training import draw_seed
 from v1tlearn.trials import Trials
 
 
@@ -76,7 +75,7 @@ def alignment_map(
     """
     check_chances(n_permutations=n_permutations, level=level)
     pairs = read_pairs(aligner, trials)
-    rng = np.random.default_rng(draw_seed(plain(random_state)))
+    rng = generator(random_state)
     rows = []
     for own in pairs:
         n = len(own.image_ids)
