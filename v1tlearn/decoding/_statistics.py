@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from v1tlearn.metrics import seen_ranks, similarity_ranks
 from v1tlearn.metrics.retrieval import (
@@ -18,6 +19,7 @@ from v1tlearn.metrics.retrieval import (
     reciprocal_by_rank,
     top_k_by_rank,
 )
+from v1tlearn.nn import steady_cosines
 
 Counts = np.ndarray  # (n_draws, n_images)
 
@@ -93,6 +95,21 @@ def _median(n_images: int, size: int) -> Statistic:
     return Statistic("median_rank", size, of, float(of(np.ones((1, n_images)))[0]), True)
 
 
+def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Similarities of vectors (n, features) and (m, features), as those of `DINAAligner`, (n, m).
+
+    Parameters
+    ----------
+    first : ndarray of shape (n, features)
+    second : ndarray of shape (m, features)
+
+    Returns
+    -------
+    ndarray of shape (n, m)
+    """
+    return steady_cosines(torch.from_numpy(first), torch.from_numpy(second)).numpy()
+
+
 def draw_counts(
     similarity: np.ndarray, seen: np.ndarray, weights: np.ndarray, orders: np.ndarray
 ) -> Draws:
@@ -145,6 +162,6 @@ def repeat_counts(queries: np.ndarray, shown: np.ndarray) -> Counts | None:
     pairs = np.array([pair for pair in places if len(pair) == 2])
     if len(pairs) < 2:
         return None
-    similarity = queries[pairs[:, 0]] @ queries[pairs[:, 1]].T
+    similarity = cosines(queries[pairs[:, 0]], queries[pairs[:, 1]])
     ranks = np.concatenate([seen_ranks(similarity), seen_ranks(similarity.T)])
     return np.bincount(ranks - 1, minlength=len(pairs))[None].astype(np.float64)

@@ -13,7 +13,7 @@ from v1tlearn._models import named
 from v1tlearn._values import plain
 from v1tlearn.decoding._calls import check_images
 from v1tlearn.decoding._comparison import SLOW, Comparison, Measure, check_decoder, compare
-from v1tlearn.decoding._statistics import draw_counts, repeat_counts, statistics
+from v1tlearn.decoding._statistics import cosines, draw_counts, repeat_counts, statistics
 from v1tlearn.estimators._leaks import warn_of_seen_images
 from v1tlearn.metrics._chance import draw_images, interval, p_value, shuffle_images
 from v1tlearn.training import draw_seed
@@ -235,11 +235,9 @@ def _rows_with_gallery(
             ceilings[one.metric, one.size] = float(one.of(repeats)[0])
     average = np.zeros((n_images, compared.queries.shape[1]))
     np.add.at(average, compared.shown, compared.queries)
-    length = np.linalg.norm(average, axis=1, keepdims=True)
-    average /= np.where(length > 0, length, 1)
     directions = {
-        _TO_IMAGE: (compared.queries @ compared.gallery.T, compared.shown),
-        _TO_RESPONSE: (compared.gallery @ average.T, np.arange(n_images)),
+        _TO_IMAGE: (cosines(compared.queries, compared.gallery), compared.shown),
+        _TO_RESPONSE: (cosines(compared.gallery, average), np.arange(n_images)),
     }
     measured = statistics(n_images, sizes, ks)
     for direction, (similarity, seen) in directions.items():

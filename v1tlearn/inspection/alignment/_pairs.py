@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn.estimators import DINAAligner
 from v1tlearn.estimators._leaks import warn_of_seen_images
-from v1tlearn.nn import AlignmentModel, cosine_similarity
+from v1tlearn.nn import AlignmentModel, steady_cosines
 from v1tlearn.trials import Trials
 
 SPACES = ("images", "responses")
@@ -153,7 +153,7 @@ def check_trials(trials: Any) -> None:
 
 
 def similarity(responses: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Cosines of the maps of responses and of images, in float64.
+    """Cosines of the maps of responses and of images, as `DINAAligner.similarity` has them.
 
     Parameters
     ----------
@@ -165,9 +165,8 @@ def similarity(responses: np.ndarray, images: np.ndarray) -> np.ndarray:
     ndarray of shape (n, m)
         0 for flat maps.
     """
-    first, second = (torch.from_numpy(np.array(x, np.float64)) for x in (responses, images))
-    # equal maps are equally similar, whichever way a product adds up
-    return cosine_similarity(first, second).numpy().round(12)
+    first, second = (torch.from_numpy(np.ascontiguousarray(x)) for x in (responses, images))
+    return steady_cosines(first, second).numpy().astype(np.float64)
 
 
 def place_in_image(
