@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 import xarray as xr
 from sklearn.utils.validation import check_is_fitted
 
-from v1tlearn._values import plain
+from v1tlearn._values import as_whole, plain
 from v1tlearn.decoding._calls import IMAGE_DIMS, labels_of_answer
 from v1tlearn.decoding._descent import minimize
 from v1tlearn.decoding._posterior import LIKELIHOODS, Coloring, Observed, Posterior
@@ -309,5 +308,4 @@ def _check(encoder: Any, likelihood: Any, by: Any, counts: Mapping[str, Any]) ->
         if not isinstance(value, str) or value not in known:
             raise ValueError(f"{name}={value!r}: expected one of {known}.")
     for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 1:
-            raise ValueError(f"{name}={value!r}: expected a whole number from 1 on.")
+        as_whole(value, name)

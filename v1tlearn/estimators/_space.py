@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 import xarray as xr
 from sklearn.utils.validation import check_is_fitted
 
+from v1tlearn._values import as_whole
 from v1tlearn.estimators._alignment import closest, image_maps, response_maps
 from v1tlearn.estimators._alike import check_images
 from v1tlearn.estimators._calls import explained
@@ -203,12 +203,11 @@ class SpaceMixin:
             If `k` is no number from 1 to the size of the gallery.
         """
         check_is_fitted(self)
-        if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
-            raise ValueError(f"k={k!r}: expected a whole number from 1 on.")
+        k = as_whole(k, "k")
         n, images = self._gallery(gallery)
         if n < k:
             raise ValueError(f"k={k}, but the gallery has {n} images: lower k.")
-        places, cosines = closest(self._queries(responses), images, int(k))
+        places, cosines = closest(self._queries(responses), images, k)
         return Retrieval(places.cpu().numpy(), cosines.cpu().numpy())
 
     @explained
@@ -219,7 +218,7 @@ class SpaceMixin:
         responses: Any = None,
         mouse_ids: Any = None,
     ) -> float:
-        """Share of the trials whose image is found among all images of these trials.
+        """Share of the trials whose image is found among all that the mouse sees in them.
 
         Parameters
         ----------
@@ -229,8 +228,8 @@ class SpaceMixin:
         Returns
         -------
         float
-            Top-1, mean over trials, then over mice. Chance is one over the number of images. An
-            image that is just as similar counts against the one that was seen.
+            Top-1, mean over trials, then over mice. Chance is one over the number of images of the
+            mouse. An image that is just as similar counts against the one that was seen.
 
         Raises
         ------

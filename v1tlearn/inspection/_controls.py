@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from v1tlearn._values import plain
+from v1tlearn._values import as_whole, plain
 from v1tlearn.training import draw_seed
 
 
@@ -30,10 +30,7 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     ValueError
         If it is none.
     """
-    number = plain(value, name)
-    if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
-        raise ValueError(f"{name}={value!r}: expected a whole number from {least} on.")
-    return int(number)
+    return as_whole(value, name, least)
 
 
 def check_counts(least: int = 1, **counts: Any) -> None:
