@@ -180,7 +180,9 @@ class RidgeDecoder(DocumentationLinkMixin, SavingMixin, ByName, BaseEstimator):
         """
         self._validate_params()
         check_alpha(self.alpha)
-        call = read_fit(stimuli, behaviors, responses, mouse_ids, image_ids=image_ids)
+        call = read_fit(
+            stimuli, behaviors, responses, mouse_ids, image_ids=image_ids, frame_wise=False
+        )
         trials = call.trials
         warn_about_tiers(trials)
         images = images_of(trials)
@@ -192,7 +194,7 @@ class RidgeDecoder(DocumentationLinkMixin, SavingMixin, ByName, BaseEstimator):
             check_pixels(own, f"mouse {mouse!r}: ")
             unit_ids = trials.neuron_labels(mouse).get("neuron")
             responses = call.target.get(mouse)
-            check_recorded(responses, mouse, rows)
+            check_recorded(responses, mouse, trials.rows(mouse)[1])
             fitted[mouse] = self._fit_mouse(mouse, responses, own, ids, unit_ids)
         self._decoders = fitted
         self.image_shape_ = images.shape[1:]

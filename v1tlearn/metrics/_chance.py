@@ -57,12 +57,14 @@ def interval(draws: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
     return low, high
 
 
-def p_value(found: np.ndarray, control: np.ndarray, *, lower_is_better: bool = False) -> np.ndarray:
+def p_value(
+    found: np.ndarray | float, control: np.ndarray, *, lower_is_better: bool = False
+) -> np.ndarray:
     """Share of shuffles, the pairs themselves counted in, that do as well as what was found.
 
     Parameters
     ----------
-    found : ndarray of shape (...)
+    found : float or ndarray of shape (...)
     control : ndarray of shape (n, ...)
     lower_is_better : bool, default=False
 
