@@ -53,6 +53,20 @@ RESPONSES_ATTRS = {"long_name": "response", "units": "a.u."}
 POSITION_ATTRS = {"long_name": "cortical position", "units": "um"}
 
 
+def are_known(categories: np.ndarray) -> np.ndarray:
+    """Tell which labels in the coordinate `category` name one, as "unknown" does not.
+
+    Parameters
+    ----------
+    categories : ndarray
+
+    Returns
+    -------
+    ndarray of bool
+    """
+    return categories.astype(str) != "unknown"
+
+
 def default_behavior_names(n_columns: int, mouse: str | None = None) -> list[str]:
     """Return the names of behaviour columns that come without names.
 

@@ -25,10 +25,11 @@ NEURON_FILES = {
     "cell_motor_coordinates": "position",
 }
 IMAGE_LABEL_PREFIXES = ("frame", "colorframeprojector")
+IMAGE_LABELS = {"image_id": "image_id", "image_class": "category"}
 TRIAL_FILES = {"tiers": "tier", "trial_idx": "trial_id"} | {
-    f"{prefix}_{label}": label
+    f"{prefix}_{stem}": label
     for prefix in IMAGE_LABEL_PREFIXES
-    for label in ("image_id", "image_class")
+    for stem, label in IMAGE_LABELS.items()
 }
 # Statistics over all frames, and over the frames with a stimulus; the suffix of our names for each.
 STATISTIC_SUBSETS = {"all": "", "stimulus_frame": "_stimulus_frame"}
