@@ -31,6 +31,7 @@ test = [
     "pytest-timeout>=2.3.1",
     "pytest-xdist>=3.6.1",
     "ruff>=0.17",
+    "tslearn>=0.10",  # an oracle; the gradients of earlier ones are wrong
     *attribution,
     *backbones,
     *fetch,

@@ -29,7 +29,6 @@ from v1tlearn.nn import fast
 
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
-VECTOR_BITS = {"AVX512": 512, "AVX2": 256, "SVE256": 256}  # others have 128
 BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")  # the last is ARM's
 
 
@@ -80,13 +79,17 @@ def synchronize(device: torch.device | None) -> None:
         torch.cuda.synchronize(device)
 
 
-def seconds(function: Callable[[], object], device: torch.device | None = None) -> float:
-    """Wall time of one call."""
+def seconds(
+    function: Callable[[], object],
+    device: torch.device | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Time of one call by a clock, by default that of the wall."""
     synchronize(device)
-    start = time.perf_counter()
+    start = clock()
     function()
     synchronize(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def time_in_turn(
@@ -94,6 +97,7 @@ def time_in_turn(
     ours: Callable[[], object],
     repeats: int,
     device: torch.device | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[tuple[float, float]]:
     """Time two functions in turn, so that a machine that slows down slows both.
 
@@ -105,6 +109,8 @@ def time_in_turn(
     repeats : int
     device : torch.device, optional
         Waited for before the clock is read.
+    clock : callable
+        Tells seconds.
 
     Returns
     -------
@@ -119,11 +125,11 @@ def time_in_turn(
     pairs = []
     for repeat in range(repeats):
         if repeat % 2:
-            our_time = seconds(ours, device)
-            plain_time = seconds(plain, device)
+            our_time = seconds(ours, device, clock)
+            plain_time = seconds(plain, device, clock)
         else:
-            plain_time = seconds(plain, device)
-            our_time = seconds(ours, device)
+            plain_time = seconds(plain, device, clock)
+            our_time = seconds(ours, device, clock)
         pairs.append((plain_time, our_time))
     return pairs
 
@@ -133,12 +139,13 @@ def compare(
     ours: Callable[[], object],
     repeats: int = 5,
     device: torch.device | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[float, float, float]:
     """Sum up what `time_in_turn` finds.
 
     Parameters
     ----------
-    plain, ours, repeats, device
+    plain, ours, repeats, device, clock
         As of `time_in_turn`.
 
     Returns
@@ -146,7 +153,7 @@ def compare(
     tuple of float
         Median seconds of `plain` and of `ours`, median of the ratios plain / ours of the pairs.
     """
-    return summary(time_in_turn(plain, ours, repeats, device))
+    return summary(time_in_turn(plain, ours, repeats, device, clock))
 
 
 def summary(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
@@ -275,7 +282,12 @@ def peak_memory(function_name: str, script: str | Path, *args: Any, device: str 
     return int(done.stdout.split()[-1])
 
 
-def matrix_rate(dtype: torch.dtype, device: torch.device | str, size: int | None = None) -> float:
+def matrix_rate(
+    dtype: torch.dtype,
+    device: torch.device | str,
+    size: int | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """Rate of large square matrix products, what a model can reach at most.
 
     Parameters
@@ -284,6 +296,8 @@ def matrix_rate(dtype: torch.dtype, device: torch.device | str, size: int | None
     device : torch.device or str
     size : int, optional
         Rows and columns; by default 8192 on GPUs and 2048 elsewhere.
+    clock : callable
+        Tells seconds.
 
     Returns
     -------
@@ -295,10 +309,15 @@ def matrix_rate(dtype: torch.dtype, device: torch.device | str, size: int | None
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
     torch.mm(a, b, out=out)
-    best, end = math.inf, time.perf_counter() + 1.0
-    while time.perf_counter() < end:
-        best = min(best, seconds(lambda: torch.mm(a, b, out=out), device))
+    best, end = math.inf, clock() + 1.0
+    while clock() < end:
+        best = min(best, seconds(lambda: torch.mm(a, b, out=out), device, clock))
     return 2 * size**3 / best
+
+
+def vector_bits(capability: str) -> int:
+    """Bits of the vectors of a processor of which torch tells this."""
+    return {"AVX512": 512, "AVX2": 256, "SVE256": 256}.get(capability, 128)
 
 
 def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -321,7 +340,7 @@ def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     return {
         "processor": processor,
-        "vector_bits": VECTOR_BITS.get(torch.backends.cpu.get_cpu_capability(), 128),
+        "vector_bits": vector_bits(torch.backends.cpu.get_cpu_capability()),
         "bfloat16": sorted(instructions & set(BFLOAT16)),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),

@@ -5,7 +5,7 @@ the same batches: a CNN of the size published for Sensorium 2022, and a small V1
 same work: weights, optimizer (made ahead), penalties, scale of the loss, number format, and the
 parts of a batch that the loop chooses for this machine. What the loop adds is drawing, cutting and
 standardising batches, its tables of losses, the check that they are finite, copies of the weights,
-and the progress bar and log of ``verbose=1``, drawn to nowhere. Validation, which bare steps do not
+and a progress bar, drawn to nowhere. Validation, which bare steps do not
 have, is left out. Pairs are short, and which of the two comes first alternates; the ratio is the
 median over the pairs, with their quartiles and the interval in which the median lies.
 
@@ -35,8 +35,8 @@ from _measure import (
     time_in_turn,
 )
 from _models import CNN, CNN_BEHAVIORS, V1T, image_size, make_model
+from tqdm.auto import tqdm
 
-from v1tlearn.estimators._progress import progress
 from v1tlearn.nn import EncodingModel, MouseBatch, poisson_loss
 from v1tlearn.training import (
     ConstantSchedule,
@@ -91,7 +91,7 @@ def make_data(args: argparse.Namespace, n: int, device: torch.device) -> dict[st
     }
 
 
-def make_optimizer(model: EncodingModel) -> torch.optim.Optimizer:
+def adam(model: EncodingModel) -> torch.optim.Optimizer:
     return torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
 
 
@@ -120,9 +120,18 @@ class Runs:
     args : argparse.Namespace
     kind : {"CNN", "V1T"}
     device : torch.device
+    make_optimizer : callable, optional
+        From a model to the optimiser of its parameters.
     """
 
-    def __init__(self, args: argparse.Namespace, kind: str, device: torch.device) -> None:
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        kind: str,
+        device: torch.device,
+        make_optimizer: Callable[[EncodingModel], torch.optim.Optimizer] = adam,
+    ) -> None:
+        self.make_optimizer = make_optimizer
         size = 4 if args.quick else BATCH_SIZE[kind]
         self.steps = args.steps or (STEPS[kind] if device.type == "cpu" else GPU_STEPS)
         self.device, self.scale = device, self.steps**0.5
@@ -161,7 +170,7 @@ class Runs:
 
     def bare(self, model: EncodingModel, steps: int | None = None) -> Callable[[], None]:
         """Prepare as many steps as an epoch has, and nothing else; or fewer."""
-        optimizer, how = make_optimizer(model), self.settings.precision
+        optimizer, how = self.make_optimizer(model), self.settings.precision
         batches = [self._parts(*batch) for batch in self.batches[:steps]]
 
         def run() -> None:
@@ -177,7 +186,7 @@ class Runs:
 
     def loop(self, model: EncodingModel) -> Callable[[], None]:
         """Prepare an epoch of the training loop, told to a progress bar."""
-        optimizer = make_optimizer(model)
+        optimizer = self.make_optimizer(model)
 
         def epoch() -> None:
             state, schedule = new_state(initial_rng(0)), ConstantSchedule()
@@ -185,8 +194,13 @@ class Runs:
             with (
                 open(os.devnull, "w", encoding="utf-8") as nowhere,
                 contextlib.redirect_stderr(nowhere),
-                progress("benchmark", 1, verbose=1) as report,
+                tqdm(total=1, desc="benchmark", unit="epoch") as bar,
             ):
+
+                def report(record: dict[str, float]) -> None:
+                    bar.set_postfix(record, refresh=False)
+                    bar.update()
+
                 run = Run(model, objective, optimizer, schedule, self.data, self.settings, state)
                 train(run, report)
 

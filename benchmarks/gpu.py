@@ -334,11 +334,11 @@ def find_device(args: argparse.Namespace) -> torch.device | None:
     return None
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     made = parser(__doc__)
     made.add_argument("--if-present", action="store_true", help="no error where there is no GPU")
     made.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
-    args = made.parse_args()
+    args = made.parse_args(arguments)
     device = find_device(args)
     if device is None:
         return

@@ -235,11 +235,11 @@ def draw_shares(results: list[dict], path: Path) -> bool:
     return True
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     made = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     made.add_argument("--out", type=Path, default=Path("bench_output"), help="where the JSON is")
     made.add_argument("--table", action="store_true", help="print a table, draw nothing")
-    args = made.parse_args()
+    args = made.parse_args(arguments)
     try:
         results = read(args.out)
         if args.table:

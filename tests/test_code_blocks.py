@@ -208,6 +208,7 @@ FEW_FOLDS = {"max_epochs=5": "max_epochs=1", "GroupKFold(3)": "GroupKFold(2)"}
 FEW_FITS = {
     "n_candidates=10, n_members=5, n_jobs=2": "n_candidates=2, n_members=1",
     "n_trials=100": "n_trials=6",
+    "v1.search.V1T_SPACE": '{"lr": v1.search.V1T_SPACE["lr"]}',
 }
 
 
@@ -271,8 +272,6 @@ def small_models(monkeypatch):
             for preset in kind._presets.values():
                 if name in preset:
                     monkeypatch.setitem(preset, name, value)
-    space = {"lr": v1.search.V1T_SPACE["lr"]}
-    monkeypatch.setattr(v1.search, "V1T_SPACE", space)
 
 
 def run(name, folder, monkeypatch, replace, compare):

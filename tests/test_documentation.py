@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,11 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import make_pipeline
 
 import v1tlearn as v1
-from v1tlearn._urls import DOCS_URL
 from v1tlearn.search import HyperbandSearch
 
 ROOT = Path(__file__).parents[1]
+URLS = dict(told.split(", ") for told in metadata("v1tlearn").get_all("Project-URL"))
+DOCS_URL = URLS["Documentation"]
 MODEL = v1.CNNRegressor(lr=0.1)
 ESTIMATORS = [
     MODEL,

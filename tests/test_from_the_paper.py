@@ -290,8 +290,8 @@ def test_transfer_from_the_other_data_set(names):
 def test_hyperband_search(names, monkeypatch):
     monkeypatch.chdir(names["folder"])
     # the whole space has models of minutes
-    monkeypatch.setattr(v1.search, "V1T_SPACE", {"lr": v1.search.V1T_SPACE["lr"]})
-    smaller = {"v1.search.V1T_SPACE,": "v1.search.V1T_SPACE, n_trials=1,"}
+    names["space"] = {"lr": v1.search.V1T_SPACE["lr"]}
+    smaller = {"v1.search.V1T_SPACE,": "space, n_trials=1,"}
     search = run("v1.search.HyperbandSearch(", names, replace=smaller)
     assert search.best_params_.keys() == {"lr"}
     assert Path("search.db").is_file()
@@ -300,11 +300,14 @@ def test_hyperband_search(names, monkeypatch):
         run("search.importances()", names)
 
 
-def test_halving_search(names, monkeypatch):
-    space = {n: v1.search.V1T_SPACE[n] for n in ("lr", "patch_dropout")}
-    monkeypatch.setattr(v1.search, "V1T_SPACE", space)
+def test_halving_search(names):
+    names["space"] = {n: v1.search.V1T_SPACE[n] for n in ("lr", "patch_dropout")}
     small = "max_resources=2, min_resources=1, factor=2, n_candidates=2"
-    smaller = {"max_resources=100": small, "GroupKFold(5)": "GroupKFold(2)"}
+    smaller = {
+        "max_resources=100": small,
+        "GroupKFold(5)": "GroupKFold(2)",
+        "v1.search.V1T_SPACE": "space",
+    }
     search = run("HalvingRandomSearchCV(", names, replace=smaller)
     assert search.n_resources_ == [1, 2]
     assert search.best_params_.keys() == {"lr", "patch_dropout", "max_epochs"}

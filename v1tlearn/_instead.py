@@ -234,6 +234,8 @@ def check_axes(mouse: str, part: Mapping[str, Any]) -> None:
                 f"mouse {mouse!r}: stimuli has shape {stimuli} and {name} {shapes[name]}: swapped? "
                 "The order is fit(stimuli, behaviors, responses, mouse_ids)."
             )
+    if len(stimuli) == 5:
+        return  # movies, whose other axes are checked where all are stacked
     if len(stimuli) != 4:
         raise ValueError(
             f"mouse {mouse!r}: stimuli has shape {stimuli}: expected {_AXES}."
@@ -260,7 +262,7 @@ def check_axes(mouse: str, part: Mapping[str, Any]) -> None:
 def _missing_axes(stimuli: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> str:
     others = [shapes[name] for name in ("behaviors", "responses") if name in shapes]
     if len(stimuli) > 4:
-        return " These models take images, not movies: give one frame per trial."
+        return " Movies have a time axis: (trials, time, channels, height, width)."
     if others and all(len(shape) == 1 for shape in others) and len(stimuli) >= 2:
         given = [name for name in ("behaviors", "responses") if name in shapes]
         axes = "[None]" if len(stimuli) == 3 else "[None, None]"

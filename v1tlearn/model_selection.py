@@ -1,4 +1,4 @@
-"""Splits of trials: by tier, by image so that no image is on both sides, and by animal.
+"""Splits of trials: by tier, by image so that no image is on both sides, by animal, and in time.
 
 `GroupKFold` and the other group splitters of scikit-learn work on `trials.image_ids` as they are.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,16 @@ from sklearn.utils.parallel import Parallel, delayed
 from v1tlearn._instead import refuse_no_array, refuse_no_trials
 from v1tlearn._values import as_ids
 from v1tlearn.training.seeds import RandomState, draw_seed
+from v1tlearn.trials import Trials
+from v1tlearn.trials.cutting import Span, cut_in_time
 
-__all__ = ["image_train_test_split", "leave_one_mouse_out", "split_by_image", "tier_split"]
+__all__ = [
+    "image_train_test_split",
+    "leave_one_mouse_out",
+    "split_by_image",
+    "split_in_time",
+    "tier_split",
+]
 
 _ATTEMPTS = 20  # orders of the images tried before a split is given up
 
@@ -99,6 +108,93 @@ def image_train_test_split(
     _check_trials(trials, "image_train_test_split({})")
     train, test = split_by_image(trials.image_ids, test_size, random_state, trials.mouse_ids)
     return trials[train], trials[test]
+
+
+def split_in_time(
+    trials: Trials, test_size: float = 0.1, *, gap: int = 0, n_blocks: int = 1
+) -> tuple[Trials, Trials]:
+    """Split every movie in two: what comes first is trained on, what comes last is scored.
+
+    For recordings of few long movies, which no split by movie leaves anything of. Successive frames
+    are alike, and responses outlast what evoked them: frames of one side that stand between those
+    of the other tell their responses. So both sides are whole, one after the other, and `gap`
+    frames between them belong to neither. All repeats of a movie are cut alike.
+
+    Parameters
+    ----------
+    trials : Trials
+        Of movies, of one or several mice.
+    test_size : float, default=0.1
+        Share of the frames of each movie that is scored, between 0 and 1.
+    gap : int, default=0
+        Frames left out between the sides, as many as a model looks back, or a cell does.
+    n_blocks : int, default=1
+        Blocks into which each movie is cut first, of which each is split so. Many blocks sample
+        the whole movie, and leak the more, the shorter they are; set a `gap`, which is left out
+        between blocks, too.
+
+    Returns
+    -------
+    train, test : Trials
+        Trials of parts of movies, in the order of `trials`; nothing is copied. Their `image_id`
+        names the part, as in "m[0:450]", their coordinate `first_frame` its beginning.
+
+    Raises
+    ------
+    ValueError
+        If the trials are images, or a movie is too short to leave frames on both sides.
+
+    Examples
+    --------
+    >>> import v1tlearn as v1
+    >>> trials = v1.Trials(v1.make_movie_recordings(1, 5, 2, 1, 1, n_frames=60, random_state=0))
+    >>> train, test = v1.model_selection.split_in_time(trials, test_size=0.5, gap=6)
+    >>> train.n_frames.tolist(), test.n_frames.tolist()
+    ([24, 24, 24], [30, 30, 30])
+    """
+    _check_trials(trials, "split_in_time({})")
+    lengths = trials.n_frames
+    if lengths is None:
+        raise ValueError(
+            "the trials are images: split_in_time cuts movies; images are split by "
+            "image_train_test_split(trials)."
+        )
+    if not 0 < test_size < 1:
+        raise ValueError(f"test_size is {test_size}, expected between 0 and 1.")
+    for name, value, least in (("gap", gap, 0), ("n_blocks", n_blocks, 1)):
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} is {value!r}, expected a whole number from {least} on.")
+    movies = trials.image_ids
+    _, codes = np.unique(movies, return_inverse=True)
+    longest = np.zeros(codes.max(initial=-1) + 1, np.int64)
+    np.maximum.at(longest, codes, lengths)
+    spans = [
+        _spans(str(m), int(n), test_size, gap, n_blocks)
+        for m, n in zip(movies, longest[codes], strict=True)
+    ]
+    train, test = zip(*spans, strict=True)
+    return cut_in_time(trials, train), cut_in_time(trials, test)
+
+
+def _spans(
+    movie: str, n_frames: int, test_size: float, gap: int, n_blocks: int
+) -> tuple[list[Span], list[Span]]:
+    """Parts of a movie for either side."""
+    train, test = [], []
+    borders = np.linspace(0, n_frames, n_blocks + 1).round().astype(int)
+    for block, (start, stop) in enumerate(pairwise(borders)):
+        if block:
+            start += gap
+        cut = stop - round(test_size * (stop - start))
+        if not (start < cut - gap and cut < stop):
+            raise ValueError(
+                f"movie {movie!r} of {n_frames} frames is too short to be split into {n_blocks} "
+                f"blocks with test_size={test_size} and a gap of {gap} frames: lower n_blocks or "
+                "gap, or leave this movie out."
+            )
+        train.append((int(start), int(cut - gap)))
+        test.append((int(cut), int(stop)))
+    return train, test
 
 
 def leave_one_mouse_out(
@@ -270,8 +366,8 @@ def split_by_image(
         name = mouse_ids[np.argmax(mice == mouse)]
         raise ValueError(
             f"mouse {str(name)!r}: all {int(counts[:, mouse].sum())} trials show one image, so "
-            "they cannot be split by image. Give a validation set instead, or train on "
-            "everything with validation_fraction=0."
+            "they cannot be split by image. Give a validation set instead (of one long movie "
+            "split_in_time makes it), or train on everything with validation_fraction=0."
         )
     rng = np.random.default_rng(draw_seed(random_state))
     orders = [rng.permutation(len(counts)) for _ in range(_ATTEMPTS)]

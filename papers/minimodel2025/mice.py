@@ -18,8 +18,8 @@ from papers.v1t2023.jobs import keep_settings
 DEFAULT = "paper_minimodel"
 
 
-def parse() -> argparse.Namespace:
-    """Read the command line."""
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read arguments, by default those of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--data", type=Path, help="folder with the files of the mice and images")
     text = f"default {DEFAULT}, with --quick {DEFAULT}_quick"
@@ -36,7 +36,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=1, help="models per row")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--quick", action="store_true", help="small models, simulated recordings")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     options.tables = options.tables or list(tables.TABLES)
     if options.output is None:
         options.output = Path(DEFAULT + "_quick" * options.quick)

@@ -392,8 +392,8 @@ def run(paper: Paper) -> list[str]:
     return failures
 
 
-def parse(dataset: str, description: str) -> argparse.Namespace:
-    """Read the command line."""
+def parse(dataset: str, description: str, arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read arguments, by default those of the command line."""
     known = [*tables.paper_tables(dataset), *([COMPETITION] if dataset == "S" else [])]
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data", type=Path, help=f"folder with the zips of data set {dataset}")
@@ -419,7 +419,7 @@ def parse(dataset: str, description: str) -> argparse.Namespace:
         help="the recipe's own if not given: TF32 as published, 'auto' of our defaults",
     )
     parser.add_argument("--quick", action="store_true", help="small models, simulated recordings")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     options.franke = getattr(options, "franke", None)
     if options.output is None:
         options.output = Path(default + "_quick" * options.quick)
@@ -441,9 +441,9 @@ def parse(dataset: str, description: str) -> argparse.Namespace:
     return options
 
 
-def main(dataset: str, description: str) -> None:
+def main(dataset: str, description: str, arguments: list[str] | None = None) -> None:
     """From the folder of recordings to the tables."""
-    options = parse(dataset, description)
+    options = parse(dataset, description, arguments)
     check_settings(options.output / "settings.json", choices(dataset, options))
     options.output.mkdir(parents=True, exist_ok=True)
     folders = {dataset: options.data} | ({"F": options.franke} if options.franke else {})

@@ -5,23 +5,31 @@ import hashlib
 import io
 import json
 import os
+import re
+import sys
 import threading
 import zipfile
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote
 
 import numpy as np
-import pooch
 import pytest
 import requests
 
-from v1tlearn.datasets import download, fetch
+import v1tlearn as v1
+from v1tlearn.datasets.download import Session, download
 from v1tlearn.datasets.fetch import (
-    fetch_franke2022,
-    fetch_nat60k,
-    fetch_natimg2800,
-    fetch_sensorium2022,
+    NAT60K_LIST,
+    NAT60K_URL,
+    NATIMG2800_CLASSES_URL,
+    NATIMG2800_LIST,
 )
+
+fetch_sensorium2022 = partial(v1.fetch_sensorium2022, retry_pause=0)
+fetch_franke2022 = partial(v1.fetch_franke2022, retry_pause=0)
+fetch_nat60k = partial(v1.fetch_nat60k, retry_pause=0)
+fetch_natimg2800 = partial(v1.fetch_natimg2800, retry_pause=0)
 
 NAME = "static21067-10-18-GrayImageNet-94c6ff995dac583098847cfecd43e7b6.zip"
 
@@ -99,7 +107,6 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(download, "RETRY_PAUSE_S", 0.0)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     server = Server()
     yield server
@@ -259,9 +266,10 @@ def test_address_and_cache_come_from_the_environment(server, tmp_path, monkeypat
     assert server.requests[0][0].startswith("/data/imagenet%20scans/static26142-2-11-ColorImageNet")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="caches are moved otherwise there")
 def test_the_cache_of_the_system_is_the_default(server, tmp_path, monkeypatch):
     monkeypatch.delenv("V1TLEARN_DATA", raising=False)
-    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / project)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (path,) = fetch_sensorium2022("A", base_url=server.url)
     assert path.parent == tmp_path / "v1tlearn" / "sensorium2022"
 
@@ -348,20 +356,18 @@ def test_a_zip_of_an_unknown_method_is_refused(server, tmp_path, method):
 
 
 @pytest.mark.parametrize("tells_length", [True, False])
-def test_a_file_beyond_the_limit_is_refused(server, tmp_path, monkeypatch, tells_length):
-    monkeypatch.setattr(download, "MOST_BYTES", 100_000)
+def test_a_file_beyond_the_limit_is_refused(server, tmp_path, tells_length):
     server.tells_length = tells_length
-    with pytest.raises(ValueError, match=r"mouse '21067-10-18': .*100000.*; nothing was kept"):
-        fetch_sensorium2022("A", tmp_path, base_url=server.url)
-    assert names(tmp_path / "sensorium2022") == []
+    with pytest.raises(ValueError, match=r"mouse 'A': .*100000.*; nothing was kept"):
+        download({"A": (server.url, "a.zip")}, tmp_path, None, 5, 0, False, most_bytes=100_000)
+    assert names(tmp_path) == []
     assert len(server.requests) == 1
 
 
-def test_a_file_that_the_disk_has_no_room_for_is_refused(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "MOST_BYTES", 10**18)
+def test_a_file_that_the_disk_has_no_room_for_is_refused(server, tmp_path):
     server.headers["Content-Length"] = str(10**17)  # so it tells, and sends nothing like it
     with pytest.raises(OSError, match=rf"would send {10**17} bytes, but .* are free") as caught:
-        fetch_sensorium2022("A", tmp_path, base_url=server.url)
+        download({"A": (server.url, "a.zip")}, tmp_path, None, 5, 0, False, most_bytes=10**18)
     assert caught.value.errno == errno.ENOSPC
     assert len(server.requests) == 1
 
@@ -435,9 +441,9 @@ def test_a_redirect_from_https_to_http_is_refused():
     for target in ("http://publisher.org/a.zip", "http://else.org/a.zip"):
         response.headers["Location"] = target
         with pytest.raises(OSError, match=f"sends on to {target}, which is not encrypted"):
-            download.Session().get_redirect_target(response)
+            Session().get_redirect_target(response)
     response.headers["Location"] = "//store.publisher.org/a.zip"
-    assert download.Session().get_redirect_target(response) == "//store.publisher.org/a.zip"
+    assert Session().get_redirect_target(response) == "//store.publisher.org/a.zip"
 
 
 @pytest.mark.parametrize("checksum", ["crc7:00", "sha256:xyz", "sha256:", 5, None])
@@ -520,33 +526,34 @@ def test_textures_are_other_files_of_four_mice(server, tmp_path, monkeypatch):
         fetch_nat60k("L1_A5", tmp_path, textures=True)
 
 
-def test_known_numbers_are_used_and_others_looked_up_with_their_checksums(
-    server, tmp_path, monkeypatch
-):
+def test_known_numbers_are_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # where nobody listens
+    for mouse, address in (("FX10", f"{NAT60K_URL}/53712311"), ("FX9", NAT60K_LIST)):
+        with pytest.raises(OSError, match=re.escape(address)):
+            fetch_nat60k(mouse, tmp_path, retries=0)
+
+
+def test_other_files_are_looked_up_with_their_checksums(server, tmp_path):
     name = "FX9_nat60k_2023_05_15.npz"
     entry = {"name": name, "download_url": f"{server.url}/77", "computed_md5": "0" * 32}
     serve_both(server, json.dumps([{"name": "other"}, entry]).encode())
-    monkeypatch.setattr(fetch, "NAT60K_URL", server.url)
-    monkeypatch.setattr(fetch, "NAT60K_LIST", f"{server.url}/files")
-    files = {"nat60k_text16.mat": f"{server.url}/a.mat"}
-    (known,), _ = fetch_nat60k("FX10", tmp_path, files=files)
-    assert known.read_bytes() == CONTENT
-    assert [path for path, _ in server.requests] == ["/data/53712311", "/data/a.mat"]
+    options = {"files": {"nat60k_text16.mat": f"{server.url}/a.mat"}}
+    options["listing"] = f"{server.url}/files"
     with pytest.raises(ValueError, match="expected md5:0000"):
-        fetch_nat60k("FX9", tmp_path, files=files)
+        fetch_nat60k("FX9", tmp_path, **options)
+    assert [path for path, _ in server.requests] == ["/data/files", "/data/77"]
     right = {name: "md5:" + hashlib.md5(CONTENT).hexdigest()}
-    (looked_up,), _ = fetch_nat60k("FX9", tmp_path, files=files, checksums=right)
+    (looked_up,), _ = fetch_nat60k("FX9", tmp_path, checksums=right, **options)
     assert looked_up.name == name
 
 
 @pytest.mark.parametrize(
     "listing", [b"[]", b"{}", b"[1]", b"no json", b'[{"name": 3}]', b"x" * 2**23]
 )
-def test_a_list_without_the_file_says_what_to_do(server, tmp_path, monkeypatch, listing):
+def test_a_list_without_the_file_says_what_to_do(server, tmp_path, listing):
     serve_both(server, listing)
-    monkeypatch.setattr(fetch, "NAT60K_LIST", f"{server.url}/files")
     with pytest.raises(OSError, match=r"files.*pass files=\{name: address\}, or a base_url"):
-        fetch_nat60k("FX9", tmp_path)
+        fetch_nat60k("FX9", tmp_path, listing=f"{server.url}/files")
 
 
 def test_images_of_another_kind_are_not_kept(server, tmp_path):
@@ -578,7 +585,7 @@ def test_recordings_images_and_classes_of_natimg2800_come_from_a_mirror(server, 
     assert server.requests == []
 
 
-def test_numbers_of_natimg2800_are_looked_up_with_their_checksums(server, tmp_path, monkeypatch):
+def test_numbers_of_natimg2800_are_looked_up_with_their_checksums(server, tmp_path):
     names = ["natimg2800_M170717_MP033_2017-08-20.mat", "images_natimg2800_all.mat"]
     md5 = hashlib.md5(MAT).hexdigest()
     listing = [
@@ -586,27 +593,43 @@ def test_numbers_of_natimg2800_are_looked_up_with_their_checksums(server, tmp_pa
         for n, name in enumerate(names)
     ]
     serve_both(server, json.dumps(listing).encode())
-    monkeypatch.setattr(fetch, "NATIMG2800_LIST", f"{server.url}/files")
-    monkeypatch.setattr(fetch, "NATIMG2800_CLASSES_URL", f"{server.url}/classes")
-    (found,), images, classes = fetch_natimg2800("M170717_MP033_2017-08-20", tmp_path)
+    (found,), images, classes = fetch_natimg2800(
+        "M170717_MP033_2017-08-20",
+        tmp_path,
+        listing=f"{server.url}/files",
+        files={"stimuli_class_assignment.mat": f"{server.url}/classes.mat"},
+    )
     assert [found.name, images.name] == names
     assert classes.read_bytes() == MAT
     assert [path for path, _ in server.requests] == [
         "/data/files",
         "/data/0.mat",
         "/data/1.mat",
-        "/data/classes/stimuli_class_assignment.mat",
+        "/data/classes.mat",
     ]
 
 
-def test_a_recording_of_natimg2800_with_another_checksum_is_not_kept(server, tmp_path, monkeypatch):
+def test_published_addresses_of_natimg2800_are_used(server, tmp_path, monkeypatch):
+    serve_both(server)
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # where nobody listens
+    mouse = "M170717_MP033_2017-08-20"
+    with pytest.raises(OSError, match=re.escape(NATIMG2800_LIST)):
+        fetch_natimg2800(mouse, tmp_path, retries=0)
+    names = (f"natimg2800_{mouse}.mat", "images_natimg2800_all.mat")
+    files = {name: f"{server.url}/{name}" for name in names}
+    classes = re.escape(f"{NATIMG2800_CLASSES_URL}/stimuli_class_assignment.mat")
+    with pytest.raises(OSError, match=classes):
+        fetch_natimg2800(mouse, tmp_path, files=files, retries=0)
+
+
+def test_a_recording_of_natimg2800_with_another_checksum_is_not_kept(server, tmp_path):
     name = "natimg2800_M170717_MP033_2017-08-20.mat"
     entry = {"name": name, "download_url": f"{server.url}/0.mat", "computed_md5": "0" * 32}
     serve_both(server, json.dumps([entry]).encode())
-    monkeypatch.setattr(fetch, "NATIMG2800_LIST", f"{server.url}/files")
+    options = {"classes": None, "listing": f"{server.url}/files"}
     files = {"images_natimg2800_all.mat": f"{server.url}/a.mat"}
     with pytest.raises(ValueError, match="expected md5:0000"):
-        fetch_natimg2800("M170717_MP033_2017-08-20", tmp_path, files=files, classes=None)
+        fetch_natimg2800("M170717_MP033_2017-08-20", tmp_path, files=files, **options)
     assert not (tmp_path / "natimg2800" / name).exists()
 
 

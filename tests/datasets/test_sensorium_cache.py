@@ -14,9 +14,10 @@ import pytest
 import xarray as xr
 
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
-from v1tlearn.datasets.sensorium import cache as cache_module
 from v1tlearn.datasets.sensorium import read_sensorium, write_sensorium
-from v1tlearn.datasets.store import open_recordings, save_recordings
+from v1tlearn.datasets.sensorium.cache import VERSION, store_name
+from v1tlearn.datasets.sensorium.folder_files import FolderFiles
+from v1tlearn.datasets.store import open_recordings
 
 ROOT = Path(__file__).parents[2]
 
@@ -192,13 +193,16 @@ def test_a_changed_source_is_read_anew_and_its_old_store_removed(source, cache, 
     assert after != before
 
 
-def test_another_version_of_the_format_is_written_anew(source, cache, monkeypatch):
+def test_another_version_of_the_format_is_written_anew(tmp_path, cache):
+    (source,) = write_sensorium({"A": recording()}, tmp_path / "in")
     read_sensorium(source, cache=cache).close()
-    (before,) = stores(cache)
-    monkeypatch.setattr(cache_module, "VERSION", 2)
+    (name,) = stores(cache)
+    files = FolderFiles(source)
+    now, later = (store_name(files, files.fingerprint(), VERSION + i) for i in range(2))
+    assert now == name != later
+    (cache / now).rename(cache / later)
     read_sensorium(source, cache=cache).close()
-    (after,) = stores(cache)
-    assert after != before
+    assert stores(cache) == [now]
 
 
 def test_sources_of_one_name_have_stores_of_their_own(tmp_path, cache):
@@ -255,25 +259,36 @@ def test_a_damaged_source_leaves_no_store(tmp_path, cache):
     assert stores(cache) == []
 
 
-def test_a_source_that_changes_while_it_is_read_is_refused(source, cache, monkeypatch):
-    def save(*args, **kwargs):
-        save_recordings(*args, **kwargs)
-        _touch(source)
+def test_a_source_that_changes_while_it_is_read_is_refused(source, cache, caplog):
+    class Touching(logging.Handler):
+        """Touches the source when it is told that its trials are being written."""
 
-    monkeypatch.setattr(cache_module, "save_recordings", save)
-    with pytest.raises(ValueError, match=r"mouse 'A'.*changed while it was read into the cache"):
+        def emit(self, record):
+            if "keeping the trials" in record.getMessage():
+                _touch(source)
+
+    log, touching = logging.getLogger("v1tlearn"), Touching()
+    log.addHandler(touching)
+    with (
+        caplog.at_level(logging.INFO, "v1tlearn"),
+        pytest.raises(ValueError, match=r"mouse 'A'.*changed while it was read into the cache"),
+    ):
         read_sensorium(source, cache=cache)
+    log.removeHandler(touching)
     assert stores(cache) == []
 
 
-def test_a_cache_that_cannot_be_is_named(source, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_is_named(source, tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(ValueError, match=r"cache is .*file.*no folder"):
             read_sensorium(source, cache=path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 8, 1))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no folder without any room here")
+def test_a_cache_without_room_is_named(source):
     with pytest.raises(OSError, match=r"mouse 'A': its trials take 0.0 GiB.*make room") as error:
-        read_sensorium(source, cache=tmp_path / "cache")
+        read_sensorium(source, cache="/proc/self/fd")
     assert error.value.errno == errno.ENOSPC
 
 

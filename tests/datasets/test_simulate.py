@@ -8,7 +8,6 @@ import xarray as xr
 
 from v1tlearn.datasets import make_v1_recordings
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES, validate_recordings
-from v1tlearn.datasets.simulate import cells as simulated_cells
 from v1tlearn.datasets.simulate.behavior import MAX_SHIFT, behavior_in_time, draw_eye, eye_shift
 from v1tlearn.datasets.simulate.cells import Evoked, draw_cells, shift_images
 from v1tlearn.datasets.simulate.dead_leaves import dead_leaves
@@ -352,13 +351,12 @@ class TestCells:
             after = evoked(changed, None)[:, k]
             np.testing.assert_allclose(after, before[:, k], atol=0.02 * (1 + before[:, k].max()))
 
-    def test_memory_blocks_do_not_change_the_answer(self, monkeypatch):
+    def test_memory_blocks_do_not_change_the_answer(self):
         cells = draw_cells(np.random.default_rng(0), 11, (18, 32), 2, 0.5)
         images = dead_leaves(np.random.default_rng(1), 23, (18, 32), 2)
         shift = np.random.default_rng(2).uniform(-2, 2, (23, 2))
         whole = Evoked(cells, images, shift)(images, shift)
-        monkeypatch.setattr(simulated_cells, "BLOCK_BYTES", 2 * 10**5)
-        blocks = Evoked(cells, images, shift)(images, shift)
+        blocks = Evoked(cells, images, shift, block_bytes=2 * 10**5)(images, shift)
         np.testing.assert_allclose(blocks, whole, rtol=1e-3, atol=1e-4)
 
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import v1tlearn as v1
+from tests.spoilt import spoil
 from v1tlearn.estimators import predicting
 from v1tlearn.training import memory
-from v1tlearn.trials import _view
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (6, 1, 12, 16), dtype=np.uint8)
@@ -119,7 +119,7 @@ KINDS += [v1.FullModelRegressor]
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shift", ["none", "readout"])
-def test_images_without_behavior_arepredictingd_once_for_all_mice(fit, count, kind, shift):
+def test_images_without_behavior_are_encoded_once_for_all_mice(fit, count, kind, shift):
     estimator, trials = fit(kind, behavior_mode="none", shift=shift), make_trials()
     encoded = count(estimator)
     found = estimator.predict(trials)
@@ -128,7 +128,7 @@ def test_images_without_behavior_arepredictingd_once_for_all_mice(fit, count, ki
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_with_behavior_every_trial_ispredictingd(fit, count, kind):
+def test_with_behavior_every_trial_is_encoded(fit, count, kind):
     estimator, trials = fit(kind), make_trials()
     encoded = count(estimator)
     found = estimator.predict(trials)
@@ -136,7 +136,7 @@ def test_with_behavior_every_trial_ispredictingd(fit, count, kind):
     assert_agree(found, one_by_one(estimator, trials))
 
 
-def test_images_that_move_with_the_eye_arepredictingd_trial_by_trial(fit, count):
+def test_images_that_move_with_the_eye_are_encoded_trial_by_trial(fit, count):
     estimator = fit(v1.CNNRegressor, behavior_mode="none", shift="both", crop_scale=0.8)
     encoded = count(estimator)
     trials = make_trials()
@@ -176,18 +176,20 @@ def test_content_decides_where_there_are_no_labels(fit, count):
     assert encoded.count == len(IMAGES)
 
 
-def test_only_images_that_were_asked_for_are_read(fit, monkeypatch):
+def test_only_images_that_were_asked_for_are_read(fit, tmp_path):
     estimator, trials = fit(v1.CNNRegressor, behavior_mode="none"), make_trials(image_ids=None)
-    hashed, content_hashes = [], _view._content_hashes
+    v1.save_recordings(trials.recordings, tmp_path / "r.nc", compression=None)
+    rows = [3, 40, 9, 38, 0]  # the second and the fourth are of mouse B
+    for mouse, kept in (("A", {3, 9, 0}), ("B", {10, 8})):
+        spoil(tmp_path / "r.nc", trials.get("stimuli", mouse), kept)
+    stored = v1.Trials.open(tmp_path / "r.nc")
+    assert_agree(estimator.predict(stored[rows]), one_by_one(estimator, trials[rows]))
+    with pytest.raises(ValueError, match="damaged"):
+        estimator.predict(stored)
 
-    def watch(recording):
-        hashed.append(recording.sizes["trial"])
-        return content_hashes(recording)
 
-    monkeypatch.setattr(_view, "_content_hashes", watch)
-    some = trials[[3, 40, 9, 38, 0]]
-    assert_agree(estimator.predict(some), one_by_one(estimator, some))
-    assert sum(hashed) == len(some)
+def test_labels_of_one_mouse_do_not_stand_for_the_content_of_another(fit):
+    estimator, trials = fit(v1.CNNRegressor, behavior_mode="none"), make_trials(image_ids=None)
     labelled = v1.Trials({m: make_trials().recordings[m].to_dataset() for m in "A"})
     other = {m: trials.recordings[m].to_dataset() for m in "B"}
     mixed = v1.Trials({"A": labelled.recordings["A"].to_dataset(), **other})

@@ -448,8 +448,9 @@ def test_parts_of_batches_are_not_for_batch_normalisation(kind, small, trials, e
     assert np.isfinite(new.score(trials))
 
 
-def test_compiling_without_a_compiler_is_refused(small, trials, monkeypatch):
-    monkeypatch.setattr("shutil.which", lambda name: None)
+def test_compiling_without_a_compiler_is_refused(small, trials, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(ValueError, match=r"compile=True needs a C\+\+ compiler"):
         small(compile=True).fit(trials)
     small(max_epochs=0).fit(trials)

@@ -5,7 +5,6 @@ import json
 import pytest
 
 import v1tlearn as v1
-from v1tlearn._paths import MODEL_FILE
 
 pytestmark = pytest.mark.filterwarnings("ignore:mouse .* neurons cannot follow:UserWarning")
 STILL = {"max_epochs": 1, "validation_fraction": 0, "lr": 1e-12, "core_pass": "per_mouse"}
@@ -58,7 +57,7 @@ def test_it_may_change_when_a_fitted_model_goes_on(small, trials):
 def test_models_saved_before_there_was_a_scale_go_on_as_they_began(small, trials, tmp_path):
     est = small(penalty_scale="absolute", max_epochs=1).fit(trials)
     est.save(tmp_path / "model")
-    file = tmp_path / "model" / MODEL_FILE
+    file = tmp_path / "model" / "model.json"
     document = json.loads(file.read_text(encoding="utf-8"))
     text = json.dumps(document)
     assert text.count('"penalty_scale"') == 2  # as given, and as fitted

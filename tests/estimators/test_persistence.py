@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -288,14 +289,24 @@ def test_a_first_save_that_was_killed_does_not_bar_the_next(fitted, tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_failed_save_leaves_nothing(fitted, tmp_path, monkeypatch):
-    def full(*args):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("os.replace", full)
-    with pytest.raises(OSError, match="disk full"):
-        fitted.save(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("failing", ["tensors", MODEL])
+def test_a_failed_save_leaves_nothing(failing, fitted, tmp_path):
+    """Files may grow up to a limit, which the tensors or what is written after them surpass."""
+    resource = pytest.importorskip("resource")
+    fitted.save(tmp_path / "first")
+    sizes = {
+        path.name.split("-")[0]: path.stat().st_size for path in (tmp_path / "first").iterdir()
+    }
+    assert sizes["tensors"] < sizes[MODEL]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (sizes[failing] - 1, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            fitted.save(tmp_path / "second")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert Path(caught.value.filename).name.startswith(failing)
+    assert list((tmp_path / "second").iterdir()) == []
 
 
 @pytest.mark.parametrize("path", ["nothing", "."])

@@ -182,12 +182,12 @@ def test_streaming_to_a_gpu_changes_nothing(kept, small, trials, store, monkeypa
         (True, CPU, {"cpu": 9}, RECORDINGS),
     ],
 )
-def test_where_recordings_are_kept(stream, device, free, where, trials, monkeypatch):
+def test_where_recordings_are_kept(stream, device, free, where, trials):
     """Free memory is given in multiples of what the recordings take."""
     needed = n_bytes(trials, trials.responses)
     sizes = {kind: x if x is None else x * needed for kind, x in free.items()}
-    monkeypatch.setattr(placement, "free_memory", lambda device: sizes[device.type])
-    assert place(stream, device, trials, trials.responses)[0] == where
+    free_on = {torch.device(kind): size for kind, size in sizes.items()}.get
+    assert place(stream, device, trials, trials.responses, free_on)[0] == where
 
 
 def test_bytes_are_those_of_the_tensors(fitted, trials):

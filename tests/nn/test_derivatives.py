@@ -93,6 +93,12 @@ def whole_model(core, shift="none", channels=False):
     return randomised(model).train(core.training)
 
 
+def movies(training=False, **options):
+    """Layers of Vi-ST without dropout, of frames of 5 x 6."""
+    layers = nn.DilatedLayer(2, 2, dropout=0.0), nn.MultiscaleBlock(2, (1, 3), dropout=0.0)
+    return randomised(torch.nn.Sequential(*layers)).train(training)
+
+
 PARTS = {
     "cnn": (cnn, (2, 2, 5, 6)),
     "cnn, training": (lambda: cnn(training=True), (2, 2, 5, 6)),
@@ -117,6 +123,8 @@ PARTS = {
     "minimodels, training": (lambda: minimodels(training=True), (2, 2, 6, 8)),
     "mixed block": (mixed_block, (1, 8, 5, 6)),
     "mixed block, training": (lambda: mixed_block(training=True), (2, 8, 5, 6)),
+    "movies": (movies, (1, 2, 4, 5, 6)),
+    "movies, training": (lambda: movies(training=True), (1, 2, 4, 5, 6)),
 }
 each_part = pytest.mark.parametrize("name", PARTS)
 
@@ -271,6 +279,11 @@ def test_transforms_of_torch_func_of_a_whole_model():
 # -- where layers are not plain ------------------------------------------------------------------
 
 
+def of_soft_dtw():
+    target = torch.randn(2, 4, 3, dtype=torch.float64)
+    return lambda x: nn.soft_dtw_divergence(x, target), (2, 3, 3)
+
+
 def of_attention(**options):
     """How heads of two images gather, by the way that is chosen."""
     others = ~torch.eye(6, dtype=torch.bool) if options.pop("local", False) else None
@@ -294,6 +307,8 @@ QUICK = {
     "two layers": (two_layers, (2, 2, 5, 6)),
     "two layers, training": (lambda: two_layers(training=True), (2, 2, 5, 6)),
     "contraction": of_contraction,
+    "soft-DTW": of_soft_dtw,
+    "movies": (movies, (1, 2, 4, 5, 6)),
     "cnn": (cnn, (2, 2, 5, 6)),
     "cnn, training": (lambda: cnn(training=True), (2, 2, 5, 6)),
     "ln": (lambda: cnn(linear=True), (2, 2, 5, 6)),
@@ -386,6 +401,7 @@ def own_functions(kind=torch.autograd.Function):
 # What has derivatives of any order; all others refuse them, which the parts above go through.
 ANY_ORDER = {"CompiledDropout", "NumpyDropout", "_OntoMap"}
 REFUSING = {"CompiledAttention", "BlockedAttention", "_ActivatedConvolutions", "_Read", "_Once"}
+REFUSING |= {"SoftDTW", "SquaredDistances", "_DepthwiseInTime"}
 REFUSING |= {"_LargeFilters", "_Separable", "_Minimodels", "NeuronAttention"}
 
 

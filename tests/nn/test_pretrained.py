@@ -9,6 +9,7 @@ import torch.nn.functional as F
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
 from tests.backbones import (
     CONFIGURATIONS,
@@ -153,7 +154,22 @@ def test_published_gradients(family, mode, dtype, tolerance):
     np.testing.assert_allclose(squares.sqrt(), total, rtol=tolerance)
 
 
-def test_published_predictions_with_rescaled_rotary_coordinates(monkeypatch):
+class Drawn(TorchFunctionMode):
+    """Within, what is drawn uniformly is one value, and bounds are noted."""
+
+    def __init__(self, value):
+        super().__init__()
+        self.value, self.bounds = value, []
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is not torch.Tensor.uniform_:
+            return function(*args, **kwargs or {})
+        values, *bounds = args
+        self.bounds.append(tuple(bounds))
+        return values.fill_(self.value)
+
+
+def test_published_predictions_with_rescaled_rotary_coordinates():
     found = arrays("dinov3_training")
     size = tuple(found["input_size"].tolist())
     options = {"block": found["extraction_blocks"].tolist(), "fine_tune": 1}
@@ -165,18 +181,12 @@ def test_published_predictions_with_rescaled_rotary_coordinates(monkeypatch):
     for factor, told in zip(
         found[f"{prefix}/factors"], found[f"{prefix}/predictions"], strict=True
     ):
-        bounds = []
-
-        def drawn(values, low, high, factor=factor, bounds=bounds):
-            bounds.append((low, high))
-            return values.fill_(np.log(factor))
-
-        with monkeypatch.context() as patch, torch.no_grad():
-            patch.setattr(torch.Tensor, "uniform_", drawn)
+        drawn = Drawn(np.log(factor))
+        with drawn, torch.no_grad():
             rates = nn.EluHead()(readout(core.maps(pixels)))
             assert torch.equal(steady.maps(pixels), steady.eval().maps(pixels))
             steady.train()
-        np.testing.assert_allclose(bounds, [(-np.log(2), np.log(2))])
+        np.testing.assert_allclose(drawn.bounds, [(-np.log(2), np.log(2))])
         np.testing.assert_allclose(rates, told, rtol=1e-4)
 
 

@@ -6,10 +6,10 @@ import textwrap
 
 import torch
 
+from tests.training.loop_runs import NEURONS, make_data
 from v1tlearn import nn
 from v1tlearn.training import (
     ConstantSchedule,
-    MouseData,
     PoissonObjective,
     Run,
     TrainingSettings,
@@ -17,8 +17,6 @@ from v1tlearn.training import (
     new_state,
     train,
 )
-
-NEURONS = {"A": 4, "b.2": 3}
 
 
 class ConvCore(nn.Core):
@@ -85,25 +83,6 @@ def without_randomness(core, seed=0):
     for readout in model.readouts:
         readout.sigma.requires_grad_(False).zero_()
     return model
-
-
-def make_data(trials=(("A", 11), ("b.2", 7)), device="cpu"):
-    generator = torch.Generator().manual_seed(1)
-    data = {}
-    for mouse, n in dict(trials).items():
-        recorded = torch.rand(n, NEURONS[mouse], generator=generator) > 0.2
-        responses = -torch.rand(n, NEURONS[mouse], generator=generator).log()
-        data[mouse] = MouseData(
-            torch.randint(0, 256, (n, 1, 8, 10), generator=generator, dtype=torch.uint8).to(device),
-            image_mean=120.0,
-            image_std=60.0,
-            behaviors=torch.randn(n, 2, generator=generator).to(device),
-            pupil=torch.randn(n, 2, generator=generator).to(device),
-            responses=torch.where(recorded | (mouse != "A"), responses, torch.nan).to(device),
-            complete=mouse != "A",
-            scale_trials=n,
-        )
-    return data
 
 
 def run(model, epochs=2, state=None, data=None, optimizer=torch.optim.SGD, lr=1e-3, **settings):

@@ -39,9 +39,9 @@ def test_what_is_no_device(wrong):
         (CUDA, False, True, "float32"),
     ],
 )
-def test_precision_auto(monkeypatch, device, training, has_bfloat16, expected):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has_bfloat16)
-    assert resolve_precision("auto", device, training=training) == expected
+def test_precision_auto(device, training, has_bfloat16, expected):
+    found = resolve_precision("auto", device, training=training, has_bfloat16=has_bfloat16)
+    assert found == expected
 
 
 def test_precision_on_request():

@@ -9,7 +9,7 @@ import torch
 
 from tests.nn.minimodel_files import images_of
 from tests.nn.minimodels import FILES, NAMES, array_of, load, model_of, random_readout
-from tests.training.test_published_runs import near, trials
+from tests.training.test_published_runs import in_published_order, near, trials
 from v1tlearn import nn
 from v1tlearn.metrics.tensors import correlation, variance_explained
 from v1tlearn.training import (
@@ -33,27 +33,13 @@ OBJECTIVE = NeuronObjective(
 OPTIONS = NeuronOptions(1e-3, weight_decay=0.1)
 
 
-def in_order_of_numbers(monkeypatch, number, size):
-    """Batches of an epoch in the order of the legacy generator, seeded with its number."""
-
-    def batches(lengths, batch_size, device):
-        order = np.random.RandomState(number()).permutation(lengths["mouse"])
-        return [{"mouse": rows} for rows in torch.from_numpy(order).split(size)]
-
-    monkeypatch.setattr("v1tlearn.training.neuron_run.epoch_batches", batches)
-
-
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("keep", [True, False])
-def test_published_steps_of_two_minimodels_at_once(precision, keep, monkeypatch):
+def test_published_steps_of_two_minimodels_at_once(precision, keep):
     files = load(*FILES)
     prefix, tolerance = ("f64/", 1e-10) if precision == "float64" else ("", 1e-4)
     model = model_of(files, getattr(torch, precision))
     order, size = torch.from_numpy(files[0]["step/order"]), int(files[0]["step/batch_size"])
-    monkeypatch.setattr(
-        "v1tlearn.training.neuron_run.epoch_batches",
-        lambda lengths, *_: [{"mouse": rows} for rows in order.split(size)],
-    )
     both = {
         name: np.concatenate([file[name] for file in files], 1)
         for name in ("responses", "val_responses")
@@ -67,6 +53,7 @@ def test_published_steps_of_two_minimodels_at_once(precision, keep, monkeypatch)
         trials(both, "", precision),
         TrainingSettings(size, 1, checkpoint_activations=not keep),
         validation=trials(both, "val_", precision),
+        draw=lambda lengths, size, device: [{"mouse": rows} for rows in order.split(size)],
     )
     (record,) = train(run)["history"]
     n, n_steps = len(order), -(-len(order) // size)
@@ -90,7 +77,7 @@ def test_published_steps_of_two_minimodels_at_once(precision, keep, monkeypatch)
         ("float64", "f64_counter_reset/", False, 1e-8),
     ],
 )
-def test_a_published_run_of_four_periods(precision, prefix, carry, tolerance, monkeypatch):
+def test_a_published_run_of_four_periods(precision, prefix, carry, tolerance):
     (arrays,) = load("run_minimodel")
     model = model_of([arrays], getattr(torch, precision))
     patience, periods = int(arrays["patience"]), arrays["max_epochs"].tolist()
@@ -98,10 +85,18 @@ def test_a_published_run_of_four_periods(precision, prefix, carry, tolerance, mo
     schedule = NeuronSchedule(make, {"mouse": [True]})
     size = int(arrays["batch_size"])
     (course,) = schedule.courses["mouse"]
-    in_order_of_numbers(monkeypatch, lambda: course.schedule.epoch, size)
     data, validation = trials(arrays, "", precision), trials(arrays, "val_", precision)
     settings = TrainingSettings(size, sum(periods))
-    run = NeuronRun(model, OBJECTIVE, OPTIONS, schedule, data, settings, validation=validation)
+    run = NeuronRun(
+        model,
+        OBJECTIVE,
+        OPTIONS,
+        schedule,
+        data,
+        settings,
+        validation=validation,
+        draw=in_published_order(lambda: course.schedule.epoch),
+    )
     history = train(run)["history"]
     scores = arrays[f"{prefix}history/val_variance_explained_mean"]
     assert len(history) == len(scores)

@@ -16,7 +16,6 @@ from v1tlearn.training import (
     TrainingSettings,
     make_optimizer,
 )
-from v1tlearn.training import run as loop
 
 NAMES = {"Wy": "rows", "Wx": "columns", "Wc": "channels", "bias": "bias"}
 
@@ -52,7 +51,7 @@ def score(predictions, responses, recorded):
     return variance_explained(predictions, responses, recorded).nanmean()
 
 
-def trained(model, found, told, schedule, monkeypatch, *, core_lr, decay):
+def trained(model, found, told, schedule, *, core_lr, decay):
     """History and norms of a run over the published batches."""
     n, size = int(found["n_train"]), int(found["batch_size"])
     pixels = reference_pixels(found)
@@ -61,10 +60,9 @@ def trained(model, found, told, schedule, monkeypatch, *, core_lr, decay):
     held_out = MouseData(pixels[n:], responses=responses[n:], scale_trials=len(pixels) - n)
     order = iter(told["order"])
 
-    def batches(lengths, batch_size, device):
+    def draw(lengths, batch_size, device):
         return [{"A": rows} for rows in torch.tensor(next(order)).split(batch_size)]
 
-    monkeypatch.setattr(loop, "epoch_batches", batches)
     run = Run(
         model,
         PoissonObjective(
@@ -78,6 +76,7 @@ def trained(model, found, told, schedule, monkeypatch, *, core_lr, decay):
         {"A": training},
         TrainingSettings(batch_size=size, max_epochs=len(told["order"]), clip_norm=1.0),
         validation={"A": held_out},
+        draw=draw,
     )
     return list(run.epochs())
 
@@ -100,7 +99,7 @@ def part(runs, name):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_published_training_on_a_frozen_backbone(family, monkeypatch):
+def test_published_training_on_a_frozen_backbone(family):
     found, runs = arrays(f"{family}_training"), arrays(f"{family}_runs")
     told = part(runs, "run_readout")
     model = model_of(family, found, "none", 0.1, (1.0, 0.1))
@@ -108,14 +107,14 @@ def test_published_training_on_a_frozen_backbone(family, monkeypatch):
         getattr(model.readouts[0], own).data = torch.tensor(found[f"readout0/{name}"])
     before = {k: v.clone() for k, v in model.core.state_dict().items()}
     schedule = ReduceSchedule(1e-3, 5, 0.5, 1e-5)
-    history = trained(model, found, told, schedule, monkeypatch, core_lr=None, decay=0.0)
+    history = trained(model, found, told, schedule, core_lr=None, decay=0.0)
     compare(model, history, told, len(found["readout0/bias"]))
     assert all(torch.equal(v, before[k]) for k, v in model.core.state_dict().items())
 
 
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_published_fine_tuning(family, n, monkeypatch):
+def test_published_fine_tuning(family, n):
     found, runs = arrays(f"{family}_training"), arrays(f"{family}_runs")
     start, told = part(runs, "run_readout"), part(runs, f"run_finetune_last_{n}")
     model = model_of(family, found, n, 1e-4, None, core_decay=1e-2)
@@ -123,7 +122,7 @@ def test_published_fine_tuning(family, n, monkeypatch):
         getattr(model.readouts[0], own).data = torch.tensor(start[f"best_state/readout.{name}"])
     before = {k: v.clone() for k, v in model.core.backbone.model.state_dict().items()}
     schedule = CosineSchedule(len(told["order"]), 5, 1e-7)
-    history = trained(model, found, told, schedule, monkeypatch, core_lr=1e-5, decay=1e-5)
+    history = trained(model, found, told, schedule, core_lr=1e-5, decay=1e-5)
     compare(model, history, told, len(found["readout0/bias"]))
 
     now = model.core.backbone.model.state_dict()

@@ -54,18 +54,14 @@ def near(found, expected, tolerance):
     assert error < tolerance, error
 
 
-@pytest.fixture
-def in_published_order(monkeypatch):
+def in_published_order(number):
     """Batches of an epoch in the order of the legacy generator, seeded with its number."""
 
-    def use(number, size):
-        def batches(lengths, batch_size, device):
-            order = np.random.RandomState(number()).permutation(lengths["mouse"])
-            return [{"mouse": rows} for rows in torch.from_numpy(order).split(size)]
+    def draw(lengths, batch_size, device):
+        order = np.random.RandomState(number()).permutation(lengths["mouse"])
+        return [{"mouse": rows} for rows in torch.from_numpy(order).split(batch_size)]
 
-        monkeypatch.setattr("v1tlearn.training.run.epoch_batches", batches)
-
-    return use
+    return draw
 
 
 @pytest.mark.parametrize(
@@ -76,13 +72,12 @@ def in_published_order(monkeypatch):
         ("float64", "f64_counter_reset/", False, 1e-8),
     ],
 )
-def test_a_published_run_of_four_periods(precision, prefix, carry, tolerance, in_published_order):
+def test_a_published_run_of_four_periods(precision, prefix, carry, tolerance):
     arrays = load("run_fullmodel")
     model = model_of(arrays, "run_fullmodel", precision)
     patience, periods = int(arrays["patience"]), arrays["max_epochs"].tolist()
     schedule = PeriodsSchedule(periods, patience, carry_patience=carry)
     size = int(arrays["batch_size"])
-    in_published_order(lambda: schedule.epoch, size)
     objective = PoissonObjective(
         score, loss_scale="per_neuron", score_name=NAME, loss_epsilon=1e-12
     )
@@ -96,6 +91,7 @@ def test_a_published_run_of_four_periods(precision, prefix, carry, tolerance, in
         trials(arrays, "", precision),
         settings,
         validation=validation,
+        draw=in_published_order(lambda: schedule.epoch),
     )
     history = train(run)["history"]
     expected = {n: arrays[f"{prefix}history/{n}"] for n in ("learning_rate", "train_loss")}
@@ -118,7 +114,7 @@ def test_a_published_run_of_four_periods(precision, prefix, carry, tolerance, in
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
-def test_published_loss_of_what_was_recorded(precision, in_published_order):
+def test_published_loss_of_what_was_recorded(precision):
     arrays = load("masked_loss")
     prefix, tolerance = ("f64/", 1e-10) if precision == "float64" else ("", 1e-4)
     model = model_of(arrays, "masked_loss", precision)
@@ -143,7 +139,6 @@ def test_published_loss_of_what_was_recorded(precision, in_published_order):
     stated = arrays["validation/variance_explained_masked_stated"]
     near(explained, stated, 1e-10 if prefix else 1e-5)
 
-    in_published_order(lambda: 0, size)
     objective.loss = noting
     run = Run(
         model,
@@ -152,6 +147,7 @@ def test_published_loss_of_what_was_recorded(precision, in_published_order):
         ConstantSchedule(),
         data,
         TrainingSettings(size, 1),
+        draw=in_published_order(lambda: 0),
     )
     train(run)
     steps = -(-len(images) // size)  # a trial step ahead of them measures the memory

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
 from v1tlearn.training import MouseData
 from v1tlearn.training.data import epoch_batches, step_batches
@@ -185,17 +186,21 @@ def test_an_error_of_reading_reaches_the_loop_at_its_step():
         next(stream)
 
 
-def test_other_devices_are_used_by_the_loop_alone(monkeypatch):
+def test_other_devices_are_used_by_the_loop_alone():
     """Two threads that compute on Apple's GPUs at once may end the process."""
-    users, to = [], torch.Tensor.to
+    users = []
 
-    def noted(tensor, *args, **kwargs):
-        users.append(threading.current_thread())
-        return to(tensor, *args, **kwargs)
+    class Noting(TorchFunctionMode):
+        """Notes the calls of the thread that is within."""
 
-    monkeypatch.setattr(torch.Tensor, "to", noted)
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if function is torch.Tensor.to:
+                users.append(threading.current_thread())
+            return function(*args, **kwargs or {})
+
     source, steps = one_source()
-    arrived = list(read_ahead({"x": source}, steps, torch.device("meta")))
+    with Noting():
+        arrived = list(read_ahead({"x": source}, steps, torch.device("meta")))
     assert {step["x"].device.type for step in arrived} == {"meta"}
     assert len(users) == len(steps)
     assert set(users) == {threading.current_thread()}

@@ -1,7 +1,6 @@
 """Views of recordings: making, indexing, labels, preprocessing and files."""
 
 import pickle
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import v1tlearn as v1
+from tests.spoilt import spoil
 from tests.trials.labelled import FLAT_MICE, FLAT_ROWS, NAMES, SIZES, N, Scale, recording, same
 from v1tlearn.model_selection import tier_split
 
@@ -363,28 +363,19 @@ def test_steps_are_applied_when_data_are_read_and_only_to_what_is_read(trials):
 # --------------------------------------------------------------------------------------- files
 
 
-def test_open_reads_no_data(trials, tmp_path, monkeypatch):
-    trials.to_netcdf(tmp_path / "r.nc")
-    reads = Counter()
-    array_class = xr.backends.netCDF4_.NetCDF4ArrayWrapper
-    getitem = array_class._getitem
-
-    def counted(self, key):
-        out = getitem(self, key)
-        reads[self.variable_name] += np.size(out)
-        return out
-
-    monkeypatch.setattr(array_class, "_getitem", counted)
+def test_open_reads_no_data(trials, tmp_path):
+    v1.save_recordings(trials.recordings, tmp_path / "r.nc", compression=None)
+    for name, kept in (("stimuli", [2]), ("responses", [])):  # reading others is an error
+        spoil(tmp_path / "r.nc", trials.get(name, "B"), kept)
     opened = v1.Trials.open(tmp_path / "r.nc")
     view = opened.sel(mouse_id=["A", "B"])[[9, 1, 1]]
     target = view.responses[::-1]
     view.mouse_ids, view.image_ids, view.tiers, view.n_neurons, view.recordings, repr(view)
     view.behavior_names("A"), view.positions("A"), view._repr_html_(), target.image_ids
-    assert reads["stimuli"] == reads["responses"] == 0
-    assert view.get("stimuli", "A").shape == (2, 1, 4, 6)
-    assert reads["stimuli"] == 4 * 6  # the repeated trial once, nothing else
-    target.get("B")
-    assert reads["responses"] == SIZES["B"][1]
+    np.testing.assert_array_equal(view.get("stimuli", "B"), trials.get("stimuli", "B")[[2]])
+    for part, name in ((view, "responses"), (opened, "stimuli")):
+        with pytest.raises(ValueError, match="damaged"):
+            part.get(name, "B")
 
 
 @pytest.mark.parametrize(

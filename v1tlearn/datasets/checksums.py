@@ -127,7 +127,13 @@ def _rest(file: BinaryIO, size: int, places: list[list[int] | None]) -> int:
     return total
 
 
-def check(path: Path, needed: bool = False) -> dict[str, np.ndarray]:
+def check(
+    path: Path,
+    needed: bool = False,
+    *,
+    most_seconds: float = SECONDS,
+    most_waiting: float = WAITING_SECONDS,
+) -> dict[str, np.ndarray]:
     """Check that a file is as it was written; or, without checksums, that it can be opened.
 
     Parameters
@@ -135,6 +141,8 @@ def check(path: Path, needed: bool = False) -> dict[str, np.ndarray]:
     path : Path
     needed : bool
         Refuse a file that has none.
+    most_seconds, most_waiting : float
+        How long another process may compute, and take in all, to open the file.
 
     Returns
     -------
@@ -151,11 +159,11 @@ def check(path: Path, needed: bool = False) -> dict[str, np.ndarray]:
         if known is None and needed:
             raise ValueError("it has no checksums at its end")
         if known is None:
-            _open_in_child(path)
+            _open_in_child(path, most_seconds, most_waiting)
             return {}
         compared = known.size - sum(stop - start for start, stop in filter(None, known.places))
         if compared > _MOST_COMPARED:
-            _open_in_child(path)
+            _open_in_child(path, most_seconds, most_waiting)
         elif _rest(file, known.size, known.places) != known.rest:
             raise ValueError("its checksum is not that of what was written")
     return known.trials
@@ -240,7 +248,7 @@ with netCDF4.Dataset(sys.argv[1]) as file:
 """
 
 
-def _open_in_child(path: Path) -> None:
+def _open_in_child(path: Path, most_seconds: float, most_waiting: float) -> None:
     """Let another process open a file, which may loop or crash as it likes."""
     found = path.stat()
     state = (str(path), found.st_ino, found.st_size, found.st_mtime_ns)
@@ -248,19 +256,19 @@ def _open_in_child(path: Path) -> None:
         return
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _CHILD, str(path), str(SECONDS)],
+            [sys.executable, "-P", "-c", _CHILD, str(path), str(most_seconds)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=WAITING_SECONDS,
+            timeout=most_waiting,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise ValueError(f"it kept the library busy for {WAITING_SECONDS:.0f} s") from None
+        raise ValueError(f"it kept the library busy for {most_waiting:.0f} s") from None
     if done.returncode == _NOT_THERE:
         logger.warning("%s is opened unchecked: netCDF4 fails in another process", path)
         return
     if done.returncode in _OUT_OF_TIME:
-        raise ValueError(f"it kept the library busy for {SECONDS:.0f} s")
+        raise ValueError(f"it kept the library busy for {most_seconds:.0f} s")
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         what = said[-1] if said else f"the library ended with signal {-done.returncode}"

@@ -40,7 +40,6 @@ logger = logging.getLogger(__name__)
 
 _CHUNK_BYTES = 2**12  # what a break-off loses at most
 _TIMEOUT_S = 60.0
-RETRY_PAUSE_S = 1.0
 MOST_BYTES = 2**36  # of one file: many times the largest zip of the publishers
 _MOST_JSON = 2**22  # bytes of a list of files
 _PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
@@ -59,9 +58,10 @@ _OF_THE_ADDRESS = (
 )
 
 
-def cache_folder() -> Path:
-    """Return where the operating system keeps what can be downloaded again."""
-    return Path(pooch.os_cache("v1tlearn"))
+def data_folder(cache_dir: str | os.PathLike | None, dataset: str) -> Path:
+    """Return where the files of a data set are kept, by default where the system keeps such."""
+    root = cache_dir or os.environ.get("V1TLEARN_DATA") or pooch.os_cache("v1tlearn")
+    return Path(root).expanduser() / dataset
 
 
 def read_json(url: str, what: str) -> Any:
@@ -86,9 +86,12 @@ def download(
     folder: Path,
     checksums: Mapping[str, str] | str | os.PathLike | None,
     retries: int,
+    retry_pause: float,
     progressbar: bool,
+    most_bytes: int = MOST_BYTES,
 ) -> list[Path]:
     """Download {mouse: (address, name)} into a folder; what is there already is kept."""
+    options = retries, retry_pause, progressbar, most_bytes
     known: Mapping[str, str] = {}
     if isinstance(checksums, Mapping):
         known = checksums
@@ -108,7 +111,7 @@ def download(
             check_plain(target)
         if not target.exists() or _other_checksum(target, checksum):
             target.parent.mkdir(parents=True, exist_ok=True)
-            _ResumingDownload(mouse, url, target, checksum, retries, progressbar).run()
+            _ResumingDownload(mouse, url, target, checksum, *options).run()
         paths.append(target)
     return paths
 
@@ -164,10 +167,13 @@ class _ResumingDownload:
         target: Path,
         checksum: str | None,
         retries: int,
+        retry_pause: float,
         progressbar: bool,
+        most_bytes: int,
     ):
         self._mouse, self._url, self._target, self._checksum = mouse, url, target, checksum
-        self._retries, self._progressbar = retries, progressbar
+        self._retries, self._retry_pause = retries, retry_pause
+        self._progressbar, self._most_bytes = progressbar, most_bytes
         self._part = target.with_name(target.name + ".part")
 
     def run(self) -> None:
@@ -228,7 +234,7 @@ class _ResumingDownload:
                     f"or download the file by hand to {self._target}"
                 ) from reason
             logger.warning("download of %s broke off (%s); trying again", self._url, reason)
-            time.sleep(RETRY_PAUSE_S * min(2**failures, 30))
+            time.sleep(self._retry_pause * min(2**failures, 30))
 
     def _try_once(self) -> None:
         have = self._size()
@@ -264,7 +270,7 @@ class _ResumingDownload:
                     disable=not self._progressbar,
                 ) as bar,
             ):
-                most, came = MOST_BYTES if total is None else total, start
+                most, came = self._most_bytes if total is None else total, start
                 for chunk in response.iter_content(_CHUNK_BYTES):
                     came += len(chunk)
                     if came > most:
@@ -294,8 +300,8 @@ class _ResumingDownload:
         """Refuse a file that is too large, ever or for the disk."""
         if total is None:
             return
-        if total > MOST_BYTES:
-            self._give_up(f"would send {total} bytes; expected at most {MOST_BYTES}")
+        if total > self._most_bytes:
+            self._give_up(f"would send {total} bytes; expected at most {self._most_bytes}")
         free = shutil.disk_usage(self._part.parent).free
         if total - start > free:
             raise OSError(

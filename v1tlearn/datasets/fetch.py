@@ -89,6 +89,7 @@ def fetch_sensorium2022(
     files: Mapping[str, str] | None = None,
     checksums: Mapping[str, str] | str | os.PathLike | None = None,
     retries: int = 5,
+    retry_pause: float = 1.0,
     progressbar: bool = False,
 ) -> list[Path]:
     """Download recordings of the Sensorium 2022 data set, one zip per mouse.
@@ -111,6 +112,9 @@ def fetch_sensorium2022(
     retries : int, default=5
         How often to try again in a row without getting any further; each try goes on where the
         last one broke off, also one of an earlier call.
+    retry_pause : float, default=1
+        Seconds to wait before the first of these tries, twice as many before each next one, up to
+        30 times as many.
     progressbar : bool, default=False
         Show one.
 
@@ -141,9 +145,8 @@ def fetch_sensorium2022(
     Willeke et al. 2022, The Sensorium competition, arXiv:2206.08666;
     https://gin.g-node.org/cajal/Sensorium2022.
     """
-    return _fetch(
-        "sensorium2022", mice, cache_dir, base_url, files, checksums, retries, progressbar
-    )
+    options = checksums, retries, retry_pause, progressbar
+    return _fetch("sensorium2022", mice, cache_dir, base_url, files, *options)
 
 
 def fetch_franke2022(
@@ -154,6 +157,7 @@ def fetch_franke2022(
     files: Mapping[str, str] | None = None,
     checksums: Mapping[str, str] | str | os.PathLike | None = None,
     retries: int = 5,
+    retry_pause: float = 1.0,
     progressbar: bool = False,
 ) -> list[Path]:
     """Download recordings of Franke et al. 2022 (two colours), one zip per mouse.
@@ -162,7 +166,7 @@ def fetch_franke2022(
     ----------
     mice : str or sequence of str, default="all"
         Letters (F to O), data keys ("25311-10-26"), or "all".
-    cache_dir, base_url, files, checksums, retries, progressbar
+    cache_dir, base_url, files, checksums, retries, retry_pause, progressbar
         As for `fetch_sensorium2022`; the folder is `franke2022`, the environment variable
         V1TLEARN_FRANKE2022_URL.
 
@@ -190,7 +194,8 @@ def fetch_franke2022(
     Franke et al. 2022, State-dependent pupil dilation rapidly shifts visual feature selectivity,
     Nature; https://gin.g-node.org/cajal/Franke_Willeke_2022.
     """
-    return _fetch("franke2022", mice, cache_dir, base_url, files, checksums, retries, progressbar)
+    options = checksums, retries, retry_pause, progressbar
+    return _fetch("franke2022", mice, cache_dir, base_url, files, *options)
 
 
 def fetch_nat60k(
@@ -199,9 +204,11 @@ def fetch_nat60k(
     *,
     textures: bool = False,
     base_url: str | None = None,
+    listing: str = NAT60K_LIST,
     files: Mapping[str, str] | None = None,
     checksums: Mapping[str, str] | str | os.PathLike | None = None,
     retries: int = 5,
+    retry_pause: float = 1.0,
     progressbar: bool = False,
 ) -> tuple[list[Path], Path]:
     """Download recordings of Du et al. 2025, one file per mouse, and the images of all.
@@ -217,13 +224,15 @@ def fetch_nat60k(
     base_url : str, optional
         Address of a folder of the files under their names, for a mirror; default the environment
         variable V1TLEARN_NAT60K_URL, else the publisher's, where files have numbers.
+    listing : str, optional
+        Address of the list of the article's files, where it has moved.
     files : mapping from file name to str, optional
         Whole addresses of files, where they differ from the known ones.
     checksums : mapping from file name to str, or path, optional
         As for `fetch_sensorium2022`. None are published; files that are looked up in the list of
         the article have those of the list. Without one, files of arrays are checked to be whole
         zips, and images by their length and first bytes.
-    retries, progressbar
+    retries, retry_pause, progressbar
         As for `fetch_sensorium2022`.
 
     Returns
@@ -260,10 +269,9 @@ def fetch_nat60k(
     names = {mouse: layout.format(mouse, known[mouse]) for mouse in asked}
     names["images"] = NAT60K_IMAGES
     numbered = {name: f"{NAT60K_URL}/{number}" for name, number in NAT60K_FILES.items()}
-    article = Article("nat60k", "Du et al. 2025", NAT60K_LIST, numbered)
-    *responses, images = fetch_article(
-        article, names, cache_dir, base_url, files, checksums, retries, progressbar
-    )
+    article = Article("nat60k", "Du et al. 2025", listing, numbered)
+    options = checksums, retries, retry_pause, progressbar
+    *responses, images = fetch_article(article, names, cache_dir, base_url, files, *options)
     return responses, images
 
 
@@ -273,9 +281,11 @@ def fetch_natimg2800(
     *,
     classes: Literal["all", "confident"] | None = "all",
     base_url: str | None = None,
+    listing: str = NATIMG2800_LIST,
     files: Mapping[str, str] | None = None,
     checksums: Mapping[str, str] | str | os.PathLike | None = None,
     retries: int = 5,
+    retry_pause: float = 1.0,
     progressbar: bool = False,
 ) -> tuple[list[Path], Path, Path | None]:
     """Download recordings of Stringer et al. 2019, one file each, and the images of all.
@@ -292,12 +302,14 @@ def fetch_natimg2800(
         Address of a folder of the files under their names, for a mirror; default the environment
         variable V1TLEARN_NATIMG2800_URL, else the publishers', where the numbers of files are
         looked up in the list of the article.
+    listing : str, optional
+        Address of the list of the article's files, where it has moved.
     files : mapping from file name to str, optional
         Whole addresses of files, where they differ from the known ones.
     checksums : mapping from file name to str, or path, optional
         As for `fetch_sensorium2022`. Files that are looked up in the list of the article have those
         of the list. Without one, files are checked by their length and first bytes.
-    retries, progressbar
+    retries, retry_pause, progressbar
         As for `fetch_sensorium2022`.
 
     Returns
@@ -341,10 +353,9 @@ def fetch_natimg2800(
     in_repository = {
         name: f"{NATIMG2800_CLASSES_URL}/{name}" for name in NATIMG2800_CLASSES.values()
     }
-    article = Article("natimg2800", "Stringer et al. 2019", NATIMG2800_LIST, in_repository)
-    found = fetch_article(
-        article, names, cache_dir, base_url, files, checksums, retries, progressbar
-    )
+    article = Article("natimg2800", "Stringer et al. 2019", listing, in_repository)
+    options = checksums, retries, retry_pause, progressbar
+    found = fetch_article(article, names, cache_dir, base_url, files, *options)
     by_name = dict(zip(names, found, strict=True))
     return [by_name[mouse] for mouse in asked], by_name["images"], by_name.get("classes")
 
@@ -357,13 +368,12 @@ def _fetch(
     files: Mapping[str, str] | None,
     *options: Any,
 ) -> list[Path]:
-    from v1tlearn.datasets.download import cache_folder, download
+    from v1tlearn.datasets.download import data_folder, download
 
     known, published_at = _PUBLISHED[dataset]
     base_url = base_url or os.environ.get(f"V1TLEARN_{dataset.upper()}_URL") or published_at
     asked = _files(mice, known, base_url, files)
-    root = cache_dir or os.environ.get("V1TLEARN_DATA") or cache_folder()
-    return download(asked, Path(root).expanduser() / dataset, *options)
+    return download(asked, data_folder(cache_dir, dataset), *options)
 
 
 def _files(

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from v1tlearn.datasets.addresses import address_and_name
@@ -28,21 +29,18 @@ def fetch_article(
     base_url: str | None,
     files: Mapping[str, str] | None,
     checksums: Mapping[str, str] | str | os.PathLike | None,
-    retries: int,
-    progressbar: bool,
+    *options: Any,
 ) -> list[Path]:
     """Download files of an article, {what it is of: name}, in their order."""
-    from v1tlearn.datasets.download import cache_folder, download
+    from v1tlearn.datasets.download import data_folder, download
 
     base_url = base_url or os.environ.get(f"V1TLEARN_{article.dataset.upper()}_URL")
     addresses, listed = _addresses(article, names, base_url, files)
-    root = cache_dir or os.environ.get("V1TLEARN_DATA") or cache_folder()
     if checksums is None:
         checksums = listed
     elif isinstance(checksums, Mapping):
         checksums = listed | dict(checksums)
-    folder = Path(root).expanduser() / article.dataset
-    return download(addresses, folder, checksums, retries, progressbar)
+    return download(addresses, data_folder(cache_dir, article.dataset), checksums, *options)
 
 
 def _addresses(

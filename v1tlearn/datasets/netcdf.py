@@ -27,8 +27,9 @@ from xarray.core import indexing
 
 from v1tlearn._opening import reading, system_errors_named
 from v1tlearn.datasets.attributes import packed, packed_dataset, unpacked_dataset
-from v1tlearn.datasets.blocks import blocks
+from v1tlearn.datasets.blocks import blocks, blocks_in_time
 from v1tlearn.datasets.checksums import append, of_trials
+from v1tlearn.datasets.time_axis import frames_per_chunk
 from v1tlearn.training.memory import is_out_of_memory
 
 _OPEN_FILES = 64  # kept open at most; the others are opened again when they are read
@@ -378,11 +379,15 @@ class Writing:
             )
 
     def _blocks(self, group: netCDF4.Group, array: xr.DataArray, zipped: bool) -> None:
+        movies = "time" in array.dims
         layout: dict[str, Any] = {"contiguous": True}
+        if movies:  # of which a part is read without the rest, checked by the library
+            chunk = (1, frames_per_chunk(array), *array.shape[2:])
+            layout = {"chunksizes": chunk, "fletcher32": True}
+        elif zipped:
+            layout = {"chunksizes": (1, *array.shape[1:]), "fletcher32": True}
         if zipped:
-            chunk = (1, *array.shape[1:])
-            layout = {"chunksizes": chunk, "compression": "zlib", "complevel": 1, "shuffle": True}
-            layout["fletcher32"] = True
+            layout |= {"compression": "zlib", "complevel": 1, "shuffle": True}
         dims = [str(dim) for dim in array.dims]
         with _using_the_library(self._path):
             for dim, size in zip(dims, array.shape, strict=True):
@@ -398,6 +403,9 @@ class Writing:
             variable.set_auto_maskandscale(False)
             for name, value in packed(array.attrs, array.dtype).items():
                 _write_attribute(variable, name, value)
+        if movies:
+            self._movies(variable, array)
+            return
         checksums, first = [], np.empty(0)
         for start, block in blocks(array):  # which may be read from a file, under another lock
             block = np.ascontiguousarray(block, array.dtype.newbyteorder("="))
@@ -408,6 +416,12 @@ class Writing:
                 checksums.append(of_trials(block))
         if not zipped:
             self.in_a_row[f"{group.path}/{array.name}"] = first, np.concatenate(checksums)
+
+    def _movies(self, variable: netCDF4.Variable, array: xr.DataArray) -> None:
+        for trial, start, block in blocks_in_time(array):
+            block = np.ascontiguousarray(block, variable.dtype)
+            with _using_the_library(self._path):
+                variable[trial, start : start + len(block)] = block
 
 
 def _write_attribute(variable: netCDF4.Variable, name: str, value: Any) -> None:

@@ -15,6 +15,7 @@ from v1tlearn._instead import recordings_instead
 from v1tlearn._values import as_ids, as_names
 from v1tlearn.datasets.blocks import blocks
 from v1tlearn.datasets.spontaneous import check_spontaneous, check_spontaneous_finite
+from v1tlearn.datasets.time_axis import check_frames, check_time, frames_of, is_movie, with_time
 
 TIERS = ("train", "validation", "test", "final_test")
 
@@ -33,14 +34,15 @@ BEHAVIOR_UNITS = {
     "pupil_y": "px",
 }
 
-# Dimensions of the variables of a recording. Statistics drop `trial`; those of stimuli are scalars.
+# Dimensions of the variables of a recording; those of movies have `time` behind `trial`. Statistics
+# drop both; those of stimuli are scalars.
 DIMS = {
     "stimuli": ("trial", "channel", "height", "width"),
     "behaviors": ("trial", "behavior"),
     "responses": ("trial", "neuron"),
     "expected_responses": ("trial", "neuron"),
 }
-TRIAL_LABELS = ("image_id", "tier", "trial_id")
+TRIAL_LABELS = ("image_id", "tier", "trial_id", "n_frames")
 NEURON_LABELS = ("area", "layer", "animal_id", "session", "scan")
 AXES = ("x", "y", "z")
 STATISTICS = ("mean", "std", "min", "max", "median")
@@ -202,6 +204,12 @@ def validate_recordings(
     and coordinates beyond the schema are left alone. Activity recorded without stimuli is the
     variable `spontaneous` (frame, neuron).
 
+    Trials are images, or movies: then stimuli, behaviors and responses have the dimension `time`
+    behind `trial`, with a coordinate `time` in seconds that rises evenly (or, with the unit
+    "frame", counts the frames where nobody knows their rate). The coordinate `n_frames` (trial)
+    says where trials end that are shorter than the time axis: responses are NaN from there on,
+    stimuli and behaviour anything, because what stands there is not read.
+
     Parameters
     ----------
     recordings : DataTree, mapping {mouse: Dataset}, or Dataset
@@ -224,7 +232,9 @@ def validate_recordings(
             check_ids(mouse, dataset)
             check_spontaneous_finite(mouse, dataset)
             for name in DIMS:
-                if name in dataset:
+                if name in dataset and is_movie(dataset):
+                    check_frames(mouse, name, dataset[name], frames_of(dataset))
+                elif name in dataset:
                     _check_finite(mouse, name, dataset[name])
 
 
@@ -248,6 +258,7 @@ def check_structure(mouse: str, dataset: xr.Dataset) -> None:
     """
     _check_variables(mouse, dataset)
     _check_labels(mouse, dataset, TRIAL_LABELS, "trial")
+    check_time(mouse, dataset)
     _check_labels(mouse, dataset, NEURON_LABELS, "neuron")
     _check_tiers(mouse, dataset)
     _check_behavior_names(mouse, dataset)
@@ -280,15 +291,19 @@ def _check_variables(mouse: str, dataset: xr.Dataset) -> None:
             f"mouse {mouse!r}: stimuli are missing (variables found: {found}); expected a variable "
             f"'stimuli' with dims {DIMS['stimuli']}"
         )
+    movies = is_movie(dataset)
     for name, dims in DIMS.items():
         if name not in dataset:
             continue
         array = dataset.variables[name]
+        dims = with_time(dims) if movies else dims
         if array.dims != dims:
+            timed = "time" in (*array.dims, *dims)
+            why = f", because stimuli have {'a' if movies else 'no'} time axis" if timed else ""
             raise ValueError(
                 f"mouse {mouse!r}, {name}: dims are {array.dims} with shape {array.shape}, "
-                f"expected {dims}; rename or transpose them. All variables share one dimension "
-                "'trial', so they must have the same number of trials"
+                f"expected {dims}{why}; rename or transpose them. All variables share one "
+                "dimension 'trial', so they must have the same number of trials"
             )
         if array.dtype.kind not in "uif":
             raise ValueError(

@@ -45,7 +45,8 @@ def save_recordings(
         The file; one that exists is replaced when the new one is complete.
     compression : {"zlib", None}, default="zlib"
         Deflate level 1 with shuffle, a chunk per trial, so that any trial is read on its own; or
-        none: trials lie one after the other, which reads fastest.
+        none: trials lie one after the other, which reads fastest. Movies lie in chunks of two
+        seconds either way, so that any part of a movie is read on its own.
 
     Raises
     ------

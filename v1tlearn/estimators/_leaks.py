@@ -33,7 +33,8 @@ class Seen:
     def of(cls, trials: Trials, *, hashing: bool = False) -> Seen:
         """Note what a model is trained on, as far as labels are known, or wanted from images."""
         images = _labels(trials, hashing=hashing).values()
-        rows = {m: (weakref.ref(trials._recorded(m)), trials.rows(m)[1]) for m in trials.mice}
+        found = {mouse: trials._recorded_rows(mouse) for mouse in trials.mice}
+        rows = {mouse: (weakref.ref(recorded), own) for mouse, (recorded, own) in found.items()}
         return cls(frozenset().union(*(ids.tolist() for ids in images)), rows)
 
     def among(self, labels: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -42,9 +43,9 @@ class Seen:
 
     def others(self, trials: Trials, mouse: str) -> np.ndarray:
         """Which trials of a mouse are none of the training: a row is one of its recording alone."""
-        rows = trials.rows(mouse)[1]
+        recorded, rows = trials._recorded_rows(mouse)
         recording, own = self.rows.get(mouse, (lambda: None, rows))
-        same = recording() is trials._recorded(mouse)
+        same = recording() is recorded
         return ~np.isin(rows, own) if same else np.ones(len(rows), dtype=bool)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from v1tlearn._guesses import guess, in_words
 from v1tlearn._instead import channels_last, trials_instead
 from v1tlearn.estimators._fitted import Fitted, Mouse
+from v1tlearn.estimators._movies import refuse_movies
 from v1tlearn.nn import EncodingModel
 from v1tlearn.trials import Trials
 from v1tlearn.trials._selection import units_differ
@@ -83,6 +84,7 @@ def check_like_fit(
     """Check that trials are of the mice, sizes and columns of those at `fit`."""
     if not len(trials):
         raise ValueError("there are no trials: expected at least one.")
+    refuse_movies(trials)
     known = list(fitted.mice)
     if unknown := [mouse for mouse in trials.mice if mouse not in known]:
         raise ValueError(_unknown_mice(unknown, known, same_mice=same_mice, whose=whose))

@@ -12,10 +12,12 @@ from v1tlearn._instead import check_form, refuse_no_trials
 from v1tlearn._values import as_responses
 from v1tlearn._warn import warn
 from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._movies import refuse_movies
 from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials._arithmetic import labels_of
 from v1tlearn.trials._call_forms import CallForm
 from v1tlearn.trials._targets import target_of
+from v1tlearn.trials.folding import fold_time
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,25 @@ def read_fit(
     behaviors: Any,
     responses: Any,
     mouse_ids: Any,
+    *,
+    frame_wise: bool = True,
     **labels: Any,
 ) -> Call:
-    """Read the arguments of `fit`: `Trials` mean ``(X, y)``, anything else four arrays."""
+    """Read the arguments of `fit`: `Trials` mean ``(X, y)``, anything else four arrays.
+
+    Movies come as their frames, each with the responses to it; all bear the id of their movie, so
+    that no split puts frames of one movie on both sides.
+    """
     if isinstance(stimuli, Trials):
         given = [name for name, value in labels.items() if value is not None]
-        return _read_trials(stimuli, behaviors, responses, mouse_ids, given)
-    _refuse_other_forms(stimuli, behaviors, responses, "fit")
-    trials = Trials.from_arrays(stimuli, behaviors, responses, mouse_ids, **labels)
-    return Call(trials, trials.responses)
+        call = _read_trials(stimuli, behaviors, responses, mouse_ids, given)
+    else:
+        _refuse_other_forms(stimuli, behaviors, responses, "fit")
+        trials = Trials.from_arrays(stimuli, behaviors, responses, mouse_ids, **labels)
+        call = Call(trials, trials.responses)
+    if not frame_wise:
+        refuse_movies(call.trials)
+    return Call(fold_time(call.trials, "movies"), fold_time(call.target, None))
 
 
 def read_score(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
@@ -36,6 +36,7 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, BaseEstimator):
     """
 
     verbose: int
+    _frame_wise: ClassVar[bool] = True  # whether movies are taken, frame by frame
 
     @explained
     def fit(
@@ -59,13 +60,15 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, BaseEstimator):
         stimuli : Trials, dict, list or ndarray
             `Trials`, which bring everything; or grey levels (trials, channels, height, width) as
             a dict per mouse, a list with one entry per recording, a flat array with one mouse id
-            per trial, or an array of one mouse.
+            per trial, or an array of one mouse. Of movies, (trials, time, channels, height,
+            width), each frame is fitted with the responses to it.
         behaviors : dict, list, ndarray or Responses, optional
-            (trials, columns) in the form of `stimuli`. After `Trials` this is scikit-learn's `y`:
-            the responses, or None to take those of the trials.
+            (trials, [time,] columns) in the form of `stimuli`. After `Trials` this is
+            scikit-learn's `y`: the responses, or None to take those of the trials.
         responses : dict, list or ndarray, optional
-            (trials, neurons) in the form of `stimuli`, not negative, in any unit; NaN where not
-            recorded. Of neurons that never respond in the training trials there is a warning.
+            (trials, [time,] neurons) in the form of `stimuli`, not negative, in any unit; NaN
+            where not recorded. Of neurons that never respond in the training trials there is a
+            warning.
         mouse_ids : sequence, optional
             One id per recording (list) or per trial (flat array).
         image_ids : dict, list or ndarray, optional
@@ -115,6 +118,7 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, BaseEstimator):
             image_ids=image_ids,
             positions=positions,
             behavior_names=behavior_names,
+            frame_wise=self._frame_wise,
         )
         warn_about_tiers(call.trials)
         warn_about_mirrored(call.trials)

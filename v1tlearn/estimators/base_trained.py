@@ -39,6 +39,7 @@ from v1tlearn.estimators._like_fit import (
     other_judge,
     other_training,
 )
+from v1tlearn.estimators._movies import refuse_movies
 from v1tlearn.estimators._progress import log_start, progress, run_name, shown_log
 from v1tlearn.estimators._reading import Call, read_fit, warn_about_tiers
 from v1tlearn.estimators._runs import Part, Start, check_good, is_good
@@ -60,6 +61,7 @@ from v1tlearn.training import (
 from v1tlearn.training.state import map_tensors
 from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials._fingerprint import describe_recording
+from v1tlearn.trials.folding import fold_time
 
 
 class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
@@ -144,6 +146,7 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
             image_ids=image_ids,
             positions=positions,
             behavior_names=behavior_names,
+            frame_wise=self._frame_wise,
         )
         warn_about_tiers(call.trials)
         go_on = self.__sklearn_is_fitted__()
@@ -168,6 +171,9 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
         """Trials and targets to train on, and those of validation where there are any."""
         target = self._read(call.trials, call.target)
         if validation is not None:
+            if not self._frame_wise:
+                refuse_movies(validation)
+            validation = fold_time(validation, "movies")
             held_out = validation, self._read(validation, validation.responses)
             return (call.trials, target), held_out
         if self.validation_fraction == 0:

@@ -312,6 +312,7 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TransferMixin, TrainedE
     warm_start: bool = False
     verbose: int = 0
 
+    _frame_wise: ClassVar[bool] = False
     _presets: ClassVar[dict[str, dict[str, Any]]] = PRESETS
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = CONSTRAINTS
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from v1tlearn.trials import Responses
-from v1tlearn.trials._view import BLOCK
+from v1tlearn.trials._reading import BLOCK
 
 _BUFFER = 2**16  # numbers that are summed at once: they stay in the cache
 
@@ -49,6 +49,7 @@ def response_blocks(target: Responses, mouse: str, size: int = BLOCK) -> Iterato
     ------
     ndarray of shape (n_trials, n_neurons)
     """
+    assert target.n_frames is None  # movies are folded to their frames before
     positions = target.rows(mouse)[0]
     for start in range(0, len(positions), size):
         yield target[positions[start : start + size]].get(mouse)

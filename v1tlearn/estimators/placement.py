@@ -5,7 +5,7 @@ One function decides; the sources that read trials while a model is trained stan
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -22,7 +22,11 @@ DEVICE, MEMORY, RECORDINGS = "device", "memory", "recordings"
 
 
 def place(
-    stream: str | bool, device: torch.device, trials: Trials, target: Responses
+    stream: str | bool,
+    device: torch.device,
+    trials: Trials,
+    target: Responses,
+    free_on: Callable[[torch.device], int | None] = free_memory,
 ) -> tuple[str, str]:
     """Decide where trials and responses are kept while a model is trained on them.
 
@@ -47,6 +51,8 @@ def place(
     trials : Trials
     target : Responses
         Of these trials.
+    free_on : callable
+        Tells the free memory of a device, in bytes.
 
     Returns
     -------
@@ -56,13 +62,13 @@ def place(
     """
     if stream != "auto" and not stream:
         return DEVICE, "low_memory=False"
-    needed, free = n_bytes(trials, target), free_memory(device)
+    needed, free = n_bytes(trials, target), free_on(device)
     why = f"they take {needed / 1e9:.3g} GB; {_told(free)} free on {device.type}"
     if stream == "auto" and _fits(needed, free):
         return DEVICE, why
     if device.type == "cpu":
         return RECORDINGS, why
-    free = free_memory(torch.device("cpu"))
+    free = free_on(torch.device("cpu"))
     where = MEMORY if _fits(needed, free) else RECORDINGS
     return where, f"{why}, {_told(free)} free in host memory"
 
@@ -117,6 +123,11 @@ def read_images(trials: Trials, mouse: str) -> np.ndarray:
         If images hold NaN or infinite values.
     """
     images = trials.get("stimuli", mouse)
+    if images.ndim != 4:  # which would be read as something else
+        raise ValueError(
+            f"mouse {mouse!r}: stimuli have the shape {images.shape}, expected images (trials, "
+            "channels, height, width): movies are folded to their frames first."
+        )
     if images.dtype != np.uint8:
         images = float32(images, mouse, "stimuli", trials.rows(mouse)[1])
     return without_flips(images)

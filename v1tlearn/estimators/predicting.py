@@ -19,7 +19,7 @@ from v1tlearn.training import MouseData, numerics, predict_mouse, resolve_precis
 from v1tlearn.training.devices import autocast
 from v1tlearn.training.memory import prediction_batch_size
 from v1tlearn.trials import Trials
-from v1tlearn.trials._view import BLOCK
+from v1tlearn.trials._reading import BLOCK
 
 Outputs = tuple[str, slice | np.ndarray, Tensor]
 

@@ -12,10 +12,12 @@ from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._leaks import Seen, warn_of_seen_images
 from v1tlearn.estimators._like_fit import check_like_fit
+from v1tlearn.estimators._movies import frames_of_movies
 from v1tlearn.estimators._reading import answer, read_predict, read_score
 from v1tlearn.metrics import single_trial_correlation
 from v1tlearn.nn import EncodingModel
 from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials.folding import unfold_time
 
 
 class PredictionMixin:
@@ -68,7 +70,8 @@ class PredictionMixin:
         -------
         Responses, dict, list or ndarray
             In the form asked: `Trials` give `Responses`; a dict a dict under the same keys; a list
-            a list; an array of one mouse (trials, neurons); a flat array of several mice a 1-D
+            a list; an array of one mouse (trials, [time,] neurons), NaN behind the last frame of a
+            movie; a flat array of several mice a 1-D
             object array of vectors. `Responses` bear the unit ids of the trials, or, where these
             have none, those of `neurons_`.
 
@@ -90,13 +93,18 @@ class PredictionMixin:
         several times, or to several mice with the same image statistics, goes through the core
         once.
 
+        Movies are predicted frame by frame and read a few hundred frames at a time, however long
+        they are.
+
         `precision` holds for predictions, too; "auto" predicts in float32.
         """
         check_is_fitted(self)
         fitted, model = self._knows()
-        trials, form = read_predict(fitted, stimuli, behaviors, mouse_ids, behavior_names)
+        whole, form = read_predict(fitted, stimuli, behaviors, mouse_ids, behavior_names)
+        trials = frames_of_movies(whole)
         check_like_fit(fitted, model, trials)
-        predictions = Responses.from_arrays(self._predict(trials), like=trials, name="predictions")
+        values = unfold_time(self._predict(trials), like=whole)
+        predictions = Responses.from_arrays(values, like=whole, name="predictions")
         predictions = predictions._with_known_neurons(
             {mouse: one.unit_ids for mouse, one in fitted.mice.items()}
         )
@@ -132,9 +140,11 @@ class PredictionMixin:
         check_is_fitted(self)
         fitted, model = self._knows()
         call = read_score(fitted, stimuli, behaviors, responses, mouse_ids)
-        check_like_fit(fitted, model, call.trials)
+        trials = frames_of_movies(call.trials)
+        check_like_fit(fitted, model, trials)
         self._warn_of_seen_images(call.trials)
-        predictions = Responses.from_arrays(self._predict(call.trials), like=call.trials)
+        values = unfold_time(self._predict(trials), like=call.trials)
+        predictions = Responses.from_arrays(values, like=call.trials)
         return single_trial_correlation(call.target, predictions, sample_weight=sample_weight)
 
     def __sklearn_tags__(self) -> Any:

@@ -161,6 +161,11 @@ class ImageDisplay:
         _check_number("n_images", n_images)
         if not len(trials):
             raise ValueError("trials is empty: expected at least one trial.")
+        if trials.n_frames is not None:
+            raise ValueError(
+                "the trials are movies, of which one picture tells little: give the frames to be "
+                'drawn, ImageDisplay(trials.get("stimuli", mouse)[trial, ::step]).'
+            )
         shown = trials[: min(n_images, len(trials))]
         if estimator is not None and hasattr(estimator, "steps"):
             shown = estimator[:-1].transform(shown)

@@ -13,6 +13,7 @@ from v1tlearn.inspection._drawing import legend_above, only_axes, same_axes
 from v1tlearn.inspection.colors import figure_colors
 from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials._arithmetic import check_alike
+from v1tlearn.trials.folding import fold_time
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -153,7 +154,8 @@ class PredictionDisplay:
         neuron : optional
             Unit id of one neuron; without ids its place. By default all neurons are in one figure.
         average : bool, default=True
-            A dot per image, the mean over its repeats; otherwise a dot per trial.
+            A dot per image, or frame of a movie, the mean over its repeats; otherwise a dot per
+            trial, or frame of a trial.
         ax, scatter_kw
             Of `plot`.
 
@@ -180,6 +182,9 @@ class PredictionDisplay:
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
         mouse = _one_mouse(y_true, mouse_id)
+        if y_true.n_frames is not None:
+            y_true = fold_time(y_true)
+            models = {name: fold_time(values) for name, values in models.items()}
         recorded = _table(y_true, mouse, neuron)
         # means are over the same repeats
         tables = {

@@ -20,6 +20,7 @@ from v1tlearn.preprocessing.statistics import (
     trial_statistics,
 )
 from v1tlearn.trials import Trials
+from v1tlearn.trials.folding import fold_time
 
 Pair = tuple[np.ndarray, np.ndarray]
 
@@ -173,7 +174,7 @@ def _from_recording(trials: Trials, called: str, mouse: str, n_neurons: int) -> 
             f"{n_neurons}: give the recording that the model was trained on."
         )
     names = trials.behavior_names(called)
-    trials = trials.sel(mouse_id=called)
+    trials = fold_time(trials.sel(mouse_id=called), None)
     stored = trials._described(called)
     # stored statistics are those of the raw data, not of what preprocessing makes of them
     usable = set() if trials._steps else set(stored.variables)

@@ -12,6 +12,11 @@ All functions take responses and predictions as
   categories of stimuli where their recordings have the coordinate `category`;
 * dicts, or lists, of one (trials, neurons) array per mouse, `image_ids` in the same form.
 
+Responses to movies have a time axis behind the trials, (trials, time, neurons), NaN behind the last
+frame of a movie; object arrays hold (frames, neurons) per trial. Each frame is then a trial: what
+is computed over trials is computed over all frames of all trials, and the repeats of an image are
+those of a frame of a movie, `image_ids` being the ids of movies. `fecv` alone refuses them.
+
 `y_true` and `y_pred` may differ in form, as the result of `cross_val_predict` does. NaN in
 `y_true` means "not recorded": such a trial does not exist for that neuron; so do masked responses.
 
@@ -32,6 +37,9 @@ Mice come in the order of the recordings, of the dict or list, or else of their 
 are float64 and differ from one form to the other in their labels only. They are arrays to numpy,
 too, except for ``numpy.argmax``, which wants ``values.values``; ``values.idxmax()`` names the unit.
 
+Two functions look at responses over time, and take arrays (frames, neurons) of one movie, or lists
+of them: `correlation_over_time` and `sd_kl`.
+
 Values that differ by rounding only do not count as varying: a neuron is constant if its standard
 deviation over trials is at most 1e-6 of its largest absolute value, 1e-12 where float64 came.
 
@@ -47,6 +55,7 @@ from v1tlearn.metrics.correlation import (
     single_trial_correlation,
 )
 from v1tlearn.metrics.images import pixel_correlation, ssim
+from v1tlearn.metrics.movies import correlation_over_time
 from v1tlearn.metrics.retrieval import (
     mean_reciprocal_rank,
     median_rank,
@@ -56,11 +65,13 @@ from v1tlearn.metrics.retrieval import (
     two_way_identification,
 )
 from v1tlearn.metrics.scorers import scorers
+from v1tlearn.metrics.spike_durations import sd_kl, spike_durations
 from v1tlearn.metrics.table import score_table
 from v1tlearn.metrics.variance import fev, feve, normalized_correlation
 
 __all__ = [
     "average_correlation",
+    "correlation_over_time",
     "fecv",
     "fev",
     "feve",
@@ -72,9 +83,11 @@ __all__ = [
     "pixel_correlation",
     "score_table",
     "scorers",
+    "sd_kl",
     "seen_ranks",
     "similarity_ranks",
     "single_trial_correlation",
+    "spike_durations",
     "ssim",
     "top_k_accuracy",
     "two_way_identification",

@@ -30,6 +30,7 @@ from v1tlearn.metrics._sources import (
     source_of,
     trials_of,
 )
+from v1tlearn.metrics._time import Arguments, frame_by_frame
 from v1tlearn.trials._arithmetic import same_rows
 from v1tlearn.trials._call_forms import ONE_MOUSE
 
@@ -88,10 +89,16 @@ def arrays_by_mouse(
 
     Images come along where they are needed, and with categories, as far as they are known.
     """
+    y_true = getattr(y_true, "responses", y_true)
+    y_true, y_pred, image_ids, mouse_ids, categories, sample_weight = frame_by_frame(
+        Arguments(y_true, y_pred, image_ids, mouse_ids, categories, sample_weight),
+        needs_images=needs_images,
+        needs_categories=needs_categories,
+    )
     keys = None
     if is_list_of_matrices(y_true):
         keys, mouse_ids = _list_keys(y_true, mouse_ids), None
-    y_true = as_dims(getattr(y_true, "responses", y_true), DIMS, "y_true")
+    y_true = as_dims(y_true, DIMS, "y_true")
     sources = [source_of("y_true", y_true, keys)]
     if y_pred is not None:
         y_pred = _with_trials_of(y_true, as_dims(y_pred, DIMS, "y_pred"))

@@ -40,11 +40,20 @@ from v1tlearn.nn.losses import (
     squared_loss,
 )
 from v1tlearn.nn.model import EncodingModel, FeatureModel, MouseBatch
+from v1tlearn.nn.movies.dilated import DilatedLayer
+from v1tlearn.nn.movies.loss import vist_loss
+from v1tlearn.nn.movies.modulation import ReceptiveFieldModulation
+from v1tlearn.nn.movies.multiscale import MultiscaleBlock
+from v1tlearn.nn.movies.past import Past
+from v1tlearn.nn.movies.patches import frame_patches
+from v1tlearn.nn.movies.published import vist_from_published
+from v1tlearn.nn.movies.vist import ViST
 from v1tlearn.nn.readouts.factorized import FactorizedReadout
 from v1tlearn.nn.readouts.gaussian import GaussianReadout, sample_features
 from v1tlearn.nn.readouts.minimodel import MinimodelReadout, PooledMaps, pool_maps
 from v1tlearn.nn.readouts.readout import Readout
 from v1tlearn.nn.rollout import attention_rollout, attention_weights
+from v1tlearn.nn.soft_dtw import soft_dtw, soft_dtw_divergence
 from v1tlearn.nn.towers.image import CNNTower, DSNetTower
 from v1tlearn.nn.towers.missing import (
     MissingImageTower,
@@ -125,4 +134,14 @@ __all__ = [
     "steady_cosines",
     "structural_similarity",
     "unit_length",
+    "ViST",
+    "DilatedLayer",
+    "ReceptiveFieldModulation",
+    "MultiscaleBlock",
+    "Past",
+    "vist_loss",
+    "frame_patches",
+    "vist_from_published",
+    "soft_dtw",
+    "soft_dtw_divergence",
 ]

@@ -11,6 +11,7 @@ from v1tlearn.nn.contrastive import scale_maps
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.layers.images import ImageCropper
 from v1tlearn.nn.model import MouseBatch
+from v1tlearn.nn.precision import at_least_float32
 from v1tlearn.nn.towers.missing import check_towers
 from v1tlearn.nn.towers.neural import NeuralTower
 from v1tlearn.nn.towers.pretrained import PretrainedTower
@@ -165,7 +166,7 @@ class AlignmentModel(nn.Module):
         -------
         Tensor of this shape
         """
-        maps = maps.float() if maps.dtype.itemsize < 4 else maps
+        maps = at_least_float32(maps)
         with torch.autocast(maps.device.type, enabled=False):
             return scale_maps(maps, self.map_scale)
 

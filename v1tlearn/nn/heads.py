@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v1tlearn.nn.losses import elu_plus_one, inverse_elu_plus_one
+from v1tlearn.nn.precision import at_least_float32
 
 
 class Head(nn.Module):
@@ -78,7 +79,7 @@ class SoftplusHead(Head):
 
     def forward(self, outputs: Tensor) -> Tensor:
         """Rates of outputs."""
-        outputs = outputs.float() if outputs.dtype.itemsize < 4 else outputs
+        outputs = at_least_float32(outputs)
         steepness = self.log_steepness.exp()
         return F.softplus(steepness * outputs) / steepness
 

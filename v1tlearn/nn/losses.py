@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from v1tlearn.nn.precision import at_least_float32
+
 FLOAT32_EPSILON = torch.finfo(torch.float32).eps
 
 
@@ -22,7 +24,7 @@ def elu_plus_one(inputs: Tensor) -> Tensor:
     Tensor
         Rates, at least in float32.
     """
-    return F.elu(inputs.float() if inputs.dtype.itemsize < 4 else inputs) + 1
+    return F.elu(at_least_float32(inputs)) + 1
 
 
 def inverse_elu_plus_one(rates: Tensor, floor: float = 1e-3) -> Tensor:

@@ -114,10 +114,10 @@ class TrialStandardizer(
 
         Parameters
         ----------
-        X : Trials, array (n, channels, height, width) or (n, columns)
-            Training trials; or the stimuli, or the behaviour, of one mouse. Behaviour without
-            column names has 3 columns (pupil dilation, its derivative, running speed) or 5 (those
-            and pupil x and y).
+        X : Trials, array (n, [time,] channels, height, width) or (n, columns)
+            Training trials, of images or movies; or the stimuli, or the behaviour, of one mouse.
+            Behaviour without column names has 3 columns (pupil dilation, its derivative, running
+            speed) or 5 (those and pupil x and y).
         y : ignored
             Accepted so that it works in a Pipeline.
 

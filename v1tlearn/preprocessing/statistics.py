@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from v1tlearn.trials import Trials
+from v1tlearn.trials.folding import fold_time
 
 PUPIL_POSITION = ("pupil_x", "pupil_y")  # z-scored; other behaviour keeps its zero
 
@@ -65,6 +66,8 @@ class TrialStatistics:
 def trial_statistics(trials: Trials, mouse: str) -> TrialStatistics:
     """Statistics of a mouse's trials, with the preprocessing recorded on them.
 
+    Of movies they are over all frames that there are.
+
     Data are read in blocks. Sums of uint8 stimuli are exact; others are accumulated in float64.
 
     Parameters
@@ -85,6 +88,7 @@ def trial_statistics(trials: Trials, mouse: str) -> TrialStatistics:
     """
     if len(trials.rows(mouse)[0]) == 0:
         raise ValueError(f"mouse {mouse!r} has no trials to learn statistics from.")
+    trials = fold_time(trials, None)
     blocks = (block.get("stimuli", mouse) for block in trials.blocks(mouse))
     stimuli = stimuli_moments(blocks, f"mouse {mouse!r}")
     behaviors = trials.get("behaviors", mouse)

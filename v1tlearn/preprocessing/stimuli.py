@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import xarray as xr
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
@@ -21,6 +22,7 @@ from v1tlearn._documentation import DocumentationLinkMixin
 from v1tlearn._instead import refuse_no_trials
 from v1tlearn._values import as_array, as_dims, holds_mask, plain
 from v1tlearn.datasets.schema import DIMS
+from v1tlearn.datasets.time_axis import with_time
 from v1tlearn.nn.layers.images import center_crop, resize
 from v1tlearn.training import isolated
 from v1tlearn.trials import Trials
@@ -61,8 +63,8 @@ class _StimuliTransformer(
 
         Parameters
         ----------
-        X : Trials or array (n, channels, height, width)
-            Trials, or stimuli.
+        X : Trials or array (n, [time,] channels, height, width)
+            Trials, or stimuli, images or movies.
         y : ignored
             Accepted so that it works in a Pipeline.
 
@@ -81,19 +83,19 @@ class _StimuliTransformer(
 
         Parameters
         ----------
-        X : Trials or array (n, channels, height, width)
-            Trials, or stimuli.
+        X : Trials or array (n, [time,] channels, height, width)
+            Trials, or stimuli, images or movies.
 
         Returns
         -------
-        Trials or array (n, channels, height, width)
+        Trials or array (n, [time,] channels, height, width)
             In the form of `X`; behaviour and responses of trials stay as they are.
         """
         function = self._function()
         if isinstance(X, Trials):
             return X.with_step(StimuliStep(function))
         refuse_other_forms(X, "transform", type(self).__name__)
-        return function(check_stimuli(X, type(self).__name__))
+        return frame_by_frame(function, check_stimuli(X, type(self).__name__))
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -218,14 +220,14 @@ def check_stimuli(X: Any, who: str) -> np.ndarray:
 
     Parameters
     ----------
-    X : array-like (n, channels, height, width)
-        Stimuli.
+    X : array-like (n, [time,] channels, height, width)
+        Stimuli, images or movies.
     who : str
         Name of the transformer, for the error.
 
     Returns
     -------
-    array (n, channels, height, width)
+    array (n, [time,] channels, height, width)
         In their own dtype.
 
     Raises
@@ -233,17 +235,37 @@ def check_stimuli(X: Any, who: str) -> np.ndarray:
     ValueError
         If the shape is another one or the dtype is no real number.
     """
-    X = as_dims(X, DIMS["stimuli"], f"{who}: stimuli")
+    timed = isinstance(X, xr.DataArray) and "time" in X.dims
+    X = as_dims(X, with_time(DIMS["stimuli"]) if timed else DIMS["stimuli"], f"{who}: stimuli")
     if holds_mask(X) or isinstance(X, list | tuple):
         X = as_array(X, f"{who}: stimuli")
     images = np.asarray(X)
-    if images.ndim != 4 or images.dtype.kind not in "fiu":
+    if images.ndim not in (4, 5) or images.dtype.kind not in "fiu":
         raise ValueError(
-            f"{who} takes Trials or stimuli of shape (trials, channels, height, width), got "
-            f"{images.dtype} of shape {images.shape}."
+            f"{who} takes Trials or stimuli of shape (trials, [time,] channels, height, width), "
+            f"got {images.dtype} of shape {images.shape}."
             + (" A gray image needs a channel axis: stimuli[:, None]." if images.ndim == 3 else "")
         )
     return images
+
+
+def frame_by_frame(function: Callable[[np.ndarray], np.ndarray], stimuli: np.ndarray) -> np.ndarray:
+    """Apply a function of images to images, or to the frames of movies.
+
+    Parameters
+    ----------
+    function : callable
+        Images (n, channels, height, width) -> images.
+    stimuli : ndarray (n, [time,] channels, height, width)
+
+    Returns
+    -------
+    ndarray (n, [time,] channels, height, width)
+    """
+    if stimuli.ndim == 4:
+        return function(stimuli)
+    out = function(stimuli.reshape(-1, *stimuli.shape[2:]))
+    return out.reshape(*stimuli.shape[:2], *out.shape[1:])
 
 
 def check_images(X: Any, who: str) -> np.ndarray:
@@ -266,6 +288,11 @@ def check_images(X: Any, who: str) -> np.ndarray:
         As `check_stimuli`; or if a value is not finite, which would spread over its image.
     """
     images = check_stimuli(X, who)
+    if images.ndim != 4:
+        raise ValueError(
+            f"{who} takes images of shape (images, channels, height, width), got movies of shape "
+            f"{images.shape}: give frames, movies.reshape(-1, *movies.shape[2:])."
+        )
     bad = np.flatnonzero(~np.isfinite(images).all((1, 2, 3)))
     if len(bad):
         raise ValueError(f"{who}: image {bad[0]} has values that are not finite: leave it out.")

@@ -1,7 +1,7 @@
 """Training of encoding models: tensors and mice in, trained module and its state out."""
 
-from v1tlearn.training.annealing import CosineSchedule, ReduceSchedule
-from v1tlearn.training.averaging import ExponentialAverage
+from v1tlearn.training.annealing import CosineSchedule, ReduceSchedule, WarmupSchedule
+from v1tlearn.training.averaging import EpochAverage, ExponentialAverage
 from v1tlearn.training.contrastive import ContrastiveObjective, make_optimizers
 from v1tlearn.training.data import MouseData
 from v1tlearn.training.devices import (
@@ -37,6 +37,7 @@ __all__ = [
     "ConstantSchedule",
     "ContrastiveObjective",
     "CosineSchedule",
+    "EpochAverage",
     "ExponentialAverage",
     "InsufficientMemoryError",
     "MouseData",
@@ -58,6 +59,7 @@ __all__ = [
     "StagnationSchedule",
     "TrainingSettings",
     "Verdict",
+    "WarmupSchedule",
     "autocast",
     "draw_seed",
     "initial_rng",

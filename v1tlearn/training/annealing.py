@@ -153,3 +153,93 @@ class ReduceSchedule(Schedule):
         Verdict
         """
         return Verdict(restore=True, stop=True)
+
+
+class WarmupSchedule(Schedule):
+    """Let the learning rates rise along a line, fall along half a cosine, and settle for averaging.
+
+    In epoch e of the `warmup_epochs` the rate is ``start_lr + (lr - start_lr) e / warmup_epochs``;
+    then it falls to `min_lr`, which it has from `n_epochs` on. From `average_from` on it goes
+    within `anneal_epochs` along half a cosine from what it is there to `average_lr`, and stays, so
+    that weights can be averaged (Izmailov et al. 2018); see `EpochAverage`. The rates of Vi-ST (Wu
+    et al. 2024), whose averaging begins at epoch 19 counted from 0. The best weights are those of
+    the best score; without scores, the last ones. It never ends the training.
+
+    Parameters
+    ----------
+    n_epochs : int
+        Epochs from the first to `min_lr`.
+    warmup_epochs : int, default=5
+    start_lr, min_lr : float, default=5e-5, 1e-4
+    average_from : int, optional
+        First epoch, counted from 0, on the way to `average_lr`; by default there is none.
+    average_lr : float, default=1e-4
+    anneal_epochs : int, default=5
+
+    Raises
+    ------
+    ValueError
+        If the warm-up is not shorter than the training, or annealing takes no epoch.
+    """
+
+    needs_scores = False
+    _state = ("best",)
+
+    def __init__(
+        self,
+        n_epochs: int,
+        warmup_epochs: int = 5,
+        start_lr: float = 5e-5,
+        min_lr: float = 1e-4,
+        *,
+        average_from: int | None = None,
+        average_lr: float = 1e-4,
+        anneal_epochs: int = 5,
+    ) -> None:
+        if not 0 <= warmup_epochs < n_epochs or anneal_epochs < 1:
+            raise ValueError(
+                f"a warm-up of {warmup_epochs} of {n_epochs} epochs, and {anneal_epochs} to the "
+                "rate for averaging: expected fewer for the warm-up than in all, and at least 1."
+            )
+        self.n_epochs, self.warmup_epochs = n_epochs, warmup_epochs
+        self.start_lr, self.least = start_lr, min_lr
+        self.average_from, self.average_lr = average_from, average_lr
+        self.anneal_epochs = anneal_epochs
+        self.best = -math.inf
+
+    def step_rate(self, rate: float, epochs: float) -> float:
+        """Learning rate of a step.
+
+        Parameters
+        ----------
+        rate : float
+            The highest one.
+        epochs : float
+
+        Returns
+        -------
+        float
+        """
+        epoch, first = math.floor(epochs), self.average_from
+        if first is None or epoch < first:
+            return self._rate(rate, epoch)
+        left = _half_cosine(min(epoch - first, self.anneal_epochs) / self.anneal_epochs)
+        return self.average_lr + (self._rate(rate, first) - self.average_lr) * left
+
+    def _rate(self, rate: float, epoch: int) -> float:
+        """Rate of an epoch without averaging."""
+        if epoch < self.warmup_epochs:
+            return self.start_lr + (rate - self.start_lr) * epoch / self.warmup_epochs
+        done = (epoch - self.warmup_epochs) / (self.n_epochs - self.warmup_epochs)
+        return self.least + (rate - self.least) * _half_cosine(min(done, 1.0))
+
+    def _judge(self, score: float | None) -> Verdict:
+        if score is not None and not score > self.best:
+            return Verdict()
+        self.best = -math.inf if score is None else score
+        return Verdict(improved=True)
+
+
+def _half_cosine(done: float) -> float:
+    """From 1 to 0 as `done` goes from 0 to 1."""
+    return (1 + math.cos(math.pi * done)) / 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -182,6 +182,9 @@ def epoch_batches(
             rows.extend(torch.randperm(n, device=device).split(batch_size))
         batches[mouse] = rows[:steps]
     return [{mouse: rows[step] for mouse, rows in batches.items()} for step in range(steps)]
+
+
+Draw = Callable[[Mapping[str, int], int, torch.device], Sequence[Mapping[str, Rows]]]
 
 
 def step_batches(

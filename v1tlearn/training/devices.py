@@ -62,7 +62,9 @@ def resolve_device(
     return resolved
 
 
-def resolve_precision(precision: str, device: torch.device, *, training: bool) -> str:
+def resolve_precision(
+    precision: str, device: torch.device, *, training: bool, has_bfloat16: bool | None = None
+) -> str:
     """Turn a precision parameter into a number format.
 
     Parameters
@@ -72,6 +74,8 @@ def resolve_precision(precision: str, device: torch.device, *, training: bool) -
     device : torch.device
     training : bool
         Whether this is for training or for prediction.
+    has_bfloat16 : bool, optional
+        Whether the device has it; by default what torch says.
 
     Returns
     -------
@@ -83,8 +87,10 @@ def resolve_precision(precision: str, device: torch.device, *, training: bool) -
         If the format is unknown.
     """
     if precision == "auto":
-        fast = training and device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return "bfloat16" if fast else "float32"
+        if not training or device.type != "cuda":
+            return "float32"
+        known = torch.cuda.is_bf16_supported() if has_bfloat16 is None else has_bfloat16
+        return "bfloat16" if known else "float32"
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r}: expected 'auto' or one of {PRECISIONS}.")
     if precision == "tf32" and device.type != "cuda":

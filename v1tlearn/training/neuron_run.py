@@ -17,7 +17,7 @@ from torch import Tensor
 
 from v1tlearn.nn.model import EncodingModel
 from v1tlearn.training import memory
-from v1tlearn.training.data import MouseData, epoch_batches
+from v1tlearn.training.data import Draw, MouseData, epoch_batches
 from v1tlearn.training.neuron_steps import (
     Block,
     Maps,
@@ -154,6 +154,8 @@ class NeuronRun(Run):
     state : dict, optional
         As of `Run`.
     validation : dict of str to MouseData, optional
+    draw : callable, optional
+        As of `Run`.
     neurons_at_once : "auto" or int, default="auto"
         Neurons of a mouse that are trained together; the result is the same.
     name : str, default="model"
@@ -174,6 +176,7 @@ class NeuronRun(Run):
         state: dict[str, Any] | None = None,
         *,
         validation: Mapping[str, MouseData] | None = None,
+        draw: Draw = epoch_batches,
         neurons_at_once: str | int = "auto",
         name: str = "model",
     ) -> None:
@@ -187,6 +190,7 @@ class NeuronRun(Run):
             settings,
             state,
             validation=validation,
+            draw=draw,
             name=name,
         )
         self.options, self.neurons_at_once = options, neurons_at_once
@@ -295,7 +299,7 @@ class NeuronRun(Run):
         """Train the neurons that are left for an epoch; responses they saw, and steps."""
         model, data = self.model, self.data[mouse]
         readout, head = minimodels(model, mouse), model.head(mouse)
-        steps = epoch_batches({mouse: len(data)}, self.settings.batch_size, self._device)
+        steps = self.draw({mouse: len(data)}, self.settings.batch_size, self._device)
         neurons = self.schedule.active(mouse)
         at_once = self._at_once(mouse)
         blocks = [

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from v1tlearn.nn.losses import FLOAT32_EPSILON, poisson_loss
 from v1tlearn.nn.model import EncodingModel, MouseBatch
+from v1tlearn.nn.precision import at_least_float32
 from v1tlearn.training.data import MouseData, Targets
 from v1tlearn.training.prediction import predict_known
 from v1tlearn.training.settings import TrainingSettings
@@ -189,7 +190,7 @@ class RateObjective:
         losses = {}
         for mouse, rates in model(inputs).items():
             target, recorded = targets[mouse]
-            rates = rates.float() if rates.dtype.itemsize < 4 else rates
+            rates = at_least_float32(rates)
             count = target.numel() if recorded is None else recorded.sum()
             with torch.autocast(rates.device.type, enabled=False):
                 if self.loss_scale == "per_recorded":

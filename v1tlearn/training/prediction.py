@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from v1tlearn.nn.model import EncodingModel
+from v1tlearn.nn.precision import at_least_float32
 from v1tlearn.training.data import MouseData, step_batches
 from v1tlearn.training.devices import autocast
 
@@ -40,9 +41,7 @@ def predict_known(
         autocast(precision, trials.device),
     ):
         for inputs, targets in batches:
-            rates = model(inputs)[mouse]
-            rates = rates.float() if rates.dtype.itemsize < 4 else rates
-            parts.append((rates, *targets[mouse]))
+            parts.append((at_least_float32(model(inputs)[mouse]), *targets[mouse]))
     predictions, target, recorded = zip(*parts, strict=True)
     whole = None if recorded[0] is None else torch.cat(recorded)
     return torch.cat(predictions), torch.cat(target), whole

@@ -19,7 +19,7 @@ from v1tlearn.nn.model import EncodingModel, MouseBatch
 from v1tlearn.training import course, memory
 from v1tlearn.training.averaging import ExponentialAverage
 from v1tlearn.training.compilation import compiled, resolve_compile
-from v1tlearn.training.data import MouseData, epoch_batches, n_steps, step_batches
+from v1tlearn.training.data import Draw, MouseData, epoch_batches, n_steps, step_batches
 from v1tlearn.training.devices import numerics
 from v1tlearn.training.objectives import Objective, Record
 from v1tlearn.training.optimizers import rates_of_steps
@@ -54,6 +54,9 @@ class Run:
         From `new_state`, or that of an earlier run, which goes on; changed in place. By default
         a new one, with a seed of the operating system.
     validation : dict of str to MouseData, optional
+    draw : callable, optional
+        Gives the batches of an epoch in place of `v1tlearn.training.data.epoch_batches`, which
+        draws them at random: to repeat a training in the order of another, or from easy to hard.
     average : object, optional
         Averages weights, see `v1tlearn.training.averaging`; an `ExponentialAverage` by default
         where the settings have an ``ema_decay``.
@@ -80,6 +83,7 @@ class Run:
         state: dict[str, Any] | None = None,
         *,
         validation: Mapping[str, MouseData] | None = None,
+        draw: Draw = epoch_batches,
         average: Any = None,
         name: str = "model",
     ) -> None:
@@ -87,6 +91,7 @@ class Run:
         several = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
         self.optimizers = list(several)
         self.data, self.validation, self.settings, self.name = data, validation, settings, name
+        self.draw = draw
         self.state = new_state(initial_rng(draw_seed())) if state is None else state
         if average is None and settings.ema_decay is not None:
             average = ExponentialAverage(settings.ema_decay)
@@ -301,7 +306,7 @@ class Run:
         passes = [mice] if settings.joint else [[mouse] for mouse in mice]
         lengths = {mouse: len(trials) for mouse, trials in data.items()}
         losses, counts, penalties = [], [], []
-        steps = epoch_batches(lengths, settings.batch_size, self._device)
+        steps = self.draw(lengths, settings.batch_size, self._device)
         with (
             rates_of_steps(groups, self.schedule) as set_rates,
             closing(step_batches(data, steps)) as batches,

@@ -132,8 +132,34 @@ def check_alike(first: Any, other: Any) -> None:
                 "select the same neurons of both, sel(neuron=...)."
             )
         check_unit_ids(mouse, first, other)
+    _check_frames(first, other)
     if any(not same_rows(first, other, mouse) for mouse in first.mice):
         _check_labels(first, other)
+
+
+def _check_frames(first: Any, other: Any) -> None:
+    """Movies go together frame by frame."""
+    one, two = first.n_frames, other.n_frames
+    if one is None and two is None:
+        return
+    if one is None or two is None:
+        raise ValueError(
+            "responses to images and to movies do not combine: average the latter over their "
+            'frames, responses.mean("time").'
+        )
+    if not np.array_equal(one, two):
+        trial = int(np.argmax(one != two))
+        raise ValueError(
+            f"mouse {str(first.mouse_ids[trial])!r}: trial {trial} has {one[trial]} frames in one "
+            f"and {two[trial]} in the other: responses combine frame by frame of the same movies."
+        )
+    for mouse in first.mice:
+        lengths = [view._recordings[mouse].sizes["time"] for view in (first, other)]
+        if lengths[0] != lengths[1]:
+            raise ValueError(
+                f"mouse {mouse!r}: time axes of {lengths[0]} and of {lengths[1]} frames do not "
+                "combine: take both of one recording."
+            )
 
 
 def check_unit_ids(mouse: str, first: Any, other: Any) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from v1tlearn.datasets.time_axis import frames_of
 from v1tlearn.trials._units import label_units
 from v1tlearn.trials._view import View
 
@@ -17,8 +18,11 @@ _COLUMNS = 512  # neurons that are summed at once
 
 
 def over_trials(responses: View) -> xr.DataArray:
-    """Mean of each neuron over its trials, the neurons of all mice on one axis."""
-    values = [_nanmean(responses.get(mouse), axis=0) for mouse in responses.mice]
+    """Mean of each neuron over its trials, and their frames; all neurons on one axis."""
+    values = [
+        _nanmean(matrix.reshape(-1, matrix.shape[-1]), axis=0)
+        for matrix in map(responses.get, responses.mice)
+    ]
     neurons = {
         mouse: {"neuron": xr.Variable("neuron", responses.neuron_ids(mouse))}
         | {name: xr.as_variable(c) for name, c in responses._neuron_coords(mouse).items()}
@@ -34,6 +38,11 @@ def over_trials(responses: View) -> xr.DataArray:
 
 def over_neurons(responses: View) -> xr.DataArray:
     """Mean of each trial over its neurons, in the order of the view."""
+    if responses.n_frames is not None:
+        raise ValueError(
+            "the mean over neurons of movies has a time axis, which may differ between mice: take "
+            "that of one mouse, responses[mouse].mean('neuron'), or first responses.mean('time')."
+        )
     means = np.empty(len(responses))
     for mouse in responses.mice:
         means[responses.rows(mouse)[0]] = _nanmean(responses.get(mouse), axis=1)
@@ -60,11 +69,17 @@ def over_repeats(responses: V) -> V:
         _, first, codes = np.unique(images, return_index=True, return_inverse=True)
         order = np.argsort(first, kind="stable")
         codes, first = np.argsort(order)[codes], first[order]
-        sources[mouse] = _mean_of_groups(responses.get(mouse), codes)
+        values = responses.get(mouse)
+        means = _mean_of_groups(values.reshape(len(values), -1), codes)  # frame by frame
+        sources[mouse] = means.reshape(-1, *values.shape[1:])
         labels = responses._described(mouse).assign_coords(
             image_id=("trial", responses._mouse_image_ids(mouse))
         )
         recordings[mouse] = _of_all_repeats(labels.isel(trial=rows), first, codes)
+        if values.ndim == 3:  # as far as any repeat goes
+            longest = np.zeros(len(first), np.int64)
+            np.maximum.at(longest, codes, frames_of(responses._recordings[mouse])[rows])
+            recordings[mouse] = recordings[mouse].assign_coords(n_frames=("trial", longest))
         firsts += [(positions[place], number, row) for row, place in enumerate(first)]
     index = np.asarray([entry[1:] for entry in sorted(firsts)], dtype=np.int64).reshape(-1, 2)
     return responses._copy(
@@ -78,6 +93,23 @@ def over_repeats(responses: V) -> V:
     )
 
 
+def over_time(responses: V) -> V:
+    """Mean of each trial and neuron over the frames, as responses to images are."""
+    if responses.n_frames is None:
+        raise ValueError(
+            "dim is 'time': expected 'trial', 'neuron' or 'image_id', as responses to images have "
+            "no frames."
+        )
+    means = {mouse: _nanmean(responses.get(mouse), axis=1) for mouse in responses.mice}
+    recordings = {}
+    for mouse, recording in responses._recordings.items():
+        timed = [name for name, found in recording.variables.items() if "time" in found.dims]
+        ids = ("trial", responses._mouse_image_ids(mouse))
+        recordings[mouse] = recording.assign_coords(image_id=ids).drop_vars([*timed, "n_frames"])
+    averaged = responses._computed(means, responses.name, responses._attrs)
+    return averaged._copy(_recordings=recordings, _hashes={})
+
+
 def to_dataframe(responses: View) -> pd.DataFrame:
     """One row per trial and neuron; see `Responses.to_dataframe`."""
     name = responses.name or "value"
@@ -88,28 +120,35 @@ def to_dataframe(responses: View) -> pd.DataFrame:
     for mouse in responses.mice:
         positions, _ = responses.rows(mouse)
         matrix = responses[mouse]
-        n_trials, n_neurons = matrix.shape
+        n_trials, n_neurons = matrix.shape[0], matrix.shape[-1]
+        per_vector = matrix.size // n_trials  # values of a trial: neurons, of every frame
         columns: dict[str, Any] = {
             "mouse": np.full(matrix.size, mouse, dtype=object),
-            "trial": np.repeat(positions, n_neurons),
+            "trial": np.repeat(positions, per_vector),
         }
+        if matrix.ndim == 3:
+            columns["time"] = np.tile(np.repeat(matrix["time"].values, n_neurons), n_trials)
         for label, values in per_trial.items():
-            columns[label] = np.repeat(values[positions], n_neurons)
-        columns["neuron"] = np.tile(responses.neuron_ids(mouse), n_trials)
+            columns[label] = np.repeat(values[positions], per_vector)
+        columns["neuron"] = np.tile(responses.neuron_ids(mouse), matrix.size // n_neurons)
         for label, coord in matrix.coords.items():
             if str(label) in columns:
                 continue
             if coord.dims == ("neuron",):
-                columns[str(label)] = np.tile(coord.values, n_trials)
-            elif coord.dims == ("trial",):
-                columns[str(label)] = np.repeat(coord.values, n_neurons)
+                columns[str(label)] = np.tile(coord.values, matrix.size // n_neurons)
+            elif coord.dims == ("trial",) and label != "n_frames":
+                columns[str(label)] = np.repeat(coord.values, per_vector)
         if name in columns:
             raise ValueError(
                 f"the responses are called {name!r}, as a column of labels is: give them another "
                 'name before, responses.name = "response".'
             )
         columns[name] = matrix.values.ravel()
-        tables.append(pd.DataFrame(columns))
+        table = pd.DataFrame(columns)
+        if matrix.ndim == 3:
+            there = np.arange(matrix.sizes["time"]) < matrix["n_frames"].values[:, None]
+            table = table[np.repeat(there.ravel(), n_neurons)]
+        tables.append(table)
     if not tables:
         return pd.DataFrame({c: [] for c in ("mouse", "trial", *per_trial, "neuron", name)})
     return pd.concat(tables, ignore_index=True)

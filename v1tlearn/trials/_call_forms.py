@@ -52,6 +52,7 @@ def recordings_from_arrays(
     behavior_names: Sequence[str] | None = None,
     unnamed: Unnamed | None = None,
     n_neurons: Mapping[str, int] | None = None,
+    frame_rate: float | None = None,
 ) -> tuple[dict[str, xr.Dataset], CallForm]:
     """Bring the four call forms to one ``Dataset`` per mouse."""
     check_form(stimuli, mouse_ids)
@@ -74,7 +75,9 @@ def recordings_from_arrays(
             check_same_trials(part, f"mouse {mouse!r}: ")
     positions = _positions_by_mouse(positions, form)
     recordings = {
-        mouse: dataset_of_mouse(mouse, part, positions.get(mouse), behavior_names, unnamed)
+        mouse: dataset_of_mouse(
+            mouse, part, positions.get(mouse), behavior_names, unnamed, frame_rate
+        )
         for mouse, part in parts.items()
     }
     return recordings, form
@@ -257,14 +260,14 @@ def _positions_by_mouse(positions: Any, form: CallForm) -> dict[str, Any]:
 
 def _without_padding(mouse: str, responses: Any, n_neurons: int | None) -> Any:
     """Cut the all-NaN columns at the right end, which pad this mouse to the largest."""
-    if isinstance(responses, list | tuple) or responses.ndim != 2:
+    if isinstance(responses, list | tuple) or responses.ndim not in (2, 3):
         return responses
     matrix = as_responses(responses, f"mouse {mouse!r}: responses")
     if matrix.dtype.kind != "f":
         return responses
-    recorded = np.flatnonzero(~np.isnan(matrix).all(axis=0))
+    recorded = np.flatnonzero(~np.isnan(matrix).all(axis=tuple(range(matrix.ndim - 1))))
     if n_neurons is not None and not (recorded >= n_neurons).any():
         width = n_neurons
     else:
-        width = recorded[-1] + 1 if len(recorded) else matrix.shape[1]
-    return responses.iloc[:, :width] if hasattr(responses, "iloc") else responses[:, :width]
+        width = recorded[-1] + 1 if len(recorded) else matrix.shape[-1]
+    return responses.iloc[:, :width] if hasattr(responses, "iloc") else responses[..., :width]

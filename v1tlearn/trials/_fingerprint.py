@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from v1tlearn.trials._view import BLOCK
+from v1tlearn.trials._reading import BLOCK
 from v1tlearn.trials.responses import Responses
 from v1tlearn.trials.trials import Trials
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from v1tlearn._warn import warn
 from v1tlearn.datasets.schema import STATISTICS
+from v1tlearn.trials._lazy import LazyRows
 from v1tlearn.trials._reading import DATA, compact, pixel_coords
 
 _STATISTICS = {f"{name}_{s}" for name in ("stimuli", "behaviors", "responses") for s in STATISTICS}
@@ -167,7 +167,7 @@ def common_attrs(attrs: Sequence[dict]) -> dict[Any, Any]:
     }
 
 
-class _Joined(BackendArray):
+class _Joined(LazyRows):
     """Arrays one after the other along the first dimension, read where they are indexed."""
 
     def __init__(self, variables: Sequence[xr.Variable]) -> None:
@@ -175,19 +175,6 @@ class _Joined(BackendArray):
         self._starts = np.cumsum([0, *(len(variable) for variable in variables)])
         self.shape = (int(self._starts[-1]), *variables[0].shape[1:])
         self.dtype = np.result_type(*(variable.dtype for variable in variables))
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._read
-        )
-
-    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
-        trials, *others = key
-        if isinstance(trials, int | np.integer):
-            return self._read_rows(np.asarray([trials]), others)[0]
-        if isinstance(trials, slice):
-            trials = np.arange(*trials.indices(self.shape[0]))
-        return self._read_rows(np.asarray(trials), others)
 
     def _read_rows(self, rows: np.ndarray, others: list[Any]) -> np.ndarray:
         part_of = np.searchsorted(self._starts, rows, side="right") - 1

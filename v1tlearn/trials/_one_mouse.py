@@ -23,6 +23,8 @@ from v1tlearn._values import (
     order_like,
 )
 from v1tlearn.datasets.schema import DIMS, NEURON_LABELS, default_behavior_names
+from v1tlearn.datasets.time_axis import with_time
+from v1tlearn.trials._movies import check_frame_rate, stack_movies, time_of
 
 _OF_TRIALS = {"image_id": "image", "trial_id": "trial", "tier": "tier"}  # labels, and their words
 _FIELD_DIMS = DIMS | dict.fromkeys(("image_ids", "tiers"), ("trial",))
@@ -32,7 +34,10 @@ Unnamed = Callable[[str, int], list[str]]  # (mouse, columns) -> their names
 
 def turned(name: str, field: Any, whose: str = "") -> Any:
     """A labelled array with its dimensions in the order of recordings."""
-    return as_dims(field, _FIELD_DIMS[name], f"{whose}{name}")
+    dims = _FIELD_DIMS[name]
+    if isinstance(field, xr.DataArray) and {"time", "times"} & {str(d).lower() for d in field.dims}:
+        dims = with_time(dims)
+    return as_dims(field, dims, f"{whose}{name}")
 
 
 def check_same_trials(fields: Mapping[str, Any], whose: str = "") -> None:
@@ -54,27 +59,35 @@ def dataset_of_mouse(
     positions: Any,
     behavior_names: Sequence[str] | None,
     unnamed: Unnamed | None,
+    frame_rate: float | None = None,
 ) -> xr.Dataset:
     """Label the arrays of one mouse, which came under the names of the arguments."""
     whose = f"mouse {mouse!r}: "
     if "stimuli" not in part:
         raise ValueError(f"{whose}stimuli is None: expected an array, or leave this mouse out.")
     part = {name: turned(name, field, whose) for name, field in part.items()}
-    stimuli = _stimuli(mouse, part)
+    part, n_frames = stack_movies(mouse, part)
+    stimuli, movies = _stimuli(mouse, part), n_frames is not None
+    rate = check_frame_rate(frame_rate, movies=movies)
+    dims = {name: with_time(own) if movies else own for name, own in DIMS.items()}
     lengths = {"stimuli": len(stimuli)}
-    variables: dict[str, Any] = {"stimuli": (DIMS["stimuli"], stimuli)}
+    variables: dict[str, Any] = {"stimuli": (dims["stimuli"], stimuli)}
     coords: dict[str, Any] = {}
+    if movies:
+        coords["time"] = time_of(mouse, part, stimuli.shape[1], rate)
+        coords["n_frames"] = ("trial", n_frames)
     if "behaviors" in part:
-        table, names = _behaviors(mouse, part["behaviors"], behavior_names, unnamed or _by_number)
+        unnamed = unnamed or _by_number
+        table, names = _behaviors(mouse, part["behaviors"], behavior_names, unnamed, movies=movies)
         lengths["behaviors"] = len(table)
-        variables["behaviors"] = (DIMS["behaviors"], table)
+        variables["behaviors"] = (dims["behaviors"], table)
         coords["behavior"] = names
     if "responses" in part:
-        matrix, ids = _matrix(mouse, part["responses"])
+        matrix, ids = _matrix(mouse, part["responses"], movies=movies)
         if ids is not None:
             part["responses"] = pd.DataFrame(matrix, columns=ids)
         lengths["responses"] = len(matrix)
-        variables["responses"] = (DIMS["responses"], matrix)
+        variables["responses"] = (dims["responses"], matrix)
         coords |= _neurons(part["responses"], whose)
     for name, coordinate in (("image_ids", "image_id"), ("tiers", "tier")):
         if name in part:
@@ -111,15 +124,15 @@ def _stimuli(mouse: str, part: Mapping[str, Any]) -> np.ndarray:
     return stimuli
 
 
-def _matrix(mouse: str, responses: Any) -> tuple[np.ndarray, pd.Index | None]:
-    """Responses of one mouse as (trials, neurons), and the labels that vectors bear."""
+def _matrix(mouse: str, responses: Any, *, movies: bool) -> tuple[np.ndarray, pd.Index | None]:
+    """Responses of one mouse as (trials, [time,] neurons), and the labels that vectors bear."""
     name = f"mouse {mouse!r}: responses"
     vectors = isinstance(responses, list | tuple) or (
         getattr(responses, "ndim", 0) == 1 and responses.dtype == object
     )
     if not vectors:
         matrix = as_responses(responses, name)
-        if matrix.ndim != 2:
+        if matrix.ndim != 2 and not movies:
             raise ValueError(f"{name} has shape {matrix.shape}: expected (trials, neurons).")
         return matrix, None
     rows, ids = aligned_vectors(responses, name)
@@ -178,7 +191,7 @@ def _positions(
             f"{name} has shape {positions.shape}: expected (neurons, 2) or (neurons, 3), in "
             "micrometres."
         )
-    n_neurons = variables["responses"][1].shape[1] if "responses" in variables else None
+    n_neurons = variables["responses"][1].shape[-1] if "responses" in variables else None
     if n_neurons is not None and len(positions) != n_neurons:
         raise ValueError(
             f"{name} has {len(positions)} rows for {n_neurons} neurons: give one row per neuron, "
@@ -212,13 +225,18 @@ def _by_number(mouse: str, n_columns: int) -> list[str]:
 
 
 def _behaviors(
-    mouse: str, behaviors: Any, given: Sequence[str] | None, unnamed: Unnamed
+    mouse: str,
+    behaviors: Any,
+    given: Sequence[str] | None,
+    unnamed: Unnamed,
+    *,
+    movies: bool,
 ) -> tuple[np.ndarray, list[str]]:
     names = labels_along(behaviors, "behavior")
     if names is not None:
         names = as_names(names, f"mouse {mouse!r}: the columns of behaviors", of="column")
     table = as_array(behaviors, f"mouse {mouse!r}: behaviors")
-    if table.ndim != 2:
+    if table.ndim != 2 and not movies:
         raise ValueError(
             f"mouse {mouse!r}: behaviors has shape {table.shape}: expected (trials, columns)."
         )
@@ -231,14 +249,14 @@ def _behaviors(
                 f"mouse {mouse!r}: behavior_names are {given}, but the columns of behaviors are "
                 f"called {names}: leave behavior_names out, or bring both to one order."
             )
-        if len(given) != table.shape[1]:
+        if len(given) != table.shape[-1]:
             raise ValueError(
-                f"mouse {mouse!r}: behaviors has {table.shape[1]} columns but behavior_names has "
+                f"mouse {mouse!r}: behaviors has {table.shape[-1]} columns but behavior_names has "
                 f"{len(given)}: {given}."
             )
         names = given
     if names is None:
-        names = unnamed(mouse, table.shape[1])
+        names = unnamed(mouse, table.shape[-1])
     if len(set(names)) != len(names):
         raise ValueError(f"mouse {mouse!r}: behaviour columns bear the same name: {names}.")
     return table, list(names)

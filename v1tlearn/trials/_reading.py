@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from v1tlearn.datasets.schema import (
     recordings_to_dict,
 )
 from v1tlearn.datasets.spontaneous import SPONTANEOUS
+from v1tlearn.datasets.time_axis import frames_of, is_movie, with_time
 
 _LABELS = (*TRIAL_LABELS, *NEURON_LABELS, "position")  # coordinates, however they came
 
@@ -34,7 +36,21 @@ def checked_recordings(recordings: Any, unnamed: str | None = None) -> dict[str,
         out[mouse] = _in_order(_decoded(mouse, recording))
         check_structure(mouse, out[mouse])
         check_ids(mouse, out[mouse])
+        if is_movie(out[mouse]):  # so that views need not ask
+            out[mouse] = out[mouse].assign_coords(n_frames=("trial", frames_of(out[mouse])))
+    check_one_kind(out)
     return out
+
+
+def check_one_kind(recordings: Mapping[str, xr.Dataset]) -> None:
+    """Refuse images of some mice beside movies of others."""
+    movies = [mouse for mouse, recording in recordings.items() if is_movie(recording)]
+    if movies and len(movies) < len(recordings):
+        images = [mouse for mouse in recordings if mouse not in movies]
+        raise ValueError(
+            f"the mice {movies} saw movies, the mice {images} images: expected one kind. Keep them "
+            "apart, or give images as movies of one frame, recording.expand_dims('time', 1)."
+        )
 
 
 def _decoded(mouse: str, recording: xr.Dataset) -> xr.Dataset:
@@ -51,9 +67,12 @@ def _decoded(mouse: str, recording: xr.Dataset) -> xr.Dataset:
 
 def _in_order(recording: xr.Dataset) -> xr.Dataset:
     """Variables with their dimensions, which bear their names, in the order of the schema."""
+    known = DIMS | {"position": ("neuron", "axis")}
+    if is_movie(recording):
+        known |= {name: with_time(dims) for name, dims in DIMS.items()}
     turned = {
         name: recording[name].transpose(*dims)
-        for name, dims in (DIMS | {"position": ("neuron", "axis")}).items()
+        for name, dims in known.items()
         if name in recording
         and recording[name].dims != dims
         and set(recording[name].dims) == set(dims)
@@ -69,6 +88,13 @@ def with_neurons(recording: xr.Dataset, neurons: np.ndarray | None) -> xr.Datase
     if "neuron" in recording.dims:
         recording = recording.isel(neuron=compact(neurons))
     return recording if labelled else recording.assign_coords(neuron=neurons)
+
+
+def without_padding(movies: np.ndarray, n_frames: np.ndarray | None) -> np.ndarray:
+    """Cut each entry of an object array to the frames that the trial has."""
+    for place, count in enumerate(() if n_frames is None else n_frames):
+        movies[place] = movies[place][:count]
+    return movies
 
 
 def pixel_coords(images: xr.DataArray) -> dict[str, Any]:
@@ -106,9 +132,10 @@ def read(source: Any, rows: np.ndarray, columns: np.ndarray | None = None) -> np
 def _read_columns(source: Any, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Block by block: files give whole trials, of which only the columns are kept."""
     unique, inverse = np.unique(rows, return_inverse=True)
-    values = np.empty((len(unique), len(columns)), dtype=source.dtype)
+    values = np.empty((len(unique), *source.shape[1:-1], len(columns)), dtype=source.dtype)
     taken = compact(columns)
-    for start in range(0, len(unique), BLOCK):
-        block = unique[start : start + BLOCK]
-        values[start : start + BLOCK] = np.asarray(source[compact(block)])[:, taken]
+    step = BLOCK if source.ndim == 2 else 1  # a movie is long
+    for start in range(0, len(unique), step):
+        block = unique[start : start + step]
+        values[start : start + step] = np.asarray(source[compact(block)])[..., taken]
     return values if np.array_equal(unique, rows) else values[inverse]

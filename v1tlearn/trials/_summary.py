@@ -29,6 +29,21 @@ def counts(mouse_ids: np.ndarray, tiers: np.ndarray, mice: Sequence[str]) -> lis
     return columns
 
 
+def frames(counts: Sequence[np.ndarray], rates: Sequence[float | None]) -> list[Column]:
+    """Columns with the frames of the shortest and the longest movie, their rate, and seconds."""
+    spans = [(int(of.min()), int(of.max())) for of in counts]
+    cells = ["–".join(map(str, dict.fromkeys(span))) for span in spans]
+    columns = [("frames", cells)]
+    if any(rate is not None for rate in rates):
+        hertz = ["–" if rate is None else f"{rate:.4g} Hz" for rate in rates]
+        totals = [
+            "–" if rate is None else f"{of.sum() / rate:.4g} s"
+            for of, rate in zip(counts, rates, strict=True)
+        ]
+        columns += [("frame rate", hertz), ("in all", totals)]
+    return columns
+
+
 def title(what: str, n_trials: int, n_mice: int) -> str:
     """Say how many trials of how many mice there are."""
     trials = "1 trial" if n_trials == 1 else f"{n_trials} trials"

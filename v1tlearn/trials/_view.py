@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Hashable, Mapping
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -11,9 +11,11 @@ import pandas as pd
 import xarray as xr
 
 from v1tlearn._values import as_array, holds_mask, labels_along, without_flips
-from v1tlearn.datasets.schema import NEURON_LABELS
+from v1tlearn.datasets.schema import DIMS, NEURON_LABELS
+from v1tlearn.datasets.time_axis import frame_rate_of, frames_of, is_movie, with_time
 from v1tlearn.trials import _guesses, _summary
-from v1tlearn.trials._reading import BLOCK, LARGE, with_neurons
+from v1tlearn.trials._hashing import content_hashes
+from v1tlearn.trials._reading import LARGE, with_neurons
 from v1tlearn.trials._selection import pick_neurons, pick_trials
 
 
@@ -32,6 +34,8 @@ class View:
     _index: np.ndarray  # (n_trials, 2): number of the mouse, row of its recording
     _neurons: dict[str, np.ndarray]  # which neurons of the recording; all of mice not in it
     _hashes: dict[str, np.ndarray]
+    # Of frames that were trials of their own once: what was recorded, and the row each is of.
+    _origin: Mapping[str, tuple[Any, np.ndarray]] = MappingProxyType({})
 
     def __getattr__(self, name: str) -> Any:
         """Tell what is written here, where a name of xarray or pandas came."""
@@ -248,12 +252,39 @@ class View:
         """Image of every trial, shape (n_trials,); a hash of its content where none was given."""
         return self._labels(lambda mouse, rows: self._mouse_image_ids(mouse)[rows])
 
+    @property
+    def n_frames(self) -> np.ndarray | None:
+        """Frames of every trial, shape (n_trials,), where trials are movies; None for images."""
+        if not any(map(is_movie, self._recordings.values())):
+            return None
+        return self._labels(lambda mouse, rows: frames_of(self._recordings[mouse])[rows])
+
+    def _dims(self, mouse: str) -> tuple[str, ...]:
+        """Dimensions of the responses of a mouse."""
+        dims = DIMS["responses"]
+        return with_time(dims) if is_movie(self._recordings[mouse]) else dims
+
+    def frame_rate(self, mouse_id: str) -> float | None:
+        """Frames per second of the movies that a mouse saw.
+
+        Parameters
+        ----------
+        mouse_id : str
+
+        Returns
+        -------
+        float or None
+            None for images, and where time is counted in frames.
+        """
+        self._number(mouse_id)
+        return frame_rate_of(self._recordings[str(mouse_id)])
+
     def _mouse_image_ids(self, mouse: str) -> np.ndarray:
         recording = self._recordings[mouse]
         if "image_id" in recording.coords:
             return recording["image_id"].values
         if mouse not in self._hashes:
-            self._hashes[mouse] = _content_hashes(recording)
+            self._hashes[mouse] = content_hashes(recording)
         return self._hashes[mouse]
 
     def _has_image_ids(self, mouse: str, *, hashing: bool) -> bool:
@@ -267,6 +298,14 @@ class View:
         recording = self._recordings[mouse]
         values = recording.variables["responses"]._data if "responses" in recording else None
         return values if isinstance(values, np.ndarray) else recording
+
+    def _recorded_rows(self, mouse: str) -> tuple[Any, np.ndarray]:
+        """What was recorded of a mouse, and the rows of these trials in it."""
+        rows = self.rows(mouse)[1]
+        if mouse not in self._origin:
+            return self._recorded(mouse), rows
+        recorded, trial_of = self._origin[mouse]
+        return recorded, trial_of[rows]
 
     @property
     def tiers(self) -> np.ndarray:
@@ -416,7 +455,16 @@ class View:
         """What the representations tell of each mouse; nothing is read for them."""
         neurons = [str(n or "–") for n in self.n_neurons.values()]
         counts = _summary.counts(self.mouse_ids, self.tiers, self.mice)
-        return [*counts, ("neurons", neurons)]
+        return [*counts, ("neurons", neurons), *self._frames_shown()]
+
+    def _frames_shown(self) -> list[_summary.Column]:
+        """How long the movies of each mouse are; nothing of images."""
+        n_frames = self.n_frames
+        if n_frames is None:
+            return []
+        of_mice = [n_frames[self.rows(mouse)[0]] for mouse in self.mice]
+        rates = [self.frame_rate(mouse) for mouse in self.mice]
+        return _summary.frames(of_mice, rates)
 
     def __repr__(self) -> str:
         return _summary.as_text(self._title(), self._counts_shown())
@@ -433,16 +481,3 @@ def selected(before: Mapping[str, np.ndarray], picked: Mapping[str, np.ndarray])
     """Selections of selections, per mouse."""
     after = {m: before[m][places] if m in before else places for m, places in picked.items()}
     return {**before, **after}
-
-
-def _content_hashes(recording: xr.Dataset) -> np.ndarray:
-    stimuli = recording.variables["stimuli"]
-    n = recording.sizes["trial"]
-    hashes = []
-    for start in range(0, n, BLOCK):
-        # in one dtype: an image is the same whether a mouse's file holds integers or floats
-        with np.errstate(over="ignore"):  # such images are refused where they are used
-            images = np.asarray(stimuli[start : start + BLOCK]).astype(np.float32)
-        for image in images:
-            hashes.append(hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest())
-    return np.asarray(hashes, dtype=str)

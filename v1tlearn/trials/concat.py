@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn.trials._joining import common_attrs, join
-from v1tlearn.trials._reading import checked_recordings, compact, with_neurons
+from v1tlearn.trials._reading import check_one_kind, checked_recordings, compact, with_neurons
 from v1tlearn.trials._view import View
 from v1tlearn.trials.responses import Responses
 from v1tlearn.trials.trials import Trials
@@ -117,9 +117,9 @@ def _join_recordings(parts: Sequence[Any]) -> xr.DataTree:
             raise type(error)(f"part {number}: {error}") from error
         for mouse, recording in own.items():
             found.setdefault(mouse, {})[number] = recording
-    tree = xr.DataTree.from_dict(
-        {mouse: join(mouse, list(own.values()), list(own)) for mouse, own in found.items()}
-    )
+    joined = {mouse: join(mouse, list(own.values()), list(own)) for mouse, own in found.items()}
+    check_one_kind(joined)
+    tree = xr.DataTree.from_dict(joined)
     trees = [p for p in parts if isinstance(p, xr.DataTree) and p.children]
     if len(trees) == len(parts):
         tree.attrs = common_attrs([part.attrs for part in trees])
@@ -213,6 +213,7 @@ def _join_views(
             indices[n][places] = np.column_stack([np.full(len(rows), number), start + inverse])
             start += len(unique)
         recordings[mouse] = join(mouse, taken, [n for n, _ in own])
+    check_one_kind(recordings)
     joined = {"_recordings": recordings, "_neurons": neurons, "_hashes": hashes}
     return joined, np.concatenate(indices)
 

@@ -8,7 +8,8 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn.datasets.schema import DIMS
-from v1tlearn.trials._reading import compact, pixel_coords
+from v1tlearn.datasets.time_axis import is_movie, with_time
+from v1tlearn.trials._reading import compact, pixel_coords, without_padding
 from v1tlearn.trials._summary import Column
 from v1tlearn.trials._view import View
 
@@ -61,10 +62,10 @@ class Inputs(View):
         """Select trials by number; or give one mouse as a `DataArray`.
 
         ``trials.stimuli["A"]`` is (trial, channel, height, width), ``trials.behaviors["A"]``
-        (trial, behavior). Without preprocessing steps it is read when it is used; with steps it is
-        in memory, and bears no attributes where a step changed the values. Rows of images count
-        from the top: `v1tlearn.inspection.ImageDisplay` draws them the right way up, plots of
-        xarray do with ``plot.imshow(yincrease=False)``.
+        (trial, behavior); of movies both have `time` behind `trial`. Without preprocessing steps
+        it is read when it is used; with steps it is in memory, and bears no attributes where a step
+        changed the values. Rows of images count from the top: `v1tlearn.inspection.ImageDisplay`
+        draws them the right way up, plots of xarray do with ``plot.imshow(yincrease=False)``.
         """
         if isinstance(key, str):
             return self._array(key)
@@ -95,7 +96,10 @@ class Inputs(View):
             attrs = source.attrs
         else:
             values = self.get(mouse)
-            array = xr.DataArray(values, dims=DIMS[self.name], name=self.name)
+            dims = DIMS[self.name]
+            if is_movie(self._recordings[mouse]):
+                dims = with_time(dims)
+            array = xr.DataArray(values, dims=dims, name=self.name)
             attrs = {} if self._is_changed(mouse) else source.attrs
         coords = self._coords(mouse, rows, array.sizes)
         if self.name == "behaviors" and "behavior" not in coords:
@@ -108,6 +112,8 @@ class Inputs(View):
         position = self.rows(mouse)[0][:1]
         one = self._trials[position]
         values = one._copy(_steps=()).get(self.name, mouse)
+        if is_movie(self._recordings[mouse]):
+            values = values[0, :1]  # a frame
         for step in one._steps:
             after = (
                 step.stimuli(mouse, values)
@@ -128,7 +134,7 @@ class Inputs(View):
         for mouse in self.mice:
             for position, value in zip(self.rows(mouse)[0], self.get(mouse), strict=True):
                 out[position] = value
-        return out
+        return without_padding(out, self.n_frames)
 
     def _title(self) -> str:
         return super()._title().replace(type(self).__name__, self.name.capitalize(), 1)

@@ -10,12 +10,19 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from v1tlearn._values import as_array, as_dims, as_responses, labels_along, order_like
-from v1tlearn.datasets.schema import AXES, DIMS
+from v1tlearn._values import as_array
+from v1tlearn.datasets.schema import AXES
 from v1tlearn.datasets.store import RESPONSES_FILE, open_groups, save_groups
-from v1tlearn.trials._arithmetic import Arithmetic, check_unit_ids, labels_of
-from v1tlearn.trials._averages import over_neurons, over_repeats, over_trials, to_dataframe
-from v1tlearn.trials._reading import LARGE, compact, read
+from v1tlearn.trials._arithmetic import Arithmetic, check_unit_ids
+from v1tlearn.trials._averages import (
+    over_neurons,
+    over_repeats,
+    over_time,
+    over_trials,
+    to_dataframe,
+)
+from v1tlearn.trials._matrices import as_matrix, check_frames_of, matrix_like
+from v1tlearn.trials._reading import LARGE, compact, read, without_padding
 from v1tlearn.trials._summary import Column
 from v1tlearn.trials._view import View, selected
 
@@ -27,7 +34,9 @@ class Responses(Arithmetic):
     """One response vector per trial, as long as that trial's mouse has neurons.
 
     The target that belongs to `Trials`, and what predictions come back as. ``r["A"]`` gives the
-    labelled matrix of one mouse, ``numpy.asarray(r)`` a 1-D object array of vectors. Responses of
+    labelled matrix of one mouse, ``numpy.asarray(r)`` a 1-D object array of vectors. Of movies the
+    first is (trial, time, neuron), NaN behind the last frame of each trial, and the second holds
+    arrays (frames, neurons) of the frames that there are. Responses of
     the same trials and neurons are added, subtracted, multiplied and divided, numbers with them,
     too, and numpy's elementwise functions apply; NaN, where nothing was recorded, stays NaN.
     Integers, such as counts of spikes, are computed with in float64.
@@ -37,7 +46,7 @@ class Responses(Arithmetic):
     trials : Trials
         The trials, which bring the labels.
     sources : dict of str to array
-        Matrix (trials of the recording, neurons) per mouse, in the units of the responses.
+        Matrix (trials of the recording, [time,] neurons) per mouse, in the units of the responses.
     rows : ndarray of shape (n_trials,)
         For every trial its row in the matrix of its mouse.
     name : str or None
@@ -72,7 +81,9 @@ class Responses(Arithmetic):
     ) -> None:
         self._recordings, self._hashes = trials._recordings, trials._hashes
         self._index, self._neurons = trials._index, trials._neurons
-        self._sources = {mouse: _source(mouse, source) for mouse, source in sources.items()}
+        self._sources = {
+            mouse: as_matrix(mouse, source, self._dims(mouse)) for mouse, source in sources.items()
+        }
         self._rows = as_array(rows, "rows")
         self._columns = dict(columns or {})
         self._attrs = {
@@ -102,8 +113,8 @@ class Responses(Arithmetic):
 
         Parameters
         ----------
-        values : dict of str to ndarray of shape (n_trials, n_neurons)
-            Per mouse of `like`.
+        values : dict of str to ndarray of shape (n_trials, [n_frames,] n_neurons)
+            Per mouse of `like`. Of movies, NaN behind the last frame of each trial.
         like : Trials or Responses
         name : str or None, default="responses"
             What they are, such as "predictions".
@@ -115,7 +126,8 @@ class Responses(Arithmetic):
         Raises
         ------
         ValueError
-            If a mouse is missing, or has another number of trials or neurons.
+            If a mouse is missing, or has another number of trials, frames or neurons; or there are
+            values behind the last frame of a movie.
         """
         rows = np.empty(len(like), dtype=np.int64)
         matrices = {}
@@ -125,22 +137,25 @@ class Responses(Arithmetic):
                 raise ValueError(
                     f"values of mouse {mouse!r} are missing: there are {list(values)}."
                 )
-            matrix = _like(mouse, values[mouse], like[positions])
+            matrix = matrix_like(mouse, values[mouse], like[positions])
             if len(matrix) != len(positions):
                 raise ValueError(
                     f"mouse {mouse!r}: {len(matrix)} response vectors came for "
                     f"{len(positions)} trials."
                 )
-            if matrix.ndim != 2:
+            dims = like._dims(mouse)
+            if matrix.ndim != len(dims):
                 raise ValueError(
-                    f"mouse {mouse!r}: values have the shape {matrix.shape}, expected (trials, "
-                    "neurons)."
+                    f"mouse {mouse!r}: values have the shape {matrix.shape}, expected "
+                    f"({', '.join(dim + 's' * (dim != 'time') for dim in dims)})."
                 )
-            if n_neurons not in (0, matrix.shape[1]):
+            if n_neurons not in (0, matrix.shape[-1]):
                 raise ValueError(
-                    f"mouse {mouse!r}: vectors of {matrix.shape[1]} responses came for {n_neurons} "
-                    "neurons: give one value per neuron, trial by trial of the same mice."
+                    f"mouse {mouse!r}: vectors of {matrix.shape[-1]} responses came for {n_neurons}"
+                    " neurons: give one value per neuron, trial by trial of the same mice."
                 )
+            if "time" in dims:
+                check_frames_of(mouse, matrix, like[positions])
             matrices[mouse] = matrix
             rows[positions] = np.arange(len(positions))
         return cls(like, matrices, rows, name=name)
@@ -206,13 +221,14 @@ class Responses(Arithmetic):
         for mouse in self.mice:
             places, rows = self.rows(mouse)
             values = self.get(mouse)
-            sizes = {"trial": len(rows), "neuron": values.shape[1]}
+            dims = self._dims(mouse)
+            sizes = dict(zip(dims, values.shape, strict=True))
             axes = {"axis": self._described(mouse).sizes.get("axis", 0)}
             coords = self._coords(mouse, rows, sizes | axes)
             coords["image_id"] = ("trial", self._mouse_image_ids(mouse)[rows])
             coords.setdefault("neuron", self.neuron_ids(mouse))
             variables = {
-                _VALUES: (("trial", "neuron"), values, self._attrs.get(mouse, {})),
+                _VALUES: (dims, values, self._attrs.get(mouse, {})),
                 _PLACE: ("trial", places),
             }
             datasets[mouse] = xr.Dataset(variables, coords)
@@ -222,8 +238,8 @@ class Responses(Arithmetic):
     def __getitem__(self, key: Any) -> Any:
         """Select trials by number; or give the matrix of one mouse as a `DataArray`.
 
-        ``r["A"]`` is (trial, neuron), with the labels of trials and neurons and the positions of
-        the neurons in `position_x`, `position_y` and `position_z`, in micrometres.
+        ``r["A"]`` is (trial, [time,] neuron), with the labels of trials and neurons and the
+        positions of the neurons in `position_x`, `position_y` and `position_z`, in micrometres.
         """
         if isinstance(key, str):
             return self._array(key)
@@ -238,7 +254,7 @@ class Responses(Arithmetic):
     def _count(self, mouse: str) -> int:
         if mouse in self._columns:
             return len(self._columns[mouse])
-        return self._source(mouse).shape[1]
+        return self._source(mouse).shape[-1]
 
     def _source(self, mouse: str) -> Any:
         if mouse not in self._sources:
@@ -256,7 +272,7 @@ class Responses(Arithmetic):
 
         Returns
         -------
-        ndarray of shape (n_trials, n_neurons)
+        ndarray of shape (n_trials, n_neurons), or (n_trials, n_frames, n_neurons) of movies
             In the order of this view, in the units of the responses; NaN where not recorded.
         """
         positions, _ = self.rows(mouse_id)
@@ -291,10 +307,11 @@ class Responses(Arithmetic):
 
     def _array(self, mouse: str) -> xr.DataArray:
         values, rows = self.get(mouse), self.rows(mouse)[1]
-        coords = self._coords(mouse, rows, {"trial": len(rows), "neuron": values.shape[1]})
+        dims = self._dims(mouse)
+        coords = self._coords(mouse, rows, dict(zip(dims, values.shape, strict=True)))
         return xr.DataArray(
             values,
-            dims=("trial", "neuron"),
+            dims=dims,
             coords=coords | self._neuron_coords(mouse),
             name=self.name,
             attrs=self._attrs.get(mouse, {}),
@@ -318,9 +335,10 @@ class Responses(Arithmetic):
 
         Parameters
         ----------
-        dim : {"trial", "neuron", "image_id"}
-            Over the trials of each mouse; over the neurons of each trial; or over the repeats of
-            each image, mouse by mouse.
+        dim : {"trial", "neuron", "image_id", "time"}
+            Over the trials of each mouse, and their frames; over the neurons of each trial; over
+            the repeats of each image or movie, mouse by mouse, frame by frame; or over the frames
+            of each movie.
 
         Returns
         -------
@@ -329,37 +347,39 @@ class Responses(Arithmetic):
             `mouse` and `neuron`: ``.sel(mouse="A")`` gives those of one mouse. "neuron": (trial,),
             in the order of this view, with `mouse`, `image_id` and `tier`. "image_id": `Responses`
             with one vector per mouse and image, images in the order of their first trial, which
-            keep the labels that all repeats share.
+            keep the labels that all repeats share. "time": `Responses` with one vector per trial.
 
         Raises
         ------
         TypeError, ValueError
-            For no dimension, several, or any other.
+            For no dimension, several, or any other; "neuron" of movies, "time" of images.
         """
         if not isinstance(dim, str):
             raise TypeError(
-                f"dim is {dim!r}: expected one of 'trial', 'neuron' and 'image_id', as in "
+                f"dim is {dim!r}: expected one of 'trial', 'neuron', 'image_id' and 'time', as in "
                 'responses.mean("trial").'
             )
         averages: dict[str, Callable[[Responses], Any]] = {
             "trial": over_trials,
             "neuron": over_neurons,
             "image_id": over_repeats,
+            "time": over_time,
         }
         if dim not in averages:
-            raise ValueError(f"dim is {dim!r}: expected 'trial', 'neuron' or 'image_id'.")
+            raise ValueError(f"dim is {dim!r}: expected 'trial', 'neuron', 'image_id' or 'time'.")
         return averages[dim](self)
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row per trial and neuron, for pandas, seaborn or statsmodels.
+        """One row per trial, frame of movies, and neuron, for pandas, seaborn or statsmodels.
 
         Returns
         -------
         DataFrame
-            Columns `mouse`, `trial` (its place in this view), `image_id`, `tier` where there are
-            tiers, `neuron`, other labels of the neurons and trials, positions in micrometres, and
-            the response under its name ("value" without one). Of large recordings select before:
-            5,000 trials of 8,000 neurons are 40 million rows.
+            Columns `mouse`, `trial` (its place in this view), `time` of movies, in seconds or
+            frames, `image_id`, `tier` where there are tiers, `neuron`, other labels of the neurons
+            and trials, positions in micrometres, and the response under its name ("value" without
+            one). Of large recordings select before: 5,000 trials of 8,000 neurons are 40 million
+            rows.
 
         Raises
         ------
@@ -382,13 +402,13 @@ class Responses(Arithmetic):
             positions, _ = self.rows(mouse)
             for position, vector in zip(positions, self.get(mouse), strict=True):
                 out[position] = vector
-        return out
+        return without_padding(out, self.n_frames)
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle labels and responses, not the stimuli they belong to."""
         for mouse in self.mice:
             self._mouse_image_ids(mouse)
-        state = self.__dict__.copy()
+        state = {name: value for name, value in self.__dict__.items() if name != "_origin"}
         state["_recordings"] = {
             m: ds.drop_vars([v for v in LARGE if v in ds]) for m, ds in self._recordings.items()
         }
@@ -396,7 +416,7 @@ class Responses(Arithmetic):
         for mouse in self.mice:
             source = self._source(mouse)
             if mouse in self._columns and getattr(source, "_in_memory", True):
-                source = np.asarray(source)[:, compact(state["_columns"].pop(mouse))]
+                source = np.asarray(source)[..., compact(state["_columns"].pop(mouse))]
             state["_sources"][mouse] = source
         return state
 
@@ -408,35 +428,3 @@ class Responses(Arithmetic):
     def _counts_shown(self) -> list[Column]:
         units = [str(self._attrs.get(mouse, {}).get("units", "–")) for mouse in self.mice]
         return [*super()._counts_shown(), ("units", units)]
-
-
-def _source(mouse: str, values: Any) -> Any:
-    """A matrix whose rows can be read; those that are read from files stay there."""
-    if isinstance(values, np.ma.MaskedArray | xr.DataArray | pd.DataFrame | list | tuple):
-        name = f"mouse {mouse!r}: responses"
-        return as_responses(as_dims(values, DIMS["responses"], name), name)
-    return values
-
-
-def _like(mouse: str, values: Any, view: View) -> np.ndarray:
-    """A matrix with its trials and neurons in the order of a view of this mouse."""
-    name = f"mouse {mouse!r}: values"
-    values = as_dims(values, DIMS["responses"], name)
-    matrix = as_responses(values, name)
-    if matrix.ndim != 2 or len(matrix) != len(view):
-        return matrix  # the caller says of which shape they are
-    ids = view._known_neuron_ids(mouse)
-    columns = order_like(
-        None if ids is None else pd.Index(ids),
-        labels_along(values, "neuron"),
-        f"{name} are of other neurons than these trials",
-    )
-    matrix = matrix if columns is None else matrix[:, columns]
-    for label in ("trial", "trial_id", "image_id"):
-        given, known = labels_along(values, "trial", label), labels_of(view, label)
-        if given is None or known is None:
-            continue
-        rows = order_like(pd.Index(known), given, f"{name} are of other trials", "trial")
-        if rows is not None:
-            return matrix[rows]
-    return matrix

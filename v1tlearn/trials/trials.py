@@ -15,6 +15,7 @@ import xarray as xr
 
 from v1tlearn.datasets.schema import STATISTICS, default_behavior_names
 from v1tlearn.datasets.store import open_recordings, save_recordings
+from v1tlearn.datasets.time_axis import is_movie
 from v1tlearn.trials._call_forms import CallForm, recordings_from_arrays
 from v1tlearn.trials._reading import (
     BLOCK,
@@ -92,6 +93,7 @@ class Trials(View):
         tiers: Any = None,
         positions: Any = None,
         behavior_names: Sequence[str] | None = None,
+        frame_rate: float | None = None,
     ) -> Trials:
         """Label plain arrays.
 
@@ -105,7 +107,11 @@ class Trials(View):
         stimuli : dict, list or ndarray
             Grey levels, (trials, channels, height, width) per mouse: (a) a dict per mouse; (b) a
             list with one entry per recording; (c) one array of the trials of all mice, with one id
-            per trial in `mouse_ids`; (d) one array of one mouse, ``mouse_ids=None``.
+            per trial in `mouse_ids`; (d) one array of one mouse, ``mouse_ids=None``. Movies have
+            a time axis, (trials, time, channels, height, width); of different lengths they are,
+            per mouse, a list or object array of movies (frames, channels, height, width), or an
+            array of floats whose frames of NaN at the end are padding. Behaviour is then (trials,
+            time, columns) and responses (trials, time, neurons), or lists alike.
         behaviors : dict, list, ndarray or DataFrame, optional
             In the form of `stimuli`, (trials, columns) per mouse. The columns of a DataFrame
             bring their names.
@@ -123,6 +129,9 @@ class Trials(View):
         behavior_names : sequence of str, optional
             Names of the behaviour columns. Without names three columns are pupil dilation, its
             derivative and running speed; five are those and pupil x and y.
+        frame_rate : float, optional
+            Frames per second of movies. Without it, and without a coordinate `time` of labelled
+            stimuli, nothing is guessed: time is counted in frames.
 
         Returns
         -------
@@ -145,6 +154,7 @@ class Trials(View):
             tiers=tiers,
             positions=positions,
             behavior_names=behavior_names,
+            frame_rate=frame_rate,
         )[0]
 
     @classmethod
@@ -231,7 +241,7 @@ class Trials(View):
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the mice of this view only, and of what is in memory only its neurons."""
-        state = self.__dict__.copy()
+        state = {name: value for name, value in self.__dict__.items() if name != "_origin"}
         names = list(self._recordings)
         kept = self.mice
         numbers = np.full(len(names), -1)
@@ -288,7 +298,8 @@ class Trials(View):
         Returns
         -------
         ndarray or None
-            First axis: trials. None if the recording lacks the variable.
+            First axis: trials; second, of movies: time, padding included, see `n_frames`. None if
+            the recording lacks the variable.
         """
         if name not in DATA:
             raise ValueError(f"no variable {name!r}: expected one of {list(DATA)}.")
@@ -300,6 +311,11 @@ class Trials(View):
         if name not in ("stimuli", "behaviors"):
             return read(recording.variables[name], rows, self._neurons.get(mouse_id))
         values = read(recording.variables[name], rows)
+        if not self._steps:
+            return values
+        shape = values.shape[:2]
+        if is_movie(recording):  # of which steps see frames
+            values = values.reshape(-1, *values.shape[2:])
         for step in self._steps:
             if name == "stimuli":
                 values = step.stimuli(mouse_id, values)
@@ -307,7 +323,7 @@ class Trials(View):
                 names = self.behavior_names(mouse_id)
                 assert names is not None  # default ones, if no others
                 values = step.behaviors(mouse_id, values, names)
-        return values
+        return values.reshape(*shape, *values.shape[1:]) if is_movie(recording) else values
 
     def has(self, name: str, mouse_id: str) -> bool:
         """Tell whether a mouse's recording has a variable, without reading it.
@@ -360,7 +376,7 @@ class Trials(View):
         names = [str(name) for name in recording["channel"].values]
         first = self[self.rows(mouse_id)[0][:1]].get("stimuli", mouse_id)
         assert first is not None  # every recording has stimuli
-        return names if first.shape[1] == len(names) else None
+        return names if first.shape[-3] == len(names) else None
 
     def recorded_trials(self, mouse_id: str) -> int:
         """Trials in the whole recording of a mouse, whatever this view shows of them.

@@ -1,10 +1,6 @@
 """The script that redoes the tables of the minimodel paper: papers/minimodel2025/mice.py."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,8 +11,8 @@ from papers.minimodel2025 import data as paper_data
 from papers.minimodel2025 import jobs as paper_jobs
 from papers.minimodel2025 import mice as paper_mice
 from papers.minimodel2025 import tables as paper_tables
+from tests.papers.scripts import run_script
 
-ROOT = Path(__file__).parents[3]
 SETTINGS = {
     "quick": False,
     "flips": "drop",
@@ -49,10 +45,7 @@ def folder(tmp_path_factory):
 
 
 def options(output, data, *arguments):
-    args = ["mice.py", "--data", str(data), "--output", str(output), *arguments]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", args)
-        return paper_mice.parse()
+    return paper_mice.parse(["--data", str(data), "--output", str(output), *arguments])
 
 
 def test_simulated_files_have_the_published_layout(folder):
@@ -161,23 +154,15 @@ def test_the_figure_has_a_panel_per_table(tmp_path):
     assert width == 3 * height * 2.9 / 3.0
 
 
-def test_what_does_not_go_together_is_refused(monkeypatch, capsys):
+def test_what_does_not_go_together_is_refused(capsys):
     for arguments, message in (([], "--data is missing"), (["--quick", "--data", "a"], "leave")):
-        monkeypatch.setattr(sys, "argv", ["mice.py", *arguments])
         with pytest.raises(SystemExit):
-            paper_mice.parse()
+            paper_mice.parse(arguments)
         assert message in capsys.readouterr().err
 
 
 def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "papers.minimodel2025.mice", *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return run_script("minimodel2025.mice", *arguments, strict=True)
 
 
 @pytest.mark.slow
@@ -204,13 +189,6 @@ def test_from_files_to_tables_with_one_command(tmp_path):
 
 @pytest.mark.slow
 def test_claims_print_a_table():
-    done = subprocess.run(
-        [sys.executable, "-m", "papers.minimodel2025.claims", "--quick", "--seeds", "0"],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_script("minimodel2025.claims", "--quick", "--seeds", "0")
     assert done.returncode == 0, done.stderr
     assert "Minimodels less full model" in done.stdout

@@ -1,17 +1,11 @@
 """The script for recordings of macaque V1: papers/minimodel2025/monkey.py."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import v1tlearn as v1
 from papers.minimodel2025 import monkey
-
-ROOT = Path(__file__).parents[3]
+from tests.papers.scripts import run_script
 
 
 def test_the_simulated_file_has_the_layout_of_the_recordings(tmp_path):
@@ -30,14 +24,7 @@ def test_the_simulated_file_has_the_layout_of_the_recordings(tmp_path):
 
 @pytest.mark.slow
 def test_from_the_file_to_the_printed_table():
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "papers.minimodel2025.monkey", "--quick"],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_script("minimodel2025.monkey", "--quick", strict=True)
     assert done.returncode == 0, done.stderr
     assert "values mean nothing" in done.stdout
     assert "minimodels, 0.004" in done.stdout

@@ -1,16 +1,10 @@
 """The script that compares readouts on simulated mice: papers/minimodel2025/readouts.py."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
 from papers.minimodel2025 import readouts
-
-ROOT = Path(__file__).parents[3]
+from tests.papers.scripts import run_script
 
 
 def test_the_summary_is_over_seeds_and_beside_the_gaussian_readout():
@@ -32,13 +26,6 @@ def test_the_summary_is_over_seeds_and_beside_the_gaussian_readout():
 
 @pytest.mark.slow
 def test_from_simulation_to_the_printed_table():
-    done = subprocess.run(
-        [sys.executable, "-m", "papers.minimodel2025.readouts", "--quick", "--seeds", "0"],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_script("minimodel2025.readouts", "--quick", "--seeds", "0")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("factorised") == 2  # of both cores

@@ -1,17 +1,11 @@
 """The script that prints three claims of the V1T paper: papers/v1t2023/claims.py."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from papers.v1t2023 import claims as paper_claims
-
-ROOT = Path(__file__).parents[3]
+from tests.papers.scripts import run_script
 
 
 def scores(*gains):
@@ -40,14 +34,7 @@ def test_a_gain_of_rounding_errors_is_none():
 def test_from_simulation_to_the_printed_table(tmp_path):
     arguments = ["--quick", "--seeds", "0", "--jobs", "1", "--max-epochs", "1"]
     arguments += ["--models", "CNN", "--output", tmp_path / "scores.csv"]
-    done = subprocess.run(
-        [sys.executable, "-m", "papers.v1t2023.claims", *map(str, arguments)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_script("v1t2023.claims", *arguments)
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "scores.csv")
     assert list(table.columns) == ["claim", "case", "arm", "correlation", "seed"]

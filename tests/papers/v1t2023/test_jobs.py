@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 from argparse import Namespace
 from dataclasses import dataclass, field
 from functools import partialmethod
@@ -350,22 +349,19 @@ class TestExperiments:
 
 
 class TestFailures:
-    def main(self, monkeypatch, folder, output, *arguments):
+    def main(self, folder, output, *arguments):
         """Run the script on the simulated recordings, and return how it exits."""
         if not output.exists():
             shutil.copytree(folder, output)
-        arguments = ["script", "--quick", "--output", str(output), *arguments]
-        monkeypatch.setattr(sys, "argv", arguments)
-        return paper_jobs.main("S", "A script.")
+        arguments = ["--quick", "--output", str(output), *arguments]
+        return paper_jobs.main("S", "A script.", arguments)
 
-    def test_others_go_on_and_the_next_run_tries_again(
-        self, monkeypatch, folder, recordings, tmp_path, recorder, capsys
-    ):
+    def test_others_go_on_and_the_next_run_tries_again(self, folder, tmp_path, recorder, capsys):
         recorder.breaks = lambda model: isinstance(model, v1.LNRegressor)
         recorder.validation_scores = [0.0] * 3
         output, arguments = tmp_path / "out", ["--tables", "1", "--models", "LN", "CNN"]
         with pytest.raises(SystemExit) as exit:
-            self.main(monkeypatch, folder, output, *arguments)
+            self.main(folder, output, *arguments)
         assert "tried again by the same command:\nLN, seed 0: NonFinite" in str(exit.value)
         failed = json.loads((output / "jobs" / "ln-seed0.json").read_text())
         assert re.match(r"NonFiniteLossError: the loss of mouse 'A' is not", failed["failed"])
@@ -377,18 +373,16 @@ class TestFailures:
 
         recorder.breaks = None
         recorder.calls.clear()
-        self.main(monkeypatch, folder, output, *arguments)
+        self.main(folder, output, *arguments)
         assert [type(call.model) for call in recorder.verbs("fit")] == [v1.LNRegressor]
         assert "failed" not in json.loads((output / "jobs" / "ln-seed0.json").read_text())
         printed = capsys.readouterr().out
         assert printed.count("finished before") == 3
         assert "| LN | 1.000 | 1.000 | 1.000 | 0.275 | - |" in printed
 
-    def test_wrong_values_fail_a_row_but_bugs_are_not_hidden(
-        self, monkeypatch, recordings, tmp_path
-    ):
+    def test_wrong_values_fail_a_row_but_bugs_are_not_hidden(self, recordings, tmp_path, recorder):
+        recorder.breaks = Mock(side_effect=[ValueError("neuron 3"), KeyError])
         this = paper(recordings, tmp_path, tables=["1"], models=["LN"])
-        monkeypatch.setattr(this, "fitted", Mock(side_effect=[ValueError("neuron 3"), KeyError]))
         assert paper_jobs.run(this) == ["LN, seed 0: ValueError: neuron 3"]
         with pytest.raises(KeyError):
             paper_jobs.run(this)
@@ -405,14 +399,12 @@ class TestFailures:
         with pytest.raises(FloatingPointError, match=r"1 of 3 .*, 2 are needed.*mouse 'A'"):
             paper(recordings, tmp_path).ensemble("CNN").run(0)
 
-    def test_one_mouse_is_told_that_none_can_be_left_out(
-        self, monkeypatch, folder, tmp_path, recorder, capsys
-    ):
+    def test_one_mouse_is_told_that_none_can_be_left_out(self, folder, tmp_path, recorder, capsys):
         shutil.copytree(folder, tmp_path / "out")
         for path in (tmp_path / "out" / "simulated_s").glob("static2[237]*"):
             path.unlink()  # B, S1
         arguments = ["--tables", "A.8", "A.9", "--models", "CNN"]
-        self.main(monkeypatch, folder, tmp_path / "out", *arguments)
+        self.main(folder, tmp_path / "out", *arguments)
         printed = capsys.readouterr().out
         assert "Table A.8 is left out: it needs two mice or more" in printed
         assert "[1/1] CNN, core of F" in printed
@@ -468,15 +460,14 @@ def test_leave_one_out_is_that_of_the_package(recordings, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_ensemble_of_kept_models_is_one_that_was_fitted(recordings, tmp_path, monkeypatch):
+def test_an_ensemble_of_kept_models_is_one_that_was_fitted(recordings, tmp_path):
     this = paper(recordings, tmp_path)
-    scores = this.ensemble("CNN").run(0)
-    monkeypatch.setattr(
-        "v1tlearn.estimators._candidates.draw_seeds", lambda seed, n: list(range(n))
-    )
     train, validation, test = (this.trials.sel(tier=t) for t in ("train", "validation", "test"))
     fitted = v1.EnsembleRegressor(this.make("CNN", 0), 3, 2, random_state=0)
     fitted.fit(train, validation=validation)
+    make = this.make
+    this.make = lambda kind, number: make(kind, fitted.seeds_[number])
+    scores = this.ensemble("CNN").run(0)
     # single models and ensembles of other members score otherwise
     assert fitted.members_.tolist() != [0, 1]
     for score in scores:

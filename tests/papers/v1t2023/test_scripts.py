@@ -4,8 +4,6 @@ import csv
 import json
 import os
 import re
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import ClassVar
@@ -18,6 +16,7 @@ import v1tlearn as v1
 from papers.v1t2023 import data as paper_data
 from papers.v1t2023 import jobs as paper_jobs
 from papers.v1t2023 import tables as paper_tables
+from tests.papers.scripts import run_script
 
 ROOT = Path(__file__).parents[3]
 
@@ -314,28 +313,27 @@ class TestSettings:
 
 
 class TestCommandLine:
-    def parse(self, monkeypatch, dataset, *arguments):
-        monkeypatch.setattr(sys, "argv", ["script", *map(str, arguments)])
-        return paper_jobs.parse(dataset, "A script.")
+    def parse(self, dataset, *arguments):
+        return paper_jobs.parse(dataset, "A script.", [*map(str, arguments)])
 
-    def test_the_tables_of_the_paper_are_the_default(self, monkeypatch, tmp_path, capsys):
-        options = self.parse(monkeypatch, "S", "--data", tmp_path, "--franke", tmp_path)
+    def test_the_tables_of_the_paper_are_the_default(self, tmp_path, capsys):
+        options = self.parse("S", "--data", tmp_path, "--franke", tmp_path)
         assert options.tables == ["1", "A.7", "A.4", "B-MLP", "A.8", "A.9", "competition"]
         assert (options.recipe, options.shift_without_behavior) == ("published", "none")
-        options = self.parse(monkeypatch, "S", "--data", tmp_path)
+        options = self.parse("S", "--data", tmp_path)
         assert "A.9" not in options.tables
         assert "Table A.9 is left out: it needs --franke" in capsys.readouterr().out
-        assert self.parse(monkeypatch, "F", "--data", tmp_path).tables == ["1", "A.7"]
+        assert self.parse("F", "--data", tmp_path).tables == ["1", "A.7"]
 
     def test_what_is_tried_quickly_lies_elsewhere(self, monkeypatch, tmp_path):
         monkeypatch.chdir(tmp_path)
         for dataset in "SF":
-            real = self.parse(monkeypatch, dataset, "--data", tmp_path)
-            quick = self.parse(monkeypatch, dataset, "--quick")
+            real = self.parse(dataset, "--data", tmp_path)
+            quick = self.parse(dataset, "--quick")
             assert real.output == Path(f"paper_{dataset.lower()}")
             assert quick.output == Path(f"paper_{dataset.lower()}_quick")
             assert quick.data == quick.output / f"simulated_{dataset.lower()}"
-        assert self.parse(monkeypatch, "F", "--quick", "--output", "x").output == Path("x")
+        assert self.parse("F", "--quick", "--output", "x").output == Path("x")
         ignored = (ROOT / ".gitignore").read_text().split()
         assert {"paper_s/", "paper_f/", "paper_s_quick/", "paper_f_quick/"} <= set(ignored)
         assert list(tmp_path.iterdir()) == []
@@ -349,15 +347,14 @@ class TestCommandLine:
         ],
     )
     def test_settings_are_checked_before_anything_is_read(
-        self, monkeypatch, tmp_path, dataset, arguments, changed
+        self, tmp_path, dataset, arguments, changed
     ):
-        options = self.parse(monkeypatch, "S", "--quick", "--output", tmp_path)
+        options = self.parse("S", "--quick", "--output", tmp_path)
         kept = {**paper_jobs.choices("S", options), "tables": ["1"]}
         (tmp_path / "settings.json").write_text(json.dumps(kept))
-        arguments = ["script", *arguments, "--output", str(tmp_path)]
-        monkeypatch.setattr(sys, "argv", arguments)
+        arguments = [*arguments, "--output", str(tmp_path)]
         with pytest.raises(ValueError, match=f"another run: {changed} differ"):
-            paper_jobs.main(dataset, "A script.")
+            paper_jobs.main(dataset, "A script.", arguments)
         assert [path.name for path in tmp_path.iterdir()] == ["settings.json"]
 
     @pytest.mark.parametrize(
@@ -369,22 +366,10 @@ class TestCommandLine:
             (["--data", "here", "--tables", "A.3"], "invalid choice"),
         ],
     )
-    def test_what_does_not_go_together_is_refused(self, monkeypatch, capsys, arguments, message):
+    def test_what_does_not_go_together_is_refused(self, capsys, arguments, message):
         with pytest.raises(SystemExit):
-            self.parse(monkeypatch, "S", *arguments)
+            self.parse("S", *arguments)
         assert message in capsys.readouterr().err
-
-
-def run_script(name, *arguments):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(
-        [sys.executable, "-m", f"papers.v1t2023.{name}", "--quick", *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.mark.slow
@@ -393,7 +378,7 @@ def run_script(name, *arguments):
 )
 def test_from_zips_to_tables_with_one_command(script, dataset, mice, tmp_path):
     output = tmp_path / "out"
-    done = run_script(script, "--output", output)
+    done = run_script(f"v1t2023.{script}", "--quick", "--output", output)
     assert done.returncode == 0, done.stderr
     zips = sorted((output / f"simulated_{dataset.lower()}").iterdir())
     assert all(zipfile.is_zipfile(path) for path in zips)
@@ -428,13 +413,13 @@ def test_from_zips_to_tables_with_one_command(script, dataset, mice, tmp_path):
     models = {path: path.stat().st_mtime_ns for path in output.glob("models/*/*")}
     (output / "jobs" / "v1t-seed0.json").unlink()
     before = results[results["model"] == "V1T"]["value"].tolist()
-    done = run_script(script, "--output", output)
+    done = run_script(f"v1t2023.{script}", "--quick", "--output", output)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("finished before") == len(list((output / "jobs").iterdir())) - 1
     assert {path: path.stat().st_mtime_ns for path in output.glob("models/*/*")} == models
     after = pd.read_csv(output / "results.csv")
     assert after[after["model"] == "V1T"]["value"].tolist() == pytest.approx(before, abs=1e-6)
 
-    done = run_script(script, "--output", output, "--recipe", "default")
+    done = run_script(f"v1t2023.{script}", "--quick", "--output", output, "--recipe", "default")
     assert done.returncode != 0
     assert "recipe differ" in done.stderr

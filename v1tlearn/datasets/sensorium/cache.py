@@ -34,12 +34,10 @@ def cached_trials(
 ) -> xr.Dataset:
     """Return a recording whose trials are read from a store in `folder`, written if missing.
 
-    The name of the store holds hashes of the source's path and of its fingerprint, so a store is
-    never used for another source, nor replaced by other trials while someone reads it.
+    A store is never used for another source, nor replaced by other trials while someone reads it.
     """
     fingerprint = files.fingerprint()
-    source = f"{_stem(files)}-{_hash(str(files))}"
-    path = Path(os.path.abspath(folder)) / f"{source}-{_hash(f'{VERSION} {fingerprint}')}.nc"
+    path = Path(os.path.abspath(folder)) / store_name(files, fingerprint)
     names = [name for name in DIMS if name in dataset]
     opened = None
     if path.exists():
@@ -53,13 +51,22 @@ def cached_trials(
         labels = [name for name in dataset[names].coords if name != "behavior"]
         stored = dataset[names].drop_vars(labels).drop_attrs()
         _write(mouse, stored, files, fingerprint, path)
-        _remove_outdated(path.parent, source, path)
+        _remove_outdated(path.parent, _source(files), path)
         opened = _open(path)
     result = dataset.assign({name: opened.children[_GROUP].variables[name] for name in names})
     for name in names:
         result[name].attrs = dataset[name].attrs
     result.set_close(opened.close)
     return result
+
+
+def store_name(files: FolderFiles | ZipFiles, fingerprint: str, version: int = VERSION) -> str:
+    """Name the store of a source: hashes of its path, and of its fingerprint and the version."""
+    return f"{_source(files)}-{_hash(f'{version} {fingerprint}')}.nc"
+
+
+def _source(files: FolderFiles | ZipFiles) -> str:
+    return f"{_stem(files)}-{_hash(str(files))}"
 
 
 def _make_folder(folder: Path) -> None:

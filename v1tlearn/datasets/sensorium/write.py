@@ -26,6 +26,7 @@ from v1tlearn.datasets.sensorium.layout import (
     STATISTIC_SUBSETS,
     TRIAL_FILES,
 )
+from v1tlearn.datasets.time_axis import is_movie
 
 
 def write_sensorium(
@@ -160,6 +161,11 @@ def _behavior_folders(mouse: str, dataset: xr.Dataset) -> list[str]:
 
 def _check_fits(mouse: str, dataset: xr.Dataset) -> None:
     """Raise if the layout cannot hold a recording: nothing is dropped on the way."""
+    if is_movie(dataset):
+        raise ValueError(
+            f"mouse {mouse!r}, stimuli: are movies, dims {dataset['stimuli'].dims}; the Sensorium "
+            "2022 layout holds images: use save_recordings"
+        )
     for name in ("responses", "tier"):
         if name not in dataset:
             raise ValueError(

@@ -142,10 +142,18 @@ class Evoked:
         Grey levels.
     pilot_shift : ndarray of shape (images, 2) or None
         Shift of the receptive fields with each pilot image, in pixels.
+    block_bytes : int
+        About how much is computed at once; the answer is the same.
     """
 
-    def __init__(self, cells: Cells, pilot: np.ndarray, pilot_shift: np.ndarray | None):
-        self.cells = cells
+    def __init__(
+        self,
+        cells: Cells,
+        pilot: np.ndarray,
+        pilot_shift: np.ndarray | None,
+        block_bytes: int = BLOCK_BYTES,
+    ):
+        self.cells, self.block_bytes = cells, block_bytes
         even, odd, pool = np.empty((3, len(pilot), len(cells)), np.float32)
         for row, cell, *drives in self._drives(pilot, pilot_shift):
             even[row, cell], odd[row, cell], pool[row, cell] = drives
@@ -183,8 +191,8 @@ class Evoked:
         """
         n_images, n_cells = len(images), len(self.cells)
         bank = _Bank(self.cells.image_shape, self.cells.pixel)
-        step = max(1, BLOCK_BYTES // (16 * (images[0].size + bank.size)))
-        cell_step = max(1, BLOCK_BYTES // (2 * images[0].size + bank.size))
+        step = max(1, self.block_bytes // (16 * (images[0].size + bank.size)))
+        cell_step = max(1, self.block_bytes // (2 * images[0].size + bank.size))
         for first in range(0, n_cells, cell_step):
             cell = slice(first, first + cell_step)
             even, odd = gabors(self.cells, cell)  # each (cells, channels * pixels)

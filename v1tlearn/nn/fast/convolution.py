@@ -14,6 +14,9 @@ from torch import Tensor
 
 from v1tlearn.nn.fast.choice import sized
 from v1tlearn.nn.fast.derivatives import differentiable_once
+from v1tlearn.nn.fast.dropout import CompiledDropout, draw_seed
+from v1tlearn.nn.fast.kernels import threshold
+from v1tlearn.nn.precision import at_least_float32
 
 # Values of a map that are worked on at a time: 2 MB in float32, some five maps of published size.
 _CHUNK_VALUES = 2**19
@@ -42,6 +45,8 @@ class ActivatedConvolutions(NamedTuple):
         Padding and groups of each convolution.
     pool : {"max", "mean"} or None, default=None
         What is taken of 2 x 2 places after the activation.
+    dropout : float, default=0.0
+        Share of the elements that are dropped in the end, where the compiled kernels can.
     """
 
     training: bool
@@ -50,6 +55,7 @@ class ActivatedConvolutions(NamedTuple):
     dtype: torch.dtype
     geometry: tuple[tuple[int, int], ...]
     pool: str | None = None
+    dropout: float = 0.0
 
 
 def _chunks(maps: Tensor, values: int = 0) -> list[slice]:
@@ -127,15 +133,10 @@ def depthwise_weight_gradient(gradient: Tensor, maps: Tensor, padding: int) -> T
     so than the weight gradients that oneDNN has for channels-last maps on x86.
     """
     total = None
-    for image, filters in zip(_full(maps), _full(gradient), strict=True):
+    for image, filters in zip(at_least_float32(maps), at_least_float32(gradient), strict=True):
         one = F.conv2d(image[None], filters[:, None], padding=padding, groups=len(image))[0]
         total = one if total is None else total.add_(one)
     return total[:, None]
-
-
-def _full(values: Tensor) -> Tensor:
-    """Values in float32 at least, for sums."""
-    return values.float() if values.dtype.itemsize < 4 else values
 
 
 def _activate(
@@ -147,7 +148,7 @@ def _activate(
     how: ActivatedConvolutions,
 ) -> tuple[Tensor, Tensor | None]:
     """Normalised maps after the activation, and its derivative; at least float32."""
-    z = F.batch_norm(_full(maps), mean, variance, gain, offset, False, 0.0, how.eps)
+    z = F.batch_norm(at_least_float32(maps), mean, variance, gain, offset, False, 0.0, how.eps)
     if how.activation == "none":
         return z, None
     if how.activation == "relu":
@@ -186,11 +187,12 @@ class _ActivatedConvolutions(torch.autograd.Function):
         offset: Tensor,
         mean: Tensor,
         variance: Tensor,
+        residual: Tensor | None,
         how: ActivatedConvolutions,
         *weights: Tensor | None,
     ) -> Tensor:
         """Chunk by chunk; see `activated_convolutions`."""
-        ctx.how = how
+        ctx.how, ctx.seed = how, draw_seed() if how.dropout else 0
         ctx.save_for_backward(maps, gain, offset, mean, variance, *weights)
         layers = _layers(how, weights)
         shapes = _shapes(maps, how, layers)
@@ -206,7 +208,11 @@ class _ActivatedConvolutions(torch.autograd.Function):
                 x = _pooled(x, how.pool)[0].to(how.dtype)
                 for layer in layers:
                     x = _convolve(x, *layer)
-                out[chunk] = x
+                x = _dropped(x, how.dropout, ctx.seed + chunk.start)
+                if residual is None:
+                    out[chunk] = x
+                else:
+                    torch.add(residual[chunk], x, out=out[chunk])
         return out
 
     @staticmethod
@@ -218,6 +224,7 @@ class _ActivatedConvolutions(torch.autograd.Function):
         layers = _layers(how, weights)
         totals: list[Tensor | None] = [None] * len(weights)
         need_maps = any(needed[:3])
+        to_residual = gradient if needed[5] else None
         with torch.autocast(maps.device.type, enabled=False):
             normalization = _NormalizationBackward(maps, gain, mean, variance, how)
             largest = max(map(math.prod, _shapes(maps, how, layers)))
@@ -228,24 +235,30 @@ class _ActivatedConvolutions(torch.autograd.Function):
                 for layer in layers[:-1]:
                     inputs.append(_convolve(inputs[-1], *layer))
                 g = gradient[chunk].contiguous(memory_format=torch.channels_last)
+                g = _dropped(g, how.dropout, ctx.seed + chunk.start)
                 for i in reversed(range(len(layers))):
                     weight, _, padding, groups = layers[i]
-                    need_weight, need_bias = needed[6 + 2 * i : 8 + 2 * i]
+                    need_weight, need_bias = needed[7 + 2 * i : 9 + 2 * i]
                     if need_bias:
                         _add(totals, 2 * i + 1, _flat(g).sum(0, dtype=gain.dtype))
-                    deeper = need_maps or any(needed[6 : 6 + 2 * i])
+                    deeper = need_maps or any(needed[7 : 7 + 2 * i])
                     g, to_weight = _convolution_backward(
                         g, inputs.pop(), weight, padding, groups, deeper, need_weight
                     )
                     if need_weight:
                         _add(totals, 2 * i, to_weight.to(gain.dtype))
                 if need_maps:
-                    g = _unpooled(_full(g), x, places, how.pool)
+                    g = _unpooled(at_least_float32(g), x, places, how.pool)
                     normalization.collect(chunk, g if slope is None else slope.mul_(g))
             if not need_maps:
-                return None, None, None, None, None, None, *totals
+                return None, None, None, None, None, to_residual, None, *totals
             gradients = normalization.finish()
-        return *gradients, None, None, None, *totals
+        return *gradients, None, None, to_residual, None, *totals
+
+
+def _dropped(values: Tensor, rate: float, seed: int) -> Tensor:
+    """Values (B, C, h, w) of which those that the seed decides on are zero."""
+    return CompiledDropout.apply(values, None, *threshold(rate), seed) if rate else values
 
 
 class _NormalizationBackward:
@@ -270,7 +283,8 @@ class _NormalizationBackward:
         """Take the gradient of one chunk of normalised maps."""
         self.gradient[chunk] = gradient
         self.total += _flat(gradient).sum(0)
-        self.product += _flat((_full(self.maps[chunk]) - self.mean).mul_(gradient)).sum(0)
+        centred = at_least_float32(self.maps[chunk]) - self.mean
+        self.product += _flat(centred.mul_(gradient)).sum(0)
 
     def finish(self) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of maps, gain and offset."""
@@ -284,8 +298,8 @@ class _NormalizationBackward:
         along, constant, factor = (v[:, None, None] for v in (along, constant, factor))
         for chunk in _chunks(self.maps):
             # Centred first: maps far from zero would round all values of a channel alike.
-            lost = torch.addcmul(constant, _full(self.maps[chunk]) - self.mean, along)
-            self.gradient[chunk] = lost.addcmul_(_full(self.gradient[chunk]), factor)
+            lost = torch.addcmul(constant, at_least_float32(self.maps[chunk]) - self.mean, along)
+            self.gradient[chunk] = lost.addcmul_(at_least_float32(self.gradient[chunk]), factor)
         return self.gradient, to_gain, self.total
 
 
@@ -307,6 +321,7 @@ def activated_convolutions(
     variance: Tensor,
     how: ActivatedConvolutions,
     *weights: Tensor | None,
+    residual: Tensor | None = None,
 ) -> Tensor:
     """Normalise maps per channel, activate and pool them, then apply some convolutions.
 
@@ -326,13 +341,15 @@ def activated_convolutions(
         All else.
     *weights : Tensor or None
         Weight and bias of each convolution, of stride 1.
+    residual : Tensor of shape (n_images, n_outputs, height, width), optional
+        Added in the end.
 
     Returns
     -------
     Tensor of shape (n_images, n_outputs, height, width)
         Channels last.
     """
-    return _ActivatedConvolutions.apply(maps, gain, offset, mean, variance, how, *weights)
+    return _ActivatedConvolutions.apply(maps, gain, offset, mean, variance, residual, how, *weights)
 
 
 class _LargeFilters(torch.autograd.Function):
@@ -356,7 +373,8 @@ class _LargeFilters(torch.autograd.Function):
                 1, [True, False, False],
             )  # fmt: skip
         if need_weight:
-            for image, filters in zip(_full(images), _full(gradient), strict=True):
+            images, gradient = at_least_float32(images), at_least_float32(gradient)
+            for image, filters in zip(images, gradient, strict=True):
                 one = F.conv2d(image[:, None], filters[:, None], padding=ctx.padding)
                 to_weight = one if to_weight is None else to_weight.add_(one)
             to_weight = to_weight.transpose(0, 1).to(weight.dtype)

@@ -26,11 +26,12 @@ def drop(inputs: Tensor, rate: float) -> Tensor:
     if torch.compiler.is_compiling() or not on_cpu or rate == 1:
         return F.dropout(inputs, rate)
     if takes(inputs, rate):
-        return CompiledDropout.apply(inputs, None, *threshold(rate), _seed())
+        return CompiledDropout.apply(inputs, None, *threshold(rate), draw_seed())
     return NumpyDropout.apply(inputs, rate)
 
 
-def _seed() -> int:
+def draw_seed() -> int:
+    """Draw what a dropout follows from, by torch's generator."""
     return int(torch.randint(2**62, (), device="cpu"))
 
 
@@ -72,7 +73,7 @@ class NumpyDropout(torch.autograd.Function):
     def forward(ctx: Any, inputs: Tensor, rate: float) -> Tensor:
         """Drop elements."""
         n = inputs.numel()
-        numbers = np.random.SFC64(_seed()).random_raw(-(-n // 4)).view(np.uint16)[:n]
+        numbers = np.random.SFC64(draw_seed()).random_raw(-(-n // 4)).view(np.uint16)[:n]
         kept = torch.from_numpy((numbers >= round(rate * 2**16)).view(np.uint8)).view(inputs.shape)
         ctx.save_for_backward(kept)
         ctx.scale = 1 / (1 - rate)

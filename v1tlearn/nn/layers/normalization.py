@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from v1tlearn.nn import fast
+from v1tlearn.nn.precision import at_least_float32
 
 
 class LayerNorm(nn.LayerNorm):
@@ -18,7 +19,7 @@ class LayerNorm(nn.LayerNorm):
         """Tokens (..., d) to tokens (..., d)."""
         if not fast.is_plain():
             return super().forward(inputs)
-        values = inputs.float() if inputs.dtype.itemsize < 4 else inputs
+        values = at_least_float32(inputs)
         centred = values - values.mean(-1, keepdim=True)
         variance = centred.square().mean(-1, keepdim=True)
         return centred * (variance + self.eps).rsqrt() * self.weight + self.bias
@@ -43,7 +44,7 @@ def batch_norm(maps: Tensor, norm: nn.BatchNorm2d) -> Tensor:
     if not fast.is_plain():
         return norm(maps)
     mean, variance = norm.running_mean, norm.running_var
-    maps = maps.float() if maps.dtype.itemsize < 4 else maps
+    maps = at_least_float32(maps)
     if norm.training:
         norm(maps.detach())  # the running statistics follow
         mean = maps.mean((0, 2, 3))

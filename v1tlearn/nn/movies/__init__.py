@@ -1,0 +1,1 @@
+"""Models of movies: what convolves in time, and the networks made of it."""
