@@ -84,7 +84,7 @@ def make_decoder(image_size: tuple[int, int], **parameters: Any) -> v1.DINAAlign
         loss_weights=(0.0, 1.0, 0.0),
         learn_temperature=False,
         selection="loss",
-        neural_lr=1e-3,
+        neural_lr=2e-3,
         **parameters,
     )
 

@@ -67,7 +67,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         args.out = Path(DEFAULT + "_quick" * args.quick)
     args.measures = args.measures or list(measures.MEASURED)
     if args.quick and args.epochs is None:
-        args.epochs = 20
+        args.epochs = 40
     return args
 
 

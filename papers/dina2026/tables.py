@@ -162,7 +162,9 @@ def draw(found: Sequence[Found], path: Path) -> None:
     for axes, name in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
         panels[name](axes, first[name])
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize="small")
+        axes.legend(
+            frameon=False, fontsize="small", ncols=2, loc="lower left", bbox_to_anchor=(0, 1)
+        )
     figure.savefig(path, dpi=150)
 
 
