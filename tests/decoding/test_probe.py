@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+import xarray as xr
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -51,6 +52,55 @@ def test_maps_and_what_they_are_made_of_are_read_alike(pixels, aligner, test_tri
     np.testing.assert_allclose(pixels.predict(flat), expected, rtol=0, atol=1e-4)
     maps = aligner.transform_responses(test_trials)
     np.testing.assert_allclose(pixels.predict(maps), expected, rtol=0, atol=1e-4)
+
+
+def test_dimensions_of_maps_and_images_go_by_name(pixels, aligner, test_trials):
+    maps = aligner.transform_responses(test_trials)
+    expected = pixels.predict(maps)
+    for dims in (("trial", "width", "channel", "height"), ("width", "height", "trial", "channel")):
+        assert np.array_equal(pixels.predict(maps.transpose(*dims)), expected)
+    one = test_trials.sel(mouse_id="A")
+    images = xr.DataArray(one.get("stimuli", "A"), dims=("trial", "channel", "height", "width"))
+    maps = aligner.transform_responses(one)
+    probe = v1.LinearProbe(aligner=aligner, alpha=1.0)
+    plain = probe.fit(maps, images.values).predict(maps)
+    turned = images.transpose("height", "trial", "width", "channel")
+    assert np.array_equal(probe.fit(maps, turned).predict(maps), plain)
+    assert probe.score(maps, turned) == probe.score(maps, images.values)
+
+
+def test_the_first_dimension_of_labelled_features_is_that_of_trials():
+    features, images, *_ = spread(4, 8, repeats=2)  # as many trials as features
+    labelled = xr.DataArray(features, dims=("trial", "unit"))
+    probe = v1.LinearProbe(alpha=1.0)
+    expected = probe.fit(features, images).predict(features)
+    assert np.array_equal(probe.fit(labelled.T, images).predict(labelled.T), expected)
+
+
+def test_labelled_arrays_of_responses_and_images_are_no_maps(pixels, aligner, test_trials):
+    one = test_trials.sel(mouse_id="A")
+    responses, images = one.responses["A"], one.recordings["A"]["stimuli"]
+    responses = responses.transpose("neuron", "trial")
+    with pytest.raises(ValueError, match="mouse_ids is missing"):  # the aligner is asked
+        pixels.predict(responses)
+    assert np.array_equal(pixels.predict({"A": responses}), pixels.predict(one))
+    best = v1.LinearProbe(aligner=aligner, maps="images", alpha=1.0).fit(images, images)
+    assert best.model_.n_features_in_ == 3 * 4 * 6
+    assert np.array_equal(best.predict(images), best.predict(images.values))
+
+
+def test_classes_of_another_kind_or_shape_are_refused():
+    features, images, classes, _ = spread()
+    probe = v1.LinearProbe("classes", alpha=1.0).fit(features, classes)
+    numbers = np.unique(classes, return_inverse=True)[1]
+    with pytest.raises(ValueError, match="none of which there was at fit"):
+        probe.score(features, numbers)
+    with pytest.raises(ValueError, match="expected one class per trial"):
+        probe.score(features, classes[:, None])
+    images = images.copy()
+    images[[2, 5], 0, 1, 1] = np.nan, np.inf
+    with pytest.raises(ValueError, match="2 of 60 images, the first number 2, hold NaN"):
+        v1.LinearProbe("pixels").fit(features, images)
 
 
 def test_what_could_be_read_at_best_is_read_from_the_maps_of_images(pixels, aligner, trials):

@@ -17,10 +17,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn._by_name import ByName
 from v1tlearn._documentation import DocumentationLinkMixin
-from v1tlearn._values import as_array, as_ids, plain
+from v1tlearn._values import as_array, as_dims, as_ids, plain
 from v1tlearn.decoding._calls import (
     ALPHA_CONSTRAINTS,
     FOLDS_CONSTRAINTS,
+    IMAGE_DIMS,
     check_alpha,
     check_images,
     check_pixels,
@@ -33,6 +34,7 @@ from v1tlearn.estimators import DINAAligner
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._leaks import Seen, warn_of_seen_images
 from v1tlearn.estimators._reading import warn_about_tiers
+from v1tlearn.estimators._space_inputs import are_maps
 from v1tlearn.trials import Trials
 from v1tlearn.trials._arithmetic import labels_of
 
@@ -162,7 +164,7 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
         if y is None:
             raise ValueError(f"y is missing: give the {self.target} of each trial beside features.")
         groups = np.arange(len(features)) if groups is None else as_ids(groups, "groups")
-        given = as_array(y, "y") if self.target == "pixels" else as_ids(y, "y")
+        given = self._given(y)
         for name, values in (("y", given), ("groups", groups)):
             if len(values) != len(features):
                 raise ValueError(
@@ -191,6 +193,12 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
             raise ValueError(
                 f"y has the shape {images.shape}: expected images (trials, channels, height, "
                 "width); classes are read with target='classes'."
+            )
+        bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
+        if len(bad):
+            raise ValueError(
+                f"y: {len(bad)} of {len(images)} images, the first number {bad[0]}, hold NaN or "
+                "infinite values: leave these trials out."
             )
         check_pixels(images)
         pixels = images.reshape(len(images), -1).astype(np.float64)
@@ -310,13 +318,33 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
             y = self._target_of(X) if y is None else y
         if y is None:
             raise ValueError(f"y is missing: give the {self.target} of each trial beside features.")
-        found = self.predict(X)
-        if len(y) != len(found):
-            raise ValueError(f"y has {len(y)} entries for {len(found)} trials: expected as many.")
+        given, found = self._given(y), self.predict(X)
+        if len(given) != len(found):
+            raise ValueError(
+                f"y has {len(given)} entries for {len(found)} trials: expected as many."
+            )
         if self.target == "classes":
-            return float((found == as_ids(y, "y")).mean())
+            return float((found == self._known(given)).mean())
         mice = X.mouse_ids if isinstance(X, Trials) else np.full(len(found), "all")
-        return mean_correlation(as_array(y, "y"), found.values, mice)
+        return mean_correlation(given, found.values, mice)
+
+    def _given(self, y: Any) -> np.ndarray:
+        """Images, with their dimensions in order, or classes, as the caller gave them."""
+        if self.target == "classes":
+            return as_ids(y, "y")
+        return as_array(as_dims(y, ("trial", *IMAGE_DIMS), "y"), "y")
+
+    def _known(self, classes: np.ndarray) -> np.ndarray:
+        """Classes that those of `fit` can be compared with."""
+        if classes.ndim != 1:
+            raise ValueError(f"y has the shape {classes.shape}: expected one class per trial.")
+        known = self.classes_.tolist()
+        if not set(classes.tolist()) & set(known):
+            raise ValueError(
+                f"y has the classes {np.unique(classes).tolist()}, none of which there was at fit: "
+                f"{known}. Text and numbers are not the same."
+            )
+        return classes
 
     def _target_of(self, trials: Trials) -> np.ndarray:
         if self.target == "pixels":
@@ -333,10 +361,10 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
         return joined[np.argsort(np.concatenate(list(rows.values())))]
 
     def _maps(self, given: Any) -> Any:
-        """Features as they came, or what the aligner makes of what came."""
-        if isinstance(given, xr.DataArray) and given.dims[0] == "trial":
-            return given
+        """Features as they came, trials first, or what the aligner makes of what came."""
         if self.aligner is None:
+            if isinstance(given, xr.DataArray) and "trial" in given.dims:
+                return given.transpose("trial", ...)
             if isinstance(given, Trials | Mapping) or hasattr(given, "mice"):
                 raise TypeError(
                     f"a {type(given).__name__} came, and there is no aligner that makes maps of "
@@ -344,7 +372,12 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
                 )
             return given
         check_is_fitted(self.aligner)
-        if self.maps == "images":
+        of_images = self.maps == "images"
+        shapes = (self.aligner.map_shape_, self.aligner.image_shape_ if of_images else None)
+        if are_maps(given, *shapes):
+            dims = ("feature",) if "feature" in given.dims else IMAGE_DIMS
+            return as_dims(given, ("trial", *dims), "maps")
+        if of_images:
             return self.aligner.transform_images(given, flat=True)
         return self.aligner.transform_responses(given, flat=True)
 

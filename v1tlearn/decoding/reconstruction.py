@@ -29,6 +29,7 @@ _BY = ("trial", "image")
 
 
 @isolated()
+@torch.inference_mode(False)
 def reconstruct_images(
     encoder: BaseEncodingRegressor,
     responses: Any,
@@ -148,10 +149,7 @@ def reconstruct_images(
     seed, coloring = draw_seed(plain(random_state)), Coloring(prior, device)
     model.eval()
     images, traces, kept = [], [], []
-    with (
-        torch.inference_mode(False),
-        numerics("float32", device, deterministic=plain(encoder.deterministic)),
-    ):
+    with numerics("float32", device, deterministic=plain(encoder.deterministic)):
         for first in range(0, n, batch_size):
             last = min(first + batch_size, n)
             parts = [part for one in observed if (part := one.of(first, last)) is not None]

@@ -209,24 +209,34 @@ def image_maps(model: AlignmentModel, data: MouseData, precision: str) -> Iterat
     device = data.device
     size = prediction_batch_size(model, device)
     model.eval()
-    with autocast(resolve_precision(precision, device, training=False), device):
-        for start in range(0, len(data), size):
-            yield model.encode_images(data.batch(slice(start, start + size)).images).float()
+    precision = resolve_precision(precision, device, training=False)
+    for start in range(0, len(data), size):
+        with autocast(precision, device):  # and not over what is done with the maps
+            maps = model.encode_images(data.batch(slice(start, start + size)).images)
+        yield maps.float()
 
 
 @torch.inference_mode()
 def response_maps(
-    model: AlignmentModel, fitted: Fitted, mouse: str, responses: np.ndarray, device: torch.device
+    model: AlignmentModel,
+    fitted: Fitted,
+    mouse: str,
+    responses: np.ndarray,
+    device: torch.device,
+    precision: str,
 ) -> Iterator[Tensor]:
     """Maps (n, C, H, W) of the responses of a mouse, in their units, some at a time."""
     scale = fitted.mice[mouse].statistics["response_scale"]
     size = prediction_batch_size(model, device)
     model.eval()
+    precision = resolve_precision(precision, device, training=False)
     for start in range(0, len(responses), size):
         rows = np.arange(start, min(start + size, len(responses)))
         scaled = torch.from_numpy(scale_responses(responses[rows], mouse, scale, rows)).to(device)
         recorded = ~scaled.isnan()
-        yield model.encode_responses(mouse, torch.where(recorded, scaled, 0), recorded).float()
+        with autocast(precision, device):
+            maps = model.encode_responses(mouse, torch.where(recorded, scaled, 0), recorded)
+        yield maps.float()
 
 
 def closest(queries: Tensor, gallery: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:

@@ -277,7 +277,9 @@ class SpaceMixin:
         maps = [
             part
             for mouse, own in population.by_mouse.items()
-            for part in response_maps(self.module_, self.fitted_, mouse, own, self.device_)
+            for part in response_maps(
+                self.module_, self.fitted_, mouse, own, self.device_, self.precision
+            )
         ]
         return torch.cat(maps)[torch.from_numpy(order).to(self.device_)]
 

@@ -222,6 +222,16 @@ def _animal(n_neurons: int, image_scale: Sequence[float], response_range: Any) -
                 f"response_range: the {name} responses have the shape {values.shape}, expected "
                 f"({n_neurons},), one finite number per neuron."
             )
+    if (low > high).any():
+        raise ValueError(
+            f"response_range: {int(np.sum(low > high))} of the lowest responses are above the "
+            "highest ones: expected (lowest, highest)."
+        )
+    if np.shape(image_scale) != (2,) or not np.isfinite(image_scale).all() or image_scale[1] <= 0:
+        raise ValueError(
+            f"image_scale={image_scale!r}: expected a mean and a standard deviation above 0, both "
+            "finite."
+        )
     every = np.ones(n_neurons, np.float32)
     statistics = {
         "response_mean": (low + high) / 2 * every,

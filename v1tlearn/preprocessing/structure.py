@@ -261,8 +261,8 @@ def _sigma(sigma: Any, who: str, *, above: bool) -> float:
 
 def _best_cut(images: np.ndarray) -> np.ndarray:
     """Value of each image up to which pixels are on the lower side, (n,)."""
-    ordered = np.sort(images.reshape(len(images), -1), axis=1)
-    n = ordered.shape[1]
+    n = int(np.prod(images.shape[1:]))
+    ordered = np.sort(images.reshape(len(images), n), axis=1)
     if n < 2:
         return ordered[:, 0]
     lower = np.arange(1, n)

@@ -8,6 +8,7 @@ import numpy as np
 
 MEASURES = ("top1", "reciprocal_rank", "two_way", "similarity")
 MEAN = "mean"  # over mice, beside their names
+ROUNDING = 1e-9  # by which sums in another order may differ and still be as good
 
 
 def measures(ranks: np.ndarray, similarity: np.ndarray, n_images: int) -> np.ndarray:
@@ -124,4 +125,4 @@ def p_value(found: np.ndarray, control: np.ndarray) -> np.ndarray:
     -------
     ndarray of shape (...)
     """
-    return (1 + (control >= found).sum(0)) / (1 + len(control))
+    return (1 + (control >= found - ROUNDING).sum(0)) / (1 + len(control))

@@ -10,6 +10,7 @@ import xarray as xr
 from v1tlearn._values import plain
 from v1tlearn.inspection.alignment._checks import check_chances
 from v1tlearn.inspection.alignment._pairs import place_in_image, read_pairs
+from v1tlearn.inspection.alignment._ranks import ROUNDING, p_value
 from v1tlearn.training import draw_seed
 from v1tlearn.trials import Trials
 
@@ -126,6 +127,7 @@ def _judged(
     if not known.any():
         return np.nan, np.nan, np.nan, np.nan
     found, shuffles = alignment[known], control[:, known]
+    # a shuffle may be none, and differ by rounding
     threshold = np.quantile(shuffles.max(1), level)
-    rare = (1 + (shuffles.mean(1) >= found.mean()).sum()) / (1 + len(shuffles))
-    return threshold, (found > threshold).mean(), (shuffles > threshold).mean(), rare
+    areas = (values > threshold + ROUNDING for values in (found, shuffles))
+    return threshold, *(area.mean() for area in areas), p_value(found.mean(), shuffles.mean(1))

@@ -196,7 +196,7 @@ def _values(manipulation: Any, values: Any, size: tuple[int, int]) -> np.ndarray
 
 
 def _maps(aligner: Any, own: Pairs, change: Manipulation, value: Any) -> np.ndarray:
-    images = np.asarray(change(own.images, value.item()))
+    images = np.asarray(change(own.images.copy(), value.item()))  # it may work in place
     if images.shape != own.images.shape or images.dtype.kind not in "fiu":
         raise ValueError(
             f"the manipulation gave {images.dtype} of shape {images.shape} for images of shape "

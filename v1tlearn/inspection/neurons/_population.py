@@ -16,6 +16,7 @@ from v1tlearn.estimators import DINAAligner
 from v1tlearn.estimators._alignment import check_images, image_maps
 from v1tlearn.estimators._leaks import warn_of_seen_images
 from v1tlearn.estimators._like_fit import check_like_fit
+from v1tlearn.estimators._space_inputs import check_recorded
 from v1tlearn.estimators.mouse_data import mouse_data
 from v1tlearn.estimators.placement import scale_responses
 from v1tlearn.nn import AttentionTower, NeuralTower, scale_maps, unit_length
@@ -114,8 +115,8 @@ def populations(aligner: Any, trials: Any, *, attention: bool = False) -> Iterat
     NotFittedError
         Before `fit`.
     ValueError
-        If mice, neurons or images are not those of `fit`, a mouse saw one image only, or its
-        responses are the same in all trials.
+        If mice, neurons or images are not those of `fit`, a mouse saw one image only, its
+        responses are the same in all trials, or none was recorded in one.
     """
     if not isinstance(aligner, DINAAligner):
         raise TypeError(f"aligner is a {type(aligner).__name__}: expected a fitted DINAAligner.")
@@ -141,6 +142,7 @@ def populations(aligner: Any, trials: Any, *, attention: bool = False) -> Iterat
             )
         own = trials[trials.rows(mouse)[0]]
         values = target.get(mouse)
+        check_recorded(values, mouse, trials.rows(mouse)[0])
         maps, labels = _images(aligner, own, mouse)
         yield _population(aligner, own, mouse, values, maps, labels)
 
