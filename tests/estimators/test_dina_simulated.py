@@ -114,9 +114,8 @@ def test_shuffled_pairs_give_chance_everywhere(of_shuffled_pairs):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("of_shuffled_pairs", ["attention"], indirect=True)
 def test_masking_finds_nothing_in_shuffled_pairs(of_shuffled_pairs):
     _, est, test = of_shuffled_pairs
-    if est.neural_tower != "attention":
-        pytest.skip("of attention alone")
     found = attention_masking(est, test, fractions=[0.1, 0.5, 1.0], n_random=3)["A"]
     assert float(found["top1"].max()) < 0.1  # chance is 1/60
