@@ -224,6 +224,14 @@ def plain(value: Any, name: str = "a parameter") -> Any:
     return value
 
 
+def as_whole(value: Any, name: str, least: int = 1) -> int:
+    """A whole number that is not below another."""
+    number = plain(value, name)
+    if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
+        raise ValueError(f"{name}={value!r}: expected a whole number from {least} on.")
+    return int(number)
+
+
 def without_flips(array: np.ndarray) -> np.ndarray:
     """The same values where torch can read them: it knows no negative strides."""
     return array.copy() if any(stride < 0 for stride in array.strides) else array

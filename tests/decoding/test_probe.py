@@ -140,14 +140,13 @@ def test_repeats_of_an_image_are_on_one_side_when_the_penalty_is_chosen():
     assert by_image.alpha_ > 1000 * leaking.alpha_
 
 
-@pytest.mark.parametrize("name", ["image_class", "category"])
-def test_classes_come_from_the_recordings(aligner, recordings, trials, name):
+def test_classes_come_from_the_recordings(aligner, recordings, trials):
     bright = {
         mouse: ds.stimuli.mean(("channel", "height", "width")) > 118
         for mouse, ds in ((m, recordings[m].to_dataset()) for m in recordings)
     }
     labelled = {
-        m: recordings[m].to_dataset().assign_coords({name: ("trial", bright[m].values)})
+        m: recordings[m].to_dataset().assign_coords(category=("trial", bright[m].values))
         for m in recordings
     }
     named = v1.Trials(labelled).sel(tier="train")
@@ -160,8 +159,27 @@ def test_classes_come_from_the_recordings(aligner, recordings, trials, name):
     again.fit(trials, given)
     assert np.array_equal(probe.predict(trials), again.predict(trials))
     assert probe.score(named) == again.score(trials, given) > 0.8
-    with pytest.raises(ValueError, match="no coordinate `image_class`"):
+    with pytest.raises(ValueError, match="no coordinate `category`"):
         again.fit(trials)
+
+
+def test_trials_of_unknown_category_are_left_out(aligner, recordings, trials):
+    labelled = {}
+    for mouse in recordings:
+        own = recordings[mouse].to_dataset()
+        grey = own.stimuli.mean(("channel", "height", "width")).values
+        names = np.where(grey > 118, "bright", np.where(grey > 100, "unknown", "dark"))
+        labelled[mouse] = own.assign_coords(category=("trial", names))
+    named = v1.Trials(labelled).sel(tier="train")
+    known = named.sel(category=["bright", "dark"])
+    assert len(known) < len(named)
+    first, second = (
+        v1.LinearProbe("classes", aligner=aligner, maps="images", alpha=0.1).fit(some)
+        for some in (named, known)
+    )
+    assert first.classes_.tolist() == ["bright", "dark"]
+    assert np.array_equal(first.predict(trials), second.predict(trials))
+    assert first.score(named) == second.score(known)
 
 
 def test_a_copy_keeps_the_aligner_and_a_pickle_reads_the_same(pixels, aligner, test_trials):

@@ -308,7 +308,7 @@ def test_images_are_reconstructed_in_any_mode_of_torch(cnn, test_trials, mode):
 def test_responses_that_tell_nothing_are_refused(cnn, test_trials):
     responses = test_trials.get("responses", "A")[:3].copy()
     responses[1] = np.nan
-    with pytest.raises(ValueError, match="mouse 'A': 1 of 3 trials, the first number 1"):
+    with pytest.raises(ValueError, match="mouse 'A': no response was recorded in trial 1"):
         reconstruct_images(cnn, {"A": responses})
     responses[1] = -1
     with pytest.raises(ValueError, match="negative"):

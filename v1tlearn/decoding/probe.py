@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from v1tlearn._by_name import ByName
 from v1tlearn._documentation import DocumentationLinkMixin
 from v1tlearn._values import as_array, as_dims, as_ids, plain
+from v1tlearn.datasets.schema import are_known
 from v1tlearn.decoding._calls import (
     ALPHA_CONSTRAINTS,
     FOLDS_CONSTRAINTS,
@@ -98,7 +99,7 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
     >>> probe.predict(test).shape
     (30, 1, 16, 24)
 
-    Classes are read the same way; they are a coordinate of the trials, `image_class`, or given:
+    Classes are read the same way; they are a coordinate of the trials, `category`, or given:
 
     >>> bright = train.stimuli["A"].mean(("channel", "height", "width")) > 118
     >>> probe = v1.LinearProbe("classes", aligner=aligner, alpha=1.0)
@@ -134,7 +135,8 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
             `DINAAligner.transform_responses` gives.
         y : ndarray, optional
             Images (n_trials, channels, height, width), or one class per trial. With `Trials` by
-            default their stimuli, or their coordinate ``image_class``, else ``category``.
+            default their stimuli, or their coordinate ``category``; trials of the category
+            "unknown" are left out then.
         groups : ndarray of shape (n_trials,), optional
             Which image each trial shows, where features came; by default all show different ones.
 
@@ -158,8 +160,8 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
             if groups is not None:
                 raise TypeError("Trials bring their image ids: leave groups out.")
             warn_about_tiers(X)
+            X, y = (X, y) if y is not None else self._with_target(X)
             groups = X.image_ids
-            y = self._target_of(X) if y is None else y
         features = self._checked(self._maps(X))
         if y is None:
             raise ValueError(f"y is missing: give the {self.target} of each trial beside features.")
@@ -315,7 +317,7 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
         check_is_fitted(self)
         if isinstance(X, Trials):
             warn_of_seen_images(self.__dict__.get("_seen"), X)
-            y = self._target_of(X) if y is None else y
+            X, y = (X, y) if y is not None else self._with_target(X)
         if y is None:
             raise ValueError(f"y is missing: give the {self.target} of each trial beside features.")
         given, found = self._given(y), self.predict(X)
@@ -346,19 +348,22 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
             )
         return classes
 
-    def _target_of(self, trials: Trials) -> np.ndarray:
+    def _with_target(self, trials: Trials) -> tuple[Trials, np.ndarray]:
+        """Trials that have a target, and what it is."""
         if self.target == "pixels":
-            return images_of(trials)
+            return trials, images_of(trials)
         rows = {mouse: trials.rows(mouse)[0] for mouse in trials.mice}
-        labels = {mouse: _classes_of(trials[own]) for mouse, own in rows.items()}
+        labels = {mouse: labels_of(trials[own], "category") for mouse, own in rows.items()}
         without = [mouse for mouse, own in labels.items() if own is None]
         if without:
             raise ValueError(
-                f"the recordings of the mice {without} have no coordinate `image_class`: give the "
-                'classes as y, or recording.assign_coords(image_class=("trial", ...)).'
+                f"the recordings of the mice {without} have no coordinate `category`: give the "
+                'classes as y, or recording.assign_coords(category=("trial", ...)).'
             )
-        joined = np.concatenate(list(labels.values()))
-        return joined[np.argsort(np.concatenate(list(rows.values())))]
+        order = np.argsort(np.concatenate(list(rows.values())))
+        classes = np.concatenate(list(labels.values()))[order]
+        known = are_known(classes)
+        return trials[known], classes[known]
 
     def _maps(self, given: Any) -> Any:
         """Features as they came, trials first, or what the aligner makes of what came."""
@@ -415,9 +420,3 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.target_tags.required = False  # Trials bring it
         return tags
-
-
-def _classes_of(trials: Trials) -> np.ndarray | None:
-    """Classes of the images of one mouse, under either name that recordings have for them."""
-    found = labels_of(trials, "image_class")
-    return labels_of(trials, "category") if found is None else found

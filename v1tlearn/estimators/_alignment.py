@@ -16,8 +16,8 @@ from v1tlearn.estimators._describe import describe
 from v1tlearn.estimators._features import features_for
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
+from v1tlearn.estimators._populations import check_recorded
 from v1tlearn.estimators._runs import Part, Start
-from v1tlearn.estimators._space_inputs import check_recorded
 from v1tlearn.estimators.moments import response_blocks
 from v1tlearn.estimators.mouse_data import bring
 from v1tlearn.estimators.placement import scale_responses

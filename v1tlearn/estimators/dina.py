@@ -214,8 +214,9 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TransferMixin, TrainedE
 
     Notes
     -----
-    Chance of `score` is one over the number of images in the trials. Repeats of an image must be
-    on one side of any split: with them on both sides an image is recognised that was trained on.
+    Chance of `score` is one over the number of images that a mouse sees in the trials. Repeats of
+    an image must be on one side of any split: with them on both sides an image is recognised that
+    was trained on.
     Ties count against the image that was seen, so that maps without contrast find nothing.
 
     A backbone that is not trained is not saved but found again, as that of

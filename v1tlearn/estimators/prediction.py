@@ -13,7 +13,7 @@ from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._leaks import Seen, warn_of_seen_images
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators._movies import frames_of_movies
-from v1tlearn.estimators._reading import answer, read_predict, read_score
+from v1tlearn.estimators._reading import answer, names_at_fit, read_predict, read_score
 from v1tlearn.metrics import single_trial_correlation
 from v1tlearn.nn import EncodingModel
 from v1tlearn.trials import Responses, Trials
@@ -139,7 +139,9 @@ class PredictionMixin:
         """
         check_is_fitted(self)
         fitted, model = self._knows()
-        call = read_score(fitted, stimuli, behaviors, responses, mouse_ids)
+        call = read_score(
+            fitted.mice, stimuli, behaviors, responses, mouse_ids, names_at_fit(fitted)
+        )
         trials = frames_of_movies(call.trials)
         check_like_fit(fitted, model, trials)
         self._warn_of_seen_images(call.trials)

@@ -13,6 +13,7 @@ import xarray as xr
 from torch import Tensor
 
 from v1tlearn._values import plain
+from v1tlearn.inspection._controls import other_images
 from v1tlearn.inspection.alignment._pairs import Pairs
 from v1tlearn.nn import unit_length
 from v1tlearn.training import numerics
@@ -49,10 +50,7 @@ def queries_and_controls(
     aligner: Any, own: Pairs, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Maps of the responses of trials, and of those to another image, as vectors of length 1."""
-    n = len(own.image_ids)
-    other = np.empty(n, int)
-    cycle = rng.permutation(n)
-    other[cycle] = np.roll(cycle, 1)  # none is its own
+    other = other_images(len(own.image_ids), rng)
     first = np.unique(own.shown, return_index=True)[1]
     maps = unit_length(to_device(aligner, own.response_maps.values))
     return maps, maps[torch.from_numpy(first[other[own.shown]]).to(maps.device)]

@@ -6,7 +6,8 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn._warn import warn
-from v1tlearn.inspection.alignment._ranks import MEASURES, interval
+from v1tlearn.inspection.alignment._ranks import MEASURES
+from v1tlearn.metrics._chance import interval
 
 
 def cutoff_of(curve: xr.Dataset, *, measure: str = "top1", share: float = 0.9) -> xr.Dataset:

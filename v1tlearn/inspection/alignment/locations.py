@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from v1tlearn._values import plain
+from v1tlearn.inspection._controls import generator
 from v1tlearn.inspection.alignment._checks import check_chances
 from v1tlearn.inspection.alignment._pairs import place_in_image, read_pairs
-from v1tlearn.inspection.alignment._ranks import ROUNDING, p_value
-from v1tlearn.training import draw_seed
+from v1tlearn.metrics._chance import ROUNDING, p_value
 from v1tlearn.trials import Trials
 
 
@@ -77,7 +76,7 @@ def alignment_map(
     """
     check_chances(n_permutations=n_permutations, level=level)
     pairs = read_pairs(aligner, trials)
-    rng = np.random.default_rng(draw_seed(plain(random_state)))
+    rng = generator(random_state)
     rows = []
     for own in pairs:
         n = len(own.image_ids)
@@ -130,4 +129,5 @@ def _judged(
     # a shuffle may be none, and differ by rounding
     threshold = np.quantile(shuffles.max(1), level)
     areas = (values > threshold + ROUNDING for values in (found, shuffles))
-    return threshold, *(area.mean() for area in areas), p_value(found.mean(), shuffles.mean(1))
+    rare = float(p_value(found.mean(), shuffles.mean(1)))
+    return threshold, *(area.mean() for area in areas), rare

@@ -11,20 +11,18 @@ import xarray as xr
 
 from v1tlearn import preprocessing
 from v1tlearn._values import plain
+from v1tlearn.inspection._controls import generator
 from v1tlearn.inspection.alignment._checks import check_chances, check_mean_is_free
 from v1tlearn.inspection.alignment._pairs import Pairs, read_pairs, similarity
 from v1tlearn.inspection.alignment._ranks import (
     MEAN,
     MEASURES,
-    draw_images,
-    interval,
+    draw_alike,
     mean_over_drawn,
     measures,
-    p_value,
-    shuffled,
 )
 from v1tlearn.metrics import similarity_ranks
-from v1tlearn.training import draw_seed
+from v1tlearn.metrics._chance import interval, p_value, shuffle_images
 
 Manipulation = Callable[[np.ndarray, Any], np.ndarray]
 
@@ -143,14 +141,14 @@ def manipulation_curve(
     check_chances(n_bootstrap=n_bootstrap, n_permutations=n_permutations, level=level)
     pairs = read_pairs(aligner, trials)
     check_mean_is_free(pairs)
-    seeds = np.random.default_rng(draw_seed(plain(random_state))).integers(2**63, size=3)
+    seeds = generator(random_state).integers(2**63, size=3)
     change = _function(manipulation, int(seeds[0]))
     values = _values(manipulation, values, pairs[0].images.shape[2:])
     rng, orders = (np.random.default_rng(seed) for seed in seeds[1:])
-    counts = draw_images([own.image_ids for own in pairs], n_bootstrap, rng)
+    counts = draw_alike([own.image_ids for own in pairs], n_bootstrap, rng)
     parts = []
     for own, drawn in zip(pairs, counts, strict=True):
-        others = shuffled(own.shown, len(own.image_ids), n_permutations, orders)
+        others = shuffle_images(len(own.image_ids), n_permutations, orders)[:, own.shown].T
         maps = [own.image_maps.values]
         maps += [_maps(aligner, own, change, value) for value in values]
         parts.append([_found(own, images, drawn, others) for images in maps])

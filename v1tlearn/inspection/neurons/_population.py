@@ -16,10 +16,17 @@ from v1tlearn.estimators import DINAAligner
 from v1tlearn.estimators._alignment import check_images, image_maps
 from v1tlearn.estimators._leaks import warn_of_seen_images
 from v1tlearn.estimators._like_fit import check_like_fit
-from v1tlearn.estimators._space_inputs import check_recorded
+from v1tlearn.estimators._populations import check_recorded
 from v1tlearn.estimators.mouse_data import mouse_data
 from v1tlearn.estimators.placement import scale_responses
-from v1tlearn.nn import AttentionTower, NeuralTower, scale_maps, unit_length
+from v1tlearn.nn import (
+    AttentionTower,
+    NeuralTower,
+    ranks_of_seen,
+    scale_maps,
+    steady_cosines,
+    unit_length,
+)
 from v1tlearn.trials import Trials
 
 # Values that pass a tower at once.
@@ -115,8 +122,8 @@ def populations(aligner: Any, trials: Any, *, attention: bool = False) -> Iterat
     NotFittedError
         Before `fit`.
     ValueError
-        If mice, neurons or images are not those of `fit`, a mouse saw one image only, its
-        responses are the same in all trials, or none was recorded in one.
+        If mice, neurons or images are not those of `fit`, a mouse saw one image only, no response
+        was recorded in a trial, or responses are the same in all trials.
     """
     if not isinstance(aligner, DINAAligner):
         raise TypeError(f"aligner is a {type(aligner).__name__}: expected a fitted DINAAligner.")
@@ -142,7 +149,7 @@ def populations(aligner: Any, trials: Any, *, attention: bool = False) -> Iterat
             )
         own = trials[trials.rows(mouse)[0]]
         values = target.get(mouse)
-        check_recorded(values, mouse, trials.rows(mouse)[0])
+        check_recorded(values, mouse, trials.rows(mouse)[1])
         maps, labels = _images(aligner, own, mouse)
         yield _population(aligner, own, mouse, values, maps, labels)
 
@@ -237,14 +244,13 @@ def some_trials(population: Population, rows: Tensor) -> Population:
 
 
 def found(vectors: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-    """Whether the image that was seen is the most similar one of all; ties count against it.
+    """Whether the image that was seen is the most similar one of all, as `score` has it.
 
     Parameters
     ----------
     vectors : Tensor of shape (..., n_trials, features)
-        Of responses, of length 1.
+        Of responses.
     images : Tensor of shape (n_images, features)
-        Of length 1.
     labels : Tensor of int of shape (n_trials,)
         Which image each trial shows.
 
@@ -252,6 +258,5 @@ def found(vectors: Tensor, images: Tensor, labels: Tensor) -> Tensor:
     -------
     Tensor of bool of shape (..., n_trials)
     """
-    similarity = vectors @ images.T
-    places = labels[:, None].expand(*similarity.shape[:-1], 1)
-    return (similarity >= similarity.gather(-1, places)).sum(-1) == 1
+    cosines = steady_cosines(vectors.flatten(0, -2), images)
+    return ranks_of_seen(cosines.unflatten(0, vectors.shape[:-1]), labels) == 1

@@ -12,15 +12,15 @@ import xarray as xr
 from scipy.stats import rankdata
 from torch import Tensor
 
+from v1tlearn.inspection._controls import check_counts, generator
 from v1tlearn.inspection.neurons._correlations import (
     distances,
     noise_correlations,
     signal_correlations,
 )
 from v1tlearn.inspection.neurons._groups import GROUPS, MEASURES, without_groups
-from v1tlearn.inspection.neurons._options import check_whole
 from v1tlearn.inspection.neurons._population import Population, populations
-from v1tlearn.inspection.neurons._shuffles import generator, shuffled_trials
+from v1tlearn.inspection.neurons._shuffles import shuffled_trials
 from v1tlearn.training import isolated
 
 _WHAT = ("weight", "excess")
@@ -121,9 +121,9 @@ def functional_interactions(
     >>> edges["attention"].sizes["query"], edges["edge_weight"].size
     (8, 3)
     """
-    check_whole(2, n_neurons=n_neurons)
-    check_whole(1, n_edges=n_edges)
-    check_whole(0, n_shuffles=n_shuffles)
+    check_counts(2, n_neurons=n_neurons)
+    check_counts(1, n_edges=n_edges)
+    check_counts(0, n_shuffles=n_shuffles)
     if not isinstance(key_share, Real) or not 0 < key_share < 1:
         raise ValueError(f"key_share={key_share!r}: expected a number above 0 and below 1.")
     rng = generator(random_state)

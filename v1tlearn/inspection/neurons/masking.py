@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from v1tlearn.inspection._controls import check_counts, generator
 from v1tlearn.inspection.neurons._kept import (
     KEPT,
     MEASURES,
@@ -20,7 +21,6 @@ from v1tlearn.inspection.neurons._kept import (
     shared,
     trials_at_once,
 )
-from v1tlearn.inspection.neurons._options import check_whole
 from v1tlearn.inspection.neurons._population import Population, found, populations
 from v1tlearn.inspection.neurons._rankings import (
     check_rankings,
@@ -29,7 +29,7 @@ from v1tlearn.inspection.neurons._rankings import (
     random_places,
     reliability,
 )
-from v1tlearn.inspection.neurons._shuffles import generator, shuffled_trials
+from v1tlearn.inspection.neurons._shuffles import shuffled_trials
 from v1tlearn.nn import unit_length
 from v1tlearn.training import isolated
 
@@ -149,7 +149,7 @@ def attention_masking(
     """
     names = check_rankings(rankings, _RANKINGS, scores)
     steps = _steps(thresholds, fractions)
-    check_whole(1, n_random=n_random)
+    check_counts(1, n_random=n_random)
     rng = generator(random_state)
     out = {}
     for population in populations(aligner, trials, attention=True):

@@ -11,8 +11,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from v1tlearn.inspection._controls import check_counts, check_share, generator
 from v1tlearn.inspection.neurons._greedy import greedy_places
-from v1tlearn.inspection.neurons._options import check_share, check_whole
 from v1tlearn.inspection.neurons._population import (
     Population,
     check_halves,
@@ -29,7 +29,6 @@ from v1tlearn.inspection.neurons._rankings import (
     random_places,
     reliability,
 )
-from v1tlearn.inspection.neurons._shuffles import generator
 from v1tlearn.training import isolated
 
 _RANKINGS = ("importance", "amplitude", "reliability", "random", "greedy")
@@ -142,7 +141,7 @@ def neurons_for_performance(
     """
     names = check_rankings(rankings, _RANKINGS, scores)
     check_share(share)
-    check_whole(1, n_seeds=n_seeds, n_candidates=n_candidates, n_greedy=n_greedy)
+    check_counts(1, n_seeds=n_seeds, n_candidates=n_candidates, n_greedy=n_greedy)
     rng = generator(random_state)
     out = {}
     for population in populations(aligner, trials):
