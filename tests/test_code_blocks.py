@@ -247,6 +247,14 @@ BRIEF_FITS = {
     "GroupKFold(3)": "GroupKFold(2)",
 }
 
+
+def images_and_responses(names):
+    """The recording of `natimg2800`, of images that are large enough for towers."""
+    natimg2800()
+    images = np.random.default_rng(0).integers(0, 256, (N_IMAGES, 16, 24), dtype=np.uint8)
+    write_images("natimg2800/images_natimg2800_all.mat", images)
+
+
 PAGES = {
     "README.md": Page(readme, {"max_epochs=5": "max_epochs=1"}, shown=True),
     "docs/index.rst": Page(files_and_arrays, BRIEF, shown=True),
@@ -258,6 +266,7 @@ PAGES = {
     "docs/from_the_paper.rst": Page(lambda names: sensorium()),
     "docs/interop.rst": Page(interop),
     "docs/pretrained_transformers.rst": Page(pretrained, BRIEF_FITS),
+    "docs/images_and_responses.rst": Page(images_and_responses, {"max_epochs=50": "max_epochs=1"}),
     "docs/your_own_core.rst": Page(replace={"max_epochs=15": "max_epochs=1"}),
 }
 

@@ -285,5 +285,5 @@ class FeatureAlignment(AlignmentModel):
         self.__dict__.update(vars(model))
 
     def forward(self, batches: Mapping[str, MouseBatch]) -> dict[str, Tensor]:
-        """Maps (B_m, c, h, w) of each mouse, of features (B_m, *core.features.output_shape)."""
+        """Maps (B_m, c, h, w) of each mouse, of features ``(B_m, *core.features.output_shape)``."""
         return {m: self.scaled_maps(self.core.maps(own.images)) for m, own in batches.items()}
