@@ -170,6 +170,25 @@ def test_rates_are_those_of_the_paper(train):
     np.testing.assert_allclose(found[24:], 1e-4)
 
 
+@pytest.mark.parametrize("scaled", [True, False])
+def test_the_loss_is_that_of_the_paper(scaled):
+    trials = v1.Trials(movies(n_frames=60)).sel(tier="train")[:1]
+    est = vist(
+        extractor="none", dropout=0.0, start_lr=1e-12, window_frames=60, batch_size=1,
+        steps_per_epoch=1, validation_fraction=0.0, scale_responses=scaled,
+    )  # fmt: skip
+    est.set_params(max_epochs=2).fit(trials)  # of weights that hardly move in the first epoch
+    first = est.history_[0]["loss"]
+    est.set_params(max_epochs=1, warmup_epochs=0, lr=1e-12, average_from=None).fit(trials)
+    predicted = est.predict(trials)["A"].values.astype(np.float32)
+    target = trials.responses["A"].values
+    scale = target[0].std(0) if scaled else np.ones(3, np.float32)
+    np.testing.assert_allclose(est.statistics_["A"]["response_scale"], scale, rtol=1e-4)
+    pair = (torch.from_numpy((values / scale).astype(np.float32)) for values in (predicted, target))
+    assert est.history_[0]["loss"] == pytest.approx(float(nn.vist_loss(*pair)), rel=1e-4)
+    assert first == pytest.approx(est.history_[0]["loss"], rel=1e-4)
+
+
 def test_windows_hold_no_end_of_a_movie_and_no_frame_that_was_not_recorded(train):
     recording = train.recordings["A"].to_dataset()
     responses = recording["responses"].copy(deep=True)

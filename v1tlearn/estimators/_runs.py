@@ -12,7 +12,7 @@ import torch
 
 from v1tlearn._warn import warn
 from v1tlearn.estimators._describe import check_validation
-from v1tlearn.estimators._features import features_for
+from v1tlearn.estimators._features import DataOf, features_for
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators._movies import movie_lengths, rate_of_movies
@@ -84,7 +84,8 @@ def make_run(
         stream=parameters["low_memory"],
         count_recording=parameters["loss_scale"] == "sqrt_recording",
     )
-    data, validation = to_device(*training), None
+    data: DataOf = to_device(*training)
+    validation: DataOf | None = None
     if held_out is not None:
         check_like_fit(fitted, model, held_out[0], whose="validation")
         check_validation(held_out[1], parameters["selection"])
@@ -176,7 +177,7 @@ def check_good(history: Sequence[Record]) -> None:
         for name, value in lost[0].items()
         if name.startswith(f"{score}_") and not math.isfinite(value)
     )
-    raise NonFiniteLossError(mouse, lost[0]["epoch"])
+    raise NonFiniteLossError(mouse, int(lost[0]["epoch"]))
 
 
 def _objective(parameters: Mapping[str, Any]) -> RateObjective:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -158,7 +158,7 @@ class EncodingModel(nn.Module):
         """
         if mouse not in self._readout_index:
             raise ValueError(f"mouse {mouse!r} is unknown; this model has {list(self.mice)}.")
-        return self.readouts[self._readout_index[mouse]]
+        return cast(Readout, self.readouts[self._readout_index[mouse]])
 
     def shifter(self, mouse: str) -> Shifter | None:
         """Readout shifter of a mouse.
@@ -174,7 +174,7 @@ class EncodingModel(nn.Module):
             None where the receptive fields of this mouse do not move.
         """
         index = self._shifter_index.get(mouse)
-        return None if index is None else self.shifters[index]
+        return None if index is None else cast(Shifter, self.shifters[index])
 
     def head(self, mouse: str) -> Head:
         """Output non-linearity of a mouse.
@@ -188,7 +188,7 @@ class EncodingModel(nn.Module):
         -------
         Head
         """
-        return self.heads[self._readout_index[mouse]]
+        return cast(Head, self.heads[self._readout_index[mouse]])
 
     @property
     def context_frames(self) -> tuple[int, int] | None:
@@ -274,13 +274,13 @@ class EncodingModel(nn.Module):
             inputs.append(self._core_arguments(mouse, images, behaviors))
             sizes.append((mouse, len(images)))
         images = torch.cat([images for images, _ in inputs])
-        given = [behaviors for _, behaviors in inputs]
-        missing = [m for m, values in zip(batches, given, strict=True) if values is None]
-        if missing and len(missing) < len(given):
+        given = [values for _, values in inputs if values is not None]
+        if given and len(given) < len(inputs):
+            missing = [m for m, (_, v) in zip(batches, inputs, strict=True) if v is None]
             raise ValueError(
                 f"behaviour came for some mice but not for {missing}; pass it for all or none."
             )
-        behaviors = None if missing else torch.cat(given)
+        behaviors = torch.cat(given) if given else None
         features = self._features(images, behaviors, sizes, n_frames, past)  # (sum of B_m T, ...)
         parts = features.split([n for _, n in sizes])
         outputs = {
