@@ -185,7 +185,9 @@ class _Images:
             return IndexedRows(
                 [values], np.stack((np.zeros(shape[0], int), np.arange(shape[0])), 1)
             )
-        store = FeatureStore(where, core.signature(), core.output_shape)
+        signature = core.signature()
+        assert signature is not None  # others were refused
+        store = FeatureStore(where, signature, core.output_shape)
         if new := store.lacking(self.digests):
             lacking = [wanted[i] for i in new]
             store.add(

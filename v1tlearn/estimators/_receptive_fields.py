@@ -63,7 +63,7 @@ def _recorded(trials: Trials, mouse: str) -> np.ndarray | None:
     if NAME not in recording:
         return None
     fields = np.asarray(recording[NAME].transpose("neuron", ...).values, dtype=np.float64)
-    lost = ~np.isfinite(fields).all((1, 2)) | ~fields.any((1, 2))
+    lost = np.logical_or(~np.isfinite(fields).all((1, 2)), ~fields.any((1, 2)))
     if lost.any():
         raise ValueError(
             f"mouse {mouse!r}: receptive_field is zero, NaN or infinite for {lost.sum()} of "

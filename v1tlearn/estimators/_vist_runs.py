@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from v1tlearn.nn.losses import poisson_loss
 from v1tlearn.training import (
     ConstantSchedule,
     EpochAverage,
+    MouseData,
     RandomWindows,
     Run,
     Schedule,
@@ -53,23 +54,25 @@ def make_vist_run(
     model.to(device)
     stream = parameters["low_memory"]
     to_device = partial(bring, fitted, device=device, stream=stream, count_recording=False)
-    data, validation = to_device(*training), None
+    frames: Mapping[str, MouseData] = to_device(*training)
+    judged: Mapping[str, MouseData] | None = None
     if held_out is not None:
         check_like_fit(fitted, model, held_out[0], whose="validation")
         check_validation(held_out[1], parameters["selection"])
-        validation = to_device(*held_out)
-    trained, features = model, features_for(parameters, model.core, model.cropper, data, validation)
+        judged = to_device(*held_out)
+    trained, features = model, features_for(parameters, model.core, model.cropper, frames, judged)
     if features is not None:
-        trained, (data, validation) = FeatureModel(model), features
-    check_one_rate(training[0], data)
-    lengths = {mouse: movie_lengths(training[0], mouse) for mouse in data}
-    recorded = {mouse: _recorded(training[1], mouse) for mouse in data}
-    data = all_windows(data, lengths, recorded, parameters["window_frames"])
-    if held_out is not None:
+        trained, (frames, judged) = FeatureModel(model), features
+    check_one_rate(training[0], frames)
+    lengths = {mouse: movie_lengths(training[0], mouse) for mouse in frames}
+    recorded = {mouse: _recorded(training[1], mouse) for mouse in frames}
+    data = all_windows(frames, lengths, recorded, parameters["window_frames"])
+    validation = None
+    if held_out is not None and judged is not None:
         context = model.context_frames
         assert context is not None  # every Vi-ST says what it sees
         window = _validation_window(held_out[0], context, parameters["window_frames"])
-        validation = windows_of(held_out[0], validation, context, window)
+        validation = windows_of(held_out[0], judged, context, window)
     settings = TrainingSettings(
         batch_size=parameters["batch_size"],
         max_epochs=max_epochs,
@@ -137,7 +140,8 @@ def _poisson(prediction: Tensor, target: Tensor) -> Tensor:
     return poisson_loss(prediction.reshape(-1, n), target.reshape(-1, n)) / target.numel()
 
 
-_LOSSES = {
+_Loss = Callable[..., Tensor]
+_LOSSES: dict[str, tuple[_Loss, _Loss]] = {
     "vist": (vist_loss, squared_loss),
     "rmse": (root_mean_square_error, squared_loss),
     "poisson": (_poisson, poisson_loss),

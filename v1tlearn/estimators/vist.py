@@ -301,9 +301,11 @@ class ViSTRegressor(Presets, ModelRegressor):
     def _look_back(self, run: Run) -> None:
         """Warn of nothing: outputs are linear, and have no places that could be lost."""
 
-    def _predict(self, trials: Trials, *, activate: bool = True) -> dict[str, np.ndarray]:
+    def _predict(
+        self, trials: Trials, *, activate: bool = True, at_once: int | None = None
+    ) -> dict[str, np.ndarray]:
         check_fields(self.fitted_, trials)
-        at_once = self.fitted_.parameters["window_frames"]
+        at_once = at_once or self.fitted_.parameters["window_frames"]
         return super()._predict(trials, activate=activate, at_once=at_once)
 
 

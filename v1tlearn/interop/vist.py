@@ -13,7 +13,7 @@ from v1tlearn.estimators import ViSTRegressor
 from v1tlearn.estimators._build import begin, bounded_by
 from v1tlearn.estimators._fitted import Fitted, Mouse
 from v1tlearn.interop.models import as_model, read_state
-from v1tlearn.nn import ViST, vist_from_published
+from v1tlearn.nn import MultiscaleBlock, ViST, vist_from_published
 
 _MOUSE = "mouse"
 
@@ -88,20 +88,25 @@ def load_vist(
 def _parameters(published: ViST) -> dict[str, Any]:
     """Parameters of an estimator with such a network."""
     n_layers = len(published.layers)
-    parameters = {
+    parameters: dict[str, Any] = {
         "prior": "features",
         "backbone": None,
         "image_size": "auto",
         "extractor": "dilated" if n_layers else "none",
         "condition": "receptive_fields" if published.takes_fields else "none",
-        "kernels": tuple(
-            tuple(branch.kernel_size[0] for branch in block.branches) for block in published.blocks
-        ),
+        "kernels": tuple(map(_kernels, published.blocks)),
         "causal": not published.context_frames[1],
     }
     if n_layers:
         parameters |= {"n_layers": n_layers, "channels": published.read_in.out_channels}
     return parameters
+
+
+def _kernels(block: torch.nn.Module) -> tuple[int, ...]:
+    """Frames of the branches of a block."""
+    assert isinstance(block, MultiscaleBlock)
+    branches = block.branches
+    return tuple(branch.weight.shape[2] for branch in branches)
 
 
 def _animal(published: ViST, fields: Any) -> Mouse:

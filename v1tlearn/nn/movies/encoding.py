@@ -199,7 +199,8 @@ class ViSTReadout(Readout):
             condition=condition,
             dropout=dropout,
         )
-        self.context_frames = self.network.context_frames
+        before, after = self.network.context_frames
+        self.context_frames = (before, after)
         fields = None
         if self.network.takes_fields:
             if receptive_field is None:
