@@ -96,7 +96,7 @@ def make_run(
     if model.context_frames is not None:
         window = parameters["window_frames"]
         data = windows_of(training[0], data, model.context_frames, window)
-        if held_out is not None:
+        if held_out is not None and validation is not None:
             validation = windows_of(held_out[0], validation, model.context_frames, window)
     settings = TrainingSettings(
         batch_size=parameters["batch_size"],

@@ -105,8 +105,8 @@ def _parameters(published: ViST) -> dict[str, Any]:
 def _kernels(block: torch.nn.Module) -> tuple[int, ...]:
     """Frames of the branches of a block."""
     assert isinstance(block, MultiscaleBlock)
-    branches = block.branches
-    return tuple(branch.weight.shape[2] for branch in branches)
+    weights = dict(block.branches.named_parameters())
+    return tuple(value.shape[2] for name, value in weights.items() if name.endswith("weight"))
 
 
 def _animal(published: ViST, fields: Any) -> Mouse:

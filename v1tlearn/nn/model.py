@@ -402,11 +402,15 @@ class FeatureModel(EncodingModel):
         self.__dict__.update(vars(model))
 
     def forward(
-        self, batches: Mapping[str, MouseBatch], *, activate: bool = True
+        self,
+        batches: Mapping[str, MouseBatch],
+        *,
+        activate: bool = True,
+        past: Past | None = None,
     ) -> dict[str, Tensor]:
         """Predicted rates (B_m, [T,] n_m) of each mouse, from maps (B_m, [T,] *output_shape)."""
         n_frames = self._n_frames(batches)
         frames = {mouse: batch.by_frame() for mouse, batch in batches.items()}
         outputs = {mouse: self._respond(mouse, b, b.images) for mouse, b in frames.items()}
-        outputs = self._through_time(outputs, n_frames, None)
+        outputs = self._through_time(outputs, n_frames, past)
         return {m: self.head(m)(x) for m, x in outputs.items()} if activate else outputs
