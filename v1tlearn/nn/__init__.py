@@ -52,9 +52,9 @@ from v1tlearn.nn.movies.published import vist_from_published
 from v1tlearn.nn.movies.vist import ViST
 from v1tlearn.nn.readouts.factorized import FactorizedReadout
 from v1tlearn.nn.readouts.gaussian import GaussianReadout, sample_features
+from v1tlearn.nn.readouts.in_time import KernelReadout, TemporalReadout
 from v1tlearn.nn.readouts.minimodel import MinimodelReadout, PooledMaps, pool_maps
 from v1tlearn.nn.readouts.readout import Readout
-from v1tlearn.nn.readouts.in_time import KernelReadout, TemporalReadout
 from v1tlearn.nn.rollout import attention_rollout, attention_weights
 from v1tlearn.nn.soft_dtw import soft_dtw, soft_dtw_divergence
 from v1tlearn.nn.towers.image import CNNTower, DSNetTower
