@@ -1,8 +1,10 @@
 """Models that see time on real recordings of movies, which stay outside the repository.
 
-The folder with `rat_retina` is named by the environment variable V1TLEARN_TEST_DATA.
+The folder with `rat_retina` is named by the environment variable V1TLEARN_TEST_DATA;
+`--log-cli-level=INFO` shows the scores.
 """
 
+import logging
 import os
 from pathlib import Path
 
@@ -17,6 +19,7 @@ FRAME_RATE = 600 / BINS
 N_SEQUENCES = 16  # of 36 s each, of 50
 LN_LEVEL = (0.51, 0.82)  # published correlations of LN models with the PSTH, from cell to cell
 
+logger = logging.getLogger(__name__)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
@@ -82,9 +85,9 @@ def test_models_of_movies_predict_rat_retina(bars):
     for name, model in models.items():
         predicted = model.fit(train).predict(movie).get("rat")[0]
         found[name] = correlations(predicted, repeats.mean(0))
-    print("\ncorrelation with the PSTH of each cell; published LN models:", LN_LEVEL)
+    logger.info("correlation with the PSTH of each cell; published LN models: %s", LN_LEVEL)
     for name, values in found.items():
-        print(f"{name:>20}:", np.round(values, 3))
+        logger.info("%20s: %s", name, np.round(values, 3))
     assert (found["CNN"] > found["LN"] + 0.02).all()
     assert found["CNN"].min() > LN_LEVEL[0] + 0.1
     assert found["CNN"].max() > LN_LEVEL[1]

@@ -1,10 +1,16 @@
-"""What simulated cells do in time is found by models that see time, and by no others."""
+"""What simulated cells do in time is found by models that see time, and by no others.
+
+`--log-cli-level=INFO` shows the scores.
+"""
+
+import logging
 
 import numpy as np
 import pytest
 
 import v1tlearn as v1
 
+logger = logging.getLogger(__name__)
 LN = {"n_lags": 12, "max_epochs": 40, "random_state": 0, "device": "cpu"}
 
 
@@ -57,11 +63,11 @@ def test_filters_and_latencies_of_simulated_cells_are_recovered(trials, fitted):
     fields = recording["receptive_field"].values
     true = np.einsum("nl,nhw->nlhw", in_time, fields)
     alike = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(found, true, strict=True)]
-    print("correlation of kernels with the true ones:", np.round(alike, 2))
+    logger.info("correlation of kernels with the true ones: %s", np.round(alike, 2))
     assert np.median(alike) > 0.85
     assert min(alike) > 0.75
     peaks = np.einsum("nlhw,nhw->nl", found, fields).argmax(1)
-    print("latencies in frames:", peaks.tolist(), "true:", in_time.argmax(1).tolist())
+    logger.info("latencies in frames: %s, true: %s", peaks, in_time.argmax(1))
     assert np.abs(peaks - in_time.argmax(1)).max() <= 1
 
 
@@ -74,7 +80,8 @@ def test_time_adds_what_a_shuffled_order_takes_away(trials, fitted):
         average(frames, trials),
         average(control, shuffled),
     )
-    print(f"with time {with_time:.3f}, frame by frame {without:.3f}, shuffled {lost:.3f}")
+    told = (with_time, without, lost)
+    logger.info("with time %.3f, frame by frame %.3f, shuffled %.3f", *told)
     assert with_time > without + 0.3
     assert lost < without + 0.1
 
@@ -98,7 +105,7 @@ def test_networks_that_see_time_beat_those_of_frames(trials):
     }
     scores = {name: average(fit(model, trials), trials) for name, model in models.items()}
     for name, score in scores.items():
-        print(f"{name}: {score:.3f}")
+        logger.info("%s: %.3f", name, score)
     assert scores["CNN"] > scores["CNN, frame by frame"] + 0.3
     assert scores["recurrent CNN"] > scores["CNN, frame by frame"] + 0.2
     assert scores["V1T with a filter"] > scores["V1T, frame by frame"] + 0.2
