@@ -22,6 +22,8 @@ ESTIMATORS = [
     v1.LNRegressor(),
     v1.FullModelRegressor(),
     v1.MinimodelRegressor(),
+    v1.MovieCNNRegressor(),
+    v1.MovieLNRegressor(),
     v1.ViTRegressor(),
     v1.V1TRegressor(),
     v1.PretrainedViTRegressor({"model_type": "dinov2"}, weights=None),

@@ -295,6 +295,14 @@ def test_impossible_parameters_are_refused(trials, make, changes, message):
         make(**changes).fit(trials.sel(tier="train"))
 
 
+def test_a_core_that_tells_its_context_wrongly_is_refused(trials):
+    class Wrong(Energy):
+        context_frames = 1
+
+    with pytest.raises(ValueError, match=r"context_frames of Wrong are 1: expected .* \(before, a"):
+        v1.EncodingRegressor(Wrong, **TRAINING).fit(trials.sel(tier="train"))
+
+
 def test_time_makes_no_difference_to_a_model_of_frames(trials):
     """Without a filter in time, V1T is fitted frame by frame as before."""
     model = v1t(readout_lags=1, batch_size=32, max_epochs=1).fit(trials.sel(tier="train"))

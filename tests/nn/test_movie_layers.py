@@ -215,3 +215,7 @@ def test_a_model_depends_on_the_context_of_core_and_readout_together():
 def test_a_model_that_sees_time_refuses_images():
     with pytest.raises(ValueError, match="this model sees time: give movies"):
         model()({"A": nn.MouseBatch(movie()[0])})
+    with pytest.raises(ValueError, match="this model sees time: give movies"):
+        model().encode("A", movie()[0])
+    with pytest.raises(ValueError, match="this model sees time: give movies"):
+        model().respond("A", torch.zeros(2, *model().core.output_shape))

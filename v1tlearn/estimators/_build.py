@@ -232,6 +232,16 @@ def _check_core(core: Any) -> None:
             f"the output_shape of {name} is {shape!r}: expected the channels, height and width of "
             "its feature maps, each at least 1."
         )
+    context = core.context_frames
+    if context is not None and not (
+        isinstance(context, tuple)
+        and [type(n) for n in context] == [int, int]
+        and min(context) >= 0
+    ):
+        raise ValueError(
+            f"the context_frames of {name} are {context!r}: expected None for a core of images, or "
+            "the frames (before, after) a frame that its maps depend on."
+        )
 
 
 def _stimulus_shifters(fitted: Fitted) -> dict[str, StimulusShifter]:

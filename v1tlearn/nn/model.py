@@ -307,12 +307,16 @@ class EncodingModel(nn.Module):
         if len(set(counts.values())) > 1:
             raise ValueError(f"movies of all mice must have as many frames, got {counts}.")
         n_frames = next(iter(counts.values()))
-        if n_frames is None and self.context_frames is not None:
+        if n_frames is None:
+            self._refuse_images()
+        return n_frames
+
+    def _refuse_images(self) -> None:
+        if self.context_frames is not None:
             raise ValueError(
                 "this model sees time: give movies (n_movies, n_frames, channels, height, width), "
-                "not images."
+                "not images, to the model itself."
             )
-        return n_frames
 
     def _features(
         self,
@@ -353,8 +357,9 @@ class EncodingModel(nn.Module):
         Raises
         ------
         ValueError
-            If behaviour is missing, or the images have another size.
+            If behaviour is missing, the images have another size, or the model sees time.
         """
+        self._refuse_images()
         images, behaviors = self._core_arguments(mouse, images, behaviors)
         return self.core(images, behaviors, [(mouse, len(images))])
 
@@ -379,6 +384,7 @@ class EncodingModel(nn.Module):
         Tensor of shape (n_images, n_neurons)
             In the units of training.
         """
+        self._refuse_images()
         shifter = None if pupil is None else self.shifter(mouse)
         outputs = self.readout(mouse)(features, None if shifter is None else shifter(pupil))
         return self.head(mouse)(outputs) if activate else outputs
