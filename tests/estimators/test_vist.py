@@ -456,6 +456,15 @@ def test_receptive_fields_that_are_empty_are_refused(train):
         vist().fit(part_of(train, receptive_field=fields))
 
 
+def test_receptive_fields_are_those_of_the_neurons_that_are_selected(trials, train, test):
+    chosen = {"A": trials.neuron_ids("A")[[2, 0]]}
+    est = vist(max_epochs=1, warmup_epochs=0).fit(train.sel(neuron=chosen))
+    fields = train.recordings["A"]["receptive_field"].sel(neuron=est.neurons_["A"]["neuron"]).values
+    expected = fields / np.abs(fields).max((1, 2), keepdims=True)
+    np.testing.assert_allclose(est.statistics_["A"]["receptive_field"], expected, rtol=1e-5)
+    assert est.predict(test.sel(neuron=chosen))["A"].shape[2] == 2
+
+
 def test_receptive_fields_of_other_cells_are_refused(fitted, test):
     fields = test.recordings["A"]["receptive_field"]
     swapped = part_of(test, receptive_field=fields.copy(data=fields.values[[1, 0, 2]]))

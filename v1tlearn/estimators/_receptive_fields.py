@@ -59,7 +59,7 @@ def check_fields(fitted: Fitted, trials: Trials) -> None:
 
 def _recorded(trials: Trials, mouse: str) -> np.ndarray | None:
     """Maps of a mouse, each over its largest absolute value, float32; None where there are none."""
-    recording = trials._recordings[mouse]
+    recording = trials._described(mouse)
     if NAME not in recording:
         return None
     fields = np.asarray(recording[NAME].transpose("neuron", ...).values, dtype=np.float64)
