@@ -23,6 +23,9 @@ import torch
 import v1tlearn as v1
 from tests.backbones import DINOV3, random_backbone
 from tests.datasets.nat60k_files import make_responses, write_stack
+from tests.datasets.onken_files import write_onken
+from tests.datasets.sensorium2023_files import NAME, TIERS, write_movies
+from tests.datasets.stimulus_spikes_files import make_bins, write
 from tests.datasets.stringer_files import (
     N_IMAGES,
     write_classes,
@@ -105,10 +108,24 @@ def natimg2800(folder="natimg2800"):
     write_classes(f"{folder}/stimuli_class_assignment.mat", np.arange(N_IMAGES) % 3)
 
 
+def movies():
+    """A mouse, a retina, and files of MATLAB's."""
+    mouse = Path("sensorium2023") / NAME
+    write_movies(mouse)
+    np.save(mouse / "meta/trials/tiers.npy", np.where(TIERS == "none", "train", TIERS))
+    write_onken(Path("onken2016"))
+    Path("rat_retina").mkdir()
+    held = make_bins(n_bins=200, n_test_bins=40)
+    names = {"train": "nonrepeat_data_bars.mat", "test": "test_data_bars.mat"}
+    for tier, name in names.items():
+        write(f"rat_retina/{name}", held[tier])
+
+
 def files_and_arrays(names):
     sensorium(KEYS[:3])
     nat60k()
     natimg2800()
+    movies()
     arrays(names)
 
 
@@ -230,6 +247,14 @@ BRIEF_FITS = {
     "GroupKFold(3)": "GroupKFold(2)",
 }
 
+
+def images_and_responses(names):
+    """The recording of `natimg2800`, of images that are large enough for towers."""
+    natimg2800()
+    images = np.random.default_rng(0).integers(0, 256, (N_IMAGES, 16, 24), dtype=np.uint8)
+    write_images("natimg2800/images_natimg2800_all.mat", images)
+
+
 PAGES = {
     "README.md": Page(readme, {"max_epochs=5": "max_epochs=1"}, shown=True),
     "docs/index.rst": Page(files_and_arrays, BRIEF, shown=True),
@@ -241,6 +266,7 @@ PAGES = {
     "docs/from_the_paper.rst": Page(lambda names: sensorium()),
     "docs/interop.rst": Page(interop),
     "docs/pretrained_transformers.rst": Page(pretrained, BRIEF_FITS),
+    "docs/images_and_responses.rst": Page(images_and_responses, {"max_epochs=50": "max_epochs=1"}),
     "docs/your_own_core.rst": Page(replace={"max_epochs=15": "max_epochs=1"}),
 }
 

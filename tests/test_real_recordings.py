@@ -184,16 +184,25 @@ def test_an_ln_model_follows_retinal_ganglion_cells(folder):
     assert score > 0.5
 
 
-def share_found(similarity):
-    """Share of the rows whose own column is larger than all others."""
-    own = np.diag(similarity)[:, None]
-    return float(((similarity >= own).sum(1) == 1).mean())
+def log_decoding(table):
+    """Write what was found, whatever it is."""
+    for row in table[table.metric == "top_1"].itertuples():
+        logger.info(
+            "%s, %s: %.3f of %d images found (%.3f to %.3f), chance %.4f, shuffled %.4f, p %.4f",
+            row.model, row.mouse, row.value, row.gallery_size, row.low, row.high, row.chance,
+            row.null, row.p_value,
+        )  # fmt: skip
+    for row in table[table.metric == "pixel_correlation"].itertuples():
+        logger.info("%s, %s: pixel correlation %.3f", row.model, row.mouse, row.value)
 
 
 @pytest.mark.slow
 def test_images_are_found_by_responses_of_macaque_neurons(macaque):
+    """Unique images, shown once in a session, which nothing was fitted to."""
     train, test = image_train_test_split(macaque, 0.2, random_state=0)
-    est = v1.DINAAligner(
+    ids, counts = np.unique(test.image_ids, return_counts=True)
+    test = test[np.flatnonzero(np.isin(test.image_ids, ids[counts == 1]))]
+    aligner = v1.DINAAligner(
         map_size=(7, 7),
         hidden_units=(64,),
         dropout=0.3,
@@ -204,36 +213,17 @@ def test_images_are_found_by_responses_of_macaque_neurons(macaque):
         max_epochs=25,
         random_state=0,
     ).fit(train)
-    rng = np.random.default_rng(0)
+    decoders = {"alignment": aligner, "ridge": v1.RidgeDecoder().fit(train)}
+    table = v1.decoding_table(decoders, test, gallery_sizes=(100,), n_permutations=500)
+    table = table[table.direction == "response_to_image"]
+    log_decoding(table[table.mouse != "mean"])
     for session in test.mice:
-        one = test.sel(mouse_id=session)
-        one = one[np.sort(np.unique(one.image_ids, return_index=True)[1])]
-        similarity = est.similarity(one, one)
-        found, n = share_found(similarity), len(one)
-        null = [share_found(similarity[:, rng.permutation(n)]) for _ in range(200)]
-        chosen = rng.integers(0, n, (500, n))
-        hits = (similarity >= np.diag(similarity)[:, None]).sum(1) == 1
-        low, high = np.percentile(hits[chosen].mean(1), [2.5, 97.5])
-        linear = share_found(decoded_similarity(train.sel(mouse_id=session), one))
-        logger.info(
-            "%s: %.3f of %d images found (%.3f to %.3f), shuffled at most %.3f, ridge %.3f",
-            session, found, n, low, high, np.percentile(null, 97.5), linear,
-        )  # fmt: skip
-        assert low > np.percentile(null, 97.5)
-        assert found > 1.5 * linear
-
-
-def decoded_similarity(train, test):
-    """Correlation of pixels that a ridge regression decodes with those of every image."""
-    (responses, pixels), (others, images) = (
-        (t.responses.get(t.mice[0]), t.get("stimuli", t.mice[0]).reshape(len(t), -1).astype(float))
-        for t in (train, test)
-    )
-    mean, std = responses.mean(0), responses.std(0)
-    ridge = RidgeCV(alphas=np.logspace(-1, 5, 13)).fit((responses - mean) / std, pixels)
-    decoded = ridge.predict((others - mean) / std)
-    centred = decoded - pixels.mean(0), images - pixels.mean(0)
-    return np.corrcoef(*centred)[: len(test), len(test) :]
+        own = table[(table.mouse == session) & (table.metric == "top_1")]
+        for size, of_size in own.groupby("gallery_size"):
+            found, linear = (of_size[of_size.model == name].iloc[0] for name in decoders)
+            assert found.p_value == 1 / 501, (session, size)
+            assert found.low > 3 * max(found.null, found.chance), (session, size)
+            assert found.low > linear.high, (session, size)
 
 
 def plain_forward(arrays, images, linear):

@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Iterable, Iterator
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sklearn.utils._param_validation import (
     Interval,
@@ -18,8 +18,13 @@ from sklearn.utils._param_validation import (
 from v1tlearn._guesses import PARAMETER_HABITS, VALUE_HABITS, did_you_mean, guess, in_words
 from v1tlearn._values import plain
 
+if TYPE_CHECKING:  # the class that has the parameters comes after this one
+    from sklearn.base import BaseEstimator as _Beside
+else:
+    _Beside = object
 
-class ByName:
+
+class ByName(_Beside):
     """Constructor, `set_params` and the check of values, with errors that guess what was meant.
 
     For classes that come before scikit-learn's `BaseEstimator`. The constructor stays the one the
@@ -75,7 +80,7 @@ class ByName:
                 raise InvalidParameterError(f"{error}{hint}") from None
 
 
-def parameter_names(kind: type) -> list[str]:
+def parameter_names(kind: type[Any]) -> list[str]:
     """Names that the constructor of a class takes.
 
     Parameters
@@ -121,20 +126,20 @@ def no_parameter(kind: type, name: str, known: Iterable[str]) -> str:
     return f"{said} {_listed(known)}"
 
 
-def public_kinds() -> list[type]:
+def public_kinds() -> list[type[ByName]]:
     """Classes with such parameters that users know, by name."""
     package = sys.modules[__name__.partition(".")[0]]
     kinds = {kind.__name__: kind for kind in _subclasses(ByName)}
     return [k for name, k in sorted(kinds.items()) if getattr(package, name, None) is k]
 
 
-def _subclasses(kind: type) -> Iterator[type]:
+def _subclasses(kind: type[ByName]) -> Iterator[type[ByName]]:
     for child in kind.__subclasses__():
         yield child
         yield from _subclasses(child)
 
 
-def _check_constructor(kind: type, args: tuple[Any, ...], params: dict[str, Any]) -> None:
+def _check_constructor(kind: type[Any], args: tuple[Any, ...], params: dict[str, Any]) -> None:
     parameters = list(inspect.signature(kind.__init__).parameters.values())[1:]
     if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
         return  # of a subclass that takes anything

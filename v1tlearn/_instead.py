@@ -34,7 +34,7 @@ def trials_instead(value: Any) -> tuple[str, str] | None:
         return "a Dataset", "Trials(recording)"
     if isinstance(value, Mapping | list | tuple) and len(value):
         kind = "dict" if isinstance(value, Mapping) else type(value).__name__
-        entries = list(value.values()) if kind == "dict" else list(value)
+        entries = list(value.values() if isinstance(value, Mapping) else value)
         if all(isinstance(entry, xr.Dataset | xr.DataTree) for entry in entries):
             named = "recordings" if kind == "dict" else '{"A": recordings[0], ...}'
             return f"a {kind} of Datasets", f"Trials({named})"

@@ -175,7 +175,8 @@ def order_like(
     if counted:
         return None
     if len(ours) != len(theirs):
-        return _refuse_other_number(ours, theirs, told, of, names)
+        _refuse_other_number(ours, theirs, told, of, names)
+        return None
     place = int(np.argmax(ours != theirs))
     raise ValueError(
         f"{told}: number {place} is {of} {wanted[place]} in {names[0]} and {found[place]} in "
@@ -222,6 +223,14 @@ def plain(value: Any, name: str = "a parameter") -> Any:
     if type(value) in (tuple, list):
         return type(value)(plain(entry, name) for entry in value)
     return value
+
+
+def as_whole(value: Any, name: str, least: int = 1) -> int:
+    """A whole number that is not below another."""
+    number = plain(value, name)
+    if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
+        raise ValueError(f"{name}={value!r}: expected a whole number from {least} on.")
+    return int(number)
 
 
 def without_flips(array: np.ndarray) -> np.ndarray:

@@ -83,12 +83,12 @@ class TestSchema:
         trials.to_netcdf(tmp_path / "coarse.nc")
         opened = v1.Trials.open(tmp_path / "coarse.nc")
         assert opened["A"].attrs["cutoff"] == 4.0
-        chosen = opened.sel(image_class="60 deg", informative=True, mouse_id="B")
-        expected = small["B"]["image_class"].values == "60 deg"
+        chosen = opened.sel(category="60 deg", informative=True, mouse_id="B")
+        expected = small["B"]["category"].values == "60 deg"
         assert len(chosen) == expected.sum()
         mouse = chosen["B"]
         assert mouse["informative"].values.tolist() == [True] * 6
-        assert set(mouse["image_class"].values.tolist()) == {"60 deg"}
+        assert set(mouse["category"].values.tolist()) == {"60 deg"}
         np.testing.assert_array_equal(
             mouse["reliability"].values,
             small["B"]["reliability"].values[small["B"]["informative"].values],
@@ -195,11 +195,11 @@ class TestWhatNeuronsSee:
 class TestCategories:
     def test_there_are_none_unless_asked_for(self):
         mouse = v1.make_coarse_recordings(**SMALL, random_state=0)["A"]
-        assert "image_class" not in mouse.coords
+        assert "category" not in mouse.coords
         assert mouse.attrs["n_categories"] == 0
 
     def test_an_image_has_one_class_and_classes_are_alike_in_number(self, small):
-        ids, classes = small["A"]["image_id"].values, small["A"]["image_class"].values
+        ids, classes = small["A"]["image_id"].values, small["A"]["category"].values
         pairs = set(zip(ids.tolist(), classes.tolist(), strict=True))
         assert len(pairs) == 46
         names, counts = np.unique([name for _, name in pairs], return_counts=True)
@@ -215,7 +215,7 @@ class TestCategories:
         down, right = np.gradient(images, axis=(1, 2))
         double = np.arctan2(2 * (down * right).sum((1, 2)), (right**2 - down**2).sum((1, 2)))
         along = np.degrees(double / 2 + np.pi / 2)
-        told = np.array([float(name.split()[0]) for name in mouse["image_class"].values])
+        told = np.array([float(name.split()[0]) for name in mouse["category"].values])
         away = (along - told + 90) % 180 - 90
         assert np.abs(away).max() < 22.5
 

@@ -30,6 +30,8 @@ fetch_sensorium2022 = partial(v1.fetch_sensorium2022, retry_pause=0)
 fetch_franke2022 = partial(v1.fetch_franke2022, retry_pause=0)
 fetch_nat60k = partial(v1.fetch_nat60k, retry_pause=0)
 fetch_natimg2800 = partial(v1.fetch_natimg2800, retry_pause=0)
+fetch_sensorium2023 = partial(v1.fetch_sensorium2023, retry_pause=0)
+fetch_mahuas2020 = partial(v1.fetch_mahuas2020, retry_pause=0)
 
 NAME = "static21067-10-18-GrayImageNet-94c6ff995dac583098847cfecd43e7b6.zip"
 
@@ -286,7 +288,40 @@ def test_unknown_mice_are_refused_with_the_list_of_known_ones(tmp_path, mice):
         fetch_sensorium2022(mice, tmp_path)
 
 
-@pytest.mark.parametrize("fetch", [fetch_sensorium2022, fetch_franke2022, fetch_nat60k])
+def test_movies_of_both_releases_come_from_their_own_repositories(server, tmp_path):
+    paths = fetch_sensorium2023(["A", "29515-10-12"], tmp_path, base_url=server.url)
+    assert [path.name for path in paths] == [
+        "dynamic29156-11-10-Video-8744edeac3b4d1ce16b680916b5267ce.zip",
+        "dynamic29515-10-12-Video-9b4f6a1a067fe51e15306b9628efea20.zip",
+    ]
+    assert paths[0].parent == tmp_path / "sensorium2023"
+    assert len(fetch_sensorium2023(cache_dir=tmp_path, base_url=server.url)) == 10
+    own = {"1-2-3": f"{server.url}/else/mine.zip"}
+    (path,) = fetch_sensorium2023("1-2-3", tmp_path, files=own)
+    assert path.name == "mine.zip"
+
+
+@pytest.mark.parametrize("mice", ["Z", ["A", "9-9-9"], []])
+def test_unknown_mice_of_movies_are_refused_with_the_list_of_known_ones(tmp_path, mice):
+    with pytest.raises(ValueError, match=r"expected 'all' or any of A \(29156-11-10\)"):
+        fetch_sensorium2023(mice, tmp_path)
+
+
+def test_the_retina_comes_by_tier_and_other_files_under_its_name_are_not_kept(server, tmp_path):
+    with pytest.raises(ValueError, match="checksum"):
+        fetch_mahuas2020(tmp_path, base_url=server.url)
+    digest = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+    names = ("nonrepeat_data_bars.mat", "test_data_bars.mat")
+    checksums = dict.fromkeys(names, digest)
+    found = fetch_mahuas2020(tmp_path, base_url=server.url, checksums=checksums)
+    assert {tier: path.name for tier, path in found.items()} == dict(
+        zip(("train", "test"), names, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "fetch", [fetch_sensorium2022, fetch_franke2022, fetch_nat60k, fetch_sensorium2023]
+)
 @pytest.mark.parametrize("mice", [5, None, ["A", 5], [["A"]]])
 def test_mice_that_are_no_names_are_refused(tmp_path, fetch, mice):
     with pytest.raises(TypeError, match=r"mice holds .*expected names of mice, or 'all'"):

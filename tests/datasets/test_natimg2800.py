@@ -141,8 +141,8 @@ class TestClasses:
     def test_trials_tell_the_class_of_their_image(self, folder):
         found = read(folder, classes=folder / "classes.mat")[MOUSE]
         expected = np.array(["unknown", "birds", "cats"])[found["image_id"].values % 3]
-        assert found["image_class"].dims == ("trial",)
-        np.testing.assert_array_equal(found["image_class"], expected)
+        assert found["category"].dims == ("trial",)
+        np.testing.assert_array_equal(found["category"], expected)
 
     @pytest.mark.parametrize(
         ("numbers", "message"),

@@ -53,7 +53,7 @@ def test_everything_in_the_files_is_read(tmp_path, form, image_shape, dtype, in_
         "tier": "tiers",
         "trial_id": "trial_idx",
         "image_id": f"{prefix}_image_id",
-        "image_class": f"{prefix}_image_class",
+        "category": f"{prefix}_image_class",
         f"trial_{prefix}_trial_ts": f"{prefix}_trial_ts",
         "neuron": "unit_ids",
         "area": "area",

@@ -3,20 +3,12 @@
 import pytest
 
 import v1tlearn as v1
+from tests.mice import two_mice
 
 
 @pytest.fixture(scope="session")
 def recordings():
-    """Mice A (5 neurons) and B (7), 45 trials of 12 x 16 pixels and 6 test images x 4."""
-    return v1.make_v1_recordings(
-        n_mice=2,
-        n_neurons=[5, 7],
-        n_trials=45,
-        n_test_images=6,
-        n_repeats=4,
-        image_shape=(12, 16),
-        random_state=0,
-    )
+    return two_mice(n_test_images=6)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+import xarray as xr
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -53,6 +54,55 @@ def test_maps_and_what_they_are_made_of_are_read_alike(pixels, aligner, test_tri
     np.testing.assert_allclose(pixels.predict(maps), expected, rtol=0, atol=1e-4)
 
 
+def test_dimensions_of_maps_and_images_go_by_name(pixels, aligner, test_trials):
+    maps = aligner.transform_responses(test_trials)
+    expected = pixels.predict(maps)
+    for dims in (("trial", "width", "channel", "height"), ("width", "height", "trial", "channel")):
+        assert np.array_equal(pixels.predict(maps.transpose(*dims)), expected)
+    one = test_trials.sel(mouse_id="A")
+    images = xr.DataArray(one.get("stimuli", "A"), dims=("trial", "channel", "height", "width"))
+    maps = aligner.transform_responses(one)
+    probe = v1.LinearProbe(aligner=aligner, alpha=1.0)
+    plain = probe.fit(maps, images.values).predict(maps)
+    turned = images.transpose("height", "trial", "width", "channel")
+    assert np.array_equal(probe.fit(maps, turned).predict(maps), plain)
+    assert probe.score(maps, turned) == probe.score(maps, images.values)
+
+
+def test_the_first_dimension_of_labelled_features_is_that_of_trials():
+    features, images, *_ = spread(4, 8, repeats=2)  # as many trials as features
+    labelled = xr.DataArray(features, dims=("trial", "unit"))
+    probe = v1.LinearProbe(alpha=1.0)
+    expected = probe.fit(features, images).predict(features)
+    assert np.array_equal(probe.fit(labelled.T, images).predict(labelled.T), expected)
+
+
+def test_labelled_arrays_of_responses_and_images_are_no_maps(pixels, aligner, test_trials):
+    one = test_trials.sel(mouse_id="A")
+    responses, images = one.responses["A"], one.recordings["A"]["stimuli"]
+    responses = responses.transpose("neuron", "trial")
+    with pytest.raises(ValueError, match="mouse_ids is missing"):  # the aligner is asked
+        pixels.predict(responses)
+    assert np.array_equal(pixels.predict({"A": responses}), pixels.predict(one))
+    best = v1.LinearProbe(aligner=aligner, maps="images", alpha=1.0).fit(images, images)
+    assert best.model_.n_features_in_ == 3 * 4 * 6
+    assert np.array_equal(best.predict(images), best.predict(images.values))
+
+
+def test_classes_of_another_kind_or_shape_are_refused():
+    features, images, classes, _ = spread()
+    probe = v1.LinearProbe("classes", alpha=1.0).fit(features, classes)
+    numbers = np.unique(classes, return_inverse=True)[1]
+    with pytest.raises(ValueError, match="none of which there was at fit"):
+        probe.score(features, numbers)
+    with pytest.raises(ValueError, match="expected one class per trial"):
+        probe.score(features, classes[:, None])
+    images = images.copy()
+    images[[2, 5], 0, 1, 1] = np.nan, np.inf
+    with pytest.raises(ValueError, match="2 of 60 images, the first number 2, hold NaN"):
+        v1.LinearProbe("pixels").fit(features, images)
+
+
 def test_what_could_be_read_at_best_is_read_from_the_maps_of_images(pixels, aligner, trials):
     best = v1.LinearProbe(aligner=aligner, maps="images").fit(trials)
     assert best.score(trials) > pixels.score(trials)
@@ -90,14 +140,13 @@ def test_repeats_of_an_image_are_on_one_side_when_the_penalty_is_chosen():
     assert by_image.alpha_ > 1000 * leaking.alpha_
 
 
-@pytest.mark.parametrize("name", ["image_class", "category"])
-def test_classes_come_from_the_recordings(aligner, recordings, trials, name):
+def test_classes_come_from_the_recordings(aligner, recordings, trials):
     bright = {
         mouse: ds.stimuli.mean(("channel", "height", "width")) > 118
         for mouse, ds in ((m, recordings[m].to_dataset()) for m in recordings)
     }
     labelled = {
-        m: recordings[m].to_dataset().assign_coords({name: ("trial", bright[m].values)})
+        m: recordings[m].to_dataset().assign_coords(category=("trial", bright[m].values))
         for m in recordings
     }
     named = v1.Trials(labelled).sel(tier="train")
@@ -110,8 +159,27 @@ def test_classes_come_from_the_recordings(aligner, recordings, trials, name):
     again.fit(trials, given)
     assert np.array_equal(probe.predict(trials), again.predict(trials))
     assert probe.score(named) == again.score(trials, given) > 0.8
-    with pytest.raises(ValueError, match="no coordinate `image_class`"):
+    with pytest.raises(ValueError, match="no coordinate `category`"):
         again.fit(trials)
+
+
+def test_trials_of_unknown_category_are_left_out(aligner, recordings, trials):
+    labelled = {}
+    for mouse in recordings:
+        own = recordings[mouse].to_dataset()
+        grey = own.stimuli.mean(("channel", "height", "width")).values
+        names = np.where(grey > 118, "bright", np.where(grey > 100, "unknown", "dark"))
+        labelled[mouse] = own.assign_coords(category=("trial", names))
+    named = v1.Trials(labelled).sel(tier="train")
+    known = named.sel(category=["bright", "dark"])
+    assert len(known) < len(named)
+    first, second = (
+        v1.LinearProbe("classes", aligner=aligner, maps="images", alpha=0.1).fit(some)
+        for some in (named, known)
+    )
+    assert first.classes_.tolist() == ["bright", "dark"]
+    assert np.array_equal(first.predict(trials), second.predict(trials))
+    assert first.score(named) == second.score(known)
 
 
 def test_a_copy_keeps_the_aligner_and_a_pickle_reads_the_same(pixels, aligner, test_trials):

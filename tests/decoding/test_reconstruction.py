@@ -297,10 +297,18 @@ def test_wrong_options_are_told(cnn, test_trials, options, told):
         reconstruct_images(cnn, responses, **options)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_images_are_reconstructed_in_any_mode_of_torch(cnn, test_trials, mode):
+    few = {"n_starts": 1, "n_steps": 2}
+    expected = reconstruct_images(cnn, test_trials[:3], **few)
+    with mode():
+        assert reconstruct_images(cnn, test_trials[:3], **few).identical(expected)
+
+
 def test_responses_that_tell_nothing_are_refused(cnn, test_trials):
     responses = test_trials.get("responses", "A")[:3].copy()
     responses[1] = np.nan
-    with pytest.raises(ValueError, match="mouse 'A': 1 of 3 trials, the first number 1"):
+    with pytest.raises(ValueError, match="mouse 'A': no response was recorded in trial 1"):
         reconstruct_images(cnn, {"A": responses})
     responses[1] = -1
     with pytest.raises(ValueError, match="negative"):

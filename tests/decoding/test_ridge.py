@@ -4,8 +4,10 @@ import pickle
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
@@ -245,6 +247,61 @@ def test_responses_of_others_are_refused(trials, test_trials):
     turned = test_trials.sel(neuron={"A": test_trials.neuron_ids("A")[::-1]})
     with pytest.raises(ValueError, match="another order"):
         decoder.predict(turned)
+
+
+@pytest.mark.parametrize("form", ["dataarray", "turned", "table", "dict"])
+def test_neurons_go_by_label(form):
+    images, responses, shown = linear(n_neurons=5)
+    units = np.array(["u1", "u2", "u3", "u4", "u5"])
+    named = xr.DataArray(responses, dims=("trial", "neuron"), coords={"neuron": units})
+    decoder = v1.RidgeDecoder(1.0).fit({"A": images}, None, {"A": named}, image_ids={"A": shown})
+    order = [2, 0, 4, 3, 1]
+    if form == "table":
+        given = pd.DataFrame(responses[:, order], columns=units[order])
+    else:
+        given = named[:, order]
+        given = given.T if form == "turned" else {"A": given} if form == "dict" else given
+    assert np.array_equal(decoder.predict(given), decoder.predict(responses))
+    others = named.assign_coords(neuron=["u1", "u2", "u3", "u4", "u9"])
+    with pytest.raises(ValueError, match="of other neurons than those of fit"):
+        decoder.predict(others)
+
+
+def test_whose_responses_are_is_told_once(trials, test_trials):
+    decoder = v1.RidgeDecoder(1.0).fit(trials)
+    for told in (test_trials, test_trials.responses, {"A": test_trials.get("responses", "A")}):
+        with pytest.raises(TypeError, match="leave mouse_ids out"):
+            decoder.predict(told, "A")
+    with pytest.raises(TypeError, match="expected the id of one mouse"):
+        decoder.predict(test_trials.get("responses", "A"), ["A"] * 24)
+
+
+def test_a_trial_without_any_response_is_refused():
+    images, responses, shown = linear()
+    decoder = v1.RidgeDecoder(1.0).fit(images, None, responses, image_ids=shown)
+    responses[[5, 7]] = np.nan
+    told = "no response was recorded in the trials 5, 7"
+    with pytest.raises(ValueError, match=told):
+        decoder.predict(responses)
+    with pytest.raises(ValueError, match=told):
+        v1.RidgeDecoder(1.0).fit(images, None, responses, image_ids=shown)
+
+
+def test_a_masked_response_counts_as_not_recorded():
+    images, responses, shown = linear()
+    decoder = v1.RidgeDecoder(1.0).fit(images, None, responses, image_ids=shown)
+    gaps = responses.copy()
+    gaps[3, 1] = np.nan
+    masked = np.ma.array(responses, mask=np.isnan(gaps))
+    assert np.array_equal(decoder.predict(masked), decoder.predict(gaps))
+    assert not np.array_equal(decoder.predict(masked), decoder.predict(responses))
+
+
+def test_arrays_of_the_only_mouse_are_scored_as_its_trials(trials, test_trials):
+    one, other = trials.sel(mouse_id="A"), test_trials.sel(mouse_id="A")
+    decoder = v1.RidgeDecoder(1.0).fit(one)
+    stimuli, responses = (other.get(name, "A") for name in ("stimuli", "responses"))
+    assert decoder.score(stimuli, None, responses) == decoder.score(other)
 
 
 def test_images_of_the_fit_are_warned_of_where_they_are_scored(trials, test_trials):

@@ -259,6 +259,18 @@ def test_images_without_contrast_are_left_out_of_correlations():
     assert np.isfinite([row.low, row.high, row.null]).all()
 
 
+def test_an_image_that_is_there_twice_counts_against_itself():
+    images = np.random.default_rng(0).normal(128, 30, size=(6, 1, 8, 9)).repeat(2, axis=0)
+    trials = v1.Trials.from_arrays(
+        images, None, np.random.default_rng(1).random((12, 4)), image_ids=np.arange(12)
+    )
+    decoded = xr.DataArray(images + 0.1, dims=("trial", "channel", "height", "width"))
+    found = v1.decoding_table({"both": decoded}, trials, n_bootstrap=0, n_permutations=0)
+    whole = found[found.gallery_size == 12]
+    assert (whole[whole.metric == "top_1"].value == 0).all()
+    assert (whole[whole.metric == "median_rank"].value == 2).all()
+
+
 def test_reconstructions_without_contrast_find_nothing():
     decoded, trials = noisy(10)
     table = v1.decoding_table(xr.zeros_like(decoded), trials, n_permutations=9)

@@ -1,10 +1,13 @@
 """Small simulated mice, and models that fit them in a tenth of a second."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
 import v1tlearn as v1
+from tests.mice import two_mice
 
 SMALL = {
     v1.CNNRegressor: {"n_layers": 2, "hidden_channels": 4, "input_kernel": 5, "hidden_kernel": 3},
@@ -33,16 +36,7 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def recordings():
-    """Mice A (5 neurons) and B (7), 40 trials of 12 x 16 pixels and 4 test images x 4."""
-    return v1.make_v1_recordings(
-        n_mice=2,
-        n_neurons=[5, 7],
-        n_trials=45,
-        n_test_images=4,
-        n_repeats=4,
-        image_shape=(12, 16),
-        random_state=0,
-    )
+    return two_mice()
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +48,28 @@ def trials(recordings):
 @pytest.fixture(scope="session")
 def test_trials(recordings):
     return v1.Trials(recordings).sel(tier="test")
+
+
+@pytest.fixture(scope="session")
+def views():
+    """Mice of 5 neurons that saw images which a backbone can read, 28 x 42 pixels."""
+    return v1.Trials(two_mice(n_neurons=5, n_trials=40, n_repeats=3, image_shape=(28, 42)))
+
+
+@pytest.fixture(scope="session")
+def saved_backbone(tmp_path_factory):
+    """A small backbone in a folder; not to be changed."""
+    from tests.backbones import DINOV2, random_backbone
+
+    path = tmp_path_factory.mktemp("backbone") / "dinov2"
+    random_backbone(DINOV2).save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def folder(saved_backbone, tmp_path):
+    """A copy of it, to be changed."""
+    return shutil.copytree(saved_backbone, tmp_path / "backbone")
 
 
 @pytest.fixture(scope="session")

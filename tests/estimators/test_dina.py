@@ -364,10 +364,46 @@ def test_bad_input_is_refused(fitted_aligner, trials, test_trials):
         fitted_aligner.transform_images(np.ones((3, 1, 5, 5), np.uint8))
     with pytest.raises(ValueError, match="only 'dsnet' and 'pretrained' have a projection"):
         aligner(train_image_tower="projection").fit(trials)
-    with pytest.raises(ValueError, match="expected three numbers"):
-        aligner(loss_weights=(1, 2)).fit(trials)
+    for weights in ((1, 2), (0, 0, 0), (np.inf, 0, 0), (1, -1, 0), ("1", 0, 0)):
+        with pytest.raises(ValueError, match="expected three finite numbers"):
+            aligner(loss_weights=weights).fit(trials)
+    with pytest.raises(ValueError, match="compares the trials of a batch, and is 0 for one"):
+        aligner(batch_size=1).fit(trials)
+    with pytest.raises(ValueError, match="makes 0 of each channel of one cell"):
+        aligner(map_size=(1, 1)).fit(trials)
     with pytest.raises(ValueError, match="expected two whole numbers"):
         aligner(map_size=(4,)).fit(trials)
+
+
+def test_what_needs_no_other_trial_and_no_layout_is_learned_all_the_same():
+    images, responses, _ = filtered(30)
+    for parameters in (
+        {"batch_size": 1, "loss_weights": (0, 1, 0), "map_scale": "none"},
+        {"map_size": (1, 1), "map_scale": "none", "map_channels": 4},
+    ):
+        first = aligner(max_epochs=1, keep="last", **parameters).fit(images, None, responses)
+        assert 0 < first.partial_fit(images, None, responses).history_[-1]["loss"] < np.inf
+
+
+@pytest.mark.parametrize("how", ["minmax", "std"])
+def test_a_neuron_that_never_varied_tells_nothing_later(how):
+    images, responses, shown = filtered(30)
+    responses[:, 3] = 2
+    est = aligner(response_scale=how).fit(images, None, responses, image_ids=shown)
+    later = responses.copy()
+    later[:, 3] = np.arange(len(later))
+    assert np.array_equal(est.transform_responses(later), est.transform_responses(responses))
+
+
+def test_both_towers_compute_in_the_precision_that_was_asked_for():
+    images, responses, shown = filtered(30)
+    est = aligner().fit(images, None, responses, image_ids=shown)
+    fine = est.transform_images(images), est.transform_responses(responses)
+    est.set_params(precision="bfloat16")
+    coarse = est.transform_images(images), est.transform_responses(responses)
+    for first, second in zip(fine, coarse, strict=True):
+        error = float(np.abs(first - second).max() / np.abs(first).max())
+        assert 1e-5 < error < 0.05
 
 
 def test_constant_maps_and_silent_neurons_are_defined():

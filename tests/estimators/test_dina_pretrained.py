@@ -20,29 +20,8 @@ TINY |= {"device": "cpu", "batch_size": 16}
 
 
 @pytest.fixture(scope="module")
-def trials():
-    recordings = v1.make_v1_recordings(
-        n_mice=2,
-        n_neurons=5,
-        n_trials=40,
-        n_test_images=4,
-        n_repeats=3,
-        image_shape=(28, 42),
-        random_state=0,
-    )
-    return v1.Trials(recordings).sel(tier="train")
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    path = tmp_path_factory.mktemp("backbone") / "dinov2"
-    random_backbone(DINOV2).save_pretrained(path)
-    return path
-
-
-@pytest.fixture
-def folder(saved, tmp_path):
-    return shutil.copytree(saved, tmp_path / "backbone")
+def trials(views):
+    return views.sel(tier="train")
 
 
 def random(**options):

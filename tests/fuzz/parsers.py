@@ -341,7 +341,7 @@ def deflated_structs(folder):
     intact = read()["m"]
 
     def is_right(found):
-        names = set(intact.variables) - {"image_class", "position", "axis"}
+        names = set(intact.variables) - {"category", "position", "axis"}
         return all(found["m"][name].equals(intact[name]) for name in names)
 
     return Parser(folder, targets[:2], read, is_right)

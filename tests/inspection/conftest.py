@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import v1tlearn as v1
+from tests.mice import two_mice
 
 
 @pytest.fixture(scope="session")
@@ -26,15 +27,7 @@ def figures(plt):
 @pytest.fixture(scope="session")
 def recordings():
     """Mice A (4 neurons) and B (3), with 5 test images shown 4 times."""
-    return v1.make_v1_recordings(
-        n_mice=2,
-        n_neurons=[4, 3],
-        n_trials=30,
-        n_test_images=5,
-        n_repeats=4,
-        image_shape=(12, 16),
-        random_state=0,
-    )
+    return two_mice(n_neurons=[4, 3], n_trials=30, n_test_images=5)
 
 
 @pytest.fixture(scope="session")

@@ -97,6 +97,13 @@ def test_what_does_not_fit_is_refused():
         v1.load_dina(image, spoilt, **options)
     with pytest.raises(ValueError, match="one finite number per neuron"):
         v1.load_dina(image, neural, response_range=(np.zeros(3), np.ones(3)), **options)
+    with pytest.raises(ValueError, match=r"image_shape=\(1, 68\.5, 270\): expected"):
+        v1.load_dina(image, neural, **options | {"image_shape": (1, 68.5, 270)})
+    with pytest.raises(ValueError, match=r"above the highest ones: expected \(lowest, highest\)"):
+        v1.load_dina(image, neural, response_range=(1, 0), **options)
+    for scale in ((0, 0), (0, -1), (np.nan, 1), (1, 2, 3)):
+        with pytest.raises(ValueError, match="a mean and a standard deviation above 0"):
+            v1.load_dina(image, neural, **options | {"image_scale": scale})
     with pytest.raises(TypeError, match="image_state is a int"):
         v1.load_dina(3, neural, **options)
 

@@ -106,6 +106,17 @@ def test_silent_neurons_are_not_counted(pairwise):
     assert np.isnan(raw(silent, categories=labels, pairwise=pairwise)[-1])
 
 
+@pytest.mark.parametrize("pairwise", [False, True])
+def test_stimuli_of_unknown_category_do_not_count(pairwise):
+    values, labels, _ = make_data(4)
+    names = np.array(["unknown", "leaves", "stones", "bark", "sand", "grass"])[labels]
+    kinds = np.unique(names)
+    expected = raw(values, categories=names, among=kinds[kinds != "unknown"], pairwise=pairwise)
+    assert np.array_equal(raw(values, categories=names, pairwise=pairwise), expected)
+    every = raw(values, categories=names, among=kinds, pairwise=pairwise)
+    assert not np.array_equal(every, expected)
+
+
 def test_pairs_over_which_a_neuron_is_silent_are_not_counted():
     labels = np.repeat([0, 1, 2], 4)
     values = np.where(labels == 2, np.arange(12.0), 0.1)[:, None]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -71,6 +72,25 @@ def test_the_correlation_is_that_over_pixels(pair):
             assert value == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.parametrize("measure", [pixel_correlation, ssim])
+def test_dimensions_go_by_name(measure):
+    dims = ("trial", "channel", "height", "width")
+    rng = np.random.default_rng(0)
+    images, others = (xr.DataArray(rng.random((4, 4, 4, 4)), dims=dims) for _ in range(2))
+    expected = measure(images.values, others.values)
+    assert np.array_equal(measure(images.transpose(*dims[::-1]), others), expected)
+    turned = [v.transpose("width", "trial", "channel", "height") for v in (images, others)]
+    assert np.array_equal(measure(*turned), expected)
+
+
+@pytest.mark.parametrize("power", [-700, -30, 30, 700])
+def test_the_unit_of_grey_levels_does_not_matter_to_the_correlation(power):
+    images, others = np.random.default_rng(0).random((2, 3, 1, 4, 5))
+    expected = pixel_correlation(images, others)
+    assert np.array_equal(pixel_correlation(np.ldexp(images, power), others), expected)
+    assert np.array_equal(pixel_correlation(images, np.ldexp(others, -power)), expected)
+
+
 def test_rounding_errors_are_no_contrast():
     image = np.arange(12.0).reshape(1, 1, 3, 4)
     flat = 100 + 1e-6 * image
@@ -89,3 +109,5 @@ def test_wrong_images_are_told(measure):
         measure(images, lost)
     with pytest.raises(ValueError, match="low below high"):
         ssim(images, images, low=1, high=1)
+    with pytest.raises(ValueError, match="low=None"):
+        ssim(images, images, low=None)

@@ -62,6 +62,22 @@ def test_ties_count_against_every_image(similarity):
         assert ranks[i].tolist() == [sum(other >= value for other in row) for value in row]
 
 
+@pytest.mark.parametrize("kind", ["int8", "uint8", "uint64", "bool", "float16"])
+def test_similarities_of_any_type_are_ranked_alike(kind):
+    values = np.array([[0, 1, 2, 1], [2, 0, 0, 2]]).astype(kind)
+    if kind == "int8":
+        values = np.where(values == 0, np.iinfo(kind).min, values)  # whose negative is itself
+    assert similarity_ranks(values).tolist() == similarity_ranks(values.astype(float)).tolist()
+
+
+def test_masked_places_and_ranks_are_refused():
+    similarity, places = np.eye(3), np.ma.array([0, 1, 2], mask=[False, True, False])
+    with pytest.raises(ValueError, match="seen: 1 of 3 values are masked"):
+        seen_ranks(similarity, places)
+    with pytest.raises(ValueError, match="ranks: 1 of 3 values are masked"):
+        top_k_accuracy(places + 1, 3)
+
+
 def test_similarities_without_contrast_find_nothing():
     ranks = seen_ranks(np.zeros((5, 5)))
     assert top_k_accuracy(ranks, 5) == 0
@@ -82,6 +98,23 @@ def test_large_galleries_keep_their_precision():
 
     expected = [float(Fraction(m, size * int(r)) * (1 - missed(int(r)))) for r in ranks]
     assert mean_reciprocal_rank(ranks, m, size) == pytest.approx(np.mean(expected), rel=1e-10)
+
+
+def test_galleries_of_very_many_images_are_summed_up_exactly():
+    m, size, ranks = 100_000, 1000, np.array([3, 80, 70_000], dtype=np.uint32)
+
+    def none_better(rank):
+        """Probability that no better image is among the others of a gallery, exactly."""
+        out = Fraction(1)
+        for i in range(size - 1):
+            out *= Fraction(max(0, m - int(rank) - i), m - 1 - i)
+        return float(out)
+
+    expected = np.mean([none_better(rank) for rank in ranks])
+    assert top_k_accuracy(ranks, m, 1, size) == pytest.approx(expected, rel=1e-10)
+    assert median_rank(ranks, m, size) == 2  # of which the second has 79 * 999 / 99,999 ahead
+    assert median_rank(ranks, m) == 80
+    assert top_k_accuracy(ranks, m, 80) == pytest.approx(2 / 3)
 
 
 def test_ranks_spread_evenly_are_at_chance():

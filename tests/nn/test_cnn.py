@@ -217,6 +217,16 @@ def test_statistics_run_as_those_of_plain_layers():
         assert ours.num_batches_tracked == theirs.num_batches_tracked == 3
 
 
+def test_a_normalisation_in_evaluation_mode_keeps_its_statistics_in_a_core_that_trains():
+    torch.manual_seed(0)
+    core, _ = random_core((2, 8, 9), n_layers=2, hidden_channels=3, input_kernel=3)
+    core.layers[0][1].eval()
+    plain = copy.deepcopy(core.layers)
+    images = torch.randn(4, 2, 8, 9, dtype=torch.float64)
+    torch.testing.assert_close(core(images), plain(images))
+    assert core.layers[0][1].num_batches_tracked == plain[0][1].num_batches_tracked
+
+
 def test_maps_far_from_zero_do_not_bend_the_gradient():
     torch.manual_seed(0)
     how = convolution.ActivatedConvolutions(True, 1e-5, "elu", torch.float32, ())

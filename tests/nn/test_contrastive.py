@@ -172,3 +172,11 @@ def test_wrong_shapes_and_words_are_refused():
         nn.scale_maps(torch.zeros(1, 1, 2, 2), "zscore")
     with pytest.raises(ValueError, match=r"logits \(n, n\)"):
         nn.info_nce(torch.zeros(2, 3))
+
+
+def test_ranks_count_all_that_is_as_similar_in_any_number_of_galleries():
+    similarity = torch.tensor([[0.9, 0.1, 0.5], [0.2, 0.2, 0.0]])
+    seen = torch.tensor([2, 0])
+    assert nn.ranks_of_seen(similarity, seen).tolist() == [2, 2]
+    several = torch.stack([similarity, -similarity, torch.zeros(2, 3)])
+    assert nn.ranks_of_seen(several, seen).tolist() == [[2, 2], [2, 3], [3, 3]]

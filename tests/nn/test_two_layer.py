@@ -142,6 +142,17 @@ def test_quick_and_plain_ways_agree_forward_and_backward(shape, options, frozen)
             torch.testing.assert_close(one, plain, rtol=1e-8, atol=1e-9 * scale)
 
 
+def test_the_last_convolution_alone_can_learn():
+    core = seeded((1, 9, 9), {"channels": (2, 3), "kernels": (3,)})
+    core.requires_grad_(False)
+    last = core.layers[1][0][-1].weight.requires_grad_(True)
+    images = torch.randn(3, 1, 9, 9, dtype=torch.float64)
+    (quick,) = torch.autograd.grad(core(images).square().sum(), last)
+    with nn.plain():
+        (plain,) = torch.autograd.grad(core(images).square().sum(), last)
+    torch.testing.assert_close(quick, plain, rtol=1e-8, atol=1e-9)
+
+
 @pytest.mark.parametrize("activation", ["elu", "relu"])
 def test_gradients_are_those_of_differences(activation):
     core = seeded((1, 6, 7), {"channels": (2, 3), "kernels": (3, 3), "activation": activation})

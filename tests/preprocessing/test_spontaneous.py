@@ -77,7 +77,7 @@ def test_every_repeat_stays_a_trial_with_its_labels(trials):
     np.testing.assert_array_equal(found.image_ids, trials.image_ids)
     np.testing.assert_array_equal(found.tiers, trials.tiers)
     for mouse in trials.mice:
-        for name in ("image_class", "trial_id", "informative", "position"):
+        for name in ("category", "trial_id", "informative", "position"):
             np.testing.assert_array_equal(found[mouse][name], trials[mouse][name])
         np.testing.assert_array_equal(found[mouse]["stimuli"], trials[mouse]["stimuli"])
         assert found[mouse]["responses"].attrs["units"].startswith("standard deviations")

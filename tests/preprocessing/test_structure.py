@@ -121,6 +121,7 @@ def test_flat_images_stay_and_what_are_no_images_is_refused(take):
     before = whole.copy()
     assert take(whole).shape == whole.shape
     assert np.array_equal(whole, before)
+    assert take(whole[:0]).shape == (0, 1, 7, 9)
     with pytest.raises(ValueError, match="shape"):
         take(np.zeros((7, 9)))
     flat[1, 0, 0, 0] = np.inf

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from v1tlearn.datasets.addresses import address_and_name, asked_for
+from v1tlearn.datasets.addresses import asked_for
 from v1tlearn.datasets.figshare import Article, fetch_article
+from v1tlearn.datasets.mouse_zips import MouseZip, fetch_zips
 
 _GRAY = "GrayImageNet-94c6ff995dac583098847cfecd43e7b6"
 _COLOR = "ColorImageNet-104e446ed0128d89c639eef0abe4655b"
@@ -368,40 +369,9 @@ def _fetch(
     files: Mapping[str, str] | None,
     *options: Any,
 ) -> list[Path]:
-    from v1tlearn.datasets.download import data_folder, download
-
     known, published_at = _PUBLISHED[dataset]
-    base_url = base_url or os.environ.get(f"V1TLEARN_{dataset.upper()}_URL") or published_at
-    asked = _files(mice, known, base_url, files)
-    return download(asked, data_folder(cache_dir, dataset), *options)
-
-
-def _files(
-    mice: str | Sequence[str],
-    known: Mapping[str, tuple[str, str]],
-    base_url: str,
-    files: Mapping[str, str] | None,
-) -> dict[str, tuple[str, str]]:
-    """Return {data key: (address, file name)} of the mice asked for, in their order."""
-    names = {key: f"static{key}-{rest}.zip" for key, rest in known.values()} | dict(files or {})
-    letters = {letter: key for letter, (key, _) in known.items()}
-    asked = asked_for(mice)
-    keys = list(names) if asked == ["all"] else [letters.get(mouse, mouse) for mouse in asked]
-    unknown = [key for key in keys if key not in names]
-    if unknown or not keys:
-        listed = ", ".join(f"{letter} ({key})" for letter, key in letters.items())
-        raise ValueError(
-            f"mice holds {', '.join(map(repr, unknown)) or 'nothing'}; expected 'all' or any of "
-            f"{listed}: another mouse needs files={{data key: file name or address}}"
-        )
-    found: dict[str, tuple[str, str]] = {}
-    for key in keys:
-        url, name = address_and_name(key, names[key], base_url)
-        for other, (_, taken) in found.items():
-            if taken == name and other != key:
-                raise ValueError(
-                    f"the zips of the mice {other!r} and {key!r} are both called {name!r}, so that "
-                    "one would be taken for the other; fetch them into two cache_dir"
-                )
-        found[key] = url, name
-    return found
+    zips = {
+        letter: MouseZip(key, f"static{key}-{rest}.zip", published_at)
+        for letter, (key, rest) in known.items()
+    }
+    return fetch_zips(dataset, zips, mice, cache_dir, base_url, files, *options)

@@ -164,6 +164,41 @@ def read_texts(path: Path, name: str) -> list[str]:
     ValueError
         If it is no such file or a damaged one, or has no cells of texts under the name.
     """
+    return _cells(path, name, _text)[0]
+
+
+def read_cells(path: Path, name: str) -> np.ndarray:
+    """Read the arrays of numbers in a cell array.
+
+    Parameters
+    ----------
+    path : Path
+        A MATLAB file of version 5.
+    name : str
+        Of the cell array.
+
+    Returns
+    -------
+    ndarray of object
+        Of the shape that MATLAB shows, each entry an array of the shape that it shows; (0, 0) of
+        empty cells.
+
+    Raises
+    ------
+    ValueError
+        If it is no such file or a damaged one, or has no cells of numbers under the name.
+    """
+    found, shape = _cells(path, name, _numbers)
+    out = np.empty(len(found), dtype=object)
+    for place, values in enumerate(found):
+        out[place] = values
+    return out.reshape(shape, order="F")
+
+
+def _cells(
+    path: Path, name: str, read: Callable[[Reader, Matrix, int], Any]
+) -> tuple[list[Any], tuple[int, ...]]:
+    """Read what is in the cells of a cell array, the first index fastest, and its shape."""
     check_plain(path)
     with reading_mat(path):
         if is_hdf5(path):
@@ -173,7 +208,8 @@ def read_texts(path: Path, name: str) -> list[str]:
                 raise ValueError(f"{name!r} in it holds no cells")
             n = math.prod(variable.matrix.shape)
             _check_room(variable.reader, n, variable.n_content)
-            return [_within(variable.reader, variable.n_content, name, _text) for _ in range(n)]
+            reader, end = variable.reader, variable.n_content
+            return [_within(reader, end, name, read) for _ in range(n)], variable.matrix.shape
 
 
 # --------------------------------------------------------------------------------------- version 5

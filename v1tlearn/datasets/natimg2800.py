@@ -80,7 +80,7 @@ def read_natimg2800(
           of the file; trials of the grey screen are left out. NaN where the file has it;
         * `spontaneous` (frame, neuron): float32, if the file has it;
         * coordinates `image_id` (place in the stack, from 0), `trial_id` (place among all
-          presentations, those of the grey screen too), `tier`, `image_class` with `classes`,
+          presentations, those of the grey screen too), `tier`, `category` with `classes`,
           `neuron` (place in the file, red cells counted) and `position` (neuron, axis), the
           estimated positions of `med`, taken to be in micrometres.
 
@@ -121,7 +121,7 @@ def read_natimg2800(
     view.check_finite()
     labels = {"tier": _tiers(stack.shape[0], test_fraction, validation_fraction)}
     if class_path is not None:
-        labels["image_class"] = read_classes(class_path, stack.shape[0])
+        labels["category"] = read_classes(class_path, stack.shape[0])
     datasets = {}
     for mouse, path in zip(mice, paths, strict=True):
         recorded = read_recorded(mouse, path, stack.shape[0], red_cells)

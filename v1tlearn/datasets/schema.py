@@ -14,6 +14,7 @@ import xarray as xr
 from v1tlearn._instead import recordings_instead
 from v1tlearn._values import as_ids, as_names
 from v1tlearn.datasets.blocks import blocks
+from v1tlearn.datasets.receptive_maps import check_receptive_field
 from v1tlearn.datasets.spontaneous import check_spontaneous, check_spontaneous_finite
 from v1tlearn.datasets.time_axis import check_frames, check_time, frames_of, is_movie, with_time
 
@@ -50,6 +51,20 @@ STATISTICS = ("mean", "std", "min", "max", "median")
 STIMULI_ATTRS = {"long_name": "grey level, 0 to 255", "units": "1"}
 RESPONSES_ATTRS = {"long_name": "response", "units": "a.u."}
 POSITION_ATTRS = {"long_name": "cortical position", "units": "um"}
+
+
+def are_known(categories: np.ndarray) -> np.ndarray:
+    """Tell which labels in the coordinate `category` name one, as "unknown" does not.
+
+    Parameters
+    ----------
+    categories : ndarray
+
+    Returns
+    -------
+    ndarray of bool
+    """
+    return categories.astype(str) != "unknown"
 
 
 def default_behavior_names(n_columns: int, mouse: str | None = None) -> list[str]:
@@ -230,6 +245,7 @@ def validate_recordings(
         _check_positions_finite(mouse, dataset)
         if check_values:
             check_ids(mouse, dataset)
+            check_receptive_field(mouse, dataset)
             check_spontaneous_finite(mouse, dataset)
             for name in DIMS:
                 if name in dataset and is_movie(dataset):

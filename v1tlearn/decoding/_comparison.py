@@ -31,12 +31,12 @@ SLOW = ("ssim", "map_ssim")  # measures that look at every pixel again for every
 
 @dataclass(frozen=True)
 class Comparison:
-    """Vectors of the trials and the images of one mouse, whose products are similarities.
+    """Vectors of the trials and the images of one mouse, whose cosines are similarities.
 
     Attributes
     ----------
     queries : ndarray of shape (n_trials, features)
-        Of length 1, or 0 without contrast; from the responses.
+        From the responses; of length 1, or 0 without contrast.
     gallery : ndarray of shape (n_images, features)
         Likewise, of the images, each once, sorted by id.
     shown : ndarray of int of shape (n_trials,)

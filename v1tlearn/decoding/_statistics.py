@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from v1tlearn.metrics import seen_ranks, similarity_ranks
 from v1tlearn.metrics.retrieval import (
@@ -18,10 +19,9 @@ from v1tlearn.metrics.retrieval import (
     reciprocal_by_rank,
     top_k_by_rank,
 )
+from v1tlearn.nn import steady_cosines
 
 Counts = np.ndarray  # (n_draws, n_images)
-
-_ROUNDING = 1e-9  # by which sums in another order may differ and still be as good
 
 
 class Statistic(NamedTuple):
@@ -95,6 +95,21 @@ def _median(n_images: int, size: int) -> Statistic:
     return Statistic("median_rank", size, of, float(of(np.ones((1, n_images)))[0]), True)
 
 
+def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Similarities of vectors (n, features) and (m, features), as those of `DINAAligner`, (n, m).
+
+    Parameters
+    ----------
+    first : ndarray of shape (n, features)
+    second : ndarray of shape (m, features)
+
+    Returns
+    -------
+    ndarray of shape (n, m)
+    """
+    return steady_cosines(torch.from_numpy(first), torch.from_numpy(second)).numpy()
+
+
 def draw_counts(
     similarity: np.ndarray, seen: np.ndarray, weights: np.ndarray, orders: np.ndarray
 ) -> Draws:
@@ -147,25 +162,6 @@ def repeat_counts(queries: np.ndarray, shown: np.ndarray) -> Counts | None:
     pairs = np.array([pair for pair in places if len(pair) == 2])
     if len(pairs) < 2:
         return None
-    similarity = queries[pairs[:, 0]] @ queries[pairs[:, 1]].T
+    similarity = cosines(queries[pairs[:, 0]], queries[pairs[:, 1]])
     ranks = np.concatenate([seen_ranks(similarity), seen_ranks(similarity.T)])
     return np.bincount(ranks - 1, minlength=len(pairs))[None].astype(np.float64)
-
-
-def p_value(found: float, null: np.ndarray, *, lower_is_better: bool) -> float:
-    """Share of shuffled pairs that do as well, the true pairs counted among them; NaN without.
-
-    Parameters
-    ----------
-    found : float
-    null : ndarray of shape (n_shuffles,)
-    lower_is_better : bool
-
-    Returns
-    -------
-    float
-    """
-    if not len(null) or np.isnan(found):
-        return np.nan
-    as_good = null <= found + _ROUNDING if lower_is_better else null >= found - _ROUNDING
-    return float((1 + as_good.sum()) / (1 + len(null)))

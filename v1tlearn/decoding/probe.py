@@ -17,10 +17,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn._by_name import ByName
 from v1tlearn._documentation import DocumentationLinkMixin
-from v1tlearn._values import as_array, as_ids, plain
+from v1tlearn._values import as_array, as_dims, as_ids, plain
+from v1tlearn.datasets.schema import are_known
 from v1tlearn.decoding._calls import (
     ALPHA_CONSTRAINTS,
     FOLDS_CONSTRAINTS,
+    IMAGE_DIMS,
     check_alpha,
     check_images,
     check_pixels,
@@ -33,6 +35,7 @@ from v1tlearn.estimators import DINAAligner
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._leaks import Seen, warn_of_seen_images
 from v1tlearn.estimators._reading import warn_about_tiers
+from v1tlearn.estimators._space_inputs import are_maps
 from v1tlearn.trials import Trials
 from v1tlearn.trials._arithmetic import labels_of
 
@@ -96,7 +99,7 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
     >>> probe.predict(test).shape
     (30, 1, 16, 24)
 
-    Classes are read the same way; they are a coordinate of the trials, `image_class`, or given:
+    Classes are read the same way; they are a coordinate of the trials, `category`, or given:
 
     >>> bright = train.stimuli["A"].mean(("channel", "height", "width")) > 118
     >>> probe = v1.LinearProbe("classes", aligner=aligner, alpha=1.0)
@@ -132,7 +135,8 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
             `DINAAligner.transform_responses` gives.
         y : ndarray, optional
             Images (n_trials, channels, height, width), or one class per trial. With `Trials` by
-            default their stimuli, or their coordinate ``image_class``, else ``category``.
+            default their stimuli, or their coordinate ``category``; trials of the category
+            "unknown" are left out then.
         groups : ndarray of shape (n_trials,), optional
             Which image each trial shows, where features came; by default all show different ones.
 
@@ -156,13 +160,13 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
             if groups is not None:
                 raise TypeError("Trials bring their image ids: leave groups out.")
             warn_about_tiers(X)
+            X, y = (X, y) if y is not None else self._with_target(X)
             groups = X.image_ids
-            y = self._target_of(X) if y is None else y
         features = self._checked(self._maps(X))
         if y is None:
             raise ValueError(f"y is missing: give the {self.target} of each trial beside features.")
         groups = np.arange(len(features)) if groups is None else as_ids(groups, "groups")
-        given = as_array(y, "y") if self.target == "pixels" else as_ids(y, "y")
+        given = self._given(y)
         for name, values in (("y", given), ("groups", groups)):
             if len(values) != len(features):
                 raise ValueError(
@@ -191,6 +195,12 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
             raise ValueError(
                 f"y has the shape {images.shape}: expected images (trials, channels, height, "
                 "width); classes are read with target='classes'."
+            )
+        bad = np.flatnonzero(~np.isfinite(images).all(axis=(1, 2, 3)))
+        if len(bad):
+            raise ValueError(
+                f"y: {len(bad)} of {len(images)} images, the first number {bad[0]}, hold NaN or "
+                "infinite values: leave these trials out."
             )
         check_pixels(images)
         pixels = images.reshape(len(images), -1).astype(np.float64)
@@ -307,36 +317,59 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
         check_is_fitted(self)
         if isinstance(X, Trials):
             warn_of_seen_images(self.__dict__.get("_seen"), X)
-            y = self._target_of(X) if y is None else y
+            X, y = (X, y) if y is not None else self._with_target(X)
         if y is None:
             raise ValueError(f"y is missing: give the {self.target} of each trial beside features.")
-        found = self.predict(X)
-        if len(y) != len(found):
-            raise ValueError(f"y has {len(y)} entries for {len(found)} trials: expected as many.")
+        given, found = self._given(y), self.predict(X)
+        if len(given) != len(found):
+            raise ValueError(
+                f"y has {len(given)} entries for {len(found)} trials: expected as many."
+            )
         if self.target == "classes":
-            return float((found == as_ids(y, "y")).mean())
+            return float((found == self._known(given)).mean())
         mice = X.mouse_ids if isinstance(X, Trials) else np.full(len(found), "all")
-        return mean_correlation(as_array(y, "y"), found.values, mice)
+        return mean_correlation(given, found.values, mice)
 
-    def _target_of(self, trials: Trials) -> np.ndarray:
+    def _given(self, y: Any) -> np.ndarray:
+        """Images, with their dimensions in order, or classes, as the caller gave them."""
+        if self.target == "classes":
+            return as_ids(y, "y")
+        return as_array(as_dims(y, ("trial", *IMAGE_DIMS), "y"), "y")
+
+    def _known(self, classes: np.ndarray) -> np.ndarray:
+        """Classes that those of `fit` can be compared with."""
+        if classes.ndim != 1:
+            raise ValueError(f"y has the shape {classes.shape}: expected one class per trial.")
+        known = self.classes_.tolist()
+        if not set(classes.tolist()) & set(known):
+            raise ValueError(
+                f"y has the classes {np.unique(classes).tolist()}, none of which there was at fit: "
+                f"{known}. Text and numbers are not the same."
+            )
+        return classes
+
+    def _with_target(self, trials: Trials) -> tuple[Trials, np.ndarray]:
+        """Trials that have a target, and what it is."""
         if self.target == "pixels":
-            return images_of(trials)
+            return trials, images_of(trials)
         rows = {mouse: trials.rows(mouse)[0] for mouse in trials.mice}
-        labels = {mouse: _classes_of(trials[own]) for mouse, own in rows.items()}
+        labels = {mouse: labels_of(trials[own], "category") for mouse, own in rows.items()}
         without = [mouse for mouse, own in labels.items() if own is None]
         if without:
             raise ValueError(
-                f"the recordings of the mice {without} have no coordinate `image_class`: give the "
-                'classes as y, or recording.assign_coords(image_class=("trial", ...)).'
+                f"the recordings of the mice {without} have no coordinate `category`: give the "
+                'classes as y, or recording.assign_coords(category=("trial", ...)).'
             )
-        joined = np.concatenate(list(labels.values()))
-        return joined[np.argsort(np.concatenate(list(rows.values())))]
+        order = np.argsort(np.concatenate(list(rows.values())))
+        classes = np.concatenate(list(labels.values()))[order]
+        known = are_known(classes)
+        return trials[known], classes[known]
 
     def _maps(self, given: Any) -> Any:
-        """Features as they came, or what the aligner makes of what came."""
-        if isinstance(given, xr.DataArray) and given.dims[0] == "trial":
-            return given
+        """Features as they came, trials first, or what the aligner makes of what came."""
         if self.aligner is None:
+            if isinstance(given, xr.DataArray) and "trial" in given.dims:
+                return given.transpose("trial", ...)
             if isinstance(given, Trials | Mapping) or hasattr(given, "mice"):
                 raise TypeError(
                     f"a {type(given).__name__} came, and there is no aligner that makes maps of "
@@ -344,7 +377,12 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
                 )
             return given
         check_is_fitted(self.aligner)
-        if self.maps == "images":
+        of_images = self.maps == "images"
+        shapes = (self.aligner.map_shape_, self.aligner.image_shape_ if of_images else None)
+        if are_maps(given, *shapes):
+            dims = ("feature",) if "feature" in given.dims else IMAGE_DIMS
+            return as_dims(given, ("trial", *dims), "maps")
+        if of_images:
             return self.aligner.transform_images(given, flat=True)
         return self.aligner.transform_responses(given, flat=True)
 
@@ -382,9 +420,3 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.target_tags.required = False  # Trials bring it
         return tags
-
-
-def _classes_of(trials: Trials) -> np.ndarray | None:
-    """Classes of the images of one mouse, under either name that recordings have for them."""
-    found = labels_of(trials, "image_class")
-    return labels_of(trials, "category") if found is None else found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,14 @@ import torch
 import xarray as xr
 from sklearn.utils.validation import check_is_fitted
 
-from v1tlearn._values import plain
+from v1tlearn._values import as_whole, plain
 from v1tlearn.decoding._calls import IMAGE_DIMS, labels_of_answer
 from v1tlearn.decoding._descent import minimize
 from v1tlearn.decoding._posterior import LIKELIHOODS, Coloring, Observed, Posterior
 from v1tlearn.decoding.prior import ImagePrior, natural_image_prior
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
-from v1tlearn.estimators._reading import read_responses
+from v1tlearn.estimators._populations import read_population
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.estimators.mouse_data import mouse_data
 from v1tlearn.estimators.placement import scale_responses
@@ -29,6 +28,7 @@ _BY = ("trial", "image")
 
 
 @isolated()
+@torch.inference_mode(False)
 def reconstruct_images(
     encoder: BaseEncodingRegressor,
     responses: Any,
@@ -53,11 +53,11 @@ def reconstruct_images(
     ----------
     encoder : V1TRegressor, ViTRegressor, CNNRegressor, or another single encoding model
         Fitted. It stays as it is.
-    responses : Trials, Responses, dict or ndarray
+    responses : Trials, Responses, dict, ndarray, DataArray or DataFrame
         `Trials` bring theirs and their behaviour, and their stimuli are not looked at; a dict has
         (trials, neurons) per mouse, an array is of one mouse. In the units of those at `fit`, NaN
-        where not recorded. Without `Trials` behaviour is at the zero of what the core sees, and
-        the eye at rest.
+        where not recorded. Labelled dimensions and neurons are brought to the order of `fit`.
+        Without `Trials` behaviour is at the zero of what the core sees, and the eye at rest.
     mouse_ids : str, optional
         Whose an array is, where the model has several mice.
     prior : ImagePrior, Trials or ndarray (n, channels, height, width), optional
@@ -133,14 +133,13 @@ def reconstruct_images(
     fitted, model = encoder._knows()
     if isinstance(responses, Trials):
         check_like_fit(fitted, model, responses)
-    n_neurons = {mouse: one.n_neurons for mouse, one in fitted.mice.items()}
-    by_mouse, rows = read_responses(responses, mouse_ids, n_neurons)
+    by_mouse, rows = read_population(fitted.mice, responses, mouse_ids)
     device = encoder.device_
     prior = _prior(prior, fitted, list(by_mouse))
     items, labels, dim = _items(responses, by_mouse, rows, by)
     observed = []
     for mouse, own in by_mouse.items():
-        _check_recorded(mouse, own, likelihood)
+        _check_counts(mouse, own, likelihood)
         observed.append(
             _observed(fitted, mouse, own, items[rows[mouse]], noise_std, responses, device)
         )
@@ -148,10 +147,7 @@ def reconstruct_images(
     seed, coloring = draw_seed(plain(random_state)), Coloring(prior, device)
     model.eval()
     images, traces, kept = [], [], []
-    with (
-        torch.inference_mode(False),
-        numerics("float32", device, deterministic=plain(encoder.deterministic)),
-    ):
+    with numerics("float32", device, deterministic=plain(encoder.deterministic)):
         for first in range(0, n, batch_size):
             last = min(first + batch_size, n)
             parts = [part for one in observed if (part := one.of(first, last)) is not None]
@@ -289,14 +285,7 @@ def _noise(noise_std: Any, mouse: str, n_neurons: int) -> np.ndarray:
     return np.broadcast_to(values, (n_neurons,)).copy()
 
 
-def _check_recorded(mouse: str, responses: np.ndarray, likelihood: str) -> None:
-    empty = np.flatnonzero(np.isnan(responses).all(axis=1))
-    if len(empty):
-        raise ValueError(
-            f"mouse {mouse!r}: {len(empty)} of {len(responses)} trials, the first number "
-            f"{empty[0]}, have no recorded response, so that nothing tells what was seen: leave "
-            "them out."
-        )
+def _check_counts(mouse: str, responses: np.ndarray, likelihood: str) -> None:
     if likelihood == "poisson" and (responses < 0).any():
         raise ValueError(
             f"mouse {mouse!r}: {int((responses < 0).sum())} responses are negative, which are no "
@@ -317,5 +306,4 @@ def _check(encoder: Any, likelihood: Any, by: Any, counts: Mapping[str, Any]) ->
         if not isinstance(value, str) or value not in known:
             raise ValueError(f"{name}={value!r}: expected one of {known}.")
     for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < 1:
-            raise ValueError(f"{name}={value!r}: expected a whole number from 1 on.")
+        as_whole(value, name)

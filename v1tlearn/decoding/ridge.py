@@ -31,11 +31,10 @@ from v1tlearn.decoding._regression import choose_alpha, coordinates, fit_ridge
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._fitted import plain_labels
 from v1tlearn.estimators._leaks import Seen, warn_of_seen_images
-from v1tlearn.estimators._like_fit import told_apart
-from v1tlearn.estimators._reading import read_fit, read_responses, warn_about_tiers
+from v1tlearn.estimators._populations import check_recorded, read_population
+from v1tlearn.estimators._reading import read_fit, read_score, warn_about_tiers
 from v1tlearn.estimators.base import SavingMixin
 from v1tlearn.metrics._evaluate import ROUNDING_FLOAT32
-from v1tlearn.trials import Responses, Trials
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +49,10 @@ class _Mouse:
     unit_ids: np.ndarray | None
     errors: xr.DataArray  # (alpha,)
     alpha: float
+
+    @property
+    def n_neurons(self) -> int:
+        return len(self.centre)
 
     def scaled(self, responses: np.ndarray) -> np.ndarray:
         return np.where(np.isnan(responses), 0.0, (responses - self.centre) / self.scale)
@@ -172,11 +175,14 @@ class RidgeDecoder(DocumentationLinkMixin, SavingMixin, ByName, BaseEstimator):
         ------
         ValueError
             If a mouse saw one image only or images that are all equal, no neuron of a mouse ever
-            varies, responses are infinite, or mice saw images of different shapes.
+            varies, responses are infinite, none was recorded in a trial, or mice saw images of
+            different shapes.
         """
         self._validate_params()
         check_alpha(self.alpha)
-        call = read_fit(stimuli, behaviors, responses, mouse_ids, image_ids=image_ids)
+        call = read_fit(
+            stimuli, behaviors, responses, mouse_ids, image_ids=image_ids, frame_wise=False
+        )
         trials = call.trials
         warn_about_tiers(trials)
         images = images_of(trials)
@@ -187,7 +193,9 @@ class RidgeDecoder(DocumentationLinkMixin, SavingMixin, ByName, BaseEstimator):
             check_images(ids, f"mouse {mouse!r}: ")
             check_pixels(own, f"mouse {mouse!r}: ")
             unit_ids = trials.neuron_labels(mouse).get("neuron")
-            fitted[mouse] = self._fit_mouse(mouse, call.target.get(mouse), own, ids, unit_ids)
+            responses = call.target.get(mouse)
+            check_recorded(responses, mouse, trials.rows(mouse)[1])
+            fitted[mouse] = self._fit_mouse(mouse, responses, own, ids, unit_ids)
         self._decoders = fitted
         self.image_shape_ = images.shape[1:]
         self._seen = Seen.of(trials, hashing=True)
@@ -227,7 +235,7 @@ class RidgeDecoder(DocumentationLinkMixin, SavingMixin, ByName, BaseEstimator):
     @property
     def n_neurons_(self) -> dict[str, int]:
         """Number of neurons per mouse."""
-        return {mouse: len(one.centre) for mouse, one in self._decoders.items()}
+        return {mouse: one.n_neurons for mouse, one in self._decoders.items()}
 
     @property
     def alpha_(self) -> dict[str, float]:
@@ -245,9 +253,10 @@ class RidgeDecoder(DocumentationLinkMixin, SavingMixin, ByName, BaseEstimator):
 
         Parameters
         ----------
-        responses : Trials, Responses, dict or ndarray
+        responses : Trials, Responses, dict, ndarray, DataArray or DataFrame
             `Trials` bring theirs; a dict has (trials, neurons) per mouse, an array is of one mouse.
-            In the units of those at `fit`, NaN where not recorded.
+            In the units of those at `fit`, NaN where not recorded. Labelled dimensions and neurons
+            are brought to the order of `fit`.
         mouse_ids : str, optional
             Whose an array is, where the decoder has several mice.
 
@@ -261,23 +270,21 @@ class RidgeDecoder(DocumentationLinkMixin, SavingMixin, ByName, BaseEstimator):
         Raises
         ------
         ValueError
-            For a mouse the decoder does not know, another number of neurons, or responses that are
-            infinite.
+            For a mouse the decoder does not know, other neurons, responses that are infinite, or a
+            trial of which none was recorded.
+        TypeError
+            If `mouse_ids` came beside what tells it, or is no single id.
         NotFittedError
             Before `fit`.
         """
         check_is_fitted(self)
-        if isinstance(responses, Trials | Responses):
-            self._check_neurons(responses)
-        by_mouse, rows = read_responses(responses, mouse_ids, self.n_neurons_)
-        for mouse, own in by_mouse.items():
+        population = read_population(self._decoders, responses, mouse_ids)
+        for mouse, own in population.by_mouse.items():
             _check_finite(mouse, own)
-        parts = [self._decoders[mouse].decode(own) for mouse, own in by_mouse.items()]
-        order = np.argsort(np.concatenate(list(rows.values())))
-        labels = labels_of_answer(responses, by_mouse)
-        return labelled_images(
-            np.concatenate(parts)[order], self.image_shape_, labels, "reconstructions"
-        )
+        parts = [self._decoders[mouse].decode(own) for mouse, own in population.by_mouse.items()]
+        images = np.concatenate(parts)[population.order]
+        labels = labels_of_answer(responses, population.by_mouse)
+        return labelled_images(images, self.image_shape_, labels, "reconstructions")
 
     @explained
     def score(
@@ -306,20 +313,10 @@ class RidgeDecoder(DocumentationLinkMixin, SavingMixin, ByName, BaseEstimator):
             If no image of a mouse has contrast, or as `predict` does.
         """
         check_is_fitted(self)
-        call = read_fit(stimuli, behaviors, responses, mouse_ids)
+        call = read_score(self._decoders, stimuli, behaviors, responses, mouse_ids)
         warn_of_seen_images(self.__dict__.get("_seen"), call.trials)
-        self._check_neurons(call.trials)
         decoded = self.predict(call.target).values
         return mean_correlation(images_of(call.trials), decoded, call.trials.mouse_ids)
-
-    def _check_neurons(self, view: Trials | Responses) -> None:
-        for mouse in view.mice:
-            known = self._decoders[mouse].unit_ids if mouse in self._decoders else None
-            if difference := told_apart(known, view.neuron_labels(mouse).get("neuron")):
-                raise ValueError(
-                    f"mouse {mouse!r}: the responses are not of the neurons that the decoder was "
-                    f"fitted on: {difference}. Select those of fit, in their order."
-                )
 
     def _content(self) -> dict[str, Any]:
         mice = {

@@ -13,13 +13,9 @@ from v1tlearn._models import named
 from v1tlearn._values import plain
 from v1tlearn.decoding._calls import check_images
 from v1tlearn.decoding._comparison import SLOW, Comparison, Measure, check_decoder, compare
-from v1tlearn.decoding._statistics import (
-    draw_counts,
-    p_value,
-    repeat_counts,
-    statistics,
-)
+from v1tlearn.decoding._statistics import cosines, draw_counts, repeat_counts, statistics
 from v1tlearn.estimators._leaks import warn_of_seen_images
+from v1tlearn.metrics._chance import draw_images, interval, p_value, shuffle_images
 from v1tlearn.training import draw_seed
 from v1tlearn.trials import Trials
 
@@ -195,9 +191,8 @@ class _Drawn(NamedTuple):
     @classmethod
     def of(cls, n_images: int, n_bootstrap: int, n_permutations: int, seed: int) -> _Drawn:
         rng = np.random.default_rng([seed, n_images])
-        weights = rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=n_bootstrap)
-        orders = rng.permuted(np.tile(np.arange(n_images), (n_permutations, 1)), axis=1)
-        return cls(weights.astype(np.float64), orders)
+        weights = draw_images(n_images, n_bootstrap, rng).astype(np.float64)
+        return cls(weights, shuffle_images(n_images, n_permutations, rng))
 
 
 def _rows_without_gallery(compared: Comparison, drawn: _Drawn) -> Iterator[_Row]:
@@ -240,11 +235,9 @@ def _rows_with_gallery(
             ceilings[one.metric, one.size] = float(one.of(repeats)[0])
     average = np.zeros((n_images, compared.queries.shape[1]))
     np.add.at(average, compared.shown, compared.queries)
-    length = np.linalg.norm(average, axis=1, keepdims=True)
-    average /= np.where(length > 0, length, 1)
     directions = {
-        _TO_IMAGE: (compared.queries @ compared.gallery.T, compared.shown),
-        _TO_RESPONSE: (compared.gallery @ average.T, np.arange(n_images)),
+        _TO_IMAGE: (cosines(compared.queries, compared.gallery), compared.shown),
+        _TO_RESPONSE: (cosines(compared.gallery, average), np.arange(n_images)),
     }
     measured = statistics(n_images, sizes, ks)
     for direction, (similarity, seen) in directions.items():
@@ -286,8 +279,7 @@ def _mean_over_mice(by_mouse: list[list[_Row]]) -> list[_Row]:
 
 def _told(row: _Row, confidence: float) -> dict[str, Any]:
     resampled = row.resampled[~np.isnan(row.resampled)]
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(resampled, [tail, 1 - tail]) if len(resampled) else (np.nan, np.nan)
+    low, high = interval(resampled, confidence) if len(resampled) else (np.nan, np.nan)
     return {
         "direction": row.direction,
         "metric": row.metric,
@@ -297,7 +289,7 @@ def _told(row: _Row, confidence: float) -> dict[str, Any]:
         "high": high,
         "chance": row.chance,
         "null": float(np.mean(row.null)) if len(row.null) else np.nan,
-        "p_value": p_value(row.found, row.null, lower_is_better=row.lower_is_better),
+        "p_value": float(p_value(row.found, row.null, lower_is_better=row.lower_is_better)),
         "ceiling": row.ceiling,
     }
 

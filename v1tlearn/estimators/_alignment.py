@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from v1tlearn.estimators._alike import check_images
 from v1tlearn.estimators._describe import describe
-from v1tlearn.estimators._features import features_for
+from v1tlearn.estimators._features import DataOf, features_for
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
+from v1tlearn.estimators._populations import check_recorded
 from v1tlearn.estimators._runs import Part, Start
-from v1tlearn.estimators._space_inputs import check_recorded
 from v1tlearn.estimators.moments import response_blocks
 from v1tlearn.estimators.mouse_data import bring
 from v1tlearn.estimators.placement import scale_responses
@@ -125,7 +125,8 @@ def make_alignment_run(
     name: str,
 ) -> Run:
     """Bring model and data to the device, and make the run that the parameters ask for."""
-    fitted, model, state = start
+    fitted, _, state = start
+    model = cast(AlignmentModel, start.model)
     check_towers(model.core, *model.readouts)
     device = resolve_device(parameters["device"])
     model.to(device)
@@ -142,17 +143,19 @@ def make_alignment_run(
             own.labels = torch.from_numpy(labels.astype(np.int64)).to(device)
         return data
 
-    data, validation = to_device(*training), None
+    data: DataOf = to_device(*training)
+    validation: DataOf | None = None
     if held_out is not None:
         check_like_fit(fitted, model, held_out[0], whose="validation")
         check_images(held_out[0], "the validation")
         validation = to_device(*held_out)
-    trained: AlignmentModel = model
+    # What a run asks of a model and of an objective is here, too; its types name encoding models.
+    trained: Any = model
     if isinstance(model.core, PretrainedTower):
         features = features_for(parameters, model.core.features, model.cropper, data, validation)
         if features is not None:
             trained, (data, validation) = FeatureAlignment(model), features
-    objective = ContrastiveObjective(
+    objective: Any = ContrastiveObjective(
         tuple(parameters["loss_weights"]),
         at_once=parameters["micro_batch_size"],
         selection=parameters["selection"],
@@ -209,24 +212,34 @@ def image_maps(model: AlignmentModel, data: MouseData, precision: str) -> Iterat
     device = data.device
     size = prediction_batch_size(model, device)
     model.eval()
-    with autocast(resolve_precision(precision, device, training=False), device):
-        for start in range(0, len(data), size):
-            yield model.encode_images(data.batch(slice(start, start + size)).images).float()
+    precision = resolve_precision(precision, device, training=False)
+    for start in range(0, len(data), size):
+        with autocast(precision, device):  # and not over what is done with the maps
+            maps = model.encode_images(data.batch(slice(start, start + size)).images)
+        yield maps.float()
 
 
 @torch.inference_mode()
 def response_maps(
-    model: AlignmentModel, fitted: Fitted, mouse: str, responses: np.ndarray, device: torch.device
+    model: AlignmentModel,
+    fitted: Fitted,
+    mouse: str,
+    responses: np.ndarray,
+    device: torch.device,
+    precision: str,
 ) -> Iterator[Tensor]:
     """Maps (n, C, H, W) of the responses of a mouse, in their units, some at a time."""
     scale = fitted.mice[mouse].statistics["response_scale"]
     size = prediction_batch_size(model, device)
     model.eval()
+    precision = resolve_precision(precision, device, training=False)
     for start in range(0, len(responses), size):
         rows = np.arange(start, min(start + size, len(responses)))
         scaled = torch.from_numpy(scale_responses(responses[rows], mouse, scale, rows)).to(device)
         recorded = ~scaled.isnan()
-        yield model.encode_responses(mouse, torch.where(recorded, scaled, 0), recorded).float()
+        with autocast(precision, device):
+            maps = model.encode_responses(mouse, torch.where(recorded, scaled, 0), recorded)
+        yield maps.float()
 
 
 def closest(queries: Tensor, gallery: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:

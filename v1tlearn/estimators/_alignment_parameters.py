@@ -111,13 +111,28 @@ def check_together(parameters: Mapping[str, Any]) -> None:
             "or leave the backbone out."
         )
     weights = parameters["loss_weights"]
-    if len(weights) != 3 or not all(w >= 0 for w in weights):
+    if len(weights) != 3 or not all(_is_weight(w) for w in weights) or not any(weights):
         raise ValueError(
-            f"loss_weights={weights!r}: expected three numbers from 0 on, of the contrastive loss, "
-            "the difference and the structural similarity."
+            f"loss_weights={weights!r}: expected three finite numbers from 0 on, not all 0, of the "
+            "contrastive loss, the difference and the structural similarity."
+        )
+    if parameters["batch_size"] == 1 and weights[0]:
+        raise ValueError(
+            "batch_size=1: the contrastive loss compares the trials of a batch, and is 0 for one: "
+            "expected 2 at least, and better many; micro_batch_size saves memory."
         )
     names = ["map_size", *([] if isinstance(parameters["grid"], str) else ["grid"])]
     for name in (*names, "stage_dims", "stage_depths", "stage_heads", "stage_reductions"):
         pair, least = parameters[name], 0 if name == "stage_depths" else 1
-        if len(pair) != 2 or not all(isinstance(n, Integral) and n >= least for n in pair):
+        if len(pair) != 2 or not all(isinstance(n, Integral) and int(n) >= least for n in pair):
             raise ValueError(f"{name}={pair!r}: expected two whole numbers from {least} on.")
+    if tuple(parameters["map_size"]) == (1, 1) and parameters["map_scale"] != "none":
+        raise ValueError(
+            f"map_size=(1, 1) with map_scale={parameters['map_scale']!r}, which makes 0 of each "
+            "channel of one cell: use larger maps, or map_scale='none'."
+        )
+
+
+def _is_weight(value: Any) -> bool:
+    """Tell whether this is a finite number from 0 on."""
+    return isinstance(value, Real) and 0 <= float(value) < np.inf

@@ -63,5 +63,6 @@ def _warn_of_names(
 
 def _digests(images: np.ndarray) -> np.ndarray:
     """What tells images apart by content."""
-    found = (hashlib.blake2b(np.ascontiguousarray(one), digest_size=_DIGEST_SIZE) for one in images)
+    rows = (np.ascontiguousarray(one).data for one in images)
+    found = (hashlib.blake2b(one, digest_size=_DIGEST_SIZE) for one in rows)
     return np.array([digest.hexdigest() for digest in found])

@@ -187,7 +187,7 @@ def _configuration(transformers: Any, source: dict[str, Any]) -> Any:
         )
     try:
         return transformers.AutoConfig.for_model(kind, **values)
-    except (*_wrong(), ValueError, KeyError) as error:
+    except _wrong(ValueError, KeyError) as error:
         raise BackboneError(f"the configuration of the backbone is not one: {error}") from error
 
 
@@ -197,18 +197,18 @@ def _random(transformers: Any, configuration: Any) -> nn.Module:
             return transformers.AutoModel.from_config(configuration).float()
     except OversizedError:
         raise
-    except (*_wrong(), ValueError, KeyError) as error:
+    except _wrong(ValueError, KeyError) as error:
         raise BackboneError(
             f"no backbone can be made of a configuration of {type(configuration).__name__}: "
             f"{type(error).__name__}: {error}"
         ) from error
 
 
-def _wrong() -> tuple[type[Exception], ...]:
-    """Errors of values in a configuration that have a wrong type or are out of range."""
+def _wrong(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Errors of values in a configuration of a wrong type or out of range, and others."""
     from huggingface_hub.errors import StrictDataclassError
 
-    return StrictDataclassError, ArithmeticError, AttributeError, TypeError
+    return StrictDataclassError, ArithmeticError, AttributeError, TypeError, *others
 
 
 def _check_complete(name: str, told: Mapping[str, Any]) -> None:
@@ -249,7 +249,7 @@ def _errors_named(name: str, *, local: bool) -> Iterator[None]:
         raise BackboneError(
             f"the weights of the backbone {name} are damaged or cut short ({error}): get them anew."
         ) from error
-    except (*_wrong(), OSError, ValueError, RuntimeError, KeyError, EOFError) as error:
+    except _wrong(OSError, ValueError, RuntimeError, KeyError, EOFError) as error:
         if isinstance(error, BackboneError | OversizedError | torch.OutOfMemoryError):
             raise
         raise BackboneError(_words(name, error, local=local)) from error

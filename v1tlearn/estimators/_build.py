@@ -251,9 +251,10 @@ def _stimulus_shifters(fitted: Fitted) -> dict[str, StimulusShifter]:
             f"shift={shift!r} moves the image with the eye, but the mice {without} have no "
             f"columns {list(fitted.moving_columns)}: use shift='readout' or 'none'."
         )
+    all_move = shift == "both_behavior"
     return {
         name: StimulusShifter(
-            len(mouse.behavior_names if shift == "both_behavior" else fitted.moving_columns),
+            len((mouse.behavior_names or []) if all_move else fitted.moving_columns),
             max_shift=1 - fitted.parameters["crop_scale"],
         )
         for name, mouse in fitted.mice.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,7 +107,8 @@ def numbered(on_epoch: OnEpoch | None, number: int) -> OnEpoch | None:
     return None if on_epoch is None else _Numbered(on_epoch, number)
 
 
-class _Numbered(NamedTuple):
+@dataclass(frozen=True)
+class _Numbered:
     """A callback that processes can be sent."""
 
     on_epoch: OnEpoch
@@ -187,8 +189,8 @@ def check_members(estimators: Sequence[BaseEncodingRegressor]) -> None:
                     f"mouse {mouse!r}: the neurons of estimators[{number}] are not those of the "
                     f"first: {difference}. Fit all of them to the same neurons in one order."
                 )
-            scales = [e.statistics_[mouse]["response_scale"] for e in (first, member)]
-            if not np.allclose(*scales, rtol=1e-6):
+            scale, other = (e.statistics_[mouse]["response_scale"] for e in (first, member))
+            if not np.allclose(scale, other, rtol=1e-6):
                 raise ValueError(
                     f"mouse {mouse!r}: estimators[{number}] scales responses otherwise than the "
                     "first: fit all of them to the same training trials."

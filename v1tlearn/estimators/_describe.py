@@ -68,10 +68,11 @@ def describe(
             labels=plain_labels(trials.neuron_labels(mouse)),
             statistics=statistics,
         )
+    n_channels, height, width = map(int, shapes[mice[0]])
     return Fitted(
         parameters=dict(parameters),
         mice=known,
-        image_shape=tuple(int(s) for s in shapes[mice[0]]),
+        image_shape=(n_channels, height, width),
         behavior_mode=mode,
         core_columns=core_columns,
         channels=next(iter(channels.values()), None),
@@ -226,7 +227,7 @@ def _core_columns(wanted: Any, names: Names) -> list[str]:
     first, columns = next(iter(names.items()))
     if isinstance(wanted, str):
         dropped = PUPIL if wanted == "non_pupil" else ()
-        per_mouse = {m: [c for c in n if c not in dropped] for m, n in names.items()}
+        per_mouse = {m: [c for c in n or [] if c not in dropped] for m, n in names.items()}
         for mouse, others in per_mouse.items():
             if others != per_mouse[first]:
                 raise ValueError(
@@ -239,11 +240,11 @@ def _core_columns(wanted: Any, names: Names) -> list[str]:
         if len(set(chosen)) < len(chosen):
             raise ValueError(f"behavior_columns={wanted!r} names a column twice: name it once.")
     for mouse, columns in names.items():
-        missing = [c for c in chosen if c not in columns]
+        missing = [c for c in chosen if c not in (columns or [])]
         if missing:
             raise ValueError(
                 f"mouse {mouse!r}: behavior_columns asks for {missing}, the columns are {columns}"
-                f"{did_you_mean([c for name in missing for c in guess(name, columns)])}"
+                f"{did_you_mean([c for name in missing for c in guess(name, columns or [])])}"
             )
     if not chosen:
         raise ValueError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T", bound=type)
 
@@ -297,15 +297,16 @@ def document(
     }
 
     def complete(kind: T) -> T:
+        own: Any = kind  # a dataclass
         defaults = {
             name: repr(field.default).replace("'", '"')
-            for name, field in kind.__dataclass_fields__.items()
+            for name, field in own.__dataclass_fields__.items()
         }
         names = {
             group: [n for some in _PARAMETER.findall(text) for n in some.split(", ")]
             for group, text in groups.items()
         }
-        kind._parameter_groups = names
+        own._parameter_groups = names
         starts = [f"{group} (from `{some[0]}`)" for group, some in names.items()]
         overview = f"Parameters come in groups: {', '.join(starts[:-1])} and {starts[-1]}."
         texts = {
@@ -315,8 +316,8 @@ def document(
             "{attributes}": _ATTRIBUTES.strip(),
         }
         for place, text in texts.items():
-            if place in (kind.__doc__ or ""):  # python -OO leaves no docstrings
-                kind.__doc__ = kind.__doc__.replace(place, _indent(text))
+            if own.__doc__ is not None:  # python -OO leaves no docstrings
+                own.__doc__ = own.__doc__.replace(place, _indent(text))
         return kind
 
     return complete

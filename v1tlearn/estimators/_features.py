@@ -151,14 +151,14 @@ class _Images:
     def _digests(self, mouse: str, data: MouseData) -> Iterator[bytes]:
         """Tell images apart by content, and by what is done to them before the core."""
         cropper = self.cropper
-        told = (data.image_mean, data.image_std, cropper.window(mouse), cropper.output_size)
+        kept = (cropper.window(mouse), cropper.output_size, cropper.crop_scale)
         shape, dtype = tuple(data.images.shape[1:]), str(data.images.dtype).removeprefix("torch.")
-        told = (*told, cropper.crop_scale, shape, dtype)
+        told = (data.image_mean, data.image_std, *kept, shape, dtype)
         key = hashlib.blake2b(repr(told).encode(), digest_size=DIGEST_SIZE).digest()
         for start in range(0, len(data), _BLOCK):
             images = data._rows(data.images, slice(start, min(start + _BLOCK, len(data))))
             for image in images.cpu().numpy():
-                values = np.ascontiguousarray(image)
+                values = np.ascontiguousarray(image).data
                 yield hashlib.blake2b(values, key=key, digest_size=DIGEST_SIZE).digest()
 
     def features(self, where: Any) -> torch.Tensor | IndexedRows:

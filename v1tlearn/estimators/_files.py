@@ -196,7 +196,8 @@ def on_cpu(tree: Any) -> Any:
 
 def _digest(tensor: torch.Tensor) -> tuple[Any, ...]:
     values = tensor.contiguous().reshape(-1)
-    raw = values.view(torch.uint8).numpy() if len(values) else b""  # torch views nothing but values
+    # torch views nothing but values
+    raw = values.view(torch.uint8).numpy().data if len(values) else b""
     return tensor.dtype, tuple(tensor.shape), hashlib.blake2b(raw, digest_size=16).digest()
 
 
@@ -330,6 +331,6 @@ def _known_class(name: str) -> Callable[..., Any]:
     return kinds[name]
 
 
-def subclasses(kind: type) -> list[type]:
+def subclasses(kind: type[Any]) -> list[type[Any]]:
     """All classes that derive from one, directly or not."""
     return [k for child in kind.__subclasses__() for k in (child, *subclasses(child))]

@@ -11,7 +11,7 @@ from v1tlearn._guesses import guess, in_words
 from v1tlearn._instead import channels_last, trials_instead
 from v1tlearn.estimators._fitted import Fitted, Mouse
 from v1tlearn.estimators._movies import movie_lengths, rate_of_movies, refuse_movies
-from v1tlearn.nn import EncodingModel
+from v1tlearn.nn import AlignmentModel, EncodingModel
 from v1tlearn.trials import Trials
 from v1tlearn.trials._selection import units_differ
 
@@ -76,7 +76,7 @@ def check_parameters(was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
 
 def check_like_fit(
     fitted: Fitted,
-    model: EncodingModel,
+    model: EncodingModel | AlignmentModel,
     trials: Trials,
     *,
     same_mice: bool = False,
@@ -142,7 +142,9 @@ def _check_neurons(one: Mouse, trials: Trials, mouse: str) -> None:
         )
 
 
-def _check_images(fitted: Fitted, model: EncodingModel, trials: Trials, mouse: str) -> None:
+def _check_images(
+    fitted: Fitted, model: EncodingModel | AlignmentModel, trials: Trials, mouse: str
+) -> None:
     shape = trials[trials.rows(mouse)[0][:1]].get("stimuli", mouse).shape[1:]
     same_channels = shape[0] == fitted.image_shape[0]
     if not same_channels or not model.cropper.takes(shape[1:]):
@@ -162,7 +164,7 @@ def _check_images(fitted: Fitted, model: EncodingModel, trials: Trials, mouse: s
 def _check_movies(fitted: Fitted, frames: Trials, mouse: str) -> None:
     movie_lengths(frames, mouse)
     rate, known = rate_of_movies(frames, mouse), fitted.frame_rate
-    if None not in (rate, known) and not np.isclose(rate, known, rtol=1e-3):
+    if rate is not None and known is not None and not np.isclose(rate, known, rtol=1e-3):
         raise ValueError(
             f"mouse {mouse!r}: movies have {rate:g} frames per second, the model was fitted to "
             f"movies of {known:g}, and sees time in frames: bring stimuli and responses to that "
@@ -173,7 +175,7 @@ def _check_movies(fitted: Fitted, frames: Trials, mouse: str) -> None:
 def told_apart(expected: np.ndarray | None, found: np.ndarray | None) -> str:
     """Compare the unit ids of as many neurons; of how many there are others tell."""
     place = units_differ(expected, found)
-    if place is None:
+    if place is None or expected is None or found is None:
         return ""
     ours, theirs = ([str(unit) for unit in units] for units in (expected, found))
     order = "the same unit ids in another order" if set(ours) == set(theirs) else "other unit ids"
@@ -188,7 +190,8 @@ def _check_columns(fitted: Fitted, trials: Trials, mouse: str) -> None:
             f"mouse {mouse!r}: behaviors are missing, but the model was fitted with {used}: give "
             "behaviors for every trial."
         )
-    if used and fitted.columns_assumed:  # nobody told the order, so names decide
+    # Where nobody told the order, names decide.
+    if names is not None and used and fitted.columns_assumed:
         if missing := [name for name in used if name not in names]:
             raise ValueError(
                 f"mouse {mouse!r}: the columns of behaviors are {names}, but the model uses "

@@ -57,7 +57,8 @@ def _lost(model: EncodingModel, mouse: str, trials: MouseData) -> tuple[Tensor, 
         points = readout.mu()[None]
         moved = [points] if shifter is None else _moved(readout, points, shifter(trials.pupil))
         counts = [(len(p), (p.abs().amax(-1) >= _AT_EDGE).sum(0)) for p in moved]
-        at_edge = sum(beyond for _, beyond in counts) > _ALWAYS * sum(n for n, _ in counts)
+        often = _ALWAYS * sum(n for n, _ in counts)
+        at_edge = torch.stack([beyond for _, beyond in counts]).sum(0) > often
     if len(trials) > 1:
         rates = model({mouse: trials.batch(slice(_TRIALS))})[mouse].float().flatten(0, -2)
         spread = rates.amax(0) - rates.amin(0)

@@ -27,6 +27,7 @@ from v1tlearn.training import (
     resolve_device,
     resolve_precision,
 )
+from v1tlearn.training.neuron_steps import minimodels
 from v1tlearn.trials import Responses
 
 _SCORES = {
@@ -104,7 +105,7 @@ def silence(model: EncodingModel, fitted: Fitted) -> None:
     for mouse in fitted.mice:
         silent = np.flatnonzero(~responding(fitted, mouse))
         if len(silent):
-            model.readout(mouse).silence_(torch.from_numpy(silent))
+            minimodels(model, mouse).silence_(torch.from_numpy(silent))
 
 
 def warn_of_awoken(fitted: Fitted, target: Responses) -> None:

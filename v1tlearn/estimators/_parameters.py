@@ -145,6 +145,7 @@ class ReadoutParameters(GaussianReadoutParameters, FactorizedReadoutParameters):
 
     readout: str = "gaussian"
 
+    _presets: ClassVar[dict[str, dict[str, Any]]]
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **GaussianReadoutParameters._parameter_constraints,
         **FactorizedReadoutParameters._parameter_constraints,
@@ -153,7 +154,7 @@ class ReadoutParameters(GaussianReadoutParameters, FactorizedReadoutParameters):
 
     def _validate_params(self) -> None:
         """Check all parameters, and warn of those that the chosen readout leaves unused."""
-        super()._validate_params()
+        super()._validate_params()  # type: ignore[misc]  # of `ByName`, which comes after
         names = _OF_OTHER.get(self.readout, ()) if isinstance(self.readout, str) else ()
         usual = {f.name: [f.default] for f in fields(self) if f.name in names}
         for preset in self._presets.values():

@@ -171,7 +171,11 @@ def shown_log(verbose: int) -> Iterator[None]:
     Where the log goes to a screen already, because the user configured logging, records of level
     INFO are let through to there, and nothing is printed twice. Fits within fits count as one.
     """
-    own = [h for h in _handlers() if verbose and _stream_on_screen(h)]
+    own = [
+        handler
+        for handler in _handlers()
+        if isinstance(handler, logging.StreamHandler) and verbose and _on_screen(handler.stream)
+    ]
     for handler in own:
         handler.setStream(_BesideBarsStream(handler.stream))
     with _Shown.lock:
@@ -222,10 +226,10 @@ def _is_on_screen(handler: logging.Handler) -> bool:
     if handler.level > logging.INFO or isinstance(handler, logging.NullHandler):
         return False
     if isinstance(handler, logging.StreamHandler):
-        return isinstance(handler.stream, _BesideBarsStream) or _stream_on_screen(handler)
+        return isinstance(handler.stream, _BesideBarsStream) or _on_screen(handler.stream)
     return True
 
 
-def _stream_on_screen(handler: logging.Handler) -> bool:
+def _on_screen(stream: Any) -> bool:
     screens = (sys.stderr, sys.stdout, sys.__stderr__, sys.__stdout__)
-    return isinstance(handler, logging.StreamHandler) and any(handler.stream is s for s in screens)
+    return any(stream is screen for screen in screens)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from v1tlearn._instead import check_form, refuse_no_trials
-from v1tlearn._values import as_responses
 from v1tlearn._warn import warn
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._movies import refuse_movies
@@ -55,20 +54,28 @@ def read_fit(
 
 
 def read_score(
-    fitted: Fitted, stimuli: Any, behaviors: Any, responses: Any, mouse_ids: Any
+    mice: Mapping[str, Any],
+    stimuli: Any,
+    behaviors: Any,
+    responses: Any,
+    mouse_ids: Any,
+    unnamed: Any = None,
 ) -> Call:
-    """Read the arguments of `score`."""
+    """Read the arguments of `score`, of a model that knows `n_neurons` of mice.
+
+    Columns of behaviour without names are called as `names_at_fit` says, if it is given.
+    """
     if isinstance(stimuli, Trials):
         return _read_trials(stimuli, behaviors, responses, mouse_ids, [], "score")
     _refuse_other_forms(stimuli, behaviors, responses, "score")
-    mouse_ids = _only_mouse(fitted, stimuli, mouse_ids)
+    mouse_ids = _only_mouse(mice, stimuli, mouse_ids)
     trials, _ = Trials._from_call(
         stimuli,
         behaviors,
         responses,
         mouse_ids,
-        unnamed=_names_at_fit(fitted),
-        n_neurons={mouse: one.n_neurons for mouse, one in fitted.mice.items()},
+        unnamed=unnamed,
+        n_neurons={mouse: one.n_neurons for mouse, one in mice.items()},
     )
     return Call(trials, trials.responses)
 
@@ -88,53 +95,16 @@ def read_predict(
         trials, form = stimuli, None
     else:
         refuse_no_trials(stimuli, f"{call}({{}})", tables=False)
-        mouse_ids = _only_mouse(fitted, stimuli, mouse_ids)
+        mouse_ids = _only_mouse(fitted.mice, stimuli, mouse_ids)
         trials, form = Trials._from_call(
             stimuli,
             behaviors,
             None,
             mouse_ids,
             behavior_names=behavior_names,
-            unnamed=_names_at_fit(fitted),
+            unnamed=names_at_fit(fitted),
         )
     return trials, form
-
-
-def read_responses(
-    responses: Any, mouse_ids: Any, n_neurons: Mapping[str, int]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Read responses that something is to be told from, of a model of mice with these neurons.
-
-    Gives the responses of each mouse, and the places of their trials among all that came.
-    """
-    mice = list(n_neurons)
-    if isinstance(responses, Trials):
-        responses = responses.responses
-    if isinstance(responses, Responses):
-        by_mouse = {mouse: responses.get(mouse) for mouse in responses.mice}
-        rows = {mouse: responses.rows(mouse)[0] for mouse in responses.mice}
-    else:
-        if not isinstance(responses, Mapping):
-            if mouse_ids is None and len(mice) > 1:
-                raise ValueError(
-                    f"mouse_ids is missing: this model has the mice {mice}. Say whose responses "
-                    "these are, or give a dict per mouse."
-                )
-            responses = {mice[0] if mouse_ids is None else mouse_ids: responses}
-        by_mouse = {str(m): as_responses(own, "responses") for m, own in responses.items()}
-        ends = np.cumsum([0, *map(len, by_mouse.values())])
-        rows = {m: np.arange(*ends[i : i + 2]) for i, m in enumerate(by_mouse)}
-    for mouse, own in by_mouse.items():
-        if mouse not in mice:
-            raise ValueError(f"unknown mouse {mouse!r}: this model was fitted on {mice}.")
-        if own.ndim != 2 or own.shape[1] != n_neurons[mouse]:
-            raise ValueError(
-                f"mouse {mouse!r}: responses have the shape {own.shape}, expected (trials, "
-                f"{n_neurons[mouse]} neurons), those of fit in their order."
-            )
-    if not by_mouse or not all(map(len, by_mouse.values())):
-        raise ValueError("there are no responses: expected those of at least one trial.")
-    return by_mouse, rows
 
 
 def answer(predictions: Responses, form: CallForm | None, *, one_mouse: bool) -> Any:
@@ -210,11 +180,11 @@ def _refuse_other_forms(stimuli: Any, behaviors: Any, responses: Any, call: str)
         )
 
 
-def _only_mouse(fitted: Fitted, stimuli: Any, mouse_ids: Any) -> Any:
+def _only_mouse(known: Mapping[str, Any], stimuli: Any, mouse_ids: Any) -> Any:
     """One array without id means the mouse of a model that has but one."""
     if mouse_ids is not None or not hasattr(stimuli, "shape"):
         return mouse_ids
-    mice = list(fitted.mice)
+    mice = list(known)
     if len(mice) > 1:
         raise ValueError(
             f"mouse_ids are missing: this model has the mice {mice}. Give one id per "
@@ -223,7 +193,7 @@ def _only_mouse(fitted: Fitted, stimuli: Any, mouse_ids: Any) -> Any:
     return mice[0]
 
 
-def _names_at_fit(fitted: Fitted) -> Any:
+def names_at_fit(fitted: Fitted) -> Any:
     """Columns without names are taken to be those of `fit`, if there are as many."""
     if fitted.columns_assumed:
         return None  # named by their number, as in Trials.from_arrays

@@ -12,7 +12,7 @@ import torch
 
 from v1tlearn._warn import warn
 from v1tlearn.estimators._describe import check_validation
-from v1tlearn.estimators._features import features_for
+from v1tlearn.estimators._features import DataOf, features_for
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators._movies import movie_lengths, rate_of_movies
@@ -83,7 +83,8 @@ def make_run(
         stream=parameters["low_memory"],
         count_recording=parameters["loss_scale"] == "sqrt_recording",
     )
-    data, validation = to_device(*training), None
+    data: DataOf = to_device(*training)
+    validation: DataOf | None = None
     if held_out is not None:
         check_like_fit(fitted, model, held_out[0], whose="validation")
         check_validation(held_out[1], parameters["selection"])
@@ -91,7 +92,7 @@ def make_run(
     if model.context_frames is not None:
         window = parameters["window_frames"]
         data = windows_of(training[0], data, model.context_frames, window)
-        if held_out is not None:
+        if held_out is not None and validation is not None:
             validation = windows_of(held_out[0], validation, model.context_frames, window)
     trained, features = model, features_for(parameters, model.core, model.cropper, data, validation)
     if features is not None:
@@ -170,7 +171,7 @@ def check_good(history: Sequence[Record]) -> None:
         for name, value in lost[0].items()
         if name.startswith(f"{score}_") and not math.isfinite(value)
     )
-    raise NonFiniteLossError(mouse, lost[0]["epoch"])
+    raise NonFiniteLossError(mouse, int(lost[0]["epoch"]))
 
 
 def _objective(parameters: Mapping[str, Any]) -> RateObjective:

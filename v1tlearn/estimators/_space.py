@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,20 +10,21 @@ import torch
 import xarray as xr
 from sklearn.utils.validation import check_is_fitted
 
+from v1tlearn._values import as_whole
 from v1tlearn.estimators._alignment import closest, image_maps, response_maps
 from v1tlearn.estimators._alike import check_images
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._leaks import warn_of_seen_images
 from v1tlearn.estimators._like_fit import check_like_fit
-from v1tlearn.estimators._reading import read_score
+from v1tlearn.estimators._populations import Population
+from v1tlearn.estimators._reading import names_at_fit, read_score
 from v1tlearn.estimators._space_inputs import (
-    Population,
     are_maps,
     as_maps,
     labelled,
     read_images,
-    read_population,
+    read_responses,
 )
 from v1tlearn.estimators.mouse_data import mouse_data
 from v1tlearn.nn import AlignmentModel, check_towers, steady_cosines
@@ -134,10 +134,9 @@ class SpaceMixin:
             Before `fit`.
         """
         check_is_fitted(self)
-        population = read_population(self.fitted_, self.module_, responses, mouse_ids)
-        order = np.argsort(np.concatenate(list(population.rows.values())))
+        population = read_responses(self.fitted_, self.module_, responses, mouse_ids)
         mice = [np.full(len(own), mouse) for mouse, own in population.by_mouse.items()]
-        labels = {"mouse_id": np.concatenate(mice)[order]}
+        labels = {"mouse_id": np.concatenate(mice)[population.order]}
         if isinstance(responses, Trials):
             labels["image_id"] = responses.image_ids
         return labelled(self._maps_of_responses(population).cpu(), labels, flat=flat)
@@ -204,12 +203,11 @@ class SpaceMixin:
             If `k` is no number from 1 to the size of the gallery.
         """
         check_is_fitted(self)
-        if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
-            raise ValueError(f"k={k!r}: expected a whole number from 1 on.")
+        k = as_whole(k, "k")
         n, images = self._gallery(gallery)
         if n < k:
             raise ValueError(f"k={k}, but the gallery has {n} images: lower k.")
-        places, cosines = closest(self._queries(responses), images, int(k))
+        places, cosines = closest(self._queries(responses), images, k)
         return Retrieval(places.cpu().numpy(), cosines.cpu().numpy())
 
     @explained
@@ -220,7 +218,7 @@ class SpaceMixin:
         responses: Any = None,
         mouse_ids: Any = None,
     ) -> float:
-        """Share of the trials whose image is found among all images of these trials.
+        """Share of the trials whose image is found among all that the mouse sees in them.
 
         Parameters
         ----------
@@ -230,8 +228,8 @@ class SpaceMixin:
         Returns
         -------
         float
-            Top-1, mean over trials, then over mice. Chance is one over the number of images. An
-            image that is just as similar counts against the one that was seen.
+            Top-1, mean over trials, then over mice. Chance is one over the number of images of the
+            mouse. An image that is just as similar counts against the one that was seen.
 
         Raises
         ------
@@ -242,7 +240,14 @@ class SpaceMixin:
         """
         check_is_fitted(self)
         check_towers(self.module_.core, *self.module_.readouts)
-        call = read_score(self.fitted_, stimuli, behaviors, responses, mouse_ids)
+        call = read_score(
+            self.fitted_.mice,
+            stimuli,
+            behaviors,
+            responses,
+            mouse_ids,
+            names_at_fit(self.fitted_),
+        )
         check_like_fit(self.fitted_, self.module_, call.trials)
         check_images(call.trials)
         warn_of_seen_images(self.__dict__.get("_seen"), call.trials)
@@ -251,7 +256,7 @@ class SpaceMixin:
             own = call.trials[call.trials.rows(mouse)[0]]
             images = torch.cat(list(self._maps_of_images(own)))
             target = call.target[call.trials.rows(mouse)[0]].get(mouse)
-            population = read_population(self.fitted_, self.module_, {mouse: target}, None)
+            population = read_responses(self.fitted_, self.module_, {mouse: target})
             maps = self._maps_of_responses(population)
             labels = np.unique(own.image_ids, return_inverse=True)[1]
             ranks = first_ranks(maps, images, torch.from_numpy(labels).to(self.device_))
@@ -273,25 +278,26 @@ class SpaceMixin:
     def _maps_of_responses(self, population: Population) -> torch.Tensor:
         """Maps of responses, on the device, in the order of the trials."""
         self._to_device()
-        order = np.argsort(np.concatenate(list(population.rows.values())))
         maps = [
             part
             for mouse, own in population.by_mouse.items()
-            for part in response_maps(self.module_, self.fitted_, mouse, own, self.device_)
+            for part in response_maps(
+                self.module_, self.fitted_, mouse, own, self.device_, self.precision
+            )
         ]
-        return torch.cat(maps)[torch.from_numpy(order).to(self.device_)]
+        return torch.cat(maps)[torch.from_numpy(population.order).to(self.device_)]
 
     def _queries(self, responses: Any) -> torch.Tensor:
         self._to_device()
         if are_maps(responses, self.map_shape_):
             return as_maps(responses, self.map_shape_, "responses").to(self.device_)
-        population = read_population(self.fitted_, self.module_, responses, None)
+        population = read_responses(self.fitted_, self.module_, responses)
         return self._maps_of_responses(population).flatten(1)
 
     def _gallery(self, gallery: Any) -> tuple[int, Iterator[torch.Tensor]]:
         """Count the images of a gallery, and give their maps in parts, in their order."""
         self._to_device()
-        if are_maps(gallery, self.map_shape_, self.image_shape_):
+        if are_maps(gallery, self.map_shape_, self.fitted_.image_shape):
             maps = as_maps(gallery, self.map_shape_, "gallery")
             return len(maps), (some.to(self.device_) for some in maps.split(_TRIALS_AT_ONCE))
         trials = read_images(self.fitted_, self.module_, gallery)

@@ -68,7 +68,7 @@ def build_alignment(parameters: Mapping[str, Any], fitted: Fitted) -> AlignmentM
 
 
 def _image_tower(
-    parameters: Mapping[str, Any], input_shape: tuple[int, ...], map_shape: tuple[int, ...]
+    parameters: Mapping[str, Any], input_shape: tuple[int, int, int], map_shape: tuple[int, ...]
 ) -> Core:
     kind, trained = parameters["image_tower"], trained_part(parameters)
     if trained == "projection" and kind not in ("dsnet", "pretrained"):
@@ -130,8 +130,7 @@ def _scaler(how: str, statistics: Mapping[str, Any]) -> ResponseScaler:
     """Scaler of responses that are over their scale already."""
     scale = statistics["response_scale"]
     mean = np.nan_to_num(statistics["response_mean"]) / scale
-    if how == "std":
-        low, high = mean, mean + 1
-    else:
-        low, high = statistics["response_low"] / scale, statistics["response_high"] / scale
+    low, high = statistics["response_low"] / scale, statistics["response_high"] / scale
+    if how == "std":  # of a neuron that never varied no weight was trained: it stays out
+        low, high = mean, np.where(low < high, mean + 1, mean)
     return ResponseScaler(*map(torch.from_numpy, (low, high, mean)), clip=how == "minmax")

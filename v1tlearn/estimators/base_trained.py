@@ -342,7 +342,8 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
         super().__setstate__(state)
         if not self.__sklearn_is_fitted__():
             return
-        self.module_ = with_weights(self._recipe, self.fitted_, self.module_)
+        weights: Any = self.module_  # until here
+        self.module_ = with_weights(self._recipe, self.fitted_, weights)
         # those that were alike are one in a pickle, and an optimiser changes each of its own
         self.state_ = map_tensors(self.state_, torch.clone)
 

@@ -31,7 +31,9 @@ from v1tlearn.trials import Responses, Trials
 
 
 @dataclass(eq=False, repr=False)
-class DINAAligner(Presets, SpaceMixin, TransformerMixin, TransferMixin, TrainedEstimator):
+class DINAAligner(  # type: ignore[misc]  # the model of the others is an EncodingModel
+    Presets, SpaceMixin, TransformerMixin, TransferMixin, TrainedEstimator
+):
     """Align images and the responses to them at the level of feature maps (Wang et al. 2026).
 
     One image tower, and a neural tower per mouse, give maps of one shape, which keep their spatial
@@ -214,8 +216,9 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TransferMixin, TrainedE
 
     Notes
     -----
-    Chance of `score` is one over the number of images in the trials. Repeats of an image must be
-    on one side of any split: with them on both sides an image is recognised that was trained on.
+    Chance of `score` is one over the number of images that a mouse sees in the trials. Repeats of
+    an image must be on one side of any split: with them on both sides an image is recognised that
+    was trained on.
     Ties count against the image that was seen, so that maps without contrast find nothing.
 
     A backbone that is not trained is not saved but found again, as that of
@@ -319,7 +322,9 @@ class DINAAligner(Presets, SpaceMixin, TransformerMixin, TransferMixin, TrainedE
     # ------------------------------------------------------------------------------- training
 
     @classmethod
-    def _recipe(cls, parameters: Mapping[str, Any]) -> Callable[[Fitted], AlignmentModel]:
+    def _recipe(  # type: ignore[override]  # `begin` takes either
+        cls, parameters: Mapping[str, Any]
+    ) -> Callable[[Fitted], AlignmentModel]:
         return lambda fitted: build_alignment(parameters, fitted)
 
     def _plain_params(self) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class EncodingRegressor(TimeParameters, ReadoutParameters, BaseEncodingRegressor
 
     core: Callable[..., Core]
     _: KW_ONLY
-    readout: str | Callable[..., Readout] = "gaussian"
+    readout: str | Callable[..., Readout] = "gaussian"  # type: ignore[assignment]  # or your own
     head: str | Callable[..., Head] = "elu"
     loss: str | Callable[..., Tensor] = "poisson"
 

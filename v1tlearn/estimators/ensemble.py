@@ -11,7 +11,7 @@ from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -187,7 +187,7 @@ class EnsembleRegressor(
                 checkpoint_dir, type(self).__name__, self._plain_params(), seed
             )
         training, held_out = template._split(call, validation, seed)
-        tasks = []
+        tasks: list[Callable[[], Candidate]] = []
         for i, s in enumerate(_candidates.draw_seeds(seed, plain(self.n_candidates))):
             model = clone(template).set_params(random_state=s)
             folder = None if checkpoint_dir is None else checkpoint_dir / f"candidate-{i:03d}"
@@ -346,7 +346,7 @@ class EnsembleRegressor(
         """Choose members and learn their weights, then become fitted."""
         scores = np.array([c.score for c in candidates])
         members = _candidates.best(candidates, n_members)
-        estimators = [candidates[i].estimator for i in members]
+        estimators = [cast(BaseEncodingRegressor, candidates[i].estimator) for i in members]
         fitted: dict[str, Any] = {
             "seed_": seed,
             "seeds_": [c.seed for c in candidates],
@@ -355,8 +355,10 @@ class EnsembleRegressor(
             "combine_": self.combine,
         }
         if self.combine in _LEARNED:
+            assert held_out is not None  # `_check_validation` has seen to it
+            trials, target = held_out
             fitted["weights_"], fitted["intercepts_"] = _candidates.mix(
-                estimators, *held_out, seed, per_mouse=self.combine == "learned_per_mouse"
+                estimators, trials, target, seed, per_mouse=self.combine == "learned_per_mouse"
             )
         logger.info(
             "%s: kept %s, best first",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from hashlib import sha256
 from numbers import Integral, Real
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -239,7 +239,7 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
         fitted = replace(fitted, core_frozen=True, mice=_scaled_like(shared, fitted.mice))
         start = Start(fitted, *begin(self._recipe(parameters), fitted))
         filters = shared.module_.core.filters.detach()
-        ours = start.model.core.filters
+        ours = cast(FirstConvolution, start.model.core).filters
         if ours.shape != filters.shape:
             raise ValueError(
                 f"the first convolution of full_model takes {filters.shape[1]} channels, those of "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from v1tlearn.training.data import epoch_batches
 
 # Of the published mixing layers (bryanlimy/V1T, ensemble.py).
 EPOCHS, BATCH_SIZE = 200, 4
-OPTIMIZER = {"lr": 0.001, "betas": (0.9, 0.9999), "eps": 1e-8, "weight_decay": 0.01}
+OPTIMIZER: dict[str, Any] = {"lr": 0.001, "betas": (0.9, 0.9999), "eps": 1e-8, "weight_decay": 0.01}
 
 
 @torch.inference_mode(False)  # whatever the caller's mode is
@@ -70,7 +71,7 @@ def learn_weights(
     ):
         for _ in range(EPOCHS):
             for rows in epoch_batches(lengths, BATCH_SIZE, device):
-                loss = 0.0
+                loss = intercepts.new_zeros(())
                 for mouse, where in rows.items():
                     k = row[mouse]
                     mixed = given[mouse][where] @ weights[k] + intercepts[k]  # (B, neurons)

@@ -32,7 +32,7 @@ class ResponseMoments(NamedTuple):
     mean: np.ndarray
     std: np.ndarray
     total: np.ndarray
-    count: np.ndarray
+    count: np.ndarray  # type: ignore[assignment]  # of trials, not the method of tuples
     lowest: float
 
 
@@ -69,7 +69,9 @@ def moments_in_blocks(blocks: Callable[[], Iterable[np.ndarray]]) -> ResponseMom
     -------
     ResponseMoments
     """
-    count, total, lowest = 0, None, np.inf
+    count: np.ndarray | int = 0
+    total: np.ndarray | None = None
+    lowest = np.inf
     for part in _parts(blocks()):
         if total is None:
             total = np.zeros(part.shape[1])
@@ -77,15 +79,16 @@ def moments_in_blocks(blocks: Callable[[], Iterable[np.ndarray]]) -> ResponseMom
         count = count + (len(part) if recorded is None else recorded.sum(axis=0))
         given = part if recorded is None else part[recorded]
         lowest = min(lowest, given.min()) if given.size else lowest
-    count = np.broadcast_to(count, total.shape)
+    assert total is not None  # of at least one block
+    counts = np.broadcast_to(count, total.shape)
     with np.errstate(invalid="ignore", over="ignore"):
-        n = count / (count > 0)
+        n = counts / (counts > 0)
         mean, squares = total / n, np.zeros_like(total)
         for part in _parts(blocks()):
             values = part - mean
             values *= values
             squares, _ = _add(squares, values, part)
-        return ResponseMoments(mean, np.sqrt(squares / n), total, count, float(lowest))
+        return ResponseMoments(mean, np.sqrt(squares / n), total, counts, float(lowest))
 
 
 def _parts(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

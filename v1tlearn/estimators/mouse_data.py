@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import torch
@@ -119,12 +120,10 @@ def mouse_data(fitted: Fitted, trials: Trials, mouse: str, device: torch.device)
     return MouseData(_images(trials, mouse, device), **_common(fitted, trials, mouse, device))
 
 
-def _common(
-    fitted: Fitted, trials: Trials, mouse: str, device: torch.device
-) -> dict[str, float | torch.Tensor]:
+def _common(fitted: Fitted, trials: Trials, mouse: str, device: torch.device) -> dict[str, Any]:
     statistics = fitted.mice[mouse].statistics
     scaling = {name: float(statistics[name]) for name in ("image_mean", "image_std")}
-    return scaling | _columns(fitted, trials, mouse, device)
+    return {**scaling, **_columns(fitted, trials, mouse, device)}
 
 
 def with_responses(
@@ -160,20 +159,22 @@ def with_responses(
     common["scale_trials"] = trials.recorded_trials(mouse) if count_recording else n
     if where == RECORDINGS:
         common |= {"complete": False, "device": device}
-        responses = StoredResponses(target, mouse, scale)
-        return MouseData(StoredImages(trials, mouse), responses=responses, **common)
+        stored = StoredResponses(target, mouse, scale)
+        return MouseData(StoredImages(trials, mouse), responses=stored, **common)
     at = torch.device("cpu") if where == MEMORY else device
     images = _images(trials, mouse, at)
     responses, common["complete"] = _responses(target, mouse, scale, at)
     if where == MEMORY:
-        images, responses = HostArray(images.numpy()), HostArray(responses.numpy())
+        held = HostArray(responses.numpy())
+        return MouseData(HostArray(images.numpy()), responses=held, device=device, **common)
     return MouseData(images, responses=responses, device=device, **common)
 
 
 def _images(trials: Trials, mouse: str, device: torch.device) -> torch.Tensor:
     """Images in their own dtype, read and checked block by block."""
     n = len(trials.rows(mouse)[0])
-    out, start = None, 0
+    out: torch.Tensor | None = None
+    start = 0
     for block in trials.blocks(mouse):
         images = read_images(block, mouse)
         tensor = torch.from_numpy(np.array(images, copy=None if images.flags.writeable else True))
@@ -181,6 +182,7 @@ def _images(trials: Trials, mouse: str, device: torch.device) -> torch.Tensor:
             out = torch.empty((n, *tensor.shape[1:]), dtype=tensor.dtype, device=device)
         out[start : start + len(tensor)] = tensor.to(device)
         start += len(tensor)
+    assert out is not None  # every mouse has trials
     return out
 
 
@@ -224,7 +226,7 @@ def _behavior(
     """Behaviour columns that the model knows of one mouse, standardised; and their names."""
     values = np.asarray(trials.get("behaviors", mouse), dtype=np.float64)
     one = fitted.mice[mouse]
-    given, known = trials.behavior_names(mouse), one.behavior_names
+    given, known = trials.behavior_names(mouse) or [], one.behavior_names or []
     names = [name for name in known if name in given]  # all, in this order, unless assumed
     values = values.take([given.index(name) for name in names], axis=1)
     statistics, rows = one.statistics, trials.rows(mouse)[1]

@@ -203,7 +203,7 @@ class StoredResponses:
     def __init__(self, target: Responses, mouse: str, scale: np.ndarray) -> None:
         self._mouse, self._scale = mouse, scale
         self._target = target[target.rows(mouse)[0]]
-        self.shape = (len(self._target), len(scale))
+        self.shape: tuple[int, ...] = (len(self._target), len(scale))
 
     def __len__(self) -> int:
         return len(self._target)

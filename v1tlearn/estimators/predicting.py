@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from typing import cast
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ def predict(
             under_way = outputs
         _store(out, under_way)
     for mouse, values in out.items():
-        finite = np.isfinite(values).all(axis=1)
+        finite = np.asarray(np.isfinite(values).all(axis=1))
         if not finite.all():
             where = in_trials(trials.rows(mouse)[1][~finite])
             raise ValueError(
@@ -120,8 +121,8 @@ class _Prediction:
     def blocks(self) -> Iterator[Outputs]:
         """Mouse, places among its trials, and what is predicted for them, on the device."""
         if self.model.context_frames is not None:
-            blocks = chain.from_iterable(map(self._streamed, self.trials.mice))
-            yield from self._in_units(blocks)
+            streams = map(self._streamed, self.trials.mice)
+            yield from self._in_units(chain.from_iterable(streams))
             return
         for mice in self._alike():
             positions = np.concatenate([self.trials.rows(m)[0] for m in mice])
@@ -167,9 +168,9 @@ class _Prediction:
         for mouse in self.trials.mice:
             first = self.trials[self.trials.rows(mouse)[0][:1]]
             statistics = self.fitted.mice[mouse].statistics
-            key = tuple(float(statistics[name]) for name in ("image_mean", "image_std"))
-            key = (key, self.model.cropper.window(mouse))
-            groups.setdefault((key, first.get("stimuli", mouse).shape), []).append(mouse)
+            scaling = tuple(float(statistics[name]) for name in ("image_mean", "image_std"))
+            key = (scaling, self.model.cropper.window(mouse), first.get("stimuli", mouse).shape)
+            groups.setdefault(key, []).append(mouse)
         return list(groups.values())
 
     def _shares_images(self, mice: list[str]) -> bool:
@@ -217,11 +218,11 @@ class _Prediction:
         model = self.model
         data = {mouse: self._data(block, mouse) for mouse in labels}
         some, first = next(iter(data.items()))
-        images = torch.cat([d.images for d in data.values()])
+        images = torch.cat([cast(Tensor, d.images) for d in data.values()])
         pool = MouseData(images, first.image_mean, first.image_std)
-        firsts, shown = _distinct(images, np.concatenate(list(labels.values())))
+        firsts, numbered = _distinct(images, np.concatenate(list(labels.values())))
         borders = np.cumsum([len(d) for d in data.values()])[:-1]
-        shown = dict(zip(data, np.split(shown, borders), strict=True))
+        shown = dict(zip(data, np.split(numbered, borders), strict=True))
         parts: dict[str, list[tuple[np.ndarray, Tensor]]] = {mouse: [] for mouse in data}
         with autocast(self.precision, pool.device):
             for start in range(0, len(firsts), self.size):
@@ -249,7 +250,7 @@ class _Prediction:
         if model.shifter(mouse) is None:  # then repeats are predicted alike
             used, where = np.unique(shown, return_inverse=True)
             return respond(_maps(features, used))[where].float()
-        pupil = data[mouse].pupil[rows]
+        pupil = cast(Tensor, data[mouse].pupil)[rows]
         cuts = (slice(i, i + self.size) for i in range(0, len(rows), self.size))
         return torch.cat([respond(_maps(features, shown[c]), pupil[c]).float() for c in cuts])
 

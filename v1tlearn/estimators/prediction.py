@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -13,7 +13,7 @@ from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._leaks import Seen, warn_of_seen_images
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators._movies import frames_of_movies
-from v1tlearn.estimators._reading import answer, read_predict, read_score
+from v1tlearn.estimators._reading import answer, names_at_fit, read_predict, read_score
 from v1tlearn.metrics import single_trial_correlation
 from v1tlearn.nn import EncodingModel
 from v1tlearn.trials import Responses, Trials
@@ -37,7 +37,7 @@ class PredictionMixin:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle all but what is known of the recordings of this process."""
-        state = super().__getstate__()
+        state: Any = super().__getstate__()
         return {name: value for name, value in state.items() if name != "_seen"}
 
     def _warn_of_seen_images(self, trials: Trials) -> None:
@@ -139,16 +139,19 @@ class PredictionMixin:
         """
         check_is_fitted(self)
         fitted, model = self._knows()
-        call = read_score(fitted, stimuli, behaviors, responses, mouse_ids)
+        call = read_score(
+            fitted.mice, stimuli, behaviors, responses, mouse_ids, names_at_fit(fitted)
+        )
         trials = frames_of_movies(call.trials)
         check_like_fit(fitted, model, trials)
         self._warn_of_seen_images(call.trials)
         values = unfold_time(self._predict(trials), like=call.trials)
         predictions = Responses.from_arrays(values, like=call.trials)
-        return single_trial_correlation(call.target, predictions, sample_weight=sample_weight)
+        found = single_trial_correlation(call.target, predictions, sample_weight=sample_weight)
+        return cast(float, found)  # the mean over mice
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
+        tags = super().__sklearn_tags__()  # type: ignore[misc]  # of BaseEstimator, which comes after
         tags.input_tags.two_d_array = False
         tags.target_tags.required = False  # Trials bring it
         tags.target_tags.single_output = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
 from sklearn.base import clone
@@ -25,6 +26,7 @@ class TransferMixin:
 
     fitted_: Fitted
     module_: Any
+    _plain_params: Callable[[], dict[str, Any]]
 
     @explained
     def transfer(

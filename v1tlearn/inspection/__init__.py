@@ -21,6 +21,8 @@ from v1tlearn.inspection.colors import MODEL_COLORS, model_color
 from v1tlearn.inspection.fields import receptive_fields
 from v1tlearn.inspection.gaussians import fit_gaussians
 from v1tlearn.inspection.images import ImageDisplay
+from v1tlearn.inspection.kernels import KernelDisplay
+from v1tlearn.inspection.movies import MoviePredictionDisplay
 from v1tlearn.inspection.neurons import (
     PUBLISHED_THRESHOLDS,
     MaskingDisplay,
@@ -34,9 +36,12 @@ from v1tlearn.inspection.pooling import pooling_sizes
 from v1tlearn.inspection.responses import PredictionDisplay
 from v1tlearn.inspection.scores import ScoreDisplay
 from v1tlearn.inspection.training import TrainingDisplay
+from v1tlearn.inspection.triggered_averages import space_time_components, spike_triggered_average
 
 __all__ = [
     "ImageDisplay",
+    "MoviePredictionDisplay",
+    "KernelDisplay",
     "PredictionDisplay",
     "ScoreDisplay",
     "TrainingDisplay",
@@ -44,6 +49,8 @@ __all__ = [
     "AlignmentDisplay",
     "ManipulationDisplay",
     "receptive_fields",
+    "spike_triggered_average",
+    "space_time_components",
     "fit_gaussians",
     "pooling_sizes",
     "manipulation_curve",

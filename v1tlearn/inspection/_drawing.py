@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -53,9 +53,10 @@ def legend_above(axis: Axes, handles: Sequence[Any] | None = None, lines_up: int
 
     handles = axis.get_legend_handles_labels()[0] if handles is None else handles
     widths = [0.4 + 0.066 * len(str(handle.get_label())) for handle in handles]  # inches
-    room = axis.get_window_extent().width / axis.figure.dpi
+    figure = cast("Figure", axis.figure)  # or a part of one, which is taken alike
+    room = axis.get_window_extent().width / figure.dpi
     columns = len(widths) if sum(widths) <= room else int(room / max(widths))
-    up = offset_copy(axis.transAxes, axis.figure, y=18 * lines_up, units="points")
+    up = offset_copy(axis.transAxes, figure, y=18 * lines_up, units="points")
     return axis.legend(
         handles=handles,
         loc="lower left",

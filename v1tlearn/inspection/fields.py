@@ -135,7 +135,7 @@ def receptive_fields(
     device = estimator.device_
     precision = resolve_precision(estimator.precision, device, training=False)
     size = batch_size
-    if batch_size == "auto":
+    if isinstance(size, str):  # "auto"
         size = prediction_batch_size(model, device, deterministic=plain(estimator.deterministic))
     seed = draw_seed(plain(random_state))
     shape = (fitted.image_shape[0], *model.cropper.output_size)
@@ -151,9 +151,11 @@ def receptive_fields(
                 for mouse, values in responses.items():
                     sums[mouse].add(values, images)
             bar.update(len(images))
-    places = {m: tuple(side.numpy() for side in model.cropper.source_positions(m)) for m in mice}
     return {
-        m: _labelled(fitted, m, sums[m], places[m], n_images, noise, method, seed) for m in mice
+        m: _labelled(
+            fitted, m, sums[m], model.cropper.source_positions(m), n_images, noise, method, seed
+        )
+        for m in mice
     }
 
 
@@ -244,7 +246,9 @@ def _standardized(fitted: Fitted, mouse: str, name: str, value: float) -> float:
     statistics = fitted.mice[mouse].statistics
     if "behavior_shift" not in statistics:
         return value
-    i = fitted.mice[mouse].behavior_names.index(name)
+    names = fitted.mice[mouse].behavior_names
+    assert names is not None  # of what is scaled
+    i = names.index(name)
     return (value - statistics["behavior_shift"][i]) / statistics["behavior_scale"][i]
 
 
@@ -252,7 +256,7 @@ def _labelled(
     fitted: Fitted,
     mouse: str,
     sums: _Sums,
-    pixels: tuple[np.ndarray, np.ndarray],
+    pixels: tuple[Tensor, Tensor],
     n_images: int,
     noise: str,
     method: str,
@@ -268,7 +272,7 @@ def _labelled(
         unit = "response unit times pixel value, summed over images"
     scale = fitted.mice[mouse].statistics["response_scale"].astype(np.float64)
     values = (fields.cpu().numpy() * scale[:, None]).astype(np.float32)
-    rows, columns = pixels
+    rows, columns = (side.numpy() for side in pixels)
     shape = (fitted.image_shape[0], len(rows), len(columns))
     in_pixels = {"units": "pixel"}
     return xr.DataArray(

@@ -244,7 +244,7 @@ class ImageDisplay:
         places = [np.unravel_index(i, shape) for i in range(min(n_fields, int(np.prod(shape))))]
         titles = [
             ", ".join(
-                f"{dim} {_label(fields, dim, i)}"
+                f"{dim} {_label(fields, dim, int(i))}"
                 for dim, i in zip(fields.dims[:-2], place, strict=True)
                 if fields.sizes[dim] > 1
             )
@@ -346,6 +346,7 @@ def _seen(fitted: Fitted, model: EncodingModel, trials: Trials, mouse: str) -> n
     moving = data.pupil if data.shifter_inputs is None else data.shifter_inputs
     with torch.inference_mode(), isolated():
         images = data.images
+        assert isinstance(images, torch.Tensor)  # not streamed
         images = images if images.is_floating_point() else images.float()
         return model.eval().cropper(images, mouse, moving).cpu().numpy()
 

@@ -10,9 +10,9 @@ import numpy as np
 from v1tlearn._models import by_text, named_models
 from v1tlearn._values import as_responses
 from v1tlearn.inspection._drawing import legend_above, only_axes, same_axes
+from v1tlearn.inspection._predictions import models_alike, one_mouse
 from v1tlearn.inspection.colors import figure_colors
 from v1tlearn.trials import Responses, Trials
-from v1tlearn.trials._arithmetic import check_alike
 from v1tlearn.trials.folding import fold_time
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class PredictionDisplay:
                 f"trials is a {type(trials).__name__}: expected Trials; predictions go to "
                 "PredictionDisplay.from_predictions."
             )
-        mouse = _one_mouse(trials, mouse_id)
+        mouse = one_mouse(trials, mouse_id)
         trials = trials.sel(mouse_id=mouse)
         predictions = {name: e.predict(trials) for name, e in named_models(estimators).items()}
         return cls.from_predictions(
@@ -169,19 +169,8 @@ class PredictionDisplay:
             If these are no `Responses` of the same trials and neurons in the same order, or mouse
             or neuron are unknown.
         """
-        one = isinstance(predictions, Responses)
-        models = {"model": predictions} if one else by_text("predictions", predictions)
-        for name, values in [("y_true", y_true), *models.items()]:
-            if not isinstance(values, Responses):
-                raise TypeError(
-                    f"{name} is a {type(values).__name__}: expected Responses, as trials.responses "
-                    "and predict(trials) give them; arrays go to PredictionDisplay(...)."
-                )
-            try:
-                check_alike(y_true, values)
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
-        mouse = _one_mouse(y_true, mouse_id)
+        models = models_alike(y_true, predictions, _NAME)
+        mouse = one_mouse(y_true, mouse_id)
         if y_true.n_frames is not None:
             y_true = fold_time(y_true)
             models = {name: fold_time(values) for name, values in models.items()}
@@ -236,16 +225,6 @@ class PredictionDisplay:
 
 def _in_a_row(values: Any, name: str) -> np.ndarray:
     return as_responses(values, name).astype(float).reshape(-1)
-
-
-def _one_mouse(view: Trials | Responses, mouse_id: str | None) -> str:
-    mice = view.mice
-    if mouse_id is None and len(mice) > 1:
-        raise ValueError(f"there are the mice {mice}: name one, mouse_id={mice[0]!r}.")
-    mouse = mice[0] if mouse_id is None else str(mouse_id)
-    if mouse not in mice:
-        raise ValueError(f"unknown mouse {mouse!r}: the trials are of {mice}.")
-    return mouse
 
 
 def _table(responses: Responses, mouse: str, neuron: Any) -> np.ndarray:

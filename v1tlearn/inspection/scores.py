@@ -289,9 +289,8 @@ class ScoreDisplay:
         """
         if kind not in _KINDS:
             raise ValueError(f"kind={kind!r}: expected one of {_KINDS}.")
-        if kind == "scatter":
-            x, models = self._against(x)
-        elif x is not None:
+        across, models = self._against(x) if kind == "scatter" else ("", [])
+        if kind != "scatter" and x is not None:
             raise ValueError(f"x={x!r} is for kind='scatter', not for {kind!r}.")
         n_groups = len(self.means_.columns) - (len(self.means_.columns) == 2)
         width = min(6.4, max(4.4, 1.2 + 0.32 * n_groups * len(self.scores)))
@@ -304,7 +303,7 @@ class ScoreDisplay:
         elif kind == "neurons":
             self._neurons(dots, line)
         else:
-            self._scatter(x, models, dots)
+            self._scatter(across, models, dots)
         if kind != "scatter":
             self.ax_.spines[["top", "right"]].set_visible(False)
             self.ax_.set_ylabel(self.metric)

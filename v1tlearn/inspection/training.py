@@ -220,7 +220,8 @@ class TrainingDisplay:
         from matplotlib.lines import Line2D
 
         models = [Line2D([], [], color=c, lw=2, label=name) for name, c in self.colors.items()]
-        grey, marks = {"color": "0.4", "lw": 1.5}, []
+        grey: dict[str, Any] = {"color": "0.4", "lw": 1.5}
+        marks = []
         if validated:
             marks = [
                 Line2D([], [], label="training", **grey),
@@ -258,4 +259,4 @@ def _kept(records: Sequence[Mapping[str, float]]) -> int:
 
 def _drops(records: Sequence[Mapping[str, float]]) -> list[int]:
     rates = _column(records, "lr")
-    return [int(records[i + 1]["epoch"]) for i in np.flatnonzero(np.diff(rates) < 0)]
+    return [int(records[i + 1]["epoch"]) for i in np.flatnonzero(np.diff(rates) < 0).tolist()]

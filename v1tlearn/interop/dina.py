@@ -15,6 +15,7 @@ from v1tlearn.estimators._build import begin, bounded_by
 from v1tlearn.estimators._fitted import Fitted, Mouse
 from v1tlearn.interop.arrays import Arrays
 from v1tlearn.interop.models import as_model, read_state
+from v1tlearn.interop.statistics import told_shape
 from v1tlearn.nn import AlignmentModel, MissingImageTower, MissingNeuralTower
 
 _MOUSE = "mouse"
@@ -153,7 +154,7 @@ def load_dina(
     fitted = Fitted(
         parameters=estimator._plain_params(),
         mice={_MOUSE: _animal(n_neurons, image_scale, response_range)},
-        image_shape=tuple(int(n) for n in image_shape),
+        image_shape=told_shape(image_shape),
         behavior_mode="none",
         core_columns=[],
     )
@@ -222,6 +223,16 @@ def _animal(n_neurons: int, image_scale: Sequence[float], response_range: Any) -
                 f"response_range: the {name} responses have the shape {values.shape}, expected "
                 f"({n_neurons},), one finite number per neuron."
             )
+    if (low > high).any():
+        raise ValueError(
+            f"response_range: {int(np.sum(low > high))} of the lowest responses are above the "
+            "highest ones: expected (lowest, highest)."
+        )
+    if np.shape(image_scale) != (2,) or not np.isfinite(image_scale).all() or image_scale[1] <= 0:
+        raise ValueError(
+            f"image_scale={image_scale!r}: expected a mean and a standard deviation above 0, both "
+            "finite."
+        )
     every = np.ones(n_neurons, np.float32)
     statistics = {
         "response_mean": (low + high) / 2 * every,

@@ -89,12 +89,12 @@ def load_minimodel(
     Du et al., "Towards a simplified model of primary visual cortex", 2025; code and models at
     https://github.com/MouseLand/minimodel.
     """
-    for name, value, known in (
+    for name, value, allowed in (
         ("activation", activation, ("elu", "relu", "none")),
         ("pooling", pooling, ("max", "mean", "stride")),
     ):
-        if value not in known:
-            raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, known))}.")
+        if value not in allowed:
+            raise ValueError(f"{name}={value!r}: expected one of {', '.join(map(repr, allowed))}.")
     arrays = read_state(source, "source")
     with as_model(arrays.origin):
         parameters = _read_layers(arrays)
@@ -109,18 +109,19 @@ def load_minimodel(
     parameters |= {"activation": activation, "pooling": pooling}
     called = _name_of_the_one(statistics)
     known = {_MOUSE: read_statistics(statistics, {called: n_neurons})[called]}
-    image_shape = known[_MOUSE].image_shape if image_shape is None else told_shape(image_shape)
-    if image_shape is None:
+    shape = known[_MOUSE].image_shape if image_shape is None else told_shape(image_shape)
+    if shape is None:
         with as_model(arrays.origin):
             n_channels = arrays.get("core.features.layer0.conv.weight", 4).shape[1]
-            image_shape = (n_channels, *_sides(map_size, parameters))
+            height, width = _sides(map_size, parameters)
+            shape = (n_channels, height, width)
     return build(
         FullModelRegressor.from_preset("minimodel2025", **parameters),
         arrays,
         _published_name,
         known=known,
         n_neurons={_MOUSE: n_neurons},
-        image_shape=image_shape,
+        image_shape=shape,
         core_columns=[],
         source_grids={_MOUSE: None},
     )

@@ -239,7 +239,7 @@ def build(
     fitted = Fitted(
         parameters=estimator.get_params(deep=False),
         mice=animals,
-        image_shape=tuple(image_shape),
+        image_shape=image_shape,
         behavior_mode=estimator.behavior_mode,
         core_columns=list(core_columns),
         columns_assumed=assumed,

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -59,6 +59,7 @@ _STAND_INS: dict[str, Callable[..., Any]] = {
 def read_checkpoint(path: Path) -> Any:
     """Read a file that `torch.save` wrote, onto the CPU, without running anything in it."""
     check_there(path)
+    stand_ins: list[Callable[..., Any] | tuple[Callable[..., Any], str]]
     stand_ins = [(thing, name) for name, thing in _STAND_INS.items()]
     refused = None
     with _reading(path, "checkpoint of torch"):
@@ -112,12 +113,13 @@ def _check_pickles(path: Path) -> None:
     with path.open("rb") as file:
         for _ in range(4):  # a magic number, the protocol, the system, the content
             since: list[int] = []  # numbers, where the description of an array began
-            for code, argument, _ in pickletools.genops(_Bounded(file, n_bytes)):
+            bounded = cast(IO[bytes], _Bounded(file, n_bytes))  # all of it that is called for
+            for code, argument, _ in pickletools.genops(bounded):
                 if code.name == "BINPERSID" and max(since, default=n_bytes + 1) > n_bytes:
                     raise ValueError("it tells of an array that is larger than the file")
                 if code.name == "MARK":
                     since = []
-                elif "INT" in code.name or "LONG" in code.name:
+                elif argument is not None and ("INT" in code.name or "LONG" in code.name):
                     since.append(argument)
 
 
@@ -154,7 +156,8 @@ def _refused(error: Exception) -> str:
 def check_there(path: Path) -> None:
     """Raise where there is no such file."""
     if path.exists():
-        return check_plain(path)
+        check_plain(path)
+        return
     ours = [p for p in (path, path.parent) if (p / MODEL_FILE).is_file()]
     hint = f" {ours[0]} holds a model that save wrote: load it with its class." if ours else ""
     raise FileNotFoundError(f"{path} is missing: expected a file.{hint}")

@@ -141,7 +141,7 @@ def _read_arrays(state_dict: str | os.PathLike | Mapping[str, Any]) -> Arrays:
 def _image_shape(
     given: Sequence[int] | None, known: Mapping[str, Known], input_channels: int
 ) -> tuple[int, int, int]:
-    recorded = {one.image_shape for one in known.values()} - {None}
+    recorded = {one.image_shape for one in known.values() if one.image_shape is not None}
     if given is not None:
         shape = told_shape(given)
     elif len(recorded) == 1:

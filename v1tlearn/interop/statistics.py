@@ -182,42 +182,42 @@ def _from_recording(trials: Trials, called: str, mouse: str, n_neurons: int) -> 
     missing = {v for v in wanted if not {f"{v}_mean", f"{v}_std"} <= usable}
     if {"responses_mean", "responses_std"} <= set(stored.variables):
         missing.discard("responses")
-    training = _training_trials(trials, mouse) if missing else None
-    computed = trial_statistics(training, called) if missing - {"responses"} else None
-
-    def pair(variable: str) -> Pair:
-        return tuple(
+    found = _computed(_training_trials(trials, mouse), called, missing) if missing else {}
+    for variable in wanted - missing:
+        mean, std = (
             np.asarray(stored[f"{variable}_{s}"].values, dtype=np.float64).reshape(-1)
             for s in ("mean", "std")
         )
-
-    given: dict[str, Pair] = {}
-    if "stimuli" in missing:
-        given["image"] = (computed.stimuli_mean, computed.stimuli_std)
-    else:
-        given["image"] = pair("stimuli")
-    if "responses" in missing:
-        given["response"] = response_moments(training.responses.get(called))
-    else:
-        given["response"] = pair("responses")
+        found[variable] = (mean, std)
+    given = {"image": found["stimuli"], "response": found["responses"]}
     if names:
-        from_data = "behaviors" in missing
-        mean, std = (
-            (computed.behaviors_mean, computed.behaviors_std) if from_data else pair("behaviors")
-        )
+        mean, std = found["behaviors"]
         is_pupil = np.isin(names, PUPIL_POSITION)
         given["behavior"] = (mean[~is_pupil], std[~is_pupil])
         if is_pupil.any():
             order = [names.index(name) for name in PUPIL_POSITION if name in names]
             given["pupil"] = (mean[order], std[order])
-    shape = trials[:1].get("stimuli", called).shape[1:]
+    channels, height, width = trials[:1].get("stimuli", called).shape[1:]
     return Known(
         _read_pairs(given, mouse, n_neurons),
         names,
         trials.positions(called),
-        tuple(int(side) for side in shape),
+        (channels, height, width),
         trials.neuron_labels(called),
     )
+
+
+def _computed(trials: Trials, called: str, variables: set[str]) -> dict[str, Pair]:
+    """Statistics of variables over training trials."""
+    out: dict[str, Pair] = {}
+    if "responses" in variables:
+        out["responses"] = response_moments(trials.responses.get(called))
+    if inputs := variables - {"responses"}:
+        of_trials = trial_statistics(trials, called)
+        means = {"stimuli": of_trials.stimuli_mean, "behaviors": of_trials.behaviors_mean}
+        stds = {"stimuli": of_trials.stimuli_std, "behaviors": of_trials.behaviors_std}
+        out |= {name: (np.asarray(means[name]), np.asarray(stds[name])) for name in inputs}
+    return out
 
 
 def _training_trials(trials: Trials, mouse: str) -> Trials:

@@ -40,8 +40,10 @@ from v1tlearn.nn.layers.images import crop_size
 PUBLISHED_SIZE = (36, 64)  # to which the published code resizes every image
 
 # Arrays that follow from the arguments, or that the optimiser never saw.
-_BOOKKEEPING = (".reg_scale", ".gamma_input", ".gamma_hidden", ".max_shift", ".max_value", ".mask")
-_BOOKKEEPING += (".keep_prop", "elu1.one", "image_cropper.grid", ".laplace.filter")
+_BOOKKEEPING = (
+    ".reg_scale", ".gamma_input", ".gamma_hidden", ".max_shift", ".max_value", ".mask",
+    ".keep_prop", "elu1.one", "image_cropper.grid", ".laplace.filter",
+)  # fmt: skip
 
 
 def load_v1t(
@@ -295,7 +297,7 @@ def _transformer(
     patch_size, channels = _patch(args, arrays, weight, core_shape[0], tokenizer)
     lsa = arrays.get(f"{base}mha.scale").ndim == 1
     dropout = args.number("t_dropout", 0.2544)
-    more = {
+    more: dict[str, Any] = {
         "patch_size": patch_size,
         "patch_stride": args.integer("patch_stride", 1, minimum=1),
         "tokenizer": tokenizer,

@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn._values import as_ids
+from v1tlearn.datasets.schema import are_known
 from v1tlearn.metrics._arrays import MouseArrays, there
 from v1tlearn.metrics._evaluate import Block, Multioutput, evaluate
 from v1tlearn.metrics._options import as_flag, as_number
@@ -57,7 +58,8 @@ def fecv(
         Differences :math:`V - V_c` below it in size count as 0, in units of the neuron's variance
         over all stimuli (ddof 0). Without it 1e-4 for pairs, as Du et al. 2025 do, and 0 otherwise.
     among : sequence, optional
-        Take these categories only; all stimuli still make the unit of `small_difference`.
+        Take these categories only, by default all but "unknown"; all stimuli still make the unit of
+        `small_difference`.
     multioutput : {"uniform_average", "mice", "raw_values"}
         Mean over neurons, then mice; one value per mouse; or one per neuron.
 
@@ -102,7 +104,9 @@ def _stimuli(arrays: MouseArrays, among: np.ndarray | None) -> MouseArrays:
     if arrays.image_ids is not None:
         arrays = _without_repeats(arrays)
     present, counts = np.unique(there(arrays.categories), return_counts=True)
-    if among is not None:
+    if among is None:
+        chosen = are_known(present)
+    else:
         absent = among[~np.isin(among, present)]
         if len(absent):
             raise ValueError(
@@ -110,7 +114,7 @@ def _stimuli(arrays: MouseArrays, among: np.ndarray | None) -> MouseArrays:
                 f"among, only of {present.tolist()}."
             )
         chosen = np.isin(present, among)
-        present, counts = present[chosen], counts[chosen]
+    present, counts = present[chosen], counts[chosen]
     if len(present) < 2 or counts.min() < 2:
         raise ValueError(
             f"mouse {arrays.mouse!r}: the variance within categories needs at least 2 of these, "
@@ -173,9 +177,8 @@ def _fecv(
     block: Block, among: np.ndarray | None, pairwise: bool, small_difference: float
 ) -> np.ndarray:
     values, categories = block.true / block.true.std(axis=0), there(block.categories)
-    if among is not None:
-        chosen = np.isin(categories, among)
-        values, categories = values[chosen], categories[chosen]
+    chosen = are_known(categories) if among is None else np.isin(categories, among)
+    values, categories = values[chosen], categories[chosen]
     classes = _classes(values, categories)
     if len(classes.counts) < 2:
         return np.full(values.shape[1], np.nan)

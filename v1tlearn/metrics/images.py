@@ -5,14 +5,16 @@ Plain arrays in and out; galleries and what is found in them are in `retrieval`.
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 
-from v1tlearn._values import as_array
+from v1tlearn._values import as_array, as_dims
 from v1tlearn.nn import structural_similarity
 
+_DIMS = {4: ("trial", "channel", "height", "width"), 3: ("trial", "height", "width")}
 _AT_ONCE = 8  # images, whose maps stay in the caches of a processor
 _ROUNDING = 1e-6  # of the largest value, below which a deviation is none
 
@@ -25,7 +27,7 @@ def pixel_correlation(images: Any, reconstructions: Any) -> np.ndarray:
     images : ndarray of shape (n, channels, height, width), or any (n, ...)
         What was seen, in any unit.
     reconstructions : ndarray of this shape
-        In any unit.
+        In any unit. Dimensions of DataArrays go by name, here as in `ssim`.
 
     Returns
     -------
@@ -108,7 +110,7 @@ def ssim(
             f"images have the shape {images.shape}: expected (images, height, width) or (images, "
             "channels, height, width)."
         )
-    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+    if not (isinstance(low, Real) and isinstance(high, Real) and -np.inf < low < high < np.inf):
         raise ValueError(f"low={low!r} and high={high!r}: expected finite numbers, low below high.")
     maps = [v.reshape(len(v), -1, *v.shape[-2:]) for v in (images, reconstructions)]
     scaled = [torch.from_numpy((v - low) / (high - low)) for v in maps]
@@ -134,6 +136,8 @@ def unit_contrast(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         Whether an image has contrast.
     """
     flat = values.reshape(len(values), -1).astype(np.float64)
+    # by powers of 2, so that squares are in range, and nothing is rounded
+    flat = np.ldexp(flat, -np.frexp(np.abs(flat).max(axis=1, keepdims=True))[1])
     largest = np.abs(flat).max(axis=1)
     flat -= flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1)
@@ -142,10 +146,11 @@ def unit_contrast(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pair(images: Any, reconstructions: Any) -> tuple[np.ndarray, np.ndarray]:
-    pair = [
-        as_array(values, name, of="image").astype(np.float64)
-        for name, values in (("images", images), ("reconstructions", reconstructions))
-    ]
+    pair = []
+    for name, values in (("images", images), ("reconstructions", reconstructions)):
+        dims = _DIMS.get(np.ndim(values))
+        turned = values if dims is None else as_dims(values, dims, name)
+        pair.append(as_array(turned, name, of="image").astype(np.float64))
     for name, values in zip(("images", "reconstructions"), pair, strict=True):
         if values.ndim < 2 or not values.size:
             raise ValueError(

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 from scipy.special import gammaln
-from scipy.stats import hypergeom, rankdata
+from scipy.stats import rankdata
 
 from v1tlearn._values import as_array
 
 _HALF = 0.5 - 1e-9  # rounding errors of sums of probabilities move no median
+_AT_ONCE = 2**22  # probabilities that are there at once
 
 
 def similarity_ranks(similarity: Any) -> np.ndarray:
@@ -46,7 +47,7 @@ def similarity_ranks(similarity: Any) -> np.ndarray:
     array([[1, 3, 2],
            [2, 2, 3]])
     """
-    values = as_array(similarity, "similarity", of="query")
+    values = as_array(similarity, "similarity", of="row")
     if values.ndim != 2 or values.shape[1] < 2 or not len(values):
         raise ValueError(
             f"similarity has the shape {values.shape}: expected (queries, images) with a query and "
@@ -58,7 +59,8 @@ def similarity_ranks(similarity: Any) -> np.ndarray:
             f"similarity: {len(bad)} of {len(values)} queries, the first number {bad[0]}, have "
             "values that are not finite: leave them out, or look for what made them."
         )
-    return rankdata(-values, method="max", axis=1).astype(np.int64)
+    # counted from the end, as whole numbers of few bits have no negative
+    return values.shape[1] + 1 - rankdata(values, method="min", axis=1).astype(np.int64)
 
 
 def seen_ranks(similarity: Any, seen: Any = None) -> np.ndarray:
@@ -90,7 +92,7 @@ def seen_ranks(similarity: Any, seen: Any = None) -> np.ndarray:
     """
     ranks = similarity_ranks(similarity)
     n, n_images = ranks.shape
-    places = np.arange(n) if seen is None else np.asarray(seen)
+    places = np.arange(n) if seen is None else as_array(seen, "seen", of="row")
     if places.shape != (n,) or places.dtype.kind not in "iu":
         raise ValueError(
             f"seen has the shape {places.shape} and type {places.dtype}: expected one place in the "
@@ -143,7 +145,8 @@ def top_k_accuracy(ranks: Any, n_images: int, k: int = 1, gallery_size: int | No
     0.667
     """
     ranks, size = _checked(ranks, n_images, gallery_size)
-    return float(top_k_by_rank(n_images, k, size)[ranks - 1].mean())
+    came, counts = np.unique(ranks, return_counts=True)
+    return float(np.average(top_k_by_rank(n_images, k, size, came), weights=counts))
 
 
 def mean_reciprocal_rank(ranks: Any, n_images: int, gallery_size: int | None = None) -> float:
@@ -215,8 +218,10 @@ def median_rank(ranks: Any, n_images: int, gallery_size: int | None = None) -> i
     2
     """
     ranks, size = _checked(ranks, n_images, gallery_size)
-    counts = np.bincount(ranks - 1, minlength=n_images)
-    return int(medians(counts[None], ranks_within(n_images, size))[0])
+    came, counts = np.unique(ranks, return_counts=True)
+    if size == n_images:
+        return int(came[(counts.cumsum() >= len(ranks) / 2).argmax()])
+    return int(medians(counts[None], ranks_within(n_images, size, came))[0])
 
 
 def two_way_identification(ranks: Any, n_images: int) -> float:
@@ -249,16 +254,18 @@ def two_way_identification(ranks: Any, n_images: int) -> float:
     return float(1 - (ranks - 1).mean() / (n_images - 1))
 
 
-def top_k_by_rank(n_images: int, k: int, size: int) -> np.ndarray:
-    """Probability to be among the k best of a random gallery, for every rank among all images.
+def top_k_by_rank(n_images: int, k: int, size: int, ranks: np.ndarray | None = None) -> np.ndarray:
+    """Probability to be among the k best of a random gallery, for ranks among all images.
 
     Parameters
     ----------
     n_images, k, size : int
+    ranks : ndarray of int of shape (n,), optional
+        All from 1 to `n_images`, by default.
 
     Returns
     -------
-    ndarray of shape (n_images,)
+    ndarray of shape (n,)
 
     Raises
     ------
@@ -269,8 +276,11 @@ def top_k_by_rank(n_images: int, k: int, size: int) -> np.ndarray:
         raise ValueError(
             f"k={k!r}: expected a whole number from 1 to {size}, the size of the gallery."
         )
-    better = np.arange(n_images)
-    return hypergeom.cdf(k - 1, n_images - 1, better, size - 1).clip(0, 1)
+    ranks = np.arange(1, n_images + 1) if ranks is None else ranks
+    if size == n_images:
+        return (ranks <= k).astype(np.float64)
+    blocks = np.array_split(ranks, -(-len(ranks) * size // _AT_ONCE))
+    return np.concatenate([ranks_within(n_images, size, block)[:, k - 1] for block in blocks])
 
 
 def reciprocal_by_rank(n_images: int, size: int) -> np.ndarray:
@@ -297,22 +307,37 @@ def reciprocal_by_rank(n_images: int, size: int) -> np.ndarray:
     return n_images / (size * rank) * -np.expm1(log)
 
 
-def ranks_within(n_images: int, size: int) -> np.ndarray:
-    """Distribution function of the rank in a random gallery, for every rank among all images.
+def ranks_within(n_images: int, size: int, ranks: np.ndarray | None = None) -> np.ndarray:
+    """Distribution function of the rank in a random gallery, for ranks among all images.
 
     Parameters
     ----------
     n_images, size : int
+    ranks : ndarray of int of shape (n,), optional
+        All from 1 to `n_images`, by default.
 
     Returns
     -------
-    ndarray of shape (n_images, size)
+    ndarray of shape (n, size)
+
+    Notes
+    -----
+    Hypergeometric, from the ratios of neighbouring probabilities, as scipy takes a time that grows
+    with the square of the number of images.
     """
-    better, rank = np.arange(n_images), np.arange(1, size + 1)
+    ranks = np.arange(1, n_images + 1) if ranks is None else ranks
     if size == n_images:
-        return (better[:, None] < rank).astype(np.float64)
-    each = hypergeom.pmf(rank - 1, n_images - 1, better[:, None], size - 1)
-    return each.cumsum(axis=1).clip(0, 1)  # a distribution function of scipy is slow
+        return (ranks[:, None] <= np.arange(1, size + 1)).astype(np.float64)
+    better, worse = ranks[:, None] - 1, n_images - ranks[:, None]
+    n = np.arange(size - 1)  # of better ones in the gallery, one less than the next number
+    more = (better - n) * (size - 1 - n), (n + 1) * (worse - size + 2 + n)
+    possible = np.minimum(*more) > 0  # both this number and the next one
+    ratios = np.log(np.where(possible, more[0], 1) / np.where(possible, more[1], 1))
+    logs = np.pad(ratios.cumsum(axis=1), ((0, 0), (1, 0)))
+    n = np.arange(size)
+    logs[(n > better) | (size - 1 - n > worse)] = -np.inf
+    each = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return (each / each.sum(axis=1, keepdims=True)).cumsum(axis=1).clip(0, 1)
 
 
 def medians(counts: np.ndarray, within: np.ndarray) -> np.ndarray:
@@ -323,7 +348,7 @@ def medians(counts: np.ndarray, within: np.ndarray) -> np.ndarray:
     counts : ndarray of shape (n_sets, n_images)
         How often each rank among all images came.
     within : ndarray of shape (n_images, size)
-        From `ranks_within`.
+        From `ranks_within`, for these ranks.
 
     Returns
     -------
@@ -359,7 +384,7 @@ def checked_size(size: Any, n_images: int) -> int:
 
 
 def _checked(ranks: Any, n_images: Any, size: Any) -> tuple[np.ndarray, int]:
-    ranks = np.asarray(ranks)
+    ranks = as_array(ranks, "ranks", of="row")
     if isinstance(n_images, bool) or not isinstance(n_images, Integral) or int(n_images) < 2:
         raise ValueError(f"n_images={n_images!r}: expected a whole number from 2 on.")
     if ranks.ndim != 1 or not len(ranks) or ranks.dtype.kind not in "iu":
@@ -372,4 +397,5 @@ def _checked(ranks: Any, n_images: Any, size: Any) -> tuple[np.ndarray, int]:
             f"ranks go from {ranks.min()} to {ranks.max()}: expected 1 to {n_images}, the number "
             "of images in the gallery."
         )
+    ranks = ranks.astype(np.int64)
     return ranks, int(n_images) if size is None else checked_size(size, int(n_images))

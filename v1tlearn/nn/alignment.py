@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -146,7 +147,7 @@ class AlignmentModel(nn.Module):
         """
         if mouse not in self._index:
             raise ValueError(f"mouse {mouse!r} is unknown; this model has {list(self.mice)}.")
-        return self.readouts[self._index[mouse]]
+        return cast(NeuralTower, self.readouts[self._index[mouse]])
 
     def forward(self, batches: Mapping[str, MouseBatch]) -> dict[str, Tensor]:
         """Maps (B_m, c, h, w) of the images of each mouse, scaled; all pass at once."""
@@ -284,5 +285,5 @@ class FeatureAlignment(AlignmentModel):
         self.__dict__.update(vars(model))
 
     def forward(self, batches: Mapping[str, MouseBatch]) -> dict[str, Tensor]:
-        """Maps (B_m, c, h, w) of each mouse, of features (B_m, *core.features.output_shape)."""
+        """Maps (B_m, c, h, w) of each mouse, of features ``(B_m, *core.features.output_shape)``."""
         return {m: self.scaled_maps(self.core.maps(own.images)) for m, own in batches.items()}

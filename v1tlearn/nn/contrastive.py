@@ -103,6 +103,25 @@ def steady_cosines(first: Tensor, second: Tensor) -> Tensor:
     return cosine_similarity(first.to(wide), second.to(wide)).float().clamp(-1, 1)
 
 
+def ranks_of_seen(similarity: Tensor, seen: Tensor) -> Tensor:
+    """Rank of the image that was seen in a gallery; ties count against it.
+
+    Parameters
+    ----------
+    similarity : Tensor of shape (..., n, m)
+    seen : Tensor of int of shape (n,)
+        Place in the gallery of the image that belongs to each row.
+
+    Returns
+    -------
+    Tensor of int of shape (..., n)
+        From 1: images that are just as similar as the right one come ahead of it, so that maps
+        without contrast find nothing.
+    """
+    places = seen[:, None].expand(*similarity.shape[:-1], 1)
+    return (similarity >= similarity.gather(-1, places)).sum(-1)
+
+
 def info_nce(logits: Tensor, labels: Tensor | None = None) -> Tensor:
     """Symmetric InfoNCE of a batch of pairs: half over rows, half over columns.
 

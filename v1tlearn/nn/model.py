@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +56,8 @@ class MouseBatch(NamedTuple):
         """
         if self.n_frames is None:
             return self
-        return MouseBatch(*(None if values is None else values.flatten(0, 1) for values in self))
+        rest = (None if values is None else values.flatten(0, 1) for values in self[1:])
+        return MouseBatch(self.images.flatten(0, 1), *rest)
 
     def by_movie(self, n_frames: int) -> MouseBatch:
         """Movies of as many frames each, whose frames lie on one axis.
@@ -70,9 +71,8 @@ class MouseBatch(NamedTuple):
         MouseBatch
         """
         shape = (-1, n_frames)
-        return MouseBatch(
-            *(None if values is None else values.unflatten(0, shape) for values in self)
-        )
+        rest = (None if values is None else values.unflatten(0, shape) for values in self[1:])
+        return MouseBatch(self.images.unflatten(0, shape), *rest)
 
 
 class EncodingModel(nn.Module):
@@ -158,7 +158,7 @@ class EncodingModel(nn.Module):
         """
         if mouse not in self._readout_index:
             raise ValueError(f"mouse {mouse!r} is unknown; this model has {list(self.mice)}.")
-        return self.readouts[self._readout_index[mouse]]
+        return cast(Readout, self.readouts[self._readout_index[mouse]])
 
     def shifter(self, mouse: str) -> Shifter | None:
         """Readout shifter of a mouse.
@@ -174,7 +174,7 @@ class EncodingModel(nn.Module):
             None where the receptive fields of this mouse do not move.
         """
         index = self._shifter_index.get(mouse)
-        return None if index is None else self.shifters[index]
+        return None if index is None else cast(Shifter, self.shifters[index])
 
     def head(self, mouse: str) -> Head:
         """Output non-linearity of a mouse.
@@ -188,14 +188,17 @@ class EncodingModel(nn.Module):
         -------
         Head
         """
-        return self.heads[self._readout_index[mouse]]
+        return cast(Head, self.heads[self._readout_index[mouse]])
 
     @property
     def context_frames(self) -> tuple[int, int] | None:
         """Frames before and after a frame that its prediction depends on; None of images alone."""
-        parts = [self.core.context_frames, _widest(r.context_frames for r in self.readouts)]
+        parts = [self.core.context_frames, _widest(map(self._readout_context, self.mice))]
         known = [part for part in parts if part is not None]
         return (sum(b for b, _ in known), sum(a for _, a in known)) if known else None
+
+    def _readout_context(self, mouse: str) -> tuple[int, int] | None:
+        return self.readout(mouse).context_frames
 
     def core_penalty(self) -> Tensor:
         """Penalty on the weights of the core; zero if it is frozen.
@@ -274,20 +277,26 @@ class EncodingModel(nn.Module):
             inputs.append(self._core_arguments(mouse, images, behaviors))
             sizes.append((mouse, len(images)))
         images = torch.cat([images for images, _ in inputs])
-        given = [behaviors for _, behaviors in inputs]
-        missing = [m for m, values in zip(batches, given, strict=True) if values is None]
-        if missing and len(missing) < len(given):
+        given = [values for _, values in inputs if values is not None]
+        if given and len(given) < len(inputs):
+            missing = [m for m, (_, v) in zip(batches, inputs, strict=True) if v is None]
             raise ValueError(
                 f"behaviour came for some mice but not for {missing}; pass it for all or none."
             )
-        behaviors = None if missing else torch.cat(given)
+        behaviors = torch.cat(given) if given else None
         features = self._features(images, behaviors, sizes, n_frames, past)  # (sum of B_m T, ...)
         parts = features.split([n for _, n in sizes])
         outputs = {
             mouse: self._respond(mouse, batch, part)
             for (mouse, batch), part in zip(batches.items(), parts, strict=True)
         }
-        if n_frames is not None:  # (B_m, T, n_m)
+        return self._rates(outputs, n_frames, activate=activate, past=past)
+
+    def _rates(
+        self, outputs: dict[str, Tensor], n_frames: int | None, *, activate: bool, past: Past | None
+    ) -> dict[str, Tensor]:
+        """Rates (B_m, [T,] n_m) of what readouts gave of images, or of frames on one axis."""
+        if n_frames is not None:
             outputs = {
                 mouse: self.readout(mouse).through_time(x.unflatten(0, (-1, n_frames)), past)
                 for mouse, x in outputs.items()
@@ -401,8 +410,14 @@ class FeatureModel(EncodingModel):
         self.__dict__.update(vars(model))
 
     def forward(
-        self, batches: Mapping[str, MouseBatch], *, activate: bool = True
+        self,
+        batches: Mapping[str, MouseBatch],
+        *,
+        activate: bool = True,
+        past: Past | None = None,
     ) -> dict[str, Tensor]:
-        """Predicted rates (B_m, n_m) of each mouse, from maps (B_m, *core.output_shape)."""
+        """Predicted rates (B_m, [T,] n_m) of each mouse, from maps (B_m, [T,] *output_shape)."""
+        n_frames = self._n_frames(batches)
+        batches = {mouse: batch.by_frame() for mouse, batch in batches.items()}
         outputs = {mouse: self._respond(mouse, b, b.images) for mouse, b in batches.items()}
-        return {m: self.head(m)(x) for m, x in outputs.items()} if activate else outputs
+        return self._rates(outputs, n_frames, activate=activate, past=past)

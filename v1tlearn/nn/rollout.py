@@ -4,11 +4,12 @@ Weights are made one block at a time, for evaluation only; training never makes 
 """
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from v1tlearn.nn.cores.vit import ViTCore
+from v1tlearn.nn.cores.vit import Block, ViTCore
 from v1tlearn.nn.fast.choice import sized
 from v1tlearn.nn.layers.attention import weigh
 from v1tlearn.nn.layers.images import resize
@@ -45,12 +46,16 @@ def _check(
     return sizes
 
 
+def _blocks(core: ViTCore) -> list[Block]:
+    return cast(list[Block], list(core.blocks))
+
+
 def _weights_by_block(
     core: ViTCore, images: Tensor, behaviors: Tensor | None, sizes: Sizes
 ) -> Iterator[Tensor]:
     """Attention weights (B, H, N, N) of one block after the other."""
     tokens = core.embed(images)
-    for i, block in enumerate(core.blocks):
+    for i, block in enumerate(_blocks(core)):
         if (network := core.behavior_mlp(i)) is not None:
             tokens = tokens + network(behaviors, sizes)
         q, k, _ = block.attention.queries_keys_values(tokens)
@@ -168,7 +173,7 @@ def attention_rollout(
     if head_reduction not in ("mean", "max"):
         raise ValueError(f"head_reduction must be 'mean' or 'max', got {head_reduction!r}.")
     n_tokens = core.grid[0] * core.grid[1] + (core.class_token is not None)
-    per_image = max(core.blocks[0].attention.n_heads, len(core.blocks)) * n_tokens**2
+    per_image = max(_blocks(core)[0].attention.n_heads, len(core.blocks)) * n_tokens**2
     n_at_once = max(1, sized(_MAX_HELD_WEIGHTS) // per_image)
     owners = [mouse for mouse, n in sizes for _ in range(n)]
     maps = []

@@ -170,7 +170,7 @@ def scramble_phases(images: Any, share: float = 1.0, *, random_state: Any = None
 def _gain(images: np.ndarray, cutoff: Any, kind: str, who: str) -> np.ndarray:
     """What a low-pass multiplies amplitudes with."""
     cutoff = plain(cutoff, f"{who}: cutoff")
-    if not isinstance(cutoff, Real) or isinstance(cutoff, bool) or not cutoff > 0:
+    if not isinstance(cutoff, Real) or isinstance(cutoff, bool) or not float(cutoff) > 0:
         raise ValueError(
             f"{who}: cutoff={cutoff!r}: expected a number above 0, in cycles per image height."
         )

@@ -31,7 +31,7 @@ _ATTRS = {
 }
 
 
-class SpontaneousProjector(
+class SpontaneousProjector(  # type: ignore[call-arg]  # scikit-learn, which knows the keyword, has no types
     DocumentationLinkMixin, TransformerMixin, ByName, BaseEstimator, auto_wrap_output_keys=None
 ):
     """Take from responses the leading components of spontaneous activity (Stringer et al. 2019).
@@ -134,7 +134,7 @@ class SpontaneousProjector(
                 "SpontaneousProjector transforms the responses of trials, and y would stay as it "
                 "is: call fit(trials) without y."
             )
-        learned = {mouse: _learn(X, mouse, n_components) for mouse in X.mice}
+        learned = {mouse: _learn(X, mouse, int(n_components)) for mouse in X.mice}
         self.mean_ = {mouse: one.mean for mouse, one in learned.items()}
         self.scale_ = {mouse: one.scale for mouse, one in learned.items()}
         self.components_ = {mouse: one.components for mouse, one in learned.items()}
@@ -179,8 +179,7 @@ class SpontaneousProjector(
                     "or after transform."
                 )
             learned = _Learned(
-                *(part[mouse] for part in (self.mean_, self.scale_, self.components_)),
-                self.center_[mouse],
+                self.mean_[mouse], self.scale_[mouse], self.components_[mouse], self.center_[mouse]
             )
             responses[mouse] = _transformed(X, "responses", mouse, learned)
             if X.has("expected_responses", mouse):
@@ -274,7 +273,7 @@ def _spontaneous(trials: Trials, mouse: str) -> np.ndarray | None:
     recording = trials[trials.rows(mouse)[0][:1]].recordings[mouse]  # reads no other trial
     if SPONTANEOUS not in recording:
         return None
-    values = recording[SPONTANEOUS].values.astype(np.float64)
+    values = recording.variables[SPONTANEOUS].values.astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"mouse {mouse!r}: {SPONTANEOUS} holds NaN or infinite values.")
     return values

@@ -51,7 +51,7 @@ class StandardizeStep:
             return images
         return self._apply(images, scaling["image_mean"], scaling["image_std"])
 
-    def behaviors(self, mouse_id: str, values: np.ndarray, names: list[str]) -> np.ndarray:
+    def behaviors(self, mouse_id: str, values: np.ndarray, names: list[str] | None) -> np.ndarray:
         """Scale behaviour (n, columns) of one mouse."""
         scaling = self.scaling[mouse_id]
         if "behavior_shift" not in scaling:
@@ -67,7 +67,7 @@ class StandardizeStep:
         return values * scale + shift if self.inverse else (values - shift) / scale
 
 
-class TrialStandardizer(
+class TrialStandardizer(  # type: ignore[call-arg]  # scikit-learn, which knows the keyword, has no types
     DocumentationLinkMixin, TransformerMixin, ByName, BaseEstimator, auto_wrap_output_keys=None
 ):
     """Standardise stimuli and behaviour with statistics of the training trials.
@@ -149,14 +149,14 @@ class TrialStandardizer(
                     None
                 )
             }
-        for mouse, values in scaling.items() if self.behaviors else ():
-            if lost := _not_finite(values, names[mouse]):
+        for mouse, own in scaling.items() if self.behaviors else ():
+            if lost := _not_finite(own, names[mouse]):
                 warn(
                     f"{'' if mouse == _ARRAY else f'mouse {mouse!r}: '}the behaviour {lost} holds "
                     "NaN or infinite values, or such as are too large: all of its values become "
                     "NaN. Leave these trials out, or fill the gaps."
                 )
-        self.scaling_ = {mouse: self._wanted(values) for mouse, values in scaling.items()}
+        self.scaling_ = {mouse: self._wanted(own) for mouse, own in scaling.items()}
         self.behavior_names_ = names
         return self
 

@@ -55,10 +55,11 @@ class TrialStatistics:
             "image_mean": self.stimuli_mean,
             "image_std": self.stimuli_std if self.stimuli_std != 0 else 1.0,
         }
-        if self.behaviors_mean is not None:
+        mean, std = self.behaviors_mean, self.behaviors_std
+        if mean is not None and std is not None:
+            assert names is not None  # of these columns
             z_scored = np.isin(names, PUPIL_POSITION)
-            std = self.behaviors_std
-            out["behavior_shift"] = np.where(z_scored, self.behaviors_mean, 0.0)
+            out["behavior_shift"] = np.where(z_scored, mean, 0.0)
             out["behavior_scale"] = np.where(std == 0, 1.0, std)
         return out
 
@@ -117,7 +118,8 @@ def stimuli_moments(blocks: Iterable[np.ndarray], whose: str) -> tuple[float, fl
     ValueError
         If images hold NaN or Inf.
     """
-    count, origin, mean, squares = 0, None, 0.0, 0.0
+    count, mean, squares = 0, 0.0, 0.0
+    origin: float | None = None  # a pixel
     n_levels, total, power = 0, 0, 0  # of uint8 images: whole numbers, so that sums are exact
     for block in blocks:
         if block.dtype == np.uint8:
@@ -129,22 +131,22 @@ def stimuli_moments(blocks: Iterable[np.ndarray], whose: str) -> tuple[float, fl
             n_levels += levels.size
             continue
         values = np.asarray(block, dtype=np.float64)
-        origin = values.flat[0] if origin is None else origin
+        origin = float(values.flat[0]) if origin is None else origin
         values = values - origin  # a constant becomes exactly 0
-        n, block_mean = values.size, values.mean()
+        n, block_mean = values.size, float(values.mean())
         if not math.isfinite(block_mean):
             raise ValueError(
                 f"{whose}: stimuli hold NaN or infinite values: leave these trials out."
             )
         values -= block_mean
-        delta = float(block_mean - mean)
-        squares += np.vdot(values, values) + delta**2 * count * n / (count + n)
+        delta = block_mean - mean
+        squares += float(np.vdot(values, values)) + delta**2 * count * n / (count + n)
         mean += delta * n / (count + n)
         count += n
     if not math.isfinite(squares):
         raise ValueError(f"{whose}: stimuli hold values whose squares are too large for float64.")
-    if count:
-        return float(origin + mean), math.sqrt(squares / count)
+    if origin is not None:
+        return origin + mean, math.sqrt(squares / count)
     return total / n_levels, math.sqrt(n_levels * power - total**2) / n_levels
 
 

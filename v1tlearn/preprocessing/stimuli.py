@@ -49,7 +49,7 @@ class StimuliStep:
         return values
 
 
-class _StimuliTransformer(
+class _StimuliTransformer(  # type: ignore[call-arg]  # scikit-learn, which knows the keyword, has no types
     DocumentationLinkMixin, TransformerMixin, ByName, BaseEstimator, auto_wrap_output_keys=None
 ):
     """A transformer that applies one function to images and needs no fit."""
@@ -130,11 +130,11 @@ class CenterCrop(_StimuliTransformer):
 
     def _function(self) -> Callable[[np.ndarray], np.ndarray]:
         scale = plain(self.scale, "CenterCrop: scale")
-        if not isinstance(scale, Real) or not 0 < scale <= 1:
+        if not isinstance(scale, Real) or not 0 < float(scale) <= 1:
             raise ValueError(
                 f"CenterCrop: scale is {self.scale!r}, expected a number above 0 and at most 1."
             )
-        return partial(_crop, scale=scale)
+        return partial(_crop, scale=float(scale))
 
 
 class ResizeStimuli(_StimuliTransformer):

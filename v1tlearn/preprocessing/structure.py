@@ -237,7 +237,7 @@ def patch_sides(
     given = plain(sides, name)
     both = tuple(given) if isinstance(given, list | tuple) else (given, given)
     if len(both) != 2 or not all(
-        isinstance(side, Integral) and not isinstance(side, bool) and 1 <= side <= most
+        isinstance(side, Integral) and not isinstance(side, bool) and 1 <= int(side) <= most
         for side, most in zip(both, size, strict=True)
     ):
         raise ValueError(
@@ -252,7 +252,7 @@ def _sigma(sigma: Any, who: str, *, above: bool) -> float:
     if (
         not isinstance(value, Real)
         or isinstance(value, bool)
-        or not (0 < value < np.inf if above else 0 <= value < np.inf)
+        or not (0 < float(value) < np.inf if above else 0 <= float(value) < np.inf)
     ):
         wanted = "above 0" if above else "from 0 on"
         raise ValueError(f"{who}: sigma={sigma!r}: expected a number {wanted}, in pixels.")
@@ -261,8 +261,8 @@ def _sigma(sigma: Any, who: str, *, above: bool) -> float:
 
 def _best_cut(images: np.ndarray) -> np.ndarray:
     """Value of each image up to which pixels are on the lower side, (n,)."""
-    ordered = np.sort(images.reshape(len(images), -1), axis=1)
-    n = ordered.shape[1]
+    n = int(np.prod(images.shape[1:]))
+    ordered = np.sort(images.reshape(len(images), n), axis=1)
     if n < 2:
         return ordered[:, 0]
     lower = np.arange(1, n)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import (
-    BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
@@ -20,6 +19,8 @@ from v1tlearn._guesses import PARAMETER_HABITS, did_you_mean, guess
 from v1tlearn._values import plain
 from v1tlearn.search.spaces import IntegerUpTo, LogInteger
 
+Distribution = CategoricalDistribution | FloatDistribution | IntDistribution
+
 
 @dataclass(frozen=True)
 class Parameter:
@@ -27,16 +28,16 @@ class Parameter:
 
     Attributes
     ----------
-    distribution : BaseDistribution
+    distribution : CategoricalDistribution, FloatDistribution or IntDistribution
         For a parameter with a `limit` the widest that it can be.
-    values : dict or None
-        The choices by the label under which Optuna stores them.
+    values : dict
+        The choices by the label under which Optuna stores them; empty for numbers.
     limit : str or None
         The parameter whose value is the upper limit.
     """
 
-    distribution: BaseDistribution
-    values: dict[Any, Any] | None = None
+    distribution: Distribution
+    values: Mapping[Any, Any] = field(default_factory=dict)
     limit: str | None = None
 
 
@@ -72,7 +73,7 @@ def read_space(space: Mapping[str, Any], estimator: Any) -> dict[str, Parameter]
 
 def _parameter(name: str, found: Any) -> Parameter:
     if isinstance(found, LogInteger):
-        return Parameter(IntDistribution(*plain((found.low, found.high)), log=True))
+        return Parameter(IntDistribution(plain(found.low), plain(found.high), log=True))
     if isinstance(found, list | tuple | np.ndarray) and len(found):
         values = [plain(value) for value in found]
         labelled = {_label(value): value for value in values}
@@ -99,8 +100,10 @@ def _highest(
 ) -> int:
     found = known.get(limit)
     if limit in parameters:
-        parameter = parameters[limit]
-        found = max(parameter.values) if parameter.values else parameter.distribution.high
+        of = parameters[limit].distribution
+        found = (
+            max(parameters[limit].values) if isinstance(of, CategoricalDistribution) else of.high
+        )
     if not isinstance(found, int):
         raise ValueError(
             f"{name} goes up to {limit!r}, which is {found!r}: expected a parameter of integers "

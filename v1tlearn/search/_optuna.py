@@ -363,7 +363,7 @@ def _train(job: Job, trial: optuna.Trial) -> float:
         if job.on_epoch is not None:
             job.on_epoch({**record, "candidate": trial.number})
         best = np.fmax(best, record["validation_correlation"])
-        trial.report(float(best) if np.isfinite(best) else np.nan, record["epoch"])
+        trial.report(float(best) if np.isfinite(best) else np.nan, int(record["epoch"]))
         if record["epoch"] < estimator.max_epochs and trial.should_prune():
             raise optuna.TrialPruned
 
@@ -397,6 +397,7 @@ def _try_again(study: optuna.Study, trial: FrozenTrial) -> None:
 def _give_up_unborn(study: optuna.Study) -> None:
     """Fail trials whose process was killed before their first sign of life."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        assert trial.datetime_start is not None  # it is running
         age = (datetime.now() - trial.datetime_start).total_seconds()
         if _STARTED not in trial.user_attrs and age > _GRACE:
             study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import optuna
 import pandas as pd
+from optuna.distributions import BaseDistribution
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
 from optuna.trial import TrialState, create_trial
 
@@ -57,7 +58,9 @@ def importances(
     Parameters with a limit are seen in their widest range, since Optuna leaves out those whose
     distribution changes from trial to trial.
     """
-    widest = {name: parameter.distribution for name, parameter in space.items()}
+    widest: dict[str, BaseDistribution] = {
+        name: parameter.distribution for name, parameter in space.items()
+    }
     trials = [
         create_trial(params=trial.params, distributions=widest, value=trial.value)
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))

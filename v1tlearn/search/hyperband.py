@@ -295,7 +295,7 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
             found = backend.results.importances(self.study_, space, method, self.seed_)
         return pd.Series(found, name="importance").sort_values(ascending=False)
 
-    def _space(self) -> dict[str, Any]:
+    def _space(self) -> Mapping[str, Any]:
         if self.space is not None:
             return self.space
         return V1T_SPACE if isinstance(self.estimator, ViTRegressor) else CNN_SPACE

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from v1tlearn.nn.alignment import AlignmentModel
-from v1tlearn.nn.contrastive import alignment_loss, steady_cosines
+from v1tlearn.nn.contrastive import alignment_loss, ranks_of_seen, steady_cosines
 from v1tlearn.nn.model import MouseBatch
 from v1tlearn.training.data import MouseData, Targets, step_batches
 from v1tlearn.training.devices import autocast
@@ -210,15 +210,12 @@ def first_ranks(responses: Tensor, images: Tensor, labels: Tensor) -> Tensor:
     Returns
     -------
     Tensor of int of shape (n_trials,)
-        From 1; images that are just as similar as the right one come ahead of it, so that maps
-        without contrast find nothing. At most the number of images, in whatever order they are.
+        From 1 to the number of images, in whatever order they are; ties count against it.
     """
     order = torch.arange(len(labels), device=labels.device)
     shown, places = labels.unique(return_inverse=True)
     first = torch.full_like(shown, len(labels)).scatter_reduce(0, places, order, "amin")
-    similarity = steady_cosines(responses, images[first])
-    own = similarity.gather(1, places[:, None])
-    return (similarity >= own).sum(1)
+    return ranks_of_seen(steady_cosines(responses, images[first]), places)
 
 
 def make_optimizers(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import xarray as xr
@@ -286,6 +286,14 @@ class Trials(View):
         positions, _ = self.rows(mouse_id)
         for start in range(0, len(positions), size):
             yield self[positions[start : start + size]]
+
+    @overload
+    def get(
+        self, name: Literal["stimuli"], mouse_id: str
+    ) -> np.ndarray: ...  # numpydoc ignore=GL08
+
+    @overload
+    def get(self, name: str, mouse_id: str) -> np.ndarray | None: ...  # numpydoc ignore=GL08
 
     def get(self, name: str, mouse_id: str) -> np.ndarray | None:
         """Read one variable of one mouse, in the order of this view, preprocessed.

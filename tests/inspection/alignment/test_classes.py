@@ -4,6 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import xarray as xr
 
 import v1tlearn as v1
 from tests.alignments import as_trials, known_aligner, noise_images, unit
@@ -20,7 +21,7 @@ def trials_of_kinds(strength, noise=100.0, kinds=KINDS, repeats=3, seed=0, coord
     shown = np.random.default_rng(seed).permutation(np.arange(len(kinds)).repeat(repeats))
     rng = np.random.default_rng(seed + 1)
     responses = images[shown] + noise * rng.normal(size=(len(shown), 1, 8, 8))
-    labels = {"image_class": kinds[shown]} if coordinate else {}
+    labels = {"category": kinds[shown]} if coordinate else {}
     return as_trials(images[shown], responses, shown, **labels)
 
 
@@ -143,7 +144,7 @@ def test_responses_that_tell_nothing_leave_categories_unread():
         trials.get("stimuli", "A"),
         rng.normal(128, 20, size=(len(trials), 64)),
         trials.image_ids,
-        image_class=kinds[trials.image_ids],
+        category=kinds[trials.image_ids],
     )
     found = class_decoding(est, deaf, n_permutations=2).sel(mouse="A")
     assert float(found["accuracy"].sel(space="images")) > 0.9
@@ -158,13 +159,13 @@ def test_categories_that_are_none_are_refused(function):
     trials = trials_of_kinds(1.0, coordinate=False)
     est = known_aligner(trials)
     labels = KINDS[trials.image_ids]
-    with pytest.raises(ValueError, match="no coordinate 'image_class', and no labels came"):
+    with pytest.raises(ValueError, match="no coordinate 'category', and no labels came"):
         function(est, trials)
     with pytest.raises(ValueError, match=r"shape \(98,\) for 99 trials"):
         function(est, trials, labels[:-1])
     with pytest.raises(ValueError, match=r"several categories, \['\w+', '\w+'\]: expected one"):
         function(est, trials, np.where(np.arange(99) == 98, "wolf", labels))
-    with pytest.raises(ValueError, match="all images are of the category 'cat'"):
+    with pytest.raises(ValueError, match=r"all images that count are of the categories \['cat'\]"):
         function(est, trials, np.full(99, "cat"))
     missing = labels.astype(object)
     missing[4] = None
@@ -173,6 +174,28 @@ def test_categories_that_are_none_are_refused(function):
     one = trials.image_ids == 0
     with pytest.raises(ValueError, match="the trials show one image"):
         function(est, trials[one], labels[one])
+
+
+@pytest.mark.parametrize("function", [class_confusions, class_galleries, class_decoding])
+def test_images_of_unknown_and_of_other_categories_are_left_out(function):
+    kinds = np.where(np.arange(len(KINDS)) % 4, KINDS, "unknown")
+    trials = trials_of_kinds(1.0, kinds=kinds)
+    est = known_aligner(trials)
+    known = trials.sel(category=["cat", "dog", "fox"])
+    options = {"n_permutations": 20, "random_state": 0}
+    if function is class_decoding:
+        options |= {"n_permutations": 2}
+    xr.testing.assert_identical(function(est, trials, **options), function(est, known, **options))
+    labels = kinds[trials.image_ids]
+    two = trials.sel(category=["cat", "fox"])
+    found = function(est, trials, labels, among=["fox", "cat"], **options)
+    xr.testing.assert_identical(found, function(est, two, **options))
+    whole = function(est, trials, labels, among=np.unique(kinds), **options)
+    assert not whole.equals(function(est, trials, labels, **options))
+    with pytest.raises(ValueError, match=r"no image is of the categories \['wolf'\] of among"):
+        function(est, trials, among=["wolf", "cat"])
+    with pytest.raises(ValueError, match=r"of the categories \['dog'\]: expected at least 2"):
+        function(est, trials, among=["dog"])
 
 
 def test_more_folds_than_images_of_a_category_are_refused():
@@ -202,7 +225,7 @@ def test_maps_that_are_all_the_same_decode_as_well_as_guessing():
     trials = trials_of_kinds(1.0, kinds=kinds, repeats=1)
     same = np.repeat(trials.get("responses", "A")[:1], len(trials), 0)
     deaf = as_trials(
-        trials.get("stimuli", "A"), same, trials.image_ids, image_class=kinds[trials.image_ids]
+        trials.get("stimuli", "A"), same, trials.image_ids, category=kinds[trials.image_ids]
     )
     found = class_decoding(known_aligner(trials), deaf, n_permutations=3).sel(mouse="A")
     assert float(found["accuracy"].sel(space="responses")) == pytest.approx(0.5, abs=0.1)

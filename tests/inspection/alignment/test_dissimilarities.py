@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray as xr
 from scipy.stats import spearmanr
 
 from tests.alignments import Coarse, as_trials, known_aligner, noise_images, unit
@@ -26,7 +27,7 @@ def coarse(images):
 
 
 def test_correlations_are_spearmans_over_pairs_of_images():
-    est, trials = seen(coarse, noise=40.0, image_class=KINDS)
+    est, trials = seen(coarse, noise=40.0, category=KINDS)
     ids, first, shown = np.unique(trials.image_ids, return_index=True, return_inverse=True)
     images = trials.get("stimuli", "A")[first].astype(float)
     maps = est.transform_responses(trials).values.astype(float)
@@ -51,7 +52,7 @@ def test_correlations_are_spearmans_over_pairs_of_images():
 
 
 def test_coarse_responses_resemble_coarse_pixels_and_no_category():
-    est, trials = seen(coarse, image_class=KINDS)
+    est, trials = seen(coarse, category=KINDS)
     found = representational_similarity(est, trials, cutoff=Coarse.cutoff, n_permutations=200)
     own = found.sel(mouse="A", space="responses")
     assert float(own["correlation"].sel(model="low_passed")) > 0.9
@@ -63,6 +64,20 @@ def test_coarse_responses_resemble_coarse_pixels_and_no_category():
     assert float(own["correlation"].sel(model="classes")) < float(
         own["control_high"].sel(model="classes")
     )
+
+
+def test_images_of_unknown_category_are_left_out_of_all_models():
+    kinds = np.where(np.arange(len(KINDS)) % 4, KINDS, "unknown")
+    est, trials = seen(coarse, category=kinds)
+    known = trials.sel(category=sorted(set(KINDS.tolist())))
+    first, second = (
+        representational_similarity(est, t, n_permutations=20) for t in (trials, known)
+    )
+    xr.testing.assert_identical(first, second)
+    assert int(first["n_images"][0]) < len(np.unique(trials.image_ids))
+    bare = seen(coarse)[1]
+    with pytest.raises(ValueError, match="among was given, but no categories"):
+        representational_similarity(est, bare, among=["a", "b"])
 
 
 def test_what_nothing_has_in_common_is_at_chance():

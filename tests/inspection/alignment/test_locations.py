@@ -45,6 +45,16 @@ def test_the_area_above_the_threshold_is_where_responses_tell_something():
     assert float(found["p_value"]) == pytest.approx(1 / 201)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_shuffle_that_leaves_all_pairs_together_is_as_good_as_they_are(seed):
+    images = noise_images(4, (4, 5), seed)
+    shown = np.array([0, 1, 1, 1, 2, 2, 3])
+    noise = np.random.default_rng(seed).normal(size=(7, 1, 4, 5))
+    trials = as_trials(images[shown], images[shown] + noise, shown)
+    found = alignment_map(known_aligner(trials), trials, n_permutations=1000).sel(mouse="A")
+    assert float(found["p_value"]) == pytest.approx(1 / 24, abs=0.02)  # one order in 24
+
+
 def test_shuffled_pairs_align_nowhere():
     trials = left_half()
     ids = trials.image_ids

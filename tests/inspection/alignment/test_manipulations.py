@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import v1tlearn as v1
-from tests.alignments import Coarse, as_trials, known_aligner, noise_images, unit
+from tests.alignments import Coarse, Squares, as_trials, known_aligner, noise_images, unit
 from v1tlearn.inspection import cutoff_of, manipulation_curve
 from v1tlearn.preprocessing import low_pass, scramble_phases
 
@@ -272,3 +272,19 @@ def test_images_that_were_trained_on_are_warned_of():
     est.fit(trials[half])
     with pytest.warns(UserWarning, match="that the model was trained on"):
         manipulation_curve(est, trials[~half], values=[2], **QUICK)
+
+
+def test_a_manipulation_in_place_changes_no_other_value():
+    def darker(images, value):
+        images *= value
+        return images
+
+    trials = as_trials(noise_images(6, (4, 5)), noise_images(6, (4, 5), 1))
+    before = trials.get("stimuli", "A").copy()
+    est = known_aligner(trials, Squares)
+    curves = [
+        manipulation_curve(est, trials, of, [0.25, 0.5], n_bootstrap=2, n_permutations=2)
+        for of in (darker, lambda images, value: images * value)
+    ]
+    assert np.array_equal(curves[0]["estimate"], curves[1]["estimate"])
+    assert np.array_equal(trials.get("stimuli", "A"), before)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import v1tlearn as v1
+from tests.mice import two_mice
 
 TINY = {"map_size": (4, 6), "map_channels": 2, "hidden_channels": 4, "n_layers": 2}
 TINY |= {"input_kernel": 3, "hidden_units": (12,), "neural_channels": 4, "embed_dim": 6}
@@ -17,16 +18,7 @@ TINY |= {"neural_lr": 0.05}
 @pytest.fixture(scope="session")
 def alignments_trials():
     """Mice A (9 neurons) and B (6), with 6 test images shown 3 times."""
-    recordings = v1.make_v1_recordings(
-        n_mice=2,
-        n_neurons=[9, 6],
-        n_trials=40,
-        n_test_images=6,
-        n_repeats=3,
-        image_shape=(12, 16),
-        random_state=0,
-    )
-    return v1.Trials(recordings)
+    return v1.Trials(two_mice(n_neurons=[9, 6], n_trials=40, n_test_images=6, n_repeats=3))
 
 
 @pytest.fixture(scope="session")

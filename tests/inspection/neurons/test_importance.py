@@ -145,6 +145,10 @@ def test_what_cannot_be_told_is_refused(aligners, seen, with_responses):
     silent = np.zeros_like(seen.get("responses", "A"))
     with pytest.raises(ValueError, match="mouse 'A': its responses are the same in all 18 trials"):
         neuron_importance(est, with_responses(seen, "A", silent))
+    lost = seen.get("responses", "A").copy()
+    lost[[2, 5]] = np.nan
+    with pytest.raises(ValueError, match="no response was recorded in the trials"):
+        neuron_importance(est, with_responses(seen, "A", lost))
     with pytest.raises(ValueError, match="show one image"):
         neuron_importance(est, seen[seen.image_ids == seen.image_ids[0]])
     with pytest.raises(ValueError, match="unknown mouse 'C'"):

@@ -1,6 +1,7 @@
-"""The layout of Sensorium 2022 and Franke 2022: a folder or a zip per mouse, a file per trial."""
+"""The layouts of Sensorium: a folder or a zip per mouse, a file per trial, images or movies."""
 
 from v1tlearn.datasets.sensorium.read import read_sensorium
+from v1tlearn.datasets.sensorium.read_movies import read_sensorium2023
 from v1tlearn.datasets.sensorium.write import write_sensorium
 
-__all__ = ["read_sensorium", "write_sensorium"]
+__all__ = ["read_sensorium", "read_sensorium2023", "write_sensorium"]

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 # Part of the name of a store: raise it whenever reading a source gives other values than before.
 VERSION = 1
 _GROUP = "recording"
+_STORED_LABELS = ("behavior", "time", "n_frames")  # without which it would be no recording
 
 
 def cached_trials(
@@ -48,7 +49,7 @@ def cached_trials(
     if opened is None:
         _make_folder(path.parent)
         logger.info("mouse %r: keeping the trials of %s in %s", mouse, files, path)
-        labels = [name for name in dataset[names].coords if name != "behavior"]
+        labels = [name for name in dataset[names].coords if name not in _STORED_LABELS]
         stored = dataset[names].drop_vars(labels).drop_attrs()
         _write(mouse, stored, files, fingerprint, path)
         _remove_outdated(path.parent, _source(files), path)

@@ -15,32 +15,43 @@ logger = logging.getLogger(__name__)
 
 _DEEPEST = 4  # levels of folders below the one given
 _KEY = re.compile(
-    r"static(.+)-(?:gray|color)imagenet(?:-[0-9a-f]+)?(?: ?\(\d+\)| - copy)?", re.IGNORECASE
+    r"(?:static(?P<images>.+)-(?:gray|color)imagenet|dynamic(?P<movies>.+)-video)"
+    r"(?:-[0-9a-f]+)?(?: ?\(\d+\)| - copy)?",
+    re.IGNORECASE,
 )
+IMAGES, MOVIES = "data/images", "data/videos"
+_READERS = {IMAGES: "read_sensorium", MOVIES: "read_sensorium2023"}
 
 # What a mouse may be called, best first, and its files.
 _Found = tuple[list[str], FolderFiles | ZipFiles]
 
 
-def find_mice(path: Path, skipped: list[str]) -> list[tuple[str, FolderFiles | ZipFiles]]:
+def find_mice(
+    path: Path, skipped: list[str], stimuli: str = IMAGES
+) -> list[tuple[str, FolderFiles | ZipFiles]]:
     """Return (data key, files) of the mice in a folder, a zip, or a folder of those.
 
-    What else lies there is told in `skipped`.
+    What else lies there is told in `skipped`. A mouse is known by the folder of its stimuli.
     """
     if not path.exists():
         raise FileNotFoundError(
             f"{path} does not exist; expected a folder or zip in the Sensorium layout"
         )
-    if path.is_dir() and _is_mouse(path):
+    if path.is_dir() and _is_mouse(path, stimuli):
         found: list[_Found] = [([path.resolve().name], FolderFiles(path))]
     elif path.is_dir():
-        found, others = _mice_below(path, [])
+        found, others = _mice_below(path, [], stimuli)
         if not found:
-            movies = any(find_entry(one, "data/videos") for one in (path, *_folders(path)))
+            other, what = (MOVIES, "movies") if stimuli == IMAGES else (IMAGES, "images")
+            has_others = any(find_entry(one, other) for one in (path, *_folders(path)))
             raise ValueError(
-                f"{path} holds no mouse: no data/images in it or in the folders below it, and no "
+                f"{path} holds no mouse: no {stimuli} in it or in the folders below it, and no "
                 "zip of one; expected the folder of a mouse, or a folder of mice or zips"
-                + (". It holds movies (data/videos), which this reader does not read" * movies)
+                + (
+                    f". It holds {what} ({other}), which this reader does not read, but "
+                    f"{_READERS[other]} does"
+                )
+                * has_others
                 + "".join(f". {other}" for other in others)
             )
         skipped += others
@@ -51,25 +62,25 @@ def find_mice(path: Path, skipped: list[str]) -> list[tuple[str, FolderFiles | Z
                 f"{path} is no folder or zip in the Sensorium layout; recordings that are kept as "
                 f"netCDF are opened by open_recordings({str(path)!r}) or Trials.open"
             )
-        found = _mice_in_zip(path)
+        found = _mice_in_zip(path, stimuli)
         if not found:
             raise ValueError(
-                f"{path} holds no data/images/*.npy; expected a zip of a mouse in the Sensorium "
+                f"{path} holds no {stimuli}/*.npy; expected a zip of a mouse in the Sensorium "
                 "layout"
             )
     return [(_data_key(names), files) for names, files in found]
 
 
-def _is_mouse(path: Path) -> bool:
-    images = find_entry(path, "data/images")
-    return images is not None and images.is_dir()
+def _is_mouse(path: Path, stimuli: str) -> bool:
+    folder = find_entry(path, stimuli)
+    return folder is not None and folder.is_dir()
 
 
 def _folders(path: Path) -> list[Path]:
     return [entry for entry in path.iterdir() if entry.is_dir() and not is_junk(entry.name)]
 
 
-def _mice_below(folder: Path, outer: list[Path]) -> tuple[list[_Found], list[str]]:
+def _mice_below(folder: Path, outer: list[Path], stimuli: str) -> tuple[list[_Found], list[str]]:
     """Return the mice in a folder that is none itself, and what else lies there."""
     entries = sorted((e for e in folder.iterdir() if not is_junk(e.name)), key=_natural_order)
     around = [*outer, folder.resolve()]
@@ -78,10 +89,10 @@ def _mice_below(folder: Path, outer: list[Path]) -> tuple[list[_Found], list[str
     for entry in entries:
         if not entry.is_dir():
             continue
-        if _is_mouse(entry):
+        if _is_mouse(entry, stimuli):
             mice[entry.name] = [([entry.name], FolderFiles(entry))]
         elif len(outer) < _DEEPEST and entry.resolve() not in around:  # no links in a circle
-            inside, others = _mice_below(entry, around)
+            inside, others = _mice_below(entry, around, stimuli)
             if inside:
                 mice[entry.name] = inside
                 skipped += others
@@ -93,9 +104,9 @@ def _mice_below(folder: Path, outer: list[Path]) -> tuple[list[_Found], list[str
             if entry.stem in unpacked:
                 logger.info("%s lies beside its unpacked folder, which is read instead", entry)
                 continue
-            mice[entry.name] = _mice_in_zip(entry)
+            mice[entry.name] = _mice_in_zip(entry, stimuli)
             if not mice[entry.name]:
-                skipped.append(f"{entry} holds no data/images/*.npy")
+                skipped.append(f"{entry} holds no {stimuli}/*.npy")
         else:
             foreign.append(entry.name)
     if foreign:
@@ -106,13 +117,13 @@ def _mice_below(folder: Path, outer: list[Path]) -> tuple[list[_Found], list[str
     return found, skipped
 
 
-def _mice_in_zip(path: Path) -> list[_Found]:
+def _mice_in_zip(path: Path, stimuli: str) -> list[_Found]:
     """Return the mice in a zip, none if there is none."""
     directory = read_directory(path)
     prefixes = set()
     for folder, _, file in (plain_name(info).rpartition("/") for info in directory):
-        above = folder[: -len("data/images")]
-        is_mouse = f"/{folder.lower()}".endswith("/data/images") and "__MACOSX" not in above
+        above = folder[: -len(stimuli)]
+        is_mouse = f"/{folder.lower()}".endswith(f"/{stimuli}") and "__MACOSX" not in above
         if is_mouse and re.fullmatch(r"\d+\.npy", file.lower()):
             prefixes.add(above)
     mice: list[_Found] = []
@@ -127,7 +138,7 @@ def _mice_in_zip(path: Path) -> list[_Found]:
 
 def _data_key(names: list[str]) -> str:
     """Return "21067-10-18" for "static21067-10-18-GrayImageNet-...", any other name as it is."""
-    keys = [match[1] for match in map(_KEY.fullmatch, names) if match]
+    keys = [match["images"] or match["movies"] for match in map(_KEY.fullmatch, names) if match]
     return (keys or names)[0]
 
 

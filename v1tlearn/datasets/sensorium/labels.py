@@ -20,7 +20,9 @@ def as_text(values: np.ndarray, where: str) -> np.ndarray:
         ) from None
 
 
-def read_tiers(labels: np.ndarray, mouse: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def read_tiers(
+    labels: np.ndarray, mouse: str, *, others_told: bool = True
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Return tiers of the schema, which trials have one, and what there is to tell of them.
 
     Parameters
@@ -29,6 +31,8 @@ def read_tiers(labels: np.ndarray, mouse: str) -> tuple[np.ndarray, np.ndarray, 
         As the file has them.
     mouse : str
         For what is told.
+    others_told : bool, default=True
+        Whether it is told, too, of tiers that have other names, which are those of later releases.
 
     Raises
     ------
@@ -52,7 +56,7 @@ def read_tiers(labels: np.ndarray, mouse: str) -> tuple[np.ndarray, np.ndarray, 
         elif tier != label:
             tiers = tiers.astype(max(tiers.dtype, np.dtype(f"U{len(tier)}")))
             tiers[here] = tier
-            told.append(f"{what}, read as {tier!r}")
+            told += [f"{what}, read as {tier!r}"] * others_told
     if not kept.any():
         raise ValueError(
             f"mouse {mouse!r}, tier: unknown {', '.join(map(repr, unknown[:10]))} in all trials; "

@@ -25,10 +25,11 @@ NEURON_FILES = {
     "cell_motor_coordinates": "position",
 }
 IMAGE_LABEL_PREFIXES = ("frame", "colorframeprojector")
+IMAGE_LABELS = {"image_id": "image_id", "image_class": "category"}
 TRIAL_FILES = {"tiers": "tier", "trial_idx": "trial_id"} | {
-    f"{prefix}_{label}": label
+    f"{prefix}_{stem}": label
     for prefix in IMAGE_LABEL_PREFIXES
-    for label in ("image_id", "image_class")
+    for stem, label in IMAGE_LABELS.items()
 }
 # Statistics over all frames, and over the frames with a stimulus; the suffix of our names for each.
 STATISTIC_SUBSETS = {"all": "", "stimulus_frame": "_stimulus_frame"}
@@ -42,4 +43,16 @@ TIER_NAMES = {
     "live_test": "test",
     **{f"live{kind}_{track}": "test" for kind in ("_test", "") for track in TRACKS},
     **{f"final{kind}_{track}": "final_test" for kind in ("_test", "") for track in TRACKS},
+}
+
+# The layout of Sensorium 2023, which has movies: the last axis of every file is time.
+MOVIE_FOLDERS = {
+    "stimuli": ("videos",),
+    "behaviors": ("behavior", "pupil_center"),
+    "responses": ("responses",),
+}
+# Folder: {number of columns: their names}.
+MOVIE_BEHAVIOR: dict[str, dict[int, tuple[str, ...]]] = {
+    "behavior": {2: (BEHAVIOR_NAMES[0], BEHAVIOR_NAMES[2]), 3: BEHAVIOR_NAMES[:3]},
+    "pupil_center": {2: BEHAVIOR_NAMES[3:]},
 }

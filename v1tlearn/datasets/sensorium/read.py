@@ -13,7 +13,7 @@ from v1tlearn._instead import path_of
 from v1tlearn._warn import warn
 from v1tlearn.datasets.schema import validate_recordings
 from v1tlearn.datasets.sensorium.cache import cached_trials
-from v1tlearn.datasets.sensorium.find import find_mice
+from v1tlearn.datasets.sensorium.find import IMAGES, find_mice
 from v1tlearn.datasets.sensorium.folder_files import FolderFiles
 from v1tlearn.datasets.sensorium.mouse import read_mouse
 from v1tlearn.datasets.sensorium.zip_files import ZipFiles
@@ -96,39 +96,63 @@ def read_sensorium(
     ----------
     Willeke et al. 2022, The Sensorium competition, arXiv:2206.08666; Franke et al. 2022, Nature.
     """
-    given: Any = path
-    if isinstance(path, str | os.PathLike | xr.DataTree | xr.Dataset | Mapping):
-        given = [path]
-    call = "read_sensorium(path) or read_sensorium([path, ...])"
-    paths = [path_of("path", one, call) for one in given]
-    if not paths:
-        raise ValueError("no paths given; expected at least one folder or zip of a mouse")
     told: list[str] = []
-    found = [mouse for one in paths for mouse in find_mice(one, told)]
-    datasets: dict[str, xr.Dataset] = {}
-    origins: dict[str, str] = {}
-    for (_, files), name in zip(found, _mouse_names(found, names), strict=True):
-        if name in datasets:
-            raise ValueError(
-                f"two recordings are called {name!r}: {origins[name]} and {files}; mouse ids must "
-                "be unique: pass names=[...], one per recording, or drop one path"
-            )
-        datasets[name], origins[name] = read_mouse(name, files, told), str(files)
+    found = named_mice(path, names, "read_sensorium", IMAGES, told)
+    datasets = {name: read_mouse(name, files, told) for name, files in found.items()}
     validate_recordings(datasets, check_values=False)
     if told:
         warn(
             f"read_sensorium left out, or read otherwise: {'; '.join(told)}.",
         )
+    return as_tree(datasets, found, cache)
+
+
+def as_tree(
+    datasets: dict[str, xr.Dataset],
+    found: dict[str, FolderFiles | ZipFiles],
+    cache: str | os.PathLike | None,
+) -> xr.DataTree:
+    """Return recordings as a tree, their trials read from stores in a folder where one is given."""
     if cache is not None:
         datasets = {
-            name: cached_trials(name, dataset, files, Path(cache))
-            for (name, dataset), (_, files) in zip(datasets.items(), found, strict=True)
+            name: cached_trials(name, dataset, found[name], Path(cache))
+            for name, dataset in datasets.items()
         }
     tree = xr.DataTree(children={name: xr.DataTree(ds) for name, ds in datasets.items()})
     if cache is not None:
         for name, dataset in datasets.items():  # which xarray forgets
             tree.children[name].set_close(dataset.close)
     return tree
+
+
+def named_mice(
+    path: Any,
+    names: Sequence[str] | Mapping[str, str] | None,
+    reader: str,
+    stimuli: str,
+    told: list[str],
+) -> dict[str, FolderFiles | ZipFiles]:
+    """Return the files of the mice by their names, for the reader of a name.
+
+    What is none is added to `told`.
+    """
+    given: Any = path
+    if isinstance(path, str | os.PathLike | xr.DataTree | xr.Dataset | Mapping):
+        given = [path]
+    call = f"{reader}(path) or {reader}([path, ...])"
+    paths = [path_of("path", one, call) for one in given]
+    if not paths:
+        raise ValueError("no paths given; expected at least one folder or zip of a mouse")
+    found = [mouse for one in paths for mouse in find_mice(one, told, stimuli)]
+    mice: dict[str, FolderFiles | ZipFiles] = {}
+    for (_, files), name in zip(found, _mouse_names(found, names), strict=True):
+        if name in mice:
+            raise ValueError(
+                f"two recordings are called {name!r}: {mice[name]} and {files}; mouse ids must "
+                "be unique: pass names=[...], one per recording, or drop one path"
+            )
+        mice[name] = files
+    return mice
 
 
 def _mouse_names(

@@ -22,6 +22,7 @@ from v1tlearn.datasets.sensorium.layout import (
     BEHAVIOR_FOLDERS,
     DATA_FOLDERS,
     IMAGE_LABEL_PREFIXES,
+    IMAGE_LABELS,
     NEURON_FILES,
     STATISTIC_SUBSETS,
     TRIAL_FILES,
@@ -224,7 +225,7 @@ def _write_labels(sink: _FolderSink | _ZipSink, mouse: str, dataset: xr.Dataset)
     prefix = IMAGE_LABEL_PREFIXES[dataset.sizes["channel"] > 1]
     implied = {
         "trial": {"tier": "tiers", "trial_id": "trial_idx"}
-        | {label: f"{prefix}_{label}" for label in ("image_id", "image_class")},
+        | {label: f"{prefix}_{stem}" for stem, label in IMAGE_LABELS.items()},
         "neuron": {name: stem for stem, name in NEURON_FILES.items()},
     }
     taken = {"trial": set(TRIAL_FILES), "neuron": set(NEURON_FILES)}

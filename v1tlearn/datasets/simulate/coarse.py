@@ -103,7 +103,7 @@ def make_coarse_recordings(
         * `responses` and `expected_responses`, what the image of a trial evokes on average, (trial,
           neuron), float32; the latter is constant where a neuron sees nothing;
         * `image_id`, `tier` and `trial_id` on trials, which are not in time order; with categories
-          also `image_class`, the direction of the leaves, as in "45 deg";
+          also `category`, the direction of the leaves, as in "45 deg";
         * `neuron`, and `position` in micrometres, which receptive fields follow with scatter;
         * the truth about each neuron: `informative` (bool); `reliability`, the share of its
           variance that the image explains, which is the expected correlation of two repeats;
@@ -127,7 +127,7 @@ def make_coarse_recordings(
     ...                                     n_categories=2, random_state=0)
     >>> recordings["A"].attrs["cutoff"], int(recordings["A"]["informative"].sum())
     (4.0, 2)
-    >>> sorted(set(recordings["A"]["image_class"].values.tolist()))
+    >>> sorted(set(recordings["A"]["category"].values.tolist()))
     ['0 deg', '90 deg']
     """
     counts = (n_mice, n_trials, n_test_images, n_repeats, n_categories)
@@ -171,7 +171,7 @@ def make_coarse_recordings(
         labels = {"image_id": shown, "tier": tiers[shown], "trial_id": trial_id}
         if n_categories:
             names = np.array([f"{180 * k / n_categories:g} deg" for k in range(n_categories)])
-            labels["image_class"] = names[category[shown]]
+            labels["category"] = names[category[shown]]
 
         typical = explainable_variance / (1.0 - explainable_variance)
         odds = typical * np.exp(0.8 * rng.standard_normal(len(sees)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
@@ -25,16 +26,12 @@ from v1tlearn.datasets.simulate.arguments import (
     seed_sequence,
     validation_trials,
 )
-from v1tlearn.datasets.simulate.drifting import drifting_leaves
+from v1tlearn.datasets.simulate.movie_cells import KINDS, MovieCells, draw_cells
+from v1tlearn.datasets.simulate.scenes import SCENES, Scene
 from v1tlearn.datasets.time_axis import pad, time_coordinate, with_time
 from v1tlearn.training.devices import default_errors
 
-_KERNEL_SECONDS = 0.4  # how far back a cell looks
-_LATENCY = (0.05, 0.13)  # seconds at which temporal filters peak, from cell to cell
-_SLOW = 1.6  # how much later than the first the second, opposite phase of a filter comes
-_TRANSIENT = 0.7  # its weight: near 1 cells respond to changes alone
 _STATE_SECONDS = 1.0  # after which the animal's state is another one
-_PILOT_SECONDS = 20.0  # of movie that sets the scale of each cell; never shown in the recording
 
 
 @default_errors()
@@ -52,13 +49,16 @@ def make_movie_recordings(
     *,
     validation_fraction: float = 0.1,
     noise: float = 1.0,
+    scene: str = "drifting",
+    cells: str | Sequence[str] = "simple",
+    adaptation: float = 0.0,
 ) -> xr.DataTree:
     """Simulate recordings of movies by cells whose filters in space and time are known.
 
-    Animals see drifting dead leaves. A cell's filter is separable, a Gabor patch in space times a
-    biphasic kernel in time that peaks at the cell's latency; it is applied causally to the movie,
-    ahead of which the screen is grey, and rectified. Running multiplies the rate by a gain of the
-    cell's own. Responses are gamma distributed around the rate.
+    Animals see drifting dead leaves. A simple cell's filter is separable, a Gabor patch in space
+    times a biphasic kernel in time that peaks at the cell's latency; it is applied causally to the
+    movie, ahead of which the screen is grey, and rectified. Running multiplies the rate by a gain
+    of the cell's own. Responses are gamma distributed around the rate.
 
     Parameters
     ----------
@@ -84,6 +84,15 @@ def make_movie_recordings(
         Share of `n_movies`, rounded, that forms the validation tier; in [0, 1).
     noise : float, default=1
         Variance of responses over their mean, in their unit; above 0.
+    scene : {"drifting", "saccades", "noise"}, default="drifting"
+        What animals see: dead leaves that drift smoothly; that jump with saccades every 0.2 to
+        0.5 s, and drift slowly in between; or pixels that are black or white at random.
+    cells : {"simple", "retina", "motion"} or sequence of these, default="simple"
+        Kinds of cells; several take turns. "retina": a centre and a surround of opposite sign, on
+        and off. "motion": motion energy, which responds to one direction and hardly to the other.
+    adaptation : float, default=0
+        Strength with which a cell's own output divides it: by 1 plus the strength times the mean
+        output of the past, which fades within 0.2 to 0.6 s. 0 is none.
 
     Returns
     -------
@@ -97,7 +106,12 @@ def make_movie_recordings(
         * `time` in seconds; `image_id`, `tier`, `trial_id` and `n_frames` on trials;
         * the truth about each neuron: `receptive_field` (neuron, row, column) of unit length,
           `temporal_filter` (neuron, lag) of unit length, with `lag` in seconds, 0 being the frame
-          that is shown, and `latency` in seconds.
+          that is shown, and `latency` in seconds; where there are other than simple cells,
+          `cell_kind`;
+        * of motion cells `receptive_field_odd` and `temporal_filter_odd`, a quarter of a cycle
+          further than the others (zero of other cells), `preferred_direction` in radians from the
+          rows, turning down, and `preferred_frequency` in cycles per second;
+        * with adaptation, `adaptation` and `adaptation_time` in seconds.
 
     Raises
     ------
@@ -105,6 +119,19 @@ def make_movie_recordings(
         If a number is not of the kind expected.
     ValueError
         If a parameter is out of range, or `n_neurons` does not hold one number per mouse.
+
+    Notes
+    -----
+    With e and o the outputs of even and odd fields, convolved with the even (f) or odd (s) filter,
+    the drive of a motion cell is the square root of (e*f - o*s)^2 + (e*s + o*f)^2 (Adelson & Bergen
+    1985); its temporal filters have their lengths in common. Drives are scaled to a standard
+    deviation of 1 over a movie of the same kind that is not part of the recording. Adaptation is
+    drive_t / (1 + strength a_t), a_t = k a_(t-1) + (1 - k) drive_(t-1), a_0 = 0.
+
+    References
+    ----------
+    Adelson & Bergen 1985, Spatiotemporal energy models for the perception of motion, Journal of the
+    Optical Society of America A.
 
     Examples
     --------
@@ -129,13 +156,14 @@ def make_movie_recordings(
     if not isinstance(plain(behavior), bool):
         raise TypeError(f"behavior must be True or False, got {behavior!r}")
     check_share("validation_fraction", validation_fraction, "[0, 1)")
+    kinds, draw, adaptation = _checked_cells(scene, cells, plain(adaptation))
     n_validation = validation_trials(n_movies, validation_fraction)
     seeds = seed_sequence(plain(random_state)).spawn(n_mice + 1)
 
     def movies(rng: np.random.Generator, n: int) -> list[np.ndarray]:
         """Draw movies, each of a length of its own."""
         drawn = rng.integers(lengths[0], lengths[1] + 1, n)
-        return [drifting_leaves(rng, frames, image_shape, frame_rate) for frames in drawn]
+        return [draw(rng, frames, image_shape, frame_rate) for frames in drawn]
 
     test = movies(np.random.default_rng(seeds[0]), n_test_movies)
     tiers = ["train"] * (n_movies - n_validation) + ["validation"] * n_validation
@@ -143,13 +171,14 @@ def make_movie_recordings(
     datasets = {}
     for number, (seed, n) in enumerate(zip(seeds[1:], n_neurons, strict=True)):
         rng = np.random.default_rng(seed)
-        cells = _Cells(rng, n, image_shape, frame_rate)
+        own_kinds = [kinds[neuron % len(kinds)] for neuron in range(n)]
+        drawn = draw_cells(rng, own_kinds, image_shape, frame_rate, adaptation, draw)
         shown = movies(rng, n_movies) + test * n_repeats
         own = n_test_movies + number * n_movies + np.arange(n_movies)  # test movies count first
         ids = np.concatenate([own, np.tile(np.arange(n_test_movies), n_repeats)])
         order = rng.permutation(len(shown))
         states = [_states(rng, len(movie), frame_rate) if behavior else None for movie in shown]
-        rates = [cells.rates(m, s) for m, s in zip(shown, states, strict=True)]
+        rates = [drawn.rates(m, s, frame_rate) for m, s in zip(shown, states, strict=True)]
         responses = [noise * rng.standard_gamma(r / noise) for r in rates]
         labels = {"image_id": ids, "tier": np.array(tiers), "trial_id": rng.permutation(len(ids))}
         series: dict[str, list[Any]] = {
@@ -162,63 +191,10 @@ def make_movie_recordings(
         datasets[chr(ord("A") + number)] = _dataset(
             {name: [values[place] for place in order] for name, values in series.items()},
             {name: values[order] for name, values in labels.items()},
-            cells,
+            drawn,
             frame_rate,
         )
     return xr.DataTree.from_dict(datasets)
-
-
-class _Cells:
-    """Cells with separable filters, scaled so that rates have a standard deviation of about 1."""
-
-    def __init__(
-        self, rng: np.random.Generator, n: int, image_shape: tuple[int, int], frame_rate: float
-    ) -> None:
-        height, width = image_shape
-        y, x = np.mgrid[:height, :width]
-        side = min(image_shape)
-        center_y, center_x = rng.uniform(0.25, 0.75, (2, n, 1, 1)) * np.array(
-            [height, width]
-        ).reshape(2, 1, 1, 1)
-        angle, phase = rng.uniform(0, 2 * np.pi, (2, n, 1, 1))
-        sigma = side * rng.uniform(0.1, 0.16, (n, 1, 1))
-        dy, dx = y - center_y, x - center_x
-        along = dx * np.cos(angle) + dy * np.sin(angle)
-        envelope = np.exp(-(dx**2 + dy**2) / (2 * sigma**2))
-        fields = envelope * np.cos(np.pi * along / (1.5 * sigma) + phase)
-        fields -= envelope * (fields.sum((1, 2)) / envelope.sum((1, 2)))[:, None, None]
-        self.fields = fields / np.sqrt((fields**2).sum((1, 2), keepdims=True))
-        self.latency = rng.uniform(*_LATENCY, n)
-        self.lag = np.arange(max(2, round(_KERNEL_SECONDS * frame_rate))) / frame_rate
-        first = _hump(self.lag, self.latency[:, None])
-        second = _hump(self.lag, _SLOW * self.latency[:, None])
-        kernels = first - _TRANSIENT * second
-        self.kernels = kernels / np.sqrt((kernels**2).sum(1, keepdims=True))
-        self.gain = rng.uniform(-0.1, 0.4, n)
-        self.scale, self.baseline = np.ones(n), np.zeros(n)
-        n_pilot = max(2, round(_PILOT_SECONDS * frame_rate))
-        drive = self._drive(drifting_leaves(rng, n_pilot, image_shape, frame_rate))
-        self.scale = 1 / np.maximum(drive, 0).std(axis=0)
-        self.baseline = rng.uniform(0.1, 0.4, n)
-
-    def _drive(self, movie: np.ndarray) -> np.ndarray:
-        """Output of the filters (frames, neurons); ahead of the movie the screen is grey."""
-        contrast = (movie[:, 0].astype(np.float64) - 127.5) / 127.5
-        in_space = np.einsum("thw,nhw->tn", contrast, self.fields, optimize=True)
-        columns = zip(self.kernels, in_space.T, strict=True)
-        return np.stack([lfilter(kernel, 1.0, values) for kernel, values in columns], axis=1)
-
-    def rates(self, movie: np.ndarray, states: np.ndarray | None) -> np.ndarray:
-        """True rates (frames, neurons)."""
-        rates = self.baseline + self.scale * np.maximum(self._drive(movie), 0)
-        if states is not None:
-            rates = rates * np.exp(self.gain * (states[:, 2:3] - 2.0) / 2.0)
-        return rates
-
-
-def _hump(lag: np.ndarray, peak: np.ndarray) -> np.ndarray:
-    """A gamma function of time that is 1 at its peak."""
-    return (lag / peak) ** 5 * np.exp(5 * (1 - lag / peak))
 
 
 def _states(rng: np.random.Generator, n_frames: int, frame_rate: float) -> np.ndarray:
@@ -233,7 +209,10 @@ def _states(rng: np.random.Generator, n_frames: int, frame_rate: float) -> np.nd
 
 
 def _dataset(
-    series: dict[str, list[Any]], labels: dict[str, np.ndarray], cells: _Cells, frame_rate: float
+    series: dict[str, list[Any]],
+    labels: dict[str, np.ndarray],
+    cells: MovieCells,
+    frame_rate: float,
 ) -> xr.Dataset:
     """One mouse in the schema of a recording."""
     counts = np.array([len(movie) for movie in series["stimuli"]])
@@ -249,18 +228,28 @@ def _dataset(
         dtype, fill = (np.uint8, 0) if name == "stimuli" else (np.float32, np.nan)
         padded = pad([value.astype(dtype) for value in values], longest, fill)
         variables[name] = (with_time(DIMS[name]), padded, attrs[name])
-    fields, kernels = cells.fields.astype(np.float32), cells.kernels.astype(np.float32)
-    variables["receptive_field"] = (("neuron", "row", "column"), fields)
-    variables["temporal_filter"] = (("neuron", "lag"), kernels)
-    coords: dict[str, Any] = {name: ("trial", values) for name, values in labels.items()}
+    of_cells, coords = cells.truth()
+    variables |= of_cells
+    coords |= {name: ("trial", values) for name, values in labels.items()}
     coords["n_frames"] = ("trial", counts)
     coords["time"] = time_coordinate(longest, frame_rate)
-    coords["lag"] = ("lag", cells.lag, {"units": "s"})
-    coords["neuron"] = ("neuron", np.arange(1, len(cells.latency) + 1))
-    coords["latency"] = ("neuron", cells.latency, {"units": "s"})
     if "behaviors" in series:
         coords["behavior"] = names
     return xr.Dataset(variables, coords, {"description": "simulated recording of movies"})
+
+
+def _checked_cells(scene: Any, cells: Any, adaptation: Any) -> tuple[list[str], Scene, float]:
+    """Kinds of cells in turn, how movies are drawn, and the strength of adaptation."""
+    if scene not in SCENES:
+        raise ValueError(f"scene must be one of {list(SCENES)}, got {scene!r}")
+    kinds = [cells] if isinstance(cells, str) else list(cells)
+    if not kinds or any(kind not in KINDS for kind in kinds):
+        raise ValueError(f"cells must be one or several of {list(KINDS)}, got {cells!r}")
+    if not isinstance(adaptation, Real) or isinstance(adaptation, bool):
+        raise TypeError(f"adaptation must be a number, got {adaptation!r}")
+    if not 0 <= float(adaptation) < np.inf:
+        raise ValueError(f"adaptation must be 0 or more and finite, got {adaptation}")
+    return kinds, SCENES[scene], float(adaptation)
 
 
 def _check_lengths(n_frames: Any) -> tuple[int, int]:

@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from v1tlearn._values import plain
+from v1tlearn.inspection._controls import check_count, check_counts
 from v1tlearn.inspection.alignment._pairs import Pairs
 from v1tlearn.inspection.alignment._ranks import MEAN
 from v1tlearn.trials import Trials
-
-
-def check_count(name: str, value: Any, least: int = 1) -> int:
-    """Return a whole number that is not below another.
-
-    Parameters
-    ----------
-    name : str
-        For the error.
-    value : object
-    least : int, default=1
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    ValueError
-        If it is none.
-    """
-    number = plain(value, name)
-    if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
-        raise ValueError(f"{name}={value!r}: expected a whole number from {least} on.")
-    return int(number)
 
 
 def check_chances(*, level: float | None = None, **counts: Any) -> None:
@@ -53,10 +29,9 @@ def check_chances(*, level: float | None = None, **counts: Any) -> None:
     ValueError
         If a count is below 1, or the level is not between 0 and 1.
     """
-    for name, value in counts.items():
-        check_count(name, value)
+    check_counts(**counts)
     number = plain(level, "level")
-    if number is not None and not (isinstance(number, Real) and 0 < number < 1):
+    if number is not None and not (isinstance(number, Real) and 0 < float(number) < 1):
         raise ValueError(f"level={level!r}: expected a number between 0 and 1.")
 
 

@@ -9,17 +9,20 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from v1tlearn._values import as_ids, plain
-from v1tlearn.inspection.alignment._pairs import Pairs
-from v1tlearn.training import draw_seed
+from v1tlearn._values import as_ids
+from v1tlearn.datasets.schema import are_known
+from v1tlearn.inspection._controls import generator
+from v1tlearn.inspection.alignment._pairs import Pairs, some_images
 from v1tlearn.trials import Trials
 from v1tlearn.trials._arithmetic import labels_of
 
-_COORDINATE = "image_class"
+_COORDINATE = "category"
 
 
-def image_classes(trials: Trials, pairs: Sequence[Pairs], labels: Any = None) -> list[np.ndarray]:
-    """Give the category of each image, as numbers.
+def with_categories(
+    trials: Trials, pairs: Sequence[Pairs], labels: Any = None, among: Any = None
+) -> tuple[list[Pairs], list[np.ndarray]]:
+    """Give the images whose categories count, with all their trials, and the category of each.
 
     Parameters
     ----------
@@ -27,21 +30,25 @@ def image_classes(trials: Trials, pairs: Sequence[Pairs], labels: Any = None) ->
     pairs : sequence of Pairs
         Of these trials.
     labels : array of shape (n_trials,), optional
-        By default the coordinate `image_class` of the trials.
+        By default the coordinate `category` of the trials.
+    among : sequence, optional
+        The categories that count; by default all but "unknown".
 
     Returns
     -------
+    list of Pairs
     list of ndarray of int of shape (n_images,)
         Per mouse, numbered from 0 without gaps.
 
     Raises
     ------
     ValueError
-        If there are none, not as many as trials, one is missing, repeats of an image differ, or
-        there is one category only.
+        If there are none, not as many as trials, one is missing, repeats of an image differ, there
+        is one category only, or none of one that is to count.
     """
     given = None if labels is None else _given(labels, len(trials))
-    out = []
+    wanted = None if among is None else as_ids(among, "among", of="category").astype(str)
+    chosen, kinds = [], []
     for own in pairs:
         found = labels_of(trials[own.rows], _COORDINATE) if given is None else given[own.rows]
         if found is None:
@@ -49,12 +56,14 @@ def image_classes(trials: Trials, pairs: Sequence[Pairs], labels: Any = None) ->
                 f"mouse {own.mouse!r}: there are no categories: the trials have no coordinate "
                 f"{_COORDINATE!r}, and no labels came: give labels=, one per trial."
             )
-        out.append(_of_images(own, np.asarray(found)))
-    return out
+        some, of_image = _chosen(own, _of_images(own, np.asarray(found)), wanted)
+        chosen.append(some)
+        kinds.append(of_image)
+    return chosen, kinds
 
 
 def has_classes(trials: Trials, pairs: Sequence[Pairs]) -> bool:
-    """Tell whether the trials of all mice have the coordinate `image_class`.
+    """Tell whether the trials of all mice have the coordinate `category`.
 
     Parameters
     ----------
@@ -84,29 +93,42 @@ def _of_images(own: Pairs, found: np.ndarray) -> np.ndarray:
     if missing.any():
         raise ValueError(
             f"mouse {own.mouse!r}: the image {str(own.image_ids[own.shown[missing][0]])!r} has no "
-            "category: leave its trials out."
+            "category: leave its trials out, or call it 'unknown'."
         )
-    names, kinds = np.unique(found.astype(str), return_inverse=True)
-    of_image = np.empty(len(own.image_ids), dtype=int)
-    of_image[own.shown] = kinds
-    if (of_image[own.shown] != kinds).any():
-        at = int(np.argmax(of_image[own.shown] != kinds))
-        image, found = own.shown[at], [str(names[k]) for k in (of_image[own.shown[at]], kinds[at])]
+    found = found.astype(str)
+    of_image = np.empty(len(own.image_ids), dtype=found.dtype)
+    of_image[own.shown] = found
+    if (of_image[own.shown] != found).any():
+        at = int(np.argmax(of_image[own.shown] != found))
+        several = [str(name) for name in (of_image[own.shown[at]], found[at])]
         raise ValueError(
-            f"mouse {own.mouse!r}: trials of the image {str(own.image_ids[image])!r} have several "
-            f"categories, {found}: expected one."
-        )
-    if len(names) < 2:
-        raise ValueError(
-            f"mouse {own.mouse!r}: all images are of the category {str(names[0])!r}: expected at "
-            "least 2 categories."
+            f"mouse {own.mouse!r}: trials of the image {str(own.image_ids[own.shown[at]])!r} have "
+            f"several categories, {several}: expected one."
         )
     return of_image
 
 
+def _chosen(own: Pairs, of_image: np.ndarray, among: np.ndarray | None) -> tuple[Pairs, np.ndarray]:
+    """Pairs of the categories that count, and the numbers of these."""
+    absent = [] if among is None else sorted(set(among.tolist()) - set(of_image.tolist()))
+    if absent:
+        raise ValueError(
+            f"mouse {own.mouse!r}: no image is of the categories {absent} of among, only of "
+            f"{np.unique(of_image).tolist()}."
+        )
+    counts = are_known(of_image) if among is None else np.isin(of_image, among)
+    names, kinds = np.unique(of_image[counts], return_inverse=True)
+    if len(names) < 2:
+        raise ValueError(
+            f"mouse {own.mouse!r}: all images that count are of the categories {names.tolist()}: "
+            "expected at least 2 categories."
+        )
+    return some_images(own, counts), kinds
+
+
 def generators(random_state: Any) -> tuple[np.random.Generator, np.random.Generator]:
     """Of the draws of images, and of the shuffles."""
-    seeds = np.random.default_rng(draw_seed(plain(random_state))).integers(2**63, size=2)
+    seeds = generator(random_state).integers(2**63, size=2)
     first, second = map(np.random.default_rng, seeds)
     return first, second
 

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn.estimators import DINAAligner
 from v1tlearn.estimators._leaks import warn_of_seen_images
-from v1tlearn.nn import AlignmentModel, cosine_similarity
+from v1tlearn.nn import AlignmentModel, steady_cosines
 from v1tlearn.trials import Trials
 
 SPACES = ("images", "responses")
@@ -85,6 +85,30 @@ def read_pairs(aligner: Any, trials: Any) -> list[Pairs]:
     return [_read_pairs(aligner, trials, mouse) for mouse in trials.mice]
 
 
+def some_images(own: Pairs, kept: np.ndarray) -> Pairs:
+    """Take some of the images, with all their trials.
+
+    Parameters
+    ----------
+    own : Pairs
+    kept : ndarray of bool of shape (n_images,)
+
+    Returns
+    -------
+    Pairs
+    """
+    trials = kept[own.shown]
+    return Pairs(
+        own.mouse,
+        own.rows[trials],
+        own.image_ids[kept],
+        (np.cumsum(kept) - 1)[own.shown[trials]],
+        own.images[kept],
+        own.image_maps[kept],
+        own.response_maps[trials],
+    )
+
+
 def check_aligner(aligner: Any) -> None:
     """Check that this is a fitted alignment.
 
@@ -129,7 +153,7 @@ def check_trials(trials: Any) -> None:
 
 
 def similarity(responses: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Cosines of the maps of responses and of images, in float64.
+    """Cosines of the maps of responses and of images, as `DINAAligner.similarity` has them.
 
     Parameters
     ----------
@@ -141,9 +165,8 @@ def similarity(responses: np.ndarray, images: np.ndarray) -> np.ndarray:
     ndarray of shape (n, m)
         0 for flat maps.
     """
-    first, second = (torch.from_numpy(np.array(x, np.float64)) for x in (responses, images))
-    # equal maps are equally similar, whichever way a product adds up
-    return cosine_similarity(first, second).numpy().round(12)
+    first, second = (torch.from_numpy(np.ascontiguousarray(x)) for x in (responses, images))
+    return steady_cosines(first, second).numpy().astype(np.float64)
 
 
 def place_in_image(

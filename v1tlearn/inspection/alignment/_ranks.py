@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from v1tlearn.metrics._chance import draw_images
+
 MEASURES = ("top1", "reciprocal_rank", "two_way", "similarity")
 MEAN = "mean"  # over mice, beside their names
 
@@ -29,25 +31,7 @@ def measures(ranks: np.ndarray, similarity: np.ndarray, n_images: int) -> np.nda
     return np.stack([ranks == 1, 1 / ranks, (n_images - ranks) / (n_images - 1), similarity])
 
 
-def shuffled(shown: np.ndarray, n_images: int, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Images that trials show once pairs are shuffled: all repeats of one image go along.
-
-    Parameters
-    ----------
-    shown : ndarray of int of shape (n_trials,)
-    n_images, n : int
-        How many images there are, and how many shuffles.
-    rng : Generator
-
-    Returns
-    -------
-    ndarray of int of shape (n_trials, n)
-    """
-    orders = rng.permuted(np.tile(np.arange(n_images), (n, 1)), axis=1)
-    return orders[:, shown].T
-
-
-def draw_images(
+def draw_alike(
     galleries: Sequence[np.ndarray], n: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
     """Draw images with replacement, the same ones for mice that saw the same.
@@ -67,10 +51,9 @@ def draw_images(
     """
     drawn: dict[tuple, np.ndarray] = {}
     for ids in galleries:
-        size = len(ids)
         key = tuple(ids.tolist())
         if key not in drawn:
-            drawn[key] = rng.multinomial(size, np.full(size, 1 / size), size=n)
+            drawn[key] = draw_images(len(ids), n, rng)
     return [drawn[tuple(ids.tolist())] for ids in galleries]
 
 
@@ -82,7 +65,7 @@ def mean_over_drawn(values: np.ndarray, shown: np.ndarray, counts: np.ndarray) -
     values : ndarray of shape (..., n_trials)
     shown : ndarray of int of shape (n_trials,)
     counts : ndarray of shape (n, n_images)
-        From `draw_images`.
+        From `draw_alike`.
 
     Returns
     -------
@@ -93,35 +76,3 @@ def mean_over_drawn(values: np.ndarray, shown: np.ndarray, counts: np.ndarray) -
     trials = counts @ np.bincount(shown, minlength=counts.shape[1])
     sums = np.tensordot(counts, per_image, axes=1)
     return sums / trials.reshape(-1, *[1] * (sums.ndim - 1))
-
-
-def interval(draws: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the central part of draws, which lie along the first axis.
-
-    Parameters
-    ----------
-    draws : ndarray of shape (n, ...)
-    level : float
-        The part, such as 0.95.
-
-    Returns
-    -------
-    low, high : ndarray of shape (...)
-    """
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return low, high
-
-
-def p_value(found: np.ndarray, control: np.ndarray) -> np.ndarray:
-    """Share of shuffles, the pairs themselves counted in, that reach what was found.
-
-    Parameters
-    ----------
-    found : ndarray of shape (...)
-    control : ndarray of shape (n, ...)
-
-    Returns
-    -------
-    ndarray of shape (...)
-    """
-    return (1 + (control >= found).sum(0)) / (1 + len(control))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from numbers import Real
 from typing import Any
@@ -13,6 +13,7 @@ import xarray as xr
 from torch import Tensor
 
 from v1tlearn._values import plain
+from v1tlearn.inspection._controls import other_images
 from v1tlearn.inspection.alignment._pairs import Pairs
 from v1tlearn.nn import unit_length
 from v1tlearn.training import numerics
@@ -49,10 +50,7 @@ def queries_and_controls(
     aligner: Any, own: Pairs, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Maps of the responses of trials, and of those to another image, as vectors of length 1."""
-    n = len(own.image_ids)
-    other = np.empty(n, int)
-    cycle = rng.permutation(n)
-    other[cycle] = np.roll(cycle, 1)  # none is its own
+    other = other_images(len(own.image_ids), rng)
     first = np.unique(own.shown, return_index=True)[1]
     maps = unit_length(to_device(aligner, own.response_maps.values))
     return maps, maps[torch.from_numpy(first[other[own.shown]]).to(maps.device)]
@@ -68,7 +66,7 @@ def fill_values(images: np.ndarray, fill: Any) -> np.ndarray:
     fill = plain(fill, "fill")
     if isinstance(fill, str) and fill == "mean":
         return images.mean((2, 3), keepdims=True, dtype=np.float64)
-    if not isinstance(fill, Real) or isinstance(fill, bool) or not np.isfinite(fill):
+    if not isinstance(fill, Real) or isinstance(fill, bool) or not np.isfinite(float(fill)):
         raise ValueError(f"fill={fill!r}: expected 'mean' or a grey level.")
     return np.full((*images.shape[:2], 1, 1), float(fill))
 
@@ -81,7 +79,7 @@ def in_parts(n: int, size: int) -> Iterator[slice]:
 def labelled(
     trials: Trials,
     pairs: list[Pairs],
-    parts: list[tuple[np.ndarray, ...]],
+    parts: Sequence[tuple[np.ndarray, ...]],
     dims: tuple[str, ...],
     attrs: dict[str, Any],
     unit: str,

@@ -11,10 +11,11 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from v1tlearn.inspection.alignment._checks import check_chances, check_count
-from v1tlearn.inspection.alignment._labels import by_mouse, generators, image_classes
+from v1tlearn.inspection._controls import check_count
+from v1tlearn.inspection.alignment._checks import check_chances
+from v1tlearn.inspection.alignment._labels import by_mouse, generators, with_categories
 from v1tlearn.inspection.alignment._pairs import SPACES, read_pairs
-from v1tlearn.inspection.alignment._ranks import p_value
+from v1tlearn.metrics._chance import p_value
 from v1tlearn.trials import Trials
 
 _ALPHAS = np.logspace(-2, 6, 9)
@@ -25,6 +26,7 @@ def class_decoding(
     trials: Trials,
     labels: Any = None,
     *,
+    among: Any = None,
     n_folds: int = 5,
     n_permutations: int = 20,
     random_state: Any = 0,
@@ -41,7 +43,10 @@ def class_decoding(
     trials : Trials
         Of images that were not trained on.
     labels : array of shape (n_trials,), optional
-        Category of the image of each trial; by default the coordinate `image_class`.
+        Category of the image of each trial; by default the coordinate `category`.
+    among : sequence, optional
+        Take the images of these categories only, with all their trials; by default all but
+        "unknown".
     n_folds : int, default=5
         At most the number of images of the smallest category.
     n_permutations : int, default=20
@@ -79,8 +84,7 @@ def class_decoding(
     """
     check_chances(n_permutations=n_permutations)
     n_folds = check_count("n_folds", n_folds, 2)
-    pairs = read_pairs(aligner, trials)
-    classes = image_classes(trials, pairs, labels)
+    pairs, classes = with_categories(trials, read_pairs(aligner, trials), labels, among)
     rng, orders = generators(random_state)
     folds = StratifiedKFold(n_folds, shuffle=True, random_state=int(rng.integers(2**31)))
     found = []
@@ -89,7 +93,7 @@ def class_decoding(
         if smallest < n_folds:
             raise ValueError(
                 f"mouse {own.mouse!r}: n_folds={n_folds}, but a category has {smallest} images: "
-                "lower n_folds, or leave the trials of small categories out."
+                "lower n_folds, or leave small categories out by among=."
             )
         shuffles = orders.permuted(np.tile(kinds, (n_permutations, 1)), axis=1)
         row: dict[str, Any] = {"n_images": len(kinds), "chance": np.bincount(kinds).max()}

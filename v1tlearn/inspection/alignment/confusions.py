@@ -8,15 +8,12 @@ import numpy as np
 import xarray as xr
 from scipy.stats import hypergeom
 
-from v1tlearn.inspection.alignment._checks import check_chances, check_count
-from v1tlearn.inspection.alignment._labels import by_mouse, generators, image_classes
+from v1tlearn.inspection._controls import check_count
+from v1tlearn.inspection.alignment._checks import check_chances
+from v1tlearn.inspection.alignment._labels import by_mouse, generators, with_categories
 from v1tlearn.inspection.alignment._pairs import read_pairs, similarity
-from v1tlearn.inspection.alignment._ranks import (
-    draw_images,
-    interval,
-    mean_over_drawn,
-    p_value,
-)
+from v1tlearn.inspection.alignment._ranks import draw_alike, mean_over_drawn
+from v1tlearn.metrics._chance import interval, p_value
 from v1tlearn.trials import Trials
 
 
@@ -25,6 +22,7 @@ def class_confusions(
     trials: Trials,
     labels: Any = None,
     *,
+    among: Any = None,
     n_bootstrap: int = 1000,
     n_permutations: int = 1000,
     level: float = 0.95,
@@ -39,7 +37,10 @@ def class_confusions(
     trials : Trials
         Of images that were not trained on; each asks for its image among those of its mouse here.
     labels : array of shape (n_trials,), optional
-        Category of the image of each trial; by default the coordinate `image_class`.
+        Category of the image of each trial; by default the coordinate `category`.
+    among : sequence, optional
+        Take the images of these categories only, with all their trials; by default all but
+        "unknown".
     n_bootstrap : int, default=1000
         Draws of images with replacement, for the interval.
     n_permutations : int, default=1000
@@ -63,7 +64,8 @@ def class_confusions(
     ------
     TypeError, ValueError
         If this is no alignment, a mouse saw one image, categories are missing, not as many as
-        trials, contradict each other, or are one; or an option is out of its range.
+        trials, contradict each other, or are one, or none is of `among`; or an option is out of
+        its range.
     NotFittedError
         Before `fit`.
 
@@ -85,10 +87,9 @@ def class_confusions(
     ['estimate', 'low', 'high', 'chance']
     """
     check_chances(n_bootstrap=n_bootstrap, n_permutations=n_permutations, level=level)
-    pairs = read_pairs(aligner, trials)
-    classes = image_classes(trials, pairs, labels)
+    pairs, classes = with_categories(trials, read_pairs(aligner, trials), labels, among)
     rng, orders = generators(random_state)
-    counts = draw_images([own.image_ids for own in pairs], n_bootstrap, rng)
+    counts = draw_alike([own.image_ids for own in pairs], n_bootstrap, rng)
     found = []
     for own, kinds, drawn in zip(pairs, classes, counts, strict=True):
         best = similarity(own.response_maps.values, own.image_maps.values).argmax(1)
@@ -116,6 +117,7 @@ def class_galleries(
     trials: Trials,
     labels: Any = None,
     *,
+    among: Any = None,
     gallery_size: int = 2,
     n_permutations: int = 1000,
     random_state: Any = 0,
@@ -129,7 +131,10 @@ def class_galleries(
     trials : Trials
         Of images that were not trained on.
     labels : array of shape (n_trials,), optional
-        Category of the image of each trial; by default the coordinate `image_class`.
+        Category of the image of each trial; by default the coordinate `category`.
+    among : sequence, optional
+        Take the images of these categories only, with all their trials; by default all but
+        "unknown".
     gallery_size : int, default=2
         Images of a gallery, the right one included. The others are all of its category, or all of
         other ones.
@@ -167,8 +172,7 @@ def class_galleries(
     """
     check_chances(n_permutations=n_permutations)
     gallery_size = check_count("gallery_size", gallery_size, 2)
-    pairs = read_pairs(aligner, trials)
-    classes = image_classes(trials, pairs, labels)
+    pairs, classes = with_categories(trials, read_pairs(aligner, trials), labels, among)
     orders = generators(random_state)[1]
     found = []
     for own, kinds in zip(pairs, classes, strict=True):

@@ -6,7 +6,8 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn._warn import warn
-from v1tlearn.inspection.alignment._ranks import MEASURES, interval
+from v1tlearn.inspection.alignment._ranks import MEASURES
+from v1tlearn.metrics._chance import interval
 
 
 def cutoff_of(curve: xr.Dataset, *, measure: str = "top1", share: float = 0.9) -> xr.Dataset:
@@ -64,7 +65,8 @@ def cutoff_of(curve: xr.Dataset, *, measure: str = "top1", share: float = 0.9) -
     curve = curve.sel(measure=measure)
     at = curve["value"].values.astype(float)
     places = np.log(at) if (at > 0).all() else at
-    level, cutoffs = float(curve.attrs["level"]), []
+    level = float(curve.attrs["level"])
+    cutoffs: list[np.ndarray] = []  # the cutoff and the ends of its interval
     for mouse in curve["mouse"].values:
         own = curve.sel(mouse=mouse)
         found, control = own["estimate"].values, own["control"].values
@@ -73,14 +75,14 @@ def cutoff_of(curve: xr.Dataset, *, measure: str = "top1", share: float = 0.9) -
         cutoff = _crossing(places, found - wanted, rises)
         if float(own["unchanged"]) <= float(own["unchanged_control_high"]):
             warn(f"mouse {str(mouse)!r}: images as they are, too, are not found above chance.")
-            cutoffs.append([np.nan] * 3)
+            cutoffs.append(np.full(3, np.nan))
             continue
         if not places[0] < cutoff < places[-1]:
             warn(
                 f"mouse {str(mouse)!r}: {measure} does not cross {share:.0%} of what images as "
                 f"they are reach between {at[0]:g} and {at[-1]:g}: give other values."
             )
-            cutoffs.append([np.nan] * 3)
+            cutoffs.append(np.full(3, np.nan))
             continue
         plateaus = own["unchanged_resampled"].values[:, None]
         drawn = own["resampled"].values - (control + share * (plateaus - control))

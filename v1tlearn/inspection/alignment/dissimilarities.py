@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from scipy.stats import rankdata
 
-from v1tlearn._values import plain
+from v1tlearn.inspection._controls import generator
 from v1tlearn.inspection.alignment._checks import check_chances
-from v1tlearn.inspection.alignment._labels import has_classes, image_classes
+from v1tlearn.inspection.alignment._labels import has_classes, with_categories
 from v1tlearn.inspection.alignment._pairs import SPACES, read_pairs, similarity
-from v1tlearn.inspection.alignment._ranks import p_value
+from v1tlearn.metrics._chance import p_value
 from v1tlearn.preprocessing import low_pass
-from v1tlearn.training import draw_seed
 from v1tlearn.trials import Trials
 
 
@@ -23,6 +23,7 @@ def representational_similarity(
     trials: Trials,
     labels: Any = None,
     *,
+    among: Any = None,
     cutoff: float = 2.0,
     n_permutations: int = 1000,
     random_state: Any = 0,
@@ -41,8 +42,11 @@ def representational_similarity(
     trials : Trials
         Of images that were not trained on.
     labels : array of shape (n_trials,), optional
-        Category of the image of each trial; by default the coordinate `image_class`. Without
+        Category of the image of each trial; by default the coordinate `category`. Without
         either there is no model "classes".
+    among : sequence, optional
+        Where there are categories, take the images of these only, for all models; by default all
+        but "unknown".
     cutoff : float, default=2.0
         Of `v1tlearn.preprocessing.low_pass`, in cycles per image height.
     n_permutations : int, default=1000
@@ -62,7 +66,8 @@ def representational_similarity(
     ------
     TypeError, ValueError
         If this is no alignment, a mouse saw fewer than 4 images or all alike, or categories are
-        not as many as trials, missing for some, contradict each other, or are one.
+        not as many as trials, missing for some, contradict each other, or are one, or there is
+        none of `among`.
     NotFittedError
         Before `fit`.
 
@@ -87,9 +92,13 @@ def representational_similarity(
     check_chances(n_permutations=n_permutations)
     pairs = read_pairs(aligner, trials)
     known = labels is not None or has_classes(trials, pairs)
-    classes = image_classes(trials, pairs, labels) if known else [None] * len(pairs)
+    classes: Sequence[np.ndarray | None] = [None] * len(pairs)
+    if known:
+        pairs, classes = with_categories(trials, pairs, labels, among)
+    elif among is not None:
+        raise ValueError("among was given, but no categories: give labels=, one per trial.")
     models = ["pixels", "low_passed", *(["classes"] if known else []), "other"]
-    rng = np.random.default_rng(draw_seed(plain(random_state)))
+    rng = generator(random_state)
     found = np.empty((3, len(pairs), len(SPACES), len(models)))
     for i, (own, kinds) in enumerate(zip(pairs, classes, strict=True)):
         n = len(own.image_ids)
@@ -135,17 +144,17 @@ def _compared(space: np.ndarray, others: list[np.ndarray], orders: np.ndarray) -
     above = np.triu_indices(len(space), 1)
     first, seconds = _scaled(space[above]), [_scaled(other[above]) for other in others]
     found = np.full((3, len(others)), np.nan)
-    known = [k for k, second in enumerate(seconds) if second is not None]
+    known = {k: second for k, second in enumerate(seconds) if second is not None}
     if first is None or not known:
         return found
     square = np.zeros(space.shape)
     square[above] = first
     square += square.T
-    ranked = np.stack([seconds[k] for k in known])
+    ranked = np.stack(list(known.values()))
     control = np.array([ranked @ square[np.ix_(order, order)][above] for order in orders])
     correlation = ranked @ first
     highest = np.quantile(control, 0.95, axis=0)
-    found[:, known] = correlation, highest, p_value(correlation, control)
+    found[:, list(known)] = correlation, highest, p_value(correlation, control)
     return found
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 from torch import Tensor
 
 from v1tlearn._values import plain
-from v1tlearn.inspection.alignment._checks import check_count
+from v1tlearn.inspection._controls import check_count, generator
 from v1tlearn.inspection.alignment._pairs import Pairs, read_pairs
 from v1tlearn.inspection.alignment._saliency import (
     encode,
@@ -24,7 +24,7 @@ from v1tlearn.inspection.alignment._saliency import (
     queries_and_controls,
     to_device,
 )
-from v1tlearn.training import draw_seed, isolated
+from v1tlearn.training import isolated
 from v1tlearn.trials import Trials
 
 _METHODS = ("gradient", "gradient_x_input")
@@ -115,7 +115,7 @@ def gradient_saliency(
     if not isinstance(noise, Real) or not 0 <= noise < np.inf:
         raise ValueError(f"noise={noise!r}: expected a number from 0 on.")
     pairs = read_pairs(aligner, trials)
-    rng = np.random.default_rng(draw_seed(plain(random_state)))
+    rng = generator(random_state)
     parts = []
     for own in pairs:
         added = 1.0

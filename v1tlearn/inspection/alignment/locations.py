@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from v1tlearn._values import plain
+from v1tlearn.inspection._controls import generator
 from v1tlearn.inspection.alignment._checks import check_chances
 from v1tlearn.inspection.alignment._pairs import place_in_image, read_pairs
-from v1tlearn.training import draw_seed
+from v1tlearn.metrics._chance import ROUNDING, p_value
 from v1tlearn.trials import Trials
 
 
@@ -76,7 +76,7 @@ def alignment_map(
     """
     check_chances(n_permutations=n_permutations, level=level)
     pairs = read_pairs(aligner, trials)
-    rng = np.random.default_rng(draw_seed(plain(random_state)))
+    rng = generator(random_state)
     rows = []
     for own in pairs:
         n = len(own.image_ids)
@@ -126,6 +126,8 @@ def _judged(
     if not known.any():
         return np.nan, np.nan, np.nan, np.nan
     found, shuffles = alignment[known], control[:, known]
+    # a shuffle may be none, and differ by rounding
     threshold = np.quantile(shuffles.max(1), level)
-    rare = (1 + (shuffles.mean(1) >= found.mean()).sum()) / (1 + len(shuffles))
-    return threshold, (found > threshold).mean(), (shuffles > threshold).mean(), rare
+    areas = (values > threshold + ROUNDING for values in (found, shuffles))
+    rare = float(p_value(found.mean(), shuffles.mean(1)))
+    return threshold, *(area.mean() for area in areas), rare

@@ -11,20 +11,18 @@ import xarray as xr
 
 from v1tlearn import preprocessing
 from v1tlearn._values import plain
+from v1tlearn.inspection._controls import generator
 from v1tlearn.inspection.alignment._checks import check_chances, check_mean_is_free
 from v1tlearn.inspection.alignment._pairs import Pairs, read_pairs, similarity
 from v1tlearn.inspection.alignment._ranks import (
     MEAN,
     MEASURES,
-    draw_images,
-    interval,
+    draw_alike,
     mean_over_drawn,
     measures,
-    p_value,
-    shuffled,
 )
 from v1tlearn.metrics import similarity_ranks
-from v1tlearn.training import draw_seed
+from v1tlearn.metrics._chance import interval, p_value, shuffle_images
 
 Manipulation = Callable[[np.ndarray, Any], np.ndarray]
 
@@ -143,22 +141,22 @@ def manipulation_curve(
     check_chances(n_bootstrap=n_bootstrap, n_permutations=n_permutations, level=level)
     pairs = read_pairs(aligner, trials)
     check_mean_is_free(pairs)
-    seeds = np.random.default_rng(draw_seed(plain(random_state))).integers(2**63, size=3)
+    seeds = generator(random_state).integers(2**63, size=3)
     change = _function(manipulation, int(seeds[0]))
-    values = _values(manipulation, values, pairs[0].images.shape[2:])
+    steps = _values(manipulation, values, pairs[0].images.shape[2:])
     rng, orders = (np.random.default_rng(seed) for seed in seeds[1:])
-    counts = draw_images([own.image_ids for own in pairs], n_bootstrap, rng)
+    counts = draw_alike([own.image_ids for own in pairs], n_bootstrap, rng)
     parts = []
     for own, drawn in zip(pairs, counts, strict=True):
-        others = shuffled(own.shown, len(own.image_ids), n_permutations, orders)
+        others = shuffle_images(len(own.image_ids), n_permutations, orders)[:, own.shown].T
         maps = [own.image_maps.values]
-        maps += [_maps(aligner, own, change, value) for value in values]
+        maps += [_maps(aligner, own, change, value) for value in steps]
         parts.append([_found(own, images, drawn, others) for images in maps])
     # estimate, draws, control: (measure, mouse, value) after the draws
     found, draws, control = (
         _with_mean(np.stack([[one[i] for one in part] for part in parts])) for i in range(3)
     )
-    return _labelled(pairs, manipulation, values, found, draws, control, level)
+    return _labelled(pairs, manipulation, steps, found, draws, control, level)
 
 
 def _function(manipulation: Any, seed: int) -> Manipulation:
@@ -196,7 +194,7 @@ def _values(manipulation: Any, values: Any, size: tuple[int, int]) -> np.ndarray
 
 
 def _maps(aligner: Any, own: Pairs, change: Manipulation, value: Any) -> np.ndarray:
-    images = np.asarray(change(own.images, value.item()))
+    images = np.asarray(change(own.images.copy(), value.item()))  # it may work in place
     if images.shape != own.images.shape or images.dtype.kind not in "fiu":
         raise ValueError(
             f"the manipulation gave {images.dtype} of shape {images.shape} for images of shape "

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from v1tlearn._values import plain
-from v1tlearn.inspection.alignment._checks import check_count
+from v1tlearn.inspection._controls import check_count, generator
 from v1tlearn.inspection.alignment._pairs import Pairs, read_pairs
 from v1tlearn.inspection.alignment._saliency import (
     encoded,
@@ -22,7 +21,7 @@ from v1tlearn.inspection.alignment._saliency import (
     queries_and_controls,
 )
 from v1tlearn.preprocessing.structure import patch_sides
-from v1tlearn.training import draw_seed, isolated
+from v1tlearn.training import isolated
 from v1tlearn.trials import Trials
 
 
@@ -95,7 +94,7 @@ def occlusion_saliency(
     """
     batch_size = check_count("batch_size", batch_size)
     pairs = read_pairs(aligner, trials)
-    rng = np.random.default_rng(draw_seed(plain(random_state)))
+    rng = generator(random_state)
     sides = patch_sides(patch_size, pairs[0].images.shape[2:], "patch_size")
     steps = _steps(stride, sides)
     with precisely(aligner):

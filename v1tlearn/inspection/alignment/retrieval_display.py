@@ -7,8 +7,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from v1tlearn.inspection._controls import check_count
 from v1tlearn.inspection._drawing import axes_for
-from v1tlearn.inspection.alignment._checks import check_count, pick_trials
+from v1tlearn.inspection.alignment._checks import pick_trials
 from v1tlearn.inspection.alignment._pairs import read_pairs, similarity
 from v1tlearn.inspection.images import ImageDisplay
 from v1tlearn.metrics import similarity_ranks

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -40,11 +40,12 @@ def contributions(
         Some trials.
     values : Tensor of shape (n_pairings, n_these, n_neurons)
     """
-    of_some = {
+    methods: dict[str, Callable[[Population, Tensor, Tensor, Tensor], Tensor]] = {
         "gradient": _gradient,
         "integrated_gradients": partial(_integrated, n_steps=n_steps),
         "ablation": _ablated,
-    }[method]
+    }
+    of_some = methods[method]
     images, n = population.images, len(population.responses)
     for start in range(0, n, population.at_once):
         rows = slice(start, start + population.at_once)

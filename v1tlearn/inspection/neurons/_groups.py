@@ -35,7 +35,7 @@ def without_groups(
     dict of str to ndarray of shape (4,)
         ``correlation_full``, ``correlation_image`` and ``top1``, in the order of `GROUPS`.
     """
-    tower = population.tower
+    tower = population.attending
     sums = {name: np.zeros(len(GROUPS)) for name in MEASURES}
     for start in range(0, len(population.responses), population.at_once):
         rows = slice(start, start + population.at_once)
@@ -62,5 +62,5 @@ def without_groups(
 
 
 def _read(population: Population, responses: Tensor, keep: Tensor) -> Tensor:
-    n_heads = population.tower.n_heads
-    return population.tower.read(responses, keep[:, None].expand(-1, n_heads, -1))
+    tower = population.attending
+    return tower.read(responses, keep[:, None].expand(-1, tower.n_heads, -1))

@@ -94,7 +94,7 @@ def masked_measures(
     share : Tensor of shape (n_steps,)
         Sum of the share of neurons that are kept; there, too.
     """
-    responses, tower = population.responses[rows], population.tower
+    responses, tower = population.responses[rows], population.attending
     whole = scale_maps(tower(responses), population.map_scale)
     images, labels = population.gallery[population.labels[rows]], population.labels[rows]
     vectors = population.images

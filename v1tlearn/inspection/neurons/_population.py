@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,9 +16,17 @@ from v1tlearn.estimators import DINAAligner
 from v1tlearn.estimators._alignment import check_images, image_maps
 from v1tlearn.estimators._leaks import warn_of_seen_images
 from v1tlearn.estimators._like_fit import check_like_fit
+from v1tlearn.estimators._populations import check_recorded
 from v1tlearn.estimators.mouse_data import mouse_data
 from v1tlearn.estimators.placement import scale_responses
-from v1tlearn.nn import AttentionTower, NeuralTower, scale_maps, unit_length
+from v1tlearn.nn import (
+    AttentionTower,
+    NeuralTower,
+    ranks_of_seen,
+    scale_maps,
+    steady_cosines,
+    unit_length,
+)
 from v1tlearn.trials import Trials
 
 # Values that pass a tower at once.
@@ -68,6 +76,11 @@ class Population:
         return self.responses.shape[1]
 
     @property
+    def attending(self) -> AttentionTower:
+        """The tower, where `populations` was asked for those that attend."""
+        return cast(AttentionTower, self.tower)
+
+    @property
     def images(self) -> Tensor:
         """Maps of the images, flat and of length 1 (n_images, features)."""
         return unit_length(self.gallery)
@@ -114,8 +127,8 @@ def populations(aligner: Any, trials: Any, *, attention: bool = False) -> Iterat
     NotFittedError
         Before `fit`.
     ValueError
-        If mice, neurons or images are not those of `fit`, a mouse saw one image only, or its
-        responses are the same in all trials.
+        If mice, neurons or images are not those of `fit`, a mouse saw one image only, no response
+        was recorded in a trial, or responses are the same in all trials.
     """
     if not isinstance(aligner, DINAAligner):
         raise TypeError(f"aligner is a {type(aligner).__name__}: expected a fitted DINAAligner.")
@@ -141,6 +154,7 @@ def populations(aligner: Any, trials: Any, *, attention: bool = False) -> Iterat
             )
         own = trials[trials.rows(mouse)[0]]
         values = target.get(mouse)
+        check_recorded(values, mouse, trials.rows(mouse)[1])
         maps, labels = _images(aligner, own, mouse)
         yield _population(aligner, own, mouse, values, maps, labels)
 
@@ -164,10 +178,9 @@ def _population(
     model = aligner.module_
     tower, one = model.readout(mouse), aligner.fitted_.mice[mouse]
     dtype = next((p.dtype for p in tower.parameters()), torch.float32)
-    scaled = scale_responses(
-        values, mouse, one.statistics["response_scale"], np.arange(len(values))
-    )
-    scaled = torch.from_numpy(scaled).to(aligner.device_, dtype)
+    scale = one.statistics["response_scale"]
+    given = scale_responses(values, mouse, scale, np.arange(len(values)))
+    scaled = torch.from_numpy(given).to(aligner.device_, dtype)
     recorded = ~scaled.isnan()
     nothing = torch.zeros_like(recorded[:1])
     responses = model.scale_responses(mouse, scaled.nan_to_num(), recorded)
@@ -235,14 +248,13 @@ def some_trials(population: Population, rows: Tensor) -> Population:
 
 
 def found(vectors: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-    """Whether the image that was seen is the most similar one of all; ties count against it.
+    """Whether the image that was seen is the most similar one of all, as `score` has it.
 
     Parameters
     ----------
     vectors : Tensor of shape (..., n_trials, features)
-        Of responses, of length 1.
+        Of responses.
     images : Tensor of shape (n_images, features)
-        Of length 1.
     labels : Tensor of int of shape (n_trials,)
         Which image each trial shows.
 
@@ -250,6 +262,5 @@ def found(vectors: Tensor, images: Tensor, labels: Tensor) -> Tensor:
     -------
     Tensor of bool of shape (..., n_trials)
     """
-    similarity = vectors @ images.T
-    places = labels[:, None].expand(*similarity.shape[:-1], 1)
-    return (similarity >= similarity.gather(-1, places)).sum(-1) == 1
+    cosines = steady_cosines(vectors.flatten(0, -2), images)
+    return ranks_of_seen(cosines.unflatten(0, vectors.shape[:-1]), labels) == 1

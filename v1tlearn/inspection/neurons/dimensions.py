@@ -10,9 +10,8 @@ import torch
 import xarray as xr
 from sklearn.linear_model import orthogonal_mp
 
-from v1tlearn.inspection.neurons._options import check_share, check_whole
+from v1tlearn.inspection._controls import check_counts, check_share, generator
 from v1tlearn.inspection.neurons._population import Population, check_halves, populations
-from v1tlearn.inspection.neurons._shuffles import generator
 from v1tlearn.training import isolated
 
 
@@ -100,7 +99,7 @@ def neurons_per_dimension(
     (3, 4)
     """
     check_share(share)
-    check_whole(1, n_dimensions=n_dimensions, max_neurons=max_neurons, n_seeds=n_seeds)
+    check_counts(1, n_dimensions=n_dimensions, max_neurons=max_neurons, n_seeds=n_seeds)
     rng = generator(random_state)
     out = {}
     for population in populations(aligner, trials):

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 import xarray as xr
 
+from v1tlearn.inspection._controls import check_counts, generator, other_images
 from v1tlearn.inspection.neurons._contributions import METHODS, contributions
-from v1tlearn.inspection.neurons._options import check_whole
 from v1tlearn.inspection.neurons._population import Population, populations
-from v1tlearn.inspection.neurons._shuffles import generator, other_images
 from v1tlearn.training import isolated
 
 _BASELINES = ("mean", "silence")
@@ -105,13 +104,16 @@ def neuron_importance(
         raise ValueError(f"method={method!r}: expected one of {METHODS}.")
     if baseline not in _BASELINES:
         raise ValueError(f"baseline={baseline!r}: expected one of {_BASELINES}.")
-    check_whole(1, n_steps=n_steps)
-    check_whole(0, n_shuffles=n_shuffles)
+    check_counts(1, n_steps=n_steps)
+    check_counts(0, n_shuffles=n_shuffles)
     rng = generator(random_state)
     out = {}
     for population in populations(aligner, trials):
         labels, n_images = population.labels, len(population.gallery)
-        others = [other_images(labels, n_images, rng) for _ in range(n_shuffles)]
+        others = [
+            torch.from_numpy(other_images(n_images, rng)).to(labels.device)[labels]
+            for _ in range(n_shuffles)
+        ]
         out[population.mouse] = _importance(
             population, torch.stack([labels, *others]), method, baseline, int(n_steps)
         )

@@ -12,15 +12,15 @@ import xarray as xr
 from scipy.stats import rankdata
 from torch import Tensor
 
+from v1tlearn.inspection._controls import check_counts, generator
 from v1tlearn.inspection.neurons._correlations import (
     distances,
     noise_correlations,
     signal_correlations,
 )
 from v1tlearn.inspection.neurons._groups import GROUPS, MEASURES, without_groups
-from v1tlearn.inspection.neurons._options import check_whole
 from v1tlearn.inspection.neurons._population import Population, populations
-from v1tlearn.inspection.neurons._shuffles import generator, shuffled_trials
+from v1tlearn.inspection.neurons._shuffles import shuffled_trials
 from v1tlearn.training import isolated
 
 _WHAT = ("weight", "excess")
@@ -121,9 +121,9 @@ def functional_interactions(
     >>> edges["attention"].sizes["query"], edges["edge_weight"].size
     (8, 3)
     """
-    check_whole(2, n_neurons=n_neurons)
-    check_whole(1, n_edges=n_edges)
-    check_whole(0, n_shuffles=n_shuffles)
+    check_counts(2, n_neurons=n_neurons)
+    check_counts(1, n_edges=n_edges)
+    check_counts(0, n_shuffles=n_shuffles)
     if not isinstance(key_share, Real) or not 0 < key_share < 1:
         raise ValueError(f"key_share={key_share!r}: expected a number above 0 and below 1.")
     rng = generator(random_state)
@@ -154,7 +154,7 @@ def _pairs(population: Population, picked: np.ndarray, n_edges: int) -> dict[str
     among = torch.from_numpy(picked).to(device)
     rows_of, key_weights = [], torch.zeros(n, dtype=torch.float64)
     best, ends = torch.empty(0, device=device), torch.empty(0, dtype=torch.long, device=device)
-    for rows, by_head in population.tower.mean_attention(population.responses):
+    for rows, by_head in population.attending.mean_attention(population.responses):
         weights = by_head.mean(0)  # (r, N)
         key_weights += weights.sum(0).cpu()
         queries = torch.arange(n, device=device)[rows]
@@ -163,13 +163,13 @@ def _pairs(population: Population, picked: np.ndarray, n_edges: int) -> dict[str
             best, ends = _largest(weights, queries, best, ends, n_edges)
     attention = torch.cat(rows_of).double()
     excess = attention - (key_weights / n)[torch.from_numpy(picked)]
-    ends = ends.cpu().numpy()
+    places = ends.cpu().numpy()
     return {
         "weight": attention.numpy(),
         "excess": excess.numpy(),
         "edge_weight": best.cpu().double().numpy(),
-        "query": ends // n,
-        "key": ends % n,
+        "query": places // n,
+        "key": places % n,
     }
 
 
@@ -193,7 +193,7 @@ def _compared(
     pairs: dict[str, np.ndarray],
     controls: list[dict[str, np.ndarray]],
 ) -> dict[str, Any]:
-    responses = population.trials.get("responses", population.mouse)
+    responses = population.trials.responses.get(population.mouse)
     responses = responses[:, picked].astype(np.float64)
     labels = population.labels.cpu().numpy()
     beside = {

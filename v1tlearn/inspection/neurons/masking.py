@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from v1tlearn.inspection._controls import check_counts, generator
 from v1tlearn.inspection.neurons._kept import (
     KEPT,
     MEASURES,
@@ -20,7 +21,6 @@ from v1tlearn.inspection.neurons._kept import (
     shared,
     trials_at_once,
 )
-from v1tlearn.inspection.neurons._options import check_whole
 from v1tlearn.inspection.neurons._population import Population, found, populations
 from v1tlearn.inspection.neurons._rankings import (
     check_rankings,
@@ -29,7 +29,7 @@ from v1tlearn.inspection.neurons._rankings import (
     random_places,
     reliability,
 )
-from v1tlearn.inspection.neurons._shuffles import generator, shuffled_trials
+from v1tlearn.inspection.neurons._shuffles import shuffled_trials
 from v1tlearn.nn import unit_length
 from v1tlearn.training import isolated
 
@@ -149,7 +149,7 @@ def attention_masking(
     """
     names = check_rankings(rankings, _RANKINGS, scores)
     steps = _steps(thresholds, fractions)
-    check_whole(1, n_random=n_random)
+    check_counts(1, n_random=n_random)
     rng = generator(random_state)
     out = {}
     for population in populations(aligner, trials, attention=True):
@@ -205,11 +205,11 @@ def _curves(
     sums = {(curve, kept): zeros.clone() for curve in curves for kept in KEPT}
     shares = {kept: zeros[0].clone() for kept in KEPT}
     weights, overlaps = [], []
-    size = trials_at_once(population, n_steps, population.tower.n_heads)
+    size = trials_at_once(population, n_steps, population.attending.n_heads)
     for start in range(0, n_trials, size):
         rows = slice(start, start + size)
         responses = population.responses[rows]
-        keys = population.tower.key_weights(responses)
+        keys = population.attending.key_weights(responses)
         strongest = places(responses)[:, None]
         given = {
             **{n: order.to(device).expand(len(responses), 1, -1) for n, order in fixed.items()},

@@ -14,6 +14,8 @@ from v1tlearn.inspection.neurons.masking import attention_masking
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.collections import PolyCollection
+    from matplotlib.lines import Line2D
 
 _NAME = "MaskingDisplay"
 _LABELS = {
@@ -180,7 +182,8 @@ class MaskingDisplay:
                 "fractions, to attention_masking."
             )
         self.ax_, self.figure_ = only_axes(ax, _NAME, (4.8, 3.2))
-        self.lines_, self.band_ = {}, None
+        self.lines_: dict[tuple[str, str], Line2D] = {}
+        self.band_: PolyCollection | None = None
         for kind in kinds:
             self._draw(curves.sel(keep=kind), measure, kind, line_kw or {})
         if f"{measure}_unmasked" in curves:
@@ -230,7 +233,7 @@ class MaskingDisplay:
 
         handles, _ = self.ax_.get_legend_handles_labels()
         if len(kinds) > 1:
-            grey = {"color": "0.4", "lw": 1.5}
+            grey: dict[str, Any] = {"color": "0.4", "lw": 1.5}
             marks = [Line2D([], [], label="highest", **grey)]
             marks.append(Line2D([], [], ls="--", label="lowest", **grey))
             self.ax_.add_artist(legend_above(self.ax_, marks))

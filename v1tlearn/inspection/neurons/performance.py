@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -11,8 +12,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from v1tlearn.inspection._controls import check_counts, check_share, generator
 from v1tlearn.inspection.neurons._greedy import greedy_places
-from v1tlearn.inspection.neurons._options import check_share, check_whole
 from v1tlearn.inspection.neurons._population import (
     Population,
     check_halves,
@@ -29,7 +30,6 @@ from v1tlearn.inspection.neurons._rankings import (
     random_places,
     reliability,
 )
-from v1tlearn.inspection.neurons._shuffles import generator
 from v1tlearn.training import isolated
 
 _RANKINGS = ("importance", "amplitude", "reliability", "random", "greedy")
@@ -142,16 +142,16 @@ def neurons_for_performance(
     """
     names = check_rankings(rankings, _RANKINGS, scores)
     check_share(share)
-    check_whole(1, n_seeds=n_seeds, n_candidates=n_candidates, n_greedy=n_greedy)
+    check_counts(1, n_seeds=n_seeds, n_candidates=n_candidates, n_greedy=n_greedy)
     rng = generator(random_state)
     out = {}
     for population in populations(aligner, trials):
         check_halves(population)
         steps = _counts(counts, population)
-        order = {
+        order: dict[str, Callable[[Population], Tensor]] = {
             "amplitude": amplitude,
             "reliability": reliability,
-            **{n: lambda p, n=n, v=v: own_scores(v, n, p) for n, v in (scores or {}).items()},
+            **{n: partial(own_scores, v, n) for n, v in (scores or {}).items()},
         }
         temperature = float(aligner.module_.temperature.detach())
         greedy = (int(n_candidates), int(n_greedy), temperature)

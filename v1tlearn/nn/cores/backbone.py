@@ -7,8 +7,8 @@ Loading weights is not done here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -104,7 +104,7 @@ class Backbone(nn.Module):
     @property
     def blocks(self) -> nn.ModuleList:
         """The blocks that are there, from the first on."""
-        return self.model.get_submodule(self._blocks)
+        return cast(nn.ModuleList, self.model.get_submodule(self._blocks))
 
     @property
     def stages(self) -> list[nn.Module]:
@@ -132,7 +132,8 @@ class Backbone(nn.Module):
         """
         patch, stride = self.patch_size, self.patch_stride
         if all(side >= patch and (side - patch) % stride == 0 for side in size):
-            return tuple((side - patch) // stride + 1 for side in size)
+            rows, columns = ((side - patch) // stride + 1 for side in size)
+            return rows, columns
         raise BackboneError(_no_grid(size, patch, stride, upsample))
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
@@ -150,7 +151,7 @@ class Backbone(nn.Module):
         if self.patch_stride == self.patch_size:
             return
         embeddings = self.model.get_submodule(self._embeddings)
-        patches = _patch_convolution(embeddings, self.patch_size)
+        patches = next(_patch_convolutions(embeddings, self.patch_size))
         patches.stride = (self.patch_stride, self.patch_stride)
         if getattr(embeddings, "position_embeddings", None) is not None:
             strided = StridedEmbeddings(embeddings, self.patch_size, self.patch_stride)
@@ -185,9 +186,9 @@ class StridedEmbeddings(nn.Module):
 
     def forward(self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None) -> Tensor:
         """Tokens (B, prefix + patches, width) of pixels (B, 3, h, w); nothing is masked."""
-        own = self.embeddings
+        own: Any = self.embeddings  # whose parts have the names that DINOv2 gives them
         registers = getattr(own, "register_tokens", None)
-        patches = _patch_convolution(own, self.patch_size)(pixel_values)
+        patches = next(_patch_convolutions(own, self.patch_size))(pixel_values)
         patches = patches.flatten(2).mT  # (B, patches, width)
         table = own.position_embeddings[0]  # class, then the cells of a square
         side = round((len(table) - 1) ** 0.5)
@@ -222,7 +223,7 @@ def _options(config: Any) -> dict[str, Any]:
 def _sizes(model: nn.Module, config: Any) -> tuple[int, int, int]:
     """Width of a token, number of blocks, side of a patch."""
     names = ("hidden_size", "num_hidden_layers", "patch_size")
-    found = {name: getattr(config, name, None) for name in names}
+    found: dict[str, Any] = {name: getattr(config, name, None) for name in names}
     patch = found["patch_size"]
     if isinstance(patch, list | tuple) and len(set(patch)) == 1:
         found["patch_size"] = patch[0]
@@ -231,7 +232,8 @@ def _sizes(model: nn.Module, config: Any) -> tuple[int, int, int]:
             f"the backbone {type(model).__name__} has no patch grid: its config says nothing, or "
             f"no single number, of {missing}; {_EXPECTED}."
         )
-    return tuple(found[name] for name in names)
+    width, n_blocks, patch = (found[name] for name in names)
+    return width, n_blocks, patch
 
 
 def _no_grid(size: tuple[int, int], patch: int, stride: int, upsample: int) -> str:
@@ -271,7 +273,8 @@ def _trunk(
     for module in model.modules():
         found = {
             f"a convolution over patches of {patch_size} pixels and three colours": next(
-                (n for n, c in module.named_children() if _patch_convolution(c, patch_size)), None
+                (n for n, c in module.named_children() if any(_patch_convolutions(c, patch_size))),
+                None,
             ),
             f"a list of {n_blocks} equal blocks": next(
                 (n for n, m in module.named_modules() if _are_blocks(m, n_blocks)), None
@@ -280,23 +283,25 @@ def _trunk(
                 (n for n, c in module.named_children() if _is_norm(c, width)), None
             ),
         }
-        if None not in found.values():
-            return module, *found.values()
+        embeddings, blocks, norm = found.values()
+        if embeddings is not None and blocks is not None and norm is not None:
+            return module, embeddings, blocks, norm
         lacks = lacks or next(what for what, place in found.items() if place is None)
     raise BackboneError(
         f"the backbone {type(model).__name__} has no patch grid: it lacks {lacks}; {_EXPECTED}."
     )
 
 
-def _patch_convolution(module: nn.Module, patch_size: int) -> nn.Conv2d | None:
+def _patch_convolutions(module: nn.Module, patch_size: int) -> Iterator[nn.Conv2d]:
     size = (patch_size, patch_size)
     convolutions = (m for m in module.modules() if isinstance(m, nn.Conv2d))
-    return next((c for c in convolutions if c.kernel_size == size and c.in_channels == 3), None)
+    return (c for c in convolutions if c.kernel_size == size and c.in_channels == 3)
 
 
 def _are_blocks(module: nn.Module, n_blocks: int) -> bool:
-    kinds = {type(block) for block in module} if isinstance(module, nn.ModuleList) else ()
-    return len(kinds) == 1 and len(module) == n_blocks
+    if not isinstance(module, nn.ModuleList) or len(module) != n_blocks:
+        return False
+    return len({type(block) for block in module}) == 1
 
 
 def _is_norm(module: nn.Module, width: int) -> bool:

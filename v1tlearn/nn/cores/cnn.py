@@ -1,5 +1,8 @@
 """The convolutional core of the Sensorium baseline, and the LN core as its linear form."""
 
+from collections.abc import Sequence
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,7 +11,7 @@ from v1tlearn.nn import fast
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.fast.convolution import ActivatedConvolutions, activated_convolutions
 from v1tlearn.nn.layers.geometry import patch_grid
-from v1tlearn.nn.layers.normalization import batch_norm
+from v1tlearn.nn.layers.normalization import batch_norm, batch_statistics
 from v1tlearn.nn.losses import laplace_penalty
 
 
@@ -116,6 +119,15 @@ class Stacked2dCore(Core):
                     nn.init.zeros_(module.bias)
         self.float()  # whatever torch's default dtype is
 
+    def _layer(self, number: int) -> tuple[nn.Module, nn.BatchNorm2d, nn.Module]:
+        """Convolution, normalisation and activation of a layer."""
+        convolution, norm, activation = cast(nn.Sequential, self.layers[number])
+        return convolution, cast(nn.BatchNorm2d, norm), activation
+
+    def _filters(self) -> Tensor:
+        """Filters of the first layer, (channels, image channels, side, side)."""
+        return cast(nn.Conv2d, self._layer(0)[0]).weight
+
     def recomputed_parts(self) -> list[nn.Module]:
         """Parts whose activations may be computed again in the backward pass, to save memory.
 
@@ -124,7 +136,7 @@ class Stacked2dCore(Core):
         list of Module
             All layers but the first. On a CPU they are always computed again.
         """
-        return list(self.layers[1:])
+        return list(self.layers)[1:]
 
     def penalty(self) -> Tensor:
         """Weighted roughness of the filters of the first layer.
@@ -134,25 +146,26 @@ class Stacked2dCore(Core):
         Tensor
             Scalar.
         """
-        return self.laplace * laplace_penalty(self.layers[0][0].weight)
+        return self.laplace * laplace_penalty(self._filters())
 
     def _plain(self, images: Tensor, behaviors: Tensor | None) -> Tensor:
         """Maps as they are defined."""
         maps = images
-        if images.shape[1] < self.input_shape[0]:
+        if behaviors is not None and images.shape[1] < self.input_shape[0]:
             planes = behaviors.to(images.dtype)[:, :, None, None]
             maps = torch.cat((images, planes.expand(-1, -1, *images.shape[2:])), 1)
-        for convolution, norm, activation in self.layers:
+        for layer in range(len(self.layers)):
+            convolution, norm, activation = self._layer(layer)
             maps = activation(batch_norm(convolution(maps), norm))
         return maps
 
     def _first_maps(self, images: Tensor, behaviors: Tensor | None) -> Tensor:
         """First convolution, of images and constant planes of behaviour, ahead of normalisation."""
-        weight = self.layers[0][0].weight
+        weight = self._filters()
         n_channels = images.shape[1]
         # A clone, since to `contiguous` an image of one channel is in either layout.
         images = images.clone(memory_format=torch.channels_last)
-        if n_channels == weight.shape[1]:
+        if behaviors is None or n_channels == weight.shape[1]:
             return F.conv2d(images, weight)
         maps = F.conv2d(images, weight[:, :n_channels])
         # Without padding a filter sees the same number at each of its pixels, wherever it is.
@@ -161,27 +174,25 @@ class Stacked2dCore(Core):
 
     def _normalized(self, maps: Tensor, layer: int, dtype: torch.dtype) -> Tensor:
         """Maps of a layer after normalisation and ELU, and through the convolution that follows."""
-        norm = self.layers[layer][1]
-        mean, variance = norm.running_mean, norm.running_var
-        if self.training:
-            norm.num_batches_tracked.add_(1)
-            mean, variance = torch.ops.aten.batch_norm_update_stats(
-                maps.detach(), mean, variance, norm.momentum
-            )
-        following = self.layers[layer + 1][0] if layer + 1 < len(self.layers) else nn.Identity()
+        _, norm, activation = self._layer(layer)
+        mean, variance = batch_statistics(maps, norm)
+        following = self._layer(layer + 1)[0] if layer + 1 < len(self.layers) else nn.Identity()
         convolutions = [m for m in following.modules() if isinstance(m, nn.Conv2d)]
         how = ActivatedConvolutions(
-            self.training,
+            norm.training,
             norm.eps,
-            "elu" if isinstance(self.layers[layer][2], nn.ELU) else "none",
+            "elu" if isinstance(activation, nn.ELU) else "none",
             dtype,
-            tuple((c.padding[0], c.groups) for c in convolutions),
+            tuple((int(c.padding[0]), c.groups) for c in convolutions),
         )
         weights = [w for c in convolutions for w in (c.weight, c.bias)]
         return activated_convolutions(maps, norm.weight, norm.bias, mean, variance, how, *weights)
 
     def forward(
-        self, images: Tensor, behaviors: Tensor | None = None, sizes: object = ()
+        self,
+        images: Tensor,
+        behaviors: Tensor | None = None,
+        sizes: Sequence[tuple[str, int]] | None = None,
     ) -> Tensor:
         """Feature maps (B, C, h', w') of images (B, c, h, w).
 
@@ -209,7 +220,7 @@ class Stacked2dCore(Core):
             return self._plain(images, behaviors)
         maps = self._first_maps(images, behaviors)
         if images.device.type != "cpu" or torch.compiler.is_compiling():
-            return self.layers[1:](self.layers[0][1:](maps))
+            return self.layers[1:](cast(nn.Sequential, self.layers[0])[1:](maps))
         for layer in range(len(self.layers)):
             maps = self._normalized(maps, layer, maps.dtype)
         return maps

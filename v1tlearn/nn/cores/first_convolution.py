@@ -52,7 +52,7 @@ class FirstConvolution(Core):
         self.output_shape = (n_channels, height, width)
 
     @property
-    def filters(self) -> nn.Parameter:
+    def filters(self) -> Tensor:
         """Weights of shape (n_channels, image channels, kernel, kernel)."""
         return self.convolution.weight
 

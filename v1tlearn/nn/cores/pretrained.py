@@ -66,6 +66,8 @@ class PretrainedViTCore(Core):
         If an option is out of its range.
     """
 
+    checksum: Tensor
+
     def __init__(
         self,
         input_shape: tuple[int, int, int],
@@ -126,7 +128,8 @@ class PretrainedViTCore(Core):
             If there are not so many.
         """
         found = self.backbone.stages
-        n = {"none": 0, "all": len(found)}.get(stages, stages)
+        named: dict[str | int, str | int] = {"none": 0, "all": len(found)}
+        n = named.get(stages, stages)
         if not isinstance(n, int) or not 0 <= n <= len(found):
             raise ValueError(
                 f"fine_tune={stages!r}: expected 'none', 'all', or 1 to {len(found)}: the "
@@ -184,8 +187,8 @@ class PretrainedViTCore(Core):
             Of weights, the configuration and modules of the backbone, images and options.
         """
         own = self.backbone
-        told = (self.input_shape, own.read, own.patch_stride, self.tokens, self.normalize)
-        told = (*told, self.pixels.scaling, _text(own.options), repr(own))
+        options = (self.tokens, self.normalize, self.pixels.scaling, _text(own.options), repr(own))
+        told = (self.input_shape, own.read, own.patch_stride, *options)
         return repr(told).encode() + _digest([*own.parameters(), *own.buffers()])
 
     def recomputed_parts(self) -> list[nn.Module]:
@@ -274,8 +277,8 @@ class PretrainedViTCore(Core):
         """Let weights that are kept elsewhere stay, after a look at the checksum."""
         weights = dict(self.backbone.named_parameters())
         missing = {name for name in weights if f"{prefix}backbone.{name}" not in state}
-        told = state.get(f"{prefix}checksum")
-        signed = told is not None and bool(told.any())
+        told = state.get(f"{prefix}checksum", torch.zeros(0))
+        signed = bool(told.any())
         if signed:
             if bytes(told.tolist()) != self._checksum(missing):
                 raise BackboneError(
@@ -292,7 +295,7 @@ class PretrainedViTCore(Core):
 
 
 def _block_numbers(block: int | Sequence[int]) -> list[int]:
-    blocks = [block] if isinstance(block, Integral) else list(block)
+    blocks = [block] if isinstance(block, int | Integral) else list(block)
     if not blocks:
         raise ValueError("block is empty: expected the number of a block, or several.")
     if not all(isinstance(n, Integral) and not isinstance(n, bool) for n in blocks):
@@ -318,6 +321,6 @@ def _digest(weights: Sequence[Tensor]) -> bytes:
     for weight in weights:
         values = weight.detach().cpu().contiguous()
         one = hashlib.blake2b(repr(tuple(values.shape)).encode(), digest_size=16)
-        one.update(values.reshape(-1).view(torch.uint8).numpy())
+        one.update(values.reshape(-1).view(torch.uint8).numpy().data)
         digests.append(one.digest())
     return hashlib.blake2b(b"".join(sorted(digests)), digest_size=16).digest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,14 +17,18 @@ from v1tlearn.nn.fast.convolution import (
     large_filter_convolution,
 )
 from v1tlearn.nn.layers.geometry import patch_grid
-from v1tlearn.nn.layers.normalization import batch_norm
+from v1tlearn.nn.layers.normalization import batch_norm, batch_statistics
 
-_ACTIVATIONS = {"elu": nn.ELU, "relu": nn.ReLU, "none": nn.Identity}
-_POOLS = {"max": nn.MaxPool2d, "mean": nn.AvgPool2d, "stride": None}
+_ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "none": nn.Identity}
+_POOLS: dict[str, type[nn.Module] | None] = {
+    "max": nn.MaxPool2d,
+    "mean": nn.AvgPool2d,
+    "stride": None,
+}
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
 
 
 class TwoLayerCore(Core):
@@ -117,22 +121,30 @@ class TwoLayerCore(Core):
                 if full
                 else _separable(before, after, kernel, pointwise_output)
             )
-            pool = _POOLS[pooling](2) if full and pooling != "stride" else nn.Identity()
+            pool = _POOLS[pooling] if full else None
             norm = nn.BatchNorm2d(after, momentum=batch_norm_momentum)
-            layers.append(nn.Sequential(convolution, norm, _ACTIVATIONS[activation](), pool))
+            parts = (convolution, norm, _ACTIVATIONS[activation]())
+            layers.append(nn.Sequential(*parts, pool(2) if pool else nn.Identity()))
             before = after
         self.layers = nn.Sequential(*layers)
-        geometry = {"pooling": pooling, "depth_separable": depth_separable}
-        self.output_shape = (before, *two_layer_map(input_shape[1:], kernels, **geometry))
+        size = two_layer_map(
+            input_shape[1:], kernels, pooling=pooling, depth_separable=depth_separable
+        )
+        self.output_shape = (before, *size)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_normal_(module.weight)
         self.float()  # whatever torch's default dtype is
 
     @property
-    def filters(self) -> nn.Parameter:
+    def filters(self) -> Tensor:
         """Filters of the first layer, (channels, image channels, side, side)."""
-        return self.layers[0][0].weight
+        return cast(nn.Conv2d, self._layer(0)[0]).weight
+
+    def _layer(self, number: int) -> tuple[nn.Module, nn.BatchNorm2d, nn.Module, nn.Module]:
+        """Convolution, normalisation, activation and pooling of a layer."""
+        convolution, norm, activation, pool = cast(nn.Sequential, self.layers[number])
+        return convolution, cast(nn.BatchNorm2d, norm), activation, pool
 
     def groups(self) -> list[dict[str, Any]]:
         """Parameters for the optimiser, with their weight decay.
@@ -173,10 +185,13 @@ class TwoLayerCore(Core):
         list of Module
             All layers but the first.
         """
-        return list(self.layers[1:])
+        return list(self.layers)[1:]
 
     def forward(
-        self, images: Tensor, behaviors: Tensor | None = None, sizes: object = ()
+        self,
+        images: Tensor,
+        behaviors: Tensor | None = None,
+        sizes: Sequence[tuple[str, int]] | None = None,
     ) -> Tensor:
         """Feature maps (B, C, h', w') of images (B, c, h, w)."""
         if tuple(images.shape[1:]) != self.input_shape:
@@ -194,34 +209,31 @@ class TwoLayerCore(Core):
             on_cpu = images.device.type == "cpu" and not torch.compiler.is_compiling()
             return self._in_chunks(images) if on_cpu else self.layers(images)
         maps = images
-        for convolution, norm, activation, pool in self.layers:
+        for layer in range(len(self.layers)):
+            convolution, norm, activation, pool = self._layer(layer)
             maps = pool(activation(batch_norm(convolution(maps), norm)))
         return maps
 
     def _in_chunks(self, images: Tensor) -> Tensor:
         """Maps, each layer from its normalisation to the convolutions of the next at once."""
-        first = self.layers[0][0]
+        first = cast(nn.Conv2d, self._layer(0)[0])
         if first.stride == (1, 1):
-            maps = large_filter_convolution(images, first.weight, first.padding[0])
+            maps = large_filter_convolution(images, first.weight, int(first.padding[0]))
         else:
             maps = first(images.clone(memory_format=torch.channels_last))
         dtype = maps.dtype
-        for i, (_, norm, _, _) in enumerate(self.layers):
-            mean, variance = norm.running_mean, norm.running_var
-            if norm.training:
-                norm.num_batches_tracked.add_(1)
-                mean, variance = torch.ops.aten.batch_norm_update_stats(
-                    maps.detach(), mean, variance, norm.momentum
-                )
-            following = self.layers[i + 1][0] if i + 1 < len(self.layers) else nn.Identity()
+        for i in range(len(self.layers)):
+            _, norm, _, pool = self._layer(i)
+            mean, variance = batch_statistics(maps, norm)
+            following = self._layer(i + 1)[0] if i + 1 < len(self.layers) else nn.Identity()
             convolutions = [m for m in following.modules() if isinstance(m, nn.Conv2d)]
             how = ActivatedConvolutions(
                 norm.training,
                 norm.eps,
                 self.activation,
                 dtype,
-                tuple((c.padding[0], c.groups) for c in convolutions),
-                None if isinstance(self.layers[i][3], nn.Identity) else self.pooling,
+                tuple((int(c.padding[0]), c.groups) for c in convolutions),
+                None if isinstance(pool, nn.Identity) else self.pooling,
             )
             weights = [w for c in convolutions for w in (c.weight, None)]
             maps = activated_convolutions(
@@ -258,7 +270,8 @@ def two_layer_map(
     ValueError
         If a map becomes smaller than the filters or the pooling.
     """
-    size = tuple(image_size)
+    height, width = image_size
+    size = (height, width)
     for i, kernel in enumerate(kernels):
         full = i == 0 or not depth_separable
         stride = 2 if pooling == "stride" and i == 0 else 1

@@ -1,6 +1,7 @@
 """The vision transformer core of V1T and ViT, behaviour included."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -157,6 +158,8 @@ class ViTCore(Core):
         behaviour and its mode do not go together.
     """
 
+    positions: Tensor
+
     def __init__(
         self,
         input_shape: tuple[int, int, int],
@@ -290,7 +293,7 @@ class ViTCore(Core):
         """
         if self.behavior_mode == "none" or (self.behavior_mode == "b_mlp_first_block" and block):
             return None
-        return self.behavior_mlps[block % len(self.behavior_mlps)]
+        return cast(BehaviorMLP, self.behavior_mlps[block % len(self.behavior_mlps)])
 
     def mouse_parameters(self) -> list[str]:
         """Names of the parameters that belong to single mice, and not to the shared core.
@@ -357,7 +360,7 @@ class ViTCore(Core):
         self,
         images: Tensor,
         behaviors: Tensor | None = None,
-        sizes: Sequence[tuple[str, int]] = (),
+        sizes: Sequence[tuple[str, int]] | None = None,
     ) -> Tensor:
         """Feature maps (B, d, h', w') of images (B, c, h, w) and behaviour (B, v).
 
@@ -372,7 +375,7 @@ class ViTCore(Core):
         tokens = self.embed(images)
         for i, block in enumerate(self.blocks):
             if (network := self.behavior_mlp(i)) is not None:
-                tokens = tokens + network(behaviors, sizes)
+                tokens = tokens + network(behaviors, sizes or ())
             tokens = block(tokens)
         if self.class_token is not None:
             tokens = tokens[:, 1:]

@@ -107,8 +107,8 @@ def _run(
     worth_it = worth_threads(n_units * n_tokens**2 * width, _PRODUCTS_WORTH_THREADS)
     n_threads = min(torch.get_num_threads(), n_units) if worth_it else 1
     size = kernel.memory_size(name, shape[1:], grad is not None)
-    tensors = (*tensors, _own_memory(n_threads * size))
-    addresses = (0 if tensor is None else tensor.data_ptr() for tensor in tensors)
+    memory = _own_memory(n_threads * size)
+    addresses = (0 if tensor is None else tensor.data_ptr() for tensor in (*tensors, memory))
     kernel.run(name, shape, tuple(options), seed, *addresses, n_threads)
 
 

@@ -73,14 +73,14 @@ class _Separable(torch.autograd.Function):
             to_channels = torch.zeros_like(channels)
         for i, (image, given) in enumerate(zip(maps, gradient, strict=True)):
             weighted = channels * given[:, None]  # (m, C)
-            if need_maps:
+            if by_place is not None:
                 torch.mm(space.T, weighted, out=by_place[i])
-            if need_space:
+            if to_space is not None:
                 to_space.addmm_(_by_place(image), weighted.T)
-            if need_channels:
+            if to_channels is not None:
                 seen = space @ _by_place(image) if ctx.seen is None else ctx.seen[i]
                 to_channels.addcmul_(seen, given[:, None])
-        if need_maps:
+        if by_place is not None:
             by_place = by_place.unflatten(1, maps.shape[2:]).permute(0, 3, 1, 2)
         return by_place, None if to_space is None else to_space.T, to_channels
 

@@ -6,6 +6,7 @@ normalisation, and works out the rest again in the backward pass, while it is in
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -132,11 +133,11 @@ def depthwise_weight_gradient(gradient: Tensor, maps: Tensor, padding: int) -> T
     It is itself a depthwise convolution of each image, whose filters are the gradients, and faster
     so than the weight gradients that oneDNN has for channels-last maps on x86.
     """
-    total = None
-    for image, filters in zip(at_least_float32(maps), at_least_float32(gradient), strict=True):
-        one = F.conv2d(image[None], filters[:, None], padding=padding, groups=len(image))[0]
-        total = one if total is None else total.add_(one)
-    return total[:, None]
+    of_images = (
+        F.conv2d(image[None], filters[:, None], padding=padding, groups=len(image))[0]
+        for image, filters in zip(at_least_float32(maps), at_least_float32(gradient), strict=True)
+    )
+    return reduce(Tensor.add_, of_images)[:, None]
 
 
 def _activate(
@@ -242,11 +243,14 @@ class _ActivatedConvolutions(torch.autograd.Function):
                     if need_bias:
                         _add(totals, 2 * i + 1, _flat(g).sum(0, dtype=gain.dtype))
                     deeper = need_maps or any(needed[7 : 7 + 2 * i])
-                    g, to_weight = _convolution_backward(
+                    to_maps, to_weight = _convolution_backward(
                         g, inputs.pop(), weight, padding, groups, deeper, need_weight
                     )
-                    if need_weight:
+                    if to_weight is not None:
                         _add(totals, 2 * i, to_weight.to(gain.dtype))
+                    if to_maps is None:
+                        break  # nothing ahead of it learns
+                    g = to_maps
                 if need_maps:
                     g = _unpooled(at_least_float32(g), x, places, how.pool)
                     normalization.collect(chunk, g if slope is None else slope.mul_(g))
@@ -310,7 +314,8 @@ def _layers(how: ActivatedConvolutions, weights: Sequence[Tensor | None]) -> lis
 
 
 def _add(totals: list[Tensor | None], index: int, part: Tensor) -> None:
-    totals[index] = part if totals[index] is None else totals[index].add_(part)
+    total = totals[index]
+    totals[index] = part if total is None else total.add_(part)
 
 
 def activated_convolutions(
@@ -374,10 +379,11 @@ class _LargeFilters(torch.autograd.Function):
             )  # fmt: skip
         if need_weight:
             images, gradient = at_least_float32(images), at_least_float32(gradient)
-            for image, filters in zip(images, gradient, strict=True):
-                one = F.conv2d(image[:, None], filters[:, None], padding=ctx.padding)
-                to_weight = one if to_weight is None else to_weight.add_(one)
-            to_weight = to_weight.transpose(0, 1).to(weight.dtype)
+            of_images = (
+                F.conv2d(image[:, None], filters[:, None], padding=ctx.padding)
+                for image, filters in zip(images, gradient, strict=True)
+            )
+            to_weight = reduce(Tensor.add_, of_images).transpose(0, 1).to(weight.dtype)
         return to_images, to_weight, None
 
 

@@ -12,7 +12,7 @@ from v1tlearn.nn.fast.choice import chosen
 logger = logging.getLogger(__name__)
 
 try:
-    from v1tlearn.nn.fast import _kernels as kernel
+    from v1tlearn.nn.fast import _kernels as kernel  # type: ignore[attr-defined]  # it is in C
 except ImportError as error:
     kernel = None
     logger.info(

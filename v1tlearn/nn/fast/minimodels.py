@@ -8,6 +8,7 @@ mathematics.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
@@ -123,22 +124,23 @@ class _Minimodels(torch.autograd.Function):
         """See `minimodels`."""
         side = filters.shape[-1]
         height, width = (n + 2 * padding - side + 1 for n in largest.shape[-2:])
-        sizes = _Sizes(len(largest), *filters.shape[:2], padding, height, width)
+        n_neurons, n_channels = filters.shape[:2]
+        sizes = _Sizes(len(largest), n_neurons, n_channels, padding, height, width)
         n_values = sizes.n_channels * max(sizes.n_places, largest[0, 0].numel())
         ctx.sizes = sizes
         ctx.chunks = chunks(sizes.n_images, sizes.n_neurons, n_values, largest.device.type)
-        kept, read, active, means, variances = [], [], [], [], []
+        kept, reads, actives, means, variances = [], [], [], [], []
         for neurons in _parts(sizes.n_neurons, ctx.chunks[0]):
             own = _of(neurons, scale, offset, mixing, filters)
             maps, mean, variance = _second(ctx, largest, smallest, *own)
             of = _of(neurons, gain, shift, space)
             sums = [_read(part, variance, eps, *of) for part in maps]
-            active.append(torch.cat([s[0] for s in sums]))
-            read.append(torch.cat([s[1] for s in sums]))
+            actives.append(torch.cat([s[0] for s in sums]))
+            reads.append(torch.cat([s[1] for s in sums]))
             kept += maps
             means.append(mean)
             variances.append(variance)
-        active, read = torch.cat(active, 1), torch.cat(read, 1)  # (B, n, K, R)
+        active, read = torch.cat(actives, 1), torch.cat(reads, 1)  # (B, n, K, R)
         mean, variance = torch.cat(means), torch.cat(variances)
         read *= (variance + eps).rsqrt()[:, :, None]
         seen = gain[:, :, None] * read + shift[:, :, None] * active
@@ -157,7 +159,7 @@ class _Minimodels(torch.autograd.Function):
         """Some neurons after the others, and some images of these."""
         *weights, active, read, variance = ctx.saved_tensors[:13]
         kept = ctx.saved_tensors[13:]
-        gain, shift, channels = weights[6], weights[7], weights[9]
+        largest, smallest, gain, shift, channels = (weights[i] for i in (0, 1, 6, 7, 9))
         weighted = gradient[:, :, None, None] * channels.mT  # (B, n, K, R)
         to_gain = (weighted * read).sum((0, 3))
         to_shift = (weighted * active).sum((0, 3))
@@ -172,7 +174,7 @@ class _Minimodels(torch.autograd.Function):
         kept = iter(kept)
         for neurons in _parts(len(gain), ctx.chunks[0]):
             own = _of(neurons, *weights[2:6], weights[8], *given)
-            parts.append(_backward(ctx, *weights[:2], own, weighted[:, neurons], kept))
+            parts.append(_backward(ctx, largest, smallest, own, weighted[:, neurons], kept))
         to_scale, to_offset, to_mixing, to_filters, to_space = map(
             torch.cat, zip(*parts, strict=True)
         )
@@ -207,17 +209,16 @@ def _second(
 
     Maps of some images (b, n, K, h w) after the others, in parts that the allocator gives again.
     """
-    sizes, out = ctx.sizes, []
-    mean = variance = 0.0
+    sizes, out, sums, squares = ctx.sizes, [], [], []
     for part in _parts(sizes.n_images, ctx.chunks[1]):
         mixed = _mixed(largest[part], smallest[part], scale, offset, mixing)[2]
         out.append(_depthwise(mixed, filters, sizes.padding).flatten(3))
-        mean = mean + out[-1].mean(3).sum(0)
-    mean = mean / sizes.n_images
+        sums.append(out[-1].mean(3).sum(0))
+    mean = reduce(Tensor.add_, sums) / sizes.n_images
     for maps in out:
         maps -= mean[:, :, None]
-        variance = variance + torch.linalg.vector_norm(maps, dim=3).square_().sum(0)
-    return out, mean, variance / (sizes.n_images * sizes.n_places)
+        squares.append(torch.linalg.vector_norm(maps, dim=3).square_().sum(0))
+    return out, mean, reduce(Tensor.add_, squares) / (sizes.n_images * sizes.n_places)
 
 
 def _scaled(maps: Tensor, gain: Tensor, offset: Tensor, variance: Tensor, eps: float) -> Tensor:
@@ -266,7 +267,8 @@ def _backward(
 ) -> tuple[Tensor, ...]:
     """Gradients of some neurons: scale, offset, mixing, filters and space."""
     scale, offset, mixing, filters, space, factor, along, constant, gain, shift, variance = own
-    sizes, totals = ctx.sizes, None
+    sizes = ctx.sizes
+    totals: list[Tensor] = []
     one = torch.full_like(variance, 1 - _ANY)
     for part, maps in zip(_parts(sizes.n_images, ctx.chunks[1]), kept, strict=False):
         w = weighted[part]
@@ -283,9 +285,7 @@ def _backward(
         to_offset = to_first.sum((0, 3))
         to_scale = to_first.mul_(seen).sum((0, 3))
         found = [to_scale, to_offset, to_mixing, to_filters, to_space]
-        totals = (
-            found if totals is None else [t.add_(f) for t, f in zip(totals, found, strict=True)]
-        )
+        totals = [t.add_(f) for t, f in zip(totals, found, strict=True)] if totals else found
     return tuple(totals)
 
 

@@ -125,19 +125,19 @@ class _Read(torch.autograd.Function):
             g = gradient[chunk].T.contiguous()  # (n, b)
             p = points[chunk].transpose(0, 1).contiguous()
             corners = _corners(p, height, width, image_dim=1)
-            if need_points:
+            if to_points is not None:
                 to_points[chunk] = _points_gradient(
                     g, products[chunk].transpose(0, 1), corners, height, width
                 ).transpose(0, 1)
             corners.weights.mul_(g[..., None])
-            if need_weights:
+            if to_weights is not None and table is not None:
                 to_weights += F.embedding_bag(
                     corners.cells.flatten(1),
                     table.fill(features[chunk]),
                     per_sample_weights=corners.weights.flatten(1),
                     mode="sum",
                 )
-            if need_features:
+            if to_features is not None:
                 to_features[chunk] = _features_gradient(corners, weights, features[chunk])
         return to_features, to_points, to_weights
 

@@ -82,11 +82,11 @@ class _DepthwiseInTime(torch.autograd.Function):
                             given[of], frames[to], filters[tap], None, [1, 1], [taps.padding] * 2,
                             [1, 1], False, [0, 0], channels, [need_movies, need_weight, False],
                         )  # fmt: skip
-                        if need_movies:
+                        if total is not None:
                             total[to] += to_frames
                         if need_weight:
                             to_filters[tap] += to_filter
-                    if need_movies:
+                    if to_movies is not None and total is not None:
                         to_movies[item, chunk] = total
         to_weight = torch.stack(to_filters, 2) if need_weight else None
         return to_movies, to_weight, gradient.sum((0, 1, 3, 4)) if need_bias else None, None

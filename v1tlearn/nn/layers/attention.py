@@ -118,8 +118,8 @@ class Attention(nn.Module):
     def _of_heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, times their factor, keys and values (B, H, N, D)."""
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        scale = self.scale[:, None, None].to(q.dtype) if self.local else self.scale
-        return q * scale, k, v
+        scale = self.scale
+        return q * (scale[:, None, None].to(q.dtype) if isinstance(scale, Tensor) else scale), k, v
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Attention output (B, N, d) of tokens (B, N, d)."""

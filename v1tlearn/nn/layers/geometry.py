@@ -4,10 +4,11 @@ Every module that turns pixels into a feature map takes its output shape from he
 """
 
 import math
+from collections.abc import Sequence
 
 
 def patch_grid(
-    image_size: tuple[int, int], patch_size: int, stride: int = 1, padding: int = 0
+    image_size: Sequence[int], patch_size: int, stride: int = 1, padding: int = 0
 ) -> tuple[int, int]:
     """Number of window positions along each side of an image.
 

@@ -3,8 +3,9 @@
 The preprocessing transformers call the same functions, so that both ways give the same pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from v1tlearn.nn.fast.derivatives import once
 from v1tlearn.nn.layers.shifter import StimulusShifter
 
 
-def crop_size(image_size: tuple[int, int], scale: float) -> tuple[int, int]:
+def crop_size(image_size: Sequence[int], scale: float) -> tuple[int, int]:
     """Size of an image after a centre crop.
 
     Parameters
@@ -61,7 +62,7 @@ def _nearest_pixels(side: int, scale: float) -> list[int]:
 
 def _shifted_crop(images: Tensor, scale: float, shift: Tensor) -> Tensor:
     height, width = crop_size(images.shape[-2:], scale)
-    options = {"device": images.device, "dtype": images.dtype}
+    options: dict[str, Any] = {"device": images.device, "dtype": images.dtype}
     y, x = torch.meshgrid(
         torch.linspace(-scale, scale, height, **options),
         torch.linspace(-scale, scale, width, **options),
@@ -118,7 +119,7 @@ def center_crop(images: Tensor, scale: float, shift: Tensor | None = None) -> Te
     return images[..., rows[:, None], columns]
 
 
-def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(images: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear resize without antialiasing, as both published pipelines do it.
 
     At a quarter of the size each new pixel is the mean of the central 2 x 2 of 4 x 4 pixels.
@@ -187,6 +188,11 @@ class ImageCropper(nn.Module):
         If the crop leaves no pixel or a size is not positive.
     """
 
+    input_size: tuple[int, int]
+    output_size: tuple[int, int]
+    _rows: Tensor
+    _columns: Tensor
+
     def __init__(
         self,
         input_size: tuple[int, int],
@@ -196,10 +202,12 @@ class ImageCropper(nn.Module):
         shifters: Mapping[str, StimulusShifter] | None = None,
     ) -> None:
         super().__init__()
-        self.input_size = tuple(input_size)
+        height, width = input_size
+        self.input_size = (height, width)
         self.crop_scale = crop_scale
         cropped = crop_size(self.input_size, crop_scale)
-        self.output_size = cropped if image_size is None else tuple(image_size)
+        height, width = cropped if image_size is None else image_size
+        self.output_size = (height, width)
         if min(self.output_size) < 1:
             raise ValueError(f"image_size must be positive, got {self.output_size}.")
         shifters = shifters or {}
@@ -224,7 +232,7 @@ class ImageCropper(nn.Module):
             None where the crops of this mouse do not move.
         """
         index = self._shifter_index.get(mouse)
-        return None if index is None else self.shifters[index]
+        return None if index is None else cast(StimulusShifter, self.shifters[index])
 
     def window(self, mouse: str | None) -> tuple[int, int] | None:
         """Columns that are kept of a mouse's images: all here.
@@ -264,7 +272,7 @@ class ImageCropper(nn.Module):
         )
         return rows, columns
 
-    def takes(self, size: tuple[int, int]) -> bool:
+    def takes(self, size: Sequence[int]) -> bool:
         """Tell whether images of a size can come in.
 
         Parameters

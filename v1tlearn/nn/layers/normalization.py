@@ -6,6 +6,9 @@ third ones are wrong: plainly, each is written out.
 
 from __future__ import annotations
 
+from typing import cast
+
+import torch
 from torch import Tensor, nn
 
 from v1tlearn.nn import fast
@@ -43,7 +46,7 @@ def batch_norm(maps: Tensor, norm: nn.BatchNorm2d) -> Tensor:
     """
     if not fast.is_plain():
         return norm(maps)
-    mean, variance = norm.running_mean, norm.running_var
+    mean, variance = _running(norm)
     maps = at_least_float32(maps)
     if norm.training:
         norm(maps.detach())  # the running statistics follow
@@ -51,3 +54,31 @@ def batch_norm(maps: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         variance = (maps - mean[:, None, None]).square().mean((0, 2, 3))
     gain = norm.weight * (variance + norm.eps).rsqrt()
     return (maps - mean[:, None, None]) * gain[:, None, None] + norm.bias[:, None, None]
+
+
+def batch_statistics(maps: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Mean and variance that batch normalisation takes, on a CPU.
+
+    Parameters
+    ----------
+    maps : Tensor of shape (n_images, n_channels, height, width)
+    norm : BatchNorm2d
+        In training its running statistics, which it takes in evaluation, follow those of the maps.
+
+    Returns
+    -------
+    mean, variance : Tensor of shape (n_channels,)
+        Without gradient.
+    """
+    mean, variance = _running(norm)
+    if norm.training:
+        cast(Tensor, norm.num_batches_tracked).add_(1)
+        mean, variance = torch.ops.aten.batch_norm_update_stats(
+            maps.detach(), mean, variance, norm.momentum
+        )
+    return mean, variance
+
+
+def _running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Running mean and variance, which torch makes unless it is told not to."""
+    return cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)

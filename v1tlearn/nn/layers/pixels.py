@@ -27,6 +27,9 @@ class Pixels(nn.Module):
         If images have another number of channels.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, n_channels: int, scaling: str = "per_image") -> None:
         super().__init__()
         if n_channels not in (1, 3):

@@ -5,6 +5,7 @@ of the patches, so that patches that overlap lie between those that do not.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,8 @@ class RotaryPositions(nn.Module):
     ----------
     Simeoni et al., "DINOv3", arXiv:2508.10104, 2025.
     """
+
+    frequencies: Tensor
 
     def __init__(
         self,
@@ -132,7 +135,7 @@ def cubic_weights(centres: Tensor, n_cells: int, cells_apart: float, *, antialia
 
 
 def resampled_positions(
-    table: Tensor, size: tuple[int, int], patch_size: int, stride: int, *, antialias: bool
+    table: Tensor, size: Sequence[int], patch_size: int, stride: int, *, antialias: bool
 ) -> Tensor:
     """Read a square table of learned positions at the centres of patches.
 

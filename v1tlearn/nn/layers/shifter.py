@@ -1,5 +1,7 @@
 """Networks that turn the pupil centre into a displacement of receptive fields or of the image."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -40,7 +42,8 @@ class Shifter(nn.Module):
             )
         # A displacement moves by less than bfloat16 resolves: full precision under autocast too.
         with torch.autocast(inputs.device.type, enabled=False):
-            return self.network(inputs.to(self.network[0].weight.dtype))
+            first = cast(nn.Linear, self.network[0])
+            return self.network(inputs.to(first.weight.dtype))
 
 
 class StimulusShifter(Shifter):

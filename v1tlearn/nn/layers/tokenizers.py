@@ -3,6 +3,8 @@
 Each has `grid`, the (rows, columns) of its tokens, computed from the patch geometry.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -157,7 +159,7 @@ def make_tokenizer(
     patch_size: int,
     patch_stride: int,
     embed_dim: int,
-) -> nn.Module:
+) -> PatchTokenizer | ConvTokenizer:
     """Build a tokenizer by name.
 
     Parameters
@@ -173,7 +175,7 @@ def make_tokenizer(
 
     Returns
     -------
-    Module
+    PatchTokenizer or ConvTokenizer
         Maps images (B, c, h, w) to tokens (B, h' w', d); has `grid`.
 
     Raises
@@ -181,7 +183,7 @@ def make_tokenizer(
     ValueError
         If the name is unknown, the stride leaves pixels out or a patch does not fit.
     """
-    kinds = {
+    kinds: dict[str, tuple[type[PatchTokenizer | ConvTokenizer], dict[str, Any]]] = {
         "unfold": (PatchTokenizer, {}),
         "conv": (ConvTokenizer, {}),
         "spt": (PatchTokenizer, {"shifted": True, "norm_patches": True}),

@@ -59,7 +59,8 @@ class WindowCropper(ImageCropper):
                     "image_size=(height, width), to which all are resized."
                 )
             self.output_size = (self.output_size[0], widths.pop())
-        self.output_size = tuple(side * upsample for side in self.output_size)
+        height, width = self.output_size
+        self.output_size = (height * upsample, width * upsample)
 
     def window(self, mouse: str | None) -> Window | None:
         """Columns that are kept of a mouse's images.
@@ -104,7 +105,7 @@ class WindowCropper(ImageCropper):
         n = self.output_size[1]
         return first + (torch.arange(n, dtype=torch.float64) + 0.5) * (last - first) / n - 0.5
 
-    def takes(self, size: tuple[int, int]) -> bool:
+    def takes(self, size: Sequence[int]) -> bool:
         """Tell whether images of a size can come in.
 
         Parameters

@@ -63,6 +63,8 @@ class TimeConvolution(nn.Conv3d):
         If the kernel has no tap, or no middle one where it should.
     """
 
+    bias: Tensor
+
     def __init__(
         self,
         channels: int,

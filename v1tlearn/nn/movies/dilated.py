@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from v1tlearn.nn.fast.convolution import ActivatedConvolutions, activated_convolutions
 from v1tlearn.nn.fast.kernels import takes
 from v1tlearn.nn.layers.dropout import Dropout
-from v1tlearn.nn.layers.normalization import batch_norm
+from v1tlearn.nn.layers.normalization import batch_norm, batch_statistics
 from v1tlearn.nn.movies.convolutions import (
     TimeConvolution,
     channels_last,
@@ -96,12 +96,7 @@ class DilatedLayer(nn.Module):
     def _in_chunks(self, frames: Tensor, before: Tensor) -> Tensor:
         """All after the convolution, a few frames at a time; nothing between is kept."""
         norm, weight = self.norm, self.mix.weight[..., 0]
-        mean, variance = norm.running_mean, norm.running_var
-        if norm.training:
-            norm.num_batches_tracked.add_(1)
-            mean, variance = torch.ops.aten.batch_norm_update_stats(
-                frames.detach(), mean, variance, norm.momentum
-            )
+        mean, variance = batch_statistics(frames, norm)
         rate = self.dropout.p if self.dropout.training else 0.0
         how = ActivatedConvolutions(norm.training, norm.eps, "relu", frames.dtype, ((0, 1),))
         arguments = (frames, norm.weight, norm.bias, mean, variance)

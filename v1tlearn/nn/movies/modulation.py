@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -30,10 +32,10 @@ class ReceptiveFieldModulation(nn.Module):
         self.per_cell = per_cell
         self.condition = nn.Conv3d(channels, 3 * channels, 1)
         self.mix = nn.Conv3d(channels, channels, 1)
-        nn.init.zeros_(self.condition.weight)
-        nn.init.zeros_(self.condition.bias)
+        for values in self.condition.parameters():
+            nn.init.zeros_(values)
         nn.init.normal_(self.mix.weight, 0, 0.02)
-        nn.init.zeros_(self.mix.bias)
+        nn.init.zeros_(cast(Tensor, self.mix.bias))
 
     def forward(self, movies: Tensor, maps: Tensor) -> Tensor:
         """Movies (B, N, T, H, W) of movies, and maps of them (B, N, H, W) or (B, N, T, H, W).

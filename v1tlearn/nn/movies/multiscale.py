@@ -69,11 +69,12 @@ class MultiscaleBlock(nn.Module):
     def forward(self, movies: Tensor, past: Past | None = None) -> Tensor:
         """Movies (B, C, T, H - 2, W - 2) of movies (B, C, T, H, W)."""
         movies = channels_last(movies)
-        total = None
+        total: Tensor | None = None
         for branch in self.branches:
             found = F.leaky_relu(branch(movies, past), 0.1)
             found = F.dropout3d(found, self.dropout, self.training)
             total = found if total is None else total + found
+        assert total is not None  # of at least one branch
         # The mean over pixels before channels are mixed, not after: the same, of fewer places.
         around = to_movies(F.avg_pool2d(to_frames(movies), 3, stride=1), len(movies))
         return pointwise(total, self.mix) + pointwise(around, self.skip)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -121,7 +122,7 @@ def _get(arrays: Mapping[str, Tensor], name: str) -> Tensor:
     return arrays[name]
 
 
-def _sizes(arrays: Mapping[str, Tensor]) -> dict[str, object]:
+def _sizes(arrays: Mapping[str, Tensor]) -> dict[str, Any]:
     """Parameters of the network."""
     blocks = sorted({int(n.split(".")[0][4:]) for n in arrays if n.startswith("msb_")})
     kernels = []

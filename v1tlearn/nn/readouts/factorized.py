@@ -187,9 +187,10 @@ def _moved(features: Tensor, shift: Tensor, dim: int) -> Tensor:
     at = (
         torch.arange(side, device=shift.device) + shift[:, None].to(features.dtype) * (side - 1) / 2
     )
-    moved = 0.0
-    for cell in (at.floor(), at.floor() + 1):
+
+    def part(cell: Tensor) -> Tensor:
         weight = (1 - (at - cell).abs()) * ((cell >= 0) & (cell < side))  # (B, side)
         index = cell.int().clamp(0, side - 1).long().reshape(shape).expand_as(features)
-        moved = moved + weight.reshape(shape) * features.gather(dim, index)
-    return moved
+        return weight.reshape(shape) * features.gather(dim, index)
+
+    return part(at.floor()) + part(at.floor() + 1)

@@ -73,7 +73,7 @@ def sample_features(features: Tensor, positions: Tensor) -> Tensor:
     y = (positions[..., 1] + 1) * ((height - 1) / 2)
     images = torch.arange(len(features), device=features.device)[:, None]
     table = features.permute(0, 2, 3, 1)  # (B, h, w, C)
-    sampled: Tensor | float = 0.0
+    sampled = features.new_zeros(())
     for column, row in product((x.floor(), x.floor() + 1), (y.floor(), y.floor() + 1)):
         inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
         weight = (1 - (x - column).abs()) * (1 - (y - row).abs()) * inside
@@ -141,6 +141,8 @@ class GaussianReadout(Readout):
     ValueError
         If shapes disagree, positions are not finite, or an option is out of its range.
     """
+
+    positions: Tensor
 
     def __init__(
         self,

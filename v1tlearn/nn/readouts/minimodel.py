@@ -56,7 +56,8 @@ class PooledMaps(NamedTuple):
         -------
         PooledMaps
         """
-        return PooledMaps(*(maps[rows] for maps in self[:4]), self.n_values)
+        largest, smallest, mean, variance = (maps[rows] for maps in self[:4])
+        return PooledMaps(largest, smallest, mean, variance, self.n_values)
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of all images together, of each channel.
@@ -132,6 +133,15 @@ class MinimodelReadout(Readout):
 
     takes_shift = False
 
+    first_gain: Tensor
+    first_offset: Tensor
+    first_mean: Tensor
+    first_variance: Tensor
+    second_gain: Tensor
+    second_offset: Tensor
+    second_mean: Tensor
+    second_variance: Tensor
+
     def __init__(
         self,
         core_shape: tuple[int, int, int],
@@ -166,10 +176,8 @@ class MinimodelReadout(Readout):
         with torch.no_grad():
             self.mixing.normal_().mul_((2 / (n_inputs + hidden_channels)) ** 0.5)
             self.filters.normal_().mul_((2 / (area * (1 + hidden_channels))) ** 0.5)
-        shape = (hidden_channels, height, width)
-        self.reading = FactorizedReadout(
-            shape, n_neurons, bias_init=bias_init, **(factorized or {})
-        )
+        seen = (hidden_channels, height, width)
+        self.reading = FactorizedReadout(seen, n_neurons, bias_init=bias_init, **(factorized or {}))
         self.float()  # whatever torch's default dtype is
 
     # ------------------------------------------------------------------------------ what it does
@@ -329,7 +337,9 @@ class MinimodelReadout(Readout):
         MinimodelReadout
             In the mode of this one.
         """
-        own = {id(p): nn.Parameter(p.detach()[neurons]) for p in self.parameters()}
+        own: dict[int, Tensor] = {
+            id(p): nn.Parameter(p.detach()[neurons]) for p in self.parameters()
+        }
         own |= {id(b): b[neurons] for b in self.buffers()}
         new = deepcopy(self, own)  # which takes these for what is copied already
         new.n_neurons = new.reading.n_neurons = len(neurons)

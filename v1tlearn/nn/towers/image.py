@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +88,8 @@ class CNNTower(Core):
         int
         """
         _, height, width = self.input_shape
-        return max(super().largest_output(), self.layers[0].out_channels * height * width)
+        first = cast(nn.Conv2d, self.layers[0])
+        return max(super().largest_output(), first.out_channels * height * width)
 
     def forward(
         self,
@@ -174,7 +176,7 @@ class DSNetTower(Core):
         -------
         list of Module
         """
-        return [part for stage in self.stages for part in stage]
+        return [part for stage in self.stages for part in stage.children()]
 
     def tap(self, images: Tensor) -> Tensor:
         """Feature maps after the last block, ahead of the projection.

@@ -67,11 +67,13 @@ class PretrainedTower(Core):
 
         Parameters
         ----------
-        tokens : Tensor of shape (n_images, *features.output_shape)
+        tokens : Tensor
+            Of shape ``(n_images, *features.output_shape)``.
 
         Returns
         -------
-        Tensor of shape (n_images, *output_shape)
+        Tensor
+            Of shape ``(n_images, *output_shape)``.
         """
         return resize(self.project(tokens), self.output_shape[1:])
 

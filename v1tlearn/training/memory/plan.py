@@ -30,6 +30,7 @@ from dataclasses import replace
 
 import torch
 
+from v1tlearn.nn.alignment import AlignmentModel
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.model import EncodingModel
 from v1tlearn.training.data import MouseData
@@ -204,7 +205,7 @@ def _even(batch: int, at_most: int) -> int:
 
 
 def prediction_batch_size(
-    model: EncodingModel,
+    model: EncodingModel | AlignmentModel,
     device: torch.device,
     *,
     deterministic: bool = False,
@@ -214,7 +215,7 @@ def prediction_batch_size(
 
     Parameters
     ----------
-    model : EncodingModel
+    model : EncodingModel or AlignmentModel
     device : torch.device
     deterministic : bool, default=False
         Whether it must not depend on how much memory is free.
