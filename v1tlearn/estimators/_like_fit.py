@@ -165,7 +165,7 @@ def _check_images(
 def _check_movies(fitted: Fitted, frames: Trials, mouse: str) -> None:
     movie_lengths(frames, mouse)
     rate, known = rate_of_movies(frames, mouse), fitted.frame_rate
-    if None not in (rate, known) and not np.isclose(rate, known, rtol=1e-3):
+    if rate is not None and known is not None and not np.isclose(rate, known, rtol=1e-3):
         raise ValueError(
             f"mouse {mouse!r}: movies have {rate:g} frames per second, the model was fitted to "
             f"movies of {known:g}, and sees time in frames: bring stimuli and responses to that "

@@ -121,8 +121,8 @@ class _Prediction:
     def blocks(self) -> Iterator[Outputs]:
         """Mouse, places among its trials, and what is predicted for them, on the device."""
         if self.model.context_frames is not None:
-            blocks = chain.from_iterable(map(self._streamed, self.trials.mice))
-            yield from self._in_units(blocks)
+            streams = map(self._streamed, self.trials.mice)
+            yield from self._in_units(chain.from_iterable(streams))
             return
         for mice in self._alike():
             positions = np.concatenate([self.trials.rows(m)[0] for m in mice])

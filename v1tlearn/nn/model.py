@@ -56,7 +56,8 @@ class MouseBatch(NamedTuple):
         """
         if self.n_frames is None:
             return self
-        return MouseBatch(*(None if values is None else values.flatten(0, 1) for values in self))
+        rest = (None if values is None else values.flatten(0, 1) for values in self[1:])
+        return MouseBatch(self.images.flatten(0, 1), *rest)
 
     def by_movie(self, n_frames: int) -> MouseBatch:
         """Movies of as many frames each, whose frames lie on one axis.
@@ -70,9 +71,8 @@ class MouseBatch(NamedTuple):
         MouseBatch
         """
         shape = (-1, n_frames)
-        return MouseBatch(
-            *(None if values is None else values.unflatten(0, shape) for values in self)
-        )
+        rest = (None if values is None else values.unflatten(0, shape) for values in self[1:])
+        return MouseBatch(self.images.unflatten(0, shape), *rest)
 
 
 class EncodingModel(nn.Module):
@@ -193,9 +193,12 @@ class EncodingModel(nn.Module):
     @property
     def context_frames(self) -> tuple[int, int] | None:
         """Frames before and after a frame that its prediction depends on; None of images alone."""
-        parts = [self.core.context_frames, _widest(r.context_frames for r in self.readouts)]
+        parts = [self.core.context_frames, _widest(map(self._readout_context, self.mice))]
         known = [part for part in parts if part is not None]
         return (sum(b for b, _ in known), sum(a for _, a in known)) if known else None
+
+    def _readout_context(self, mouse: str) -> tuple[int, int] | None:
+        return self.readout(mouse).context_frames
 
     def core_penalty(self) -> Tensor:
         """Penalty on the weights of the core; zero if it is frozen.
@@ -287,19 +290,18 @@ class EncodingModel(nn.Module):
             mouse: self._respond(mouse, batch, part)
             for (mouse, batch), part in zip(batches.items(), parts, strict=True)
         }
-        outputs = self._through_time(outputs, n_frames, past)
-        return {m: self.head(m)(x) for m, x in outputs.items()} if activate else outputs
+        return self._rates(outputs, n_frames, activate=activate, past=past)
 
-    def _through_time(
-        self, outputs: dict[str, Tensor], n_frames: int | None, past: Past | None
+    def _rates(
+        self, outputs: dict[str, Tensor], n_frames: int | None, *, activate: bool, past: Past | None
     ) -> dict[str, Tensor]:
-        """Outputs (B_m, T, n_m) over time of those of frames, which lie on one axis."""
-        if n_frames is None:
-            return outputs
-        return {
-            mouse: self.readout(mouse).through_time(x.unflatten(0, (-1, n_frames)), past)
-            for mouse, x in outputs.items()
-        }
+        """Rates (B_m, [T,] n_m) of what readouts gave of images, or of frames on one axis."""
+        if n_frames is not None:
+            outputs = {
+                mouse: self.readout(mouse).through_time(x.unflatten(0, (-1, n_frames)), past)
+                for mouse, x in outputs.items()
+            }
+        return {m: self.head(m)(x) for m, x in outputs.items()} if activate else outputs
 
     def _n_frames(self, batches: Mapping[str, MouseBatch]) -> int | None:
         """Frames of all movies; None of images, which a model that sees time refuses."""
@@ -416,7 +418,6 @@ class FeatureModel(EncodingModel):
     ) -> dict[str, Tensor]:
         """Predicted rates (B_m, [T,] n_m) of each mouse, from maps (B_m, [T,] *output_shape)."""
         n_frames = self._n_frames(batches)
-        frames = {mouse: batch.by_frame() for mouse, batch in batches.items()}
-        outputs = {mouse: self._respond(mouse, b, b.images) for mouse, b in frames.items()}
-        outputs = self._through_time(outputs, n_frames, past)
-        return {m: self.head(m)(x) for m, x in outputs.items()} if activate else outputs
+        batches = {mouse: batch.by_frame() for mouse, batch in batches.items()}
+        outputs = {mouse: self._respond(mouse, b, b.images) for mouse, b in batches.items()}
+        return self._rates(outputs, n_frames, activate=activate, past=past)

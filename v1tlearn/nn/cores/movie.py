@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -115,11 +115,12 @@ class MovieCNNCore(Core):
         self.output_shape = (hidden_channels, rows, columns)
         self.laplace = laplace
 
-        def layer(n_inputs: int, sides: tuple[int, int], padding: int, taps: int) -> nn.Module:
+        def layer(n_inputs: int, sides: tuple[int, int], padding: int, taps: int) -> _Layer:
             space = nn.Conv2d(n_inputs, hidden_channels, sides, padding=padding, bias=False)
             time = TemporalConvolution(hidden_channels, taps, causal=causal)
-            norm = nn.BatchNorm2d(hidden_channels, momentum=batch_norm_momentum)
-            return nn.ModuleDict({"space": space, "time": time, "norm": norm})
+            return _Layer(
+                space, time, nn.BatchNorm2d(hidden_channels, momentum=batch_norm_momentum)
+            )
 
         side = hidden_kernel
         layers = [layer(n_inputs, first, 0, input_time_kernel)]
@@ -127,7 +128,7 @@ class MovieCNNCore(Core):
             layers.append(layer(hidden_channels, (side, side), side // 2, hidden_time_kernel))
         self.layers = nn.ModuleList(layers)
         self.memory = ConvGRU(hidden_channels) if recurrent else None
-        contexts = [layer["time"].context_frames for layer in layers]
+        contexts = [layer.time.context_frames for layer in layers]
         before, after = (sum(context[i] for context in contexts) for i in (0, 1))
         self.context_frames = (before + recurrent * memory_frames, after)
         for module in self.modules():
@@ -143,7 +144,7 @@ class MovieCNNCore(Core):
         Tensor
             Scalar.
         """
-        return self.laplace * laplace_penalty(self.layers[0]["space"].weight)
+        return self.laplace * laplace_penalty(cast(_Layer, self.layers[0]).space.weight)
 
     def forward(
         self,
@@ -161,12 +162,25 @@ class MovieCNNCore(Core):
         shape, maps = images.shape[:2], images.flatten(0, 1)
         if maps.device.type == "cpu":
             maps = maps.contiguous(memory_format=torch.channels_last)
-        for layer in self.layers:
-            maps = layer["space"](maps).unflatten(0, shape)  # (B, T, C, h', w')
-            maps = layer["time"](maps, past).flatten(0, 1)
-            maps = F.elu(batch_norm(maps, layer["norm"]))
         maps = maps.unflatten(0, shape)
+        for layer in self.layers:
+            maps = layer(maps, past)
         return maps if self.memory is None else self.memory(maps, past)
+
+
+class _Layer(nn.Module):
+    """A convolution in space, one in time, batch normalisation, ELU."""
+
+    def __init__(self, space: nn.Conv2d, time: TemporalConvolution, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self.space, self.time, self.norm = space, time, norm
+
+    def forward(self, movies: Tensor, past: Any = None) -> Tensor:
+        """Movies (B, T, C, h', w') of movies (B, T, c, h, w)."""
+        shape = movies.shape[:2]
+        maps = self.space(movies.flatten(0, 1)).unflatten(0, shape)
+        maps = self.time(maps, past).flatten(0, 1)
+        return F.elu(batch_norm(maps, self.norm)).unflatten(0, shape)
 
 
 def _sides(kernel: int | Sequence[int], input_shape: tuple[int, int, int]) -> tuple[int, int]:

@@ -29,6 +29,8 @@ class TemporalReadout(Readout):
         The present frame first.
     """
 
+    context_frames: tuple[int, int]
+
     def __init__(self, readout: Readout, n_lags: int) -> None:
         super().__init__(readout.n_neurons)
         self.readout, self.takes_shift = readout, readout.takes_shift
@@ -113,6 +115,7 @@ class KernelReadout(Readout):
     """
 
     takes_shift = False
+    context_frames: tuple[int, int]
 
     def __init__(
         self,
