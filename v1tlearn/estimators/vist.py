@@ -59,9 +59,10 @@ class ViSTRegressor(Presets, ModelRegressor):
         "pretrained": what is done to tokens, as of `PretrainedViTRegressor`.
     patch_stride : int, optional
         "pretrained": distance of patches in pixels; their side by default.
-    pixel_scaling : {"per_image", "recording"}, default="per_image"
-        "pretrained": bring each frame to the range from 0 to 1, or keep the statistics of the
-        recordings.
+    pixel_scaling : {"recording", "per_image"}, default="recording"
+        "pretrained": standardise with the statistics of the recordings, which keeps how bright a
+        frame is beside others; or bring each frame to the range from 0 to 1 and standardise with
+        those of ImageNet. What was published is not known.
     feature_cache : {"auto", "device", "memory"}, path or None, default="auto"
         "pretrained" and callables: where features are kept, which are computed once per frame, as
         of `PretrainedViTRegressor`. A folder keeps them on disk, and not those of functions.
@@ -196,7 +197,7 @@ class ViSTRegressor(Presets, ModelRegressor):
     block: int | Sequence[int] = 4
     normalize: str = "none"
     patch_stride: int | None = None
-    pixel_scaling: str = "per_image"
+    pixel_scaling: str = "recording"
     feature_cache: str | os.PathLike | None = "auto"
     cache_gigabytes: float = 4.0
     extractor: str = "dilated"
