@@ -109,3 +109,49 @@ def test_networks_that_see_time_beat_those_of_frames(trials):
     assert scores["CNN"] > scores["CNN, frame by frame"] + 0.3
     assert scores["recurrent CNN"] > scores["CNN, frame by frame"] + 0.2
     assert scores["V1T with a filter"] > scores["V1T, frame by frame"] + 0.2
+
+
+def direction_preferred(model, frequency):
+    """Vectors of the responses of each cell to gratings that drift in eight directions."""
+    y, x = np.mgrid[:10, :14]
+    turns = frequency * np.arange(60)[:, None, None] / 30
+    angles = np.arange(8) * np.pi / 4
+    rates = 0.0
+    for period in (4, 5, 6):  # pixels
+        gratings = [
+            127.5 + 100 * np.cos(2 * np.pi * ((np.cos(a) * x + np.sin(a) * y) / period - turns))
+            for a in angles
+        ]
+        movies = np.stack(gratings).astype("u1")[:, :, None]
+        rates = rates + model.predict({"A": movies})["A"][:, 20:].mean(1)
+    return (rates * np.exp(1j * angles)[:, None]).sum(0) / rates.sum(0)
+
+
+@pytest.mark.slow
+def test_the_direction_that_motion_cells_prefer_is_found():
+    trials = v1.Trials(
+        v1.make_movie_recordings(
+            1, 8, 50, 3, 6, image_shape=(10, 14), behavior=False, cells="motion", random_state=0
+        )
+    )
+    recording = trials.recordings["A"]
+    frequency = float(recording["preferred_frequency"].median())
+    layers = {"n_layers": 2, "hidden_channels": 12, "input_kernel": 7, "hidden_kernel": 1}
+    layers |= {"random_state": 0, "device": "cpu"}
+    with_time = v1.MovieCNNRegressor(
+        **layers, input_time_kernel=9, max_epochs=25, lr=0.01, batch_size=4
+    )
+    models = {"with time": with_time, "frames": v1.CNNRegressor(**layers, max_epochs=8)}
+    scores, found = {}, {}
+    for name, model in models.items():
+        scores[name] = average(fit(model, trials), trials)
+        found[name] = direction_preferred(model, frequency)
+    turned = found["with time"] * np.exp(-1j * recording["preferred_direction"].values)
+    errors = np.degrees(np.abs(np.angle(turned)))
+    logger.info("correlation %s; errors in degrees %s", scores, errors.round())
+    logger.info("selectivity %s", {name: np.abs(v).round(2) for name, v in found.items()})
+    assert np.median(errors) < 20
+    assert (errors < 45).sum() >= 6  # of 8; by chance one in four
+    assert np.median(np.abs(found["with time"])) > 0.1
+    assert np.abs(found["frames"]).max() < 0.02  # frames of gratings have no direction
+    assert scores["with time"] > scores["frames"] + 0.2

@@ -94,7 +94,7 @@ def check_like_fit(
         _check_neurons(fitted.mice[mouse], trials, mouse)
         _check_images(fitted, model, trials, mouse)
         _check_columns(fitted, trials, mouse)
-        if model.context_frames is not None:
+        if isinstance(model, EncodingModel) and model.context_frames is not None:
             _check_movies(fitted, trials, mouse)
     if same_mice and set(trials.mice) != set(known):
         raise ValueError(
