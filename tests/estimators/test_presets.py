@@ -403,7 +403,7 @@ TRANSFORMER = {"patch_size": 8, "patch_stride": 1, "tokenizer": "unfold", "patch
 TRANSFORMER |= {"position_embedding": "auto", "token_grid": "true", "attention": "standard"}
 TRANSFORMER |= {"n_blocks": 4, "n_heads": 4, "embed_dim": 155, "mlp_dim": 488}
 TRANSFORMER |= {"attention_dropout": 0.2544, "mlp_dropout": 0.2544, "drop_path": 0.0}
-TRANSFORMER |= {"bias": True, "core_l1": 0.5379, "lr": 0.001647}
+TRANSFORMER |= {"bias": True, "core_l1": 0.5379, "lr": 0.001647, "readout_lags": 1}
 CONVOLUTION = {"n_layers": 4, "hidden_channels": 64, "input_kernel": 9, "hidden_kernel": 7}
 CONVOLUTION |= {"depth_separable": True, "bias": True, "batch_norm_momentum": 0.9}
 CONVOLUTION |= {"laplace": 6.3831, "lr": 0.009, "behavior_columns": "non_pupil"}
@@ -434,7 +434,7 @@ PUBLISHED = {
 }
 # What says nothing of model and training as published.
 OF_THE_RUN = {"validation_fraction", "device", "precision", "deterministic", "random_state"}
-OF_THE_RUN |= {"compile", "micro_batch_size", "low_memory"}
+OF_THE_RUN |= {"compile", "micro_batch_size", "low_memory", "window_frames"}
 OF_THE_RUN |= {"warm_start", "verbose"}
 
 
