@@ -375,7 +375,7 @@ def test_no_page_installs_from_an_index():
 
 
 def test_parameters_that_pages_set_exist():
-    kinds = (v1.V1TRegressor, v1.CNNRegressor, v1.MinimodelRegressor)
+    kinds = (v1.V1TRegressor, v1.CNNRegressor, v1.MinimodelRegressor, v1.MovieCNNRegressor)
     known = {name for kind in kinds for name in kind().get_params()}
     for page in ("docs/choosing_a_model.rst", "docs/speed.rst"):
         seen = set()

@@ -36,12 +36,15 @@ from v1tlearn.estimators import (
     FullModelRegressor,
     LNRegressor,
     MinimodelRegressor,
+    MovieCNNRegressor,
+    MovieLNRegressor,
     PretrainedViTRegressor,
     V1TRegressor,
+    ViSTRegressor,
     ViTRegressor,
     load,
 )
-from v1tlearn.interop import load_dina, load_minimodel, load_sensorium, load_v1t
+from v1tlearn.interop import load_dina, load_minimodel, load_sensorium, load_v1t, load_vist
 from v1tlearn.metrics import score_table
 from v1tlearn.preprocessing import (
     CenterCrop,
@@ -63,6 +66,8 @@ __all__ = [
     "LNRegressor",
     "LinearProbe",
     "MinimodelRegressor",
+    "MovieCNNRegressor",
+    "MovieLNRegressor",
     "PretrainedViTRegressor",
     "ResizeStimuli",
     "Responses",
@@ -71,6 +76,7 @@ __all__ = [
     "TrialStandardizer",
     "Trials",
     "V1TRegressor",
+    "ViSTRegressor",
     "ViTRegressor",
     "bin_spikes",
     "concat",
@@ -89,6 +95,7 @@ __all__ = [
     "load_minimodel",
     "load_sensorium",
     "load_v1t",
+    "load_vist",
     "make_coarse_recordings",
     "make_movie_recordings",
     "make_v1_recordings",

@@ -62,7 +62,7 @@ def test_misspelt_parameters(kind, name, meant):
         (
             v1.V1TRegressor,
             "hidden_kernel",
-            "CNNRegressor, DINAAligner, LNRegressor and MinimodelRegressor",
+            "CNNRegressor, DINAAligner, LNRegressor, MinimodelRegressor and MovieCNNRegressor",
         ),
         (v1.CNNRegressor, "n_jobs", "EnsembleRegressor"),
     ],

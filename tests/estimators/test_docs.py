@@ -10,6 +10,7 @@ import v1tlearn as v1
 
 KINDS = [v1.V1TRegressor, v1.ViTRegressor, v1.CNNRegressor, v1.LNRegressor]
 KINDS += [v1.FullModelRegressor, v1.MinimodelRegressor, v1.PretrainedViTRegressor]
+KINDS += [v1.MovieCNNRegressor, v1.MovieLNRegressor, v1.EncodingRegressor]
 GROUPS = ["inputs", "architecture", "readout", "training", "machine"]
 
 

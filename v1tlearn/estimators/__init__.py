@@ -8,8 +8,11 @@ from v1tlearn.estimators.full_model import FullModelRegressor
 from v1tlearn.estimators.linear import LNRegressor
 from v1tlearn.estimators.loading import load
 from v1tlearn.estimators.minimodel import MinimodelRegressor
+from v1tlearn.estimators.movie_cnn import MovieCNNRegressor
+from v1tlearn.estimators.movie_ln import MovieLNRegressor
 from v1tlearn.estimators.pretrained_vit import PretrainedViTRegressor
 from v1tlearn.estimators.v1t import V1TRegressor, ViTRegressor
+from v1tlearn.estimators.vist import ViSTRegressor
 
 __all__ = [
     "CNNRegressor",
@@ -19,8 +22,11 @@ __all__ = [
     "FullModelRegressor",
     "LNRegressor",
     "MinimodelRegressor",
+    "MovieCNNRegressor",
+    "MovieLNRegressor",
     "PretrainedViTRegressor",
     "V1TRegressor",
+    "ViSTRegressor",
     "ViTRegressor",
     "load",
 ]

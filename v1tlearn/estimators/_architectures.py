@@ -120,6 +120,54 @@ batch_norm_momentum : float, default=0.1
 laplace : float, default=6.3831
     Weight of the penalty on rough first filters."""
 
+MOVIE_CONVOLUTIONAL = """\
+n_layers : int, default=3
+    Layers, each a convolution of frames and one along time.
+hidden_channels : int, default=32
+    Channels of each.
+input_kernel : int or (int, int), default=9
+    Side of the filters of the first layer, which has no padding, in pixels; or height and width.
+hidden_kernel : int, default=5
+    Side of the filters of the other layers, in pixels, odd.
+input_time_kernel : int, default=11
+    Frames that the filters of the first layer cover.
+hidden_time_kernel : int, default=5
+    Frames that those of the other layers cover.
+causal : bool, default=True
+    Whether predictions depend on nothing that comes later. Otherwise filters in time are symmetric
+    around the present frame, of odd length.
+recurrent : bool, default=False
+    End the core with a memory, a gated recurrent unit whose recurrent weights are convolutions.
+memory_frames : int, default=20
+    From how many frames on a memory counts in training, where movies are cut into windows. It
+    begins anew with each window then; predictions have the memory of the whole movie.
+batch_norm_momentum : float, default=0.1
+    Weight of the newest batch in the running statistics of batch normalisation.
+laplace : float, default=1.0
+    Weight of the penalty on rough first filters in space.
+head : {{"elu", "softplus"}}, class or functools.partial, default="elu"
+    The output non-linearity of each mouse: ELU + 1, a soft-plus whose steepness is learned, or
+    what ``head()`` gives, a `v1tlearn.nn.Head`."""
+
+MOVIE_KERNEL = """\
+n_lags : int, default=15
+    Frames of a kernel, the present one included.
+kernel : {{"separable", "full"}}, default="separable"
+    A product of a kernel in space and one in time, or any kernel."""
+
+KERNEL = """\
+space_smoothness : float, default=5.0
+    Weight of the penalty on the squared Laplacian of kernels in space.
+time_smoothness : float, default=5.0
+    Weight of the penalty on the squared changes of kernels from frame to frame.
+l2 : float, default=1.0
+    Weight of the penalty on squared kernels; of separable ones on both factors.
+head : {{"softplus", "elu"}}, class or functools.partial, default="softplus"
+    The static non-linearity of each mouse: a soft-plus whose steepness is learned, ELU + 1, or
+    what ``head()`` gives, a `v1tlearn.nn.Head`.
+readout_bias : {{"mean", "zero"}}, default="mean"
+    Initial bias: "mean" starts the prediction at the mean response."""
+
 FULL_MODEL = """\
 channels : sequence of int, default=(16, 320)
     Channels of each layer, which says how many there are.

@@ -52,7 +52,8 @@ class Recipe:
     core : callable
         ``core(input_shape, n_behaviors=, behavior_mode=, mice=)`` gives a `Core`.
     readout : callable
-        ``readout(core_shape, n_neurons, positions=, bias_init=)`` gives the `Readout` of a mouse.
+        ``readout(core_shape, n_neurons, positions=, bias_init=, receptive_field=)`` gives
+        the `Readout` of a mouse.
     head : callable, default=EluHead
         ``head()`` gives the `Head` of a mouse.
     cropper : callable, default=ImageCropper
@@ -96,6 +97,7 @@ def build(recipe: Recipe, fitted: Fitted) -> EncodingModel:
             mouse.n_neurons,
             positions=_positions(recipe.readout, parameters, name, mouse),
             bias_init=_bias(parameters.get("readout_bias", "zero"), mouse, heads[name]),
+            receptive_field=mouse.statistics.get("receptive_field"),
         )
         _check_kind(readouts[name], Readout, "readout", "super().__init__(n_neurons)")
         _check_kind(heads[name], Head, "head", "super().__init__()")
@@ -229,6 +231,16 @@ def _check_core(core: Any) -> None:
         raise ValueError(
             f"the output_shape of {name} is {shape!r}: expected the channels, height and width of "
             "its feature maps, each at least 1."
+        )
+    context = core.context_frames
+    if context is not None and not (
+        isinstance(context, tuple)
+        and [type(n) for n in context] == [int, int]
+        and min(context) >= 0
+    ):
+        raise ValueError(
+            f"the context_frames of {name} are {context!r}: expected None for a core of images, or "
+            "the frames (before, after) a frame that its maps depend on."
         )
 
 

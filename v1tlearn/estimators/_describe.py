@@ -11,6 +11,7 @@ from v1tlearn._guesses import did_you_mean, guess
 from v1tlearn._values import first_few
 from v1tlearn._warn import warn
 from v1tlearn.estimators._fitted import PUPIL, Fitted, Mouse, plain_labels, shift_columns
+from v1tlearn.estimators._movies import common_rate
 from v1tlearn.estimators.moments import ResponseMoments, moments_in_blocks, response_blocks
 from v1tlearn.preprocessing.statistics import trial_statistics
 from v1tlearn.trials import Responses, Trials
@@ -76,6 +77,7 @@ def describe(
         core_columns=core_columns,
         channels=next(iter(channels.values()), None),
         seed=seed,
+        frame_rate=common_rate(trials),
     )
 
 

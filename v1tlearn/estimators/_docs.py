@@ -36,6 +36,23 @@ NO_BEHAVIOR = """\
 behavior_mode : {{"auto", "none"}}, default="auto"
     Behaviour does not enter a pretrained core; pupil positions may move readouts, see `shift`."""
 
+MOVIE_CHANNELS = """\
+behavior_mode : {{"auto", "none", "channels"}}, default="auto"
+    "channels" appends behaviour, frame by frame, to the movie as constant planes; "auto" does so in
+    convolutional models when all mice have behaviour, and else leaves it out."""
+
+TIME = """\
+window_frames : int, default=32
+    Movies are cut into windows for training, in which so many frames count in the loss. Beside them
+    a window has all frames that their predictions depend on, as far as the movie has them. Each
+    frame of each movie counts once in an epoch. `batch_size` counts windows."""
+
+READOUT_LAGS = f"""\
+readout_lags : int, default=1
+    Frames of a causal filter in time that each neuron has behind its readout, the present one
+    included. With more than 1 the model sees time, and is fitted to movies.
+{TIME}"""
+
 _INPUTS = """\
 behavior_columns : "all", "non_pupil" or sequence of str, default={behavior_columns}
     Behaviour that enters the core; "non_pupil" is all but ``pupil_x`` and ``pupil_y``.
@@ -259,7 +276,11 @@ _PARAMETER = re.compile(r"^(\w[\w, ]*) :", re.MULTILINE)
 
 
 def document(
-    *, architecture: str, behavior_mode: str = CHANNELS, readout: str | None = None
+    *,
+    architecture: str,
+    behavior_mode: str = CHANNELS,
+    readout: str | None = None,
+    time: str | None = None,
 ) -> Callable[[T], T]:
     """Complete the docstring of a model class with the parameters it shares with others.
 
@@ -269,7 +290,7 @@ def document(
     kind = "" if "readout :" in architecture else f"{_READOUT_KIND}\n"
     groups = {
         "inputs": f"{behavior_mode}\n{_INPUTS}",
-        "architecture": architecture,
+        "architecture": f"{architecture}\n{time}" if time else architecture,
         "readout": readout or f"{kind}{_READOUT}\n{FACTORIZED}",
         "training": _TRAINING,
         "machine": _MACHINE,

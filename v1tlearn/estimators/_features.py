@@ -19,7 +19,7 @@ import torch
 
 from v1tlearn._warn import warn
 from v1tlearn.estimators._feature_store import DIGEST_SIZE, FeatureStore, IndexedRows
-from v1tlearn.nn import Core, ImageCropper, PretrainedViTCore
+from v1tlearn.nn import CallableCore, Core, ImageCropper, PretrainedViTCore
 from v1tlearn.training import MouseData, numerics
 from v1tlearn.training.memory import free_memory, images_at_once
 
@@ -67,7 +67,7 @@ def features_for(
         If features take more than ``cache_gigabytes``, or there is no such folder.
     """
     where = parameters.get("feature_cache")
-    if not isinstance(core, PretrainedViTCore) or where is None or not core.frozen:
+    if not isinstance(core, PretrainedViTCore | CallableCore) or where is None or not core.frozen:
         return None
     if any(cropper.shifter(mouse) is not None for mouse in data):
         return None
@@ -75,6 +75,12 @@ def features_for(
         raise ValueError(
             f"feature_cache={os.fspath(where)!r}: expected {', '.join(map(repr, KEPT))}, None, or "
             "a folder that is there."
+        )
+    if where not in KEPT and core.signature() is None:
+        raise ValueError(
+            f"feature_cache={os.fspath(where)!r}: a folder keeps features of modules, which their "
+            "weights tell apart, not of functions: give prior as a torch module, or "
+            "feature_cache='memory'."
         )
     sets = [s for s in (data, validation) if s is not None]
     images = _Images(core, cropper, sets)
@@ -123,7 +129,9 @@ def _replaced(data: MouseData, features: Any, index: np.ndarray, where: Any) -> 
 class _Images:
     """The images of all trials, each once."""
 
-    def __init__(self, core: PretrainedViTCore, cropper: ImageCropper, sets: list[DataOf]) -> None:
+    def __init__(
+        self, core: PretrainedViTCore | CallableCore, cropper: ImageCropper, sets: list[DataOf]
+    ) -> None:
         self.core, self.cropper = core, cropper
         self.device = next(iter(sets[0].values())).device
         self.first: list[Where] = []  # where each image is
@@ -144,7 +152,9 @@ class _Images:
 
     def _neutral(self, data: MouseData) -> MouseData:
         """Leave statistics away that the core cancels, so that features do not depend on them."""
-        if self.core.pixels.scaling != "per_image" or data.image_std < _LEAST_STD:
+        core = self.core
+        scaled = isinstance(core, PretrainedViTCore) and core.pixels.scaling == "per_image"
+        if not scaled or data.image_std < _LEAST_STD:
             return data
         return replace(data, image_mean=0.0, image_std=1.0)
 
@@ -175,7 +185,9 @@ class _Images:
             return IndexedRows(
                 [values], np.stack((np.zeros(shape[0], int), np.arange(shape[0])), 1)
             )
-        store = FeatureStore(where, core.signature(), core.output_shape)
+        signature = core.signature()
+        assert signature is not None  # others were refused
+        store = FeatureStore(where, signature, core.output_shape)
         if new := store.lacking(self.digests):
             lacking = [wanted[i] for i in new]
             store.add(

@@ -67,6 +67,9 @@ class Fitted:
         Whether nobody told the behaviour columns, so that names decide.
     core_frozen : bool
     seed : int
+    frame_rate : float or None
+        Frames per second of the movies at `fit`, where they were movies and all mice saw the same
+        rate.
     """
 
     parameters: Mapping[str, Any]
@@ -78,6 +81,7 @@ class Fitted:
     columns_assumed: bool = False
     core_frozen: bool = False
     seed: int = 0
+    frame_rate: float | None = None
 
     @property
     def moving_columns(self) -> tuple[str, ...]:

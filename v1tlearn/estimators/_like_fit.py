@@ -10,7 +10,7 @@ import numpy as np
 from v1tlearn._guesses import guess, in_words
 from v1tlearn._instead import channels_last, trials_instead
 from v1tlearn.estimators._fitted import Fitted, Mouse
-from v1tlearn.estimators._movies import refuse_movies
+from v1tlearn.estimators._movies import movie_lengths, rate_of_movies, refuse_movies
 from v1tlearn.nn import AlignmentModel, EncodingModel
 from v1tlearn.trials import Trials
 from v1tlearn.trials._selection import units_differ
@@ -23,6 +23,8 @@ _MAY_CHANGE = frozenset(
     | {"period_epochs", "carry_patience", "selection", "clip_norm", "ema_decay"}
     | {"validation_fraction", "device", "precision", "deterministic", "random_state"}
     | {"compile", "micro_batch_size", "low_memory"}
+    | {"window_frames"}
+    | {"steps_per_epoch", "warmup_epochs", "start_lr", "average_from", "average_lr"}
     | {"warm_start", "verbose", "feature_cache", "cache_gigabytes"}
     | {"image_lr", "image_weight_decay", "neural_lr", "neural_smoothing"}
     | {"loss_weights", "patience", "keep"}
@@ -92,6 +94,8 @@ def check_like_fit(
         _check_neurons(fitted.mice[mouse], trials, mouse)
         _check_images(fitted, model, trials, mouse)
         _check_columns(fitted, trials, mouse)
+        if model.context_frames is not None:
+            _check_movies(fitted, trials, mouse)
     if same_mice and set(trials.mice) != set(known):
         raise ValueError(
             f"the model was fitted on the mice {known}, the trials to go on with are of "
@@ -155,6 +159,17 @@ def _check_images(
         raise ValueError(
             f"mouse {mouse!r}: the channels of the stimuli are {channels}, the model was fitted on "
             f"{fitted.channels}: bring them to that order, recording.isel(channel=[...])."
+        )
+
+
+def _check_movies(fitted: Fitted, frames: Trials, mouse: str) -> None:
+    movie_lengths(frames, mouse)
+    rate, known = rate_of_movies(frames, mouse), fitted.frame_rate
+    if rate is not None and known is not None and not np.isclose(rate, known, rtol=1e-3):
+        raise ValueError(
+            f"mouse {mouse!r}: movies have {rate:g} frames per second, the model was fitted to "
+            f"movies of {known:g}, and sees time in frames: bring stimuli and responses to that "
+            "rate, or fit anew."
         )
 
 

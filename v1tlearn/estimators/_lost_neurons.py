@@ -60,7 +60,7 @@ def _lost(model: EncodingModel, mouse: str, trials: MouseData) -> tuple[Tensor, 
         often = _ALWAYS * sum(n for n, _ in counts)
         at_edge = torch.stack([beyond for _, beyond in counts]).sum(0) > often
     if len(trials) > 1:
-        rates = model({mouse: trials.batch(slice(_TRIALS))})[mouse].float()
+        rates = model({mouse: trials.batch(slice(_TRIALS))})[mouse].float().flatten(0, -2)
         spread = rates.amax(0) - rates.amin(0)
         constant = spread <= ROUNDING_FLOAT32 * rates.abs().amax(0)
     return at_edge, constant

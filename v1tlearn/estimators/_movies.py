@@ -1,9 +1,11 @@
-"""Movies for models of images: as their frames, or not at all."""
+"""Movies for models of images, as their frames or not at all; and what a model of movies asks."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from v1tlearn.trials import Trials
-from v1tlearn.trials.folding import fold_time
+from v1tlearn.trials.folding import FRAME_RATE, fold_time
 
 
 def frames_of_movies(trials: Trials) -> Trials:
@@ -20,3 +22,75 @@ def refuse_movies(trials: Trials) -> None:
             "frames: expected images, or single frames of the movies with the responses to them, "
             "as images (trials, channels, height, width)."
         )
+
+
+def movie_lengths(frames: Trials, mouse: str) -> np.ndarray:
+    """Count the frames of each movie of a mouse among trials that are frames.
+
+    Raises
+    ------
+    ValueError
+        If they are images, of which nobody knows what was shown before.
+    """
+    rows = frames.rows(mouse)[1]
+    recording = frames._recordings[mouse]
+    if "frame_number" not in recording.coords:
+        raise ValueError(
+            f"mouse {mouse!r}: stimuli are images, but this model sees time: give movies "
+            "(trials, time, channels, height, width), or use a model of images."
+        )
+    steps = np.diff(recording["frame_number"].values[rows])  # a part of a movie begins at any frame
+    return np.diff([0, *np.flatnonzero(steps != 1) + 1, len(rows)])
+
+
+def rate_of_movies(frames: Trials, mouse: str) -> float | None:
+    """Frames per second of the movies of a mouse among trials that are frames, where known."""
+    rate = frames._recordings[mouse].attrs.get(FRAME_RATE)
+    return None if rate is None else float(rate)
+
+
+def common_rate(frames: Trials) -> float | None:
+    """Frames per second of the movies of all mice, where known and alike."""
+    rates = {mouse: rate_of_movies(frames, mouse) for mouse in frames.mice}
+    known = [rate for rate in rates.values() if rate is not None]
+    if not known or not np.allclose(known, known[0], rtol=1e-3):
+        return None
+    return known[0]
+
+
+def ends_of_movies(frames: Trials, fraction: float) -> tuple[Trials, np.ndarray]:
+    """Find the end of every movie, whose frames these trials are.
+
+    Parameters
+    ----------
+    frames : Trials
+    fraction : float
+        Of each movie that its end is.
+
+    Returns
+    -------
+    named : Trials
+        With beginnings and ends named as parts of their movies, as `cut_in_time` does.
+    late : ndarray of bool of shape (n_frames,)
+        Frames of ends.
+    """
+    late, recordings = np.zeros(len(frames), bool), dict(frames._recordings)
+    for mouse in frames.mice:
+        lengths = movie_lengths(frames, mouse)
+        cuts = np.clip(np.round((1 - fraction) * lengths).astype(int), 1, lengths - 1)
+        within = np.concatenate([np.arange(n) for n in lengths])
+        n, cut = np.repeat(lengths, lengths), np.repeat(cuts, lengths)
+        own = within >= cut
+        positions, rows = frames.rows(mouse)
+        late[positions] = own
+        parts = zip(
+            frames.image_ids[positions],
+            np.where(own, cut, 0).tolist(),
+            np.where(own, n, cut).tolist(),
+            strict=True,
+        )
+        recording = recordings[mouse]
+        labels = np.full(recording.sizes["trial"], "", dtype=object)
+        labels[rows] = [f"{one}[{start}:{stop}]" for one, start, stop in parts]
+        recordings[mouse] = recording.assign_coords(image_id=("trial", labels.astype(str)))
+    return frames._copy(_recordings=recordings, _hashes={}), late

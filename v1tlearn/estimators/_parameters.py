@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import partial, wraps
 from numbers import Integral, Real
 from typing import Any, ClassVar, Self
 
@@ -16,7 +16,15 @@ from v1tlearn._by_name import public_kinds
 from v1tlearn._guesses import guess, in_words
 from v1tlearn._values import plain
 from v1tlearn._warn import warn
-from v1tlearn.nn import FactorizedReadout, GaussianReadout, Readout
+from v1tlearn.nn import (
+    EluHead,
+    FactorizedReadout,
+    GaussianReadout,
+    Head,
+    Readout,
+    SoftplusHead,
+    TemporalReadout,
+)
 from v1tlearn.nn.losses import FLOAT32_EPSILON
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -24,6 +32,7 @@ _SPREAD = Interval(Real, 0, 1e30, closed="neither")  # of initial weights, in fl
 _NOT_NEGATIVE = Interval(Real, 0, None, closed="left")
 _NATURAL = Interval(Integral, 0, None, closed="left")
 WIDTH = Interval(Integral, 1, 2**31 - 1, closed="both")  # channels, units: what torch can count
+HEADS: dict[Any, Callable[..., Head]] = {"elu": EluHead, "softplus": SoftplusHead}
 DEPTH = Interval(Integral, 1, 1000, closed="both")  # layers, which are built one by one
 
 
@@ -181,6 +190,27 @@ def readout_maker(parameters: Mapping[str, Any]) -> Callable[..., Readout]:
         l1=parameters["readout_l1"],
         beyond_map=parameters.get("beyond_map", "zeros"),  # as ever, of models saved before
     )
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class TimeParameters:
+    """How movies are cut for a model that sees time."""
+
+    window_frames: int = 32
+
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {"window_frames": [WIDTH]}
+
+
+def filtered_in_time(make: Callable[..., Readout], n_lags: int) -> Callable[..., Readout]:
+    """Give what makes such readouts with a filter in time of `n_lags` frames behind them."""
+    if n_lags == 1:
+        return make
+
+    @wraps(make)  # what it takes is what is offered
+    def readout(core_shape: tuple[int, int, int], n_neurons: int, **known: Any) -> Readout:
+        return TemporalReadout(make(core_shape, n_neurons, **known), n_lags)
+
+    return readout
 
 
 class Presets:

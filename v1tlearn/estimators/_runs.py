@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from v1tlearn._warn import warn
@@ -14,12 +15,15 @@ from v1tlearn.estimators._describe import check_validation
 from v1tlearn.estimators._features import DataOf, features_for
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
+from v1tlearn.estimators._movies import movie_lengths, rate_of_movies
 from v1tlearn.estimators.mouse_data import bring
 from v1tlearn.metrics.tensors import correlation, variance_explained
 from v1tlearn.nn import EncodingModel, FeatureModel, squared_loss
 from v1tlearn.training import (
     ConstantSchedule,
     CosineSchedule,
+    MouseData,
+    MovieData,
     NonFiniteLossError,
     PeriodsSchedule,
     PlateauSchedule,
@@ -30,6 +34,7 @@ from v1tlearn.training import (
     Run,
     Schedule,
     TrainingSettings,
+    cut_into_windows,
     make_optimizer,
     resolve_device,
     resolve_precision,
@@ -45,6 +50,7 @@ Part = tuple[Trials, Responses]
 _SCORES = {
     "correlation": "validation_correlation",
     "variance_explained": "validation_variance_explained",
+    "absolute_correlation": "validation_absolute_correlation",
 }
 _JUDGED = (*_SCORES.values(), "validation_top1")
 
@@ -87,6 +93,11 @@ def make_run(
     trained, features = model, features_for(parameters, model.core, model.cropper, data, validation)
     if features is not None:
         trained, (data, validation) = FeatureModel(model), features
+    if model.context_frames is not None:
+        window = parameters["window_frames"]
+        data = windows_of(training[0], data, model.context_frames, window)
+        if held_out is not None and validation is not None:
+            validation = windows_of(held_out[0], validation, model.context_frames, window)
     settings = TrainingSettings(
         batch_size=parameters["batch_size"],
         max_epochs=max_epochs,
@@ -121,6 +132,26 @@ def make_run(
         validation=validation,
         name=name,
     )
+
+
+def windows_of(
+    frames: Trials, data: Mapping[str, MouseData], context: tuple[int, int], window: int
+) -> dict[str, MovieData]:
+    """Cut the movies of trials that are frames into windows, for a model that sees time."""
+    check_one_rate(frames, data)
+    lengths = {mouse: movie_lengths(frames, mouse) for mouse in data}
+    return cut_into_windows(data, lengths, context, window)
+
+
+def check_one_rate(frames: Trials, mice: Iterable[str]) -> None:
+    """Refuse movies of different frame rates, for a model that sees time."""
+    if len(rates := {mouse: rate_of_movies(frames, mouse) for mouse in mice}) > 1:
+        known = [rate for rate in rates.values() if rate is not None]
+        if known and not np.allclose(known, known[0], rtol=1e-3):
+            raise ValueError(
+                f"the movies of the mice have different frame rates, {rates} per second, and a "
+                "model that sees time counts frames: bring stimuli and responses to one rate."
+            )
 
 
 def is_good(record: Record) -> bool:

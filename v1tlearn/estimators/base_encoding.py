@@ -29,15 +29,49 @@ from v1tlearn.training import (
 from v1tlearn.trials import Responses, Trials
 
 
-@dataclass(eq=False, repr=False, kw_only=True)
-class BaseEncodingRegressor(
+class ModelRegressor(
     PredictionMixin,
     MultiOutputMixin,
     RegressorMixin,
+    TrainedEstimator,
+):
+    """Base of what predicts responses by an `EncodingModel`, however it is trained."""
+
+    _rates: ClassVar[bool] = True
+
+    def _knows(self) -> tuple[Fitted, EncodingModel]:
+        self._to_device()
+        return self.fitted_, self.module_
+
+    def _look_back(self, run: Run) -> None:
+        warn_of_lost_neurons(run.model, run.data)
+
+    def _predict(
+        self, trials: Trials, *, activate: bool = True, at_once: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """Predict every mouse of the trials, block by block, in data units.
+
+        Without `activate` it is the output ahead of the non-linearity, in standardised units.
+        """
+        self._to_device()
+        return predict(
+            self.module_,
+            self.fitted_,
+            trials,
+            self.device_,
+            precision=self.precision,
+            deterministic=plain(self.deterministic),
+            activate=activate,
+            at_once=at_once,
+        )
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class BaseEncodingRegressor(
     InputParameters,
     TrainingParameters,
     TransferMixin,
-    TrainedEstimator,
+    ModelRegressor,
 ):
     """Base of the models: a core shared by all mice, a readout and a head per mouse.
 
@@ -46,7 +80,6 @@ class BaseEncodingRegressor(
     """
 
     _as_ever: ClassVar[dict[str, Any]] = {"penalty_scale": "absolute"}
-    _rates: ClassVar[bool] = True
     _published_behavior_mode: ClassVar[str] = "channels"
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **InputParameters._parameter_constraints,
@@ -66,26 +99,3 @@ class BaseEncodingRegressor(
     ) -> Run:
         """Bring model and data to the device, and make the run of their training."""
         return make_run(self._plain_params(), start, training, held_out, max_epochs, name)
-
-    def _look_back(self, run: Run) -> None:
-        warn_of_lost_neurons(run.model, run.data)
-
-    def _knows(self) -> tuple[Fitted, EncodingModel]:
-        self._to_device()
-        return self.fitted_, self.module_
-
-    def _predict(self, trials: Trials, *, activate: bool = True) -> dict[str, np.ndarray]:
-        """Predict every mouse of the trials, block by block, in data units.
-
-        Without `activate` it is the output ahead of the non-linearity, in standardised units.
-        """
-        self._to_device()
-        return predict(
-            self.module_,
-            self.fitted_,
-            trials,
-            self.device_,
-            precision=self.precision,
-            deterministic=plain(self.deterministic),
-            activate=activate,
-        )

@@ -11,17 +11,20 @@ from torch import Tensor
 
 from v1tlearn.estimators._architectures import MODULES
 from v1tlearn.estimators._build import Recipe
-from v1tlearn.estimators._docs import OWN, document
-from v1tlearn.estimators._parameters import ReadoutParameters, readout_maker
+from v1tlearn.estimators._docs import OWN, TIME, document
+from v1tlearn.estimators._parameters import (
+    HEADS,
+    ReadoutParameters,
+    TimeParameters,
+    readout_maker,
+)
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
-from v1tlearn.nn import Core, EluHead, Head, Readout, SoftplusHead
-
-_HEADS: dict[Any, Callable[..., Head]] = {"elu": EluHead, "softplus": SoftplusHead}
+from v1tlearn.nn import Core, Head, Readout
 
 
-@document(architecture=MODULES, behavior_mode=OWN)
+@document(architecture=MODULES, behavior_mode=OWN, time=TIME)
 @dataclass(eq=False, repr=False)
-class EncodingRegressor(ReadoutParameters, BaseEncodingRegressor):
+class EncodingRegressor(TimeParameters, ReadoutParameters, BaseEncodingRegressor):
     """A core of your own, with readouts, heads and all that a model needs beside it.
 
     {groups}
@@ -71,10 +74,11 @@ class EncodingRegressor(ReadoutParameters, BaseEncodingRegressor):
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseEncodingRegressor._parameter_constraints,
         **ReadoutParameters._parameter_constraints,
+        **TimeParameters._parameter_constraints,
         "behavior_mode": [StrOptions({"auto", "none", "channels", "core"})],
         "core": [callable],
         "readout": [StrOptions({"gaussian", "factorized"}), callable],
-        "head": [StrOptions(set(_HEADS)), callable],
+        "head": [StrOptions(set(HEADS)), callable],
         "loss": [StrOptions({"poisson", "squared"}), callable],
     }
 
@@ -83,4 +87,4 @@ class EncodingRegressor(ReadoutParameters, BaseEncodingRegressor):
         readout, head = parameters["readout"], parameters["head"]
         if isinstance(readout, str):
             readout = readout_maker(parameters)
-        return Recipe(parameters["core"], readout, _HEADS.get(head, head))
+        return Recipe(parameters["core"], readout, HEADS.get(head, head))

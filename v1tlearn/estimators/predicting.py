@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from v1tlearn.estimators._casting import in_trials
 from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._streaming import stream
 from v1tlearn.estimators.mouse_data import mouse_data
 from v1tlearn.nn import EncodingModel
 from v1tlearn.training import MouseData, numerics, predict_mouse, resolve_precision
@@ -119,6 +120,10 @@ class _Prediction:
 
     def blocks(self) -> Iterator[Outputs]:
         """Mouse, places among its trials, and what is predicted for them, on the device."""
+        if self.model.context_frames is not None:
+            streams = map(self._streamed, self.trials.mice)
+            yield from self._in_units(chain.from_iterable(streams))
+            return
         for mice in self._alike():
             positions = np.concatenate([self.trials.rows(m)[0] for m in mice])
             numbers = np.full(len(self.trials), -1)
@@ -130,11 +135,29 @@ class _Prediction:
                 blocks = self._repeated(positions, numbers)
             else:
                 blocks = chain.from_iterable(map(self._plain, mice))
-            for mouse, places, values in blocks:
-                if self.activate:
-                    scale = self.fitted.mice[mouse].statistics["response_scale"]
-                    values.mul_(torch.as_tensor(scale, device=values.device))
-                yield mouse, places, values
+            yield from self._in_units(blocks)
+
+    def _in_units(self, blocks: Iterable[Outputs]) -> Iterator[Outputs]:
+        """Rates in the units of the responses; what is ahead of the non-linearity as it is."""
+        for mouse, places, values in blocks:
+            if self.activate:
+                scale = self.fitted.mice[mouse].statistics["response_scale"]
+                values = values.mul_(torch.as_tensor(scale, device=values.device))
+            yield mouse, places, values
+
+    def _streamed(self, mouse: str) -> Iterator[Outputs]:
+        """Frames of movies in their order, each with the movie before it."""
+        parts = stream(
+            self.model,
+            self.fitted,
+            self.trials,
+            mouse,
+            self.device,
+            at_once=self.size,
+            precision=self.precision,
+            activate=self.activate,
+        )
+        return ((mouse, places, values) for places, values in parts)
 
     def _data(self, block: Trials, mouse: str) -> MouseData:
         return mouse_data(self.fitted, block, mouse, self.device)

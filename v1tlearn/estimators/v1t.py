@@ -12,12 +12,14 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from v1tlearn.estimators._architectures import TRANSFORMER
 from v1tlearn.estimators._build import Recipe
-from v1tlearn.estimators._docs import B_MLP, document
+from v1tlearn.estimators._docs import B_MLP, READOUT_LAGS, document
 from v1tlearn.estimators._parameters import (
     DEPTH,
     V1T_TRAINING,
     WIDTH,
     ReadoutParameters,
+    TimeParameters,
+    filtered_in_time,
     readout_maker,
 )
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
@@ -44,9 +46,9 @@ _OF_CORE = (
 _PUBLISHED = {**V1T_TRAINING, "lr": 0.001647}
 
 
-@document(architecture=TRANSFORMER)
+@document(architecture=TRANSFORMER, time=READOUT_LAGS)
 @dataclass(eq=False, repr=False, kw_only=True)
-class ViTRegressor(ReadoutParameters, BaseEncodingRegressor):
+class ViTRegressor(TimeParameters, ReadoutParameters, BaseEncodingRegressor):
     """Vision transformer core with a Gaussian readout per mouse; behaviour as image channels.
 
     {groups}
@@ -83,12 +85,15 @@ class ViTRegressor(ReadoutParameters, BaseEncodingRegressor):
     drop_path: float = 0.0
     bias: bool = True
     core_l1: float = 0.5379
+    readout_lags: int = 1
     betas: tuple[float, float] = (0.9, 0.9999)
 
     _presets: ClassVar[dict[str, dict[str, Any]]] = {"v1t2023": _PUBLISHED}
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseEncodingRegressor._parameter_constraints,
         **ReadoutParameters._parameter_constraints,
+        **TimeParameters._parameter_constraints,
+        "readout_lags": [DEPTH],
         "patch_size": [WIDTH],
         "patch_stride": [WIDTH],
         "tokenizer": [StrOptions({"unfold", "conv", "spt", "cct", "dual_norm"})],
@@ -112,10 +117,11 @@ class ViTRegressor(ReadoutParameters, BaseEncodingRegressor):
         core = partial(
             ViTCore, l1=parameters["core_l1"], **{name: parameters[name] for name in _OF_CORE}
         )
-        return Recipe(core, readout_maker(parameters))
+        n_lags = parameters.get("readout_lags", 1)  # of models saved before: frame by frame
+        return Recipe(core, filtered_in_time(readout_maker(parameters), n_lags))
 
 
-@document(architecture=TRANSFORMER, behavior_mode=B_MLP)
+@document(architecture=TRANSFORMER, behavior_mode=B_MLP, time=READOUT_LAGS)
 @dataclass(eq=False, repr=False, kw_only=True)
 class V1TRegressor(ViTRegressor):
     """V1T: vision transformer core with behaviour in every block, Gaussian readout per mouse.

@@ -17,6 +17,7 @@ from v1tlearn.nn.cores.backbone import Backbone, BackboneError
 from v1tlearn.nn.cores.cnn import Stacked2dCore
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.cores.first_convolution import FirstConvolution
+from v1tlearn.nn.cores.movie import FramesCore, MovieCNNCore
 from v1tlearn.nn.cores.pretrained import PretrainedViTCore
 from v1tlearn.nn.cores.two_layer import TwoLayerCore, two_layer_map
 from v1tlearn.nn.cores.vit import ViTCore
@@ -30,6 +31,7 @@ from v1tlearn.nn.layers.images import ImageCropper, center_crop, crop_size, resi
 from v1tlearn.nn.layers.mixing import MixBlock
 from v1tlearn.nn.layers.pixels import Pixels
 from v1tlearn.nn.layers.shifter import Shifter, StimulusShifter
+from v1tlearn.nn.layers.time import ConvGRU, TemporalConvolution
 from v1tlearn.nn.layers.tokenizers import make_tokenizer, sinusoidal_positions
 from v1tlearn.nn.layers.windows import WindowCropper
 from v1tlearn.nn.losses import (
@@ -43,6 +45,7 @@ from v1tlearn.nn.losses import (
 )
 from v1tlearn.nn.model import EncodingModel, FeatureModel, MouseBatch
 from v1tlearn.nn.movies.dilated import DilatedLayer
+from v1tlearn.nn.movies.encoding import CallableCore, IdentityHead, PatchCore, ViSTReadout
 from v1tlearn.nn.movies.loss import vist_loss
 from v1tlearn.nn.movies.modulation import ReceptiveFieldModulation
 from v1tlearn.nn.movies.multiscale import MultiscaleBlock
@@ -52,6 +55,7 @@ from v1tlearn.nn.movies.published import vist_from_published
 from v1tlearn.nn.movies.vist import ViST
 from v1tlearn.nn.readouts.factorized import FactorizedReadout
 from v1tlearn.nn.readouts.gaussian import GaussianReadout, sample_features
+from v1tlearn.nn.readouts.in_time import KernelReadout, TemporalReadout
 from v1tlearn.nn.readouts.minimodel import MinimodelReadout, PooledMaps, pool_maps
 from v1tlearn.nn.readouts.readout import Readout
 from v1tlearn.nn.rollout import attention_rollout, attention_weights
@@ -78,6 +82,12 @@ __all__ = [
     "FirstConvolution",
     "two_layer_map",
     "ViTCore",
+    "MovieCNNCore",
+    "FramesCore",
+    "ConvGRU",
+    "TemporalConvolution",
+    "KernelReadout",
+    "TemporalReadout",
     "PretrainedViTCore",
     "Backbone",
     "BackboneError",
@@ -143,6 +153,10 @@ __all__ = [
     "ReceptiveFieldModulation",
     "MultiscaleBlock",
     "Past",
+    "CallableCore",
+    "IdentityHead",
+    "PatchCore",
+    "ViSTReadout",
     "vist_loss",
     "frame_patches",
     "vist_from_published",

@@ -1,6 +1,8 @@
 """A whole encoding model: cropper, core, and per mouse a readout and perhaps a shifter."""
 
-from collections.abc import Mapping
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple, cast
 
 import torch
@@ -10,19 +12,22 @@ from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.heads import EluHead, Head
 from v1tlearn.nn.layers.images import ImageCropper
 from v1tlearn.nn.layers.shifter import Shifter
+from v1tlearn.nn.movies.past import Past
 from v1tlearn.nn.readouts.readout import Readout
 
 
 class MouseBatch(NamedTuple):
     """What a model sees of some trials of one mouse; all values standardised.
 
+    Of movies, or of windows cut from them, all values have a time axis behind that of trials.
+
     Attributes
     ----------
-    images : Tensor of shape (n_trials, n_channels, height, width)
+    images : Tensor of shape (n_trials, [n_frames,] n_channels, height, width)
         Stimuli.
-    behaviors : Tensor of shape (n_trials, n_behaviors), optional
+    behaviors : Tensor of shape (n_trials, [n_frames,] n_behaviors), optional
         The behaviour that enters the core.
-    pupil : Tensor of shape (n_trials, 2), optional
+    pupil : Tensor of shape (n_trials, [n_frames,] 2), optional
         Pupil centre, for the readout shifter and, unless the next entry is given, for the stimulus
         shifter.
     shifter_inputs : Tensor of shape (n_trials, k), optional
@@ -36,6 +41,38 @@ class MouseBatch(NamedTuple):
     pupil: Tensor | None = None
     shifter_inputs: Tensor | None = None
     labels: Tensor | None = None
+
+    @property
+    def n_frames(self) -> int | None:
+        """Frames of each movie; None of images."""
+        return self.images.shape[1] if self.images.dim() == 5 else None
+
+    def by_frame(self) -> MouseBatch:
+        """Frames of all movies on one axis, as if they were images.
+
+        Returns
+        -------
+        MouseBatch
+        """
+        if self.n_frames is None:
+            return self
+        rest = (None if values is None else values.flatten(0, 1) for values in self[1:])
+        return MouseBatch(self.images.flatten(0, 1), *rest)
+
+    def by_movie(self, n_frames: int) -> MouseBatch:
+        """Movies of as many frames each, whose frames lie on one axis.
+
+        Parameters
+        ----------
+        n_frames : int
+
+        Returns
+        -------
+        MouseBatch
+        """
+        shape = (-1, n_frames)
+        rest = (None if values is None else values.unflatten(0, shape) for values in self[1:])
+        return MouseBatch(self.images.unflatten(0, shape), *rest)
 
 
 class EncodingModel(nn.Module):
@@ -153,6 +190,16 @@ class EncodingModel(nn.Module):
         """
         return cast(Head, self.heads[self._readout_index[mouse]])
 
+    @property
+    def context_frames(self) -> tuple[int, int] | None:
+        """Frames before and after a frame that its prediction depends on; None of images alone."""
+        parts = [self.core.context_frames, _widest(map(self._readout_context, self.mice))]
+        known = [part for part in parts if part is not None]
+        return (sum(b for b, _ in known), sum(a for _, a in known)) if known else None
+
+    def _readout_context(self, mouse: str) -> tuple[int, int] | None:
+        return self.readout(mouse).context_frames
+
     def core_penalty(self) -> Tensor:
         """Penalty on the weights of the core; zero if it is frozen.
 
@@ -208,15 +255,22 @@ class EncodingModel(nn.Module):
         return self.readout(mouse)(features, shift)
 
     def forward(
-        self, batches: Mapping[str, MouseBatch], *, activate: bool = True
+        self,
+        batches: Mapping[str, MouseBatch],
+        *,
+        activate: bool = True,
+        past: Past | None = None,
     ) -> dict[str, Tensor]:
-        """Predicted rates (B_m, n_m) of each mouse in `batches`, in the units of training.
+        """Predicted rates (B_m, [T,] n_m) of each mouse in `batches`, in the units of training.
 
         The images of all mice go through the core at once. Without `activate` the outputs are
-        those ahead of the output non-linearity, any real numbers.
+        those ahead of the output non-linearity, any real numbers. With a `past`, movies come in
+        parts, each behind those that were given with the same one.
         """
         for mouse in batches:
             self.readout(mouse)  # an unknown mouse is named before any work
+        n_frames = self._n_frames(batches)
+        batches = {mouse: batch.by_frame() for mouse, batch in batches.items()}
         sizes, inputs = [], []
         for mouse, (images, behaviors, pupil, moved_by, *_) in batches.items():
             images = self.cropper(images, mouse, pupil if moved_by is None else moved_by)
@@ -230,13 +284,58 @@ class EncodingModel(nn.Module):
                 f"behaviour came for some mice but not for {missing}; pass it for all or none."
             )
         behaviors = torch.cat(given) if given else None
-        features = self.core(images, behaviors, sizes)  # (sum of B_m, C, h', w')
+        features = self._features(images, behaviors, sizes, n_frames, past)  # (sum of B_m T, ...)
         parts = features.split([n for _, n in sizes])
         outputs = {
             mouse: self._respond(mouse, batch, part)
             for (mouse, batch), part in zip(batches.items(), parts, strict=True)
         }
+        return self._rates(outputs, n_frames, activate=activate, past=past)
+
+    def _rates(
+        self, outputs: dict[str, Tensor], n_frames: int | None, *, activate: bool, past: Past | None
+    ) -> dict[str, Tensor]:
+        """Rates (B_m, [T,] n_m) of what readouts gave of images, or of frames on one axis."""
+        if n_frames is not None:
+            outputs = {
+                mouse: self.readout(mouse).through_time(x.unflatten(0, (-1, n_frames)), past)
+                for mouse, x in outputs.items()
+            }
         return {m: self.head(m)(x) for m, x in outputs.items()} if activate else outputs
+
+    def _n_frames(self, batches: Mapping[str, MouseBatch]) -> int | None:
+        """Frames of all movies; None of images, which a model that sees time refuses."""
+        counts = {mouse: batch.n_frames for mouse, batch in batches.items()}
+        if len(set(counts.values())) > 1:
+            raise ValueError(f"movies of all mice must have as many frames, got {counts}.")
+        n_frames = next(iter(counts.values()))
+        if n_frames is None:
+            self._refuse_images()
+        return n_frames
+
+    def _refuse_images(self) -> None:
+        if self.context_frames is not None:
+            raise ValueError(
+                "this model sees time: give movies (n_movies, n_frames, channels, height, width), "
+                "not images, to the model itself."
+            )
+
+    def _features(
+        self,
+        images: Tensor,
+        behaviors: Tensor | None,
+        sizes: list[tuple[str, int]],
+        n_frames: int | None,
+        past: Past | None,
+    ) -> Tensor:
+        """Feature maps of images, or of the frames of movies, which lie on one axis."""
+        if self.core.context_frames is None or n_frames is None:
+            return self.core(images, behaviors, sizes)
+        images = images.unflatten(0, (-1, n_frames))
+        behaviors = None if behaviors is None else behaviors.unflatten(0, (-1, n_frames))
+        sizes = [(mouse, n // n_frames) for mouse, n in sizes]
+        given = {} if past is None else {"past": past}
+        return self.core(images, behaviors, sizes, **given).flatten(0, 1)
 
     def encode(self, mouse: str, images: Tensor, behaviors: Tensor | None = None) -> Tensor:
         """Feature maps of images that are cropped and resized already.
@@ -260,8 +359,9 @@ class EncodingModel(nn.Module):
         Raises
         ------
         ValueError
-            If behaviour is missing, or the images have another size.
+            If behaviour is missing, the images have another size, or the model sees time.
         """
+        self._refuse_images()
         images, behaviors = self._core_arguments(mouse, images, behaviors)
         return self.core(images, behaviors, [(mouse, len(images))])
 
@@ -286,9 +386,15 @@ class EncodingModel(nn.Module):
         Tensor of shape (n_images, n_neurons)
             In the units of training.
         """
+        self._refuse_images()
         shifter = None if pupil is None else self.shifter(mouse)
         outputs = self.readout(mouse)(features, None if shifter is None else shifter(pupil))
         return self.head(mouse)(outputs) if activate else outputs
+
+
+def _widest(contexts: Iterable[tuple[int, int] | None]) -> tuple[int, int] | None:
+    known = [context for context in contexts if context is not None]
+    return (max(b for b, _ in known), max(a for _, a in known)) if known else None
 
 
 class FeatureModel(EncodingModel):
@@ -304,8 +410,14 @@ class FeatureModel(EncodingModel):
         self.__dict__.update(vars(model))
 
     def forward(
-        self, batches: Mapping[str, MouseBatch], *, activate: bool = True
+        self,
+        batches: Mapping[str, MouseBatch],
+        *,
+        activate: bool = True,
+        past: Past | None = None,
     ) -> dict[str, Tensor]:
-        """Predicted rates (B_m, n_m) of each mouse, from maps (B_m, *core.output_shape)."""
+        """Predicted rates (B_m, [T,] n_m) of each mouse, from maps (B_m, [T,] *output_shape)."""
+        n_frames = self._n_frames(batches)
+        batches = {mouse: batch.by_frame() for mouse, batch in batches.items()}
         outputs = {mouse: self._respond(mouse, b, b.images) for mouse, b in batches.items()}
-        return {m: self.head(m)(x) for m, x in outputs.items()} if activate else outputs
+        return self._rates(outputs, n_frames, activate=activate, past=past)

@@ -12,6 +12,7 @@ from v1tlearn.training.devices import (
     resolve_precision,
 )
 from v1tlearn.training.memory import InsufficientMemoryError
+from v1tlearn.training.movies import MovieData, cut_into_windows
 from v1tlearn.training.neuron_run import NeuronRun, NeuronSchedule
 from v1tlearn.training.neuron_steps import NeuronObjective, NeuronOptions
 from v1tlearn.training.objectives import MouseLoss, Objective, PoissonObjective, RateObjective
@@ -28,6 +29,7 @@ from v1tlearn.training.schedule import (
     Verdict,
 )
 from v1tlearn.training.seeds import draw_seed
+from v1tlearn.training.sequences import RandomWindows, SequenceObjective, all_windows
 from v1tlearn.training.settings import TrainingSettings
 from v1tlearn.training.stagnation import StagnationSchedule
 from v1tlearn.training.state import new_state
@@ -42,6 +44,7 @@ __all__ = [
     "InsufficientMemoryError",
     "MouseData",
     "MouseLoss",
+    "MovieData",
     "NeuronObjective",
     "NeuronOptions",
     "NeuronRun",
@@ -51,16 +54,20 @@ __all__ = [
     "PeriodsSchedule",
     "PlateauSchedule",
     "PoissonObjective",
+    "RandomWindows",
     "RateObjective",
     "ReduceSchedule",
     "RoundsSchedule",
     "Run",
     "Schedule",
+    "SequenceObjective",
     "StagnationSchedule",
     "TrainingSettings",
     "Verdict",
     "WarmupSchedule",
+    "all_windows",
     "autocast",
+    "cut_into_windows",
     "draw_seed",
     "initial_rng",
     "isolated",

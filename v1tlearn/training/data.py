@@ -80,6 +80,29 @@ class MouseData:
         return self.responses.shape[1]
 
     @property
+    def n_images(self) -> int:
+        """How many images a row has: one, unless rows are windows of movies."""
+        return 1
+
+    @property
+    def n_counted(self) -> float:
+        """How many responses of a neuron a row has that count: one of images."""
+        return 1
+
+    def places(self, rows: np.ndarray) -> np.ndarray:
+        """Places of what rows hold among images and responses: the same of images.
+
+        Parameters
+        ----------
+        rows : ndarray of int, of shape (n,)
+
+        Returns
+        -------
+        ndarray of int
+        """
+        return rows
+
+    @property
     def sources(self) -> dict[str, Source]:
         """What is not on the device, by name."""
         given = {"images": self.images, "responses": self.responses}
@@ -145,6 +168,23 @@ class MouseData:
 def _cut(values: Tensor, rows: Rows) -> Tensor:
     """Rows of a tensor; copies whole rows, which indexing does element by element."""
     return values[rows] if isinstance(rows, slice) else values.index_select(0, rows)
+
+
+def by_neuron(targets: Targets) -> Targets:
+    """Put responses, and the mask of those that were recorded, into the form (n, n_neurons).
+
+    Parameters
+    ----------
+    targets : (Tensor, Tensor or None)
+        Of shape (n_trials, [n_frames,] n_neurons).
+
+    Returns
+    -------
+    (Tensor, Tensor or None)
+        Without a time axis, frame after frame.
+    """
+    values, recorded = targets
+    return values.flatten(0, -2), None if recorded is None else recorded.flatten(0, -2)
 
 
 def n_steps(lengths: Mapping[str, int], batch_size: int) -> int:
@@ -243,9 +283,11 @@ def _on_host(
     fetched = iter(torch.cat(drawn).cpu().split([len(r) for r in drawn]) if drawn else ())
     return [
         {
-            m: next(fetched).numpy()
-            if isinstance(rows[m], Tensor)
-            else np.arange(len(trials))[rows[m]]
+            m: trials.places(
+                next(fetched).numpy()
+                if isinstance(rows[m], Tensor)
+                else np.arange(len(trials))[rows[m]]
+            )
             for m, trials in streamed.items()
             if m in rows
         }

@@ -13,7 +13,7 @@ from torch import Tensor
 from v1tlearn.nn.losses import FLOAT32_EPSILON, poisson_loss
 from v1tlearn.nn.model import EncodingModel, MouseBatch
 from v1tlearn.nn.precision import at_least_float32
-from v1tlearn.training.data import MouseData, Targets
+from v1tlearn.training.data import MouseData, Targets, by_neuron
 from v1tlearn.training.prediction import predict_known
 from v1tlearn.training.settings import TrainingSettings
 
@@ -157,8 +157,8 @@ class RateObjective:
         if loss_scale == "per_recorded":
             self.in_parts = False  # what was recorded of the whole batch counts
 
-    def scale(self, trials: MouseData, n: int) -> float:
-        """Loss scale of a batch of `n` trials."""
+    def scale(self, trials: MouseData, n: float) -> float:
+        """Loss scale of a batch of `n` trials, or of windows in which so many frames count."""
         if self.loss_scale == "per_neuron":
             return 1 / trials.n_neurons
         if isinstance(self.loss_scale, str):
@@ -189,8 +189,8 @@ class RateObjective:
         """
         losses = {}
         for mouse, rates in model(inputs).items():
-            target, recorded = targets[mouse]
-            rates = at_least_float32(rates)
+            target, recorded = by_neuron(targets[mouse])
+            rates = at_least_float32(rates).flatten(0, -2)
             count = target.numel() if recorded is None else recorded.sum()
             with torch.autocast(rates.device.type, enabled=False):
                 if self.loss_scale == "per_recorded":
@@ -199,7 +199,8 @@ class RateObjective:
                     scaled, loss = (own / (counts + 1e-6)).mean(), own.sum()
                 else:
                     loss = self.loss_of_mouse(rates, target, recorded)
-                    scaled = self.scale(data[mouse], sizes[mouse]) * loss
+                    n = sizes[mouse] * data[mouse].n_counted
+                    scaled = self.scale(data[mouse], n) * loss
             losses[mouse] = MouseLoss(scaled, loss.detach(), count)
         return losses
 
@@ -292,8 +293,9 @@ class RateObjective:
         scores: dict[str, list[Tensor]] = {name: [] for name in judges}
         size = settings.prediction_batch_size or settings.batch_size
         for mouse, trials in data.items():
+            rows = max(1, size // trials.n_images)
             predictions, target, recorded = predict_known(
-                model, mouse, trials, size, settings.precision
+                model, mouse, trials, rows, settings.precision
             )
             losses.append(self.loss_of_mouse(predictions, target, recorded))
             count = count + (target.numel() if recorded is None else recorded.sum())

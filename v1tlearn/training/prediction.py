@@ -9,7 +9,7 @@ from torch import Tensor
 
 from v1tlearn.nn.model import EncodingModel
 from v1tlearn.nn.precision import at_least_float32
-from v1tlearn.training.data import MouseData, step_batches
+from v1tlearn.training.data import MouseData, by_neuron, step_batches
 from v1tlearn.training.devices import autocast
 
 
@@ -30,7 +30,7 @@ def predict_known(
     Returns
     -------
     predictions, responses : Tensor of shape (n_trials, n_neurons)
-        In the units of training.
+        In the units of training. Of windows of movies, one row per frame.
     recorded : Tensor of bool of this shape, or None
         None where everything was recorded.
     """
@@ -41,7 +41,8 @@ def predict_known(
         autocast(precision, trials.device),
     ):
         for inputs, targets in batches:
-            parts.append((at_least_float32(model(inputs)[mouse]), *targets[mouse]))
+            rates = at_least_float32(model(inputs)[mouse]).flatten(0, -2)
+            parts.append((rates, *by_neuron(targets[mouse])))
     predictions, target, recorded = zip(*parts, strict=True)
     whole = None if recorded[0] is None else torch.cat(recorded)
     return torch.cat(predictions), torch.cat(target), whole

@@ -14,7 +14,7 @@ import xarray as xr
 from xarray.core import indexing
 
 from v1tlearn.datasets.netcdf import take
-from v1tlearn.datasets.time_axis import frames_of
+from v1tlearn.datasets.time_axis import frame_rate_of, frames_of
 from v1tlearn.trials._lazy import LazyRows
 from v1tlearn.trials._reading import compact
 from v1tlearn.trials._view import View
@@ -22,6 +22,8 @@ from v1tlearn.trials.responses import Responses
 from v1tlearn.trials.trials import Trials
 
 V = TypeVar("V", Trials, Responses)
+
+FRAME_RATE = "frame_rate"  # attribute of folded recordings, in frames per second
 
 
 def fold_time(view: V, names: Literal["movies", "frames", None] = "frames") -> V:
@@ -138,7 +140,9 @@ def _folded(recording: xr.Dataset, trial_of: np.ndarray, frame_of: np.ndarray) -
     variables["frame_number"] = xr.Variable("trial", frame_of)
     coords = [*(name for name in recording.coords if name in variables), "frame_number"]
     labels = {name: variables.pop(name) for name in coords}
-    return xr.Dataset(variables, labels, recording.attrs)
+    rate = frame_rate_of(recording)
+    attrs = recording.attrs if rate is None else {**recording.attrs, FRAME_RATE: rate}
+    return xr.Dataset(variables, labels, attrs)
 
 
 def _frames(variable: xr.Variable, trial_of: np.ndarray, frame_of: np.ndarray) -> xr.Variable:

@@ -32,6 +32,11 @@ class Core(nn.Module):
         Whether its backward pass computes activations again on a CPU, whatever is asked for.
     frozen : bool
         Whether `freeze` was called.
+    context_frames : (int, int) or None
+        None for a core that sees images, and movies frame by frame. One that sees time says how
+        many frames before and after a frame its features depend on: in training, frames that lack
+        some of these within their window do not count in the loss, but for those that the movie
+        itself lacks. A memory that never ends says from when on it counts.
 
     Examples
     --------
@@ -52,6 +57,7 @@ class Core(nn.Module):
     takes_planes: ClassVar[bool] = False
     recomputes_on_cpu: ClassVar[bool] = False
 
+    context_frames: tuple[int, int] | None = None
     output_shape: tuple[int, int, int]
 
     def __init__(self, input_shape: Sequence[int]) -> None:
@@ -70,6 +76,11 @@ class Core(nn.Module):
 
         `behaviors` (B, k) are given to a core that takes them; `sizes` tells whose the images are:
         of which mouse, and how many, in their order.
+
+        A core with `context_frames` takes movies ``(B, T, *input_shape)``, with behaviour (B, T, k)
+        and `sizes` in movies, and gives maps ``(B, T, *output_shape)``. It has a further argument
+        ``past=None``, a `v1tlearn.nn.Past` where a movie comes in parts: with one, outputs are
+        those of the whole movie. (A core that looks ahead is never given one.)
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what it computes.")
 

@@ -24,9 +24,13 @@ class Readout(nn.Module):
     n_neurons : int
     takes_shift : bool
         Whether receptive fields can move with the eye.
+    context_frames : (int, int) or None
+        None for a readout that reads frame by frame; otherwise how many frames before and after
+        a frame `through_time` looks at.
     """
 
     takes_shift = True
+    context_frames: tuple[int, int] | None = None
 
     def __init__(self, n_neurons: int) -> None:
         super().__init__()
@@ -40,6 +44,22 @@ class Readout(nn.Module):
         `shift` (B, 2) moves all receptive fields of an image, right and down, in half map sides.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what it computes.")
+
+    def through_time(self, outputs: Tensor, past: Any = None) -> Tensor:
+        """Make outputs over time of what `forward` gave for each frame: the same, here.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (n_movies, n_frames, k)
+            What `forward` gave, of a readout that sees time; k need not be the number of neurons.
+        past : Past, optional
+            What was before these frames, where a movie comes in parts.
+
+        Returns
+        -------
+        Tensor of shape (n_movies, n_frames, n_neurons)
+        """
+        return outputs
 
     def penalty(self) -> Tensor:
         """Penalty on the weights, which is added to the loss once per step.
