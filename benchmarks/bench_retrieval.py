@@ -14,8 +14,7 @@ import torch
 from _measure import Row, compare, parser, peak_memory, report
 from torch import Tensor
 
-from v1tlearn.estimators._alignment import closest
-from v1tlearn.nn import cosine_similarity
+from v1tlearn.nn import closest, cosine_similarity
 from v1tlearn.training.devices import resolve_device
 
 K = 5

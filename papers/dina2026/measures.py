@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from sklearn.decomposition import PCA
 
 import v1tlearn as v1
 from papers.dina2026.cnn_decoder import decoded_images, make_decoder
@@ -32,8 +31,6 @@ _QUICK |= {"image_lr": 3e-3, "neural_lr": 1e-3}
 _QUICK_CODE: dict[str, Any] = {"stage_dims": (8, 16), "stage_depths": (1, 1), "embed_dim": 16}
 _QUICK_CODE |= {"stage_reductions": (2, 1), "hidden_units": (64,)}
 _QUICK_CODE |= {"map_size": (4, 6), "grid": (2, 3), "patience": 5}
-
-_MOST_COMPONENTS = 1000
 
 Record = dict[str, Any]
 
@@ -75,29 +72,13 @@ def _validation_is_trained_on() -> Iterator[None]:
         yield
 
 
-def probed_images(aligner: v1.DINAAligner, train: v1.Trials, test: v1.Trials) -> xr.DataArray:
-    """Give the images that a linear probe reads from the maps of the responses of one mouse.
-
-    Of the maps of the description, with their 65,536 values, the leading components are read: the
-    coefficients of all would fill ten gigabytes for images of 68 x 270 pixels.
-
-    Returns
-    -------
-    DataArray (trial, channel, height, width)
-    """
-    maps, others = (aligner.transform_responses(t, flat=True).values for t in (train, test))
-    reduced = PCA(min(_MOST_COMPONENTS, *maps.shape), random_state=0).fit(maps)
-    images = train.get("stimuli", train.mice[0])
-    probe = v1.LinearProbe("pixels").fit(reduced.transform(maps), images, groups=train.image_ids)
-    return probe.predict(reduced.transform(others))
-
-
 def decoding(fitted: Mapping[str, Any], options: Namespace, trials: v1.Trials) -> Record:
     """Images found and reconstructed, of all decoders, with intervals and shuffled pairs."""
     train, test = training(options, trials), trials.sel(tier="test")
     with _validation_is_trained_on():
         ridge = v1.RidgeDecoder().fit(train)
-    decoders = {DINA: fitted[DINA], PROBE: probed_images(fitted[DINA], train, test)}
+        probe = v1.LinearProbe("pixels", aligner=fitted[DINA]).fit(train)
+    decoders = {DINA: fitted[DINA], PROBE: probe}
     decoders |= {CNN: decoded_images(fitted[CNN], test), RIDGE: ridge}
     draws = 200 if options.quick else 1000
     table = v1.decoding_table(decoders, test, n_bootstrap=draws, n_permutations=draws)

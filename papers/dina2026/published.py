@@ -32,8 +32,7 @@ MEASURES = {
         ".71",
         ".58",
         "Here of whole images at their full size: of DINA what a linear probe reads from the maps "
-        "of the responses, at most 1,000 of their components. The description names a linear "
-        "probe, and no size.",
+        "of the responses. The description names a linear probe, and no size.",
     ),
     "needed_share": Reported(
         "neurons for 90 % of top-1",

@@ -5,12 +5,12 @@ import pytest
 import xarray as xr
 
 import v1tlearn as v1
+from v1tlearn.datasets.given_recordings import recordings_to_dict
 from v1tlearn.datasets.schema import (
     BEHAVIOR_NAMES,
     behavior_attrs,
     check_structure,
     default_behavior_names,
-    recordings_to_dict,
     validate_recordings,
 )
 

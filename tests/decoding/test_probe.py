@@ -1,6 +1,7 @@
 """What a linear model reads from the space of an alignment."""
 
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_labelled_arrays_of_responses_and_images_are_no_maps(pixels, aligner, te
         pixels.predict(responses)
     assert np.array_equal(pixels.predict({"A": responses}), pixels.predict(one))
     best = v1.LinearProbe(aligner=aligner, maps="images", alpha=1.0).fit(images, images)
-    assert best.model_.n_features_in_ == 3 * 4 * 6
+    assert best.n_features_in_ == 3 * 4 * 6
     assert np.array_equal(best.predict(images), best.predict(images.values))
 
 
@@ -120,6 +121,37 @@ def test_pixels_and_classes_are_read_from_features_of_images_never_seen():
     probe = v1.LinearProbe("classes").fit(features[train], classes[train], groups=shown[train])
     assert probe.score(features[rest], classes[rest]) > 0.8
     assert probe.classes_.tolist() == ["bird", "cat", "mouse"]
+
+
+@pytest.mark.parametrize("n_features", [5, 40, 300])
+@pytest.mark.parametrize("image_shape", [(1, 3, 4), (2, 10, 12)])
+def test_pixels_are_those_of_the_ridge_regression_of_scikit_learn(n_features, image_shape):
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(n_features, np.prod(image_shape)))
+    features, others = 3 + rng.normal(size=(2, 50, n_features))  # trials: fewer, or more, than both
+    images = 100 + (features @ mixing + rng.normal(size=(50, mixing.shape[1]))).reshape(
+        50, *image_shape
+    )
+    probe = v1.LinearProbe("pixels", alpha=0.5).fit(features, images)
+    oracle = Ridge(0.5).fit(features, images.reshape(50, -1))
+    for given in (features, others):
+        expected = oracle.predict(given).reshape(50, *image_shape)
+        np.testing.assert_allclose(probe.predict(given), expected, rtol=0, atol=1e-8)
+
+
+def test_memory_of_large_maps_and_images_grows_with_trials_and_not_with_their_product():
+    rng = np.random.default_rng(0)
+    features, images = rng.normal(size=(10, 3000)), rng.normal(size=(10, 1, 40, 50))
+    tracemalloc.start()
+    try:
+        probe = v1.LinearProbe("pixels").fit(features, images)
+        probe.predict(features)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    of_trials, of_product = features.nbytes + images.nbytes, 3000 * 2000 * 8
+    assert len(pickle.dumps(probe)) < 1.1 * of_trials
+    assert most < 20 * of_trials < of_product / 5
 
 
 def test_classes_are_those_of_scikit_learn():
@@ -204,6 +236,10 @@ def test_a_second_fit_leaves_nothing_of_the_first():
     probe = v1.LinearProbe("pixels", alpha=1.0).fit(features, images)
     probe.set_params(target="classes").fit(features, classes)
     assert not hasattr(probe, "image_shape_")
+    probe.set_params(target="pixels").fit(features[:, :5], images)
+    assert not hasattr(probe, "classes_")
+    assert not hasattr(probe, "model_")
+    assert probe.n_features_in_ == 5
 
 
 # ------------------------------------------------------------------------------------ bad input

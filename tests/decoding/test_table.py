@@ -9,7 +9,6 @@ from sklearn.exceptions import NotFittedError
 
 import v1tlearn as v1
 from v1tlearn.decoding import reconstruct_by_retrieval
-from v1tlearn.decoding._calls import images_of
 from v1tlearn.metrics import pixel_correlation, ssim
 from v1tlearn.nn import cosine_similarity, scale_maps
 
@@ -61,7 +60,7 @@ def test_a_decoder_finds_the_image_that_its_reconstruction_is_most_like(
 ):
     own = test_trials.sel(mouse_id=mouse)
     ids, first = np.unique(own.image_ids, return_index=True)
-    gallery, decoded = images_of(own[first]).astype(float), ridge.predict(own).values
+    gallery, decoded = own[first].get("stimuli", mouse).astype(float), ridge.predict(own).values
     similarity = np.array([pixel_correlation(gallery, [one] * 6) for one in decoded])
     seen = np.searchsorted(ids, own.image_ids)
     ranks = np.array([(row >= row[j]).sum() for row, j in zip(similarity, seen, strict=True)])
@@ -99,7 +98,7 @@ def test_an_aligner_finds_the_image_whose_map_is_most_like(table, aligner, test_
 
 def test_images_and_maps_are_compared_pair_by_pair(table, ridge, aligner, test_trials):
     own = test_trials.sel(mouse_id="B")
-    images, decoded = images_of(own).astype(float), ridge.predict(own).values
+    images, decoded = own.get("stimuli", "B").astype(float), ridge.predict(own).values
     row = {"model": "ridge", "mouse": "B", "gallery_size": None}
     expected = pixel_correlation(images, decoded).mean()
     assert one_row(table, metric="pixel_correlation", **row).value == pytest.approx(expected)
@@ -184,7 +183,8 @@ def test_the_interval_is_that_of_drawing_images_anew():
     decoded, trials = noisy(40, repeats=3)
     found = v1.decoding_table(decoded, trials, n_bootstrap=4000, n_permutations=0)
     row = one_row(found, metric="pixel_correlation")
-    values = pixel_correlation(images_of(trials), decoded.values).reshape(40, 3).mean(axis=1)
+    images = trials.get("stimuli", *trials.mice)
+    values = pixel_correlation(images, decoded.values).reshape(40, 3).mean(axis=1)
     rng = np.random.default_rng(1)
     drawn = values[rng.integers(40, size=(4000, 40))].mean(axis=1)
     np.testing.assert_allclose(
@@ -250,7 +250,7 @@ def test_reconstructions_of_any_kind_are_compared(aligner, trials, test_trials):
 
 def test_images_without_contrast_are_left_out_of_correlations():
     decoded, trials = noisy(10, repeats=1)
-    images = images_of(trials).copy()
+    images = trials.get("stimuli", *trials.mice).copy()
     images[3] = 0.5
     found = v1.decoding_table(*single(images, decoded.values, np.arange(10)), n_permutations=9)
     row = one_row(found, metric="pixel_correlation")

@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
 import v1tlearn as v1
-from v1tlearn.estimators._alignment import closest
+from v1tlearn.nn import closest
 
 PREPARATION = Path(__file__).parents[1] / "reference" / "dina" / "preparation.npz"
 TINY = {"map_size": (4, 6), "map_channels": 3, "hidden_channels": 4, "n_layers": 2}

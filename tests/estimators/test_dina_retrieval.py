@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import v1tlearn as v1
 from tests.held_memory import HeldMemory
-from v1tlearn.estimators._alignment import closest
+from v1tlearn.nn import closest
 
 TINY = {"map_size": (4, 6), "map_channels": 3, "hidden_channels": 4, "n_layers": 2}
 TINY |= {"input_kernel": 3, "hidden_units": (12,), "neural_channels": 4, "embed_dim": 4}

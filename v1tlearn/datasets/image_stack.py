@@ -14,7 +14,8 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from v1tlearn.datasets.mat_files import map_place, read_mat
-from v1tlearn.datasets.netcdf import file_state, take
+from v1tlearn.datasets.netcdf import take
+from v1tlearn.datasets.open_files import file_state
 
 _BLOCK_BYTES = 8 * 2**20
 

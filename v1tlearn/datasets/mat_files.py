@@ -17,7 +17,7 @@ import numpy as np
 
 from v1tlearn._opening import check_plain, reading
 from v1tlearn.datasets.mat_elements import MOST_INFLATED, Inflated, Variable, numbers_of, variables
-from v1tlearn.datasets.netcdf import StoredFile
+from v1tlearn.datasets.open_files import StoredFile
 from v1tlearn.training.memory import is_out_of_memory
 
 _CHUNK = 2**20

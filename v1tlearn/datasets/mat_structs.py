@@ -30,7 +30,7 @@ from v1tlearn.datasets.mat_elements import (
     variables,
 )
 from v1tlearn.datasets.mat_files import is_hdf5, read_hdf5_numbers, reading_mat
-from v1tlearn.datasets.netcdf import StoredFile
+from v1tlearn.datasets.open_files import StoredFile
 
 _MOST_NAMES = 2**16  # bytes of the names of fields
 _ENCODINGS = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16"}

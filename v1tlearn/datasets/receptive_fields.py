@@ -9,13 +9,13 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn._values import labels_along
+from v1tlearn.datasets.given_recordings import recordings_to_dict
 from v1tlearn.datasets.receptive_maps import (
     FIELD,
     FIELD_DIMS,
     average_over_areas,
     check_receptive_field,
 )
-from v1tlearn.datasets.schema import recordings_to_dict
 
 _SIDES = (("row", "column"), ("height", "width"))
 

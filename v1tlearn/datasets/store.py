@@ -16,8 +16,9 @@ from v1tlearn._paths import what_lies_at
 from v1tlearn._replacing import replacing
 from v1tlearn.datasets.attributes import check_attrs, check_fits
 from v1tlearn.datasets.checksums import check
+from v1tlearn.datasets.given_recordings import recordings_to_dict
 from v1tlearn.datasets.netcdf import read_groups, writing
-from v1tlearn.datasets.schema import recordings_to_dict, validate_recordings
+from v1tlearn.datasets.schema import validate_recordings
 from v1tlearn.datasets.spontaneous import SPONTANEOUS
 
 # Variables that stay on disk until used; labels and statistics are small.

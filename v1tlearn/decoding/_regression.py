@@ -33,6 +33,27 @@ class Coordinates(NamedTuple):
     axes: np.ndarray | None
 
 
+class LinearMap(NamedTuple):
+    """What gives targets of features, without the matrix of the coefficients of all with all.
+
+    Attributes
+    ----------
+    offset : ndarray of shape (n_targets,)
+    weights : ndarray of shape (n_features, n_coordinates)
+    axes : ndarray of shape (n_coordinates, n_targets) or None
+        None where the targets are the coordinates.
+    """
+
+    offset: np.ndarray
+    weights: np.ndarray
+    axes: np.ndarray | None
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Give the targets (n_trials, n_targets)."""
+        along = features @ self.weights
+        return self.offset + (along if self.axes is None else along @ self.axes)
+
+
 class Choice(NamedTuple):
     """A penalty, and the errors by which it was chosen.
 
@@ -96,6 +117,34 @@ def fit_ridge(
     (Izenman 1975) of X and Y with the rows of the penalty appended (Mukherjee and Zhu 2011).
     """
     return _Path(features, targets).coefficients(alpha, rank)
+
+
+def fit_map(
+    features: Coordinates, targets: Coordinates, alpha: float, rank: int | None = None
+) -> LinearMap:
+    """Fit ridge regression with an offset, and keep no more numbers than it takes.
+
+    Parameters
+    ----------
+    features, targets : Coordinates
+        Of the same trials.
+    alpha : float
+        Positive.
+    rank : int, optional
+        As in `fit_ridge`.
+
+    Returns
+    -------
+    LinearMap
+        With as many coordinates as there are trials at most.
+    """
+    weights, axes = fit_ridge(features.scores, targets.scores, alpha, rank), targets.axes
+    if features.axes is not None:
+        weights = features.axes.T @ weights
+    if axes is not None and len(weights) < len(axes):  # then all with all are fewer
+        weights, axes = weights @ axes, None
+    offset = features.mean @ weights
+    return LinearMap(targets.mean - (offset if axes is None else offset @ axes), weights, axes)
 
 
 def choose_alpha(

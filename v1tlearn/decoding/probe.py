@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import xarray as xr
 from sklearn.base import BaseEstimator
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -30,7 +30,7 @@ from v1tlearn.decoding._calls import (
     labelled_images,
     mean_correlation,
 )
-from v1tlearn.decoding._regression import choose_alpha, coordinates
+from v1tlearn.decoding._regression import choose_alpha, coordinates, fit_map
 from v1tlearn.estimators import DINAAligner
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._leaks import Seen, warn_of_seen_images
@@ -71,8 +71,10 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
 
     Attributes
     ----------
-    model_ : Ridge or LogisticRegression
-        Of scikit-learn; of flattened features over `scale_`.
+    model_ : LogisticRegression
+        With ``target="classes"``; of flattened features over `scale_`.
+    n_features_in_ : int
+        Values of a trial's features, flattened.
     alpha_ : float
     scale_ : float
         What features are divided by: 1 for pixels; for classes the root of their mean variance.
@@ -86,6 +88,9 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
     Maps are vectors of length 1 for the probe, `DINAAligner.transform_responses` with
     ``flat=True``. Fit it to the training trials of the aligner: what is scored on them is too
     good, and there is a warning where images were seen in the fit of the probe.
+
+    The regression to pixels is kept in as many coordinates as there were trials, so that large maps
+    and large images never make a matrix of all features times all pixels.
 
     Examples
     --------
@@ -174,17 +179,17 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
                     "per trial, in their order."
                 )
         check_images(groups)
-        centred = features - features.mean(axis=0)
-        if np.abs(centred).max() <= _ROUNDING * np.abs(features).max():
+        if np.abs(features - features.mean(axis=0)).max() <= _ROUNDING * np.abs(features).max():
             raise ValueError(
                 f"the features of all {len(features)} trials are equal, so that nothing can be "
                 "read from them: look at the maps of the aligner, and at the responses."
             )
         fitted = self._fit_pixels if self.target == "pixels" else self._fit_classes
         found = fitted(features, given, groups)
-        for name in ("classes_", "image_shape_"):  # of an earlier fit
+        for name in ("model_", "classes_", "_map", "image_shape_"):  # of an earlier fit
             self.__dict__.pop(name, None)
         self.__dict__.update(found)
+        self.n_features_in_ = features.shape[1]
         self._seen = Seen.of(X, hashing=True) if isinstance(X, Trials) else None
         return self
 
@@ -208,9 +213,9 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
         found = choose_alpha(
             inputs.scores, goal.scores, groups, plain(self.alpha), plain(self.n_folds)
         )
-        model = Ridge(found.alpha).fit(features, pixels)
+        read = fit_map(inputs, goal, found.alpha)
         shape = tuple(images.shape[1:])
-        return {"model_": model, "alpha_": found.alpha, "scale_": 1.0, "image_shape_": shape}
+        return {"_map": read, "alpha_": found.alpha, "scale_": 1.0, "image_shape_": shape}
 
     def _fit_classes(
         self, features: np.ndarray, classes: np.ndarray, groups: np.ndarray
@@ -278,14 +283,14 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
         check_is_fitted(self)
         maps = self._maps(X)
         features = self._checked(maps)
-        if features.shape[1] != self.model_.n_features_in_:
+        if features.shape[1] != self.n_features_in_:
             raise ValueError(
                 f"{features.shape[1]} features per trial came, at fit there were "
-                f"{self.model_.n_features_in_}: give maps of the same space."
+                f"{self.n_features_in_}: give maps of the same space."
             )
-        values = self.model_.predict(features / self.scale_)
         if self.target == "classes":
-            return values
+            return self.model_.predict(features / self.scale_)
+        values = self._map.predict(features)
         labels = {"image_id": X.image_ids} if isinstance(X, Trials) else {}
         if isinstance(maps, xr.DataArray):
             coords = maps.coords.items()
@@ -405,7 +410,7 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
         return flat
 
     def __sklearn_is_fitted__(self) -> bool:
-        return "model_" in self.__dict__
+        return "n_features_in_" in self.__dict__
 
     def __sklearn_clone__(self) -> Self:
         """Clone all but the aligner, which is fitted already and only read."""

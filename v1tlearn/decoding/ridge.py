@@ -27,7 +27,7 @@ from v1tlearn.decoding._calls import (
     labels_of_answer,
     mean_correlation,
 )
-from v1tlearn.decoding._regression import choose_alpha, coordinates, fit_ridge
+from v1tlearn.decoding._regression import LinearMap, choose_alpha, coordinates, fit_map
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._fitted import plain_labels
 from v1tlearn.estimators._leaks import Seen, warn_of_seen_images
@@ -58,8 +58,8 @@ class _Mouse:
         return np.where(np.isnan(responses), 0.0, (responses - self.centre) / self.scale)
 
     def decode(self, responses: np.ndarray) -> np.ndarray:
-        along = self.scaled(responses) @ self.weights
-        return self.mean_image + (along if self.axes is None else along @ self.axes)
+        found = LinearMap(self.mean_image, self.weights, self.axes)
+        return found.predict(self.scaled(responses))
 
 
 @dataclass(eq=False, repr=False)
@@ -217,15 +217,10 @@ class RidgeDecoder(DocumentationLinkMixin, SavingMixin, ByName, BaseEstimator):
         found = choose_alpha(
             inputs.scores, goal.scores, image_ids, plain(self.alpha), plain(self.n_folds), rank
         )
-        weights = fit_ridge(inputs.scores, goal.scores, found.alpha, rank)
-        mean_image = goal.mean
-        if inputs.axes is not None:
-            weights = inputs.axes.T @ weights
         # recorded responses have the mean `centre`; with gaps the scaled ones have another than 0
-        offset = inputs.mean @ weights
-        mean_image = mean_image - (offset if goal.axes is None else offset @ goal.axes)
+        mean_image, weights, axes = fit_map(inputs, goal, found.alpha, rank)
         errors = xr.DataArray(found.errors, dims=("alpha",), coords={"alpha": found.alphas})
-        return _Mouse(centre, scale, mean_image, weights, goal.axes, unit_ids, errors, found.alpha)
+        return _Mouse(centre, scale, mean_image, weights, axes, unit_ids, errors, found.alpha)
 
     @property
     def mice_(self) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from itertools import chain
 from typing import Any, cast
 
 import numpy as np
@@ -26,7 +25,6 @@ from v1tlearn.nn import (
     FeatureAlignment,
     PretrainedTower,
     check_towers,
-    steady_cosines,
 )
 from v1tlearn.training import (
     ConstantSchedule,
@@ -45,10 +43,6 @@ from v1tlearn.training.devices import autocast
 from v1tlearn.training.memory import prediction_batch_size
 from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials.whole import blocks_of_recording
-
-# Of a gallery, and of what looks for something in it, as many as are compared at a time.
-_IMAGES_AT_ONCE, _QUERIES_AT_ONCE = 2048, 256
-_BITS = 2**31 - 1  # of a float32, but for its sign
 
 # What other models do with behaviour; nothing of it enters an alignment.
 NO_BEHAVIOR = {
@@ -240,39 +234,3 @@ def response_maps(
         with autocast(precision, device):
             maps = model.encode_responses(mouse, torch.where(recorded, scaled, 0), recorded)
         yield maps.float()
-
-
-def closest(queries: Tensor, gallery: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
-    """Places and cosines (n, k) of what is most similar in a gallery that comes in parts.
-
-    Of equally similar ones the first come first, in whatever parts they came. Some queries meet
-    some of a part at a time, so that memory grows with neither number.
-    """
-    blocks = queries.split(_QUERIES_AT_ONCE)
-    best = [torch.empty(len(b), 0, dtype=torch.long, device=queries.device) for b in blocks]
-    seen = 0
-    for part in chain.from_iterable(part.split(_IMAGES_AT_ONCE) for part in gallery):
-        for i, block in enumerate(blocks):
-            keys = torch.cat((best[i], _keys(steady_cosines(block, part), seen)), 1)
-            best[i] = keys.topk(min(k, keys.shape[1])).values
-        seen += len(part)
-    return _of_keys(torch.cat(best))
-
-
-def _keys(cosines: Tensor, first: int) -> Tensor:
-    """Whole numbers that are the larger, the larger a cosine is, and of equal ones the earlier.
-
-    The upper half has the bits of the cosine, which order numbers from 0 on as they are, and those
-    below when turned; the lower half counts places from the end.
-    """
-    bits = (cosines + 0.0).view(torch.int32)  # of which -0 is 0
-    ordered = torch.where(bits < 0, bits ^ _BITS, bits).long()
-    places = torch.arange(first, first + cosines.shape[1], device=cosines.device)
-    return ordered * 2**32 + (2**32 - 1 - places)
-
-
-def _of_keys(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Places and cosines that keys stand for."""
-    ordered, places = keys >> 32, 2**32 - 1 - (keys & 2**32 - 1)
-    bits = torch.where(ordered < 0, ordered ^ _BITS, ordered)
-    return places, bits.to(torch.int32).view(torch.float32)

@@ -11,7 +11,7 @@ import xarray as xr
 from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn._values import as_whole
-from v1tlearn.estimators._alignment import closest, image_maps, response_maps
+from v1tlearn.estimators._alignment import image_maps, response_maps
 from v1tlearn.estimators._alike import check_images
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._fitted import Fitted
@@ -27,7 +27,7 @@ from v1tlearn.estimators._space_inputs import (
     read_responses,
 )
 from v1tlearn.estimators.mouse_data import mouse_data
-from v1tlearn.nn import AlignmentModel, check_towers, steady_cosines
+from v1tlearn.nn import AlignmentModel, check_towers, closest, steady_cosines
 from v1tlearn.training.contrastive import first_ranks
 from v1tlearn.trials import Trials
 

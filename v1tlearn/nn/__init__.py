@@ -22,6 +22,7 @@ from v1tlearn.nn.cores.pretrained import PretrainedViTCore
 from v1tlearn.nn.cores.two_layer import TwoLayerCore, two_layer_map
 from v1tlearn.nn.cores.vit import ViTCore
 from v1tlearn.nn.fast import plain
+from v1tlearn.nn.gallery import closest
 from v1tlearn.nn.heads import EluHead, Head, SoftplusHead
 from v1tlearn.nn.layers.attention import Attention
 from v1tlearn.nn.layers.behavior import BehaviorMLP
@@ -144,6 +145,7 @@ __all__ = [
     "root_mean_square_error",
     "scale_maps",
     "steady_cosines",
+    "closest",
     "structural_similarity",
     "unit_length",
     "ViST",

@@ -9,14 +9,8 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn._values import as_text
-from v1tlearn.datasets.schema import (
-    DIMS,
-    NEURON_LABELS,
-    TRIAL_LABELS,
-    check_ids,
-    check_structure,
-    recordings_to_dict,
-)
+from v1tlearn.datasets.given_recordings import recordings_to_dict
+from v1tlearn.datasets.schema import DIMS, NEURON_LABELS, TRIAL_LABELS, check_ids, check_structure
 from v1tlearn.datasets.spontaneous import SPONTANEOUS
 from v1tlearn.datasets.time_axis import frames_of, is_movie, with_time
 

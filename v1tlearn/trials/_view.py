@@ -7,14 +7,14 @@ from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
-from v1tlearn._values import as_array, holds_mask, labels_along, without_flips
+from v1tlearn._values import without_flips
 from v1tlearn.datasets.schema import DIMS, NEURON_LABELS
 from v1tlearn.datasets.time_axis import frame_rate_of, frames_of, is_movie, with_time
 from v1tlearn.trials import _guesses, _summary
 from v1tlearn.trials._hashing import content_hashes
+from v1tlearn.trials._keys import trial_key
 from v1tlearn.trials._reading import LARGE, with_neurons
 from v1tlearn.trials._selection import pick_neurons, pick_trials
 
@@ -61,58 +61,11 @@ class View:
         return (len(self._index),)
 
     def _key(self, key: Any) -> Any:
-        """Check an index of the trial axis; scikit-learn writes ``x[indices, ...]``."""
-        if isinstance(key, tuple):
-            key = tuple(k for k in key if k is not Ellipsis)
-            if len(key) != 1:
-                raise IndexError(
-                    f"{type(self).__name__} has one axis (trials), but {len(key)} indices came."
-                )
-            key = key[0]
-        if isinstance(key, slice):
-            return key
-        labelled = key if isinstance(key, pd.Series | xr.DataArray) else None
-        key = as_array(key, "the index of trials") if holds_mask(key) else np.asarray(key)
-        if key.dtype == bool and key.shape != self.shape:
-            raise IndexError(
-                f"a mask of shape {key.shape} came for {len(self)} trials: expected one truth "
-                "value per trial."
-            )
-        if key.dtype == bool and labelled is not None:
-            self._check_labels_of_mask(labelled)
-        if key.size == 0:
-            key = key.astype(np.int64)
-        if key.dtype.kind not in "biu" or key.ndim > 1:
-            raise IndexError(
-                f"trials are selected by a slice, a mask or integers, not by {key.dtype} of shape "
-                f"{key.shape}; by label: sel(tier=..., mouse_id=...)."
-            )
-        if key.dtype.kind != "b" and key.size:
-            low, high = int(key.min()), int(key.max())
-            if low < -len(self) or high >= len(self):
-                raise IndexError(f"trial {high if high >= len(self) else low} of {len(self)}.")
-        return np.atleast_1d(key)
+        """Check an index of the trial axis."""
+        return trial_key(key, type(self).__name__, len(self), self._labels_along_trials)
 
-    def _check_labels_of_mask(self, mask: pd.Series | xr.DataArray) -> None:
-        """Refuse a mask whose labels are not those of these trials in their order."""
-        dim = str(mask.dims[0]) if isinstance(mask, xr.DataArray) else "trial"
-        named = self._names_of_labels()[0]
-        own = {name: self._trial_labels(name) for name in named}
-        counted = pd.RangeIndex(len(self))
-        for name in (None, *sorted(named)):
-            found = labels_along(mask, dim, name)
-            known = own.get(name or "trial", counted)
-            if (
-                found is None
-                or found.equals(counted)
-                or found.map(str).equals(pd.Index(known).map(str))
-            ):
-                continue
-            raise IndexError(
-                f"the mask of trials bears the labels {name or 'trial'} {list(found[:5])}, ..., "
-                "not those of these trials in their order: bring it to their order, or give "
-                "mask.to_numpy() where its labels mean nothing."
-            )
+    def _labels_along_trials(self) -> dict[str, np.ndarray]:
+        return {name: self._trial_labels(name) for name in sorted(self._names_of_labels()[0])}
 
     def __contains__(self, mouse_id: object) -> bool:
         return str(mouse_id) in self.mice

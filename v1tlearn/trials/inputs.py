@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from v1tlearn.datasets.schema import DIMS
+from v1tlearn.datasets.schema import DIMS, STATISTICS
 from v1tlearn.datasets.time_axis import is_movie, with_time
 from v1tlearn.trials._reading import compact, pixel_coords, without_padding
 from v1tlearn.trials._summary import Column
 from v1tlearn.trials._view import View
-
-
-class Step(Protocol):
-    """One fitted preprocessing step that a view remembers and applies to what it reads."""
-
-    def stimuli(self, mouse_id: str, images: np.ndarray) -> np.ndarray:
-        """Process images of shape (trials, channels, height, width)."""
-
-    def behaviors(self, mouse_id: str, values: np.ndarray, names: list[str]) -> np.ndarray:
-        """Process behaviour of shape (trials, columns)."""
 
 
 class Inputs(View):
@@ -149,3 +140,29 @@ class Inputs(View):
             else:
                 cells.append(", ".join(self._trials.behavior_names(mouse)))
         return [*columns, ("recorded" if self.name == "stimuli" else "columns", cells)]
+
+
+def with_processed(dataset: xr.Dataset, mouse: str, inputs: Iterable[Inputs]) -> xr.Dataset:
+    """Put what an estimator sees of a mouse in place of what was recorded.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The recording of the mouse, of the trials of the inputs.
+    mouse : str
+    inputs : iterable of Inputs
+
+    Returns
+    -------
+    Dataset
+        Without the statistics of what preprocessing changes: they are of recorded values.
+    """
+    for own in inputs:
+        array = own[mouse]
+        if own._is_changed(mouse):
+            gone = {f"{own.name}_{statistic}" for statistic in STATISTICS}
+            dataset = dataset.drop_vars(gone & set(dataset.variables))
+        sized = [dim for dim in array.dims if array.sizes[dim] != dataset.sizes[dim]]
+        dataset = dataset.drop_dims(sized)
+        dataset[own.name] = array
+    return dataset

@@ -13,10 +13,11 @@ from typing import Any, Literal, overload
 import numpy as np
 import xarray as xr
 
-from v1tlearn.datasets.schema import STATISTICS, default_behavior_names
+from v1tlearn.datasets.schema import default_behavior_names
 from v1tlearn.datasets.store import open_recordings, save_recordings
 from v1tlearn.datasets.time_axis import is_movie
 from v1tlearn.trials._call_forms import CallForm, recordings_from_arrays
+from v1tlearn.trials._pickling import state_of_shown
 from v1tlearn.trials._reading import (
     BLOCK,
     DATA,
@@ -26,9 +27,10 @@ from v1tlearn.trials._reading import (
     read,
     with_neurons,
 )
+from v1tlearn.trials._steps import Step, processed
 from v1tlearn.trials._summary import Column
 from v1tlearn.trials._view import View
-from v1tlearn.trials.inputs import Inputs, Step
+from v1tlearn.trials.inputs import Inputs, with_processed
 from v1tlearn.trials.responses import Responses
 
 
@@ -221,17 +223,8 @@ class Trials(View):
         dataset = recording.isel(trial=compact(rows)).assign_attrs(mouse_id=mouse)
         if not self._steps:
             return dataset.assign_coords(pixel_coords(dataset["stimuli"]))
-        for name in ("stimuli", "behaviors"):
-            if name in dataset:
-                inputs = Inputs(self, name)
-                array = inputs[mouse]
-                if inputs._is_changed(mouse):  # statistics of the file are of recorded values
-                    gone = {f"{name}_{statistic}" for statistic in STATISTICS}
-                    dataset = dataset.drop_vars(gone & set(dataset.variables))
-                sized = [dim for dim in array.dims if array.sizes[dim] != dataset.sizes[dim]]
-                dataset = dataset.drop_dims(sized)
-                dataset[name] = array
-        return dataset
+        inputs = [Inputs(self, name) for name in ("stimuli", "behaviors") if name in dataset]
+        return with_processed(dataset, mouse, inputs)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         raise TypeError(
@@ -242,20 +235,7 @@ class Trials(View):
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the mice of this view only, and of what is in memory only its neurons."""
         state = {name: value for name, value in self.__dict__.items() if name != "_origin"}
-        names = list(self._recordings)
-        kept = self.mice
-        numbers = np.full(len(names), -1)
-        numbers[[names.index(mouse) for mouse in kept]] = np.arange(len(kept))
-        state["_index"] = np.column_stack([numbers[self._index[:, 0]], self._index[:, 1]])
-        state["_recordings"], state["_neurons"] = {}, {}
-        for mouse in kept:
-            recording, neurons = self._recordings[mouse], self._neurons.get(mouse)
-            if neurons is not None and not recording.variables["stimuli"]._in_memory:
-                state["_neurons"][mouse] = neurons
-            else:
-                recording = with_neurons(recording, neurons)
-            state["_recordings"][mouse] = recording
-        return state
+        return state | state_of_shown(self._recordings, self._neurons, self._index)
 
     def with_step(self, step: Step) -> Trials:
         """Record one more preprocessing step; it is applied when data are read.
@@ -321,17 +301,8 @@ class Trials(View):
         values = read(recording.variables[name], rows)
         if not self._steps:
             return values
-        shape = values.shape[:2]
-        if is_movie(recording):  # of which steps see frames
-            values = values.reshape(-1, *values.shape[2:])
-        for step in self._steps:
-            if name == "stimuli":
-                values = step.stimuli(mouse_id, values)
-            else:
-                names = self.behavior_names(mouse_id)
-                assert names is not None  # default ones, if no others
-                values = step.behaviors(mouse_id, values, names)
-        return values.reshape(*shape, *values.shape[1:]) if is_movie(recording) else values
+        names = self.behavior_names(mouse_id) if name == "behaviors" else None
+        return processed(values, self._steps, mouse_id, names, movies=is_movie(recording))
 
     def has(self, name: str, mouse_id: str) -> bool:
         """Tell whether a mouse's recording has a variable, without reading it.

@@ -17,7 +17,8 @@ from v1tlearn._instead import path_of
 from v1tlearn._opening import system_errors_named
 from v1tlearn._replacing import replacing
 from v1tlearn.datasets.blocks import blocks
-from v1tlearn.datasets.schema import STATISTICS, recordings_to_dict, validate_recordings
+from v1tlearn.datasets.given_recordings import recordings_to_dict
+from v1tlearn.datasets.schema import STATISTICS, validate_recordings
 from v1tlearn.datasets.sensorium.layout import (
     BEHAVIOR_FOLDERS,
     DATA_FOLDERS,
