@@ -1,5 +1,6 @@
 """A fit that does not come to its first good epoch: an earlier one stays, or there is none."""
 
+import inspect
 import sys
 
 import numpy as np
@@ -17,11 +18,17 @@ class Stop(BaseException):
 
 
 def stopped(call, n):
-    """Call, and raise in the n-th function of the package that it enters; how many there were."""
+    """Call, and raise in the n-th function of the package that it enters; how many there were.
+
+    Generators do not count: one is entered, too, where it is cleared away, and nothing that is
+    raised there comes to the caller.
+    """
     count = 0
 
     def enter(frame, event, arg):
         nonlocal count
+        if frame.f_code.co_flags & inspect.CO_GENERATOR:
+            return
         if frame.f_globals.get("__name__", "").startswith("v1tlearn"):
             count += 1
             if count == n:

@@ -252,7 +252,7 @@ def objective():
 def loss_of(model, arrays, precision, rows):
     """Loss and penalty of some trials, as they are minimised."""
     responses = torch.from_numpy(arrays["responses"][rows]).to(getattr(torch, precision))
-    data = {"mouse": type("Trials", (), {"n_neurons": responses.shape[1]})}
+    data = {"mouse": type("Trials", (), {"n_neurons": responses.shape[1], "n_counted": 1})}
     given = batch_of(arrays, precision, rows), {"mouse": (responses, None)}
     (loss,) = objective().loss(model, *given, data, {"mouse": len(rows)}).values()
     return loss.minimised + objective().penalty(model, ["mouse"])

@@ -146,7 +146,7 @@ def test_blocks_are_put_back_when_the_training_fails():
 def test_recomputed_blocks_hold_less_memory():
     sizes = {"patch_size": 4, "patch_stride": 4, "n_heads": 1, "embed_dim": 64, "mlp_dim": 128}
     rates = {"attention_dropout": 0.0, "patch_dropout": 0.0}
-    core = nn.ViTCore((1, 36, 64), n_blocks=8, **sizes, **rates)
+    core = nn.ViTCore((1, 36, 64), n_blocks=16, **sizes, **rates)
     images, most = torch.randn(4, 1, 36, 64), []
     for wanted in (False, True):
         core.zero_grad(set_to_none=True)
