@@ -100,7 +100,8 @@ def test_without_a_state_every_run_draws_its_own_numbers():
 
 
 def test_between_epochs_nothing_of_torch_is_taken():
-    generator, model = torch.get_rng_state(), make_model()
+    model = make_model()
+    generator = torch.get_rng_state()
     made = make_run(2, model=model, deterministic=True)
     seen = []
     for _ in made.epochs():
