@@ -72,9 +72,9 @@ def read_sensorium2023(
     in which any number of behaviour or pupil centre is known, which is looked up at once; without
     these, of the responses. The other files have to end there, too.
 
-    Tiers are read as `read_sensorium` does it, "oracle" as validation, "live_..." as test, and
-    "final_..." as final_test, their own names kept in `trial_tier`. Responses of a test tier that
-    are all zero were withheld for the competition and read as NaN.
+    Tiers are read as `read_sensorium` does it, "oracle" as validation, ``"live_..."`` as test, and
+    ``"final_..."`` as final_test, their own names kept in `trial_tier`. Responses of a test tier
+    that are all zero were withheld for the competition and read as NaN.
 
     The files do not tell which movies are the same: `Trials` compares their content where repeats
     matter, which reads all movies once.
