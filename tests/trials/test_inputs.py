@@ -154,6 +154,15 @@ def test_a_dataset_of_a_preprocessed_view_is_what_estimators_see(recordings):
     np.testing.assert_array_equal(scaled["tier"], ds["tier"])
 
 
+def test_a_preprocessed_mouse_is_a_dataset_whatever_others_lack(recordings):
+    without = v1.Trials({"A": recordings["A"], "B": recordings["B"].drop_vars("behaviors")})
+    cropped = CenterCrop(0.5).fit_transform(without)
+    assert "behaviors" in cropped["A"]
+    assert "behaviors" not in cropped["B"]
+    for mouse in "AB":
+        np.testing.assert_array_equal(cropped[mouse].stimuli, cropped.get("stimuli", mouse))
+
+
 def test_files_are_read_when_numbers_are_needed(opened, trials):
     assert not opened["A"]["stimuli"].variable._in_memory
     assert not opened.stimuli["A"].variable._in_memory

@@ -223,7 +223,8 @@ class Trials(View):
         dataset = recording.isel(trial=compact(rows)).assign_attrs(mouse_id=mouse)
         if not self._steps:
             return dataset.assign_coords(pixel_coords(dataset["stimuli"]))
-        inputs = [Inputs(self, name) for name in ("stimuli", "behaviors") if name in dataset]
+        own = self.sel(mouse_id=mouse)  # others may lack behaviour
+        inputs = [Inputs(own, name) for name in ("stimuli", "behaviors") if name in dataset]
         return with_processed(dataset, mouse, inputs)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
