@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +108,25 @@ def some_images(own: Pairs, kept: np.ndarray) -> Pairs:
         own.image_maps[kept],
         own.response_maps[trials],
     )
+
+
+def pair_of(pairs: Sequence[Pairs], place: int) -> tuple[Pairs, int]:
+    """Find a trial by its place among all that came.
+
+    Parameters
+    ----------
+    pairs : sequence of Pairs
+    place : int
+
+    Returns
+    -------
+    Pairs
+        Of its mouse.
+    int
+        Its place among the trials of this mouse.
+    """
+    own = next(one for one in pairs if place in one.rows)
+    return own, int(np.flatnonzero(own.rows == place)[0])
 
 
 def check_aligner(aligner: Any) -> None:

@@ -11,7 +11,7 @@ import xarray as xr
 from v1tlearn._values import plain
 from v1tlearn.inspection._drawing import axes_for
 from v1tlearn.inspection.alignment._checks import pick_trials
-from v1tlearn.inspection.alignment._pairs import place_in_image, read_pairs
+from v1tlearn.inspection.alignment._pairs import Pairs, pair_of, place_in_image, read_pairs
 from v1tlearn.inspection.alignment.gradients import gradient_saliency
 from v1tlearn.inspection.alignment.locations import alignment_map
 from v1tlearn.inspection.alignment.occlusion import occlusion_saliency
@@ -160,8 +160,7 @@ class AlignmentDisplay:
         channel = _channel(aligned, channel)
         rows = []
         for place in places:
-            own = next(one for one in pairs if place in one.rows)
-            trial = int(np.flatnonzero(own.rows == place)[0])
+            own, trial = pair_of(pairs, place)
             image = own.shown[trial]
             maps = own.image_maps.values[image, channel], own.response_maps.values[trial, channel]
             agreement = aligned["alignment"].sel(mouse=own.mouse).values

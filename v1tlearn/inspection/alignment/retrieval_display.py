@@ -10,7 +10,7 @@ import numpy as np
 from v1tlearn.inspection._controls import check_count
 from v1tlearn.inspection._drawing import axes_for
 from v1tlearn.inspection.alignment._checks import pick_trials
-from v1tlearn.inspection.alignment._pairs import read_pairs, similarity
+from v1tlearn.inspection.alignment._pairs import pair_of, read_pairs, similarity
 from v1tlearn.inspection.images import ImageDisplay
 from v1tlearn.metrics import similarity_ranks
 from v1tlearn.trials import Trials
@@ -133,8 +133,7 @@ class RetrievalDisplay:
             raise ValueError(f"k={k}, but a mouse saw {smallest} images: lower k.")
         rows = []
         for place in places:
-            own = next(one for one in pairs if place in one.rows)
-            trial = int(np.flatnonzero(own.rows == place)[0])
+            own, trial = pair_of(pairs, place)
             cosines = similarity(own.response_maps.values[[trial]], own.image_maps.values)
             best = np.argsort(-cosines[0], kind="stable")[:k]
             image = own.shown[trial]
