@@ -138,6 +138,40 @@ def test_the_last_column_may_be_a_saliency(seen, show):
     assert len(clims) == 1
 
 
+class Counting(Coarse):
+    """Counts the images that pass it."""
+
+    passed = 0
+
+    def forward(self, images, behaviors=None, sizes=None):
+        Counting.passed += len(images)
+        return super().forward(images)
+
+
+def test_only_images_that_are_shown_are_occluded(seen):
+    est, trials = known_aligner(seen[1], Counting), seen[1]
+    passed = {}
+    for show, options in (("alignment", {}), ("occlusion", {"patch_size": 4, "stride": 4})):
+        before = Counting.passed
+        AlignmentDisplay.from_estimator(est, trials, show=show, n_trials=1, options=options)
+        passed[show] = Counting.passed - before
+    n_patches = 3 * 4
+    # the image and the other one of the control: as they are, twice, and covered
+    assert passed["occlusion"] - passed["alignment"] == 2 * (2 + n_patches)
+
+
+def test_the_trials_shown_may_be_in_any_order_and_of_one_image(seen):
+    est, trials = seen
+    same = np.flatnonzero(trials.image_ids == 3)[::-1].tolist()
+    options = {"patch_size": 6}
+    display = AlignmentDisplay.from_estimator(
+        est, trials, show="occlusion", shown=[*same, same[0]], options=options
+    )
+    expected = occlusion_saliency(est, trials, **options)["saliency"]
+    for axis, place in zip(display.axes_[:, 3], [*same, same[0]], strict=True):
+        np.testing.assert_allclose(pixels(axis), expected[place])
+
+
 def test_maps_lie_where_they_are_in_the_image():
     trials = v1.Trials(
         v1.make_v1_recordings(

@@ -169,7 +169,9 @@ class AlignmentDisplay:
         at = place_in_image(aligner.module_, images.shape[2:])
         labelled = [xr.DataArray(v, dims=("trial", "height", "width"), coords=at) for v in columns]
         if show != "alignment":
-            labelled[2] = _saliency(aligner, trials, show, options)[places]
+            needed = _needed(pairs, places)
+            saliency = _saliency(aligner, trials[needed], show, options)
+            labelled[2] = saliency[np.searchsorted(needed, places)]
         n = aligned.sizes["channel"]
         which = f", channel {channel}" if n > 1 else ""
         return cls(
@@ -232,6 +234,17 @@ def _channel(aligned: xr.Dataset, channel: Any) -> int:
     if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < n:
         raise ValueError(f"channel={channel!r}: expected a number from 0 to {n - 1}.")
     return number
+
+
+def _needed(pairs: Sequence[Pairs], places: Sequence[int]) -> np.ndarray:
+    """Places of all trials of the images that are shown, and of one other image to compare with."""
+    needed = []
+    for own in pairs:
+        shown = np.unique(own.shown[np.isin(own.rows, places)])
+        if len(shown):
+            differs = (own.images != own.images[shown[0]]).any(axis=(1, 2, 3))
+            needed.append(own.rows[np.isin(own.shown, [*shown, differs.argmax()])])
+    return np.sort(np.concatenate(needed))
 
 
 def _saliency(aligner: Any, trials: Trials, show: str, options: Mapping[str, Any]) -> xr.DataArray:
