@@ -282,10 +282,10 @@ def test_reconstructions_without_contrast_find_nothing():
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"gallery_sizes": (1,)}, "gallery_sizes: 1 came"),
-        ({"k": (0,)}, "k: 0 came"),
-        ({"n_bootstrap": -1}, "n_bootstrap: -1 came"),
-        ({"n_permutations": 2.5}, "n_permutations: 2.5 came"),
+        ({"gallery_sizes": (1,)}, "each of gallery_sizes=1"),
+        ({"k": (0,)}, "each of k=0"),
+        ({"n_bootstrap": -1}, "n_bootstrap=-1"),
+        ({"n_permutations": 2.5}, "n_permutations=2.5"),
         ({"confidence": 1.0}, "confidence=1.0"),
     ],
 )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from v1tlearn._models import named
-from v1tlearn._values import plain
+from v1tlearn._values import as_whole, plain
 from v1tlearn.decoding._calls import check_images
 from v1tlearn.decoding._comparison import SLOW, Comparison, Measure, check_decoder, compare
 from v1tlearn.decoding._statistics import cosines, draw_counts, repeat_counts, statistics
@@ -297,11 +297,12 @@ def _told(row: _Row, confidence: float) -> dict[str, Any]:
 def _check_options(
     sizes: Sequence[Any], ks: Sequence[Any], n_bootstrap: Any, n_permutations: Any, confidence: Any
 ) -> None:
-    whole = {"n_bootstrap": (0, [n_bootstrap]), "n_permutations": (0, [n_permutations])}
-    for name, (least, values) in {"gallery_sizes": (2, sizes), "k": (1, ks), **whole}.items():
-        for value in values:
-            if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
-                raise ValueError(f"{name}: {value!r} came, expected whole numbers from {least} on.")
+    for size in sizes:
+        as_whole(size, "each of gallery_sizes", 2)
+    for one in ks:
+        as_whole(one, "each of k")
+    as_whole(n_bootstrap, "n_bootstrap", 0)
+    as_whole(n_permutations, "n_permutations", 0)
     if (
         isinstance(confidence, bool)
         or not isinstance(confidence, Real)

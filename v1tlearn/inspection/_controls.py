@@ -11,28 +11,6 @@ from v1tlearn._values import as_whole, plain
 from v1tlearn.training import draw_seed
 
 
-def check_count(name: str, value: Any, least: int = 1) -> int:
-    """Return a whole number that is not below another.
-
-    Parameters
-    ----------
-    name : str
-        For the error.
-    value : object
-    least : int, default=1
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    ValueError
-        If it is none.
-    """
-    return as_whole(value, name, least)
-
-
 def check_counts(least: int = 1, **counts: Any) -> None:
     """Check that options are whole numbers from the least one on.
 
@@ -48,7 +26,7 @@ def check_counts(least: int = 1, **counts: Any) -> None:
         If one is not.
     """
     for name, value in counts.items():
-        check_count(name, value, least)
+        as_whole(value, name, least)
 
 
 def check_share(share: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -12,7 +11,7 @@ import xarray as xr
 from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn._models import last_step
-from v1tlearn._values import as_array
+from v1tlearn._values import as_array, as_whole
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators.mouse_data import mouse_data
@@ -158,7 +157,7 @@ class ImageDisplay:
                 f"trials is a {type(trials).__name__}: expected Trials; arrays go to "
                 "ImageDisplay(...), receptive fields to ImageDisplay.from_fields."
             )
-        _check_number("n_images", n_images)
+        n_images = as_whole(n_images, "n_images")
         if not len(trials):
             raise ValueError("trials is empty: expected at least one trial.")
         if trials.n_frames is not None:
@@ -233,7 +232,7 @@ class ImageDisplay:
             )
         if not {"height", "width"} <= set(fields.dims):
             raise ValueError(f"fields has the dimensions {fields.dims}: height and width needed.")
-        _check_number("n_fields", n_fields)
+        n_fields = as_whole(n_fields, "n_fields")
         if not fields.size:
             raise ValueError(
                 f"fields is empty, {dict(fields.sizes)}: expected at least one field, of at least "
@@ -283,7 +282,7 @@ class ImageDisplay:
         ImportError
             Without matplotlib, the extra `plot`.
         """
-        _check_number("n_columns", n_columns)
+        n_columns = as_whole(n_columns, "n_columns")
         n = len(self.images)
         columns = min(n_columns, n)
         rows = -(-n // columns)
@@ -318,11 +317,6 @@ class ImageDisplay:
         low, high = self.limits
         scaled = np.clip((image.astype(float) - low) / (high - low), 0, 1)
         return np.moveaxis(scaled[list(_TWO)] if len(image) == 2 else scaled, 0, -1)
-
-
-def _check_number(name: str, value: Any) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name}={value!r}: expected a whole number of at least 1.")
 
 
 def _in_order(images: Any) -> Any:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
 import xarray as xr
 
+from v1tlearn._values import as_whole
 from v1tlearn.inspection._drawing import pyplot
 
 _NAME = "KernelDisplay"
@@ -83,10 +83,9 @@ class KernelDisplay:
         self.titles = [""] * n if titles is None else [str(title) for title in titles]
         if len(self.titles) != n:
             raise ValueError(f"{len(self.titles)} titles came for {n} kernels.")
-        if not isinstance(n_maps, Integral) or isinstance(n_maps, bool) or n_maps < 1:
-            raise ValueError(f"n_maps={n_maps!r}: expected a whole number of at least 1.")
+        n_maps = as_whole(n_maps, "n_maps")
         self.is_line: bool = 1 in (height, width)
-        places = np.rint(np.linspace(n_lags - 1, 0, min(int(n_maps), n_lags))).astype(int)
+        places = np.rint(np.linspace(n_lags - 1, 0, min(n_maps, n_lags))).astype(int)
         self.shown_lags: np.ndarray = places
 
     @classmethod
@@ -128,9 +127,8 @@ class KernelDisplay:
             kernels = kernels.expand_dims("neuron")
         if set(kernels.dims) != set(dims):
             raise ValueError(f"kernels have the dimensions {kernels.dims}: expected {dims}.")
-        if not isinstance(n_neurons, Integral) or isinstance(n_neurons, bool) or n_neurons < 1:
-            raise ValueError(f"n_neurons={n_neurons!r}: expected a whole number of at least 1.")
-        shown = kernels.transpose(*dims).isel(neuron=slice(0, int(n_neurons)))
+        n_neurons = as_whole(n_neurons, "n_neurons")
+        shown = kernels.transpose(*dims).isel(neuron=slice(0, n_neurons))
         known = "neuron" in shown.coords
         ids = shown["neuron"].values if known else np.arange(shown.sizes["neuron"])
         timed = "lag" in shown.coords

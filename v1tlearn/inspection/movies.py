@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
 
 from v1tlearn._models import by_text, named_models
-from v1tlearn._values import as_responses
+from v1tlearn._values import as_responses, as_whole
 from v1tlearn.inspection._drawing import legend_above, pyplot
 from v1tlearn.inspection._predictions import models_alike, one_mouse
 from v1tlearn.inspection.colors import MODEL_COLORS, figure_colors
@@ -104,10 +103,9 @@ class MoviePredictionDisplay:
                 f"frames have the shape {self.frames.shape}: expected ({length}, channels, height, "
                 "width), one for each of the responses."
             )
-        if not isinstance(n_frames, Integral) or isinstance(n_frames, bool) or n_frames < 1:
-            raise ValueError(f"n_frames={n_frames!r}: expected a whole number of at least 1.")
+        n_frames = as_whole(n_frames, "n_frames")
         self.shown_frames: np.ndarray = np.unique(
-            ((np.arange(int(n_frames)) + 0.5) * length / int(n_frames)).astype(int)
+            ((np.arange(n_frames) + 0.5) * length / n_frames).astype(int)
         )
         self.neurons: list[Any] = (
             [f"neuron {i}" for i in range(n)] if neurons is None else list(neurons)

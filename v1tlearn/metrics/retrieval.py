@@ -16,7 +16,7 @@ import numpy as np
 from scipy.special import gammaln
 from scipy.stats import rankdata
 
-from v1tlearn._values import as_array
+from v1tlearn._values import as_array, as_whole
 
 _HALF = 0.5 - 1e-9  # rounding errors of sums of probabilities move no median
 _AT_ONCE = 2**22  # probabilities that are there at once
@@ -385,8 +385,7 @@ def checked_size(size: Any, n_images: int) -> int:
 
 def _checked(ranks: Any, n_images: Any, size: Any) -> tuple[np.ndarray, int]:
     ranks = as_array(ranks, "ranks", of="row")
-    if isinstance(n_images, bool) or not isinstance(n_images, Integral) or int(n_images) < 2:
-        raise ValueError(f"n_images={n_images!r}: expected a whole number from 2 on.")
+    n_images = as_whole(n_images, "n_images", 2)
     if ranks.ndim != 1 or not len(ranks) or ranks.dtype.kind not in "iu":
         raise ValueError(
             f"ranks have the shape {ranks.shape} and type {ranks.dtype}: expected whole numbers "
@@ -398,4 +397,4 @@ def _checked(ranks: Any, n_images: Any, size: Any) -> tuple[np.ndarray, int]:
             "of images in the gallery."
         )
     ranks = ranks.astype(np.int64)
-    return ranks, int(n_images) if size is None else checked_size(size, int(n_images))
+    return ranks, n_images if size is None else checked_size(size, n_images)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from v1tlearn._values import plain
-from v1tlearn.inspection._controls import check_count, check_counts
+from v1tlearn._values import as_whole, plain
+from v1tlearn.inspection._controls import check_counts
 from v1tlearn.inspection.alignment._pairs import Pairs
 from v1tlearn.inspection.alignment._ranks import MEAN
 from v1tlearn.trials import Trials
@@ -73,7 +73,7 @@ def pick_trials(trials: Trials, n_trials: Any, shown: Sequence[int] | None) -> l
         If there are none, or one is not there.
     """
     if shown is None:
-        n_trials = check_count("n_trials", n_trials)
+        n_trials = as_whole(n_trials, "n_trials")
         first = np.unique(trials.image_ids, return_index=True)[1]
         return sorted(first.tolist())[:n_trials]
     places = np.asarray(plain(shown, "shown"))

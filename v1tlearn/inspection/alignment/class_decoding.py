@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from v1tlearn.inspection._controls import check_count
+from v1tlearn._values import as_whole
 from v1tlearn.inspection.alignment._checks import check_chances
 from v1tlearn.inspection.alignment._labels import by_mouse, generators, with_categories
 from v1tlearn.inspection.alignment._pairs import SPACES, read_pairs
@@ -83,7 +83,7 @@ def class_decoding(
     ({'mouse': 1, 'space': 2}, 0.5)
     """
     check_chances(n_permutations=n_permutations)
-    n_folds = check_count("n_folds", n_folds, 2)
+    n_folds = as_whole(n_folds, "n_folds", 2)
     pairs, classes = with_categories(trials, read_pairs(aligner, trials), labels, among)
     rng, orders = generators(random_state)
     folds = StratifiedKFold(n_folds, shuffle=True, random_state=int(rng.integers(2**31)))

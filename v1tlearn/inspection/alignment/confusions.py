@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from scipy.stats import hypergeom
 
-from v1tlearn.inspection._controls import check_count
+from v1tlearn._values import as_whole
 from v1tlearn.inspection.alignment._checks import check_chances
 from v1tlearn.inspection.alignment._labels import by_mouse, generators, with_categories
 from v1tlearn.inspection.alignment._pairs import read_pairs, similarity
@@ -171,7 +171,7 @@ def class_galleries(
     (2, 0.5)
     """
     check_chances(n_permutations=n_permutations)
-    gallery_size = check_count("gallery_size", gallery_size, 2)
+    gallery_size = as_whole(gallery_size, "gallery_size", 2)
     pairs, classes = with_categories(trials, read_pairs(aligner, trials), labels, among)
     orders = generators(random_state)[1]
     found = []

@@ -10,8 +10,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from v1tlearn._values import plain
-from v1tlearn.inspection._controls import check_count, generator
+from v1tlearn._values import as_whole, plain
+from v1tlearn.inspection._controls import generator
 from v1tlearn.inspection.alignment._pairs import Pairs, read_pairs
 from v1tlearn.inspection.alignment._saliency import (
     encode,
@@ -107,8 +107,8 @@ def gradient_saliency(
     >>> gradient_saliency(est, trials.sel(tier="test"))["saliency"].shape
     (15, 1, 16, 24)
     """
-    batch_size = check_count("batch_size", batch_size)
-    n_samples = check_count("n_samples", n_samples)
+    batch_size = as_whole(batch_size, "batch_size")
+    n_samples = as_whole(n_samples, "n_samples")
     if method not in _METHODS:
         raise ValueError(f"method={method!r}: expected one of {_METHODS}.")
     noise = plain(noise, "noise")

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from v1tlearn.inspection._controls import check_count, generator
+from v1tlearn._values import as_whole
+from v1tlearn.inspection._controls import generator
 from v1tlearn.inspection.alignment._pairs import Pairs, read_pairs
 from v1tlearn.inspection.alignment._saliency import (
     encoded,
@@ -92,7 +93,7 @@ def occlusion_saliency(
     >>> occlusion_saliency(est, trials.sel(tier="test"), patch_size=4)["saliency"].shape
     (15, 16, 24)
     """
-    batch_size = check_count("batch_size", batch_size)
+    batch_size = as_whole(batch_size, "batch_size")
     pairs = read_pairs(aligner, trials)
     rng = generator(random_state)
     sides = patch_sides(patch_size, pairs[0].images.shape[2:], "patch_size")

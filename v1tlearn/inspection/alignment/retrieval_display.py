@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from v1tlearn.inspection._controls import check_count
+from v1tlearn._values import as_whole
 from v1tlearn.inspection._drawing import axes_for
 from v1tlearn.inspection.alignment._checks import pick_trials
 from v1tlearn.inspection.alignment._pairs import pair_of, read_pairs, similarity
@@ -125,7 +125,7 @@ class RetrievalDisplay:
         NotFittedError
             Before `fit`.
         """
-        k = check_count("k", k)
+        k = as_whole(k, "k")
         pairs = read_pairs(aligner, trials)
         places = pick_trials(trials, n_trials, shown)
         smallest = min(len(own.image_ids) for own in pairs)
