@@ -15,7 +15,7 @@ from v1tlearn._values import as_whole
 from v1tlearn.inspection.alignment._checks import check_chances
 from v1tlearn.inspection.alignment._labels import by_mouse, generators, with_categories
 from v1tlearn.inspection.alignment._pairs import SPACES, read_pairs
-from v1tlearn.metrics._chance import p_value
+from v1tlearn.metrics._chance import p_value, shuffle_images
 from v1tlearn.trials import Trials
 
 _ALPHAS = np.logspace(-2, 6, 9)
@@ -95,7 +95,7 @@ def class_decoding(
                 f"mouse {own.mouse!r}: n_folds={n_folds}, but a category has {smallest} images: "
                 "lower n_folds, or leave small categories out by among=."
             )
-        shuffles = orders.permuted(np.tile(kinds, (n_permutations, 1)), axis=1)
+        shuffles = kinds[shuffle_images(len(kinds), n_permutations, orders)]
         row: dict[str, Any] = {"n_images": len(kinds), "chance": np.bincount(kinds).max()}
         row["chance"] /= len(kinds)
         for space, maps in zip(

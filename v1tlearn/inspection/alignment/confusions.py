@@ -13,7 +13,7 @@ from v1tlearn.inspection.alignment._checks import check_chances
 from v1tlearn.inspection.alignment._labels import by_mouse, generators, with_categories
 from v1tlearn.inspection.alignment._pairs import read_pairs, similarity
 from v1tlearn.inspection.alignment._ranks import draw_alike, mean_over_drawn
-from v1tlearn.metrics._chance import interval, p_value
+from v1tlearn.metrics._chance import interval, p_value, shuffle_images
 from v1tlearn.trials import Trials
 
 
@@ -100,7 +100,7 @@ def class_confusions(
         if wrong.any():
             shown, instead = own.shown[wrong], best[wrong]
             same = kinds[shown] == kinds[instead]
-            shuffles = orders.permuted(np.tile(kinds, (n_permutations, 1)), axis=1)
+            shuffles = kinds[shuffle_images(len(kinds), n_permutations, orders)]
             control = (shuffles[:, shown] == shuffles[:, instead]).mean(1)
             draws = _of_drawn(same, shown, drawn)
             low, high = interval(draws, level)
@@ -186,7 +186,7 @@ def class_galleries(
                 f"mouse {own.mouse!r}: galleries of {gallery_size} images of one category came to "
                 f"categories of {np.bincount(kinds).tolist()} images: lower gallery_size."
             )
-        shuffles = orders.permuted(np.tile(kinds, (n_permutations, 1)), axis=1)
+        shuffles = kinds[shuffle_images(len(kinds), n_permutations, orders)]
         control = [_galleries(ahead, own.shown, row, gallery_size) for row in shuffles]
         differences = np.array([there - here for here, there, _ in control])
         row = {"same_class": same, "other_classes": other, "difference": other - same}

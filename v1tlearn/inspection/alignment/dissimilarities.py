@@ -13,7 +13,7 @@ from v1tlearn.inspection._controls import generator
 from v1tlearn.inspection.alignment._checks import check_chances
 from v1tlearn.inspection.alignment._labels import has_classes, with_categories
 from v1tlearn.inspection.alignment._pairs import SPACES, read_pairs, similarity
-from v1tlearn.metrics._chance import p_value
+from v1tlearn.metrics._chance import p_value, shuffle_images
 from v1tlearn.preprocessing import low_pass
 from v1tlearn.trials import Trials
 
@@ -110,7 +110,7 @@ def representational_similarity(
         spaces = [_from_maps(maps) for maps in (own.image_maps.values, own.mean_response_maps)]
         others = [_from_pixels(own.images), _from_pixels(low_pass(own.images, cutoff))]
         others += [] if kinds is None else [(kinds[:, None] != kinds).astype(float)]
-        orders = rng.permuted(np.tile(np.arange(n), (n_permutations, 1)), axis=1)
+        orders = shuffle_images(n, n_permutations, rng)
         for j, space in enumerate(spaces):
             found[:, i, j] = _compared(space, [*others, spaces[1 - j]], orders)
     dims = ("mouse", "space", "model")
