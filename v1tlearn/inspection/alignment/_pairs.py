@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn.estimators import DINAAligner
 from v1tlearn.estimators._leaks import warn_of_seen_images
+from v1tlearn.inspection._controls import check_aligner, check_trials
 from v1tlearn.nn import AlignmentModel, steady_cosines
 from v1tlearn.trials import Trials
 
@@ -127,49 +127,6 @@ def pair_of(pairs: Sequence[Pairs], place: int) -> tuple[Pairs, int]:
     """
     own = next(one for one in pairs if place in one.rows)
     return own, int(np.flatnonzero(own.rows == place)[0])
-
-
-def check_aligner(aligner: Any) -> None:
-    """Check that this is a fitted alignment.
-
-    Parameters
-    ----------
-    aligner : object
-
-    Raises
-    ------
-    TypeError
-        If it is something else.
-    NotFittedError
-        Before `fit`.
-    """
-    if not isinstance(aligner, DINAAligner):
-        raise TypeError(
-            f"aligner is a {type(aligner).__name__}: expected a fitted DINAAligner; of a Pipeline "
-            "give the last step, and trials that went through the others."
-        )
-    check_is_fitted(aligner)
-
-
-def check_trials(trials: Any) -> None:
-    """Check that these are trials of at least one mouse.
-
-    Parameters
-    ----------
-    trials : object
-
-    Raises
-    ------
-    TypeError, ValueError
-        If they are something else, or none.
-    """
-    if not isinstance(trials, Trials):
-        raise TypeError(
-            f"trials is a {type(trials).__name__}: expected Trials; arrays go through "
-            "Trials.from_arrays."
-        )
-    if not len(trials):
-        raise ValueError("trials is empty: expected those of at least two images.")
 
 
 def similarity(responses: np.ndarray, images: np.ndarray) -> np.ndarray:

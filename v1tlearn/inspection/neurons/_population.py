@@ -9,7 +9,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 import xarray as xr
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from v1tlearn.estimators import DINAAligner
@@ -19,6 +18,7 @@ from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators._populations import check_recorded
 from v1tlearn.estimators.mouse_data import mouse_data
 from v1tlearn.estimators.placement import scale_responses
+from v1tlearn.inspection._controls import check_aligner, check_trials
 from v1tlearn.nn import (
     AttentionTower,
     NeuralTower,
@@ -130,14 +130,8 @@ def populations(aligner: Any, trials: Any, *, attention: bool = False) -> Iterat
         If mice, neurons or images are not those of `fit`, a mouse saw one image only, no response
         was recorded in a trial, or responses are the same in all trials.
     """
-    if not isinstance(aligner, DINAAligner):
-        raise TypeError(f"aligner is a {type(aligner).__name__}: expected a fitted DINAAligner.")
-    if not isinstance(trials, Trials):
-        raise TypeError(
-            f"trials is a {type(trials).__name__}: expected Trials, which bring images and "
-            "responses: Trials.from_arrays makes them of arrays."
-        )
-    check_is_fitted(aligner)
+    check_aligner(aligner)
+    check_trials(trials)
     model = aligner.module_
     check_like_fit(aligner.fitted_, model, trials)
     target = trials.responses
