@@ -130,3 +130,15 @@ def test_missing_frames_and_unknown_options_are_refused():
     ):  # fmt: skip
         with pytest.raises(ValueError, match=next(iter(options))):
             sd_kl(y, y, **options)
+
+
+def test_durations_of_what_is_no_whole_trace_are_refused():
+    trace = triangles([4, 6])
+    gap = trace.copy()
+    gap[5] = np.nan
+    with pytest.raises(ValueError, match="trace is not finite at 1 places"):
+        spike_durations(gap)
+    with pytest.raises(ValueError, match=r"trace has the shape \(11, 1\)"):
+        spike_durations(trace[:, None])
+    with pytest.raises(ValueError, match="ceiling=0: expected a positive number"):
+        spike_durations(trace, ceiling=0)

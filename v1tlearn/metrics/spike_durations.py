@@ -89,12 +89,8 @@ def sd_kl(
             "expected a positive bandwidth and ceiling, at least two points, and no negative floor."
         )
     true, pred = joined(y_true, y_pred)
-    for name, values in (("y_true", true), ("y_pred", pred)):
-        if not np.isfinite(values).all():
-            raise ValueError(
-                f"{name} is not finite at {int((~np.isfinite(values)).sum())} places: durations "
-                "need every frame; leave out the frames that were not recorded."
-            )
+    _check_finite(true, "y_true")
+    _check_finite(pred, "y_pred")
     first_is_true = (direction or ("true_pred" if variant == "published" else "pred_true")) == (
         "true_pred"
     )
@@ -109,7 +105,7 @@ def sd_kl(
 
 
 def spike_durations(trace: Any, *, ceiling: float = 1.0) -> np.ndarray:
-    """Durations of the peaks of a trace, as `sd_kl` takes them.
+    """Durations of the peaks of a trace, as `sd_kl` takes them (Wu et al. 2024, algorithm 1).
 
     Parameters
     ----------
@@ -122,8 +118,27 @@ def spike_durations(trace: Any, *, ceiling: float = 1.0) -> np.ndarray:
     -------
     ndarray of shape (peaks,)
         Widths at the base, in frames.
+
+    Raises
+    ------
+    ValueError
+        If the trace has another shape, a value is not finite, or the ceiling is not positive.
     """
-    return _durations(np.asarray(trace), ceiling, 1.0)
+    values = np.asarray(trace)
+    if values.ndim != 1:
+        raise ValueError(f"trace has the shape {values.shape}: expected (frames,), of one neuron.")
+    if not ceiling > 0:
+        raise ValueError(f"ceiling={ceiling}: expected a positive number.")
+    _check_finite(values, "trace")
+    return _durations(values, ceiling, 1.0)
+
+
+def _check_finite(values: np.ndarray, name: str) -> None:
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"{name} is not finite at {int((~np.isfinite(values)).sum())} places: durations need "
+            "every frame; leave out the frames that were not recorded."
+        )
 
 
 def _durations(trace: np.ndarray, ceiling: float, relative_height: float) -> np.ndarray:
