@@ -71,13 +71,17 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def open_trials(args: argparse.Namespace, seed: int) -> v1.Trials:
-    """Open the recording, with --quick another one for each seed."""
-    path = args.data
-    if args.quick:
-        path = data.simulate(args.out / "recordings" / f"simulated-{seed}.nc", seed)
-    trials = data.open_recording(path, args.mouse)
-    return data.mean_of_repeats(trials) if args.repeats == "mean" else trials
+def open_trials(args: argparse.Namespace) -> dict[int, v1.Trials]:
+    """Open the recording of every seed: with --quick another one for each, or one for all."""
+
+    def opened(path: Path) -> v1.Trials:
+        trials = data.open_recording(path, args.mouse)
+        return data.mean_of_repeats(trials) if args.repeats == "mean" else trials
+
+    if not args.quick:
+        return dict.fromkeys(args.seeds, opened(args.data))
+    paths = {seed: args.out / "recordings" / f"simulated-{seed}.nc" for seed in args.seeds}
+    return {seed: opened(data.simulate(path, seed)) for seed, path in paths.items()}
 
 
 def fitted(args: argparse.Namespace, name: str, trials: v1.Trials, seed: int) -> v1.DINAAligner:
@@ -114,10 +118,10 @@ def main(arguments: list[str] | None = None) -> Mapping[str, Any]:
     check_settings(path, settings)
     for folder in ("models", "jobs"):
         (args.out / folder).mkdir(parents=True, exist_ok=True)
-    for seed in args.seeds:
-        settings[f"recording of seed {seed}"] = describe(open_trials(args, seed))
+    trials = open_trials(args)
+    settings |= {f"recording of seed {seed}": describe(own) for seed, own in trials.items()}
     settings = keep_settings(path, settings, ["decode"])
-    found = [measure(args, open_trials(args, seed), seed) for seed in args.seeds]
+    found = [measure(args, own, seed) for seed, own in trials.items()]
     text = tables.write(args.out, settings, found)
     print(f"\n{text}")
     return {"found": found, "tables": text}

@@ -99,10 +99,11 @@ def test_what_does_not_fit_together_is_refused(arguments, message, capsys):
 # ------------------------------------------------------------------------------- published habits
 
 
+SMALL = {"n_neurons": 8, "n_trials": 30, "n_test_images": 6, "image_shape": (8, 12), "cutoff": 2.0}
+
+
 def small(**options):
-    sizes = {"n_neurons": 8, "n_trials": 30, "n_test_images": 6, "image_shape": (8, 12)}
-    sizes |= {"cutoff": 2.0, "random_state": 0}
-    return v1.Trials(v1.make_coarse_recordings(**sizes | options))
+    return v1.Trials(v1.make_coarse_recordings(**SMALL | {"random_state": 0} | options))
 
 
 def test_habits_are_clean_unless_asked_for_and_can_be_mixed():
@@ -194,6 +195,20 @@ def test_files_of_the_released_code_are_read(tmp_path):
     assert trials.mice == [tmp_path.name]
     assert len(trials.sel(tier="test")) == 4
     np.testing.assert_allclose(trials.get("responses", trials.mice[0]), responses, rtol=1e-6)
+
+
+def test_a_recording_is_opened_once_for_all_seeds_and_a_simulated_one_for_each(tmp_path):
+    path = tmp_path / "mine.nc"
+    v1.save_recordings(v1.make_coarse_recordings(**SMALL, random_state=0), path)
+    first, second = decode.open_trials(
+        decode.parse(["--data", str(path), "--seeds", "0", "1", "--repeats", "mean"])
+    ).values()
+    assert first is second
+    assert len(first) == len(np.unique(first.image_ids))
+    first, second = decode.open_trials(
+        decode.parse(["--quick", "--seeds", "0", "1", "--out", str(tmp_path)])
+    ).values()
+    assert (first.responses.get("A") != second.responses.get("A")).any()
 
 
 def test_recordings_without_what_is_needed_are_refused(tmp_path):
