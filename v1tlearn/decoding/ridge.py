@@ -54,12 +54,9 @@ class _Mouse:
     def n_neurons(self) -> int:
         return len(self.centre)
 
-    def scaled(self, responses: np.ndarray) -> np.ndarray:
-        return np.where(np.isnan(responses), 0.0, (responses - self.centre) / self.scale)
-
     def decode(self, responses: np.ndarray) -> np.ndarray:
         found = LinearMap(self.mean_image, self.weights, self.axes)
-        return found.predict(self.scaled(responses))
+        return found.predict(_scaled(responses, self.centre, self.scale))
 
 
 @dataclass(eq=False, repr=False)
@@ -210,8 +207,7 @@ class RidgeDecoder(DocumentationLinkMixin, SavingMixin, ByName, BaseEstimator):
         unit_ids: np.ndarray | None,
     ) -> _Mouse:
         centre, scale = _moments(mouse, responses, standardize=plain(self.standardize))
-        scaled = np.where(np.isnan(responses), 0.0, (responses - centre) / scale)
-        inputs = coordinates(scaled)
+        inputs = coordinates(_scaled(responses, centre, scale))
         goal = coordinates(images.reshape(len(images), -1).astype(np.float64))
         rank = plain(self.rank)
         found = choose_alpha(
@@ -370,6 +366,11 @@ def _moments(
     # of a neuron that never varied nothing is to come in, whatever it does later
     scale = np.where(varies, deviation if standardize else 1.0, np.inf)
     return centre, scale
+
+
+def _scaled(responses: np.ndarray, centre: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Responses (trials, neurons) in units of each neuron; 0 where they were not recorded."""
+    return np.where(np.isnan(responses), 0.0, (responses - centre) / scale)
 
 
 def _check_finite(mouse: str, responses: np.ndarray) -> None:
