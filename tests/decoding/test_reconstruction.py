@@ -331,6 +331,8 @@ def test_only_a_fitted_encoding_model_is_gone_through(aligner, test_trials):
         ({"image_shape": (1, 8, 8), "std": 0}, "std"),
         ({"images": np.zeros((1, 1, 4, 4))}, "at least two"),
         ({"images": np.full((3, 1, 4, 4), 7.0)}, "without contrast"),
+        ({"images": np.eye(9).reshape(-1, 1, 3, 3), "image_shape": (1, 3, 3)}, "one of both"),
+        ({"images": np.eye(9).reshape(-1, 1, 3, 3), "exponent": 3.0}, "one of both"),
     ],
 )
 def test_wrong_priors_are_told(arguments, told):

@@ -64,8 +64,8 @@ def natural_image_prior(
     Raises
     ------
     ValueError
-        If there are fewer than two images, or they are all equal; or if neither images nor their
-        shape came, or a number is out of its range.
+        If there are fewer than two images, or they are all equal; if neither images nor their
+        shape came, or something is stated beside images; or a number is out of its range.
 
     Notes
     -----
@@ -85,6 +85,11 @@ def natural_image_prior(
     (1, 36, 33)
     """
     if images is not None:
+        if image_shape is not None or (exponent, mean, std) != (2.0, 0.0, 1.0):
+            raise ValueError(
+                "images came, whose spectrum, mean and shape are measured, beside image_shape, "
+                "exponent, mean or std, which state them: give one of both."
+            )
         return _measured(images)
     if image_shape is None or len(image_shape) != 3 or min(image_shape) < 1:
         raise ValueError(
