@@ -297,3 +297,14 @@ def test_images_of_the_fit_are_warned_of_where_they_are_scored(aligner, test_tri
         probe = v1.LinearProbe(aligner=aligner, alpha=1.0).fit(test_trials[::2])
     with pytest.warns(UserWarning, match="too good"):
         probe.score(test_trials[1::2])
+
+
+def test_images_that_the_aligner_alone_was_fitted_to_are_warned_of(aligner, trials, test_trials):
+    leaking = clone(aligner).set_params(max_epochs=1, validation_fraction=0)
+    with pytest.warns(UserWarning, match="test"):
+        leaking.fit(test_trials[::2])
+    probe = v1.LinearProbe(aligner=leaking, alpha=1.0).fit(trials)
+    with pytest.warns(UserWarning, match="too good"):
+        probe.score(test_trials[1::2])
+    with pytest.warns(UserWarning, match="too good"):
+        v1.decoding_table(probe, test_trials[1::2], n_bootstrap=0, n_permutations=0)

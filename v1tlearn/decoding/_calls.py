@@ -11,6 +11,7 @@ import xarray as xr
 from sklearn.utils._param_validation import Interval, StrOptions
 
 from v1tlearn._values import plain
+from v1tlearn.estimators._leaks import warn_of_seen_images
 from v1tlearn.estimators.placement import read_images
 from v1tlearn.metrics import pixel_correlation
 from v1tlearn.trials import Responses, Trials
@@ -99,6 +100,12 @@ def check_pixels(images: np.ndarray, whose: str = "") -> None:
             f"{whose}all images are equal, though their ids differ: were the stimuli read, and are "
             "they in the order of the responses?"
         )
+
+
+def warn_of_seen(decoder: Any, trials: Trials) -> None:
+    """Warn where trials repeat images that a decoder, or its aligner, was fitted to."""
+    for model in (decoder, getattr(decoder, "aligner", None)):
+        warn_of_seen_images(getattr(model, "__dict__", {}).get("_seen"), trials)
 
 
 def labels_of_answer(asked: Any, by_mouse: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -29,11 +29,12 @@ from v1tlearn.decoding._calls import (
     images_of,
     labelled_images,
     mean_correlation,
+    warn_of_seen,
 )
 from v1tlearn.decoding._regression import choose_alpha, coordinates, fit_map
 from v1tlearn.estimators import DINAAligner
 from v1tlearn.estimators._calls import explained
-from v1tlearn.estimators._leaks import Seen, warn_of_seen_images
+from v1tlearn.estimators._leaks import Seen
 from v1tlearn.estimators._reading import warn_about_tiers
 from v1tlearn.estimators._space_inputs import are_maps
 from v1tlearn.trials import Trials
@@ -87,7 +88,7 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
     -----
     Maps are vectors of length 1 for the probe, `DINAAligner.transform_responses` with
     ``flat=True``. Fit it to the training trials of the aligner: what is scored on them is too
-    good, and there is a warning where images were seen in the fit of the probe.
+    good, and there is a warning where images were seen in the fit of the probe, or of the aligner.
 
     The regression to pixels is kept in as many coordinates as there were trials, so that large maps
     and large images never make a matrix of all features times all pixels.
@@ -321,7 +322,7 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
         """
         check_is_fitted(self)
         if isinstance(X, Trials):
-            warn_of_seen_images(self.__dict__.get("_seen"), X)
+            warn_of_seen(self, X)
             X, y = (X, y) if y is not None else self._with_target(X)
         if y is None:
             raise ValueError(f"y is missing: give the {self.target} of each trial beside features.")

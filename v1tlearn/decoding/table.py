@@ -11,10 +11,9 @@ import pandas as pd
 
 from v1tlearn._models import named
 from v1tlearn._values import as_whole, plain
-from v1tlearn.decoding._calls import check_images
+from v1tlearn.decoding._calls import check_images, warn_of_seen
 from v1tlearn.decoding._comparison import SLOW, Comparison, Measure, check_decoder, compare
 from v1tlearn.decoding._statistics import cosines, draw_counts, repeat_counts, statistics
-from v1tlearn.estimators._leaks import warn_of_seen_images
 from v1tlearn.metrics._chance import draw_images, interval, p_value, shuffle_images
 from v1tlearn.training import draw_seed
 from v1tlearn.trials import Trials
@@ -159,7 +158,7 @@ def decoding_table(
         counts[mouse] = len(np.unique(ids))
     for name, model in models.items():
         check_decoder(name, model, trials)
-        warn_of_seen_images(getattr(model, "__dict__", {}).get("_seen"), trials)
+        warn_of_seen(model, trials)
     seed, fewest = draw_seed(plain(random_state)), min(counts.values())
     rows = []
     for name, model in models.items():
