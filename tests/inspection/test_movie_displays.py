@@ -61,8 +61,7 @@ def test_frames_stand_over_the_time_at_which_they_were_shown(test_movies, figure
 
 
 def test_unrecorded_repeats_are_left_out_of_both(movies, figures):
-    recordings = movies.recordings.load()
-    dataset = recordings["A"].to_dataset()
+    dataset = movies.recordings["A"].to_dataset().copy(deep=True)
     test = np.flatnonzero((dataset.tier == "test").values & (dataset.image_id == 0).values)
     dataset["responses"][test[0]] = np.nan
     trials = v1.Trials({"A": dataset}).sel(tier="test")
@@ -73,6 +72,19 @@ def test_unrecorded_repeats_are_left_out_of_both(movies, figures):
     np.testing.assert_allclose(
         display.predicted["model"][:, 0], rows[:, : len(display.times)].mean(0)
     )
+
+
+def test_a_neuron_that_was_never_recorded_is_not_chosen(movies, figures):
+    dataset = movies.recordings["A"].to_dataset().load()
+    responses = dataset["responses"].values.copy()
+    mean = responses[(dataset.tier == "test").values & (dataset.image_id == 0).values].mean(0)
+    vary = np.nanstd(mean, axis=0) / np.nanmean(mean, axis=0)
+    responses[..., vary.argmax()] = np.nan
+    dataset["responses"] = dataset["responses"].copy(data=responses)
+    trials = v1.Trials({"A": dataset}).sel(tier="test")
+    display = MoviePredictionDisplay.from_predictions(trials, trials.expected_responses, image_id=0)
+    ids = trials.neuron_ids("A")[np.sort(np.argsort(-vary)[1:4])]
+    assert display.neurons == [f"neuron {one}" for one in ids]
 
 
 def test_a_fitted_model_is_drawn(movies, test_movies, figures):

@@ -11,6 +11,7 @@ from v1tlearn._models import by_text, named_models
 from v1tlearn._values import as_responses, as_whole
 from v1tlearn.inspection._drawing import legend_above, pyplot
 from v1tlearn.inspection._predictions import models_alike, one_mouse
+from v1tlearn.inspection._repeats import mean_recorded
 from v1tlearn.inspection.colors import MODEL_COLORS, figure_colors
 from v1tlearn.trials import Responses, Trials
 
@@ -222,8 +223,8 @@ class MoviePredictionDisplay:
         }
         ids = shown.neuron_ids(mouse)[places]
         display = cls(
-            _mean(table),
-            {name: _mean(values) for name, values in tables.items()},
+            mean_recorded(table),
+            {name: mean_recorded(values) for name, values in tables.items()},
             shown[:1].get("stimuli", mouse)[0, :length],
             frame_rate=shown.frame_rate(mouse),
             spread=_standard_error(table) if len(table) > 1 else None,
@@ -342,9 +343,11 @@ def _one_movie(trials: Trials, mouse_id: str | None, image_id: Any) -> tuple[str
 def _chosen(trials: Trials, mouse: str, neurons: Any, table: np.ndarray) -> np.ndarray:
     """Places of the neurons that are drawn."""
     if neurons is None:
-        mean = _mean(table)
+        over_time = mean_recorded(table)
+        mean = mean_recorded(over_time)
+        deviation = np.sqrt(mean_recorded((over_time - mean) ** 2))
         with np.errstate(invalid="ignore", divide="ignore"):
-            vary = np.nan_to_num(np.nanstd(mean, axis=0) / np.abs(np.nanmean(mean, axis=0)))
+            vary = np.nan_to_num(deviation / np.abs(mean))
         return np.sort(np.argsort(-vary, kind="stable")[:3])
     ids = trials.neuron_ids(mouse).tolist()
     wanted = np.atleast_1d(np.asarray(neurons)).tolist()
@@ -353,16 +356,9 @@ def _chosen(trials: Trials, mouse: str, neurons: Any, table: np.ndarray) -> np.n
     return np.array([ids.index(one) for one in wanted])
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Means over repeats (repeats, frames, neurons) of what was recorded."""
-    count = (~np.isnan(values)).sum(axis=0)
-    total = np.nan_to_num(values).sum(axis=0, dtype=np.float64)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
-
-
 def _standard_error(values: np.ndarray) -> np.ndarray:
     """Standard errors of these means; NaN of less than two repeats."""
     count = (~np.isnan(values)).sum(axis=0)
-    off = np.nan_to_num(values - _mean(values)) ** 2
+    off = np.nan_to_num(values - mean_recorded(values)) ** 2
     variance = off.sum(axis=0) / np.maximum(count - 1, 1)
     return np.where(count > 1, np.sqrt(variance / np.maximum(count, 1)), np.nan)

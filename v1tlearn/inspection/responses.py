@@ -11,6 +11,7 @@ from v1tlearn._models import by_text, named_models
 from v1tlearn._values import as_responses
 from v1tlearn.inspection._drawing import legend_above, only_axes, same_axes
 from v1tlearn.inspection._predictions import models_alike, one_mouse
+from v1tlearn.inspection._repeats import mean_by_image
 from v1tlearn.inspection.colors import figure_colors
 from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials.folding import fold_time
@@ -240,8 +241,4 @@ def _means(values: np.ndarray, responses: Responses, mouse: str) -> np.ndarray:
     """Means over the repeats of every image, (images * neurons,), of what was recorded."""
     images = responses.image_ids[responses.rows(mouse)[0]]
     _, number = np.unique(images, return_inverse=True)
-    total = np.zeros((number.max() + 1, values.shape[1]))
-    count = np.zeros_like(total)
-    np.add.at(total, number, np.nan_to_num(values))
-    np.add.at(count, number, ~np.isnan(values))
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan).ravel()
+    return mean_by_image(values, number)[0].ravel()

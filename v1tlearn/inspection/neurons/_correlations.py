@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from v1tlearn.inspection._repeats import mean_by_image, mean_recorded
+
 
 def signal_correlations(responses: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Correlation of the mean responses to images, over images.
@@ -20,7 +22,7 @@ def signal_correlations(responses: np.ndarray, labels: np.ndarray) -> np.ndarray
     ndarray of shape (n_neurons, n_neurons)
         NaN where a neuron has the same mean to all images, and on the diagonal.
     """
-    means, _ = _by_image(responses, labels)
+    means, _ = mean_by_image(responses, labels)
     return _correlations(means)
 
 
@@ -37,7 +39,7 @@ def noise_correlations(responses: np.ndarray, labels: np.ndarray) -> np.ndarray:
     ndarray of shape (n_neurons, n_neurons)
         NaN where there are no repeats, where a neuron does not vary, and on the diagonal.
     """
-    means, counts = _by_image(responses, labels)
+    means, counts = mean_by_image(responses, labels)
     rest = responses - means[labels]
     return _correlations(np.where(counts[labels] > 1, rest, np.nan))
 
@@ -56,20 +58,10 @@ def distances(positions: np.ndarray) -> np.ndarray:
     return np.linalg.norm(positions[:, None] - positions[None], axis=-1)
 
 
-def _by_image(responses: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means over the trials of each image (n_images, n_neurons), NaN without any; and how many."""
-    known = ~np.isnan(responses)
-    shape = (labels.max() + 1, responses.shape[1])
-    sums, counts = np.zeros(shape), np.zeros(shape)
-    np.add.at(sums, labels, np.where(known, responses, 0.0))
-    np.add.at(counts, labels, known)
-    return np.divide(sums, counts, where=counts > 0, out=np.full(shape, np.nan)), counts
-
-
 def _correlations(values: np.ndarray) -> np.ndarray:
     """Pearson's correlation of columns, of the rows in which both are known."""
     known = (~np.isnan(values)).astype(float)
-    filled = np.nan_to_num(values - _column_mean(values))
+    filled = np.nan_to_num(values - mean_recorded(values))
     n = known.T @ known
     with np.errstate(invalid="ignore", divide="ignore"):
         sums, squares = filled.T @ known, filled.T**2 @ known
@@ -81,9 +73,3 @@ def _correlations(values: np.ndarray) -> np.ndarray:
         out = covariance / np.sqrt(variance * variance.T)
     np.fill_diagonal(out, np.nan)
     return np.clip(out, -1, 1)
-
-
-def _column_mean(values: np.ndarray) -> np.ndarray:
-    known = ~np.isnan(values)
-    total = np.where(known, values, 0).sum(0)
-    return np.divide(total, known.sum(0), where=known.any(0), out=np.zeros(values.shape[1]))
