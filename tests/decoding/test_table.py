@@ -192,7 +192,7 @@ def test_the_interval_is_that_of_drawing_images_anew():
     )
     assert row.low < row.value < row.high
     assert np.isnan(row.p_value)
-    narrow = v1.decoding_table(decoded, trials, n_bootstrap=4000, n_permutations=0, confidence=0.5)
+    narrow = v1.decoding_table(decoded, trials, n_bootstrap=4000, n_permutations=0, level=0.5)
     narrow = one_row(narrow, metric="pixel_correlation")
     assert row.low < narrow.low < narrow.high < row.high
 
@@ -286,7 +286,7 @@ def test_reconstructions_without_contrast_find_nothing():
         ({"k": (0,)}, "each of k=0"),
         ({"n_bootstrap": -1}, "n_bootstrap=-1"),
         ({"n_permutations": 2.5}, "n_permutations=2.5"),
-        ({"confidence": 1.0}, "confidence=1.0"),
+        ({"level": 1.0}, "level=1.0"),
     ],
 )
 def test_wrong_options_are_told(options, told):

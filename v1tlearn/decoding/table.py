@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ from v1tlearn._values import as_whole, plain
 from v1tlearn.decoding._calls import check_images, warn_of_seen
 from v1tlearn.decoding._comparison import SLOW, Comparison, Measure, check_decoder, compare
 from v1tlearn.decoding._statistics import cosines, draw_counts, repeat_counts, statistics
-from v1tlearn.metrics._chance import draw_images, interval, p_value, shuffle_images
+from v1tlearn.metrics._chance import check_level, draw_images, interval, p_value, shuffle_images
 from v1tlearn.training import draw_seed
 from v1tlearn.trials import Trials
 
@@ -47,7 +46,7 @@ def decoding_table(
     *,
     gallery_sizes: Sequence[int] = (2, 10, 50, 100),
     k: Sequence[int] = (1, 5),
-    confidence: float = 0.95,
+    level: float = 0.95,
     n_bootstrap: int = 1000,
     n_permutations: int = 1000,
     random_state: Any = 0,
@@ -67,7 +66,7 @@ def decoding_table(
         that number is added, of each mouse and of the mouse with fewest.
     k : sequence of int, default=(1, 5)
         Of the measures "top_1", "top_5"...; left out where the gallery is not larger.
-    confidence : float, default=0.95
+    level : float, default=0.95
         Of the intervals.
     n_bootstrap : int, default=1000
         Draws of images, all trials of an image together, for the intervals; 0 for none.
@@ -138,9 +137,9 @@ def decoding_table(
     >>> found.chance.tolist()
     [0.125, 0.125]
     """
-    options = plain((tuple(gallery_sizes), tuple(k), n_bootstrap, n_permutations, confidence))
-    sizes, ks, n_bootstrap, n_permutations, confidence = options
-    _check_options(sizes, ks, n_bootstrap, n_permutations, confidence)
+    options = plain((tuple(gallery_sizes), tuple(k), n_bootstrap, n_permutations, level))
+    sizes, ks, n_bootstrap, n_permutations, level = options
+    _check_options(sizes, ks, n_bootstrap, n_permutations, level)
     models = named(decoders)
     if not isinstance(trials, Trials):
         raise TypeError(
@@ -174,7 +173,7 @@ def decoding_table(
         if len(by_mouse) > 1:
             by_mouse[MEAN] = _mean_over_mice(list(by_mouse.values()))
         rows += [
-            {"model": name, "mouse": mouse, **_told(row, confidence)}
+            {"model": name, "mouse": mouse, **_told(row, level)}
             for mouse, of_mouse in by_mouse.items()
             for row in of_mouse
         ]
@@ -276,9 +275,9 @@ def _mean_over_mice(by_mouse: list[list[_Row]]) -> list[_Row]:
     return out
 
 
-def _told(row: _Row, confidence: float) -> dict[str, Any]:
+def _told(row: _Row, level: float) -> dict[str, Any]:
     resampled = row.resampled[~np.isnan(row.resampled)]
-    low, high = interval(resampled, confidence) if len(resampled) else (np.nan, np.nan)
+    low, high = interval(resampled, level) if len(resampled) else (np.nan, np.nan)
     return {
         "direction": row.direction,
         "metric": row.metric,
@@ -294,7 +293,7 @@ def _told(row: _Row, confidence: float) -> dict[str, Any]:
 
 
 def _check_options(
-    sizes: Sequence[Any], ks: Sequence[Any], n_bootstrap: Any, n_permutations: Any, confidence: Any
+    sizes: Sequence[Any], ks: Sequence[Any], n_bootstrap: Any, n_permutations: Any, level: Any
 ) -> None:
     for size in sizes:
         as_whole(size, "each of gallery_sizes", 2)
@@ -302,9 +301,4 @@ def _check_options(
         as_whole(one, "each of k")
     as_whole(n_bootstrap, "n_bootstrap", 0)
     as_whole(n_permutations, "n_permutations", 0)
-    if (
-        isinstance(confidence, bool)
-        or not isinstance(confidence, Real)
-        or not 0 < float(confidence) < 1
-    ):
-        raise ValueError(f"confidence={confidence!r}: expected a number between 0 and 1.")
+    check_level(level)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from numbers import Real
+from typing import Any
+
 import numpy as np
+
+from v1tlearn._values import plain
 
 ROUNDING = 1e-9  # by which sums in another order may differ and still be as good
 
@@ -38,6 +43,23 @@ def shuffle_images(n_images: int, n: int, rng: np.random.Generator) -> np.ndarra
     ndarray of int of shape (n, n_images)
     """
     return rng.permuted(np.tile(np.arange(n_images), (n, 1)), axis=1)
+
+
+def check_level(level: Any) -> None:
+    """Check the level of an interval.
+
+    Parameters
+    ----------
+    level : float
+
+    Raises
+    ------
+    ValueError
+        If it is not between 0 and 1.
+    """
+    number = plain(level, "level")
+    if isinstance(number, bool) or not isinstance(number, Real) or not 0 < float(number) < 1:
+        raise ValueError(f"level={level!r}: expected a number between 0 and 1.")
 
 
 def interval(draws: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from v1tlearn._values import as_whole, plain
 from v1tlearn.inspection._controls import check_counts
 from v1tlearn.inspection.alignment._pairs import Pairs
 from v1tlearn.inspection.alignment._ranks import MEAN
+from v1tlearn.metrics._chance import check_level
 from v1tlearn.trials import Trials
 
 
@@ -30,9 +30,8 @@ def check_chances(*, level: float | None = None, **counts: Any) -> None:
         If a count is below 1, or the level is not between 0 and 1.
     """
     check_counts(**counts)
-    number = plain(level, "level")
-    if number is not None and not (isinstance(number, Real) and 0 < float(number) < 1):
-        raise ValueError(f"level={level!r}: expected a number between 0 and 1.")
+    if level is not None:
+        check_level(level)
 
 
 def check_mean_is_free(pairs: Sequence[Pairs]) -> None:
