@@ -53,6 +53,15 @@ def test_confusions_within_categories_are_counted_and_chance_is_exact():
     assert float(found["p_value"]) < 0.02
 
 
+def test_an_image_that_is_just_as_similar_is_a_confusion_whatever_its_place():
+    images = np.tile(noise_images(3, (8, 8)), (2, 1, 1, 1))
+    trials = as_trials(images, images, category=np.array(["a", "b", "c", "a", "c", "b"]))
+    est = known_aligner(trials_of_kinds(0.0))
+    found = class_confusions(est, trials).sel(mouse="A")
+    assert int(found["n_wrong"]) == 6  # each has a twin
+    assert float(found["estimate"]) == pytest.approx(2 / 6)  # of its category for the first
+
+
 def test_without_common_traits_confusions_are_at_chance():
     kinds = np.repeat(["a", "b", "c"], 20)
     trials = trials_of_kinds(0.0, kinds=kinds, noise=300.0)

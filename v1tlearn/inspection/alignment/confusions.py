@@ -52,13 +52,13 @@ def class_confusions(
     Returns
     -------
     Dataset
-        Over ``mouse``: ``estimate``, of the trials whose most similar image is not the right one
-        the share where it is of the right one's category, with its interval from ``low`` to
-        ``high``; ``chance``, what it is if every other image is as likely, the mean over these
-        trials of ``(n_c - 1) / (n - 1)`` with n_c of all n images in the category; and
-        ``sum_of_squares``, the sum over categories of ``(n_c / n) ** 2``, to which chance comes
-        near in large galleries; ``p_value``, the share of shuffles that give as much; ``n_wrong``
-        and ``n_trials``. NaN where nothing is confused.
+        Over ``mouse``: ``estimate``, of the trials to which another image is as similar as the
+        right one, or more so, the share where the most similar other one is of the right one's
+        category, with its interval from ``low`` to ``high``; ``chance``, what it is if every other
+        image is as likely, the mean over these trials of ``(n_c - 1) / (n - 1)`` with n_c of all n
+        images in the category; and ``sum_of_squares``, the sum over categories of
+        ``(n_c / n) ** 2``, to which chance comes near in large galleries; ``p_value``, the share of
+        shuffles that give as much; ``n_wrong`` and ``n_trials``. NaN where nothing is confused.
 
     Raises
     ------
@@ -92,8 +92,12 @@ def class_confusions(
     counts = draw_alike([own.image_ids for own in pairs], n_bootstrap, rng)
     found = []
     for own, kinds, drawn in zip(pairs, classes, counts, strict=True):
-        best = similarity(own.response_maps.values, own.image_maps.values).argmax(1)
-        wrong = best != own.shown
+        cosines = similarity(own.response_maps.values, own.image_maps.values)
+        trial = np.arange(len(own.shown))
+        right = cosines[trial, own.shown]
+        cosines[trial, own.shown] = -np.inf
+        best = cosines.argmax(1)  # of the other images
+        wrong = cosines[trial, best] >= right
         n, sizes = len(kinds), np.bincount(kinds)
         row = {"sum_of_squares": ((sizes / n) ** 2).sum(), "n_wrong": wrong.sum()}
         row["n_trials"] = len(wrong)
