@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class MovieData(MouseData):
         """Frames of a window."""
         return self.frames.shape[1]
 
-    @property
+    @cached_property  # so that no step waits for the device to tell it
     def n_counted(self) -> float:
         """Frames of a window that count, on average."""
         return int(self.counted.sum()) / len(self)
