@@ -114,6 +114,13 @@ def test_splits_that_leave_nothing_are_refused(trials, arguments, message):
         split_in_time(trials, **arguments)
 
 
+def test_a_view_of_movies_without_trials_has_no_frames_and_is_not_split(trials):
+    assert trials[:0].n_frames.tolist() == []
+    assert trials[:0].n_frames.dtype == trials.n_frames.dtype
+    with pytest.raises(ValueError, match="there are no trials to split"):
+        split_in_time(trials[:0])
+
+
 def test_images_are_not_cut():
     with pytest.raises(ValueError, match="the trials are images"):
         split_in_time(v1.Trials.from_arrays(np.zeros((4, 1, 5, 5), "u1")))
