@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
+from v1tlearn.datasets.lazy_rows import Key, LazyRows
 from v1tlearn.datasets.time_axis import frames_of
-from v1tlearn.trials._lazy import LazyRows
 from v1tlearn.trials.trials import Trials
 
 Span = tuple[int, int]  # the first frame, and the one behind the last
@@ -109,8 +109,8 @@ class _Parts(LazyRows):
         self._variable, self._trial_of, self._spans = variable, trial_of, spans
         self.shape, self.dtype = (len(trial_of), longest, *variable.shape[2:]), variable.dtype
 
-    def _read_rows(self, rows: np.ndarray, others: list[Any]) -> np.ndarray:
-        frames, *others = others
+    def _read_rows(self, rows: np.ndarray, others: Key) -> np.ndarray:
+        frames, others = others[0], others[1:]
         times = np.arange(self.shape[1])[frames]
         empty = np.asarray(self._variable[(slice(0, 0), np.arange(0), *others)])
         values = np.empty((rows.size, times.size, *empty.shape[2:]), self.dtype)
@@ -118,7 +118,7 @@ class _Parts(LazyRows):
             values[place] = self._part(row, np.atleast_1d(times), others)
         return values[:, 0] if times.ndim == 0 else values
 
-    def _part(self, row: int, times: np.ndarray, others: list[Any]) -> np.ndarray:
+    def _part(self, row: int, times: np.ndarray, others: Key) -> np.ndarray:
         start, stop = self._spans[row]
         there = times < stop - start
         frames = start + times[there]
