@@ -1,6 +1,7 @@
 """What all tests share: hypothesis profiles and fixtures used by more than one file."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,3 +28,12 @@ def threads():
     after = torch.get_num_threads()
     torch.set_num_threads(before)
     assert after == before, f"torch had {before} threads before and has {after}"
+
+
+@pytest.fixture(scope="session")
+def real_recordings():
+    """Folder of the real recordings, which not every machine has."""
+    path = os.environ.get("V1TLEARN_TEST_DATA")
+    if not path:  # an empty one names no folder either
+        pytest.skip("V1TLEARN_TEST_DATA does not name the folder with the real recordings")
+    return Path(path)

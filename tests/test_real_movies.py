@@ -5,8 +5,6 @@ The folder with `rat_retina` is named by the environment variable V1TLEARN_TEST_
 """
 
 import logging
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,14 +21,6 @@ logger = logging.getLogger(__name__)
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
-@pytest.fixture(scope="module")
-def folder():
-    path = os.environ.get("V1TLEARN_TEST_DATA")
-    if path is None:
-        pytest.skip("V1TLEARN_TEST_DATA does not name the folder with the real recordings")
-    return Path(path) / "rat_retina"
-
-
 def movie_of(pixels):
     """Frames (n_frames, 1, 1, 31) of pixels (31, n_bins), which change every ten bins."""
     return (255 * pixels[:, ::BINS].T).astype("u1")[:, None, None]
@@ -42,8 +32,9 @@ def counts_of(spikes):
 
 
 @pytest.fixture(scope="module")
-def bars(folder):
+def bars(real_recordings):
     """Six ganglion cells under moving bars (Mahuas et al. 2020): to train on, and repeats."""
+    folder = real_recordings / "rat_retina"
     names = ["stimulus", "spikes_train"]
     given = scipy.io.loadmat(folder / "nonrepeat_data_bars.mat", variable_names=names)
     chosen = np.linspace(0, 49, N_SEQUENCES).astype(int)

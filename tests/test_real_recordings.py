@@ -6,9 +6,7 @@ variable V1TLEARN_TEST_DATA; `--log-cli-level=INFO` shows the scores.
 
 import io
 import logging
-import os
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,14 +27,6 @@ MACAQUE_SESSIONS = ("190927", "190928", "190929")
 MACAQUE_SIDE = 28  # pixels, a quarter of the 112 in the files
 
 
-@pytest.fixture(scope="module")
-def folder():
-    path = os.environ.get("V1TLEARN_TEST_DATA")
-    if path is None:
-        pytest.skip("V1TLEARN_TEST_DATA does not name the folder with the real recordings")
-    return Path(path)
-
-
 def macaque_trials(folder, side):
     """Three sessions of macaque V4 (Cowley et al. 2023): colour images, mean responses."""
     stimuli, responses = [], []
@@ -53,8 +43,8 @@ def macaque_trials(folder, side):
 
 
 @pytest.fixture(scope="module")
-def macaque(folder):
-    return macaque_trials(folder, MACAQUE_SIDE)
+def macaque(real_recordings):
+    return macaque_trials(real_recordings, MACAQUE_SIDE)
 
 
 def ridge_on_pixels(train, test):
@@ -125,9 +115,9 @@ POOLING |= {"random_state": 0}
     ],
     ids=lambda model: type(model).__name__,
 )
-def test_a_readout_that_pools_is_far_ahead_of_pixels(folder, model):
+def test_a_readout_that_pools_is_far_ahead_of_pixels(real_recordings, model):
     """Ridge regression on Gabor energies and colour reaches .49 here."""
-    train, test = image_train_test_split(macaque_trials(folder, 32), 0.2, random_state=0)
+    train, test = image_train_test_split(macaque_trials(real_recordings, 32), 0.2, random_state=0)
     linear = single_trial_correlation(test.responses, ridge_on_pixels(train, test))
     pooled = model.fit(train).score(test)
     logger.info("macaque V4: ridge %.3f, %s %.3f", linear, type(model).__name__, pooled)
@@ -157,13 +147,13 @@ def retina_trials(stimulus, spikes):
 
 
 @pytest.mark.slow
-def test_an_ln_model_follows_retinal_ganglion_cells(folder):
+def test_an_ln_model_follows_retinal_ganglion_cells(real_recordings):
     """Rat ganglion cells under a moving bar (Mahuas et al. 2020), against their mean over repeats.
 
     The mean rate, all that there is without a model, correlates with nothing.
     """
-    fit = scipy.io.loadmat(folder / "rat_retina/nonrepeat_data_bars.mat")
-    held_out = scipy.io.loadmat(folder / "rat_retina/test_data_bars.mat")
+    fit = scipy.io.loadmat(real_recordings / "rat_retina/nonrepeat_data_bars.mat")
+    held_out = scipy.io.loadmat(real_recordings / "rat_retina/test_data_bars.mat")
     stimulus, spikes = fit["stimulus"][:, 0], fit["spikes_train"]
     train = retina_trials(stimulus[..., :5], spikes[..., :5])
     validation = retina_trials(stimulus[..., 5:6], spikes[..., 5:6])
@@ -254,16 +244,16 @@ def plain_forward(arrays, images, linear):
     return mouse, (F.elu(out) + 1).numpy()
 
 
-def test_released_models_predict_what_their_arrays_say(folder):
+def test_released_models_predict_what_their_arrays_say(real_recordings):
     """All files of the folder, on photographs of 36 x 64 pixels in shuffled order."""
     photographs = []
-    with zipfile.ZipFile(folder / "macaque_v4/images/images_190927.zip") as archive:
+    with zipfile.ZipFile(real_recordings / "macaque_v4/images/images_190927.zip") as archive:
         for name in np.random.default_rng(0).permutation(sorted(archive.namelist()))[:8]:
             image = Image.open(io.BytesIO(archive.read(str(name)))).convert("L")
             photographs.append(np.asarray(image.resize((64, 36), Image.Resampling.BOX)))
     images = np.stack(photographs)[:, None].astype(np.float32)  # (B, 1, 36, 64)
     images = (images - images.mean()) / images.std()
-    files = sorted((folder / "sensorium_models").glob("*.pth"))
+    files = sorted((real_recordings / "sensorium_models").glob("*.pth"))
     assert files
     for path in files:
         linear = "_ln_" in path.name

@@ -1,8 +1,5 @@
 """MATLAB files with a stimulus and spikes, in bins."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -144,12 +141,9 @@ def test_spikes_without_a_stimulus_are_refused(held, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_rat_retina_reads_and_its_averages_predict_other_stimuli():
+def test_the_rat_retina_reads_and_its_averages_predict_other_stimuli(real_recordings):
     """Reverse correlation of 50 sequences predicts the average over 54 repeats of another."""
-    root = os.environ.get("V1TLEARN_TEST_DATA")
-    if not root or not (Path(root) / "rat_retina").is_dir():
-        pytest.skip("V1TLEARN_TEST_DATA does not name the folder with the real recordings")
-    folder = Path(root) / "rat_retina"
+    folder = real_recordings / "rat_retina"
     recordings = v1.read_stimulus_spikes(
         {"train": folder / "nonrepeat_data_bars.mat", "test": folder / "test_data_bars.mat"},
         1 / 600,
