@@ -14,8 +14,8 @@ from v1tlearn.nn.readouts.readout import Readout, initial_bias
 class TemporalReadout(Readout):
     """Another readout, frame by frame, and behind it a causal filter in time of each neuron.
 
-    ``out(t) = sum_k weight[n, k] readout(t - k)``. Filters begin with the present frame alone;
-    ahead of a movie there is the bias of the readout.
+    ``out(t) = bias + sum_k weight[n, k] (readout(t - k) - bias)``, with the bias of the readout, or
+    0 of one without. Filters begin with the present frame alone, and movies with the bias.
 
     Parameters
     ----------
