@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from v1tlearn.nn.layers.past import Past
 from v1tlearn.nn.layers.time import context_of, lengthened
 from v1tlearn.nn.readouts.readout import Readout, initial_bias
 
@@ -43,7 +44,7 @@ class TemporalReadout(Readout):
         """Outputs (B, n) of the readout of each frame, of feature maps (B, C, h, w)."""
         return self.readout(features, shift)
 
-    def through_time(self, outputs: Tensor, past: Any = None) -> Tensor:
+    def through_time(self, outputs: Tensor, past: Past | None = None) -> Tensor:
         """Filter outputs in time.
 
         Parameters
@@ -169,7 +170,7 @@ class KernelReadout(Readout):
         space, _ = self._factors()
         return features.flatten(1) @ space.flatten(2).flatten(0, 1).T
 
-    def through_time(self, outputs: Tensor, past: Any = None) -> Tensor:
+    def through_time(self, outputs: Tensor, past: Past | None = None) -> Tensor:
         """Add up what each frame contributes.
 
         Parameters
