@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v1tlearn.nn.layers.past import Past
@@ -222,7 +223,7 @@ class KernelReadout(Readout):
 
 def _filtered(longer: Tensor, weight: Tensor) -> Tensor:
     """Outputs (B, T, n) of series (B, T + n_lags - 1, n), by filters (n, n_lags)."""
-    return torch.einsum("btnk,nk->btn", longer.unfold(1, weight.shape[1], 1), weight.flip(1))
+    return F.conv1d(longer.mT, weight.flip(1)[:, None], groups=len(weight)).mT
 
 
 def _laplacian(planes: Tensor) -> Tensor:
