@@ -142,7 +142,8 @@ def split_in_time(
     Raises
     ------
     ValueError
-        If the trials are images, or a movie is too short to leave frames on both sides.
+        If there are no trials, they are images, or a movie is too short to leave frames on both
+        sides.
 
     Examples
     --------
@@ -164,15 +165,16 @@ def split_in_time(
     for name, value, least in (("gap", gap, 0), ("n_blocks", n_blocks, 1)):
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} is {value!r}, expected a whole number from {least} on.")
-    movies = trials.image_ids
-    _, codes = np.unique(movies, return_inverse=True)
-    longest = np.zeros(codes.max(initial=-1) + 1, np.int64)
+    if len(trials) == 0:
+        raise ValueError("there are no trials to split.")
+    movies, codes = np.unique(trials.image_ids, return_inverse=True)
+    longest = np.zeros(len(movies), np.int64)
     np.maximum.at(longest, codes, lengths)
     spans = [
-        _spans(str(m), int(n), test_size, gap, n_blocks)
-        for m, n in zip(movies, longest[codes], strict=True)
+        _spans(str(movie), int(n), test_size, gap, n_blocks)
+        for movie, n in zip(movies, longest, strict=True)
     ]
-    train, test = zip(*spans, strict=True)
+    train, test = zip(*(spans[code] for code in codes), strict=True)
     return cut_in_time(trials, train), cut_in_time(trials, test)
 
 

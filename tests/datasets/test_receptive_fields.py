@@ -38,6 +38,12 @@ def test_maps_follow_the_unit_ids_that_they_bear(recordings):
     assert recordings["A"]["receptive_field"].shape == (4, 18, 32)  # as it was
 
 
+def test_what_is_known_of_all_recordings_stays(recordings):
+    tree = recordings.copy()
+    tree.attrs["title"] = "movies"
+    assert v1.with_receptive_fields(tree, {"A": np.ones((4, 2, 2))}).attrs == {"title": "movies"}
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.host_reads import HostReads
 from v1tlearn import nn
 from v1tlearn.training import MouseData, MovieData, PoissonObjective, cut_into_windows
 from v1tlearn.training.data import step_batches
@@ -128,3 +129,19 @@ def test_the_loss_scale_counts_frames():
     objective = PoissonObjective()
     n_windows = 2
     assert objective.scale(data, n_windows * data.n_counted) == pytest.approx((20 / 10) ** 0.5)
+
+
+def test_a_step_does_not_wait_for_the_device_to_know_its_loss_scale():
+    core, readout = nn.FramesCore((1, 2, 2)), nn.KernelReadout((1, 2, 2), 2, 3)
+    model = nn.EncodingModel(core, {"A": readout}, cropper=nn.ImageCropper((2, 2)))
+    cut = windows_of(LENGTHS, (2, 0), 3)
+    objective, rows = PoissonObjective(), torch.tensor([3, 1])
+
+    def step():
+        inputs, targets = {"A": cut.batch(rows)}, {"A": cut.targets(rows)}
+        objective.loss(model, inputs, targets, {"A": cut}, {"A": 2})
+
+    step()  # the first may
+    with HostReads() as reads:
+        step()
+    assert reads.count == 0

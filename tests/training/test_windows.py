@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from v1tlearn.training.windows import epoch_windows, window_starts
+from v1tlearn.training import RandomWindows
+from v1tlearn.training.windows import window_starts
 
 CPU = torch.device("cpu")
 
@@ -35,23 +36,21 @@ def test_windows_longer_than_any_movie_are_refused():
         window_starts(np.array([5, 8]), 9)
 
 
-def test_each_window_is_drawn_once_before_any_comes_again():
-    starts = {"A": window_starts(np.array([10, 7]), 4), "B": window_starts(np.array([6]), 4)}
-    steps = epoch_windows(starts, 4, 3, 3, CPU)
-    assert [step["A"].shape for step in steps] == [(3, 4)] * 3
-    firsts = torch.cat([step["A"][:, 0] for step in steps]).tolist()
-    assert len(set(firsts)) == 9
-    assert set(firsts) <= set(starts["A"].tolist())
+def test_no_window_is_drawn_twice_in_a_pass():
+    steps = RandomWindows(5)({"A": 11, "B": 2}, 3, CPU)
+    assert [step["A"].shape for step in steps] == [(3,)] * 5  # 9 windows of the first pass
+    first, second = (torch.cat([step["A"] for step in part]) for part in (steps[:3], steps[3:]))
+    for drawn in (first, second):
+        assert len(set(drawn.tolist())) == len(drawn)
+        assert set(drawn.tolist()) <= set(range(11))
     for step in steps:
-        assert (step["A"].diff(dim=1) == 1).all()
-        assert sorted(step["B"][:, 0].tolist()) == [0, 1, 2]
+        assert sorted(step["B"].tolist()) == [0, 1]
 
 
 def test_draws_follow_the_generator_of_torch():
-    starts = {"A": window_starts(np.array([30]), 5)}
     drawn = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        drawn.append(torch.stack([s["A"] for s in epoch_windows(starts, 5, 4, 5, CPU)]))
+        drawn.append(torch.stack([step["A"] for step in RandomWindows(5)({"A": 26}, 4, CPU)]))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])

@@ -57,6 +57,9 @@ def test_time_begins_anew_and_first_frame_tells_where_it_did(trials):
     assert test.frame_rate("A") == pytest.approx(30)
     counts = trials["A"]["n_frames"].values
     np.testing.assert_array_equal(one["first_frame"] + one["n_frames"], counts)
+    again = split_in_time(test, 0.5)[1]["A"]
+    np.testing.assert_array_equal(again["first_frame"] + again["n_frames"], counts)
+    assert (again["first_frame"] > one["first_frame"].values).all()
 
 
 def test_repeats_are_cut_alike_though_one_ended_early():
@@ -77,6 +80,9 @@ def test_repeats_are_cut_alike_though_one_ended_early():
     train, test = split_in_time(trials, 0.5)
     assert sorted(train.n_frames) == [10, 10]
     assert sorted(test.n_frames) == [2, 10]
+    movie = trials.image_ids[0]
+    assert set(test.image_ids) == {f"{movie}[10:20]"}  # still repeats of one stimulus
+    assert test.responses.mean("image_id").n_frames.tolist() == [10]
 
 
 def test_parts_are_read_from_files_when_they_are_used(trials, tmp_path):
@@ -112,6 +118,13 @@ def test_cut_movies_are_fitted_and_scored_without_a_word_of_leaks(trials, recwar
 def test_splits_that_leave_nothing_are_refused(trials, arguments, message):
     with pytest.raises(ValueError, match=message):
         split_in_time(trials, **arguments)
+
+
+def test_a_view_of_movies_without_trials_has_no_frames_and_is_not_split(trials):
+    assert trials[:0].n_frames.tolist() == []
+    assert trials[:0].n_frames.dtype == trials.n_frames.dtype
+    with pytest.raises(ValueError, match="there are no trials to split"):
+        split_in_time(trials[:0])
 
 
 def test_images_are_not_cut():

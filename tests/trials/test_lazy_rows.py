@@ -69,7 +69,7 @@ def test_parts_are_read_as_those_of_an_array(views, stored, data):
 
 def test_parts_bear_the_labels_of_their_movies(views):
     cut = cut_in_time(views[0], SPANS)
-    assert cut.image_ids.tolist() == ["a[0:3]", "a[4:6]", "b[1:4]", "a[2:4]"]
+    assert cut.image_ids.tolist() == ["a[0:3]", "a[4:6]", "b[1:9]", "a[2:4]"]
     assert cut.n_frames.tolist() == [3, 2, 3, 2]
     frames = fold_time(views[0])
     assert frames.image_ids.tolist()[:7] == [*(f"a[{n}]" for n in range(6)), "b[0]"]

@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
+from v1tlearn.datasets.lazy_rows import Key, LazyRows, take
 from v1tlearn.datasets.mat_files import map_place, read_mat
-from v1tlearn.datasets.netcdf import take
 from v1tlearn.datasets.open_files import file_state
 
 _BLOCK_BYTES = 8 * 2**20
@@ -175,7 +173,7 @@ class View:
             yield some, self.read(some)
 
 
-class StimulusArray(BackendArray):
+class StimulusArray(LazyRows):
     """Stimuli of trials, (trial, channel, height, width), read when and as far as indexed.
 
     Parameters
@@ -191,20 +189,13 @@ class StimulusArray(BackendArray):
         self.shape = (len(images), 1, *view.image_shape)
         self.dtype = view.dtype
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._outer
-        )
-
-    def _outer(self, key: tuple) -> np.ndarray:
-        trials = np.atleast_1d(np.arange(self.shape[0])[key[0]])
+    def _read_rows(self, rows: np.ndarray, others: Key) -> np.ndarray:
         n_bytes = int(np.prod(self.shape[1:])) * self.dtype.itemsize
         parts = [
-            take(self._view.read(self._images[some])[:, None], key[1:])
-            for some in _few_at_a_time(trials, n_bytes)
-        ] or [take(np.empty((0, *self.shape[1:]), self.dtype), key[1:])]
-        values = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return values[0] if np.ndim(key[0]) == 0 and not isinstance(key[0], slice) else values
+            take(self._view.read(self._images[some])[:, None], others)
+            for some in _few_at_a_time(rows, n_bytes)
+        ] or [take(np.empty((0, *self.shape[1:]), self.dtype), others)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def mirrored(stack: ImageStack, images: np.ndarray, of: np.ndarray) -> dict[int, int]:

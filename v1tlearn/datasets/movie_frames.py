@@ -7,14 +7,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
 from v1tlearn._opening import check_plain, content_of
-from v1tlearn.datasets.netcdf import take
+from v1tlearn.datasets.lazy_rows import Key, LazyRows, is_number, take
 
 _NUMBER = re.compile(r"\d+")
 
@@ -116,7 +113,7 @@ class RawMovie:
         return out
 
 
-class ShownMovies(BackendArray):
+class ShownMovies(LazyRows):
     """Stimuli of trials, (trial, time, channel, height, width), read when and as far as indexed.
 
     Parameters
@@ -133,25 +130,13 @@ class ShownMovies(BackendArray):
         self.shape = (len(shown), longest, *movies[0].shape[1:])
         self.dtype = np.result_type(*(movie.dtype for movie in movies))
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._outer
-        )
-
-    def _outer(self, key: tuple) -> np.ndarray:
-        trials, frames = (
-            np.atleast_1d(np.arange(n)[k]) for n, k in zip(self.shape[:2], key[:2], strict=True)
-        )
-        values = np.zeros((len(trials), len(frames), *self.shape[2:]), self.dtype)
-        for number in np.unique(self._shown[trials]):
+    def _read_rows(self, rows: np.ndarray, others: Key) -> np.ndarray:
+        frames = np.atleast_1d(np.arange(self.shape[1])[others[0]])
+        values = np.zeros((len(rows), len(frames), *self.shape[2:]), self.dtype)
+        for number in np.unique(self._shown[rows]):
             movie = self._movies[number]
             there = frames < movie.shape[0]
             read = movie.read(frames[there])
-            for row in np.flatnonzero(self._shown[trials] == number):  # repeats are read once
+            for row in np.flatnonzero(self._shown[rows] == number):  # repeats are read once
                 values[row, there] = read
-        scalars = tuple(0 if _is_one(k) else slice(None) for k in key[:2])
-        return take(values, (slice(None), *key[2:]))[scalars]
-
-
-def _is_one(key: Any) -> bool:
-    return np.ndim(key) == 0 and not isinstance(key, slice)
+        return take(values, (0 if is_number(others[0]) else slice(None), *others[1:]))

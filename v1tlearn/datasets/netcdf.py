@@ -23,6 +23,7 @@ from v1tlearn._opening import reading, system_errors_named
 from v1tlearn.datasets.attributes import packed, packed_dataset, unpacked_dataset
 from v1tlearn.datasets.blocks import blocks, blocks_in_time
 from v1tlearn.datasets.checksums import append, of_trials
+from v1tlearn.datasets.lazy_rows import is_number, take
 from v1tlearn.datasets.open_files import StoredFile, library_lock
 from v1tlearn.datasets.time_axis import frames_per_chunk
 from v1tlearn.training.memory import is_out_of_memory
@@ -72,7 +73,7 @@ class StoredArray(NetCDF4ArrayWrapper):
             for start in range(0, max(1, len(trials)), step)
         ]
         values = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        return values[0] if np.ndim(key[0]) == 0 and not isinstance(key[0], slice) else values
+        return values[0] if is_number(key[0]) else values
 
     def _checked(self, trials: np.ndarray) -> np.ndarray:
         """Read whole trials, and compare them with their checksums."""
@@ -98,13 +99,6 @@ class StoredArray(NetCDF4ArrayWrapper):
             "write the file again, or copy it again; one in a cache is to be removed",
             passed=is_out_of_memory,
         )
-
-
-def take(values: np.ndarray, key: tuple) -> np.ndarray:
-    """Index every axis but the first on its own, the last first because integers drop an axis."""
-    for axis in range(len(key), 0, -1):
-        values = values[(slice(None),) * axis + (key[axis - 1],)]
-    return values
 
 
 class _Group(NetCDF4DataStore):

@@ -75,7 +75,10 @@ def with_receptive_fields(
         bare = dataset.drop_vars(FIELD, errors="ignore").drop_vars(FIELD_DIMS[1:], errors="ignore")
         out[mouse] = bare.assign({FIELD: (FIELD_DIMS, maps.astype(np.float32))})
         check_receptive_field(mouse, out[mouse])
-    return xr.DataTree(children={mouse: xr.DataTree(ds) for mouse, ds in out.items()})
+    tree = xr.DataTree(children={mouse: xr.DataTree(ds) for mouse, ds in out.items()})
+    if isinstance(recordings, xr.DataTree) and recordings.children:
+        tree.attrs = dict(recordings.attrs)
+    return tree
 
 
 def _maps(mouse: str, dataset: xr.Dataset, maps: Any) -> np.ndarray:

@@ -89,16 +89,16 @@ class MouseData:
         """How many responses of a neuron a row has that count: one of images."""
         return 1
 
-    def places(self, rows: np.ndarray) -> np.ndarray:
+    def places(self, rows: Rows) -> Rows:
         """Places of what rows hold among images and responses: the same of images.
 
         Parameters
         ----------
-        rows : ndarray of int, of shape (n,)
+        rows : Tensor of int, of shape (n,), or slice
 
         Returns
         -------
-        ndarray of int
+        Tensor of int, or slice
         """
         return rows
 
@@ -278,18 +278,18 @@ def _arriving(
 def _on_host(
     streamed: Mapping[str, MouseData], steps: Sequence[Mapping[str, Rows]]
 ) -> list[dict[str, np.ndarray]]:
-    """Row numbers of all steps, fetched from the device at once."""
-    drawn = [own for rows in steps for m in streamed if isinstance(own := rows.get(m), Tensor)]
-    fetched = iter(torch.cat(drawn).cpu().split([len(r) for r in drawn]) if drawn else ())
+    """Places of what all steps read, fetched from the device at once."""
+    places = [
+        {m: trials.places(rows[m]) for m, trials in streamed.items() if m in rows} for rows in steps
+    ]
+    drawn = [own for step in places for own in step.values() if isinstance(own, Tensor)]
+    fetched = iter(torch.cat(drawn).cpu().split([len(own) for own in drawn]) if drawn else ())
     return [
         {
-            m: trials.places(
-                next(fetched).numpy()
-                if isinstance(rows[m], Tensor)
-                else np.arange(len(trials))[rows[m]]
-            )
-            for m, trials in streamed.items()
-            if m in rows
+            m: next(fetched).numpy()
+            if isinstance(own, Tensor)
+            else np.arange(len(streamed[m]))[own]
+            for m, own in step.items()
         }
-        for rows in steps
+        for step in places
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -40,24 +41,24 @@ class MovieData(MouseData):
         """Frames of a window."""
         return self.frames.shape[1]
 
-    @property
+    @cached_property  # so that no step waits for the device to tell it
     def n_counted(self) -> float:
         """Frames of a window that count, on average."""
         return int(self.counted.sum()) / len(self)
 
-    def places(self, rows: np.ndarray) -> np.ndarray:
+    def places(self, rows: Rows) -> Tensor:
         """Places of what windows hold among images and responses.
 
         Parameters
         ----------
-        rows : ndarray of int, of shape (n,)
+        rows : Tensor of int, of shape (n,), or slice
 
         Returns
         -------
-        ndarray of int
+        Tensor of int
             Window after window.
         """
-        return self.frames.cpu().numpy()[rows].ravel()
+        return self.frames[rows].flatten()
 
     def batch(self, rows: Rows, images: Tensor | None = None) -> MouseBatch:
         """Cut out windows as float inputs of the model.
@@ -73,7 +74,7 @@ class MovieData(MouseData):
         MouseBatch
             With a time axis behind that of windows.
         """
-        flat = super().batch(self.frames[rows].flatten(), images)
+        flat = super().batch(self.places(rows), images)
         return flat.by_movie(self.n_images)
 
     def targets(self, rows: Rows, responses: Tensor | None = None) -> Targets:
@@ -91,7 +92,7 @@ class MovieData(MouseData):
         recorded : Tensor of bool of this shape
             Of frames that count.
         """
-        values, recorded = super().targets(self.frames[rows].flatten(), responses)
+        values, recorded = super().targets(self.places(rows), responses)
         shape = (-1, self.n_images)
         values = values.unflatten(0, shape)
         counted = self.counted[rows][..., None].expand_as(values)

@@ -14,7 +14,7 @@ from v1tlearn.nn.precision import at_least_float32
 from v1tlearn.training.data import MouseData, Targets
 from v1tlearn.training.movies import MovieData
 from v1tlearn.training.objectives import MouseLoss, RateObjective, Score
-from v1tlearn.training.windows import epoch_windows, window_starts
+from v1tlearn.training.windows import window_starts
 
 
 def all_windows(
@@ -80,6 +80,8 @@ def _longest(n_frames: np.ndarray, recorded: np.ndarray) -> int:
 class RandomWindows:
     """Draws the windows of an epoch: what a run takes as `draw`.
 
+    Batches are whole: what is left of a pass through the windows of a mouse is not drawn in it.
+
     Parameters
     ----------
     n_steps : int
@@ -92,10 +94,32 @@ class RandomWindows:
     def __call__(
         self, lengths: Mapping[str, int], batch_size: int, device: torch.device
     ) -> Sequence[Mapping[str, Tensor]]:
-        """Rows of windows per mouse and step; each comes once before any comes again."""
-        windows = {mouse: np.arange(n) for mouse, n in lengths.items()}
-        drawn = epoch_windows(windows, 1, batch_size, self.n_steps, device)
-        return [{mouse: rows[:, 0] for mouse, rows in step.items()} for step in drawn]
+        """Draw rows of windows per mouse and step; none comes twice in a pass.
+
+        Parameters
+        ----------
+        lengths : dict of str to int
+            Windows per mouse.
+        batch_size : int
+            Windows per mouse and step; fewer of a mouse that has fewer.
+        device : torch.device
+            Where the rows are needed; its generator draws them.
+
+        Returns
+        -------
+        list of dict of str to Tensor of int, of shape (batch_size,)
+            One entry per step.
+        """
+        steps: list[dict[str, Tensor]] = [{} for _ in range(self.n_steps)]
+        for mouse, n in lengths.items():
+            size = min(batch_size, n)
+            drawn: list[Tensor] = []
+            while len(drawn) < self.n_steps:
+                order = torch.randperm(n, device=device)
+                drawn.extend(order[: n // size * size].split(size))
+            for step, rows in zip(steps, drawn, strict=False):
+                step[mouse] = rows
+        return steps
 
 
 class SequenceObjective(RateObjective):

@@ -6,11 +6,7 @@ not to be seen.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
-import torch
-from torch import Tensor
 
 
 def window_starts(n_frames: np.ndarray, length: int, valid: np.ndarray | None = None) -> np.ndarray:
@@ -56,46 +52,3 @@ def window_starts(n_frames: np.ndarray, length: int, valid: np.ndarray | None = 
             + ". Choose shorter windows, or give longer movies."
         )
     return np.flatnonzero(fits)
-
-
-def epoch_windows(
-    starts: Mapping[str, np.ndarray],
-    length: int,
-    batch_size: int,
-    n_steps: int,
-    device: torch.device,
-) -> list[dict[str, Tensor]]:
-    """Draw the windows of one epoch: a batch of every mouse per step.
-
-    Each window of a mouse comes once before any comes again, in random order. What is drawn is
-    driven by torch's generator, as the batches of images are.
-
-    Parameters
-    ----------
-    starts : mapping of str to ndarray of int
-        Per mouse, where windows may begin: see `window_starts`.
-    length : int
-        Frames of a window.
-    batch_size : int
-        Windows per mouse and step; fewer of a mouse that has fewer.
-    n_steps : int
-    device : torch.device
-        Where the indices are needed.
-
-    Returns
-    -------
-    list of dict of str to Tensor of int, of shape (batch_size, length)
-        One entry per step: the frames of the windows, per mouse.
-    """
-    offsets = torch.arange(length, device=device)
-    steps: list[dict[str, Tensor]] = [{} for _ in range(n_steps)]
-    for mouse, first in starts.items():
-        begins = torch.as_tensor(first, device=device)
-        size = min(batch_size, len(begins))
-        drawn: list[Tensor] = []
-        while len(drawn) < n_steps:
-            order = torch.randperm(len(begins), device=device)
-            drawn.extend(order[: len(order) // size * size].split(size))
-        for step, batch in zip(steps, drawn, strict=False):
-            step[mouse] = begins[batch][:, None] + offsets
-    return steps

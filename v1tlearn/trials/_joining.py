@@ -10,8 +10,8 @@ import xarray as xr
 from xarray.core import indexing
 
 from v1tlearn._warn import warn
+from v1tlearn.datasets.lazy_rows import Key, LazyRows
 from v1tlearn.datasets.schema import STATISTICS
-from v1tlearn.trials._lazy import LazyRows
 from v1tlearn.trials._reading import DATA, compact, pixel_coords
 
 _STATISTICS = {f"{name}_{s}" for name in ("stimuli", "behaviors", "responses") for s in STATISTICS}
@@ -176,7 +176,7 @@ class _Joined(LazyRows):
         self.shape = (int(self._starts[-1]), *variables[0].shape[1:])
         self.dtype = np.result_type(*(variable.dtype for variable in variables))
 
-    def _read_rows(self, rows: np.ndarray, others: list[Any]) -> np.ndarray:
+    def _read_rows(self, rows: np.ndarray, others: Key) -> np.ndarray:
         part_of = np.searchsorted(self._starts, rows, side="right") - 1
         out: np.ndarray | None = None
         for number in np.unique(part_of):

@@ -210,6 +210,8 @@ class View:
         """Frames of every trial, shape (n_trials,), where trials are movies; None for images."""
         if not any(map(is_movie, self._recordings.values())):
             return None
+        if not len(self):
+            return np.empty(0, np.int64)
         return self._labels(lambda mouse, rows: frames_of(self._recordings[mouse])[rows])
 
     def _dims(self, mouse: str) -> tuple[str, ...]:

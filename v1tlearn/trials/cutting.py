@@ -9,7 +9,8 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
-from v1tlearn.trials._lazy import LazyRows
+from v1tlearn.datasets.lazy_rows import Key, LazyRows
+from v1tlearn.datasets.time_axis import frames_of
 from v1tlearn.trials.trials import Trials
 
 Span = tuple[int, int]  # the first frame, and the one behind the last
@@ -24,14 +25,15 @@ def cut_in_time(trials: Trials, spans: Sequence[Sequence[Span]]) -> Trials:
         Of movies.
     spans : sequence of sequences of (int, int)
         For every trial its parts: the first frame, and the one behind the last. What stands behind
-        the last frame of the movie is left out, and so are parts of which nothing is left.
+        the last frame of the trial is left out, and so are parts of which nothing is left.
 
     Returns
     -------
     Trials
         Trial after trial, part after part, with the labels of their trials. Time begins anew in
-        each part; `first_frame` tells where it did in the movie. Another part is another stimulus:
-        of the movie "m" the frames 10 to 19 have the `image_id` "m[10:20]".
+        each part; `first_frame` tells where it did in the movie, also where this was cut before.
+        Another part is another stimulus: of the movie "m" the frames 10 to 19 have the `image_id`
+        "m[10:20]", also in a repeat that ends before.
 
     Raises
     ------
@@ -42,7 +44,7 @@ def cut_in_time(trials: Trials, spans: Sequence[Sequence[Span]]) -> Trials:
     counts = trials.n_frames
     assert counts is not None  # checked by who offers it
     parts = [
-        [(start, min(stop, int(count))) for start, stop in own if start < min(stop, count)]
+        [(start, stop) for start, stop in own if start < min(stop, count)]
         for own, count in zip(spans, counts, strict=True)
     ]
     recordings, steps = {}, []
@@ -62,7 +64,10 @@ def cut_in_time(trials: Trials, spans: Sequence[Sequence[Span]]) -> Trials:
 def _cut(
     mouse: str, recording: xr.Dataset, trial_of: np.ndarray, spans: np.ndarray, ids: np.ndarray
 ) -> xr.Dataset:
-    lengths = spans[:, 1] - spans[:, 0]
+    names = [f"{one}[{start}:{stop}]" for one, (start, stop) in zip(ids, spans, strict=True)]
+    first = spans[:, 0]
+    spans = np.column_stack([first, np.minimum(spans[:, 1], frames_of(recording)[trial_of])])
+    lengths = spans[:, 1] - first
     longest = int(lengths.max(initial=1))
     variables: dict[Any, xr.Variable] = {}
     for name, variable in recording.variables.items():
@@ -85,10 +90,11 @@ def _cut(
                 variables[name] = variables[name].copy(data=values[:longest] - values[0])
         elif "time" not in variable.dims:
             variables[name] = variable
-    parts = [f"{one}[{start}:{stop}]" for one, (start, stop) in zip(ids, spans, strict=True)]
-    variables["image_id"] = xr.Variable("trial", np.array(parts, dtype=str))
+    variables["image_id"] = xr.Variable("trial", np.array(names, dtype=str))
     variables["n_frames"] = xr.Variable("trial", lengths)
-    variables["first_frame"] = xr.Variable("trial", spans[:, 0])
+    if "first_frame" in variables:  # of a movie that is a part itself
+        first = first + variables["first_frame"].values
+    variables["first_frame"] = xr.Variable("trial", first)
     labels = {*recording.coords, "image_id", "n_frames", "first_frame"}
     coords = {name: variables.pop(name) for name in list(variables) if name in labels}
     return xr.Dataset(variables, coords, recording.attrs)
@@ -103,8 +109,8 @@ class _Parts(LazyRows):
         self._variable, self._trial_of, self._spans = variable, trial_of, spans
         self.shape, self.dtype = (len(trial_of), longest, *variable.shape[2:]), variable.dtype
 
-    def _read_rows(self, rows: np.ndarray, others: list[Any]) -> np.ndarray:
-        frames, *others = others
+    def _read_rows(self, rows: np.ndarray, others: Key) -> np.ndarray:
+        frames, others = others[0], others[1:]
         times = np.arange(self.shape[1])[frames]
         empty = np.asarray(self._variable[(slice(0, 0), np.arange(0), *others)])
         values = np.empty((rows.size, times.size, *empty.shape[2:]), self.dtype)
@@ -112,7 +118,7 @@ class _Parts(LazyRows):
             values[place] = self._part(row, np.atleast_1d(times), others)
         return values[:, 0] if times.ndim == 0 else values
 
-    def _part(self, row: int, times: np.ndarray, others: list[Any]) -> np.ndarray:
+    def _part(self, row: int, times: np.ndarray, others: Key) -> np.ndarray:
         start, stop = self._spans[row]
         there = times < stop - start
         frames = start + times[there]

@@ -13,9 +13,8 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
-from v1tlearn.datasets.netcdf import take
+from v1tlearn.datasets.lazy_rows import Key, LazyRows, take
 from v1tlearn.datasets.time_axis import frame_rate_of, frames_of
-from v1tlearn.trials._lazy import LazyRows
 from v1tlearn.trials._reading import compact
 from v1tlearn.trials._view import View
 from v1tlearn.trials.responses import Responses
@@ -171,10 +170,10 @@ class _Frames(LazyRows):
         self._variable, self._trial_of, self._frame_of = variable, trial_of, frame_of
         self.shape, self.dtype = (len(trial_of), *variable.shape[2:]), variable.dtype
 
-    def _read_rows(self, rows: np.ndarray, others: list[Any]) -> np.ndarray:
+    def _read_rows(self, rows: np.ndarray, others: Key) -> np.ndarray:
         trials, frames = self._trial_of[rows], self._frame_of[rows]
         if self._variable._in_memory:
-            return take(np.asarray(self._variable.values)[trials, frames], tuple(others))
+            return take(np.asarray(self._variable.values)[trials, frames], others)
         parts = [self._variable[(slice(0, 0), 0, *others)].values]
         cuts = np.flatnonzero(np.diff(trials)) + 1
         order: np.ndarray | None = None

@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
-from v1tlearn.datasets.netcdf import take
+from v1tlearn.datasets.lazy_rows import Key, LazyRows, take
 from v1tlearn.datasets.sensorium.folder_files import FolderMembers
 from v1tlearn.datasets.sensorium.npy import npy_layout, parse_npy
 from v1tlearn.datasets.sensorium.zip_files import ZipMembers
@@ -70,7 +68,7 @@ class MovieFiles:
         return f"mouse {self._mouse!r}, {self._members.where(trial)}"
 
 
-class MovieArray(BackendArray):
+class MovieArray(LazyRows):
     """Trials of one mouse, (trial, time, ...), read when, and as far as, they are indexed.
 
     Parameters
@@ -107,17 +105,10 @@ class MovieArray(BackendArray):
         self.shape = (first.n_trials, int(n_frames.max()), *frame)
         self.dtype = first.dtype
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._outer
-        )
-
-    def _outer(self, key: tuple) -> np.ndarray:
-        trials = np.atleast_1d(np.arange(self.shape[0])[key[0]])
-        parts = [take(self._read(trials[n : n + 1]), key[1:]) for n in range(len(trials))]
-        empty = take(np.empty((0, *self.shape[1:]), self.dtype), key[1:])
-        values = np.concatenate(parts) if parts else empty
-        return values[0] if np.ndim(key[0]) == 0 and not isinstance(key[0], slice) else values
+    def _read_rows(self, rows: np.ndarray, others: Key) -> np.ndarray:
+        if not len(rows):
+            return take(np.empty((0, *self.shape[1:]), self.dtype), others)
+        return np.concatenate([take(self._read(rows[n : n + 1]), others) for n in range(len(rows))])
 
     def _read(self, trials: np.ndarray) -> np.ndarray:
         fill = np.nan if self.dtype.kind == "f" else 0

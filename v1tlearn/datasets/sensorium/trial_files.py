@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from xarray.backends import BackendArray
-from xarray.core import indexing
 
+from v1tlearn.datasets.lazy_rows import Key, LazyRows, take
 from v1tlearn.datasets.sensorium.folder_files import FolderFiles, FolderMembers
 from v1tlearn.datasets.sensorium.inflate import Content
 from v1tlearn.datasets.sensorium.npy import npy_layout, parse_npy
@@ -143,7 +142,7 @@ class TrialFiles:
         return f"mouse {self._mouse!r}, {self._members.where(trial)}"
 
 
-class TrialArray(BackendArray):
+class TrialArray(LazyRows):
     """Trials of one mouse as an array that xarray reads when, and as far as, it is indexed.
 
     Parameters
@@ -165,26 +164,18 @@ class TrialArray(BackendArray):
         self.shape = (first.n_trials, width, *first.trial_shape[1:])
         self.dtype = first.dtype
 
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
-        return indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.OUTER, self._outer
-        )
-
-    def _outer(self, key: tuple) -> np.ndarray:
-        trials = np.atleast_1d(np.arange(self.shape[0])[key[0]])
+    def _read_rows(self, rows: np.ndarray, others: Key) -> np.ndarray:
         per_trial = math.prod(self.shape[1:]) * self.dtype.itemsize
         step = max(1, BLOCK_BYTES // per_trial)
-        whole = all(isinstance(k, slice) and k == slice(None) for k in key[1:])
-        if whole or len(trials) <= step:
-            values = _take(self._read(trials), key[1:])
-        else:  # a few neurons or pixels of many trials: keep only them
-            values = np.concatenate(
-                [
-                    _take(self._read(trials[start : start + step]), key[1:])
-                    for start in range(0, len(trials), step)
-                ]
-            )
-        return values[0] if np.ndim(key[0]) == 0 and not isinstance(key[0], slice) else values
+        whole = all(isinstance(k, slice) and k == slice(None) for k in others)
+        if whole or len(rows) <= step:
+            return take(self._read(rows), others)
+        return np.concatenate(  # a few neurons or pixels of many trials: keep only them
+            [
+                take(self._read(rows[start : start + step]), others)
+                for start in range(0, len(rows), step)
+            ]
+        )
 
     def _read(self, trials: np.ndarray) -> np.ndarray:
         out = np.empty((len(trials), *self.shape[1:]), self.dtype)
@@ -203,10 +194,3 @@ def first_few(names: Sequence[str], most: int = 3) -> str:
     """List the first few of names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(repr, names[:most])) + more
-
-
-def _take(values: np.ndarray, key: tuple) -> np.ndarray:
-    """Index every axis but the first on its own, the last first because integers drop an axis."""
-    for axis in range(len(key), 0, -1):
-        values = values[(slice(None),) * axis + (key[axis - 1],)]
-    return values
