@@ -152,6 +152,14 @@ def test_new_animals_join_the_space_of_a_trained_image_tower(trials, test_trials
         est.transfer(other, hidden_channels=5)
 
 
+def test_an_animal_that_saw_movies_cannot_join(trials):
+    est = aligner().fit(trials.sel(mouse_id="A"))
+    size = est.image_shape_[1:]
+    movies = v1.Trials(v1.make_movie_recordings(1, 3, 4, 1, 2, image_shape=size, random_state=0))
+    with pytest.raises(ValueError, match="are movies, of up to"):
+        est.transfer(movies.sel(tier="train"))
+
+
 def test_an_unknown_animal_is_pointed_to_transfer(trials):
     est = aligner().fit(trials.sel(mouse_id="A"))
     with pytest.raises(ValueError, match=r"model\.transfer\(trials\.sel"):

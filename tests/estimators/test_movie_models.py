@@ -277,6 +277,8 @@ def test_movies_of_another_frame_rate_are_refused(fitted, trials):
     mice = {m: at_rate(trials, r).recordings["A"].to_dataset() for m, r in (("A", 30), ("B", 60))}
     with pytest.raises(ValueError, match="movies of the mice have different frame rates"):
         ln().fit(v1.Trials(mice))
+    with pytest.raises(ValueError, match=r"trained on movies of 30 frames .* have 60: bring"):
+        fitted["cnn"].transfer(at_rate(trials, 60.0))
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,16 @@ def test_every_ablation_is_a_parameter(train, test, fitted, changes):
     assert (est.predict(test)["A"].values != fitted.predict(test)["A"].values).any()
 
 
+def test_a_model_trained_in_half_precision_predicts_as_in_single(train, test):
+    half = vist(precision="bfloat16").fit(train)
+    rough = np.asarray(half.predict(test)["A"])
+    fine = np.asarray(half.set_params(precision="float32").predict(test)["A"])
+    assert rough.dtype == np.float32
+    there = np.isfinite(fine)
+    difference = np.abs(rough - fine)[there].max()
+    assert 0 < difference < 0.05 * np.abs(fine[there]).max()
+
+
 def test_poisson_rates_are_not_negative(train, test):
     assert np.nanmin(vist(loss="poisson").fit(train).predict(test)["A"].values) >= 0
 

@@ -11,8 +11,7 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
-from v1tlearn._warn import warn
-from v1tlearn.estimators._backbones import OF_BACKBONES
+from v1tlearn.estimators._backbones import OF_BACKBONES, check_backbone
 from v1tlearn.estimators._parameters import DEPTH, WIDTH, TrainingParameters
 
 _PAIR = [tuple, list, np.ndarray]
@@ -98,18 +97,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
 
 def check_together(parameters: Mapping[str, Any]) -> None:
     """Check values that are right alone, but not beside others, or not in their number."""
-    tower, backbone = parameters["image_tower"], parameters["backbone"]
-    if isinstance(tower, str) and tower == "pretrained":
-        if backbone is None:
-            raise ValueError(
-                "image_tower='pretrained' needs a backbone: the name of a model on Hugging Face, "
-                "such as backbone='facebook/dinov2-small', or a folder that holds one."
-            )
-    elif backbone is not None:
-        warn(
-            f"the backbone has no effect with image_tower={tower!r}: set image_tower='pretrained', "
-            "or leave the backbone out."
-        )
+    check_backbone(parameters, "image_tower", "facebook/dinov2-small")
     weights = parameters["loss_weights"]
     if len(weights) != 3 or not all(_is_weight(w) for w in weights) or not any(weights):
         raise ValueError(

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
+from v1tlearn._warn import warn
 from v1tlearn.estimators._build import OversizedError, uncounted
 from v1tlearn.estimators._parameters import WIDTH
 from v1tlearn.nn import BackboneError, PretrainedViTCore
@@ -47,6 +48,36 @@ _OF_CORE = (
 )
 
 Source = str | os.PathLike | dict[str, Any] | nn.Module
+
+
+def check_backbone(parameters: Mapping[str, Any], chooser: str, example: str) -> None:
+    """Check that there is a backbone where one is asked for, and warn of one without use.
+
+    Parameters
+    ----------
+    parameters : mapping
+    chooser : str
+        Name of the parameter whose "pretrained" takes the backbone.
+    example : str
+        Name of a backbone.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    chosen, backbone = parameters[chooser], parameters["backbone"]
+    if isinstance(chosen, str) and chosen == "pretrained":
+        if backbone is None:
+            raise ValueError(
+                f"{chooser}='pretrained' needs a backbone: the name of a model on Hugging Face, "
+                f"such as backbone={example!r}, or a folder that holds one."
+            )
+    elif backbone is not None:
+        warn(
+            f"the backbone has no effect with {chooser}={chosen!r}: set {chooser}='pretrained', "
+            "or leave the backbone out."
+        )
 
 
 def pretrained_core(

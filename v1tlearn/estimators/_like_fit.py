@@ -10,7 +10,7 @@ import numpy as np
 from v1tlearn._guesses import guess, in_words
 from v1tlearn._instead import channels_last, trials_instead
 from v1tlearn.estimators._fitted import Fitted, Mouse
-from v1tlearn.estimators._movies import movie_lengths, rate_of_movies, refuse_movies
+from v1tlearn.estimators._movies import movie_lengths, rate_of_movies, rates_differ, refuse_movies
 from v1tlearn.nn import AlignmentModel, EncodingModel
 from v1tlearn.trials import Trials
 from v1tlearn.trials._selection import units_differ
@@ -165,7 +165,7 @@ def _check_images(
 def _check_movies(fitted: Fitted, frames: Trials, mouse: str) -> None:
     movie_lengths(frames, mouse)
     rate, known = rate_of_movies(frames, mouse), fitted.frame_rate
-    if rate is not None and known is not None and not np.isclose(rate, known, rtol=1e-3):
+    if rates_differ((rate, known)):
         raise ValueError(
             f"mouse {mouse!r}: movies have {rate:g} frames per second, the model was fitted to "
             f"movies of {known:g}, and sees time in frames: bring stimuli and responses to that "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from v1tlearn.trials import Trials
@@ -49,13 +51,16 @@ def rate_of_movies(frames: Trials, mouse: str) -> float | None:
     return None if rate is None else float(rate)
 
 
+def rates_differ(rates: Iterable[float | None]) -> bool:
+    """Tell whether frame rates differ, of those that are known."""
+    known = [rate for rate in rates if rate is not None]
+    return bool(known) and not np.allclose(known, known[0], rtol=1e-3)
+
+
 def common_rate(frames: Trials) -> float | None:
     """Frames per second of the movies of all mice, where known and alike."""
-    rates = {mouse: rate_of_movies(frames, mouse) for mouse in frames.mice}
-    known = [rate for rate in rates.values() if rate is not None]
-    if not known or not np.allclose(known, known[0], rtol=1e-3):
-        return None
-    return known[0]
+    rates = [rate_of_movies(frames, mouse) for mouse in frames.mice]
+    return None if rates_differ(rates) else next((r for r in rates if r is not None), None)
 
 
 def ends_of_movies(frames: Trials, fraction: float) -> tuple[Trials, np.ndarray]:

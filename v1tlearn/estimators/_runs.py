@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from v1tlearn._warn import warn
@@ -15,7 +14,7 @@ from v1tlearn.estimators._describe import check_validation
 from v1tlearn.estimators._features import DataOf, features_for
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
-from v1tlearn.estimators._movies import movie_lengths, rate_of_movies
+from v1tlearn.estimators._movies import movie_lengths, rate_of_movies, rates_differ
 from v1tlearn.estimators.mouse_data import bring
 from v1tlearn.metrics.tensors import correlation, variance_explained
 from v1tlearn.nn import EncodingModel, FeatureModel, squared_loss
@@ -145,13 +144,12 @@ def windows_of(
 
 def check_one_rate(frames: Trials, mice: Iterable[str]) -> None:
     """Refuse movies of different frame rates, for a model that sees time."""
-    if len(rates := {mouse: rate_of_movies(frames, mouse) for mouse in mice}) > 1:
-        known = [rate for rate in rates.values() if rate is not None]
-        if known and not np.allclose(known, known[0], rtol=1e-3):
-            raise ValueError(
-                f"the movies of the mice have different frame rates, {rates} per second, and a "
-                "model that sees time counts frames: bring stimuli and responses to one rate."
-            )
+    rates = {mouse: rate_of_movies(frames, mouse) for mouse in mice}
+    if rates_differ(rates.values()):
+        raise ValueError(
+            f"the movies of the mice have different frame rates, {rates} per second, and a model "
+            "that sees time counts frames: bring stimuli and responses to one rate."
+        )
 
 
 def is_good(record: Record) -> bool:

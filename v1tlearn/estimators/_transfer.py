@@ -8,6 +8,7 @@ import torch
 
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import other_model
+from v1tlearn.estimators._movies import rates_differ
 from v1tlearn.nn import Core, EncodingModel
 
 
@@ -31,6 +32,13 @@ def adopt_core(
             f"behaviour, height, width, after cropping and resizing), those of the new trials are "
             f"{core.input_shape}. Bring them to one form: Grayscale makes one channel of several, "
             "ResizeStimuli or image_size=(height, width) change the size."
+        )
+    rates = known.frame_rate, fitted.frame_rate
+    if source.context_frames is not None and rates_differ(rates):
+        raise ValueError(
+            f"the core was trained on movies of {rates[1]:g} frames per second, and sees time in "
+            f"frames, but those of {list(known.mice)} have {rates[0]:g}: bring stimuli and "
+            "responses to that rate, or fit anew."
         )
     own, shared = _shared(core), _shared(source)
     if {k: v.shape for k, v in own.items()} != {k: v.shape for k, v in shared.items()}:

@@ -11,8 +11,7 @@ import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 from torch import nn
 
-from v1tlearn._warn import warn
-from v1tlearn.estimators._backbones import OF_BACKBONES
+from v1tlearn.estimators._backbones import OF_BACKBONES, check_backbone
 from v1tlearn.estimators._parameters import WIDTH, TrainingParameters
 
 _POSITIVE = Interval(Real, 0, None, closed="neither")
@@ -84,18 +83,7 @@ FIXED: dict[str, Any] = {
 
 def check_together(parameters: Mapping[str, Any]) -> None:
     """Check values that are right alone, but not beside others, or not in their number."""
-    prior, backbone = parameters["prior"], parameters["backbone"]
-    if isinstance(prior, str) and prior == "pretrained":
-        if backbone is None:
-            raise ValueError(
-                "prior='pretrained' needs a backbone: the name of a model on Hugging Face, such as "
-                "backbone='facebook/dinov2-large', or a folder that holds one."
-            )
-    elif backbone is not None:
-        warn(
-            f"the backbone has no effect with prior={prior!r}: set prior='pretrained', or leave "
-            "the backbone out."
-        )
+    check_backbone(parameters, "prior", "facebook/dinov2-large")
     if parameters["loss"] == "vist" and parameters["window_frames"] < _LEAST_WINDOW:
         raise ValueError(
             f"window_frames={parameters['window_frames']}: loss='vist' compares twentieths of a "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
@@ -26,6 +26,7 @@ class TransferMixin:
 
     fitted_: Fitted
     module_: Any
+    _frame_wise: ClassVar[bool]
     _plain_params: Callable[[], dict[str, Any]]
 
     @explained
@@ -85,7 +86,7 @@ class TransferMixin:
         check_parameters(self.fitted_.parameters, self._plain_params())
         new = clone(self).set_params(**params)
         new._validate_params()
-        call = read_fit(trials, None, None, None)
+        call = read_fit(trials, None, None, None, frame_wise=self._frame_wise)
         warn_about_tiers(trials)
         seed = draw_seed(plain(new.random_state))
         training, held_out = new._split(call, validation, seed)

@@ -117,26 +117,15 @@ def _animal(published: ViST, fields: Any) -> Mouse:
         "image_std": 1.0,
     }
     if published.takes_fields:
-        statistics["receptive_field"] = _checked(fields, published.n_neurons)
+        if fields is None:
+            raise ValueError(
+                "the model is conditioned on receptive fields: give receptive_fields, maps of its "
+                f"{published.n_neurons} neurons, (neurons, rows, columns), as it was trained with."
+            )
+        statistics["receptive_field"] = np.array(fields, dtype=np.float32)  # the readout checks it
     elif fields is not None:
         raise ValueError(
             "receptive_fields came, but the model has no arrays 'adaln...', by which it would be "
             "conditioned on them: leave them out."
         )
     return Mouse(published.n_neurons, None, [], None, {}, statistics)
-
-
-def _checked(fields: Any, n_neurons: int) -> np.ndarray:
-    if fields is None:
-        raise ValueError(
-            f"the model is conditioned on receptive fields: give receptive_fields, maps of its "
-            f"{n_neurons} neurons, (neurons, rows, columns), as it was trained with."
-        )
-    maps = np.array(fields, dtype=np.float32)
-    if maps.ndim != 3 or len(maps) != n_neurons or not np.isfinite(maps).all():
-        raise ValueError(
-            f"receptive_fields have the shape {maps.shape}, "
-            f"{int((~np.isfinite(maps)).sum())} values not finite: expected finite maps (neurons, "
-            f"rows, columns) of the {n_neurons} neurons of the model, in their order."
-        )
-    return maps

@@ -23,12 +23,13 @@ from v1tlearn.nn.cores.two_layer import TwoLayerCore, two_layer_map
 from v1tlearn.nn.cores.vit import ViTCore
 from v1tlearn.nn.fast import plain
 from v1tlearn.nn.gallery import closest
-from v1tlearn.nn.heads import EluHead, Head, SoftplusHead
+from v1tlearn.nn.heads import EluHead, Head, IdentityHead, SoftplusHead
 from v1tlearn.nn.layers.attention import Attention
 from v1tlearn.nn.layers.behavior import BehaviorMLP
 from v1tlearn.nn.layers.geometry import most_square_grid, patch_grid
 from v1tlearn.nn.layers.images import ImageCropper, center_crop, crop_size, resize
 from v1tlearn.nn.layers.mixing import MixBlock
+from v1tlearn.nn.layers.past import Past
 from v1tlearn.nn.layers.pixels import Pixels
 from v1tlearn.nn.layers.shifter import Shifter, StimulusShifter
 from v1tlearn.nn.layers.time import ConvGRU, TemporalConvolution
@@ -45,11 +46,10 @@ from v1tlearn.nn.losses import (
 )
 from v1tlearn.nn.model import EncodingModel, FeatureModel, MouseBatch
 from v1tlearn.nn.movies.dilated import DilatedLayer
-from v1tlearn.nn.movies.encoding import CallableCore, IdentityHead, PatchCore, ViSTReadout
+from v1tlearn.nn.movies.encoding import CallableCore, PatchCore, ViSTReadout
 from v1tlearn.nn.movies.loss import vist_loss
 from v1tlearn.nn.movies.modulation import ReceptiveFieldModulation
 from v1tlearn.nn.movies.multiscale import MultiscaleBlock
-from v1tlearn.nn.movies.past import Past
 from v1tlearn.nn.movies.patches import frame_patches
 from v1tlearn.nn.movies.published import vist_from_published
 from v1tlearn.nn.movies.vist import ViST

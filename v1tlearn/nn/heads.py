@@ -98,3 +98,24 @@ class SoftplusHead(Head):
         steepness = self.log_steepness.exp()
         scaled = steepness * rates.clamp(min=self._FLOOR)
         return (scaled + (-torch.expm1(-scaled)).log()) / steepness
+
+
+class IdentityHead(Head):
+    """Outputs as they are, which may be negative (Wu et al. 2024)."""
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        """Rates of outputs."""
+        return outputs
+
+    def inverse(self, rates: Tensor) -> Tensor:
+        """Give the outputs that become these rates.
+
+        Parameters
+        ----------
+        rates : Tensor
+
+        Returns
+        -------
+        Tensor
+        """
+        return rates

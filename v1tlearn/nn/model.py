@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.heads import EluHead, Head
 from v1tlearn.nn.layers.images import ImageCropper
+from v1tlearn.nn.layers.past import Past
 from v1tlearn.nn.layers.shifter import Shifter
-from v1tlearn.nn.movies.past import Past
 from v1tlearn.nn.readouts.readout import Readout
 
 

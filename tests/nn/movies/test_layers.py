@@ -173,6 +173,27 @@ def test_whatever_the_size_of_parts_results_are_the_same(make, parts):
     torch.testing.assert_close(*results, rtol=1e-3, atol=1e-3)
 
 
+@each("way", WAYS)
+@each_layer
+def test_layers_compute_in_half_precision_under_autocast(make, way):
+    torch.manual_seed(0)
+    layer = make(True).eval()
+    x = torch.randn(2, 3, 30, 6, 6)
+
+    def outputs_and_gradients(movies, *, autocast):
+        leaf = movies.clone().requires_grad_()
+        with nn.fast.using(way), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            y = layer(leaf)
+        return [y, *torch.autograd.grad(y.double().square().sum(), [leaf, *layer.parameters()])]
+
+    half = outputs_and_gradients(x.bfloat16(), autocast=True)  # as a layer before would give them
+    single = outputs_and_gradients(x, autocast=False)
+    assert half[1].dtype == torch.bfloat16
+    for found, wanted in zip(half, single, strict=True):
+        # a few roundings to 8 bits; where one turns a sign, gradients of single places are others
+        assert (found - wanted).norm() < 4 * 2**-8 * wanted.norm()
+
+
 def test_dropout_takes_its_share_of_what_a_layer_adds_and_gradients_follow():
     torch.manual_seed(0)
     layer, x = nn.DilatedLayer(16, dropout=0.4), torch.randn(2, 16, 30, 6, 6, requires_grad=True)

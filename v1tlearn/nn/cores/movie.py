@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.layers.normalization import batch_norm
+from v1tlearn.nn.layers.past import Past
 from v1tlearn.nn.layers.time import ConvGRU, TemporalConvolution
 from v1tlearn.nn.losses import laplace_penalty
 
@@ -151,7 +152,7 @@ class MovieCNNCore(Core):
         images: Tensor,
         behaviors: Tensor | None = None,
         sizes: Sequence[tuple[str, int]] | None = None,
-        past: Any = None,
+        past: Past | None = None,
     ) -> Tensor:
         """Feature maps (B, T, C, h', w') of movies (B, T, c, h, w)."""
         if images.dim() != 5 or images.shape[2:] != self.input_shape:
@@ -175,7 +176,7 @@ class _Layer(nn.Module):
         super().__init__()
         self.space, self.time, self.norm = space, time, norm
 
-    def forward(self, movies: Tensor, past: Any = None) -> Tensor:
+    def forward(self, movies: Tensor, past: Past | None = None) -> Tensor:
         """Movies (B, T, C, h', w') of movies (B, T, c, h, w)."""
         shape = movies.shape[:2]
         maps = self.space(movies.flatten(0, 1)).unflatten(0, shape)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from v1tlearn.nn.fast.choice import sized
 from v1tlearn.nn.fast.derivatives import differentiable_once
+from v1tlearn.nn.precision import at_least_float32
 
 # Values of the frames that are worked on at a time: 1 MB in float32.
 _CHUNK_VALUES = 2**18
@@ -49,15 +50,17 @@ class _DepthwiseInTime(torch.autograd.Function):
         n_left = n_frames + taps.before + taps.after - (weight.shape[2] - 1) * taps.dilation
         size = [s + 2 * taps.padding - weight.shape[-1] + 1 for s in size]
         out = movies.new_empty((n_items, n_left, *size, channels)).movedim(-1, 2)
-        filters = [w.contiguous() for w in weight.unbind(2)]
+        filters = [at_least_float32(w).contiguous() for w in weight.unbind(2)]
         with torch.autocast(movies.device.type, enabled=False):
             for movie, result in zip(movies, out, strict=True):
                 for chunk, parts in _chunks(result, movie, _shifts(weight, taps)):
-                    total = bias[:, None, None].expand(chunk.stop - chunk.start, -1, *size)
+                    total = at_least_float32(bias)[:, None, None]
+                    total = total.expand(chunk.stop - chunk.start, -1, *size)
                     total = total.contiguous(memory_format=torch.channels_last)
                     for tap, to, of in parts:
+                        frames = at_least_float32(movie[of])  # half of it came under autocast
                         total[to] += F.conv2d(
-                            movie[of], filters[tap], padding=taps.padding, groups=channels
+                            frames, filters[tap], padding=taps.padding, groups=channels
                         )
                     result[chunk] = total
         return out
@@ -66,20 +69,22 @@ class _DepthwiseInTime(torch.autograd.Function):
     @differentiable_once
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """The same taps the other way round: from results to the frames that they are of."""
-        movies, weight, _ = ctx.saved_tensors
+        movies, weight, bias = ctx.saved_tensors
         taps, (need_movies, need_weight, need_bias, _) = ctx.taps, ctx.needs_input_grad
-        channels, filters = movies.shape[2], [w.contiguous() for w in weight.unbind(2)]
+        channels = movies.shape[2]
+        filters = [at_least_float32(w).contiguous() for w in weight.unbind(2)]
         shifts = [-shift for shift in _shifts(weight, taps)]
         to_movies = torch.empty_like(movies) if need_movies else None
         to_filters = [torch.zeros_like(w) for w in filters]
         with torch.autocast(movies.device.type, enabled=False):
             for item, (movie, given) in enumerate(zip(movies, gradient, strict=True)):
                 for chunk, parts in _chunks(movie, given, shifts):
-                    frames = movie[chunk]
+                    frames = at_least_float32(movie[chunk])
                     total = torch.zeros_like(frames) if need_movies else None
                     for tap, to, of in parts:
+                        results = at_least_float32(given[of])
                         to_frames, to_filter, _ = torch.ops.aten.convolution_backward(
-                            given[of], frames[to], filters[tap], None, [1, 1], [taps.padding] * 2,
+                            results, frames[to], filters[tap], None, [1, 1], [taps.padding] * 2,
                             [1, 1], False, [0, 0], channels, [need_movies, need_weight, False],
                         )  # fmt: skip
                         if total is not None:
@@ -88,8 +93,9 @@ class _DepthwiseInTime(torch.autograd.Function):
                             to_filters[tap] += to_filter
                     if to_movies is not None and total is not None:
                         to_movies[item, chunk] = total
-        to_weight = torch.stack(to_filters, 2) if need_weight else None
-        return to_movies, to_weight, gradient.sum((0, 1, 3, 4)) if need_bias else None, None
+        to_weight = torch.stack(to_filters, 2).to(weight.dtype) if need_weight else None
+        to_bias = gradient.sum((0, 1, 3, 4), dtype=bias.dtype) if need_bias else None
+        return to_movies, to_weight, to_bias, None
 
 
 def _shifts(weight: Tensor, taps: Taps) -> list[int]:
@@ -129,6 +135,6 @@ def depthwise_in_time(movies: Tensor, weight: Tensor, bias: Tensor, taps: Taps) 
     Returns
     -------
     Tensor of shape (n_items, n_frames + before + after - (n_taps - 1) dilation, n_channels, ...)
-        Channels last.
+        Channels last, in the type of the movies; computed in float32 at least.
     """
     return _DepthwiseInTime.apply(movies, weight, bias, taps)

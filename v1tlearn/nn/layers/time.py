@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from v1tlearn.nn.layers.past import Past
 
-def context_of(n_taps: int, *, causal: bool = True) -> tuple[int, int]:
+
+def context_of(n_taps: int, *, dilation: int = 1, causal: bool = True) -> tuple[int, int]:
     """Frames before and after a frame that a kernel in time covers.
 
     Parameters
     ----------
     n_taps : int
         Frames of the kernel.
+    dilation : int, default=1
+        Frames from one tap to the next.
     causal : bool, default=True
         Whether the last tap is the present frame; else the middle one is.
 
@@ -33,11 +35,34 @@ def context_of(n_taps: int, *, causal: bool = True) -> tuple[int, int]:
             f"a {'causal' if causal else 'symmetric'} kernel of {n_taps} frames: expected at least "
             "one frame, and an odd number of them where it is symmetric."
         )
-    return (n_taps - 1, 0) if causal else (n_taps // 2, n_taps // 2)
+    reach = (n_taps - 1) * dilation
+    return (reach, 0) if causal else (reach // 2, reach // 2)
+
+
+def check_past(context: tuple[int, int], past: Past | None) -> None:
+    """Check that movies which come in parts come to no layer that looks ahead.
+
+    Parameters
+    ----------
+    context : (int, int)
+        Frames before and after a frame that the layer looks at.
+    past : Past or None
+
+    Raises
+    ------
+    ValueError
+        If a past comes and there are frames after.
+    """
+    if past is not None and context[1]:
+        raise ValueError(
+            f"a symmetric kernel looks {context[1]} frames ahead, of which a part of a movie does "
+            "not have the last ones: hand over whole movies, without a past, or parts with "
+            "`context_frames` more frames on both sides, and leave out what these give."
+        )
 
 
 def lengthened(
-    layer: nn.Module, values: Tensor, context: tuple[int, int], past: Any = None
+    layer: nn.Module, values: Tensor, context: tuple[int, int], past: Past | None = None
 ) -> Tensor:
     """Frames (B, T, ...) with those around them: zeros, or what was before them.
 
@@ -46,7 +71,6 @@ def lengthened(
     layer : Module
         Who asks.
     values : Tensor of shape (n_movies, n_frames, ...)
-        Of one axis or three behind that of frames.
     context : (int, int)
         Frames before and after.
     past : Past, optional
@@ -61,19 +85,11 @@ def lengthened(
     ValueError
         If a past comes to a layer that looks ahead.
     """
+    check_past(context, past)
     before, after = context
     if past is None:
         return F.pad(values, (0, 0) * (values.dim() - 2) + (before, after))
-    if after:
-        raise ValueError(
-            f"a symmetric kernel looks {after} frames ahead, of which a part of a movie does not "
-            "have the last ones: hand over whole movies, without a past."
-        )
-    if not before:
-        return values
-    movies = values if values.dim() == 5 else values[..., None, None]
-    longer = past.lengthen(layer, movies.transpose(1, 2), before).transpose(1, 2)
-    return longer.reshape(*longer.shape[:2], *values.shape[2:])
+    return past.lengthen(layer, values, before, dim=1) if before else values
 
 
 class TemporalConvolution(nn.Conv2d):
@@ -93,7 +109,7 @@ class TemporalConvolution(nn.Conv2d):
         super().__init__(channels, channels, (n_taps, 1), bias=False)
         self.context_frames = context
 
-    def forward(self, movies: Tensor, past: Any = None) -> Tensor:
+    def forward(self, movies: Tensor, past: Past | None = None) -> Tensor:
         """Movies (B, T, C, h, w) of such movies."""
         # Time takes the place of height, and places that of width: much faster than in three
         # dimensions, with channels last all along.
@@ -125,20 +141,19 @@ class ConvGRU(nn.Module):
         self.of_gates = nn.Conv2d(channels, 2 * channels, kernel, padding=kernel // 2, bias=False)
         self.of_memory = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, bias=False)
 
-    def forward(self, movies: Tensor, past: Any = None) -> Tensor:
+    def forward(self, movies: Tensor, past: Past | None = None) -> Tensor:
         """Memories (B, T, C, h, w) after each frame of movies (B, T, C, h, w)."""
         channels = movies.shape[2]
         inputs = self.of_input(movies.flatten(0, 1)).unflatten(0, movies.shape[:2])
         memory, memories = movies.new_zeros(movies[:, 0].shape), []
         if past is not None:  # its last frame, or zeros
-            memory = past.lengthen(self, movies[:, :0].transpose(1, 2), 1)[:, :, 0]
+            memory = past.lengthen(self, movies[:, :0], 1, dim=1)[:, 0]
         for given in inputs.unbind(1):
             gates = torch.sigmoid(given[:, : 2 * channels] + self.of_gates(memory))
             keep, reset = gates.chunk(2, 1)
             new = torch.tanh(given[:, 2 * channels :] + self.of_memory(reset * memory))
             memory = keep * memory + (1 - keep) * new
             memories.append(memory)
-        out = torch.stack(memories, 1)
         if past is not None:
-            past.lengthen(self, out.transpose(1, 2), 1)
-        return out
+            past.lengthen(self, memory[:, None], 1, dim=1)
+        return torch.stack(memories, 1)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from v1tlearn.nn import fast
 from v1tlearn.nn.fast.temporal import Taps, depthwise_in_time
-from v1tlearn.nn.movies.past import Past
+from v1tlearn.nn.layers.past import Past
+from v1tlearn.nn.layers.time import check_past, context_of
 
 
 def channels_last(movies: Tensor) -> Tensor:
@@ -40,7 +41,7 @@ def pointwise(movies: Tensor, convolution: nn.Conv3d) -> Tensor:
     return by_place.movedim(-1, 1)
 
 
-class TimeConvolution(nn.Conv3d):
+class SpatiotemporalConvolution(nn.Conv3d):
     """Convolution of frames where it has one tap in time, and else of each channel for itself.
 
     Parameters
@@ -75,12 +76,7 @@ class TimeConvolution(nn.Conv3d):
         causal: bool = True,
         padding: int = 0,
     ) -> None:
-        if n_taps < 1 or not (causal or n_taps % 2):
-            kind = "causal" if causal else "symmetric"
-            raise ValueError(
-                f"a {kind} kernel of {n_taps} frames: expected at least one frame, and an odd "
-                "number of them where it is symmetric."
-            )
+        context = context_of(n_taps, dilation=dilation, causal=causal)
         super().__init__(
             channels,
             channels,
@@ -88,19 +84,12 @@ class TimeConvolution(nn.Conv3d):
             dilation=(dilation, 1, 1),
             groups=1 if n_taps == 1 else channels,
         )
-        reach = (n_taps - 1) * dilation
-        self.context_frames = (reach, 0) if causal else (reach // 2, reach // 2)
-        self.around = padding
+        self.context_frames, self.around = context, padding
 
     def forward(self, movies: Tensor, past: Past | None = None) -> Tensor:
         """Movies (B, C, T, h, w) of movies (B, C, T, H, W)."""
+        check_past(self.context_frames, past)
         before, after = self.context_frames
-        if past is not None and after:
-            raise ValueError(
-                f"a symmetric kernel looks {after} frames ahead, of which a part of a movie does "
-                "not have the last ones: hand over whole movies, without a past, or parts with "
-                "`context_frames` more frames on both sides, and leave out what these give."
-            )
         if self.kernel_size[0] == 1:
             n_items, frames = len(movies), to_frames(movies)
             frames = F.conv2d(frames, self.weight[:, :, 0], self.bias, padding=self.around)

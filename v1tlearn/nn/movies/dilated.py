@@ -12,15 +12,15 @@ from v1tlearn.nn.fast.convolution import ActivatedConvolutions, activated_convol
 from v1tlearn.nn.fast.kernels import takes
 from v1tlearn.nn.layers.dropout import Dropout
 from v1tlearn.nn.layers.normalization import batch_norm, batch_statistics
+from v1tlearn.nn.layers.past import Past
 from v1tlearn.nn.movies.convolutions import (
-    TimeConvolution,
+    SpatiotemporalConvolution,
     channels_last,
     is_quick,
     pointwise,
     to_frames,
     to_movies,
 )
-from v1tlearn.nn.movies.past import Past
 
 
 def _computed_again(
@@ -76,7 +76,9 @@ class DilatedLayer(nn.Module):
         self, channels: int, dilation: int = 1, *, causal: bool = True, dropout: float = 0.25
     ) -> None:
         super().__init__()
-        self.convolution = TimeConvolution(channels, 3, dilation=dilation, causal=causal, padding=1)
+        self.convolution = SpatiotemporalConvolution(
+            channels, 3, dilation=dilation, causal=causal, padding=1
+        )
         self.norm = nn.BatchNorm2d(channels)
         self.mix = nn.Conv3d(channels, channels, 1)
         self.dropout = Dropout(dropout)

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v1tlearn.nn.cores.core import Core
-from v1tlearn.nn.heads import Head
-from v1tlearn.nn.movies.past import Past
+from v1tlearn.nn.layers.past import Past
 from v1tlearn.nn.movies.patches import frame_patches
 from v1tlearn.nn.movies.vist import PUBLISHED_KERNELS, ViST
 from v1tlearn.nn.readouts.readout import Readout
@@ -240,24 +239,3 @@ def _on_grid(fields: object, n_neurons: int, grid: int) -> Tensor:
     if min(maps.shape[1:]) >= grid:
         return F.adaptive_avg_pool2d(maps, grid)
     return F.interpolate(maps[:, None], (grid, grid), mode="bilinear", align_corners=False)[:, 0]
-
-
-class IdentityHead(Head):
-    """Outputs as they are, which may be negative (Wu et al. 2024)."""
-
-    def forward(self, outputs: Tensor) -> Tensor:
-        """Rates of outputs."""
-        return outputs
-
-    def inverse(self, rates: Tensor) -> Tensor:
-        """Give the outputs that become these rates.
-
-        Parameters
-        ----------
-        rates : Tensor
-
-        Returns
-        -------
-        Tensor
-        """
-        return rates

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from v1tlearn.nn.layers.past import Past
 from v1tlearn.nn.movies.convolutions import (
-    TimeConvolution,
+    SpatiotemporalConvolution,
     channels_last,
     pointwise,
     to_frames,
     to_movies,
 )
-from v1tlearn.nn.movies.past import Past
 
 
 class MultiscaleBlock(nn.Module):
@@ -58,7 +58,7 @@ class MultiscaleBlock(nn.Module):
         if not kernels:
             raise ValueError("kernels is empty: expected the frames of at least one branch.")
         self.branches = nn.ModuleList(
-            TimeConvolution(channels, kernel, causal=causal) for kernel in kernels
+            SpatiotemporalConvolution(channels, kernel, causal=causal) for kernel in kernels
         )
         self.mix = nn.Conv3d(channels, channels, 1)
         self.skip = nn.Conv3d(channels, channels, 1)

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from v1tlearn.nn.layers.past import Past
 from v1tlearn.nn.movies.convolutions import pointwise
 from v1tlearn.nn.movies.dilated import DilatedLayer
 from v1tlearn.nn.movies.modulation import ReceptiveFieldModulation
 from v1tlearn.nn.movies.multiscale import MultiscaleBlock
-from v1tlearn.nn.movies.past import Past
 
 _CONDITIONS = ("receptive_fields", "per_cell", "video", "none")
 PUBLISHED_KERNELS = ((1, 25), (1, 13, 21), (1, 7, 9), (1, 3, 5))

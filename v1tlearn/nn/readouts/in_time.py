@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from v1tlearn.nn.layers.past import Past
 from v1tlearn.nn.layers.time import context_of, lengthened
 from v1tlearn.nn.readouts.readout import Readout, initial_bias
 
@@ -14,8 +16,8 @@ from v1tlearn.nn.readouts.readout import Readout, initial_bias
 class TemporalReadout(Readout):
     """Another readout, frame by frame, and behind it a causal filter in time of each neuron.
 
-    ``out(t) = sum_k weight[n, k] readout(t - k)``. Filters begin with the present frame alone;
-    ahead of a movie there is the bias of the readout.
+    ``out(t) = bias + sum_k weight[n, k] (readout(t - k) - bias)``, with the bias of the readout, or
+    0 of one without. Filters begin with the present frame alone, and movies with the bias.
 
     Parameters
     ----------
@@ -43,7 +45,7 @@ class TemporalReadout(Readout):
         """Outputs (B, n) of the readout of each frame, of feature maps (B, C, h, w)."""
         return self.readout(features, shift)
 
-    def through_time(self, outputs: Tensor, past: Any = None) -> Tensor:
+    def through_time(self, outputs: Tensor, past: Past | None = None) -> Tensor:
         """Filter outputs in time.
 
         Parameters
@@ -169,7 +171,7 @@ class KernelReadout(Readout):
         space, _ = self._factors()
         return features.flatten(1) @ space.flatten(2).flatten(0, 1).T
 
-    def through_time(self, outputs: Tensor, past: Any = None) -> Tensor:
+    def through_time(self, outputs: Tensor, past: Past | None = None) -> Tensor:
         """Add up what each frame contributes.
 
         Parameters
@@ -221,7 +223,7 @@ class KernelReadout(Readout):
 
 def _filtered(longer: Tensor, weight: Tensor) -> Tensor:
     """Outputs (B, T, n) of series (B, T + n_lags - 1, n), by filters (n, n_lags)."""
-    return torch.einsum("btnk,nk->btn", longer.unfold(1, weight.shape[1], 1), weight.flip(1))
+    return F.conv1d(longer.mT, weight.flip(1)[:, None], groups=len(weight)).mT
 
 
 def _laplacian(planes: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from v1tlearn.nn.layers.past import Past
+
 
 class Readout(nn.Module):
     """What one animal has for itself: from feature maps to the outputs of its neurons.
@@ -45,7 +47,7 @@ class Readout(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what it computes.")
 
-    def through_time(self, outputs: Tensor, past: Any = None) -> Tensor:
+    def through_time(self, outputs: Tensor, past: Past | None = None) -> Tensor:
         """Make outputs over time of what `forward` gave for each frame: the same, here.
 
         Parameters

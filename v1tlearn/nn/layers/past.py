@@ -27,7 +27,7 @@ class Past:
     def __init__(self) -> None:
         self._frames: dict[nn.Module, Tensor] = {}
 
-    def lengthen(self, layer: nn.Module, movies: Tensor, n_frames: int) -> Tensor:
+    def lengthen(self, layer: nn.Module, movies: Tensor, n_frames: int, dim: int = 2) -> Tensor:
         """Put the frames before a part ahead of it, and keep the last ones for the next part.
 
         Parameters
@@ -35,13 +35,15 @@ class Past:
         layer : Module
             Who asks.
         movies : Tensor of shape (n_items, n_channels, n_frames, height, width)
-            The next frames that come to this layer.
+            The next frames that come to this layer; of other axes with another `dim`.
         n_frames : int
             How far it looks back.
+        dim : int, default=2
+            Axis of the frames.
 
         Returns
         -------
-        Tensor of shape (n_items, n_channels, more frames, height, width)
+        Tensor of shape (n_items, n_channels, n_frames + more, height, width)
             With zeros ahead of the first frame of the movie.
 
         Raises
@@ -49,16 +51,18 @@ class Past:
         ValueError
             If the part is of other movies than those before.
         """
-        before = self._frames.get(layer)
+        before, shape = self._frames.get(layer), list(movies.shape)
+        shape[dim] = n_frames
         if before is None:
-            longer = F.pad(movies, (0, 0, 0, 0, n_frames, 0))
-        elif before.shape[:2] + before.shape[3:] != movies.shape[:2] + movies.shape[3:]:
+            longer = F.pad(movies, (0, 0) * (movies.dim() - 1 - dim) + (n_frames, 0))
+        elif list(before.shape) != shape:
             raise ValueError(
-                f"a part of movies of the shape {tuple(movies.shape)} (items, channels, frames, "
-                f"height, width) after frames of the shape {tuple(before.shape)}: hand over a new "
-                "Past() with the first part of other movies."
+                f"a part of movies of the shape {tuple(movies.shape)}, whose frames are along axis "
+                f"{dim}, after frames of the shape {tuple(before.shape)}: hand over a new Past() "
+                "with the first part of other movies."
             )
         else:
-            longer = torch.cat((before, movies), 2)
-        self._frames[layer] = longer[:, :, longer.shape[2] - n_frames :].detach().clone()
+            longer = torch.cat((before, movies), dim)
+        last = longer.narrow(dim, longer.shape[dim] - n_frames, n_frames)
+        self._frames[layer] = last.detach().clone()
         return longer
