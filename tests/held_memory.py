@@ -30,11 +30,15 @@ class HeldMemory(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         out = function(*args, **(kwargs or {}))
-        gc.collect()
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
                 self._storages[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
-        self._storages = {k: v for k, v in self._storages.items() if not v[0].expired()}
-        self.most = max(self.most, sum(size for _, size in self._storages.values()))
+        if self._held() > self.most:
+            gc.collect()
+            self.most = max(self.most, self._held())
         return out
+
+    def _held(self):
+        self._storages = {k: v for k, v in self._storages.items() if not v[0].expired()}
+        return sum(size for _, size in self._storages.values())

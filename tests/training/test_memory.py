@@ -148,12 +148,13 @@ def test_recomputed_blocks_hold_less_memory():
     rates = {"attention_dropout": 0.0, "patch_dropout": 0.0}
     core = nn.ViTCore((1, 36, 64), n_blocks=16, **sizes, **rates)
     images, most = torch.randn(4, 1, 36, 64), []
-    for wanted in (False, True):
-        core.zero_grad(set_to_none=True)
-        with memory.checkpointed(core, wanted), HeldMemory() as held:
-            core(images).square().sum().backward()
-        most.append(held.most)
-    assert most[1] < 0.4 * most[0]
+    with nn.fast.using("blocked"):  # compiled kernels have some memory for each thread
+        for wanted in (False, True):
+            core.zero_grad(set_to_none=True)
+            with memory.checkpointed(core, wanted), HeldMemory() as held:
+                core(images).square().sum().backward()
+            most.append(held.most)
+    assert most[1] < 0.25 * most[0]
 
 
 FREED = """
