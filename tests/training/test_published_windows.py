@@ -52,7 +52,9 @@ def test_epochs_draw_windows_as_the_published_ones_do(kind, movie, seed):
     drawn = []
     for _ in range(2):
         torch.empty((), dtype=torch.int64).random_()  # which its data loader draws for workers
-        steps = RandomWindows(len(windows) // BATCH)({"A": len(windows)}, BATCH, torch.device("cpu"))
+        steps = RandomWindows(len(windows) // BATCH)(
+            {"A": len(windows)}, BATCH, torch.device("cpu")
+        )
         drawn += [step["A"].numpy() for step in steps]
     found = windows[np.concatenate(drawn)]
     np.testing.assert_array_equal(found, REFERENCE[f"{kind}/{movie}/seed{seed}/windows"])
