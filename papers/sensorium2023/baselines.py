@@ -3,7 +3,7 @@ Baselines of Sensorium 2023, from the recordings to a table with one command.
 
 ``python -m papers.sensorium2023.baselines --data FOLDER`` fits models that see time to movies that
 mice saw (Turishcheva et al. 2023). FOLDER holds the zips that `v1tlearn.fetch_sensorium2023` leaves
-there. ``--quick`` shows the same on two simulated mice, in about a minute.
+there. ``--quick`` shows the same on two simulated mice, in two minutes.
 """
 
 import argparse

@@ -7,7 +7,7 @@ Results are kept as one JSON file per finished job; ``results.csv``, ``tables.md
 
 import json
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,8 @@ def notes(settings: Mapping[str, Any]) -> str:
     )
 
 
-def draw(frame: pd.DataFrame, path: Path) -> None:
-    """Draw single-trial correlations, a panel per split, a point per mouse and seed."""
+def draw(frame: pd.DataFrame, path: Path, models: Sequence[str]) -> None:
+    """Draw single-trial correlations, a panel per split, a point per mouse and seed, and means."""
     import matplotlib as mpl
 
     mpl.use("Agg", force=False)
@@ -106,22 +106,25 @@ def draw(frame: pd.DataFrame, path: Path) -> None:
     from v1tlearn.inspection.colors import figure_colors
 
     found = [split for split in dict.fromkeys(SPLITS.values()) if split in set(frame["split"])]
-    models = list(dict.fromkeys(frame["model"]))
+    models = [model for model in models if model in set(frame["model"])]
     colors = figure_colors(models)
-    size = (2.4 + 2.2 * len(found), 0.9 + 0.32 * len(models))
+    size = (2.4 + 2.2 * len(found), 1.2 + 0.32 * len(models))
     figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
+    panels = figure.subplots(1, len(found), squeeze=False, sharex=True, sharey=True)[0]
     for axes, split in zip(panels, found, strict=True):
         for place, model in enumerate(models):
             own = frame[(frame["split"] == split) & (frame["model"] == model)]
             values = own["single-trial"]
-            axes.plot(values, [place] * len(own), "o", color=colors[model], alpha=0.5, ms=4)
-            axes.plot(values.mean(), place, "|", color=colors[model], ms=16, mew=2)
+            axes.plot(values.mean(), place, "|", color=colors[model], ms=16, mew=3)
+            axes.plot(values, [place] * len(own), "o", color="0.25", mfc="none", ms=4)
         axes.axvline(0, color="0.7", lw=0.8, zorder=0)
         axes.set(title=split, xlabel="single-trial\ncorrelation")
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="0.92")
         axes.set_axisbelow(True)
+    panels[0].plot([], [], "|", color="0.25", ms=12, mew=3, label="mean")
+    panels[0].plot([], [], "o", color="0.25", mfc="none", ms=4, label="a mouse")
+    figure.legend(frameon=False, fontsize="small", ncols=2, loc="outside upper right")
     panels[0].set_yticks(range(len(models)), models)
     panels[0].set_ylim(len(models) - 0.5, -0.5)
     beside = path.with_name(f".part-{path.name}")
@@ -138,5 +141,5 @@ def write(options: Namespace) -> str:
     write_beside(out / "results.csv", frame.to_csv(index=False))
     write_beside(out / "tables.md", text)
     if options.figure and len(frame):
-        draw(frame, out / "figure.png")
+        draw(frame, out / "figure.png", options.models)
     return text

@@ -471,7 +471,7 @@ def test_differences_of_defaults_are_documented(kind, name):
     assert differing <= documented
 
 
-def test_the_movie_preset_trains_as_published_on_windows_of_80_frames():
+def test_the_movie_preset_trains_as_published_on_windows_of_80_frames(tmp_path):
     recordings = v1.make_movie_recordings(
         2, [3, 4], 6, 2, 2, n_frames=(90, 100), image_shape=(14, 16), random_state=0
     )
@@ -487,3 +487,7 @@ def test_the_movie_preset_trains_as_published_on_windows_of_80_frames():
     for mouse, n in est.n_neurons_.items():
         assert est.module_.readout(mouse).bias.shape == (n,)
     assert np.isfinite(est.score(train))
+    est.save(tmp_path / "model")
+    again = v1.load(tmp_path / "model")
+    assert again.hidden_channels == (2, 3, 4)
+    np.testing.assert_array_equal(again.predict(train)["B"], est.predict(train)["B"])
