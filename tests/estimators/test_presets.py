@@ -491,3 +491,25 @@ def test_the_movie_preset_trains_as_published_on_windows_of_80_frames(tmp_path):
     again = v1.load(tmp_path / "model")
     assert again.hidden_channels == (2, 3, 4)
     np.testing.assert_array_equal(again.predict(train)["B"], est.predict(train)["B"])
+
+
+def test_the_movie_preset_sees_what_the_published_model_does():
+    """Grey level, dilation and speed come in; the pupil's place moves readouts."""
+    rng = np.random.default_rng(0)
+    columns = ["pupil_dilation", "running_speed", "pupil_x", "pupil_y"]
+    trials = v1.Trials.from_arrays(
+        {"A": rng.integers(0, 256, (4, 64, 1, 14, 16), dtype=np.uint8)},
+        {"A": rng.normal(size=(4, 64, 4)).astype(np.float32)},
+        {"A": rng.gamma(2.0, 1.0, (4, 64, 3)).astype(np.float32)},
+        frame_rate=30.0,
+        behavior_names=columns,
+    )
+    est = v1.MovieCNNRegressor.from_preset(
+        "sensorium2023", hidden_channels=(2, 3, 4), max_epochs=0, random_state=0, device="cpu",
+        validation_fraction=0.0,
+    ).fit(trials)  # fmt: skip
+    assert est.module_.core.input_shape == (3, 14, 16)
+    assert sum(p.numel() for p in est.module_.shifter("A").parameters()) == 57
+    responses = trials.responses.get("A").astype(float)
+    wanted = responses.mean((0, 1)) / responses.std((0, 1))
+    np.testing.assert_allclose(est.module_.readout("A").bias.detach().numpy(), wanted, rtol=1e-4)
