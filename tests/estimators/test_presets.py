@@ -423,6 +423,14 @@ PERIODS |= {"loss_scale": "per_neuron", "loss_epsilon": 1e-12, "core_pass": "per
 PERIODS |= {"schedule": "periods", "lr_patience": 5, "lr_factor": 1 / 3, "carry_patience": True}
 PERIODS |= {"selection": "variance_explained", "max_lr_drops": 2}
 PERIODS |= {"penalty_scale": "absolute"}
+# ecker-lab/sensorium_2023: benchmarks_training.ipynb and video_training_loop.py.
+MOVIES = {"n_layers": 3, "hidden_channels": (32, 64, 128), "input_kernel": 11, "hidden_kernel": 5}
+MOVIES |= {"input_time_kernel": 11, "hidden_time_kernel": 5, "causal": True, "recurrent": False}
+MOVIES |= {"memory_frames": 20, "batch_norm_momentum": 0.7, "laplace": 10.0, "head": "elu"}
+MOVIES |= {"init_mu_range": 0.2, "init_sigma": 1.0, "readout_l1": 0.0, "lr": 0.005}
+MOVIES |= {"readout_bias": "published_mean_over_std", "behavior_columns": "non_pupil"}
+DYNAMIC_TRAINING = SENSORIUM_TRAINING | {"optimizer": "adamw", "weight_decay": 0.01}
+DYNAMIC_TRAINING |= {"batch_size": 8}
 PUBLISHED = {
     (v1.V1TRegressor, "v1t2023"): TRANSFORMER | V1T_TRAINING | {"behavior_columns": "all"},
     (v1.ViTRegressor, "v1t2023"): TRANSFORMER | V1T_TRAINING | {"behavior_columns": "non_pupil"},
@@ -431,6 +439,7 @@ PUBLISHED = {
     (v1.CNNRegressor, "sensorium2022"): CONVOLUTION | SENSORIUM_TRAINING,
     (v1.LNRegressor, "sensorium2022"): CONVOLUTION | SENSORIUM_TRAINING | {"n_layers": 3},
     (v1.FullModelRegressor, "minimodel2025"): COMPACT | PERIODS,
+    (v1.MovieCNNRegressor, "sensorium2023"): MOVIES | DYNAMIC_TRAINING,
 }
 # What says nothing of model and training as published.
 OF_THE_RUN = {"validation_fraction", "device", "precision", "deterministic", "random_state"}
@@ -447,7 +456,7 @@ def test_every_number_of_a_preset_is_the_published_one(kind, name):
 
 def test_every_preset_is_in_the_table_above():
     kinds = (v1.V1TRegressor, v1.ViTRegressor, v1.CNNRegressor, v1.LNRegressor)
-    kinds += (v1.FullModelRegressor,)
+    kinds += (v1.FullModelRegressor, v1.MovieCNNRegressor)
     assert {(kind, name) for kind in kinds for name in kind._presets} == set(PUBLISHED)
 
 
@@ -460,3 +469,47 @@ def test_differences_of_defaults_are_documented(kind, name):
     default, preset = kind().get_params(), kind.from_preset(name).get_params()
     differing = {n for n in default if default[n] != preset[n]}
     assert differing <= documented
+
+
+def test_the_movie_preset_trains_as_published_on_windows_of_80_frames(tmp_path):
+    recordings = v1.make_movie_recordings(
+        2, [3, 4], 6, 2, 2, n_frames=(90, 100), image_shape=(14, 16), random_state=0
+    )
+    train = v1.Trials(recordings).sel(tier="train")
+    est = v1.MovieCNNRegressor.from_preset(
+        "sensorium2023", hidden_channels=(2, 3, 4), max_epochs=1, random_state=0, device="cpu"
+    ).fit(train)
+    core = est.module_.core
+    assert core.output_shape == (4, 4, 6)
+    assert [layer.space.out_channels for layer in core.layers] == [2, 3, 4]
+    # of 80 frames the convolutions of the published core leave the last 62
+    assert est.window_frames + core.context_frames[0] == 80
+    for mouse, n in est.n_neurons_.items():
+        assert est.module_.readout(mouse).bias.shape == (n,)
+    assert np.isfinite(est.score(train))
+    est.save(tmp_path / "model")
+    again = v1.load(tmp_path / "model")
+    assert again.hidden_channels == (2, 3, 4)
+    np.testing.assert_array_equal(again.predict(train)["B"], est.predict(train)["B"])
+
+
+def test_the_movie_preset_sees_what_the_published_model_does():
+    """Grey level, dilation and speed come in; the pupil's place moves readouts."""
+    rng = np.random.default_rng(0)
+    columns = ["pupil_dilation", "running_speed", "pupil_x", "pupil_y"]
+    trials = v1.Trials.from_arrays(
+        {"A": rng.integers(0, 256, (4, 64, 1, 14, 16), dtype=np.uint8)},
+        {"A": rng.normal(size=(4, 64, 4)).astype(np.float32)},
+        {"A": rng.gamma(2.0, 1.0, (4, 64, 3)).astype(np.float32)},
+        frame_rate=30.0,
+        behavior_names=columns,
+    )
+    est = v1.MovieCNNRegressor.from_preset(
+        "sensorium2023", hidden_channels=(2, 3, 4), max_epochs=0, random_state=0, device="cpu",
+        validation_fraction=0.0,
+    ).fit(trials)  # fmt: skip
+    assert est.module_.core.input_shape == (3, 14, 16)
+    assert sum(p.numel() for p in est.module_.shifter("A").parameters()) == 57
+    responses = trials.responses.get("A").astype(float)
+    wanted = responses.mean((0, 1)) / responses.std((0, 1))
+    np.testing.assert_allclose(est.module_.readout("A").bias.detach().numpy(), wanted, rtol=1e-4)

@@ -27,6 +27,20 @@ def movie(n_frames=20, seed=1, n=2):
     return torch.randn(n, n_frames, *SHAPE, generator=generator, dtype=torch.float64)
 
 
+def test_layers_of_several_widths_are_those_of_one_where_these_are_equal():
+    x = movie(8)
+    one, listed = core(hidden_channels=3), core(hidden_channels=[3, 3])
+    torch.testing.assert_close(listed(x), one(x), rtol=0, atol=0)
+    wider = core(hidden_channels=(3, 5), recurrent=True)
+    assert wider(x).shape[2] == wider.output_shape[0] == 5
+
+
+@pytest.mark.parametrize("channels", [(3,), (3, 3, 3), (3, 0), (3, 2.5)])
+def test_widths_of_other_layers_are_refused(channels):
+    with pytest.raises(ValueError, match=r"hidden_channels=.* of n_layers=2: expected one whole"):
+        core(hidden_channels=channels)
+
+
 @pytest.mark.parametrize("causal", [True, False])
 def test_convolution_in_time_is_that_of_loops(causal):
     torch.manual_seed(0)

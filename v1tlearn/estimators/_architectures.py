@@ -123,8 +123,8 @@ laplace : float, default=6.3831
 MOVIE_CONVOLUTIONAL = """\
 n_layers : int, default=3
     Layers, each a convolution of frames and one along time.
-hidden_channels : int, default=32
-    Channels of each.
+hidden_channels : int or sequence of int, default=32
+    Channels of each; or one number for each layer.
 input_kernel : int or (int, int), default=9
     Side of the filters of the first layer, which has no padding, in pixels; or height and width.
 hidden_kernel : int, default=5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
@@ -37,6 +37,41 @@ _OF_CORE = (
     "batch_norm_momentum",
     "laplace",
 )
+
+# The factorised benchmark of ecker-lab/sensorium_2023, notebooks/benchmarks_training.ipynb, and its
+# training, sensorium/training/video_training_loop.py. Windows of 80 frames lose 18 there, as
+# convolutions have no padding in time.
+SENSORIUM_2023: dict[str, Any] = {
+    "n_layers": 3,
+    "hidden_channels": (32, 64, 128),
+    "input_kernel": 11,
+    "hidden_kernel": 5,
+    "input_time_kernel": 11,
+    "hidden_time_kernel": 5,
+    "batch_norm_momentum": 0.7,
+    "laplace": 10.0,
+    "init_mu_range": 0.2,
+    "init_sigma": 1.0,
+    "readout_l1": 0.0,
+    "readout_bias": "published_mean_over_std",
+    "beyond_map": "zeros",
+    "window_frames": 62,
+    "core_pass": "per_mouse",
+    "optimizer": "adamw",
+    "lr": 0.005,
+    "betas": (0.9, 0.999),
+    "weight_decay": 0.01,
+    "batch_size": 8,
+    "max_epochs": 200,
+    "loss_scale": "sqrt_recording",
+    "penalty_scale": "absolute",
+    "loss_epsilon": 1e-8,
+    "schedule": "rounds",
+    "lr_patience": 5,
+    "lr_factor": 0.3,
+    "max_lr_drops": 3,
+    "precision": "tf32",
+}
 
 
 @document(architecture=MOVIE_CONVOLUTIONAL, behavior_mode=MOVIE_CHANNELS, time=TIME)
@@ -76,7 +111,7 @@ class MovieCNNRegressor(TimeParameters, ReadoutParameters, BaseEncodingRegressor
     """
 
     n_layers: int = 3
-    hidden_channels: int = 32
+    hidden_channels: int | Sequence[int] = 32
     input_kernel: int | tuple[int, int] = 9
     hidden_kernel: int = 5
     input_time_kernel: int = 11
@@ -92,12 +127,13 @@ class MovieCNNRegressor(TimeParameters, ReadoutParameters, BaseEncodingRegressor
     batch_size: int = 8
     max_epochs: int = 200
 
+    _presets: ClassVar[dict[str, dict[str, Any]]] = {"sensorium2023": SENSORIUM_2023}
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseEncodingRegressor._parameter_constraints,
         **ReadoutParameters._parameter_constraints,
         **TimeParameters._parameter_constraints,
         "n_layers": [DEPTH],
-        "hidden_channels": [WIDTH],
+        "hidden_channels": [WIDTH, tuple, list],
         "input_kernel": [WIDTH, tuple, list],
         "hidden_kernel": [WIDTH],
         "input_time_kernel": [DEPTH],

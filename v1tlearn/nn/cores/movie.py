@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -51,8 +52,8 @@ class MovieCNNCore(Core):
     input_shape : tuple of int
         Channels, height and width of the frames; planes of behaviour count as channels.
     n_layers : int, default=3
-    hidden_channels : int, default=32
-        Channels of each layer.
+    hidden_channels : int or sequence of int, default=32
+        Channels of each layer; or one number for each.
     input_kernel : int or (int, int), default=9
         Side of the filters of the first layer in pixels, or height and width.
     hidden_kernel : int, default=5
@@ -79,7 +80,7 @@ class MovieCNNCore(Core):
     ------
     ValueError
         If the first filters are larger than the frames, a side or length is not odd where it should
-        be, or a recurrent core is to look ahead.
+        be, channels are of another number of layers, or a recurrent core is to look ahead.
 
     References
     ----------
@@ -94,7 +95,7 @@ class MovieCNNCore(Core):
         input_shape: Sequence[int],
         *,
         n_layers: int = 3,
-        hidden_channels: int = 32,
+        hidden_channels: int | Sequence[int] = 32,
         input_kernel: int | Sequence[int] = 9,
         hidden_kernel: int = 5,
         input_time_kernel: int = 11,
@@ -110,25 +111,24 @@ class MovieCNNCore(Core):
             raise ValueError(f"hidden_kernel must be odd, got {hidden_kernel}.")
         if recurrent and not causal:
             raise ValueError("a recurrent core looks back alone: set causal=True.")
+        channels = _widths(hidden_channels, n_layers)
         first = _sides(input_kernel, self.input_shape)
         n_inputs, *size = self.input_shape
         rows, columns = (n - side + 1 for n, side in zip(size, first, strict=True))
-        self.output_shape = (hidden_channels, rows, columns)
+        self.output_shape = (channels[-1], rows, columns)
         self.laplace = laplace
 
-        def layer(n_inputs: int, sides: tuple[int, int], padding: int, taps: int) -> _Layer:
-            space = nn.Conv2d(n_inputs, hidden_channels, sides, padding=padding, bias=False)
-            time = TemporalConvolution(hidden_channels, taps, causal=causal)
-            return _Layer(
-                space, time, nn.BatchNorm2d(hidden_channels, momentum=batch_norm_momentum)
-            )
+        def layer(n_in: int, n_out: int, sides: tuple[int, int], padding: int, taps: int) -> _Layer:
+            space = nn.Conv2d(n_in, n_out, sides, padding=padding, bias=False)
+            time = TemporalConvolution(n_out, taps, causal=causal)
+            return _Layer(space, time, nn.BatchNorm2d(n_out, momentum=batch_norm_momentum))
 
         side = hidden_kernel
-        layers = [layer(n_inputs, first, 0, input_time_kernel)]
-        for _ in range(n_layers - 1):
-            layers.append(layer(hidden_channels, (side, side), side // 2, hidden_time_kernel))
+        layers = [layer(n_inputs, channels[0], first, 0, input_time_kernel)]
+        for n_in, n_out in pairwise(channels):
+            layers.append(layer(n_in, n_out, (side, side), side // 2, hidden_time_kernel))
         self.layers = nn.ModuleList(layers)
-        self.memory = ConvGRU(hidden_channels) if recurrent else None
+        self.memory = ConvGRU(channels[-1]) if recurrent else None
         contexts = [layer.time.context_frames for layer in layers]
         before, after = (sum(context[i] for context in contexts) for i in (0, 1))
         self.context_frames = (before + recurrent * memory_frames, after)
@@ -193,3 +193,14 @@ def _sides(kernel: int | Sequence[int], input_shape: tuple[int, int, int]) -> tu
             f"{input_shape[2]} pixels: choose a smaller side, or (height, width)."
         )
     return int(height), int(width)
+
+
+def _widths(channels: int | Sequence[int], n_layers: int) -> list[int]:
+    """Channels of each layer."""
+    widths = [channels] * n_layers if isinstance(channels, int) else list(channels)
+    if len(widths) != n_layers or not all(isinstance(n, int) and n >= 1 for n in widths):
+        raise ValueError(
+            f"hidden_channels={channels!r} of n_layers={n_layers}: expected one whole number, 1 at "
+            "least, for all layers, or one for each."
+        )
+    return widths
