@@ -316,9 +316,10 @@ def test_cnn_presets_step_by_step(unequal, validation, recordings, name, bias):
         for key in no_effect:
             p[key].data.copy_(state[key])
             expected[key] = state[key]
-        expected |= buffers
-        # A step moves a weight by up to 9e-3; running means of maps reach 25.
+        # A step moves a weight by up to 9e-3.
         assert_same({key: state[key] for key in expected}, expected, step, atol=1e-5, rtol=1e-5)
+        # Maps are sums over many weights, so that what these may differ by adds up; they reach 25.
+        assert_same({key: state[key] for key in buffers}, buffers, step, atol=1e-5, rtol=1e-4)
     for key in p.keys() - set(no_effect):
         assert (p[key] - initial[key]).abs().max() > 1e-3, key
 
