@@ -47,6 +47,14 @@ def test_traces_are_the_means_over_repeats(test_movies, figures):
     assert "movie 1, 3 repeats" in display.title
 
 
+def test_colors_may_be_given(test_movies, figures):
+    predicted = {"LN": test_movies.expected_responses, "CNN": test_movies.responses}
+    colors = {"LN": "#d55e00", "CNN": "#0072b2"}
+    display = MoviePredictionDisplay.from_predictions(test_movies, predicted, colors=colors)
+    drawn = {line.get_label(): line.get_color() for line in display.axes_[0].lines}
+    assert (drawn["LN"], drawn["CNN"]) == ("#d55e00", "#0072b2")
+
+
 def test_frames_stand_over_the_time_at_which_they_were_shown(test_movies, figures):
     display = MoviePredictionDisplay.from_predictions(test_movies, test_movies.responses)
     shown = test_movies.get("stimuli", "A")[0]
