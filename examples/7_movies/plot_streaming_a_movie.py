@@ -87,8 +87,8 @@ def at_once(n_frames):
 
 
 # %%
-# Memory is counted: what tensors hold at a time, as torch's profiler tells, and what arrays of numpy
-# do, as `tracemalloc` tells. So it is the same on every machine.
+# Memory is counted, not measured: what tensors hold at a time, as torch's profiler tells, and what
+# arrays of numpy do, as ``tracemalloc`` tells. So it is the same on every machine.
 
 
 def most_memory(predict, n_frames):
@@ -124,8 +124,8 @@ print(f"{27000 / 1800:4.1f} min: in parts {memory[in_parts, 27000]:4.0f} MB")
 # %%
 # Flat
 # ----
-# At once, memory is that of all feature maps of the movie, 40 kB per frame. In parts it is that of the
-# maps of one part, and what grows is some hundred bytes per frame: predictions and labels.
+# At once, memory is that of all feature maps of the movie, 40 kB per frame. In parts it is that of
+# the maps of one part, and what grows is some hundred bytes per frame: predictions and labels.
 
 fig, ax = plt.subplots(figsize=(5.4, 3.6), layout="constrained")
 styles = {at_once: ("0.45", "s", "at once"), in_parts: (MODEL_COLORS["CNN"], "o", "in parts")}

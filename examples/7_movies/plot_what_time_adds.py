@@ -61,8 +61,8 @@ shuffled = v1.Trials({"A": in_another_order(cells.to_dataset())})
 # Models without and with time
 # ----------------------------
 # The convolutional models have filters of the same size in space. The linear one has a kernel of
-# 12 frames for each cell. All learn from the training movies; held-out movies are scored: the
-# correlation of predictions with the mean over eight repeats. Its ceiling is that of the true rates.
+# 12 frames for each cell. All learn from the training movies. Scores are correlations of what they
+# predict with the mean over eight repeats of held-out movies; true rates reach the ceiling.
 
 filters = {"n_layers": 2, "hidden_channels": 12, "input_kernel": 7, "hidden_kernel": 1}
 in_time = {"input_time_kernel": 9, "lr": 0.01, "batch_size": 4, "max_epochs": 20}
@@ -126,13 +126,13 @@ plt.show()
 # Which way does it move?
 # -----------------------
 # Gratings that nobody was trained on drift in eight directions. With time, a model of motion cells
-# has learned which one each cell prefers (dashed); in single frames a grating and the one that drifts
-# the other way look alike.
+# has learned which one each cell prefers (dashed); in single frames a grating looks like the one
+# that drifts the other way.
 
 angles = np.arange(8) * np.pi / 4
 y, x = np.mgrid[:10, :14]
 turns = float(cells["preferred_frequency"].median()) * np.arange(60)[:, None, None] / 30
-rates = {name: 0.0 for name in ("CNN, time", "CNN, single frames")}
+rates = dict.fromkeys(["CNN, time", "CNN, single frames"], 0.0)
 for period in (4, 5, 6):  # pixels
     phase = [2 * np.pi * ((np.cos(a) * x + np.sin(a) * y) / period - turns) for a in angles]
     movies = np.stack(127.5 + 100 * np.cos(phase)).astype(np.uint8)[:, :, None]
