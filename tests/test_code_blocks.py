@@ -267,6 +267,10 @@ PAGES = {
     "docs/interop.rst": Page(interop),
     "docs/pretrained_transformers.rst": Page(pretrained, BRIEF_FITS),
     "docs/images_and_responses.rst": Page(images_and_responses, {"max_epochs=50": "max_epochs=1"}),
+    "docs/movies.rst": Page(
+        lambda names: movies(),
+        {"max_epochs=20": "max_epochs=1", "warmup_epochs=2": "warmup_epochs=0"},
+    ),
     "docs/your_own_core.rst": Page(replace={"max_epochs=15": "max_epochs=1"}),
 }
 

@@ -68,6 +68,13 @@ def test_the_frame_rate_is_told_by_the_times_where_they_are_seconds():
     assert frame_rate_of(movies().isel(time=[0])) is None
 
 
+@pytest.mark.parametrize("frame_rate", [29.97, 30, 60, 1000 / 7])
+@pytest.mark.parametrize("n_frames", [2, 84, 90, 108_000])
+def test_the_frame_rate_is_the_one_that_was_given(frame_rate, n_frames):
+    coords = {"time": time_coordinate(n_frames, frame_rate)}
+    assert frame_rate_of(xr.Dataset(coords=coords)) == float(f"{frame_rate:.12g}")
+
+
 def test_frames_are_counted_by_n_frames_or_by_the_time_axis():
     assert frames_of(movies()).tolist() == [10, 6, 10, 10]
     assert frames_of(movies().drop_vars("n_frames")).tolist() == [10, 10, 10, 10]

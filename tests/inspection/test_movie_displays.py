@@ -47,6 +47,14 @@ def test_traces_are_the_means_over_repeats(test_movies, figures):
     assert "movie 1, 3 repeats" in display.title
 
 
+def test_colors_may_be_given(test_movies, figures):
+    predicted = {"LN": test_movies.expected_responses, "CNN": test_movies.responses}
+    colors = {"LN": "#d55e00", "CNN": "#0072b2"}
+    display = MoviePredictionDisplay.from_predictions(test_movies, predicted, colors=colors)
+    drawn = {line.get_label(): line.get_color() for line in display.axes_[0].lines}
+    assert (drawn["LN"], drawn["CNN"]) == ("#d55e00", "#0072b2")
+
+
 def test_frames_stand_over_the_time_at_which_they_were_shown(test_movies, figures):
     display = MoviePredictionDisplay.from_predictions(test_movies, test_movies.responses)
     shown = test_movies.get("stimuli", "A")[0]
@@ -157,3 +165,17 @@ def test_kernels_that_are_none_are_refused():
         KernelDisplay.from_kernels(np.ones((1, 3, 4, 4)))
     with pytest.raises(ValueError, match=r"expected .'neuron', 'lag'"):
         KernelDisplay.from_kernels(xr.DataArray(np.ones((1, 4)), dims=("neuron", "height")))
+
+
+@pytest.mark.parametrize("shape", [(4, 12, 12, 12), (2, 9, 8, 20), (2, 12, 1, 12)])
+@pytest.mark.parametrize("n_maps", [1, 3, 5])
+def test_labels_of_kernels_lie_within_the_figure(shape, n_maps, figures):
+    kernels = np.random.default_rng(0).normal(size=shape)
+    names = ["cell 1\ntrue"] * len(kernels)
+    lags = np.arange(shape[1]) / 30
+    display = KernelDisplay(kernels, lags, units="s", titles=names, n_maps=n_maps).plot()
+    display.figure_.canvas.draw()
+    width = display.figure_.bbox.width
+    boxes = [a.xaxis.label.get_window_extent() for a in display.axes_.flat if a.get_xlabel()]
+    assert boxes
+    assert all(box.x0 >= 0 and box.x1 <= width for box in boxes)

@@ -93,7 +93,8 @@ def frame_rate_of(dataset: xr.Dataset) -> float | None:
     if time.attrs.get("units", SECONDS) != SECONDS:
         return None
     values = time.values
-    return float((len(values) - 1) / (values[-1] - values[0]))
+    rate = (len(values) - 1) / (values[-1] - values[0])
+    return float(f"{rate:.12g}")  # 30.0, where a division left 30.000000000000004
 
 
 def frames_of(dataset: xr.Dataset) -> np.ndarray:

@@ -224,7 +224,7 @@ class KernelDisplay:
 
 
 def _label_time(axis: Any, unit: str) -> None:
-    axis.set_xlabel(f"time ahead of the response ({unit})", fontsize="small")
+    axis.set_xlabel(f"time ahead of\nthe response ({unit})", fontsize="small")
     axis.tick_params(labelsize="small")
 
 

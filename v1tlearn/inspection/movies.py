@@ -128,6 +128,7 @@ class MoviePredictionDisplay:
         mouse_id: str | None = None,
         image_id: Any = None,
         neurons: Any = None,
+        colors: Mapping[str, str] | None = None,
         figure: Any = None,
     ) -> Self:
         """Predict a movie with fitted models, and draw.
@@ -138,7 +139,7 @@ class MoviePredictionDisplay:
             Fitted.
         trials : Trials
             Of movies, with responses.
-        mouse_id, image_id, neurons
+        mouse_id, image_id, neurons, colors
             Of `from_predictions`.
         figure
             Of `plot`.
@@ -160,7 +161,9 @@ class MoviePredictionDisplay:
         mouse, image = _one_movie(trials, mouse_id, image_id)
         shown = trials.sel(mouse_id=mouse, image_id=image)
         predictions = {name: e.predict(shown) for name, e in named_models(estimators).items()}
-        return cls.from_predictions(shown, predictions, neurons=neurons, figure=figure)
+        return cls.from_predictions(
+            shown, predictions, neurons=neurons, colors=colors, figure=figure
+        )
 
     @classmethod
     def from_predictions(
@@ -171,6 +174,7 @@ class MoviePredictionDisplay:
         mouse_id: str | None = None,
         image_id: Any = None,
         neurons: Any = None,
+        colors: Mapping[str, str] | None = None,
         figure: Any = None,
     ) -> Self:
         """Draw predictions of a movie and what was recorded.
@@ -189,6 +193,8 @@ class MoviePredictionDisplay:
         neurons : optional
             Unit ids of some neurons, one or several; by default the three that vary most from frame
             to frame in relation to their mean over repeats.
+        colors : dict of str to str, optional
+            Per model; by default those of `model_color`.
         figure
             Of `plot`.
 
@@ -232,6 +238,7 @@ class MoviePredictionDisplay:
             units=str(recorded[mouse].attrs.get("units", "a.u.")),
             title=f"Mouse {mouse}, movie {image}, {len(table)} "
             + ("repeats" if len(table) > 1 else "trial"),
+            colors=colors,
         )
         return display.plot(figure)
 
