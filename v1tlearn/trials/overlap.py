@@ -98,9 +98,8 @@ def overlapping_images(train: Trials, test: Trials) -> pd.DataFrame:
         row["share"] = 1.0 if same else float(found.sum() / own.sum())
         if same:
             row |= {"like": name, "flip": "none"}
-            row["similarity"] = _similarity(
-                looks.prints[own], known.prints, known.image_ids == name
-            )
+            theirs = known.prints[known.image_ids == name]
+            row["similarity"] = _similarity(looks.prints[own], theirs)
         else:
             like = pd.Series(known.image_ids[place[found]]).mode()[0]
             row |= {"like": like, "flip": pd.Series(flip[found]).mode()[0]}
