@@ -23,7 +23,13 @@ _AT_MOST_1 = ("feve", "feve_strict", "normalized_correlation", "share_of_oracle"
 
 
 def ends_of(
-    name: str, target: Responses, predicted: Any, draws: Draws, multioutput: Multioutput
+    name: str,
+    target: Any,
+    predicted: Any,
+    draws: Draws,
+    multioutput: Multioutput,
+    image_ids: Any = None,
+    mouse_ids: Any = None,
 ) -> np.ndarray:
     """Ends of the intervals of a metric.
 
@@ -32,10 +38,12 @@ def ends_of(
     name : str
         One of `METRICS`.
     target : Responses
+        Or responses in any form that metrics take, and so the predictions.
     predicted : predictions
-        In any form that metrics take.
     draws : Draws
     multioutput : {"raw_values", "mice", "uniform_average"}
+    image_ids, mouse_ids : array (n_trials,), optional
+        Where responses do not bring them.
 
     Returns
     -------
@@ -43,7 +51,8 @@ def ends_of(
         Of every neuron, mouse, or one; NaN for mice without the repeats that the metric needs.
     """
     statistic, bounds, of_mice = METRICS[name], [], []
-    for arrays in arrays_by_mouse(target, predicted, needs_images=True):
+    labels = {"image_ids": image_ids, "mouse_ids": mouse_ids}
+    for arrays in arrays_by_mouse(target, predicted, **labels, needs_images=True):
         if _has_enough(statistic, arrays):
             drawn = draws.of(there(arrays.image_ids), arrays.mouse, movies=has_time(target))
             found = found_of(statistic, arrays, drawn, draws.level)
