@@ -149,6 +149,15 @@ def test_mirror_images_of_the_training_are_told(small, of_pictures):
     model.score(of_pictures)
 
 
+def test_arrays_without_names_may_be_the_training_itself_but_not_its_mirror_images(small):
+    stimuli, responses, _ = pictures(40)
+    model = small(max_epochs=1, validation_fraction=0).fit(stimuli, None, responses)
+    again = responses.copy()
+    model.score(stimuli.copy(), None, again)
+    with pytest.warns(UserWarning, match="40 of 40 images look like .* 'trial 0', flipped left-r"):
+        model.score(np.ascontiguousarray(stimuli[..., ::-1]), None, again)
+
+
 def test_what_looks_alike_is_known_in_this_process_alone(small, of_pictures, tmp_path):
     """Files do not grow by what a model was trained on."""
     model = small(max_epochs=1, validation_fraction=0).fit(of_pictures)

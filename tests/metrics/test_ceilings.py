@@ -123,13 +123,13 @@ def test_a_draw_is_the_ceiling_of_the_trials_of_the_drawn_images(counts):
         (again,), new = resampled(drawn, y, ids=ids)
         ceilings = noise_ceiling(again, image_ids=new, n_bootstrap=0)
         expected.append([values(ceilings, name)[0] for name in NAMES])
-    expected = np.array(expected)
+    expected = np.array([np.abs(np.subtract(*two)) for two in itertools.combinations(expected, 2)])
+    expected = np.concatenate([expected, [np.zeros(len(NAMES))]])
     found = []
-    for seed in range(16):
-        one = noise_ceiling(y, image_ids=ids, n_bootstrap=1, random_state=seed)
-        low, high = ([values(one, name, end)[0] for name in NAMES] for end in ("low", "high"))
-        assert low == high
-        found.append(low)
+    for seed in range(24):  # of two draws the interval at level 1/8 is an eighth of their distance
+        one = noise_ceiling(y, image_ids=ids, n_bootstrap=2, level=0.125, random_state=seed)
+        ends = (np.array([values(one, n, end)[0] for n in NAMES]) for end in ("high", "low"))
+        found.append(8 * np.subtract(*ends))
     distance = np.abs(np.array(found)[:, None] - expected).max(axis=2)
     assert (distance.min(axis=1) < 1e-9).all()
     assert (distance.min(axis=0) < 1e-9).all()
@@ -141,7 +141,7 @@ def test_a_draw_is_the_ceiling_of_the_trials_of_the_drawn_images(counts):
 @pytest.mark.parametrize("counts", [[3, 3, 3], [2, 4, 3]])
 def test_draws_of_scores_are_scores_of_drawn_trials(metric, counts, multioutput):
     y, truth, ids = simulated(9.0, counts, 3, seed=3)
-    pred = truth + 0.5 * np.random.default_rng(1).normal(size=truth.shape)
+    pred = truth + 3 * np.random.default_rng(1).normal(size=truth.shape)
     function = getattr(metrics, metric)
 
     def scored(*arrays, ids):
@@ -152,7 +152,8 @@ def test_draws_of_scores_are_scores_of_drawn_trials(metric, counts, multioutput)
     for drawn in itertools.combinations_with_replacement(range(3), 3):
         again, new = resampled(drawn, y, pred, ids=ids)
         expected.append(scored(*again, ids=new))
-    expected = np.array(expected)
+    distances = [np.abs(np.subtract(*two)) for two in itertools.combinations(expected, 2)]
+    expected = np.array([*distances, np.zeros_like(distances[0])])
     trials = v1.Trials.from_arrays(np.zeros((len(y), 1, 2, 2)), None, y, image_ids=ids)
 
     class Known:
@@ -165,14 +166,20 @@ def test_draws_of_scores_are_scores_of_drawn_trials(metric, counts, multioutput)
             trials,
             metrics=metric,
             multioutput=multioutput,
-            n_bootstrap=1,
+            n_bootstrap=2,
+            level=0.125,
             random_state=seed,
         )
         assert table["value"].notna().all()  # without a value there is no interval
         np.testing.assert_allclose(table["value"], scored(y, pred, ids=ids))
-        same = np.isclose(expected, table["low"].to_numpy(), rtol=1e-7, equal_nan=True)
+        found = 8 * (table["high"] - table["low"]).to_numpy()  # the distance of the two draws
+        ends = table[["low", "high"]].abs().max(axis=1).to_numpy()
+        # of two draws both of which have a value, and whose interval ends before 1
+        known = ~np.isnan(found) & (found > 0) & (ends < 1)
+        same = np.isclose(expected, found, rtol=1e-6, atol=1e-9) | ~known
         assert same.all(axis=1).any()
-        np.testing.assert_array_equal(table["low"], table["high"])
+        middle = ((table["high"] + table["low"]) / 2).to_numpy()
+        np.testing.assert_allclose(middle[known], table["value"].to_numpy()[known])
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():

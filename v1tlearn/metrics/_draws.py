@@ -175,7 +175,7 @@ def found_of(
     bounds = np.full((3, arrays.true.shape[1]), np.nan)
     for neurons, values, oracle in drawn_values(statistic, arrays, drawn):
         if oracle is None:
-            bounds[:, neurons] = bounds_of(values, level)
+            bounds[:, neurons] = bounds_of(values, level, statistic.limits)
             terms = values, np.ones_like(values)
         else:
             bounds[:, neurons] = bounds_of(_ratio(values, oracle), level)
@@ -186,7 +186,35 @@ def found_of(
     return Found(arrays.neurons, bounds, *sums)
 
 
-def bounds_of(values: np.ndarray, level: float) -> np.ndarray:
+def centred(values: np.ndarray) -> np.ndarray:
+    """Draws around what was recorded: fewer different images vary less, and shift all draws.
+
+    Parameters
+    ----------
+    values : ndarray of shape (1 + n, ...)
+        First as recorded, then in every draw; NaN without a value.
+
+    Returns
+    -------
+    ndarray of shape (n, ...)
+        Moved so that their median is the value as recorded.
+    """
+    draws = values[1:]
+    if not len(draws):
+        return draws
+    known = ~np.isnan(draws)
+    some = known.any(axis=0)
+    middle = np.full(values.shape[1:], np.nan)
+    if known.all():
+        middle = np.median(draws, axis=0)
+    else:
+        middle[some] = np.nanmedian(draws[:, some], axis=0)
+    return draws + (values[0] - middle)
+
+
+def bounds_of(
+    values: np.ndarray, level: float, limits: tuple[float, float] = (-np.inf, np.inf)
+) -> np.ndarray:
     """Value and interval of what is first as recorded and then in every draw.
 
     Parameters
@@ -194,22 +222,23 @@ def bounds_of(values: np.ndarray, level: float) -> np.ndarray:
     values : ndarray of shape (1 + n, ...)
         Draws without a value are NaN, and left out.
     level : float
+    limits : (float, float)
+        Between which all values lie.
 
     Returns
     -------
     ndarray of shape (3, ...)
         The ends are NaN where there is no value, or no draw has one.
     """
-    known = ~np.isnan(values)
+    draws = centred(values)
     low = high = np.full(values.shape[1:], np.nan)
-    if len(values) > 1:
-        if known[1:].all():
-            low, high = interval(values[1:], level)
-        else:
-            flat = values.reshape(len(values), -1)
-            ends = [_interval_of_known(column[1:], level) for column in flat.T]
-            low, high = np.array(ends).T.reshape(2, *values.shape[1:])
-    return np.stack([values[0], *(np.where(known[0], end, np.nan) for end in (low, high))])
+    if len(draws) and not np.isnan(draws).any():
+        low, high = interval(draws, level)
+    elif len(draws):
+        flat = draws.reshape(len(draws), -1)
+        ends = [_interval_of_known(column, level) for column in flat.T]
+        low, high = np.array(ends).T.reshape(2, *values.shape[1:])
+    return np.stack([values[0], *np.clip([low, high], *limits)])
 
 
 def mean_over_mice(of_mice: Sequence[np.ndarray]) -> np.ndarray:

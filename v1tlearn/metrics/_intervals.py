@@ -61,7 +61,7 @@ def ends_of(
         else:
             bounds.append(np.full((3, arrays.true.shape[1]), np.nan))
             of_mice.append(np.full(1 + draws.n, np.nan))
-    return _ends(bounds, of_mice, draws, multioutput)
+    return _ends(bounds, of_mice, draws, multioutput, statistic.limits)
 
 
 def ends_of_share(
@@ -139,13 +139,17 @@ def ceilings_of(name: str, target: Responses, multioutput: Multioutput) -> np.nd
 
 
 def _ends(
-    bounds: list[np.ndarray], of_mice: list[np.ndarray], draws: Draws, multioutput: Multioutput
+    bounds: list[np.ndarray],
+    of_mice: list[np.ndarray],
+    draws: Draws,
+    multioutput: Multioutput,
+    limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> np.ndarray:
     if multioutput == "raw_values":
         return np.concatenate(bounds, axis=1)[1:]
     if multioutput == "mice":
-        return np.stack([bounds_of(values, draws.level)[1:] for values in of_mice], axis=1)
-    return bounds_of(mean_over_mice(of_mice), draws.level)[1:, None]
+        return np.stack([bounds_of(values, draws.level, limits)[1:] for values in of_mice], axis=1)
+    return bounds_of(mean_over_mice(of_mice), draws.level, limits)[1:, None]
 
 
 def _has_enough(statistic: Statistic, arrays: MouseArrays) -> bool:

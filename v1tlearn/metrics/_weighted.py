@@ -94,13 +94,13 @@ class Statistic:
         slope through the origin.
     trials : str
         Which trials it is of, as in `evaluate`.
-    predicts : bool
-        Whether it compares with predictions.
+    limits : (float, float)
+        Between which all values lie.
     """
 
     of: Callable[[Weighted], tuple[np.ndarray, np.ndarray | None]]
     trials: Selection
-    predicts: bool = True
+    limits: tuple[float, float] = (-np.inf, np.inf)
 
 
 def _variance(
@@ -204,16 +204,16 @@ def _alone(of: Callable[[Weighted], np.ndarray]) -> Callable[[Weighted], tuple[n
 
 
 METRICS = {
-    "single_trial_correlation": Statistic(_alone(_single_trial), "by_image"),
-    "average_correlation": Statistic(_alone(_to_average), "by_image"),
+    "single_trial_correlation": Statistic(_alone(_single_trial), "by_image", (-1, 1)),
+    "average_correlation": Statistic(_alone(_to_average), "by_image", (-1, 1)),
     "feve": Statistic(_alone(_feve), "repeated"),
     "feve_strict": Statistic(_alone(partial(_feve, strict=True)), "repeated"),
     "fraction_oracle": Statistic(lambda d: (_single_trial(d), _jackknife(d)), "repeated"),
     "normalized_correlation": Statistic(_alone(_normalized_correlation), "repeated"),
 }
 CEILINGS = {
-    "oracle": Statistic(_alone(_jackknife), "repeated", False),
-    "explainable_variance": Statistic(_alone(_fev), "repeated", False),
-    "single_trial_ceiling": Statistic(_alone(_single_trial_ceiling), "repeated", False),
-    "average_ceiling": Statistic(_alone(_average_ceiling), "repeated", False),
+    "oracle": Statistic(_alone(_jackknife), "repeated", (-1, 1)),
+    "explainable_variance": Statistic(_alone(_fev), "repeated", (-np.inf, 1)),
+    "single_trial_ceiling": Statistic(_alone(_single_trial_ceiling), "repeated", (0, 1)),
+    "average_ceiling": Statistic(_alone(_average_ceiling), "repeated", (0, 1)),
 }

@@ -95,9 +95,10 @@ def noise_ceiling(
     A model that reads behaviour predicts a part of what is noise here, and can exceed every
     ceiling.
 
-    Intervals are percentiles of the bootstrap over images, and say how much another choice of
-    images would change. They say nothing of other neurons or animals. An image that is in a draw
-    twice is two images. The same images are drawn for all mice that saw as many.
+    Intervals are percentiles of the bootstrap over images, moved so that the median draw is the
+    value: a draw holds fewer different images, whose signal varies less. They say how much another
+    choice of images would change, and nothing of other neurons or animals. An image that is in a
+    draw twice is two images. The same images are drawn for all mice that saw as many.
 
     References
     ----------
@@ -128,7 +129,7 @@ def noise_ceiling(
     }
     estimate = {"estimate": ESTIMATES}
     variables = {}
-    for name in CEILINGS:
+    for name, one in CEILINGS.items():
         parts = {mouse: of[name] for mouse, of in found.items()}
         if multioutput == "raw_values":
             neurons = {mouse: part.neurons for mouse, part in parts.items()}
@@ -139,11 +140,11 @@ def noise_ceiling(
             continue
         of_mice = [part.of_mouse for part in parts.values()]
         if multioutput == "mice":
-            means = np.stack([bounds_of(values, draws.level) for values in of_mice], axis=1)
+            means = np.stack([bounds_of(v, draws.level, one.limits) for v in of_mice], axis=1)
             coords = estimate | {"mouse": list(parts)}
             variables[name] = xr.DataArray(means, dims=("estimate", "mouse"), coords=coords)
         else:
-            mean = bounds_of(mean_over_mice(of_mice), draws.level)
+            mean = bounds_of(mean_over_mice(of_mice), draws.level, one.limits)
             variables[name] = xr.DataArray(mean, dims="estimate", coords=estimate)
     return xr.Dataset(variables, attrs={"level": draws.level, "n_bootstrap": draws.n})
 

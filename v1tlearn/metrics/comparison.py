@@ -12,7 +12,7 @@ import pandas as pd
 from v1tlearn._models import named, named_models
 from v1tlearn.metrics._arrays import MouseArrays, arrays_by_mouse, there
 from v1tlearn.metrics._chance import draw_images
-from v1tlearn.metrics._draws import Draws, bounds_of, drawn_values, mean_over_mice
+from v1tlearn.metrics._draws import Draws, bounds_of, centred, drawn_values, mean_over_mice
 from v1tlearn.metrics._time import has_time
 from v1tlearn.metrics._weighted import METRICS
 from v1tlearn.trials import Trials
@@ -102,7 +102,8 @@ def compare_scores(
     Neurons that either model has no score for, such as those below the threshold of `feve`, are
     left out of both. Of neurons with equal scores by both models each counts half as improved.
 
-    The p-value is twice the share of draws on the other side of 0 (those at 0 count for both sides,
+    Draws are moved so that their median is the recorded difference. The p-value is twice the share
+    of draws on the other side of 0 (those at 0 count for both sides,
     and the recorded difference is counted in), and no smaller than ``2 / (n_bootstrap + 1)``. It is
     not corrected for the number of pairs. The mean over mice holds for these mice; with as few
     mice as there commonly are, nothing is said of others. Neither does it tell of another training:
@@ -225,7 +226,8 @@ def _told(found: _Draws, draws: Draws) -> dict[str, Any]:
     difference = found.one - found.other
     value, low, high = bounds_of(difference, draws.level).tolist()
     improved, fewest, most = bounds_of(found.improved, draws.level).tolist()
-    drawn = difference[1:][~np.isnan(difference[1:])]
+    drawn = centred(difference)
+    drawn = drawn[~np.isnan(drawn)]
     below, above = (1 + int((side <= 0).sum()) for side in (drawn, -drawn))
     return {
         "value": float(found.one[0]),

@@ -127,8 +127,9 @@ def score_table(
 
     Notes
     -----
-    Intervals are percentiles of the bootstrap over images, of this mouse and these neurons. Every
-    draw is scored as a whole: neurons below the threshold of `feve` in a draw are left out of it.
+    Intervals are percentiles of the bootstrap over images, of this mouse and these neurons, moved
+    so that the median draw is the value. Every draw is scored as a whole: neurons below the
+    threshold of `feve` in a draw are left out of it.
     Two models whose intervals overlap may well differ, since both are scored on the same images:
     `compare_scores` says.
 
