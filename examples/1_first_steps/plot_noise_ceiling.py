@@ -2,9 +2,9 @@
 How good can a model be?
 ========================
 
-The same image does not give the same response twice. What differs from repeat to repeat no model can
-predict from the image, so that no score reaches 1. Repeats tell how far one can get; here, where the
-true rates are known, whether they tell the truth.
+The same image does not give the same response twice. What differs from repeat to repeat no model
+can predict from the image, so that no score reaches 1. Repeats tell how far one can get; here, where
+the true rates are known, whether they tell the truth.
 """
 
 # %%
@@ -48,7 +48,8 @@ for name, values in means.items():
 # %%
 # Neuron by neuron, with the ends of the interval in gray. The dots are what the true rates reach:
 # single trials are harder to predict than averages over ten of them. The rates of a simulated
-# mouse follow its behaviour, too, which is noise to whoever knows the image alone; some dots lie above.
+# mouse follow its behaviour, too, which is noise to whoever knows the image alone: dots lie above
+# the ceiling by what behaviour explains.
 
 rates, responses = trials.expected_responses, trials.responses
 reached = {
@@ -79,7 +80,7 @@ plt.show()
 numbers = [2, 3, 5, 10]
 found = []
 for n in numbers:
-    shown = {image: 0 for image in trials.image_ids}
+    shown = dict.fromkeys(trials.image_ids, 0)
     first = np.zeros(len(trials), bool)
     for place, image in enumerate(trials.image_ids):
         first[place] = shown[image] < n
