@@ -3,8 +3,8 @@ How good can a model be?
 ========================
 
 The same image does not give the same response twice. What differs from repeat to repeat no model
-can predict from the image, so that no score reaches 1. Repeats tell how far one can get; here, where
-the true rates are known, whether they tell the truth.
+can predict from the image, so that no score reaches 1. Repeats tell how far one can get; here,
+where the true rates are known, whether they tell the truth.
 """
 
 # %%

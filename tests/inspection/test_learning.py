@@ -12,7 +12,7 @@ from v1tlearn.inspection import LearningCurveDisplay
 class Counting:
     """Predicts the true rates, and tells what it was fitted to."""
 
-    fits = []
+    fits = None
 
     def get_params(self, deep=True):
         return {}
