@@ -166,6 +166,14 @@ def several_models(names):
     names["trials_of_the_new_mouse"] = new
 
 
+def scored(names):
+    """Two models that hardly learned anything, and the trials to compare them on."""
+    views(names, n_test_images=6)
+    small = {"n_layers": 1, "hidden_channels": 4, "input_kernel": 5, "max_epochs": 1}
+    names["cnn"] = v1.CNNRegressor(**small, random_state=0).fit(names["train"])
+    names["ln"] = v1.LNRegressor(**small, random_state=0).fit(names["train"])
+
+
 def data_model(names):
     sensorium()
     views(names)
@@ -262,6 +270,7 @@ PAGES = {
     "docs/your_recordings.rst": Page(files_and_arrays),
     "docs/data_model.rst": Page(data_model),
     "docs/several_models.rst": Page(several_models, FEW_FITS),
+    "docs/ceilings_and_metrics.rst": Page(scored),
     "docs/not_a_mouse.rst": Page(not_a_mouse, {"max_epochs=25": "max_epochs=1"}),
     "docs/from_the_paper.rst": Page(lambda names: sensorium()),
     "docs/interop.rst": Page(interop),

@@ -45,7 +45,7 @@ from v1tlearn.estimators import (
     load,
 )
 from v1tlearn.interop import load_dina, load_minimodel, load_sensorium, load_v1t, load_vist
-from v1tlearn.metrics import score_table
+from v1tlearn.metrics import compare_scores, noise_ceiling, score_table
 from v1tlearn.preprocessing import (
     CenterCrop,
     Grayscale,
@@ -79,6 +79,7 @@ __all__ = [
     "ViSTRegressor",
     "ViTRegressor",
     "bin_spikes",
+    "compare_scores",
     "concat",
     "decoding",
     "decoding_table",
@@ -101,6 +102,7 @@ __all__ = [
     "make_v1_recordings",
     "metrics",
     "model_selection",
+    "noise_ceiling",
     "open_recordings",
     "preprocessing",
     "read_cadena2019",

@@ -20,10 +20,12 @@ from v1tlearn._values import as_ids
 from v1tlearn.training.seeds import RandomState, draw_seed
 from v1tlearn.trials import Trials
 from v1tlearn.trials.cutting import Span, cut_in_time
+from v1tlearn.trials.overlap import overlapping_images
 
 __all__ = [
     "image_train_test_split",
     "leave_one_mouse_out",
+    "overlapping_images",
     "split_by_image",
     "split_in_time",
     "tier_split",

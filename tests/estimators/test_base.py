@@ -331,8 +331,10 @@ def test_validation_leaves_out_what_was_not_recorded(small, trials, arrays):
     held = Trials.from_arrays(
         {"A": arrays["stimuli"]["A"]}, {"A": arrays["behaviors"]["A"]}, {"A": responses}
     )
-    masked = small().fit(trials, validation=held)
-    dropped = small().fit(trials, validation=held[10:])
+    with pytest.warns(UserWarning, match="look like images that were trained on"):
+        masked = small().fit(trials, validation=held)
+    with pytest.warns(UserWarning, match="look like images that were trained on"):
+        dropped = small().fit(trials, validation=held[10:])
     for name in ("validation_loss", "validation_correlation"):
         assert [r[name] for r in masked.history_] == pytest.approx(
             [r[name] for r in dropped.history_], rel=1e-5

@@ -113,6 +113,65 @@ def test_images_that_look_alike_by_chance_are_no_leak(small, n_alike, told):
     assert len(leaks) == told
 
 
+def pictures(n, seed=0):
+    """Images of noise under names of their own, and responses to them."""
+    rng = np.random.default_rng(seed)
+    names = np.array([f"{seed}-{i}" for i in range(n)])
+    return rng.normal(size=(n, 1, 14, 18)), rng.poisson(1.0, (n, 3)).astype("f4"), names
+
+
+def mirrored_among_new(n_mirrored, n):
+    """Trials of which the first show images of `pictures(40)` from right to left."""
+    stimuli, responses, names = pictures(n, seed=1)
+    stimuli[:n_mirrored] = 2 * pictures(40)[0][:n_mirrored, ..., ::-1] + 5
+    return v1.Trials.from_arrays(stimuli, None, responses, image_ids=names)
+
+
+@pytest.fixture
+def of_pictures():
+    stimuli, responses, names = pictures(40)
+    return v1.Trials.from_arrays(stimuli, None, responses, image_ids=names)
+
+
+ALIKE = "{} of {} images look like images that were trained on, the first '1-0' like '0-0', flipped"
+
+
+def test_mirror_images_of_the_training_are_told(small, of_pictures):
+    model = small(max_epochs=1, validation_fraction=0)
+    with pytest.warns(UserWarning, match=ALIKE.format(3, 20)):
+        model.fit(of_pictures, validation=mirrored_among_new(3, 20))
+    with pytest.warns(UserWarning, match=ALIKE.format(2, 30)):
+        model.score(mirrored_among_new(2, 30))
+    with pytest.warns(UserWarning, match="overlapping_images"):
+        scorers["feve"](model, v1.concat([mirrored_among_new(2, 30)] * 2))
+    model.score(mirrored_among_new(0, 30))
+    model.score(mirrored_among_new(1, 100))  # now and then images look alike
+    model.score(of_pictures)
+
+
+def test_arrays_without_names_may_be_the_training_itself_but_not_its_mirror_images(small):
+    stimuli, responses, _ = pictures(40)
+    model = small(max_epochs=1, validation_fraction=0).fit(stimuli, None, responses)
+    again = responses.copy()
+    model.score(stimuli.copy(), None, again)
+    with pytest.warns(UserWarning, match="40 of 40 images look like .* 'trial 0', flipped left-r"):
+        model.score(np.ascontiguousarray(stimuli[..., ::-1]), None, again)
+
+
+def test_what_looks_alike_is_known_in_this_process_alone(small, of_pictures, tmp_path):
+    """Files do not grow by what a model was trained on."""
+    model = small(max_epochs=1, validation_fraction=0).fit(of_pictures)
+    pickle.loads(pickle.dumps(model)).score(mirrored_among_new(3, 20))
+    model.save(tmp_path / "model")
+    v1.load(tmp_path / "model").score(mirrored_among_new(3, 20))
+
+
+def test_files_are_not_read_for_what_they_look_like(small, of_pictures, tmp_path):
+    of_pictures.to_netcdf(tmp_path / "train.nc")
+    on_file = v1.Trials.open(tmp_path / "train.nc")
+    small(max_epochs=1, validation_fraction=0).fit(on_file).score(mirrored_among_new(3, 20))
+
+
 def test_mice_without_validation_trials_are_told(small, trials):
     training, held = image_train_test_split(trials, 0.2, random_state=0)
     with pytest.warns(UserWarning, match=r"the mice \['B'\] have no trial in the validation set"):

@@ -317,3 +317,27 @@ def test_no_word_is_cut_off(names, figures):
     for box in [display.ax_.get_legend().get_window_extent(), *ticks]:
         assert inside.x0 <= box.x0 < box.x1 <= inside.x1
     assert all(left.x1 <= right.x0 for left, right in pairwise(ticks))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_bars_have_the_intervals_of_the_table(metric, models, test_trials, figures):
+    display = ScoreDisplay.from_estimator(models, test_trials, metric=metric, n_bootstrap=50)
+    table = v1.score_table(models, test_trials, metrics=metric, n_bootstrap=50, oracle=False)
+    for name in models:
+        own = table[table["model"] == name]
+        for end in ("low", "high"):
+            found = display.intervals_[name].loc[end, test_trials.mice]
+            np.testing.assert_allclose(found.to_numpy(), own[end].to_numpy())
+
+
+def test_the_ceiling_may_be_estimated_from_repeats(predictions, test_trials, figures):
+    display = ScoreDisplay.from_predictions(
+        test_trials.responses, predictions, metric="average_correlation", ceiling="estimated"
+    )
+    found = metrics.noise_ceiling(test_trials, n_bootstrap=0, multioutput="mice")
+    expected = found["average_ceiling"].sel(estimate="value").values
+    np.testing.assert_allclose(display.means_.loc["noise ceiling", test_trials.mice], expected)
+    with pytest.raises(ValueError, match="ceiling='estimated' is known of"):
+        ScoreDisplay.from_predictions(
+            test_trials.responses, predictions, metric="feve", ceiling="estimated"
+        )

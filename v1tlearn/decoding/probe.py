@@ -191,7 +191,7 @@ class LinearProbe(DocumentationLinkMixin, ByName, BaseEstimator):
             self.__dict__.pop(name, None)
         self.__dict__.update(found)
         self.n_features_in_ = features.shape[1]
-        self._seen = Seen.of(X, hashing=True) if isinstance(X, Trials) else None
+        self._seen = Seen.of(X).hashed(X) if isinstance(X, Trials) else None
         return self
 
     def _fit_pixels(

@@ -195,7 +195,7 @@ class RidgeDecoder(DocumentationLinkMixin, SavingMixin, ByName, BaseEstimator):
             fitted[mouse] = self._fit_mouse(mouse, responses, own, ids, unit_ids)
         self._decoders = fitted
         self.image_shape_ = images.shape[1:]
-        self._seen = Seen.of(trials, hashing=True)
+        self._seen = Seen.of(trials).hashed(trials)
         return self
 
     def _fit_mouse(

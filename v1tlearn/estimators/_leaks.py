@@ -10,8 +10,9 @@ import numpy as np
 
 from v1tlearn._warn import warn
 from v1tlearn.trials import Trials
+from v1tlearn.trials._looks import ALIKE, Looks, closest, looks_of
 
-_CHANCE = 0.01  # of validation trials: noise and stripes look alike now and then, and tell nothing
+_CHANCE = 0.01  # of trials: noise and stripes look alike now and then, and tell nothing
 
 
 @dataclass(frozen=True)
@@ -24,18 +25,29 @@ class Seen:
         Labels, of all mice.
     rows : dict of str to (weak reference, ndarray)
         The recordings, for as long as somebody holds them, and places of the trials in them.
+    looks : Looks
+        What images in memory look like: 512 bytes each.
     """
 
     images: frozenset[str]
     rows: Mapping[str, tuple[weakref.ref, np.ndarray]]
+    looks: Looks
 
     @classmethod
-    def of(cls, trials: Trials, *, hashing: bool = False) -> Seen:
-        """Note what a model is trained on, as far as labels are known, or wanted from images."""
+    def of(cls, trials: Trials) -> Seen:
+        """Note what a model is trained on, as far as no file has to be read for it."""
+        return cls._of(trials, looks_of(trials, reading=False), hashing=False)
+
+    def hashed(self, trials: Trials) -> Seen:
+        """Note the same trials with labels of all images in memory."""
+        return self._of(trials, self.looks, hashing=True)
+
+    @classmethod
+    def _of(cls, trials: Trials, looks: Looks, *, hashing: bool) -> Seen:
         images = _labels(trials, hashing=hashing).values()
         found = {mouse: trials._recorded_rows(mouse) for mouse in trials.mice}
         rows = {mouse: (weakref.ref(recorded), own) for mouse, (recorded, own) in found.items()}
-        return cls(frozenset().union(*(ids.tolist() for ids in images)), rows)
+        return cls(frozenset().union(*(ids.tolist() for ids in images)), rows, looks)
 
     def among(self, labels: Mapping[str, np.ndarray]) -> np.ndarray:
         """Those of the labels of trials, per mouse, whose images were trained on."""
@@ -49,19 +61,26 @@ class Seen:
         return ~np.isin(rows, own) if same else np.ones(len(rows), dtype=bool)
 
 
-def warn_of_validation(training: Trials, held_out: Trials) -> None:
+def warn_of_validation(seen: Seen, training: Trials, held_out: Trials) -> None:
     """Warn of validation trials that tell too little, or too much."""
     if without := [mouse for mouse in training.mice if mouse not in held_out.mice]:
         warn(
             f"the mice {without} have no trial in the validation set, which then chooses the best "
             "epoch without them: give it trials of all mice."
         )
-    again = Seen.of(training, hashing=True).among(_labels(held_out, hashing=True))
+    seen = seen.hashed(training)
+    labels = _labels(held_out, hashing=True)
+    again = seen.among(labels)
     if len(again) > _CHANCE * len(held_out):
         warn(
             f"{len(again)} of {len(held_out)} validation trials show images that are trained on, "
             f"the first {again[:3].tolist()}, so that the validation score is too good: keep all "
             "repeats of an image on one side, as model_selection.image_train_test_split does."
+        )
+    if told := _look_alikes(seen, held_out, labels):
+        warn(
+            f"{told}, so that the validation score is too good: leave out those that "
+            "model_selection.overlapping_images(train, validation) finds."
         )
 
 
@@ -78,6 +97,45 @@ def warn_of_seen_images(seen: Seen | None, trials: Trials) -> None:
             "repeats of an image on one side, in a search or cross-validation by GroupKFold with "
             "groups=trials.image_ids."
         )
+    places = [trials.rows(mouse)[0][seen.others(trials, mouse)] for mouse in trials.mice]
+    others = trials[np.sort(np.concatenate(places))]
+    labels = _labels(others)
+    named = np.isin(others.mouse_ids, list(labels))
+    for part, flipped in ((others[named], False), (others[~named], True)):
+        # images without a name that look like those of the training may be the training itself
+        if told := _look_alikes(seen, part, _labels(part), flipped=flipped):
+            warn(
+                f"{told}, so that the score is too good: leave out those that "
+                "model_selection.overlapping_images(train, test) finds."
+            )
+
+
+def _look_alikes(
+    seen: Seen, trials: Trials, labels: Mapping[str, np.ndarray], *, flipped: bool = False
+) -> str:
+    """Say which images that bear another label look like one of the training; "" where too few.
+
+    With `flipped` only those are meant that look so from right to left, or upside down.
+    """
+    fresh = np.ones(len(trials), dtype=bool)
+    for mouse, ids in labels.items():
+        fresh[trials.rows(mouse)[0]] = [x not in seen.images for x in ids.tolist()]
+    if not fresh.any() or not len(seen.looks.prints):
+        return ""
+    looks = looks_of(trials[np.flatnonzero(fresh)], reading=False)
+    if not len(looks.prints):
+        return ""
+    place, similarity, flip = closest(looks.prints, seen.looks.prints)
+    found = np.flatnonzero((similarity >= ALIKE) & (~np.array(flipped) | (flip != "none")))
+    if len(found) <= _CHANCE * len(looks.prints):
+        return ""
+    first = found[0]
+    turned = "" if flip[first] == "none" else f", flipped {flip[first]}"
+    return (
+        f"{len(found)} of {len(looks.prints)} images look like images that were trained on, the "
+        f"first {str(looks.image_ids[first])!r} like "
+        f"{str(seen.looks.image_ids[place[first]])!r}{turned}"
+    )
 
 
 def _labels(trials: Trials, *, hashing: bool = False) -> dict[str, np.ndarray]:

@@ -239,11 +239,11 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
                         start.state.update(again | {"finished": False})
                 name = run_name(type(self).__name__, start.fitted.seed)
                 run = self._make_run(start, training, held_out, left, name)
+            seen = Seen.of(training[0])
             if held_out is not None:
-                warn_of_validation(training[0], held_out[0])
+                warn_of_validation(seen, training[0], held_out[0])
             log_start(repr(self), start.fitted, run)
             precision, history = run.settings.precision, start.state["history"]
-            seen = Seen.of(training[0])
 
             def become_fitted() -> None:
                 """Replace an earlier fit, all at once."""

@@ -22,6 +22,7 @@ from v1tlearn.inspection.fields import receptive_fields
 from v1tlearn.inspection.gaussians import fit_gaussians
 from v1tlearn.inspection.images import ImageDisplay
 from v1tlearn.inspection.kernels import KernelDisplay
+from v1tlearn.inspection.learning import LearningCurveDisplay
 from v1tlearn.inspection.movies import MoviePredictionDisplay
 from v1tlearn.inspection.neurons import (
     PUBLISHED_THRESHOLDS,
@@ -44,6 +45,7 @@ __all__ = [
     "KernelDisplay",
     "PredictionDisplay",
     "ScoreDisplay",
+    "LearningCurveDisplay",
     "TrainingDisplay",
     "RetrievalDisplay",
     "AlignmentDisplay",

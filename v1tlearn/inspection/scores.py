@@ -11,9 +11,18 @@ import pandas as pd
 from v1tlearn import metrics
 from v1tlearn._models import by_text, named_models
 from v1tlearn.inspection._drawing import legend_above, only_axes, same_axes
+from v1tlearn.inspection._metrics import (
+    LABELS,
+    estimated_ceiling,
+    intervals_of,
+    jackknife,
+    mean_known,
+    metric_of,
+)
 from v1tlearn.inspection._units import align, by_mouse
 from v1tlearn.inspection.colors import MODEL_COLORS, figure_colors
 from v1tlearn.metrics._arrays import arrays_by_mouse
+from v1tlearn.metrics._draws import Draws
 from v1tlearn.trials import Responses, Trials
 
 if TYPE_CHECKING:
@@ -21,12 +30,6 @@ if TYPE_CHECKING:
 
 _NAME = "ScoreDisplay"
 _KINDS = ("bars", "neurons", "scatter")
-_LABELS = {
-    "single_trial_correlation": "single-trial correlation",
-    "average_correlation": "correlation to average",
-    "feve": "FEVE",
-    "normalized_correlation": "normalised correlation",
-}
 _CEILING = "oracle"
 _JACKKNIFE = "oracle (jackknife)"
 
@@ -50,12 +53,16 @@ class ScoreDisplay:
         What the ceiling is called.
     colors : dict of str to str, optional
         Per model; by default those of `model_color`, in shades where models bear one name.
+    intervals : dict of str to array of shape (2, n_columns), optional
+        Per model the ends of the intervals of its means, column by column of `means_`.
 
     Attributes
     ----------
     means_ : DataFrame
         A row per model, and one of the ceiling, "oracle", where there is one; a column per mouse,
         the mean over its neurons, and "mean", over mice.
+    intervals_ : dict of str to DataFrame
+        Per model the rows "low" and "high", columns as of `means_`; empty without `n_bootstrap`.
     best_ : str
         The model with the highest mean.
     ax_ : Axes
@@ -89,6 +96,7 @@ class ScoreDisplay:
         ceiling: Mapping[str, Any] | None = None,
         ceiling_name: str = _CEILING,
         colors: Mapping[str, str] | None = None,
+        intervals: Mapping[str, Any] | None = None,
     ) -> None:
         names = by_text("scores", scores)
         if not names:
@@ -107,11 +115,15 @@ class ScoreDisplay:
         first, mice = next((name, list(values)) for name, values in others.items())
         self.colors = dict(colors or figure_colors(self.scores))
         rows = {
-            name: {mouse: _mean(v) for mouse, v in values.items()}
+            name: {mouse: mean_known(v) for mouse, v in values.items()}
             for name, values in others.items()
         }
         self.means_ = pd.DataFrame.from_dict(rows, orient="index", columns=mice)
-        self.means_["mean"] = [_mean(row) for row in self.means_.to_numpy()]
+        self.means_["mean"] = [mean_known(row) for row in self.means_.to_numpy()]
+        self.intervals_ = {
+            name: pd.DataFrame(np.asarray(ends), ["low", "high"], self.means_.columns)
+            for name, ends in by_text("intervals", intervals or {}).items()
+        }
         of_models = self.means_.loc[list(self.scores), "mean"]
         self.best_ = first if of_models.isna().all() else str(of_models.idxmax())
 
@@ -123,6 +135,7 @@ class ScoreDisplay:
         *,
         metric: str | Callable[..., Any] = "single_trial_correlation",
         ceiling: Any = "auto",
+        n_bootstrap: int = 0,
         kind: str = "bars",
         ax: Axes | None = None,
     ) -> Self:
@@ -137,6 +150,8 @@ class ScoreDisplay:
         metric, ceiling
             Of `from_predictions`. Trials of simulated recordings bring the true rates, and with
             them the ceiling of every metric.
+        n_bootstrap
+            Of `from_predictions`.
         kind, ax
             Of `plot`.
 
@@ -161,7 +176,13 @@ class ScoreDisplay:
             ceiling = trials.expected_responses if known else ceiling
         predictions = {name: e.predict(trials) for name, e in named_models(estimators).items()}
         return cls.from_predictions(
-            trials.responses, predictions, metric=metric, ceiling=ceiling, kind=kind, ax=ax
+            trials.responses,
+            predictions,
+            metric=metric,
+            ceiling=ceiling,
+            n_bootstrap=n_bootstrap,
+            kind=kind,
+            ax=ax,
         )
 
     @classmethod
@@ -174,6 +195,7 @@ class ScoreDisplay:
         ceiling: Any = "auto",
         image_ids: Any = None,
         mouse_ids: Any = None,
+        n_bootstrap: int = 0,
         kind: str = "bars",
         ax: Axes | None = None,
     ) -> Self:
@@ -189,14 +211,17 @@ class ScoreDisplay:
             "single_trial_correlation", "average_correlation", "feve" or "normalized_correlation"
             of `v1tlearn.metrics`; or a function like these, called as ``f(y_true, y_pred,
             image_ids=..., multioutput="raw_values")`` with the arrays of one mouse.
-        ceiling : "auto", None, or true rates in a form of `y_true`
+        ceiling : "auto", "estimated", None, or true rates in a form of `y_true`
             True rates score what a model that knows them would. "auto" takes 1 for metrics that
             correct for noise, and for the single-trial correlation, where images were repeated,
             the "oracle (jackknife)", the correlation of each trial with the mean of the other
             repeats; else there is none. The jackknife underestimates the ceiling, since a mean
-            of few repeats is noisy itself: a good model may lie above it.
+            of few repeats is noisy itself: a good model may lie above it. "estimated" takes that
+            of `v1tlearn.metrics.noise_ceiling`, which has no such error, for both correlations.
         image_ids, mouse_ids
             As for the metrics, where responses do not bring them.
+        n_bootstrap : int, default=0
+            Draws of images for 95 % intervals of the means; 0 for none. For metrics by name.
         kind, ax
             Of `plot`.
 
@@ -209,7 +234,7 @@ class ScoreDisplay:
         ValueError
             If the metric is unknown, or predictions do not fit the responses.
         """
-        score = _metric(metric)
+        score = metric_of(metric)
         one = isinstance(predictions, Responses) or not isinstance(predictions, Mapping)
         models = {"model": predictions} if one else by_text("predictions", predictions)
         labels = {"image_ids": image_ids, "mouse_ids": mouse_ids}
@@ -232,19 +257,28 @@ class ScoreDisplay:
         ceiling_name = _CEILING
         if not isinstance(ceiling, str):
             ceiling = None if ceiling is None else _scored(ceiling)
+        elif ceiling == "estimated":
+            ceiling, ceiling_name = estimated_ceiling(str(metric), y_true, labels), "noise ceiling"
         elif ceiling != "auto":
-            raise ValueError(f"ceiling={ceiling!r}: expected 'auto', None or true rates.")
+            raise ValueError(f"ceiling={ceiling!r}: expected 'auto', 'estimated', None or rates.")
         elif score in (metrics.feve, metrics.normalized_correlation):
             ceiling = {m: np.ones(len(v)) for m, v in next(iter(scores.values())).items()}
         else:
-            ceiling = _jackknife(y_true, labels) if not needs_images else None
+            ceiling = jackknife(y_true, labels) if not needs_images else None
             ceiling_name = _JACKKNIFE
+        draws = Draws.checked(n_bootstrap, 0.95, 0)
+        intervals = {
+            name: intervals_of(metric, y_true, y_pred, labels, draws)
+            for name, y_pred in models.items()
+            if draws.n
+        }
         name = metric if isinstance(metric, str) else getattr(metric, "__name__", "score")
         display = cls(
             scores,
-            metric=_LABELS.get(name, name.replace("_", " ")),
+            metric=LABELS.get(name, name.replace("_", " ")),
             ceiling=ceiling,
             ceiling_name=ceiling_name,
+            intervals=intervals,
         )
         return display.plot(ax, kind=kind)
 
@@ -273,8 +307,7 @@ class ScoreDisplay:
             For "scatter": the model on the horizontal axis; the ceiling, or without one the first
             model, by default.
         bar_kw, scatter_kw, ceiling_kw : dict, optional
-            Of bars, dots and the ceiling, as `matplotlib.axes.Axes.bar`, `scatter` and `plot` take
-            them.
+            Of bars, dots and the ceiling, as `matplotlib` takes them in `bar`, `scatter`, `plot`.
 
         Returns
         -------
@@ -320,19 +353,23 @@ class ScoreDisplay:
             style = {"color": self.colors[name], "width": 0.92 * share, **bar_kw}
             at = places + (i - (len(names) - 1) / 2) * share
             ax.bar(at, values.loc[name], label=name, **style)
+            if name in self.intervals_:
+                ends = self.intervals_[name][groups].to_numpy()
+                ax.vlines(at, *ends, color="black", lw=1.2, label=f"_{name}, interval")
         for place, group in enumerate(groups):
             of_models = values.loc[names, group]
             if of_models.notna().any():
                 best = int(np.nanargmax(of_models))
                 height = max(float(of_models.iloc[best]), 0.0)
                 inside = height > 0.2 * top
+                foot = 0.0 if self.intervals_ else height  # on its foot, where no interval is
                 ax.annotate(
                     f"{of_models.iloc[best]:.2f}",
-                    (place + (best - (len(names) - 1) / 2) * share, height),
-                    (0, -3 if inside else 3),
+                    (place + (best - (len(names) - 1) / 2) * share, foot if inside else height),
+                    (0, -3 if foot and inside else 3),
                     textcoords="offset points",
                     ha="center",
-                    va="top" if inside else "bottom",
+                    va="top" if foot and inside else "bottom",
                     rotation=90 if len(groups) * len(names) > 6 else 0,
                     color="white" if inside else "black",
                     fontsize="small",
@@ -411,30 +448,3 @@ class ScoreDisplay:
             legend_above(ax)
         whose = "model" if len(models) > 1 else models[0]
         ax.set(xlabel=f"{x}: {self.metric}", ylabel=f"{whose}: {self.metric}")
-
-
-def _mean(values: Any) -> float:
-    values = np.asarray(values, dtype=float)
-    return float(np.nanmean(values)) if not np.isnan(values).all() else np.nan
-
-
-def _metric(metric: str | Callable[..., Any]) -> Callable[..., Any]:
-    if callable(metric):
-        return metric
-    if metric not in _LABELS:
-        raise ValueError(f"metric={metric!r}: expected one of {list(_LABELS)}, or a function.")
-    return getattr(metrics, metric)
-
-
-def _jackknife(y_true: Any, labels: dict[str, Any]) -> dict[str, np.ndarray] | None:
-    """Jackknifed oracle of every mouse; None where images are not known, or not repeated."""
-    out = {}
-    try:
-        for one in arrays_by_mouse(y_true, **labels, needs_images=True):
-            values = metrics.oracle_correlation(
-                one.true, image_ids=one.image_ids, multioutput="raw_values"
-            )
-            out[one.mouse] = np.asarray(values, dtype=float)
-    except ValueError:
-        return None
-    return out

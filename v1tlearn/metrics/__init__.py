@@ -48,6 +48,8 @@ arrays: `seen_ranks` and what follows from ranks, `pixel_correlation` and `ssim`
 """
 
 from v1tlearn.metrics.categories import fecv
+from v1tlearn.metrics.ceilings import noise_ceiling
+from v1tlearn.metrics.comparison import compare_scores
 from v1tlearn.metrics.correlation import (
     average_correlation,
     fraction_oracle,
@@ -71,6 +73,7 @@ from v1tlearn.metrics.variance import fev, feve, normalized_correlation
 
 __all__ = [
     "average_correlation",
+    "compare_scores",
     "correlation_over_time",
     "fecv",
     "fev",
@@ -78,6 +81,7 @@ __all__ = [
     "fraction_oracle",
     "mean_reciprocal_rank",
     "median_rank",
+    "noise_ceiling",
     "normalized_correlation",
     "oracle_correlation",
     "pixel_correlation",

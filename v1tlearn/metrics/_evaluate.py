@@ -82,8 +82,7 @@ def evaluate(
     n_rows: int = 1,
 ) -> float | xr.DataArray:
     """Mean over neurons, then over mice, of a statistic; or its value for each mouse or neuron."""
-    if multioutput not in _MULTIOUTPUTS:
-        raise ValueError(f"multioutput is {multioutput!r}, expected one of {_MULTIOUTPUTS}.")
+    check_multioutput(multioutput)
     if y_pred and y_pred[0] is None:
         raise ValueError(
             f"y_pred is missing: {name} compares y_true with predictions, but None came. Give "
@@ -126,16 +125,65 @@ def evaluate(
     return _mean(values)
 
 
+def check_multioutput(multioutput: Any) -> None:
+    """Check what is to be averaged.
+
+    Parameters
+    ----------
+    multioutput : str
+
+    Raises
+    ------
+    ValueError
+        If it is unknown.
+    """
+    if multioutput not in _MULTIOUTPUTS:
+        raise ValueError(f"multioutput is {multioutput!r}, expected one of {_MULTIOUTPUTS}.")
+
+
 def _neuron_values(
-    statistic: Callable[[Block], np.ndarray], arrays: MouseArrays, trials: str, n_rows: int
+    statistic: Callable[[Block], np.ndarray], arrays: MouseArrays, trials: Selection, n_rows: int
 ) -> np.ndarray:
+    values = np.full((n_rows, arrays.true.shape[1]), np.nan)
+    for block, neurons, _ in blocks_of(arrays, trials):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values[:, neurons] = statistic(block)
+    undefined = int(np.isnan(values).any(axis=0).sum())
+    if undefined:
+        n = values.shape[1]
+        logger.info("mouse %s: %d of %d neurons undefined", arrays.mouse, undefined, n)
+    return values
+
+
+def blocks_of(
+    arrays: MouseArrays, trials: Selection, n_most: int | None = None
+) -> Iterator[tuple[Block, np.ndarray, np.ndarray]]:
+    """Yield neurons that were recorded in the same trials, enough of them: these, who, and where.
+
+    Parameters
+    ----------
+    arrays : MouseArrays
+    trials : {"all", "by_image", "with_repeats", "repeated"}
+    n_most : int, optional
+        Neurons of a block; by default as many as the cache holds.
+
+    Yields
+    ------
+    block : Block
+    neurons, rows : ndarray of int
+        Their places among all neurons, and those of the trials of the block among all trials.
+
+    Raises
+    ------
+    ValueError
+        If responses or predictions are not finite.
+    """
     true, pred = arrays.true, arrays.pred
     if np.isinf(true).any():
         raise ValueError(
             f"mouse {arrays.mouse!r}: y_true holds Inf; a response that was not recorded is NaN."
         )
-    values = np.full((n_rows, true.shape[1]), np.nan)
-    for recorded, neurons in _blocks_of_neurons(true):
+    for recorded, neurons in _blocks_of_neurons(true, n_most):
         rows, repeats = _arrange(arrays, recorded, trials)
         if _too_few(rows, repeats, trials):
             continue
@@ -155,16 +203,12 @@ def _neuron_values(
         if weights is not None:
             weights = np.ldexp(weights, -_exponents(weights))
         classes = None if arrays.categories is None else arrays.categories[rows]
-        block = Block(true_block, pred_block, error, repeats, weights, classes)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            values[:, neurons] = statistic(block)
-    undefined = int(np.isnan(values).any(axis=0).sum())
-    if undefined:
-        logger.info("mouse %s: %d of %d neurons undefined", arrays.mouse, undefined, true.shape[1])
-    return values
+        yield Block(true_block, pred_block, error, repeats, weights, classes), neurons, rows
 
 
-def _blocks_of_neurons(true: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _blocks_of_neurons(
+    true: np.ndarray, n_most: int | None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (trials, neurons) such that these neurons were recorded in exactly these trials.
 
     Statistics of a block need no mask: a response that was not recorded is a dropped trial.
@@ -178,7 +222,7 @@ def _blocks_of_neurons(true: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarra
         codes = np.unique(patterns, axis=0, return_inverse=True)[1].ravel()
         order = np.argsort(codes, kind="stable")
         groups += np.split(columns[order], np.flatnonzero(np.diff(codes[order])) + 1)
-    size = max(1, _BLOCK_VALUES // max(1, len(true)))
+    size = n_most or max(1, _BLOCK_VALUES // max(1, len(true)))
     for group in groups:
         for start in range(0, len(group), size):
             neurons = group[start : start + size]

@@ -45,7 +45,7 @@ def frame_by_frame(
             continue
         if not isinstance(y, Responses):
             refuse_no_array(name, y, "responses")
-        timed[name] = _has_time(y)
+        timed[name] = has_time(y)
     if not any(timed.values()):
         return given
     if needs_categories:
@@ -67,7 +67,7 @@ def frame_by_frame(
     return _of_arrays(given)
 
 
-def _has_time(y: Any) -> bool:
+def has_time(y: Any) -> bool:
     if isinstance(y, Responses):
         return y.n_frames is not None
     if isinstance(y, Mapping):

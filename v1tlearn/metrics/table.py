@@ -14,7 +14,11 @@ from sklearn.exceptions import UndefinedMetricWarning
 
 from v1tlearn._models import by_text, named_models
 from v1tlearn._warn import warn
+from v1tlearn.metrics._draws import Draws
 from v1tlearn.metrics._evaluate import Multioutput
+from v1tlearn.metrics._intervals import ceilings_of, ends_of, ends_of_share
+from v1tlearn.metrics._options import as_flag
+from v1tlearn.metrics._weighted import METRICS as DRAWN
 from v1tlearn.metrics.categories import fecv
 from v1tlearn.metrics.correlation import (
     average_correlation,
@@ -48,6 +52,11 @@ def score_table(
     metrics: str | Sequence[str] | Mapping[str, Callable[..., Any]] | None = None,
     multioutput: Multioutput = "mice",
     oracle: bool | Literal["auto"] = "auto",
+    ceilings: bool = False,
+    n_bootstrap: int = 0,
+    level: float = 0.95,
+    block_frames: int | None = None,
+    random_state: Any = 0,
 ) -> pd.DataFrame:
     """Score fitted models on the same trials, with all metrics, in a tidy table.
 
@@ -77,13 +86,28 @@ def score_table(
     oracle : bool or "auto", default="auto"
         Whether the true rates of simulated recordings are scored, too, as the model "oracle": the
         noise ceiling. "auto" does so where `trials` have them.
+    ceilings : bool, default=False
+        Whether each score has beside it what the repeats of images leave possible, as
+        `noise_ceiling` has it. 1 for metrics that are relative to what can be explained, NaN where
+        no ceiling is known: of "fraction_oracle", your own metrics, and mice without repeats.
+    n_bootstrap : int, default=0
+        Draws of images, all their trials together, for intervals; 0 for none. Some 1000 make 95 %
+        intervals steady. For metrics by name, but "fecv".
+    level : float, default=0.95
+        Of the intervals.
+    block_frames : int, optional
+        Of movies, how many successive frames are drawn together, see `noise_ceiling`; by default
+        whole movies are drawn.
+    random_state : int, RandomState, Generator or None, default=0
+        Of the draws.
 
     Returns
     -------
     DataFrame
         Columns ``model``, ``mouse`` (not for "uniform_average"), ``neuron`` and what is known of it
         (for "raw_values"), ``metric`` and ``value``; in the order of the models, metrics, mice and
-        neurons.
+        neurons. With `n_bootstrap` also ``low`` and ``high``, the ends of the intervals; with
+        `ceilings` also ``ceiling``.
 
     Raises
     ------
@@ -93,11 +117,21 @@ def score_table(
         If an estimator is not fitted; it is named.
     ValueError
         If a metric is unknown or needs repeated images that are not there, if trials have no
-        responses, or a model has the name of the oracle or of another, such as 1 and "1".
+        responses, or a model has the name of the oracle or of another, such as 1 and "1"; if an
+        interval is asked for of a metric that has none.
 
     See Also
     --------
     v1tlearn.metrics : What the metrics are.
+    compare_scores : Whether one model is better than another.
+
+    Notes
+    -----
+    Intervals are percentiles of the bootstrap over images, of this mouse and these neurons, moved
+    so that the median draw is the value. Every draw is scored as a whole: neurons below the
+    threshold of `feve` in a draw are left out of it.
+    Two models whose intervals overlap may well differ, since both are scored on the same images:
+    `compare_scores` says.
 
     Examples
     --------
@@ -118,6 +152,13 @@ def score_table(
     ...     {"CNN": model}, trials.sel(tier="test"), multioutput="uniform_average")
     >>> means.pivot_table("value", "model", "metric", sort=False).index.tolist()
     ['CNN', 'oracle']
+
+    Intervals and ceilings come beside the scores:
+
+    >>> table = v1.score_table(
+    ...     {"CNN": model}, trials.sel(tier="test"), ceilings=True, n_bootstrap=200)
+    >>> table.columns.tolist()
+    ['model', 'mouse', 'metric', 'value', 'low', 'high', 'ceiling']
     """
     if not isinstance(trials, Trials):
         raise TypeError(
@@ -133,13 +174,40 @@ def score_table(
             "or set oracle=False."
         )
     chosen = _chosen(metrics, trials, multioutput)
+    draws = Draws.checked(n_bootstrap, level, random_state, block_frames)
+    if draws.n:
+        _check_intervals(metrics, chosen)
+    limits: dict[str, Any] = {}
+    if as_flag(ceilings, "ceilings"):
+        own = isinstance(metrics, Mapping)  # of which nothing is known, whatever they are called
+        limits = {m: np.nan if own else ceilings_of(m, target, multioutput) for m in chosen}
     parts = []
     for name in [*models, *([ORACLE] if rates is not None else [])]:
         predicted = models[name].predict(trials) if name in models else rates
         for metric, function in chosen.items():
-            values = function(target, predicted, multioutput=multioutput)
-            parts.append(_rows(name, metric, values))
+            rows = _rows(name, metric, function(target, predicted, multioutput=multioutput))
+            if draws.n:
+                rows["low"], rows["high"] = (
+                    ends_of_share(target, predicted, trials.expected_responses, draws, multioutput)
+                    if metric == _SHARE
+                    else ends_of(metric, target, predicted, draws, multioutput)
+                )
+            if metric in limits:
+                rows["ceiling"] = limits[metric]
+            parts.append(rows)
     return pd.concat(parts, ignore_index=True)
+
+
+def _check_intervals(metrics: Any, chosen: Mapping[str, _Metric]) -> None:
+    known = [*DRAWN, _SHARE]
+    without = (
+        list(chosen) if isinstance(metrics, Mapping) else [m for m in chosen if m not in known]
+    )
+    if without:
+        raise ValueError(
+            f"n_bootstrap: there are no intervals of the metrics {without}, only of {known} by "
+            "name: leave the others out, or set n_bootstrap=0."
+        )
 
 
 def _true_rates(trials: Trials, oracle: bool | str) -> Responses | None:

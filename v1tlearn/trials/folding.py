@@ -125,6 +125,22 @@ def frame_ids(image_ids: np.ndarray, frames: np.ndarray) -> np.ndarray:
     return np.char.add(np.char.add(*parts), "]")
 
 
+def movies_of_frames(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tell movie and number of frames from what `frame_ids` called them.
+
+    Parameters
+    ----------
+    ids : ndarray of str, of shape (n,)
+
+    Returns
+    -------
+    image_ids : ndarray of str, of shape (n,)
+    frames : ndarray of int, of shape (n,)
+    """
+    parts = np.char.rpartition(ids, "[")  # (n, 3): movie, "[", frame and "]"
+    return parts[:, 0], np.char.rstrip(parts[:, 2], "]").astype(np.int64)
+
+
 def _folded(recording: xr.Dataset, trial_of: np.ndarray, frame_of: np.ndarray) -> xr.Dataset:
     """A recording whose trials are the frames of its movies."""
     variables = {}
