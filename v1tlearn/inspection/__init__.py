@@ -33,7 +33,9 @@ from v1tlearn.inspection.neurons import (
     neurons_per_dimension,
 )
 from v1tlearn.inspection.pooling import pooling_sizes
+from v1tlearn.inspection.positions import readout_positions
 from v1tlearn.inspection.responses import PredictionDisplay
+from v1tlearn.inspection.retinotopy import retinotopy_smoothness
 from v1tlearn.inspection.scores import ScoreDisplay
 from v1tlearn.inspection.training import TrainingDisplay
 from v1tlearn.inspection.triggered_averages import space_time_components, spike_triggered_average
@@ -52,6 +54,8 @@ __all__ = [
     "spike_triggered_average",
     "space_time_components",
     "fit_gaussians",
+    "readout_positions",
+    "retinotopy_smoothness",
     "pooling_sizes",
     "manipulation_curve",
     "cutoff_of",
