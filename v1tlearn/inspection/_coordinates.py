@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from numbers import Real
 
 import numpy as np
+import xarray as xr
 
 
 def step_of(positions: np.ndarray) -> float:
@@ -118,3 +119,24 @@ def pixel_scale(degrees_per_pixel: Sequence[float] | None) -> tuple[Sequence[flo
             "height and the width of a pixel."
         )
     return values, "degree"
+
+
+def edges_of(fields: xr.DataArray, name: str) -> tuple[float, float]:
+    """Where the first pixel of one side begins, and the last one ends.
+
+    Parameters
+    ----------
+    fields : DataArray
+    name : str
+        Dimension; without coordinates pixels are counted from 0.
+
+    Returns
+    -------
+    (float, float)
+    """
+    n = fields.sizes[name]
+    if name not in fields.coords:
+        return -0.5, n - 0.5
+    centres = fields[name].values.astype(float)
+    half = (centres[-1] - centres[0]) / (n - 1) / 2 if n > 1 else 0.5
+    return float(centres[0] - half), float(centres[-1] + half)

@@ -96,7 +96,8 @@ def fit_gaussians(
         raise ValueError(f"worst={worst!r}: expected a share from 0 to below 1.")
     values = fields.values.astype(np.float64).mean(1)
     parts = np.array_split(values, max(1, -(-len(values) // _TOGETHER)))
-    rows = sum(Parallel(n_jobs=n_jobs)(delayed(_fit_all)(part) for part in parts), [])
+    fitted = Parallel(n_jobs=n_jobs)(delayed(_fit_all)(part) for part in parts)
+    rows = [row for part in fitted for row in part]
     table = np.reshape([best for best, _ in rows], (-1, len(PARAMETERS)))
     explained = np.array([share for _, share in rows])
     good = _sound(table, values.shape[1:]) & _beyond_noise(explained, values[:1].size)

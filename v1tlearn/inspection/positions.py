@@ -18,6 +18,8 @@ from v1tlearn.inspection._measured_cells import measured_positions
 from v1tlearn.nn import EncodingModel, GaussianReadout
 from v1tlearn.training import isolated
 
+_CELL = 10.0  # micrometres: what extends less was brought to another scale, as published models do
+
 Sides = tuple[np.ndarray, np.ndarray]
 
 
@@ -47,7 +49,8 @@ def readout_positions(
         pixel of the images that came to `fit`, to the right and down, whatever the model crops and
         resizes; the learned spread as ``sigma_x`` and ``sigma_y``, standard deviations along the
         axes of an ellipse, and ``angle`` from the x axis to that of ``sigma_x``, in radians.
-        ``position`` (neuron, axis) in micrometres, where cortical positions were known at `fit`.
+        ``position`` (neuron, axis) in micrometres, where cortical positions were known at `fit`; of
+        models whose positions were scaled before, in that scale, with the unit "1".
         The attribute ``from_cortex`` tells whether the model computes places from these.
 
     Raises
@@ -71,6 +74,10 @@ def readout_positions(
     or the patches of tokens. A transformer's tokens know of the whole image, so that its neurons
     may see farther than they look; `receptive_fields` shows it. Of a core of your own that says
     nothing in `v1tlearn.nn.Core.source_positions` the windows are measured by derivatives.
+
+    Filters may have learned to lie aside of the middle of their windows, which moves the receptive
+    fields of all neurons alike against the positions of readouts: compare two models by their
+    receptive fields.
 
     References
     ----------
@@ -113,7 +120,8 @@ def readout_positions(
         }
         known = fitted.mice[mouse]
         if known.position is not None:
-            cortex = {"units": "micrometre"}
+            extent = float(np.ptp(known.position, axis=0).max())
+            cortex = {"units": "micrometre" if extent > _CELL else "1"}
             data["position"] = (("neuron", "axis"), known.position, cortex)
         coords = {name: ("neuron", labels) for name, labels in known.labels.items()}
         if known.position is not None:

@@ -56,15 +56,16 @@ def retinotopy_smoothness(
     -----
     UserWarning
         Where the model computes places from cortical positions (``from_cortex``): such a map is
-        smooth whatever it was trained on. Receptive fields, or readouts with
-        ``position_network=False``, tell more.
+        smooth whatever it was trained on, and so are the receptive fields of this model. Readouts
+        with ``position_network=False`` and averages of what was recorded tell more.
 
     Examples
     --------
     >>> import numpy as np, xarray as xr
     >>> from v1tlearn.inspection import retinotopy_smoothness
     >>> cortex = np.random.default_rng(0).uniform(0, 600, (100, 2))
-    >>> places = xr.Dataset({"x": ("neuron", cortex[:, 0] / 20), "y": ("neuron", cortex[:, 1] / 30)})
+    >>> x, y = cortex.T / 20
+    >>> places = xr.Dataset({"x": ("neuron", x), "y": ("neuron", y)})
     >>> found = retinotopy_smoothness(places, cortex)
     >>> bool(found["relative"] < 0.3), round(float(found["p_value"]), 3)
     (True, 0.001)
@@ -80,8 +81,8 @@ def retinotopy_smoothness(
     if places.attrs.get("from_cortex"):
         warn(
             "the model computes these places from cortical positions, by a smooth function: they "
-            "are smooth in an untrained model, too. Take the centres of receptive fields, "
-            "fit_gaussians, or fit with position_network=False."
+            "are smooth in an untrained model, too. Fit with position_network=False, or look at "
+            "spike_triggered_average of the recordings."
         )
     _, neighbors = cKDTree(cortex[:, :2]).query(cortex[:, :2], n_neighbors + 1)
     # The neuron itself is among them, but not always the first where several lie at one point.
