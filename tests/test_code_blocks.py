@@ -267,6 +267,7 @@ PAGES = {
     "docs/interop.rst": Page(interop),
     "docs/pretrained_transformers.rst": Page(pretrained, BRIEF_FITS),
     "docs/images_and_responses.rst": Page(images_and_responses, {"max_epochs=50": "max_epochs=1"}),
+    "docs/receptive_fields.rst": Page(),
     "docs/your_own_core.rst": Page(replace={"max_epochs=15": "max_epochs=1"}),
 }
 

@@ -132,6 +132,30 @@ def test_over_normal_noise_they_are_what_covariances_estimate(trials):
         assert one.std() == pytest.approx(other.std(), rel=0.1)
 
 
+def test_mean_squares_show_where_complex_cells_look(models, trials):
+    """Filters of one sign, then squared: the slope changes its sign with the contrast."""
+    estimator = copy.deepcopy(models["own"])
+    core, readout = estimator.module_.core, estimator.module_.readout("A")
+    with torch.no_grad():
+        core.filters.bias.zero_()
+        readout.position_network = None
+        readout.free_mu = torch.nn.Parameter(torch.zeros(4, 2))
+    assert np.allclose(receptive_fields(estimator, method="gradient", mice="A")["A"], 0)
+    both = trials.sel(mouse_id="A")[:8]
+    options = {"method": "gradient", "images": both, "mice": "A"}
+    found = receptive_fields(estimator, average="rms", **options)["A"][:, 0]
+    single = [
+        receptive_fields(estimator, **options | {"images": both[[i]]})["A"].values[:, 0]
+        for i in range(8)
+    ]
+    most = np.abs(single).max()
+    assert most > 0
+    np.testing.assert_allclose(found / most, np.sqrt(np.square(single).mean(0)) / most, atol=1e-5)
+    seen = (found > 0).any("neuron")  # 5 x 5 pixels of the filter, between four of its places
+    assert seen.any("width").sum() == 6
+    assert seen.any("height").sum() == 6
+
+
 def test_batch_size_changes_rounding_errors_only(models, trials):
     for options in ({}, {"images": trials[::5]}):
         whole = receptive_fields(models["V1T"], method="gradient", **options)["A"].values
@@ -180,6 +204,8 @@ def test_the_model_stays_as_it_is(models):
     [
         ({"n_images": 10}, ValueError, "n_images=10 came for method='gradient'"),
         ({"images": np.zeros((3, 1, *SHAPE))}, TypeError, "images is a ndarray: expected Trials"),
+        ({"average": "rms"}, ValueError, "average='rms' is over images, and none came"),
+        ({"average": "most"}, ValueError, "average='most': expected one of"),
         ({"neurons": [1, 2]}, TypeError, "neurons is a list: expected a dict of unit ids"),
         ({"neurons": {"C": [1]}}, ValueError, r"neurons names the mice \['C'\]"),
         ({"neurons": {"A": [9]}}, ValueError, "mouse 'A': neurons: .9. are not among its 4"),

@@ -56,6 +56,7 @@ def gradient_fields(
     size: int,
     precision: str,
     *,
+    power: int = 1,
     verbose: int = 0,
 ) -> dict[str, np.ndarray]:
     """Take gradients of standardised responses by the pixels of the core, averaged over images.
@@ -71,6 +72,8 @@ def gradient_fields(
     size : int
         Images, copies included, that go through the core at once.
     precision : {"float32", "tf32", "bfloat16"}
+    power : int, default=1
+        2 takes the root of the mean of squares.
     verbose : int, default=0
 
     Returns
@@ -83,12 +86,13 @@ def gradient_fields(
     with tqdm(desc="receptive fields", unit="gradient", disable=not verbose) as bar:
         for (behavior, mice), images in shown:
             own = {mouse: places[mouse] for mouse in mice}
-            found = _summed(model, own, images, behavior, size, precision)
+            found = _summed(model, own, images, behavior, size, precision, power)
             for mouse, slopes in found.items():
                 sums[mouse] = sums[mouse] + slopes if mouse in sums else slopes
                 counts[mouse] += len(images)
                 bar.update(len(images) * len(slopes))
-    return {mouse: total / counts[mouse] for mouse, total in sums.items()}
+    means = {mouse: total / counts[mouse] for mouse, total in sums.items()}
+    return {mouse: np.sqrt(mean) for mouse, mean in means.items()} if power == 2 else means
 
 
 def _summed(
@@ -98,8 +102,9 @@ def _summed(
     behavior: np.ndarray | None,
     size: int,
     precision: str,
+    power: int,
 ) -> dict[str, np.ndarray]:
-    """Sums of gradients (n, pixels) over images that some mice see with the same behaviour.
+    """Sums of gradients (n, pixels), or of their powers, over images that some mice see alike.
 
     Images go through the core once, several copies of each, so that every pass backwards serves
     as many neurons.
@@ -120,6 +125,6 @@ def _summed(
                 total = rates[rows, some.repeat_interleave(n)].sum()
                 (slopes,) = torch.autograd.grad(total, pixels, retain_graph=True)
                 slopes = slopes[: len(rows)].unflatten(0, (len(some), n))
-                parts.append(slopes.sum(1).flatten(1).cpu().double())
+                parts.append(slopes.pow(power).sum(1).flatten(1).cpu().double())
             out[mouse] = torch.cat(parts).numpy()
     return out

@@ -63,11 +63,14 @@ class Sums:
 
     Parameters
     ----------
-    n_neurons, n_pixels : int
+    noise : Noise
+        What will be added up, all of it.
+    n_neurons : int
     device : torch.device
     """
 
-    def __init__(self, n_neurons: int, n_pixels: int, device: torch.device) -> None:
+    def __init__(self, noise: Noise, n_neurons: int, device: torch.device) -> None:
+        self.noise, n_pixels = noise, int(np.prod(noise.shape))
         # Apple's GPUs have no float64.
         self.device = torch.device("cpu") if device.type == "mps" else device
         self.products = self._zeros(n_neurons, n_pixels)
@@ -91,13 +94,11 @@ class Sums:
         self.responses += responses.sum(0).to(self.device)
         self.pixels += pixels.sum(0).to(self.device)
 
-    def fields(self, noise: Noise, method: str) -> np.ndarray:
+    def fields(self, method: str) -> np.ndarray:
         """Receptive fields in standardised units of responses.
 
         Parameters
         ----------
-        noise : Noise
-            What was added up.
         method : {"covariance", "sum"}
 
         Returns
@@ -105,10 +106,10 @@ class Sums:
         ndarray of shape (n_neurons, n_pixels)
             Float64.
         """
-        responses, n = self.responses[:, None], noise.n_images
+        responses, n = self.responses[:, None], self.noise.n_images
         if method == "covariance":
             found = self.products / n - responses * self.pixels / n**2
-        elif noise.kind == "uniform":
+        elif self.noise.kind == "uniform":
             found = self.products * _UNIFORM_STD + responses * _UNIFORM_MEAN
         else:
             found = self.products
@@ -145,8 +146,7 @@ def noise_sums(
     dict of str to Sums
     """
     device = next(model.parameters()).device
-    n_pixels = int(np.prod(noise.shape))
-    sums = {mouse: Sums(len(own), n_pixels, device) for mouse, own in places.items()}
+    sums = {mouse: Sums(noise, len(own), device) for mouse, own in places.items()}
     chosen = {
         mouse: torch.as_tensor(own, device=device)
         for mouse, own in places.items()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
@@ -23,7 +24,7 @@ from v1tlearn.inspection._field_inputs import (
     places_of,
     same_behavior,
 )
-from v1tlearn.inspection._field_noise import NOISE, Noise, noise_sums
+from v1tlearn.inspection._field_noise import NOISE, Noise, Sums, noise_sums
 from v1tlearn.nn import EncodingModel
 from v1tlearn.training import draw_seed, isolated, numerics, resolve_precision
 from v1tlearn.training.memory import prediction_batch_size
@@ -31,6 +32,7 @@ from v1tlearn.trials import Trials
 
 METHODS = ("covariance", "sum", "gradient")
 
+_AVERAGES = ("mean", "rms")
 _PUBLISHED = 500_000  # noise images
 _COPIES = 16  # images, and copies of them, whose gradients are taken at once
 _PER_PIXEL = "response unit per standard deviation of a pixel"
@@ -50,6 +52,7 @@ def receptive_fields(
     mice: Sequence[str] | None = None,
     neurons: Mapping[str, Any] | None = None,
     images: Trials | None = None,
+    average: str = "mean",
     behaviors: Mapping[str, float] | None = None,
     noise: str = "uniform",
     method: str = "covariance",
@@ -79,6 +82,9 @@ def receptive_fields(
     images : Trials, optional
         For "gradient": the images at which it is taken, and averaged over, those of each mouse for
         its own neurons. By default it is taken at the mean grey level.
+    average : {"mean", "rms"}, default="mean"
+        Of gradients over images: their mean, or the root of the mean of their squares, which shows
+        where complex cells look, too, and has no sign.
     behaviors : mapping of str to float, optional
         Behaviour by column, in the units of the recordings. Columns that are not named are at the
         zero of what the core sees: their mean, or zero where they are only scaled.
@@ -135,8 +141,8 @@ def receptive_fields(
     non-linearity there, where a neuron is a filter with a non-linearity behind it. Averaged over
     normal noise it is what "covariance" estimates (Stein's lemma); natural images ask for the
     response around what the animal saw. A cell that responds to either contrast alike has the
-    gradient 0 at grey, as it has no covariance with noise: averages over images show where it
-    looks. Images are encoded once for all neurons of a mouse.
+    gradient 0 at grey, as it has no covariance with noise, and gradients of both signs elsewhere:
+    their mean square shows where it looks. Images are encoded once for all neurons of a mouse.
 
     ``height`` grows downwards, as rows of images do. `ImageDisplay.from_fields` draws fields the
     right way up; xarray's own plots put row 0 at the bottom unless they are told otherwise:
@@ -161,19 +167,23 @@ def receptive_fields(
     """
     n_images, batch_size = plain((n_images, batch_size))
     fitted, model = check_model(estimator)
-    _check(n_images, noise, method, batch_size, images)
+    _check(n_images, noise, method, batch_size, images, average)
     mice = known_mice(fitted, mice)
     places = places_of(fitted, mice, neurons)
     groups = same_behavior(fitted, mice, behaviors or {})
     device, deterministic = estimator.device_, plain(estimator.deterministic)
     precision = resolve_precision(estimator.precision, device, training=False)
     told: dict[str, Any] = {"method": method, "units": _UNITS[method]}
+    found: dict[str, np.ndarray | Sums] = {}
     with numerics(precision, device, deterministic=deterministic):
         if method == "gradient":
             size = _COPIES if isinstance(batch_size, str) else batch_size  # or "auto"
             shown = _shown(fitted, model, mice, groups, images, size, device)
-            fields = gradient_fields(model, places, shown, size, precision, verbose=verbose)
-            told |= {"images": "grey" if images is None else "trials"}
+            power = 2 if average == "rms" else 1
+            found |= gradient_fields(
+                model, places, shown, size, precision, power=power, verbose=verbose
+            )
+            told |= {"images": "grey" if images is None else "trials", "average": average}
         else:
             size = batch_size
             if isinstance(size, str):
@@ -185,13 +195,16 @@ def receptive_fields(
                 (fitted.image_shape[0], *model.cropper.output_size),
                 seed,
             )
-            sums = noise_sums(model, places, groups, drawn, size, precision, verbose=verbose)
-            fields = {mouse: own.fields(drawn, method) for mouse, own in sums.items()}
+            found |= noise_sums(model, places, groups, drawn, size, precision, verbose=verbose)
             told |= {"noise": noise, "n_images": drawn.n_images, "seed": seed}
-    return {
-        m: labelled(fitted, m, places[m], fields[m], model.cropper.source_positions(m), **told)
-        for m in mice
-    }
+    out = {}
+    for mouse in mice:  # one after the other, since all of them take memory
+        values = found.pop(mouse)
+        if isinstance(values, Sums):
+            values = values.fields(method)
+        pixels = model.cropper.source_positions(mouse)
+        out[mouse] = labelled(fitted, mouse, places[mouse], values, pixels, **told)
+    return out
 
 
 def _shown(
@@ -221,10 +234,17 @@ def _shown(
                 yield (behavior, [mouse]), part
 
 
-def _check(n_images: Any, noise: str, method: str, batch_size: int | str, images: Any) -> None:
+def _check(
+    n_images: Any, noise: str, method: str, batch_size: int | str, images: Any, average: str
+) -> None:
     if n_images is not None and (not isinstance(n_images, Integral) or n_images < 2):
         raise ValueError(f"n_images={n_images!r}: expected a whole number from 2 on.")
-    for name, value, known in (("noise", noise, NOISE), ("method", method, METHODS)):
+    choices = (
+        ("noise", noise, NOISE),
+        ("method", method, METHODS),
+        ("average", average, _AVERAGES),
+    )
+    for name, value, known in choices:
         if value not in known:
             raise ValueError(f"{name}={value!r}: expected one of {known}.")
     auto = isinstance(batch_size, str) and batch_size == "auto"
@@ -236,6 +256,8 @@ def _check(n_images: Any, noise: str, method: str, batch_size: int | str, images
             "or give images, such as trials[:100], over which gradients are averaged."
         )
     if images is None:
+        if average != "mean":
+            raise ValueError(f"average={average!r} is over images, and none came: give images.")
         return
     if method != "gradient":
         raise ValueError(f"images came for method={method!r}, which sees noise: leave them out.")

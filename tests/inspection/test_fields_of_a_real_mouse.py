@@ -1,0 +1,89 @@
+"""Receptive fields and retinotopy of published models of a real mouse, 100 of its neurons.
+
+The models stay outside the repository: the environment variable V1TLEARN_TEST_DATA names the folder.
+"""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+import v1tlearn as v1
+from v1tlearn.inspection import (
+    fit_gaussians,
+    readout_positions,
+    receptive_fields,
+    retinotopy_smoothness,
+)
+
+pytestmark = pytest.mark.slow  # half a minute of a processor
+PLACES = np.arange(0, 7776, 78)[:100]
+
+
+@pytest.fixture(scope="module", params=["sota", "ln"])
+def model(request, real_recordings):
+    path = real_recordings / f"sensorium_models/sensorium_{request.param}_model.pth"
+    return v1.load_sensorium(path, linear=request.param == "ln")
+
+
+@pytest.fixture(scope="module")
+def fields(model):
+    (mouse,) = model.mice_
+    return receptive_fields(model, method="gradient", neurons={mouse: PLACES})[mouse]
+
+
+def test_of_the_linear_model_they_are_its_filters(model, fields):
+    """Exact, in float64: differences of the output ahead of the non-linearity, which is linear."""
+    if not model.linear:
+        pytest.skip("of the LN model alone")
+    (mouse,) = model.mice_
+    module = copy.deepcopy(model.module_).double().eval()
+    some = PLACES[:5]
+    filters = np.zeros((5, 36 * 64))
+    with torch.no_grad(), v1.nn.plain():
+        zero = torch.zeros(1, 1, 36, 64).double()
+        rest = module.respond(mouse, module.encode(mouse, zero), activate=False)[0, some]
+        for start in range(0, 36 * 64, 256):
+            pixels = torch.zeros(256, 36 * 64).double()
+            pixels[torch.arange(256), start + torch.arange(256)] = 1
+            maps = module.encode(mouse, pixels.unflatten(1, (1, 36, 64)))
+            drive = module.respond(mouse, maps, activate=False)[:, some]
+            filters[:, start : start + 256] = (drive - rest).T
+    slope = torch.where(rest > 0, 1, rest.exp()).numpy()
+    expected = filters * slope[:, None]
+    for found, wanted in zip(fields.values[:5].reshape(5, -1), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max())
+        cosine = found @ wanted / np.linalg.norm(found) / np.linalg.norm(wanted)
+        assert cosine > 0.9999
+
+
+def test_they_are_localized(fields):
+    """Nine tenths of the energy of most neurons lie in a sixth of the image."""
+    energy = np.sort(fields.values.reshape(100, -1) ** 2, axis=1)[:, ::-1]
+    share = energy.cumsum(1) / energy.sum(1, keepdims=True)
+    area = (share < 0.9).mean(1)
+    assert np.median(area) < 0.08
+    assert np.quantile(area, 0.9) < 1 / 6
+    scrambled = np.random.default_rng(0).normal(size=fields.shape).reshape(100, -1) ** 2
+    scrambled = np.sort(scrambled, axis=1)[:, ::-1]
+    assert ((scrambled.cumsum(1) / scrambled.sum(1, keepdims=True)) < 0.9).mean(1).min() > 0.4
+
+
+def test_they_follow_readouts_and_the_cortex(model, fields):
+    """Up to a constant, which filters that all neurons share may have learned."""
+    (mouse,) = model.mice_
+    fits = fit_gaussians(fields)
+    good = fits["good"].values
+    assert good.sum() >= 80
+    places = readout_positions(model)[mouse].isel(neuron=PLACES)
+    for side in "xy":
+        slope, _ = np.polyfit(places[side][good], fits[side][good], 1)
+        assert np.corrcoef(places[side][good], fits[side][good])[0, 1] > 0.88
+        assert slope == pytest.approx(1, abs=0.15)
+    smooth = retinotopy_smoothness(fits, places["position"])
+    assert float(smooth["p_value"]) < 0.01
+    assert float(smooth["relative"]) < 0.6
+    order = np.random.default_rng(0).permutation(100)
+    shuffled = retinotopy_smoothness(fits, places["position"].values[order])
+    assert float(shuffled["p_value"]) > 0.05
