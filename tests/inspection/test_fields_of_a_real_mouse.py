@@ -1,6 +1,6 @@
 """Receptive fields and retinotopy of published models of a real mouse, 100 of its neurons.
 
-The models stay outside the repository: the environment variable V1TLEARN_TEST_DATA names the folder.
+The models stay outside the repository, in the folder that V1TLEARN_TEST_DATA names.
 """
 
 import copy
@@ -35,7 +35,7 @@ def fields(model):
 
 def test_of_the_linear_model_they_are_its_filters(model, fields):
     """Exact, in float64: differences of the output ahead of the non-linearity, which is linear."""
-    if not model.linear:
+    if not isinstance(model, v1.LNRegressor):
         pytest.skip("of the LN model alone")
     (mouse,) = model.mice_
     module = copy.deepcopy(model.module_).double().eval()
@@ -70,6 +70,7 @@ def test_they_are_localized(fields):
     assert ((scrambled.cumsum(1) / scrambled.sum(1, keepdims=True)) < 0.9).mean(1).min() > 0.4
 
 
+@pytest.mark.filterwarnings("ignore:the model computes these places from cortical positions")
 def test_they_follow_readouts_and_the_cortex(model, fields):
     """Up to a constant, which filters that all neurons share may have learned."""
     (mouse,) = model.mice_
@@ -86,4 +87,4 @@ def test_they_follow_readouts_and_the_cortex(model, fields):
     assert float(smooth["relative"]) < 0.6
     order = np.random.default_rng(0).permutation(100)
     shuffled = retinotopy_smoothness(fits, places["position"].values[order])
-    assert float(shuffled["p_value"]) > 0.05
+    assert float(shuffled["relative"]) > 0.85

@@ -6,7 +6,12 @@ import xarray as xr
 
 import v1tlearn as v1
 from tests.mice import two_mice
-from v1tlearn.inspection import readout_positions, retinotopy_smoothness
+from v1tlearn.inspection import (
+    fit_gaussians,
+    readout_positions,
+    receptive_fields,
+    retinotopy_smoothness,
+)
 
 UNITS = {"units": "pixel"}
 
@@ -100,6 +105,11 @@ def test_places_that_are_computed_from_cortex_bring_a_warning():
     model = v1.CNNRegressor(**small, random_state=0, device="cpu").fit(trials)
     with pytest.warns(UserWarning, match="smooth in an untrained model, too"):
         retinotopy_smoothness(readout_positions(model)["A"], n_permutations=9)
+    fits = fit_gaussians(receptive_fields(model, method="gradient", mice="A")["A"], worst=0)
+    fits["good"][:] = True
+    position = trials.recordings["A"]["position"]
+    with pytest.warns(UserWarning, match="smooth in an untrained model, too"):
+        retinotopy_smoothness(fits.fillna(0.0), position, n_permutations=9)
     free = v1.CNNRegressor(
         **small, random_state=0, device="cpu", position_network=False, shift="none"
     ).fit(trials)

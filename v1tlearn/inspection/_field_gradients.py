@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import cast
 
 import numpy as np
 import torch
@@ -45,7 +44,7 @@ def shown_images(
     for block in trials.blocks(mouse, size):
         data = mouse_data(fitted, block, mouse, device)
         with torch.no_grad():
-            images = cast(Tensor, data.batch(torch.arange(len(data), device=device)).images)
+            images = data.batch(torch.arange(len(data), device=device)).images
             yield model.cropper(images, None if moves else mouse)
 
 

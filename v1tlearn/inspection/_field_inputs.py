@@ -15,7 +15,7 @@ from v1tlearn._guesses import did_you_mean, guess
 from v1tlearn._values import as_ids
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
-from v1tlearn.nn import EncodingModel
+from v1tlearn.nn import EncodingModel, GaussianReadout
 
 # Standardised behaviour (columns,) of the core, and the mice whose images it sees with it.
 Group = tuple[np.ndarray | None, list[str]]
@@ -199,6 +199,23 @@ def rows_of(behavior: np.ndarray | None, images: Tensor) -> Tensor | None:
         return None
     row = torch.as_tensor(behavior, dtype=torch.float32, device=images.device)
     return row.expand(len(images), -1)
+
+
+def computed_from_cortex(model: EncodingModel, mouse: str) -> bool:
+    """Tell whether a readout computes places from cortical positions, by one smooth function.
+
+    Parameters
+    ----------
+    model : EncodingModel
+    mouse : str
+
+    Returns
+    -------
+    bool
+    """
+    readout = model.readout(mouse)
+    readout = getattr(readout, "readout", readout)  # behind a filter in time
+    return isinstance(readout, GaussianReadout) and readout.position_network is not None
 
 
 def labelled(

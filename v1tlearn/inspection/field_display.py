@@ -170,12 +170,12 @@ class ReceptiveFieldDisplay:
         """
         fitted, _ = check_model(estimator)
         mouse = known_mice(fitted, None if mouse_id is None else [mouse_id])[0]
+        chosen: dict[str, Any] = {mouse: neurons}
         if neurons is None:
             known = fitted.mice[mouse].unit_ids
             every = np.arange(fitted.mice[mouse].n_neurons) if known is None else known
-            neurons = every[: as_whole(n_fields, "n_fields")]
+            chosen = {mouse: every[: as_whole(n_fields, "n_fields")]}
         options = {"method": "gradient", **options}
-        chosen = {mouse: neurons}
         fields = receptive_fields(estimator, mice=[mouse], neurons=chosen, **options)[mouse]
         # of few neurons none is called bad for being the widest
         gaussians = fit_gaussians(fields, worst=0)
@@ -215,7 +215,8 @@ class ReceptiveFieldDisplay:
         width = 6.4 / max(columns, 2)
         size = (width * columns, (width * shape + 0.1 + 0.2 * any(self.titles)) * rows)
         self.axes_, self.figure_ = axes_for(ax, n, _NAME, (rows, columns), size)
-        self.images_, self.ellipses_ = [], []
+        self.images_: list[Any] = []
+        self.ellipses_: list[Any] = []
         for number, (axis, title) in enumerate(zip(self.axes_, self.titles, strict=True)):
             self._draw(axis, number)
             axis.set(xlim=sides[0], ylim=sides[1][::-1], xticks=[], yticks=[])

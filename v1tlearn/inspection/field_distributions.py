@@ -165,5 +165,5 @@ def _check(name: str, part: Any) -> None:
 
 
 def _counted(part: xr.Dataset) -> np.ndarray:
-    known = np.isfinite([part[v].values for v in _NEEDED]).all(0)
-    return known & part["good"].values if "good" in part else known
+    known = np.isfinite(np.stack([part[v].values for v in _NEEDED])).all(axis=0)
+    return np.asarray(known & part["good"].values if "good" in part else known)

@@ -19,6 +19,7 @@ from v1tlearn.inspection._field_gradients import gradient_fields, shown_images
 from v1tlearn.inspection._field_inputs import (
     Group,
     check_model,
+    computed_from_cortex,
     known_mice,
     labelled,
     places_of,
@@ -185,9 +186,10 @@ def receptive_fields(
             )
             told |= {"images": "grey" if images is None else "trials", "average": average}
         else:
-            size = batch_size
-            if isinstance(size, str):
+            if isinstance(batch_size, str):
                 size = prediction_batch_size(model, device, deterministic=deterministic)
+            else:
+                size = batch_size
             seed = draw_seed(plain(random_state))
             drawn = Noise(
                 noise,
@@ -203,6 +205,7 @@ def receptive_fields(
         if isinstance(values, Sums):
             values = values.fields(method)
         pixels = model.cropper.source_positions(mouse)
+        told["from_cortex"] = int(computed_from_cortex(model, mouse))
         out[mouse] = labelled(fitted, mouse, places[mouse], values, pixels, **told)
     return out
 

@@ -110,7 +110,7 @@ def fit_gaussians(
     units = dict.fromkeys(("x", "y", "sigma_x", "sigma_y"), "pixel")
     units |= {"angle": "radian", "amplitude": "standard deviation", "offset": "standard deviation"}
     units["explained"] = "1"
-    of_mouse = {k: v for k, v in fields.attrs.items() if k == "mouse_id"}
+    of_mouse = {k: v for k, v in fields.attrs.items() if k in ("mouse_id", "from_cortex")}
     return xr.Dataset(
         {name: ("neuron", column, {"units": units[name]}) for name, column in found.items()}
         | {"good": ("neuron", good)},

@@ -13,9 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators.base_encoding import ModelRegressor
 from v1tlearn.inspection._coordinates import at, ellipses, pixel_scale, step_of
-from v1tlearn.inspection._field_inputs import known_mice
+from v1tlearn.inspection._field_inputs import computed_from_cortex, known_mice
 from v1tlearn.inspection._measured_cells import measured_positions
-from v1tlearn.nn import EncodingModel, GaussianReadout
+from v1tlearn.nn import EncodingModel
 from v1tlearn.training import isolated
 
 _CELL = 10.0  # micrometres: what extends less was brought to another scale, as published models do
@@ -127,10 +127,8 @@ def readout_positions(
         if known.position is not None:
             coords["axis"] = ("axis", np.array(list("xyz")[: known.position.shape[1]]))
         size = [float(s * n) for s, n in zip(scale, fitted.image_shape[1:], strict=True)]
-        readout = model.readout(mouse)
-        readout = getattr(readout, "readout", readout)  # behind a filter in time
-        computed = isinstance(readout, GaussianReadout) and readout.position_network is not None
-        attrs = {"mouse_id": mouse, "image_size": size, "from_cortex": int(computed)}
+        computed = int(computed_from_cortex(model, mouse))
+        attrs = {"mouse_id": mouse, "image_size": size, "from_cortex": computed}
         out[mouse] = xr.Dataset(data, coords, attrs)
     return out
 

@@ -165,7 +165,7 @@ def places_and_positions(places: Any, position: Any) -> tuple[np.ndarray, np.nda
     counted = np.isfinite(looks).all(1) & np.isfinite(cortex).all(1)
     if "good" in places:
         counted &= places["good"].values
-    return looks[counted], cortex[counted], counted
+    return looks[counted], cortex[counted], np.asarray(counted)
 
 
 def _distances(looks: np.ndarray, others: np.ndarray) -> np.ndarray:
