@@ -27,7 +27,7 @@ recordings = v1.make_v1_recordings(
 )
 trials = v1.Trials(recordings)
 train, test = trials.sel(tier="train"), trials.sel(tier="test")
-small = {"hidden_channels": 16, "input_kernel": 9, "hidden_kernel": 5, "batch_size": 64}
+small = {"hidden_channels": 16, "input_kernel": 9, "hidden_kernel": 5, "batch_size": 16}
 small |= {"n_layers": 2, "max_epochs": 12, "random_state": 0}
 models = {"CNN": v1.CNNRegressor(**small), "LN": v1.LNRegressor(**small)}
 for name, model in models.items():
