@@ -24,6 +24,8 @@ from v1tlearn.training import resolve_device
 
 PUBLISHED_IMAGES = 500_000
 MICE = 2
+PUBLISHED_MICE, PUBLISHED_NEURONS = 5, 8000
+MOST = 2 * 2**30  # bytes beyond the model, of the published size
 DRAWN_AT_ONCE = 512
 # Name, class, parameters, images that are timed.
 MODELS = {
@@ -38,14 +40,14 @@ QUICK = {
 AGREE = {"float32": 1e-3, "bfloat16": 0.2}  # largest difference, as a share of the largest value
 
 
-def make(name: str, neurons: int, device: str) -> v1.CNNRegressor:
-    """Model of two mice without shifters, with its initial weights but for those of readouts.
+def make(name: str, neurons: int, device: str, mice: int = MICE) -> v1.CNNRegressor:
+    """Model of some mice without shifters, with its initial weights but for those of readouts.
 
     Initial readouts are means over channels, which hardly respond to noise: rounding would be what
     is compared.
     """
     kind, params, _ = (MODELS | QUICK)[name]
-    trials = make_trials(np.arange(4), MICE, neurons, "image")
+    trials = make_trials(np.arange(4), mice, neurons, "image")
     estimator = make_estimator(kind, {**params, "shift": "none"}, trials, device)
     torch.manual_seed(0)
     for readout in estimator.module_.readouts:
@@ -99,6 +101,29 @@ def prepare(ours: bool, name: str, n_images: int, neurons: int, device: str) -> 
     return lambda: fields_plainly(estimator, plain, n_images)
 
 
+def prepare_published(name: str, n_images: int, neurons: int, mice: int, device: str) -> Callable:
+    """Receptive fields of the published number of neurons, for the peak of their memory."""
+    estimator = make(name, neurons, device, mice)
+    return lambda: receptive_fields(estimator, n_images)
+
+
+def published_memory(models: dict, quick: bool, device: str) -> list[Row]:
+    """Peak memory of the published size, which the number of images does not change.
+
+    512 images are worked on at a time: twice as many are a first and a further such part.
+    """
+    rows = []
+    mice, neurons = (2, 10) if quick else (PUBLISHED_MICE, PUBLISHED_NEURONS)
+    for name, n_images in ((next(iter(models)), 512), (next(reversed(models)), 1024)):
+        call = (name, 20 if quick else n_images, neurons, mice, device)
+        peak = peak_memory("prepare_published", __file__, *call, device=device)
+        if not peak < MOST:
+            raise AssertionError(f"{name}: {peak / 2**20:.0f} MiB beyond the model")
+        what = f"{name}, {mice} mice x {neurons} neurons, peak memory beyond the model"
+        rows.append(Row(what, MOST / 2**20, peak / 2**20, "MiB", MOST / peak, note="bar: 2 GiB"))
+    return rows
+
+
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--neurons", type=int, default=1000, help="per mouse")
@@ -142,6 +167,7 @@ def main() -> None:
         )
         what = f"{name}, peak memory, {n_images} images"
         rows.append(Row(what, plain, ours, "MiB", plain / max(ours, 1e-9)))
+    rows += published_memory(models, args.quick, args.device)
     report("receptive_fields", rows, args)
 
 

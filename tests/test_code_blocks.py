@@ -280,6 +280,7 @@ PAGES = {
         lambda names: movies(),
         {"max_epochs=20": "max_epochs=1", "warmup_epochs=2": "warmup_epochs=0"},
     ),
+    "docs/receptive_fields.rst": Page(),
     "docs/your_own_core.rst": Page(replace={"max_epochs=15": "max_epochs=1"}),
 }
 

@@ -229,3 +229,9 @@ def test_errors():
         fit_gaussians(labelled(planted())[0])
     with pytest.raises(ValueError, match=r"worst=1\.5: expected a share"):
         fit_gaussians(labelled(planted()), worst=1.5)
+
+
+def test_processes_share_neurons():
+    fields = labelled(*(noisy(planted(x), seed=x) for x in range(10, 30)))
+    one, two = fit_gaussians(fields), fit_gaussians(fields, n_jobs=2)
+    xr.testing.assert_identical(one, two)

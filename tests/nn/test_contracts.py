@@ -97,6 +97,7 @@ def test_what_a_core_need_not_say():
     assert core.penalty().dtype == torch.float32
     assert core.double().penalty().dtype == torch.float64
     assert core.mouse_parameters() == core.recomputed_parts() == []
+    assert core.source_positions() is None
     assert not any((core.takes_planes, core.recomputes_on_cpu, core.frozen))
     before = maps_of(core.float())
     core.project_()
@@ -175,6 +176,7 @@ def test_what_a_readout_need_not_say():
     readout = Positive((3, 2, 2), 4)
     assert readout.n_neurons == 4
     assert readout.takes_shift
+    assert readout.spatial_moments() is None
     assert readout.penalty() == 0
     assert nn.Readout(2).penalty() == 0
     assert [group["params"] for group in readout.groups()] == [[readout.weights]]

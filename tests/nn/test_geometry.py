@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from v1tlearn import nn
+from v1tlearn.nn.layers.geometry import window_centers
 
 TOKENIZERS = ("unfold", "conv", "spt", "cct", "dual_norm")
 
@@ -101,3 +102,17 @@ def test_published_headline_grid():
 def test_impossible_windows_are_refused(size, patch, stride, padding, message):
     with pytest.raises(ValueError, match=message):
         nn.patch_grid(size, patch, stride, padding)
+
+
+@given(
+    st.integers(1, 6), st.integers(1, 4), st.integers(0, 3), st.integers(1, 4), st.integers(1, 3)
+)
+def test_windows_of_windows_are_centred_on_what_they_see(side, stride, padding, pool, step):
+    """The mean place of all pixels of all windows, with the padding counted."""
+    first = [[stride * i - padding + k for k in range(side)] for i in range(40)]
+    seen = [[p for k in range(pool) for p in first[step * i + k]] for i in range(5)]
+    expected = [sum(places) / len(places) for places in seen]
+    found = window_centers(5, (side, stride, padding), (pool, step, 0))
+    assert found.dtype == torch.float64
+    assert found.tolist() == pytest.approx(expected)
+    assert window_centers(3).tolist() == [0, 1, 2]  # pixels themselves

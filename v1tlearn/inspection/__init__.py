@@ -18,6 +18,8 @@ from v1tlearn.inspection.alignment import (
     representational_similarity,
 )
 from v1tlearn.inspection.colors import MODEL_COLORS, model_color
+from v1tlearn.inspection.field_display import ReceptiveFieldDisplay
+from v1tlearn.inspection.field_distributions import FieldDistributionDisplay
 from v1tlearn.inspection.fields import receptive_fields
 from v1tlearn.inspection.gaussians import fit_gaussians
 from v1tlearn.inspection.images import ImageDisplay
@@ -34,7 +36,10 @@ from v1tlearn.inspection.neurons import (
     neurons_per_dimension,
 )
 from v1tlearn.inspection.pooling import pooling_sizes
+from v1tlearn.inspection.positions import readout_positions
 from v1tlearn.inspection.responses import PredictionDisplay
+from v1tlearn.inspection.retinotopy import retinotopy_smoothness
+from v1tlearn.inspection.retinotopy_display import RetinotopyDisplay
 from v1tlearn.inspection.scores import ScoreDisplay
 from v1tlearn.inspection.training import TrainingDisplay
 from v1tlearn.inspection.triggered_averages import space_time_components, spike_triggered_average
@@ -43,6 +48,9 @@ __all__ = [
     "ImageDisplay",
     "MoviePredictionDisplay",
     "KernelDisplay",
+    "ReceptiveFieldDisplay",
+    "FieldDistributionDisplay",
+    "RetinotopyDisplay",
     "PredictionDisplay",
     "ScoreDisplay",
     "LearningCurveDisplay",
@@ -54,6 +62,8 @@ __all__ = [
     "spike_triggered_average",
     "space_time_components",
     "fit_gaussians",
+    "readout_positions",
+    "retinotopy_smoothness",
     "pooling_sizes",
     "manipulation_curve",
     "cutoff_of",

@@ -1,4 +1,4 @@
-"""Receptive fields of a fitted model's neurons, from their responses to noise (Li et al. 2023)."""
+"""Receptive fields of a fitted model's neurons: from responses to noise, or as gradients."""
 
 from __future__ import annotations
 
@@ -9,32 +9,51 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from v1tlearn._guesses import did_you_mean, guess
 from v1tlearn._values import plain
 from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
+from v1tlearn.inspection._field_gradients import gradient_fields, shown_images
+from v1tlearn.inspection._field_inputs import (
+    Group,
+    check_model,
+    computed_from_cortex,
+    known_mice,
+    labelled,
+    places_of,
+    same_behavior,
+)
+from v1tlearn.inspection._field_noise import NOISE, Noise, Sums, noise_sums
 from v1tlearn.nn import EncodingModel
 from v1tlearn.training import draw_seed, isolated, numerics, resolve_precision
-from v1tlearn.training.devices import autocast
 from v1tlearn.training.memory import prediction_batch_size
+from v1tlearn.trials import Trials
 
-NOISE = ("uniform", "gaussian")
-METHODS = ("covariance", "sum")
+METHODS = ("covariance", "sum", "gradient")
 
-_CHUNK = 512  # images of one matrix product of responses and noise
-_UNIFORM_MEAN, _UNIFORM_STD = 0.5, 12**-0.5
+_AVERAGES = ("mean", "rms")
+_PUBLISHED = 500_000  # noise images
+_COPIES = 16  # images, and copies of them, whose gradients are taken at once
+_PER_PIXEL = "response unit per standard deviation of a pixel"
+_UNITS = {
+    "covariance": _PER_PIXEL,
+    "sum": "response unit times pixel value, summed over images",
+    "gradient": _PER_PIXEL,
+}
 
 
 @isolated()
+@torch.inference_mode(False)
 def receptive_fields(
     estimator: BaseEncodingRegressor,
-    n_images: int = 500_000,
+    n_images: int | None = None,
     *,
     mice: Sequence[str] | None = None,
+    neurons: Mapping[str, Any] | None = None,
+    images: Trials | None = None,
+    average: str = "mean",
     behaviors: Mapping[str, float] | None = None,
     noise: str = "uniform",
     method: str = "covariance",
@@ -42,32 +61,43 @@ def receptive_fields(
     random_state: Any = 0,
     verbose: int = 0,
 ) -> dict[str, xr.DataArray]:
-    """Map artificial receptive fields: what in noise images makes each neuron of a model respond.
+    """Map artificial receptive fields: which pixels make each neuron of a model respond.
 
-    The model sees images of independent pixels, of the size that its core takes, at constant
-    behaviour and with the eye at rest: no shifter moves receptive field or image. All mice respond
-    to the same images, which are drawn on the device and not kept.
+    Either the model sees noise images, of independent pixels, and what makes neurons respond is
+    averaged; or the gradient of each response by the pixels is taken. Images are of the size that
+    the core takes, behaviour is constant and the eye at rest: no shifter moves receptive field or
+    image. All mice respond to the same noise, which is drawn on the device and not kept.
 
     Parameters
     ----------
-    estimator : V1TRegressor, ViTRegressor, CNNRegressor or LNRegressor
-        Fitted. It stays as it is; its `device` and `precision` count as in `predict`.
-    n_images : int, default=500_000
-        Number of noise images. The error of a field falls with its square root.
+    estimator : V1TRegressor, CNNRegressor, LNRegressor, EncodingRegressor or another model
+        Fitted, of images. It stays as it is; its `device` and `precision` count as in `predict`.
+    n_images : int, optional
+        Number of noise images, by default 500,000 as published. The error of a field falls with its
+        square root. Not for "gradient".
     mice : sequence of str, optional
         The mice whose neurons are mapped; all by default.
+    neurons : mapping of str to sequence, optional
+        Unit ids of the neurons that are mapped, by mouse, in their order (places, where there are
+        no ids); all neurons of mice that are not named.
+    images : Trials, optional
+        For "gradient": the images at which it is taken, and averaged over, those of each mouse for
+        its own neurons. By default it is taken at the mean grey level.
+    average : {"mean", "rms"}, default="mean"
+        Of gradients over images: their mean, or the root of the mean of their squares, which shows
+        where complex cells look, too, and has no sign.
     behaviors : mapping of str to float, optional
         Behaviour by column, in the units of the recordings. Columns that are not named are at the
         zero of what the core sees: their mean, or zero where they are only scaled.
     noise : {"uniform", "gaussian"}, default="uniform"
-        Distribution of the pixels, standardised ahead of the model: uniform between 0 and 1
-        (published), or normal.
-    method : {"covariance", "sum"}, default="covariance"
+        Distribution of the pixels of noise, standardised ahead of the model: uniform between 0 and
+        1 (published), or normal.
+    method : {"covariance", "sum", "gradient"}, default="covariance"
         "covariance" of responses and standardised pixels; "sum", as published, over images of
-        response times pixel as drawn.
+        response times pixel as drawn; "gradient" of the predicted response by the pixels.
     batch_size : int or "auto", default="auto"
-        Images that go through the core at once; "auto" as in `predict`. It changes no more than
-        rounding errors.
+        Images that go through the core at once; "auto" as in `predict`, and 16 for "gradient",
+        copies of one image counted. It changes no more than rounding errors.
     random_state : int, RandomState, Generator or None, default=0
         Seed of the noise. CPU and GPU draw other images.
     verbose : int, default=0
@@ -76,9 +106,11 @@ def receptive_fields(
     Returns
     -------
     dict of str to DataArray (neuron, channel, height, width)
-        Per mouse, float32. For "covariance" in units of the responses per standard deviation of
-        a pixel; for "sum" in units of the responses times grey level. ``neuron`` bears the unit ids
-        of the trials at `fit`, with ``area``, ``layer``... beside it; nothing where these had none.
+        Per mouse, float32. For "covariance" and "gradient" in units of the responses per standard
+        deviation of a pixel: of the noise, and of the images at `fit` (grey levels where these were
+        not standardised). For "sum" in units of the responses times grey level. ``neuron`` bears
+        the unit ids of the trials at `fit`, with ``area``, ``layer``... beside it; nothing where
+        these had none.
         ``height`` and ``width`` tell where the pixels that the core sees lie in the images that
         came to `fit`, in pixels of these from the centre of the upper left one: row j of images
         that were resized to a quarter lies at 4 j + 1.5. The pixels of the core themselves are the
@@ -87,9 +119,10 @@ def receptive_fields(
     Raises
     ------
     TypeError
-        If the estimator is no single model.
+        If the estimator is no single model, or `images` are no trials.
     ValueError
-        If a mouse or a behaviour column is unknown, or an option out of its range.
+        If the model sees time, a mouse, neuron or behaviour column is unknown, an option is out of
+        its range or for another method, or `images` are not such as the model takes.
     NotFittedError
         If the estimator is not fitted.
 
@@ -104,6 +137,13 @@ def receptive_fields(
     about their mean. Hence the default.
 
     Products are summed up in float32 over 512 images, and in float64 from there on.
+
+    "gradient" has no chance in it. At grey it is the filter itself times the slope of the output
+    non-linearity there, where a neuron is a filter with a non-linearity behind it. Averaged over
+    normal noise it is what "covariance" estimates (Stein's lemma); natural images ask for the
+    response around what the animal saw. A cell that responds to either contrast alike has the
+    gradient 0 at grey, as it has no covariance with noise, and gradients of both signs elsewhere:
+    their mean square shows where it looks. Images are encoded once for all neurons of a mouse.
 
     ``height`` grows downwards, as rows of images do. `ImageDisplay.from_fields` draws fields the
     right way up; xarray's own plots put row 0 at the bottom unless they are told otherwise:
@@ -127,205 +167,107 @@ def receptive_fields(
     (('neuron', 'channel', 'height', 'width'), (5, 1, 16, 24))
     """
     n_images, batch_size = plain((n_images, batch_size))
-    _check(estimator, n_images, noise, method, batch_size)
-    fitted, model = estimator._knows()
-    mice = _known_mice(fitted, mice)
-    groups = _same_behavior(fitted, mice, behaviors or {})
-    model.eval()
-    device = estimator.device_
+    fitted, model = check_model(estimator)
+    _check(n_images, noise, method, batch_size, images, average)
+    mice = known_mice(fitted, mice)
+    places = places_of(fitted, mice, neurons)
+    groups = same_behavior(fitted, mice, behaviors or {})
+    device, deterministic = estimator.device_, plain(estimator.deterministic)
     precision = resolve_precision(estimator.precision, device, training=False)
-    size = batch_size
-    if isinstance(size, str):  # "auto"
-        size = prediction_batch_size(model, device, deterministic=plain(estimator.deterministic))
-    seed = draw_seed(plain(random_state))
-    shape = (fitted.image_shape[0], *model.cropper.output_size)
-    sums = {m: _Sums(model.readout(m).n_neurons, shape, device) for m in mice}
-    with (
-        torch.inference_mode(),
-        numerics(precision, device, deterministic=plain(estimator.deterministic)),
-        tqdm(total=n_images, desc="receptive fields", unit="image", disable=not verbose) as bar,
-    ):
-        for images in _draw(n_images, shape, noise, seed, device):
-            for behavior, together in groups:
-                responses = _respond(model, together, images, behavior, size, precision)
-                for mouse, values in responses.items():
-                    sums[mouse].add(values, images)
-            bar.update(len(images))
-    return {
-        m: _labelled(
-            fitted, m, sums[m], model.cropper.source_positions(m), n_images, noise, method, seed
-        )
-        for m in mice
-    }
-
-
-class _Sums:
-    """Running sums over images of one mouse's responses, the pixels and their products."""
-
-    def __init__(self, n_neurons: int, shape: tuple[int, int, int], device: torch.device) -> None:
-        # Apple's GPUs have no float64.
-        self.device = torch.device("cpu") if device.type == "mps" else device
-        n_pixels = int(np.prod(shape))
-        self.products = self._zeros(n_neurons, n_pixels)
-        self.responses, self.pixels = self._zeros(n_neurons), self._zeros(n_pixels)
-
-    def _zeros(self, *shape: int) -> Tensor:
-        return torch.zeros(shape, dtype=torch.float64, device=self.device)
-
-    def add(self, responses: Tensor, images: Tensor) -> None:
-        """Add responses (B, n) to images (B, c, h, w), both float32."""
-        pixels = images.flatten(1)
-        self.products += (responses.T @ pixels).to(self.device)
-        self.responses += responses.sum(0).to(self.device)
-        self.pixels += pixels.sum(0).to(self.device)
-
-
-def _draw(
-    n_images: int, shape: tuple[int, int, int], noise: str, seed: int, device: torch.device
-) -> Iterator[Tensor]:
-    """Noise images of mean 0 and variance 1, some at a time, always cut in the same way."""
-    generator = torch.Generator(device).manual_seed(seed)
-    for start in range(0, n_images, _CHUNK):
-        size = (min(_CHUNK, n_images - start), *shape)
-        if noise == "gaussian":
-            yield torch.randn(size, generator=generator, device=device, dtype=torch.float32)
+    told: dict[str, Any] = {"method": method, "units": _UNITS[method]}
+    found: dict[str, np.ndarray | Sums] = {}
+    with numerics(precision, device, deterministic=deterministic):
+        if method == "gradient":
+            size = _COPIES if isinstance(batch_size, str) else batch_size  # or "auto"
+            shown = _shown(fitted, model, mice, groups, images, size, device)
+            power = 2 if average == "rms" else 1
+            found |= gradient_fields(
+                model, places, shown, size, precision, power=power, verbose=verbose
+            )
+            told |= {"images": "grey" if images is None else "trials", "average": average}
         else:
-            grey = torch.rand(size, generator=generator, device=device, dtype=torch.float32)
-            yield grey.sub_(_UNIFORM_MEAN).div_(_UNIFORM_STD)
+            if isinstance(batch_size, str):
+                size = prediction_batch_size(model, device, deterministic=deterministic)
+            else:
+                size = batch_size
+            seed = draw_seed(plain(random_state))
+            drawn = Noise(
+                noise,
+                _PUBLISHED if n_images is None else int(n_images),
+                (fitted.image_shape[0], *model.cropper.output_size),
+                seed,
+            )
+            found |= noise_sums(model, places, groups, drawn, size, precision, verbose=verbose)
+            told |= {"noise": noise, "n_images": drawn.n_images, "seed": seed}
+    out = {}
+    for mouse in mice:  # one after the other, since all of them take memory
+        values = found.pop(mouse)
+        if isinstance(values, Sums):
+            values = values.fields(method)
+        pixels = model.cropper.source_positions(mouse)
+        told["from_cortex"] = int(computed_from_cortex(model, mouse))
+        out[mouse] = labelled(fitted, mouse, places[mouse], values, pixels, **told)
+    return out
 
 
-def _respond(
+def _shown(
+    fitted: Fitted,
     model: EncodingModel,
     mice: list[str],
-    images: Tensor,
-    behavior: np.ndarray | None,
+    groups: list[Group],
+    images: Trials | None,
     size: int,
-    precision: str,
-) -> dict[str, Tensor]:
-    """Standardised responses (B, n) of mice that share the core pass, float32."""
-    parts: dict[str, list[Tensor]] = {mouse: [] for mouse in mice}
-    with autocast(precision, images.device):
-        for batch in images.split(size):
-            behaviors = None
-            if behavior is not None:
-                row = torch.as_tensor(behavior, dtype=torch.float32, device=images.device)
-                behaviors = row.expand(len(batch), -1)
-            features = model.encode(mice[0], batch, behaviors)
-            for mouse, found in parts.items():
-                found.append(model.respond(mouse, features).float())
-    return {mouse: torch.cat(found) for mouse, found in parts.items()}
-
-
-def _same_behavior(
-    fitted: Fitted, mice: list[str], behaviors: Mapping[str, float]
-) -> list[tuple[np.ndarray | None, list[str]]]:
-    """Standardised behaviour of the core, and the mice whose images it sees with it."""
-    columns = fitted.core_columns
-    if strangers := [name for name in behaviors if name not in columns]:
-        found = [column for name in strangers for column in guess(name, columns)]
+    device: torch.device,
+) -> Iterator[tuple[Group, Tensor]]:
+    """Images, and who sees them with which behaviour; those of trials each mouse for itself."""
+    if images is None:
+        grey = torch.zeros((1, fitted.image_shape[0], *model.cropper.output_size), device=device)
+        yield from ((group, grey) for group in groups)
+        return
+    if missing := [mouse for mouse in mice if mouse not in images.mice]:
         raise ValueError(
-            f"behaviors names {strangers}, the core of this model sees the columns {columns}"
-            f"{did_you_mean(list(map(repr, found)))} Name those only."
+            f"images has no trials of the mice {missing}, whose neurons are mapped: add some, or "
+            "name the other mice, mice=[...]."
         )
-    if not columns:
-        return [(None, mice)]
-    groups: dict[tuple, tuple[np.ndarray, list[str]]] = {}
-    for mouse in mice:
-        row = np.zeros(len(columns))
-        for i, name in enumerate(columns):
-            if name in behaviors:
-                row[i] = _standardized(fitted, mouse, name, float(behaviors[name]))
-        own = mouse if fitted.behavior_mode == "b_mlp_per_mouse" else ""
-        groups.setdefault((own, *row), (row, []))[1].append(mouse)
-    return list(groups.values())
+    images = images.sel(mouse_id=mice)
+    check_like_fit(fitted, model, images)
+    for behavior, together in groups:
+        for mouse in together:
+            for part in shown_images(fitted, model, images, mouse, size, device):
+                yield (behavior, [mouse]), part
 
 
-def _standardized(fitted: Fitted, mouse: str, name: str, value: float) -> float:
-    if not np.isfinite(value):
-        raise ValueError(f"behaviors: {name!r} is {value}: expected a finite number.")
-    statistics = fitted.mice[mouse].statistics
-    if "behavior_shift" not in statistics:
-        return value
-    names = fitted.mice[mouse].behavior_names
-    assert names is not None  # of what is scaled
-    i = names.index(name)
-    return (value - statistics["behavior_shift"][i]) / statistics["behavior_scale"][i]
-
-
-def _labelled(
-    fitted: Fitted,
-    mouse: str,
-    sums: _Sums,
-    pixels: tuple[Tensor, Tensor],
-    n_images: int,
-    noise: str,
-    method: str,
-    seed: int,
-) -> xr.DataArray:
-    products, responses = sums.products, sums.responses[:, None]
-    if method == "covariance":
-        fields = products / n_images - responses * sums.pixels / n_images**2
-        unit = "response unit per standard deviation of a pixel"
-    else:
-        grey = noise == "uniform"
-        fields = products * _UNIFORM_STD + responses * _UNIFORM_MEAN if grey else products
-        unit = "response unit times pixel value, summed over images"
-    scale = fitted.mice[mouse].statistics["response_scale"].astype(np.float64)
-    values = (fields.cpu().numpy() * scale[:, None]).astype(np.float32)
-    rows, columns = (side.numpy() for side in pixels)
-    shape = (fitted.image_shape[0], len(rows), len(columns))
-    in_pixels = {"units": "pixel"}
-    return xr.DataArray(
-        values.reshape(len(values), *shape),
-        dims=("neuron", "channel", "height", "width"),
-        coords={
-            **{name: ("neuron", of_all) for name, of_all in fitted.mice[mouse].labels.items()},
-            "channel": np.arange(shape[0]),
-            "height": ("height", rows, {"long_name": "row of the image", **in_pixels}),
-            "width": ("width", columns, {"long_name": "column of the image", **in_pixels}),
-        },
-        name="receptive_fields",
-        attrs={
-            "mouse_id": mouse,
-            "units": unit,
-            "method": method,
-            "noise": noise,
-            "n_images": n_images,
-            "seed": seed,
-            "image_size": list(fitted.image_shape[1:]),
-        },
-    )
-
-
-def _known_mice(fitted: Fitted, mice: Sequence[str] | None) -> list[str]:
-    if mice is None:
-        return list(fitted.mice)
-    wanted = [mice] if isinstance(mice, str) else [str(mouse) for mouse in mice]
-    unknown = [mouse for mouse in wanted if mouse not in fitted.mice]
-    if unknown or not wanted:
-        found = [name for mouse in unknown for name in guess(mouse, fitted.mice)]
-        raise ValueError(
-            f"mice: {unknown or wanted} came, this model has {list(fitted.mice)}"
-            f"{did_you_mean(list(map(repr, found)))}"
-        )
-    return list(dict.fromkeys(wanted))
-
-
-def _check(estimator: Any, n_images: Any, noise: str, method: str, batch_size: int | str) -> None:
-    if not isinstance(estimator, BaseEncodingRegressor):
-        kind = estimator if isinstance(estimator, type) else type(estimator)
-        what = f"{'the class' if isinstance(estimator, type) else 'an object of the class'}"
-        raise TypeError(
-            f"receptive fields are those of one model, {what} {kind.__name__} came: expected "
-            "a fitted V1TRegressor, ViTRegressor, CNNRegressor or LNRegressor. Of an ensemble take "
-            "the members, estimators_; of a Pipeline its last step."
-        )
-    check_is_fitted(estimator)
-    if not isinstance(n_images, Integral) or n_images < 2:
+def _check(
+    n_images: Any, noise: str, method: str, batch_size: int | str, images: Any, average: str
+) -> None:
+    if n_images is not None and (not isinstance(n_images, Integral) or n_images < 2):
         raise ValueError(f"n_images={n_images!r}: expected a whole number from 2 on.")
-    for name, value, known in (("noise", noise, NOISE), ("method", method, METHODS)):
+    choices = (
+        ("noise", noise, NOISE),
+        ("method", method, METHODS),
+        ("average", average, _AVERAGES),
+    )
+    for name, value, known in choices:
         if value not in known:
             raise ValueError(f"{name}={value!r}: expected one of {known}.")
     auto = isinstance(batch_size, str) and batch_size == "auto"
     if not auto and (not isinstance(batch_size, Integral) or batch_size < 1):
         raise ValueError(f"batch_size={batch_size!r}: expected 'auto' or a whole number from 1 on.")
+    if method == "gradient" and n_images is not None:
+        raise ValueError(
+            f"n_images={n_images} came for method='gradient', which sees no noise: leave it out, "
+            "or give images, such as trials[:100], over which gradients are averaged."
+        )
+    if images is None:
+        if average != "mean":
+            raise ValueError(f"average={average!r} is over images, and none came: give images.")
+        return
+    if method != "gradient":
+        raise ValueError(f"images came for method={method!r}, which sees noise: leave them out.")
+    if not isinstance(images, Trials):
+        raise TypeError(
+            f"images is a {type(images).__name__}: expected Trials; arrays go through "
+            "Trials.from_arrays."
+        )
+    if images.n_frames is not None:
+        raise ValueError("images are movies: expected trials of images.")

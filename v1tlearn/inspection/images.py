@@ -15,6 +15,7 @@ from v1tlearn._values import as_array, as_whole
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators.mouse_data import mouse_data
+from v1tlearn.inspection._coordinates import edges_of
 from v1tlearn.inspection._drawing import axes_for
 from v1tlearn.nn import EncodingModel
 from v1tlearn.training import isolated
@@ -253,7 +254,7 @@ class ImageDisplay:
             np.stack([fields.values[place] for place in places])[:, None],
             titles,
             signed=True,
-            extent=(*_edges(fields, "width"), *_edges(fields, "height")[::-1]),
+            extent=(*edges_of(fields, "width"), *edges_of(fields, "height")[::-1]),
         )
         return display.plot(ax, n_columns=n_columns, image_kw=image_kw)
 
@@ -372,13 +373,3 @@ def _titles(trials: Trials, labels: Sequence[str], behaviors: Sequence[str]) -> 
 
 def _label(fields: xr.DataArray, dim: Any, i: int) -> Any:
     return fields[dim].values[i] if dim in fields.coords else i
-
-
-def _edges(fields: xr.DataArray, name: str) -> tuple[float, float]:
-    """Where the first pixel of one side begins, and the last one ends."""
-    n = fields.sizes[name]
-    if name not in fields.coords:
-        return -0.5, n - 0.5
-    centres = fields[name].values.astype(float)
-    half = (centres[-1] - centres[0]) / (n - 1) / 2 if n > 1 else 0.5
-    return float(centres[0] - half), float(centres[-1] + half)

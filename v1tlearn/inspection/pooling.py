@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter1d
 from sklearn.utils.validation import check_is_fitted
 
+from v1tlearn.inspection._coordinates import pixel_scale
 from v1tlearn.nn import FactorizedReadout, MinimodelReadout
 
 _SMOOTHING = 3  # standard deviation, in half places of the map
@@ -70,7 +70,7 @@ def pooling_sizes(
     (('neuron',), 'pixel')
     """
     check_is_fitted(estimator)
-    scale, unit = _scale(degrees_per_pixel)
+    scale, unit = pixel_scale(degrees_per_pixel)
     fitted, model = estimator._knows()
     out = {}
     for mouse, readout in zip(model.mice, model.readouts, strict=True):
@@ -117,19 +117,6 @@ def widths(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ends.append((from_half[: peak + 1].argmin(), peak + from_half[peak:].argmin()))
     left, right = np.array(ends).T
     return (right - left) / 2, (right + left) / 4
-
-
-def _scale(degrees_per_pixel: Sequence[float] | None) -> tuple[Sequence[float], str]:
-    """What a pixel counts as, high and wide, and in which unit."""
-    if degrees_per_pixel is None:
-        return (1.0, 1.0), "pixel"
-    values = tuple(degrees_per_pixel)
-    if len(values) != 2 or not all(isinstance(v, Real) and v > 0 for v in values):
-        raise ValueError(
-            f"degrees_per_pixel={degrees_per_pixel!r}: expected two positive numbers, for the "
-            "height and the width of a pixel."
-        )
-    return values, "degree"
 
 
 def _check(mouse: str, readout: Any) -> None:

@@ -57,7 +57,7 @@ from v1tlearn.nn.readouts.factorized import FactorizedReadout
 from v1tlearn.nn.readouts.gaussian import GaussianReadout, sample_features
 from v1tlearn.nn.readouts.in_time import KernelReadout, TemporalReadout
 from v1tlearn.nn.readouts.minimodel import MinimodelReadout, PooledMaps, pool_maps
-from v1tlearn.nn.readouts.readout import Readout
+from v1tlearn.nn.readouts.readout import Moments, Readout
 from v1tlearn.nn.rollout import attention_rollout, attention_weights
 from v1tlearn.nn.soft_dtw import soft_dtw, soft_dtw_divergence
 from v1tlearn.nn.towers.image import CNNTower, DSNetTower
@@ -96,6 +96,7 @@ __all__ = [
     "make_tokenizer",
     "sinusoidal_positions",
     "Readout",
+    "Moments",
     "GaussianReadout",
     "FactorizedReadout",
     "MinimodelReadout",

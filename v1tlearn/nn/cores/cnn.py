@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from v1tlearn.nn import fast
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.fast.convolution import ActivatedConvolutions, activated_convolutions
-from v1tlearn.nn.layers.geometry import patch_grid
+from v1tlearn.nn.layers.geometry import patch_grid, window_centers
 from v1tlearn.nn.layers.normalization import batch_norm, batch_statistics
 from v1tlearn.nn.losses import laplace_penalty
 
@@ -147,6 +147,18 @@ class Stacked2dCore(Core):
             Scalar.
         """
         return self.laplace * laplace_penalty(self._filters())
+
+    def source_positions(self) -> tuple[Tensor, Tensor]:
+        """Where the cells of the feature maps lie: in the middle of the first filters.
+
+        Returns
+        -------
+        rows, columns : Tensor of shape (output height,), (output width,)
+            See `Core.source_positions`.
+        """
+        sides = zip(self.output_shape[1:], self._filters().shape[2:], strict=True)
+        rows, columns = (window_centers(n, (side, 1, 0)) for n, side in sides)
+        return rows, columns
 
     def _plain(self, images: Tensor, behaviors: Tensor | None) -> Tensor:
         """Maps as they are defined."""

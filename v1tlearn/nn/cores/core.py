@@ -128,6 +128,18 @@ class Core(nn.Module):
         weights = [p for name, p in self.named_parameters() if name.endswith("weight") and p.dim()]
         return height * width * max((len(p) for p in weights), default=channels)
 
+    def source_positions(self) -> tuple[Tensor, Tensor] | None:
+        """Where the cells of the feature maps lie in the images: centres of what each looks at.
+
+        Returns
+        -------
+        (rows, columns) or None
+            Tensors of shape (output height,) and (output width,), float64, in pixels of the images
+            that come to the core, from the centre of the upper left one. None unless a core says
+            otherwise: it does not tell.
+        """
+        return None
+
     def groups(self) -> list[dict[str, Any]]:
         """Parameters for the optimiser, in groups.
 

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v1tlearn.nn.cores.core import Core
+from v1tlearn.nn.layers.geometry import window_centers
 
 
 class FirstConvolution(Core):
@@ -55,6 +56,19 @@ class FirstConvolution(Core):
     def filters(self) -> Tensor:
         """Weights of shape (n_channels, image channels, kernel, kernel)."""
         return self.convolution.weight
+
+    def source_positions(self) -> tuple[Tensor, Tensor]:
+        """Where the cells of the maps lie: in the middle of the filters.
+
+        Returns
+        -------
+        rows, columns : Tensor of shape (output height,), (output width,)
+            See `Core.source_positions`.
+        """
+        conv = self.convolution
+        window = (conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
+        rows, columns = (window_centers(n, window) for n in self.output_shape[1:])
+        return rows, columns
 
     def forward(
         self,

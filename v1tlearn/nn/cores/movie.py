@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v1tlearn.nn.cores.core import Core
+from v1tlearn.nn.layers.geometry import window_centers
 from v1tlearn.nn.layers.normalization import batch_norm
 from v1tlearn.nn.layers.past import Past
 from v1tlearn.nn.layers.time import ConvGRU, TemporalConvolution
@@ -38,6 +39,17 @@ class FramesCore(Core):
     ) -> Tensor:
         """Frames (B, C, h, w) of frames (B, C, h, w)."""
         return images
+
+    def source_positions(self) -> tuple[Tensor, Tensor]:
+        """Where the cells of the maps lie: they are the pixels.
+
+        Returns
+        -------
+        rows, columns : Tensor of shape (height,), (width,)
+            See `Core.source_positions`.
+        """
+        rows, columns = map(window_centers, self.output_shape[1:])
+        return rows, columns
 
 
 class MovieCNNCore(Core):
@@ -146,6 +158,19 @@ class MovieCNNCore(Core):
             Scalar.
         """
         return self.laplace * laplace_penalty(cast(_Layer, self.layers[0]).space.weight)
+
+    def source_positions(self) -> tuple[Tensor, Tensor]:
+        """Where the cells of the feature maps lie: in the middle of the first filters.
+
+        Returns
+        -------
+        rows, columns : Tensor of shape (output height,), (output width,)
+            See `Core.source_positions`.
+        """
+        first = cast(_Layer, self.layers[0]).space.weight.shape[2:]
+        sides = zip(self.output_shape[1:], first, strict=True)
+        rows, columns = (window_centers(n, (side, 1, 0)) for n, side in sides)
+        return rows, columns
 
     def forward(
         self,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from v1tlearn.nn.cores.backbone import Backbone, BackboneError
 from v1tlearn.nn.cores.core import Core
+from v1tlearn.nn.layers.geometry import window_centers
 from v1tlearn.nn.layers.pixels import Pixels
 
 
@@ -177,6 +178,28 @@ class PretrainedViTCore(Core):
         if self.tokens == "patch":
             return patches
         return torch.cat((patches, whole[:, :, :1, None].expand_as(patches)), 1)
+
+    def source_positions(self) -> tuple[Tensor, Tensor]:
+        """Where the cells of the feature maps lie: in the middle of the patches of their tokens.
+
+        Returns
+        -------
+        rows, columns : Tensor of shape (output height,), (output width,)
+            See `Core.source_positions`.
+
+        Raises
+        ------
+        ValueError
+            If the class token alone is read, which is nowhere.
+        """
+        if self.tokens == "cls":
+            raise ValueError(
+                "the class token is a map of one cell, which lies nowhere in the image: take "
+                "tokens='patch' or 'both'."
+            )
+        window = (self.backbone.patch_size, self.backbone.patch_stride, 0)
+        rows, columns = (window_centers(n, window) for n in self.grid)
+        return rows, columns
 
     def signature(self) -> bytes:
         """Tell apart cores that give the same image different feature maps.

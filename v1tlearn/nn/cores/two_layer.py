@@ -16,7 +16,7 @@ from v1tlearn.nn.fast.convolution import (
     activated_convolutions,
     large_filter_convolution,
 )
-from v1tlearn.nn.layers.geometry import patch_grid
+from v1tlearn.nn.layers.geometry import patch_grid, window_centers
 from v1tlearn.nn.layers.normalization import batch_norm, batch_statistics
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"elu": nn.ELU, "relu": nn.ReLU, "none": nn.Identity}
@@ -145,6 +145,25 @@ class TwoLayerCore(Core):
         """Convolution, normalisation, activation and pooling of a layer."""
         convolution, norm, activation, pool = cast(nn.Sequential, self.layers[number])
         return convolution, cast(nn.BatchNorm2d, norm), activation, pool
+
+    def source_positions(self) -> tuple[Tensor, Tensor]:
+        """Where the cells of the feature maps lie: in the middle of filters and pooled places.
+
+        Returns
+        -------
+        rows, columns : Tensor of shape (output height,), (output width,)
+            See `Core.source_positions`.
+        """
+        windows = []
+        for number in range(len(self.layers)):
+            convolution, _, _, pool = self._layer(number)
+            for part in convolution.modules():
+                if isinstance(part, nn.Conv2d):
+                    windows.append((part.kernel_size[0], part.stride[0], int(part.padding[0])))
+            if not isinstance(pool, nn.Identity):
+                windows.append((2, 2, 0))
+        rows, columns = (window_centers(n, *windows) for n in self.output_shape[1:])
+        return rows, columns
 
     def groups(self) -> list[dict[str, Any]]:
         """Parameters for the optimiser, with their weight decay.

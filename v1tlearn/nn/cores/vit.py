@@ -10,7 +10,7 @@ from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.layers.attention import Attention
 from v1tlearn.nn.layers.behavior import BehaviorMLP
 from v1tlearn.nn.layers.dropout import Dropout
-from v1tlearn.nn.layers.geometry import most_square_grid
+from v1tlearn.nn.layers.geometry import most_square_grid, window_centers
 from v1tlearn.nn.layers.normalization import LayerNorm
 from v1tlearn.nn.layers.tokenizers import make_tokenizer, sinusoidal_positions
 from v1tlearn.nn.losses import l1_penalty
@@ -355,6 +355,28 @@ class ViTCore(Core):
             token = self.class_token.expand(tokens.shape[0], -1, -1).to(tokens.dtype)
             tokens = torch.cat((token, tokens), dim=1)
         return self.patch_dropout(tokens + self.positions)
+
+    def source_positions(self) -> tuple[Tensor, Tensor]:
+        """Where the cells of the feature maps lie: in the middle of the patches of their tokens.
+
+        Returns
+        -------
+        rows, columns : Tensor of shape (output height,), (output width,)
+            See `Core.source_positions`.
+
+        Raises
+        ------
+        ValueError
+            If the published code's grid puts tokens elsewhere than where their patches are.
+        """
+        _check(
+            self.output_shape[1:] == self.grid,
+            f"tokens of {self.grid[0]} x {self.grid[1]} patches lie on a map of "
+            f"{self.output_shape[1]} x {self.output_shape[2]} cells (token_grid='published'), so "
+            "that places on the map are no places in the image; fit with token_grid='true'.",
+        )
+        rows, columns = (window_centers(n, *self.tokenizer.windows) for n in self.grid)
+        return rows, columns
 
     def forward(
         self,

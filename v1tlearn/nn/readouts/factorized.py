@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from v1tlearn.nn.fast.contraction import contract_separable, worth_contracting
 from v1tlearn.nn.losses import hoyer_square
-from v1tlearn.nn.readouts.readout import Readout, initial_bias
+from v1tlearn.nn.readouts.readout import Moments, Readout, initial_bias, mask_moments
 
 
 class FactorizedReadout(Readout):
@@ -126,6 +126,21 @@ class FactorizedReadout(Readout):
                 seen = features.flatten(2) @ space.T  # (B, C, n k)
                 outputs = torch.einsum("bcm,mc->bm", seen, channels)
             return outputs.unflatten(1, (self.n_neurons, -1)).sum(-1) + self.bias
+
+    @torch.no_grad()
+    def spatial_moments(self) -> Moments:
+        """Centre of mass and spread of the weights of places.
+
+        These are the products of the absolute weights of rows and columns, times the length of the
+        channel weights where several are added up.
+
+        Returns
+        -------
+        Moments
+            NaN of neurons without any.
+        """
+        rows = self.rows.abs() * self.channels.norm(dim=2)[..., None]
+        return mask_moments(torch.einsum("nky,nkx->nyx", rows, self.columns.abs()))
 
     def penalty(self) -> Tensor:
         """Weighted penalties on the weights, summed over neurons.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from v1tlearn.nn import fast
 from v1tlearn.nn.fast.reading import read_points
 from v1tlearn.nn.losses import l1_penalty
-from v1tlearn.nn.readouts.readout import Readout, copied, initial_bias
+from v1tlearn.nn.readouts.readout import Moments, Readout, copied, initial_bias
 
 _SPREAD_SHAPES = {"full": (2, 2), "uncorrelated": (2,), "isotropic": (1,)}
 # The last point of a map: within the outermost cells, so that the slope there is that of the map.
@@ -233,6 +233,22 @@ class GaussianReadout(Readout):
         """
         points = points + shift[:, None].to(points.dtype)
         return _OntoMap.apply(points) if self.beyond_map == "edge" else points
+
+    @torch.no_grad()
+    def spatial_moments(self) -> Moments:
+        """Positions on the map, and the covariance from which they are drawn in training.
+
+        Returns
+        -------
+        Moments
+        """
+        height, width = self.core_shape[1:]
+        half = torch.tensor([width - 1, height - 1], dtype=torch.float64) / 2
+        sigma = self.sigma.cpu().double()  # Apple's GPUs have no float64
+        if self.gaussian != "full":
+            sigma = torch.diag_embed(sigma.expand(-1, 2))
+        factor = half[:, None] * sigma  # in cells
+        return Moments((self.mu().cpu().double() + 1) * half, factor @ factor.mT)
 
     def penalty(self) -> Tensor:
         """Weighted sum of the absolute feature weights.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from v1tlearn.nn.layers.past import Past
 from v1tlearn.nn.layers.time import context_of, lengthened
-from v1tlearn.nn.readouts.readout import Readout, initial_bias
+from v1tlearn.nn.readouts.readout import Moments, Readout, initial_bias, mask_moments
 
 
 class TemporalReadout(Readout):
@@ -62,6 +62,15 @@ class TemporalReadout(Readout):
             return _filtered(lengthened(self, outputs, self.context_frames, past), self.weight)
         longer = lengthened(self, outputs - bias, self.context_frames, past)
         return _filtered(longer, self.weight) + bias
+
+    def spatial_moments(self) -> Moments | None:
+        """Where the readout of each frame looks.
+
+        Returns
+        -------
+        Moments or None
+        """
+        return self.readout.spatial_moments()
 
     def penalty(self) -> Tensor:
         """Penalty of the readout.
@@ -194,6 +203,16 @@ class KernelReadout(Readout):
             start = self.n_lags - 1 - lag
             total = total + by_lag[:, start : start + n_frames, :, lag]
         return total
+
+    def spatial_moments(self) -> Moments:
+        """Centre of mass and spread of squared kernels, summed over frames and channels.
+
+        Returns
+        -------
+        Moments
+            NaN of neurons whose kernels are 0.
+        """
+        return mask_moments(self.kernels().square().sum((1, 2)))
 
     def penalty(self) -> Tensor:
         """Weighted squares, summed over neurons.

@@ -14,7 +14,7 @@ from v1tlearn.nn.fast.choice import is_plain
 from v1tlearn.nn.fast.minimodels import chunks, minimodels
 from v1tlearn.nn.losses import inverse_elu_plus_one
 from v1tlearn.nn.readouts.factorized import FactorizedReadout
-from v1tlearn.nn.readouts.readout import Readout
+from v1tlearn.nn.readouts.readout import Moments, Readout
 
 _EPS = 1e-5  # added to variances
 
@@ -298,6 +298,19 @@ class MinimodelReadout(Readout):
             running.lerp_(value, self.momentum)
 
     # -------------------------------------------------------------------------- what it consists of
+
+    def spatial_moments(self) -> Moments:
+        """Where the factorised readouts look, ahead of the second convolution and of pooling.
+
+        Returns
+        -------
+        Moments
+            NaN of neurons that see nothing.
+        """
+        mean, covariance = self.reading.spatial_moments()
+        shift = (self.filters.shape[-1] - 1) / 2 - self.padding  # 0 of odd filters
+        mean = (mean + shift) * self.pool + (self.pool - 1) / 2
+        return Moments(mean, covariance * self.pool**2)
 
     def penalty(self) -> Tensor:
         """Weighted penalties on the weights of the factorised readouts, summed over neurons.

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from v1tlearn.nn.layers.past import Past
+
+
+class Moments(NamedTuple):
+    """Where neurons look on a feature map.
+
+    Attributes
+    ----------
+    mean : Tensor of shape (n_neurons, 2)
+        (x, y), in cells from the centre of the upper left one. Float64.
+    covariance : Tensor of shape (n_neurons, 2, 2)
+        In squared cells. Float64.
+    """
+
+    mean: Tensor
+    covariance: Tensor
 
 
 class Readout(nn.Module):
@@ -74,6 +89,16 @@ class Readout(nn.Module):
         first = next(self.parameters(), None)
         return torch.zeros(()) if first is None else first.new_zeros(())
 
+    def spatial_moments(self) -> Moments | None:
+        """Where the neurons look on the feature map, and how far around.
+
+        Returns
+        -------
+        Moments or None
+            None unless a readout says otherwise: it does not tell.
+        """
+        return None
+
     def groups(self) -> list[dict[str, Any]]:
         """Parameters for the optimiser, in groups.
 
@@ -87,6 +112,28 @@ class Readout(nn.Module):
 
     def project_(self) -> None:
         """Restore, after a step of the optimiser, what parameters must fulfil: nothing here."""
+
+
+def mask_moments(weights: Tensor) -> Moments:
+    """Mean and covariance of spatial masks.
+
+    Parameters
+    ----------
+    weights : Tensor of shape (n_neurons, height, width)
+        Not negative.
+
+    Returns
+    -------
+    Moments
+        NaN of neurons whose weights are all 0.
+    """
+    weights = weights.detach().cpu().double()  # Apple's GPUs have no float64
+    share = weights / weights.sum((1, 2), keepdim=True)
+    y, x = (torch.arange(n, dtype=share.dtype, device=share.device) for n in share.shape[1:])
+    places = torch.stack((x.expand(len(y), -1), y[:, None].expand(-1, len(x))), -1)  # (h, w, 2)
+    mean = torch.einsum("nyx,yxa->na", share, places)
+    away = places - mean[:, None, None]
+    return Moments(mean, torch.einsum("nyx,nyxa,nyxb->nab", share, away, away))
 
 
 def copied(values: object, dtype: torch.dtype) -> Tensor:

@@ -1,0 +1,276 @@
+"""What receptive fields are asked of: one model, some of its mice and neurons, behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from v1tlearn._guesses import did_you_mean, guess
+from v1tlearn._values import as_ids
+from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
+from v1tlearn.nn import EncodingModel, GaussianReadout
+
+# Standardised behaviour (columns,) of the core, and the mice whose images it sees with it.
+Group = tuple[np.ndarray | None, list[str]]
+
+
+def check_model(estimator: Any) -> tuple[Fitted, EncodingModel]:
+    """Give what one fitted model of images knows, and its module.
+
+    Parameters
+    ----------
+    estimator : BaseEncodingRegressor
+
+    Returns
+    -------
+    fitted : Fitted
+    model : EncodingModel
+        In evaluation mode.
+
+    Raises
+    ------
+    TypeError
+        If it is no single encoding model.
+    ValueError
+        If it sees time.
+    NotFittedError
+        Before `fit`.
+    """
+    if not isinstance(estimator, BaseEncodingRegressor):
+        kind = estimator if isinstance(estimator, type) else type(estimator)
+        what = f"{'the class' if isinstance(estimator, type) else 'an object of the class'}"
+        raise TypeError(
+            f"receptive fields are those of one model, {what} {kind.__name__} came: expected "
+            "a fitted V1TRegressor, ViTRegressor, CNNRegressor or LNRegressor. Of an ensemble take "
+            "the members, estimators_; of a Pipeline its last step."
+        )
+    check_is_fitted(estimator)
+    fitted, model = estimator._knows()
+    if model.context_frames is not None:
+        raise ValueError(
+            f"this {type(estimator).__name__} sees time, and receptive fields are mapped with "
+            "single images: take spike_triggered_average(trials, n_lags), of what was recorded or "
+            "of its predictions."
+        )
+    return fitted, model.eval()
+
+
+def known_mice(fitted: Fitted, mice: Sequence[str] | None) -> list[str]:
+    """Mice that are asked for, each once; all by default.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    mice : sequence of str, optional
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ValueError
+        If one is unknown, or none are asked for.
+    """
+    if mice is None:
+        return list(fitted.mice)
+    wanted = [mice] if isinstance(mice, str) else [str(mouse) for mouse in mice]
+    unknown = [mouse for mouse in wanted if mouse not in fitted.mice]
+    if unknown or not wanted:
+        found = [name for mouse in unknown for name in guess(mouse, fitted.mice)]
+        raise ValueError(
+            f"mice: {unknown or wanted} came, this model has {list(fitted.mice)}"
+            f"{did_you_mean(list(map(repr, found)))}"
+        )
+    return list(dict.fromkeys(wanted))
+
+
+def places_of(
+    fitted: Fitted, mice: Sequence[str], neurons: Mapping[str, Any] | None
+) -> dict[str, np.ndarray]:
+    """Places of the neurons that are asked for, by mouse; all of mice that are not named.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    mice : sequence of str
+    neurons : mapping of str to sequence, optional
+        Unit ids by mouse; places, where there are no ids.
+
+    Returns
+    -------
+    dict of str to ndarray of int
+
+    Raises
+    ------
+    TypeError
+        If it is no mapping.
+    ValueError
+        If a mouse or an id is unknown, none is asked for, or one twice.
+    """
+    out = {mouse: np.arange(fitted.mice[mouse].n_neurons) for mouse in mice}
+    if neurons is None:
+        return out
+    if not isinstance(neurons, Mapping):
+        raise TypeError(
+            f"neurons is a {type(neurons).__name__}: expected a dict of unit ids by mouse, such as "
+            f"{{{mice[0]!r}: [1, 2]}}."
+        )
+    by_text = {str(mouse): ids for mouse, ids in neurons.items()}
+    if strangers := [mouse for mouse in by_text if mouse not in out]:
+        raise ValueError(f"neurons names the mice {strangers}, those mapped are {list(out)}.")
+    for mouse, ids in by_text.items():
+        known = fitted.mice[mouse].unit_ids
+        known = out[mouse] if known is None else known
+        wanted = np.atleast_1d(as_ids(ids, f"neurons of mouse {mouse!r}", of="neuron"))
+        at = {label: place for place, label in enumerate(known.tolist())}
+        missing = [label for label in wanted.tolist() if label not in at]
+        if missing or not len(wanted) or len(set(wanted.tolist())) < len(wanted):
+            what = f"{missing[:5]} are not among its {len(known)}" if missing else f"got {ids!r}"
+            raise ValueError(
+                f"mouse {mouse!r}: neurons: {what}: expected unit ids, each once, such as "
+                f"{known[:3].tolist()}."
+            )
+        out[mouse] = np.array([at[label] for label in wanted.tolist()])
+    return out
+
+
+def same_behavior(
+    fitted: Fitted, mice: Sequence[str], behaviors: Mapping[str, float]
+) -> list[Group]:
+    """Standardised behaviour of the core, and the mice whose images it sees with it.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    mice : sequence of str
+    behaviors : mapping of str to float
+        By column, in the units of the recordings; those not named are at the zero of the core.
+
+    Returns
+    -------
+    list of (ndarray of shape (n_columns,) or None, list of str)
+
+    Raises
+    ------
+    ValueError
+        If a column is unknown, or a value not finite.
+    """
+    columns = fitted.core_columns
+    if strangers := [name for name in behaviors if name not in columns]:
+        found = [column for name in strangers for column in guess(name, columns)]
+        raise ValueError(
+            f"behaviors names {strangers}, the core of this model sees the columns {columns}"
+            f"{did_you_mean(list(map(repr, found)))} Name those only."
+        )
+    if not columns:
+        return [(None, list(mice))]
+    groups: dict[tuple, tuple[np.ndarray, list[str]]] = {}
+    for mouse in mice:
+        row = np.zeros(len(columns))
+        for i, name in enumerate(columns):
+            if name in behaviors:
+                row[i] = _standardized(fitted, mouse, name, float(behaviors[name]))
+        own = mouse if fitted.behavior_mode == "b_mlp_per_mouse" else ""
+        groups.setdefault((own, *row), (row, []))[1].append(mouse)
+    return list(groups.values())
+
+
+def rows_of(behavior: np.ndarray | None, images: Tensor) -> Tensor | None:
+    """One behaviour, for every image.
+
+    Parameters
+    ----------
+    behavior : ndarray of shape (n_columns,) or None
+    images : Tensor of shape (n_images, ...)
+
+    Returns
+    -------
+    Tensor of shape (n_images, n_columns) or None
+    """
+    if behavior is None:
+        return None
+    row = torch.as_tensor(behavior, dtype=torch.float32, device=images.device)
+    return row.expand(len(images), -1)
+
+
+def computed_from_cortex(model: EncodingModel, mouse: str) -> bool:
+    """Tell whether a readout computes places from cortical positions, by one smooth function.
+
+    Parameters
+    ----------
+    model : EncodingModel
+    mouse : str
+
+    Returns
+    -------
+    bool
+    """
+    readout = model.readout(mouse)
+    readout = getattr(readout, "readout", readout)  # behind a filter in time
+    return isinstance(readout, GaussianReadout) and readout.position_network is not None
+
+
+def labelled(
+    fitted: Fitted,
+    mouse: str,
+    places: np.ndarray,
+    values: np.ndarray,
+    pixels: tuple[Tensor, Tensor],
+    **told: Any,
+) -> xr.DataArray:
+    """Fields with the labels of their neurons, and where pixels lie in the recorded images.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    mouse : str
+    places : ndarray of int of shape (n_neurons,)
+    values : ndarray of shape (n_neurons, channels height width)
+        In standardised units of responses.
+    pixels : (Tensor, Tensor)
+        Of `ImageCropper.source_positions`.
+    **told
+        Attributes.
+
+    Returns
+    -------
+    DataArray (neuron, channel, height, width)
+        Float32, in the units of the responses.
+    """
+    known = fitted.mice[mouse]
+    scale = known.statistics["response_scale"].astype(np.float64)[places]
+    rows, columns = (side.numpy() for side in pixels)
+    shape = (fitted.image_shape[0], len(rows), len(columns))
+    in_pixels = {"units": "pixel"}
+    return xr.DataArray(
+        (values * scale[:, None]).astype(np.float32).reshape(len(values), *shape),
+        dims=("neuron", "channel", "height", "width"),
+        coords={
+            **{name: ("neuron", of_all[places]) for name, of_all in known.labels.items()},
+            "channel": np.arange(shape[0]),
+            "height": ("height", rows, {"long_name": "row of the image", **in_pixels}),
+            "width": ("width", columns, {"long_name": "column of the image", **in_pixels}),
+        },
+        name="receptive_fields",
+        attrs={"mouse_id": mouse, **told, "image_size": list(fitted.image_shape[1:])},
+    )
+
+
+def _standardized(fitted: Fitted, mouse: str, name: str, value: float) -> float:
+    if not np.isfinite(value):
+        raise ValueError(f"behaviors: {name!r} is {value}: expected a finite number.")
+    statistics = fitted.mice[mouse].statistics
+    if "behavior_shift" not in statistics:
+        return value
+    names = fitted.mice[mouse].behavior_names
+    assert names is not None  # of what is scaled
+    i = names.index(name)
+    return (value - statistics["behavior_shift"][i]) / statistics["behavior_scale"][i]
