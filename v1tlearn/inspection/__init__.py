@@ -17,6 +17,12 @@ from v1tlearn.inspection.alignment import (
     occlusion_saliency,
     representational_similarity,
 )
+from v1tlearn.inspection.attention import (
+    AttentionRolloutDisplay,
+    attention_center_of_mass,
+    attention_pupil_correlation,
+    attention_rollout,
+)
 from v1tlearn.inspection.colors import MODEL_COLORS, model_color
 from v1tlearn.inspection.fields import receptive_fields
 from v1tlearn.inspection.gaussians import fit_gaussians
@@ -69,6 +75,10 @@ __all__ = [
     "neurons_for_performance",
     "neurons_per_dimension",
     "functional_interactions",
+    "attention_rollout",
+    "attention_center_of_mass",
+    "attention_pupil_correlation",
+    "AttentionRolloutDisplay",
     "MODEL_COLORS",
     "model_color",
 ]

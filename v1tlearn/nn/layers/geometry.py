@@ -6,6 +6,9 @@ Every module that turns pixels into a feature map takes its output shape from he
 import math
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
 
 def patch_grid(
     image_size: Sequence[int], patch_size: int, stride: int = 1, padding: int = 0
@@ -49,6 +52,29 @@ def patch_grid(
         )
     rows, columns = ((side + 2 * padding - patch_size) // stride + 1 for side in (height, width))
     return rows, columns
+
+
+def window_centers(n_positions: int, *windows: tuple[int, int, int]) -> Tensor:
+    """Centres of sliding windows along one side of an image, or of windows of windows.
+
+    Parameters
+    ----------
+    n_positions : int
+        Positions of the last window.
+    *windows : (int, int, int)
+        Side, step and padding of each, the one that sees the image first.
+
+    Returns
+    -------
+    Tensor of shape (n_positions,)
+        Float64, in pixels from the centre of the first one. With padding windows may be centred
+        beyond the image.
+    """
+    start, step = 0.0, 1
+    for side, stride, padding in windows:
+        start += step * ((side - 1) / 2 - padding)
+        step *= stride
+    return start + step * torch.arange(n_positions, dtype=torch.float64)
 
 
 def most_square_grid(n_positions: int) -> tuple[int, int]:

@@ -35,6 +35,8 @@ class PatchTokenizer(nn.Module):
     ----------
     grid : tuple of int
         Rows and columns of tokens.
+    windows : list of (int, int, int)
+        Side, step and padding of the windows that see the image, one behind the other.
 
     Raises
     ------
@@ -57,6 +59,7 @@ class PatchTokenizer(nn.Module):
         self.grid = patch_grid(input_shape[1:], patch_size, patch_stride)
         self.patch_size = patch_size
         self.patch_stride = patch_stride
+        self.windows = [(patch_size, patch_stride, 0)]
         self.shifted = shifted
         n_pixels = input_shape[0] * (5 if shifted else 1) * patch_size**2
         self.patch_norm = LayerNorm(n_pixels) if norm_patches else nn.Identity()
@@ -99,6 +102,8 @@ class ConvTokenizer(nn.Module):
     ----------
     grid : tuple of int
         Rows and columns of tokens.
+    windows : list of (int, int, int)
+        Side, step and padding of the windows that see the image, one behind the other.
 
     Raises
     ------
@@ -117,6 +122,7 @@ class ConvTokenizer(nn.Module):
     ) -> None:
         super().__init__()
         padding = 3 if compact else 0
+        self.windows = [(patch_size, patch_stride, padding)]
         self.grid = patch_grid(input_shape[1:], patch_size, patch_stride, padding)
         self.projection = nn.Conv2d(
             input_shape[0], embed_dim, patch_size, patch_stride, padding, bias=not compact
@@ -125,6 +131,7 @@ class ConvTokenizer(nn.Module):
         self.pool: nn.Module = nn.Identity()
         if compact:
             self.grid = patch_grid(self.grid, 3, 2, 1)
+            self.windows.append((3, 2, 1))
             self.pool = nn.Sequential(nn.ReLU(), nn.MaxPool2d(3, stride=2, padding=1))
 
     def forward(self, images: Tensor) -> Tensor:
