@@ -23,6 +23,16 @@ from v1tlearn.inspection.attention import (
     attention_pupil_correlation,
     attention_rollout,
 )
+from v1tlearn.inspection.behavior import (
+    BehaviorActivationDisplay,
+    BehaviorPerformanceDisplay,
+    behavior_ablation,
+    behavior_activations,
+    behavior_gain,
+    performance_by_behavior,
+    readout_shifts,
+    with_behavior,
+)
 from v1tlearn.inspection.colors import MODEL_COLORS, model_color
 from v1tlearn.inspection.fields import receptive_fields
 from v1tlearn.inspection.gaussians import fit_gaussians
@@ -79,6 +89,14 @@ __all__ = [
     "attention_center_of_mass",
     "attention_pupil_correlation",
     "AttentionRolloutDisplay",
+    "with_behavior",
+    "behavior_gain",
+    "behavior_ablation",
+    "behavior_activations",
+    "BehaviorActivationDisplay",
+    "performance_by_behavior",
+    "BehaviorPerformanceDisplay",
+    "readout_shifts",
     "MODEL_COLORS",
     "model_color",
 ]

@@ -20,9 +20,9 @@ from v1tlearn.training import isolated
 from v1tlearn.trials import Trials
 
 _NAME = "AttentionRolloutDisplay"
-_MAP = "plasma"
+_MAP = "YlOrRd"
 _WIDTH = 2.9  # inches of an image
-_LEAST, _MOST = 0.15, 0.75  # of an image that is covered where attention is lowest and highest
+_LEAST, _MOST = 0.0, 0.85  # of an image that is covered where attention is lowest and highest
 # As in the figures of the paper, where there is room for some letters only.
 _SHORT = {"pupil_dilation": "dilation", "pupil_dilation_derivative": "change of it"}
 _SHORT |= {"running_speed": "speed"}
