@@ -135,7 +135,10 @@ def test_maps_of_crops_are_where_the_crop_is(fit, trials):
 
 
 def test_crops_that_move_with_the_eye_tell_by_how_much(fit, trials):
-    model, test = fit(shift="stimulus", crop_scale=0.75, image_size=(9, 12)), trials.sel(tier="test")
+    model, test = (
+        fit(shift="stimulus", crop_scale=0.75, image_size=(9, 12)),
+        trials.sel(tier="test"),
+    )
     maps = attention_rollout(model, test)["A"]
     statistics = model.statistics_["A"]
     pupil = test["A"]["behaviors"].values[:, 3:].astype(float)

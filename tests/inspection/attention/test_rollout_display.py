@@ -39,9 +39,7 @@ def test_titles_tell_behaviour(fit, trials):
     title = display.ax_.get_title()
     assert title.startswith(f"mouse B, image {test.image_ids[0]}\ndilation {row[0]:.3g}, ")
     assert title.endswith(f"pupil at ({row[3]:.3g}, {row[4]:.3g})")
-    one = AttentionRolloutDisplay.from_estimator(
-        fit(), test, n_images=1, behaviors="running_speed"
-    )
+    one = AttentionRolloutDisplay.from_estimator(fit(), test, n_images=1, behaviors="running_speed")
     assert one.ax_.get_title().split("\n")[1] == f"speed {row[2]:.3g}"
     with pytest.raises(ValueError, match=r"asks for \['speed'\]"):
         AttentionRolloutDisplay.from_estimator(fit(), test, behaviors=["speed"])

@@ -88,9 +88,7 @@ def maps_by_block(
         data = mouse_data(found.fitted, block, mouse, device)
         with ExitStack() as within:
             within.enter_context(torch.inference_mode())
-            within.enter_context(
-                numerics("float32", device, deterministic=found.deterministic)
-            )
+            within.enter_context(numerics("float32", device, deterministic=found.deterministic))
             batch = data.batch(slice(None))
             images, behaviors = model.core_inputs(mouse, batch)
             maps = attention_rollout(

@@ -196,7 +196,9 @@ class AttentionRolloutDisplay:
         centers = attention_center_of_mass(self._labelled()).values
         self.maps_ = []
         for axis, one, (x, y) in zip(self.axes_, self.maps, centers, strict=True):
-            self.maps_.append(axis.imshow(one, **{"alpha": _LEAST + (_MOST - _LEAST) * one, **style}))
+            self.maps_.append(
+                axis.imshow(one, **{"alpha": _LEAST + (_MOST - _LEAST) * one, **style})
+            )
             for color, width in (("black", 4.5), ("white", 2.0)):
                 axis.plot(x, y, "+", color=color, ms=11, mew=width, label="_center")
         if ax is None:

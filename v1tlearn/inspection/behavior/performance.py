@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,8 @@ def performance_by_behavior(
     ...     n_mice=1, n_neurons=5, n_trials=40, n_test_images=10, n_repeats=3,
     ...     image_shape=(16, 24), random_state=0))
     >>> model = v1.LNRegressor(hidden_channels=4, batch_size=16, max_epochs=2, random_state=0)
-    >>> found = performance_by_behavior(model.fit(trials.sel(tier="train")), trials.sel(tier="test"))
+    >>> model = model.fit(trials.sel(tier="train"))
+    >>> found = performance_by_behavior(model, trials.sel(tier="test"))
     >>> found["A"]["score"].sizes["group"], found["A"]["n_trials"].values.tolist()
     (3, [10, 10, 10])
     """
@@ -151,7 +153,7 @@ def _groups(
     parts = np.array_split(order, n_groups)
     tied = {
         float(values[one[-1]])
-        for one, two in zip(parts, parts[1:], strict=False)
+        for one, two in pairwise(parts)
         if values[one[-1]] == values[two[0]]
     }
     if tell and tied:

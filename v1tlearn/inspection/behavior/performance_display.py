@@ -53,7 +53,8 @@ class BehaviorPerformanceDisplay:
     ...     n_mice=1, n_neurons=5, n_trials=40, n_test_images=10, n_repeats=3,
     ...     image_shape=(16, 24), random_state=0))
     >>> model = v1.LNRegressor(hidden_channels=4, batch_size=16, max_epochs=2, random_state=0)
-    >>> found = performance_by_behavior(model.fit(trials.sel(tier="train")), trials.sel(tier="test"))
+    >>> model = model.fit(trials.sel(tier="train"))
+    >>> found = performance_by_behavior(model, trials.sel(tier="test"))
     >>> list(BehaviorPerformanceDisplay(found).performance)
     ['A']
     """
@@ -137,9 +138,7 @@ class BehaviorPerformanceDisplay:
             style = {"s": 14, "alpha": crowd, "linewidths": 0, "color": MODEL_COLORS["CNN"]}
             axis.scatter(first, last, **style | dict(scatter_kw or {}))
             same_axes(axis, np.concatenate([first, last]))
-            axis.plot(
-                np.nanmean(first), np.nanmean(last), "o", color="black", ms=7, label="mean"
-            )
+            axis.plot(np.nanmean(first), np.nanmean(last), "o", color="black", ms=7, label="mean")
             group = _GROUPS.get(own.sizes["group"], "group")
             name = own.attrs.get("column", "behaviour").replace("_", " ")
             what = own.attrs.get("metric", "score").replace("_", " ")
