@@ -2,10 +2,10 @@
 Where does the model look, and does it follow the eye?
 ======================================================
 
-A vision transformer tells by its attention which patches of an image it reads from. Li et al. (2023)
-found that the middle of that map moves with the pupil of the mouse. Here the same question is put
-to a model of a simulated mouse, whose receptive fields do move with its eye, with the two controls
-that the answer needs.
+A vision transformer tells by its attention which patches of an image it reads from. Li et al.
+(2023) found that the middle of that map moves with the pupil of the mouse. Here the same question
+is put to a model of a simulated mouse, whose receptive fields do move with its eye, with the two
+controls that the answer needs.
 """
 
 # %%
@@ -26,9 +26,9 @@ from v1tlearn.inspection import (
 )
 
 recordings = v1.make_v1_recordings(
-    n_mice=2,
+    n_mice=1,
     n_neurons=60,
-    n_trials=700,
+    n_trials=900,
     n_test_images=30,
     n_repeats=5,
     image_shape=(18, 32),
@@ -38,7 +38,7 @@ recordings = v1.make_v1_recordings(
 trials = v1.Trials(recordings)
 train, validation, test = (trials.sel(tier=tier) for tier in ("train", "validation", "test"))
 size = {"patch_size": 4, "patch_stride": 2, "n_blocks": 2, "n_heads": 2, "embed_dim": 24}
-model = v1.V1TRegressor(**size, mlp_dim=48, shift="none", max_epochs=10, random_state=0)
+model = v1.V1TRegressor(**size, mlp_dim=48, shift="none", max_epochs=25, random_state=0)
 model.fit(train, validation=validation)
 print(f"single-trial correlation {model.score(test):.3f}")
 

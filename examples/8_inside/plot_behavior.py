@@ -98,7 +98,7 @@ for name, (one, color) in models.items():
     r = np.corrcoef(true, gain)[0, 1]
     print(f"{name:26s}: mean {gain.mean():+.2f} (true {true.mean():+.2f}), r = {r:.2f}")
 ax.set(xlabel="true log gain by running", ylabel="log gain of the model")
-ax.legend(frameon=False, loc="upper left", fontsize="small")
+ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize="small")
 ax.spines[["top", "right"]].set_visible(False)
 plt.show()
 

@@ -281,7 +281,7 @@ def test_errors_say_what_to_do(fit, trials):
         attention_rollout(model, test[:0])
     with pytest.raises(TypeError, match="the class V1TRegressor came"):
         attention_rollout(v1.V1TRegressor, test)
-    with pytest.raises(TypeError, match="EnsembleRegressor came.*estimators_"):
+    with pytest.raises(TypeError, match=r"EnsembleRegressor came.*estimators_"):
         attention_rollout(v1.EnsembleRegressor(model), test)
     with pytest.raises(NotFittedError):
         attention_rollout(v1.V1TRegressor(), test)

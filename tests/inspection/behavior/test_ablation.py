@@ -5,10 +5,9 @@ import pytest
 import xarray as xr
 
 import v1tlearn as v1
+from tests.inspection.behavior.conftest import Known
 from v1tlearn.inspection import behavior_ablation, with_behavior
 from v1tlearn.metrics import single_trial_correlation
-
-from tests.inspection.behavior.conftest import Known
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +88,7 @@ def test_seed_decides(cnn, test):
 
 
 def test_errors_say_what_to_do(cnn, blind, known, test):
-    with pytest.raises(ValueError, match="uses no behaviour .*shift='none'"):
+    with pytest.raises(ValueError, match=r"uses no behaviour .*shift='none'"):
         behavior_ablation(blind, test)
     with pytest.raises(ValueError, match="method='zero': expected one of"):
         behavior_ablation(cnn, test, method="zero")

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 import v1tlearn as v1
-from v1tlearn.inspection import BehaviorActivationDisplay, behavior_activations
-
 from tests.inspection.behavior.conftest import VIT
+from v1tlearn.inspection import BehaviorActivationDisplay, behavior_activations
 
 
 def by_hand(model, trials, mouse, network):

@@ -5,9 +5,8 @@ import pytest
 from sklearn.pipeline import make_pipeline
 
 import v1tlearn as v1
-from v1tlearn.inspection import behavior_gain, readout_shifts, with_behavior
-
 from tests.inspection.behavior.conftest import SMALL
+from v1tlearn.inspection import behavior_gain, readout_shifts, with_behavior
 
 
 def test_named_columns_are_constant_and_all_else_is_as_it_was(trials, test):
@@ -114,7 +113,7 @@ def test_gain_is_zero_where_behaviour_does_not_enter(blind, test):
 
 def test_gain_refuses_what_does_not_vary(known, test):
     still = with_behavior(test, {"running_speed": 1.0})
-    with pytest.raises(ValueError, match="'running_speed' does not vary.*give low= and high="):
+    with pytest.raises(ValueError, match=r"'running_speed' does not vary.*give low= and high="):
         behavior_gain(known, still, "running_speed")
     with pytest.raises(ValueError, match="high has no value of mouse 'B'"):
         behavior_gain(known, test, "running_speed", low=0.0, high={"A": 1.0})

@@ -35,8 +35,8 @@ def with_behavior(trials: Trials, behaviors: Mapping[str, Any]) -> Trials:
     Returns
     -------
     Trials
-        Of the same trials, with their preprocessing, which is applied to the constants, too. Columns
-        that are not named are as recorded; of movies, padding behind the last frame stays.
+        Of the same trials, with their preprocessing, which is applied to the constants, too.
+        Columns that are not named are as recorded; of movies, padding behind the last frame stays.
 
     Raises
     ------

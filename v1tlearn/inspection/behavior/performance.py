@@ -152,9 +152,7 @@ def _groups(
     order = np.argsort(values, kind="stable")
     parts = np.array_split(order, n_groups)
     tied = {
-        float(values[one[-1]])
-        for one, two in pairwise(parts)
-        if values[one[-1]] == values[two[0]]
+        float(values[one[-1]]) for one, two in pairwise(parts) if values[one[-1]] == values[two[0]]
     }
     if tell and tied:
         share = np.isin(values, list(tied)).mean()
