@@ -254,6 +254,7 @@ def _rates(rng, cells: Cells, stimuli, behaviors, explainable_variance):
     truth: dict[str, tuple] = {}
     if behaviors is not None:
         rates *= apply_gain(behaviors, weights)
+        assert shift is not None
         for name, values in zip(("dilation_gain", "running_gain"), weights, strict=True):
             truth[name] = ("neuron", values, {"long_name": "log gain", "units": "1"})
         for name, values in zip(("eye_shift_x", "eye_shift_y"), shift.T, strict=True):

@@ -137,7 +137,8 @@ class AttentionRolloutDisplay:
             estimator, shown, head_reduction=head_reduction, placement=placement
         )
         model = opened(estimator, shown, "attention")
-        images, maps = [None] * len(shown), [None] * len(shown)
+        images: list[Any] = [None] * len(shown)
+        maps: list[Any] = [None] * len(shown)
         places = set()
         for mouse, own in found.items():
             seen = _seen(model, mouse)
@@ -207,7 +208,8 @@ class AttentionRolloutDisplay:
             )
             bar.set_label("attention (lowest to\nhighest of each image)", fontsize="small")
             bar.set_ticks([0, 1])
-            bar.solids.set_alpha(1)
+            if bar.solids is not None:
+                bar.solids.set_alpha(1)
         return self
 
     def _labelled(self) -> xr.DataArray:

@@ -76,6 +76,7 @@ def behavior_activations(estimator: Any, trials: Trials) -> dict[str, xr.DataArr
         parts = []
         for block in found.trials.blocks(mouse):
             behaviors = mouse_data(found.fitted, block, mouse, found.device).behaviors
+            assert behaviors is not None  # there are networks
             with (
                 torch.inference_mode(),
                 numerics("float32", found.device, deterministic=found.deterministic),

@@ -75,14 +75,14 @@ def performance_by_behavior(
     NotFittedError
         Before `fit`.
 
-    See Also
-    --------
-    BehaviorPerformanceDisplay : Draws the first group against the last.
-
     Warns
     -----
     UserWarning
         If trials with the same value fall into two groups: the order of the trials divides them.
+
+    See Also
+    --------
+    BehaviorPerformanceDisplay : Draws the first group against the last.
 
     Notes
     -----
