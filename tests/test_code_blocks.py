@@ -263,6 +263,11 @@ def images_and_responses(names):
     write_images("natimg2800/images_natimg2800_all.mat", images)
 
 
+INSIDE = {
+    "n_neurons=100, n_trials=1000": "n_neurons=3, n_trials=30, n_test_images=4, n_repeats=3",
+    "patch_stride=4, n_blocks=2, embed_dim=32": "patch_stride=8, n_blocks=1, embed_dim=8",
+    "n_repeats=5)": "n_repeats=1)",
+}
 PAGES = {
     "README.md": Page(readme, {"max_epochs=5": "max_epochs=1"}, shown=True),
     "docs/index.rst": Page(files_and_arrays, BRIEF, shown=True),
@@ -281,6 +286,7 @@ PAGES = {
         {"max_epochs=20": "max_epochs=1", "warmup_epochs=2": "warmup_epochs=0"},
     ),
     "docs/receptive_fields.rst": Page(),
+    "docs/inside_the_model.rst": Page(replace=INSIDE),
     "docs/your_own_core.rst": Page(replace={"max_epochs=15": "max_epochs=1"}),
 }
 

@@ -28,6 +28,12 @@ LITERALS = [
     for literal in re.findall(r"``([^`]+?)``", PAGE)
     if not literal.startswith(("inspection.", "v1tlearn.inspection"))
 ]
+# Of these, calls of what is there.
+ANALYSES = [
+    literal
+    for literal in (" ".join(found.split()) for found in re.findall(r"``([^`]+?)``", PAGE))
+    if re.match(r"inspection\.\w*(attention|behavior|Attention|Behavior)\w*[.(]", literal)
+]
 SMALL = {"patch_size": 8, "patch_stride": 8, "n_blocks": 1, "n_heads": 1, "embed_dim": 8}
 SMALL |= {"mlp_dim": 4, "max_epochs": 1, "device": "cpu"}
 
@@ -234,6 +240,26 @@ def test_attention_rollout_of_tensors(names):
     images = torch.randn(2, *model.module_.core.input_shape)
     names |= {"v1tlearn": v1, "images": images, "behaviors": None}
     assert len(run("v1tlearn.nn.attention_rollout(", names)) == 2
+
+
+@pytest.mark.parametrize("literal", ANALYSES)
+def test_analyses_of_attention_and_behavior(names, literal):
+    if "Display" in literal:
+        pytest.importorskip("matplotlib").use("Agg")
+    names["model"].set_params(max_epochs=1).fit(names["train"], validation=names["validation"])
+    names["inspection"] = v1.inspection
+    found = eval(literal, names)
+    if isinstance(found, dict):
+        assert list(found) == ["A", "B"]
+    elif literal.endswith("as_table=True)"):
+        assert found.index.tolist() == ["A", "B", "mean"]
+    else:
+        assert len(found.axes_) >= 1
+
+
+def test_every_analysis_of_attention_and_behavior_is_called():
+    assert len(ANALYSES) == 7
+    assert "following: ``inspection.attention" not in " ".join(PAGE.split())
 
 
 def test_ensemble(names):

@@ -17,6 +17,22 @@ from v1tlearn.inspection.alignment import (
     occlusion_saliency,
     representational_similarity,
 )
+from v1tlearn.inspection.attention import (
+    AttentionRolloutDisplay,
+    attention_center_of_mass,
+    attention_pupil_correlation,
+    attention_rollout,
+)
+from v1tlearn.inspection.behavior import (
+    BehaviorActivationDisplay,
+    BehaviorPerformanceDisplay,
+    behavior_ablation,
+    behavior_activations,
+    behavior_gain,
+    performance_by_behavior,
+    readout_shifts,
+    with_behavior,
+)
 from v1tlearn.inspection.colors import MODEL_COLORS, model_color
 from v1tlearn.inspection.field_display import ReceptiveFieldDisplay
 from v1tlearn.inspection.field_distributions import FieldDistributionDisplay
@@ -81,6 +97,18 @@ __all__ = [
     "neurons_for_performance",
     "neurons_per_dimension",
     "functional_interactions",
+    "attention_rollout",
+    "attention_center_of_mass",
+    "attention_pupil_correlation",
+    "AttentionRolloutDisplay",
+    "with_behavior",
+    "behavior_gain",
+    "behavior_ablation",
+    "behavior_activations",
+    "BehaviorActivationDisplay",
+    "performance_by_behavior",
+    "BehaviorPerformanceDisplay",
+    "readout_shifts",
     "MODEL_COLORS",
     "model_color",
 ]

@@ -226,6 +226,24 @@ class EncodingModel(nn.Module):
         """
         return self.readout(mouse).penalty()
 
+    def core_inputs(self, mouse: str, batch: MouseBatch) -> tuple[Tensor, Tensor | None]:
+        """Crop, move and resize images, and give them as the core takes them, with behaviour.
+
+        Parameters
+        ----------
+        mouse : str
+        batch : MouseBatch
+            Of images, or of frames on one axis.
+
+        Returns
+        -------
+        images : Tensor of shape (n_images, n_channels, height, width)
+        behaviors : Tensor of shape (n_images, n_behaviors), or None
+        """
+        moved_by = batch.pupil if batch.shifter_inputs is None else batch.shifter_inputs
+        images = self.cropper(batch.images, mouse, moved_by)
+        return self._core_arguments(mouse, images, batch.behaviors)
+
     def _core_arguments(
         self, mouse: str, images: Tensor, behaviors: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
@@ -272,10 +290,9 @@ class EncodingModel(nn.Module):
         n_frames = self._n_frames(batches)
         batches = {mouse: batch.by_frame() for mouse, batch in batches.items()}
         sizes, inputs = [], []
-        for mouse, (images, behaviors, pupil, moved_by, *_) in batches.items():
-            images = self.cropper(images, mouse, pupil if moved_by is None else moved_by)
-            inputs.append(self._core_arguments(mouse, images, behaviors))
-            sizes.append((mouse, len(images)))
+        for mouse, batch in batches.items():
+            inputs.append(self.core_inputs(mouse, batch))
+            sizes.append((mouse, len(batch.images)))
         images = torch.cat([images for images, _ in inputs])
         given = [values for _, values in inputs if values is not None]
         if given and len(given) < len(inputs):

@@ -1,43 +1,72 @@
 """What a transformer core attends to: its attention weights, and their rollout over the image.
 
-Weights are made one block at a time, for evaluation only; training never makes them.
+Weights are made one block at a time, for evaluation only; training never makes them. A core of your
+own offers them by `attention_by_block` and `grid`, as `ViTCore` does.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
-from typing import cast
+from itertools import groupby
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.cores.vit import Block, ViTCore
 from v1tlearn.nn.fast.choice import sized
-from v1tlearn.nn.layers.attention import weigh
 from v1tlearn.nn.layers.images import resize
 
 # Attention weights of one block that are held at a time: 64 MB.
 _MAX_HELD_WEIGHTS = 2**24
 
+HEAD_REDUCTIONS = ("mean", "max")
+PLACEMENTS = ("stretched", "centers")
+
 Sizes = Sequence[tuple[str, int]]
 
 
+def has_attention(core: Core) -> bool:
+    """Tell whether a core offers attention weights.
+
+    Parameters
+    ----------
+    core : Core
+
+    Returns
+    -------
+    bool
+        Whether it has ``attention_by_block(images, behaviors, sizes)``, which gives the weights
+        (n_images, n_heads, n_tokens, n_tokens) of one block after the other, and ``grid``, the rows
+        and columns of its patches; their tokens come last, row by row.
+    """
+    return hasattr(core, "attention_by_block") and hasattr(core, "grid")
+
+
 def _check(
-    core: ViTCore, images: Tensor, behaviors: Tensor | None, sizes: Sizes
+    core: Core, images: Tensor, behaviors: Tensor | None, sizes: Sizes
 ) -> list[tuple[str, int]]:
     """Check what came, and return the sizes as a list."""
-    if not isinstance(core, ViTCore):
-        raise TypeError(f"attention is that of a ViTCore, got a {type(core).__name__}.")
+    if not has_attention(core):
+        raise TypeError(
+            f"attention is that of a ViTCore, got a {type(core).__name__}; a core of your own "
+            "offers it by a method attention_by_block and an attribute grid."
+        )
     if core.training:
         raise ValueError(
             "the core is in training mode, where dropout changes the attention at random; call "
             "core.eval() first."
         )
     n_images = images.shape[0]
+    sizes = list(sizes)
+    if not isinstance(core, ViTCore):
+        return sizes
     if core.behavior_mode != "none" and (behaviors is None or len(behaviors) != n_images):
         raise ValueError(
             f"behavior_mode {core.behavior_mode!r} needs the behaviour of each of {n_images} "
             f"images, got {'none' if behaviors is None else f'that of {len(behaviors)}'}."
         )
-    sizes = list(sizes)
     if core.behavior_mode == "b_mlp_per_mouse" and sum(n for _, n in sizes) != n_images:
         raise ValueError(
             f"behavior_mode 'b_mlp_per_mouse' needs the mouse of each of {n_images} images, but "
@@ -46,27 +75,33 @@ def _check(
     return sizes
 
 
-def _blocks(core: ViTCore) -> list[Block]:
-    return cast(list[Block], list(core.blocks))
-
-
 def _weights_by_block(
-    core: ViTCore, images: Tensor, behaviors: Tensor | None, sizes: Sizes
+    core: Any, images: Tensor, behaviors: Tensor | None, sizes: Sizes
 ) -> Iterator[Tensor]:
-    """Attention weights (B, H, N, N) of one block after the other."""
-    tokens = core.embed(images)
-    for i, block in enumerate(_blocks(core)):
-        if (network := core.behavior_mlp(i)) is not None:
-            tokens = tokens + network(behaviors, sizes)
-        q, k, _ = block.attention.queries_keys_values(tokens)
-        yield weigh(q, k, local=block.attention.local)
-        if i + 1 < len(core.blocks):
-            tokens = block(tokens)
+    """Attention weights (B, H, N, N) of one block after the other, of a form that is checked."""
+    n_patches = core.grid[0] * core.grid[1]
+    n_blocks = 0
+    for weights in core.attention_by_block(images, behaviors, sizes):
+        n_blocks += 1
+        shape = tuple(weights.shape)
+        square = len(shape) == 4 and shape[0] == len(images) and shape[2] == shape[3]
+        if not square or shape[2] < n_patches:
+            raise ValueError(
+                f"{type(core).__name__}.attention_by_block gave weights of the shape {shape} of "
+                f"{len(images)} images: expected (images, heads, tokens, tokens), with at least "
+                f"{n_patches} tokens, one for each patch of the grid {tuple(core.grid)}."
+            )
+        yield weights
+    if not n_blocks:
+        raise ValueError(
+            f"{type(core).__name__}.attention_by_block gave no weights: expected those of at least "
+            "one block."
+        )
 
 
 @torch.no_grad()
 def attention_weights(
-    core: ViTCore, images: Tensor, behaviors: Tensor | None = None, sizes: Sizes = ()
+    core: Core, images: Tensor, behaviors: Tensor | None = None, sizes: Sizes = ()
 ) -> Tensor:
     """Softmax attention weights of all blocks, heads and tokens.
 
@@ -74,7 +109,7 @@ def attention_weights(
 
     Parameters
     ----------
-    core : ViTCore
+    core : ViTCore, or a core with ``attention_by_block`` and ``grid``
         In evaluation mode.
     images : Tensor of shape (n_images, n_channels, height, width)
         Images as the core takes them: standardised, cropped, resized.
@@ -101,35 +136,77 @@ def attention_weights(
 
 
 def _rollout(
-    core: ViTCore, images: Tensor, behaviors: Tensor | None, sizes: Sizes, head_reduction: str
-) -> Tensor:
-    """Share (B, h', w') of each patch in what is read out of the last block."""
-    steps = []
+    core: Any, images: Tensor, behaviors: Tensor | None, sizes: Sizes, head_reduction: str
+) -> tuple[Tensor, int]:
+    """Share (B, h', w') of each patch in what is read out of the last block; weights per image."""
+    steps, held = [], 0
     for weights in _weights_by_block(core, images, behaviors, sizes):  # (B, H, N, N)
+        held = max(held, weights[0].numel())
         reduced = weights.mean(1) if head_reduction == "mean" else weights.amax(1)
         reduced.diagonal(dim1=-2, dim2=-1).add_(1)
         steps.append(reduced / reduced.sum(-1, keepdim=True))  # (B, N, N)
-    n_tokens = steps[0].shape[-1]
-    if core.class_token is None:
+    n_tokens, n_patches = steps[0].shape[-1], core.grid[0] * core.grid[1]
+    if n_tokens == n_patches:
         shares = images.new_full((len(images), 1, n_tokens), 1 / n_tokens)
-    else:
+    else:  # the class token
         shares = torch.eye(1, n_tokens, dtype=images.dtype, device=images.device)
         shares = shares.expand(len(images), -1, -1)
     # A row of A_n ... A_2 A_1 needs no product of two matrices when it starts from the last block.
     for step in reversed(steps):
         shares = shares @ step.to(shares.dtype)
-    if core.class_token is not None:
-        shares = shares[..., 1:]
-    return shares[:, 0].unflatten(1, core.grid)
+    per_image = max(held, len(steps) * n_tokens**2)
+    return shares[:, 0, -n_patches:].unflatten(1, tuple(core.grid)), per_image
+
+
+def _weights_per_image(core: Core) -> int | None:
+    """Weights that are held of an image; of a core of others the first image tells."""
+    if not isinstance(core, ViTCore):
+        return None
+    n_tokens = core.grid[0] * core.grid[1] + (core.class_token is not None)
+    n_heads = cast(Block, core.blocks[0]).attention.n_heads
+    return max(n_heads, len(core.blocks)) * n_tokens**2
+
+
+def _images_at_once(weights_per_image: int | None) -> int:
+    return max(1, sized(_MAX_HELD_WEIGHTS) // weights_per_image) if weights_per_image else 1
+
+
+def _between(centers: Tensor, n_pixels: int) -> Tensor:
+    """Linear interpolation (n_pixels, n) between values at centres; beyond them, the outermost."""
+    pixels = torch.arange(n_pixels, dtype=torch.float64)
+    if len(centers) == 1:
+        return torch.ones(n_pixels, 1, dtype=torch.float64)
+    right = torch.searchsorted(centers, pixels).clamp(1, len(centers) - 1)
+    left = right - 1
+    share = ((pixels - centers[left]) / (centers[right] - centers[left])).clamp(0, 1)
+    out = torch.zeros(n_pixels, len(centers), dtype=torch.float64)
+    rows = torch.arange(n_pixels)
+    out[rows, left], out[rows, right] = 1 - share, share
+    return out
+
+
+def _placed(core: Any, maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (B, h', w') between the true centres of patches, over the image (B, h, w)."""
+    if not hasattr(core, "patch_centers"):
+        raise ValueError(
+            f"placement='centers' needs to know where patches are: give {type(core).__name__} a "
+            "method patch_centers(), of rows and columns in pixels, or take 'stretched'."
+        )
+    centers = (side.double().cpu() for side in core.patch_centers())
+    rows, columns = (
+        _between(side, n).to(maps) for side, n in zip(centers, core.input_shape[1:], strict=True)
+    )
+    return resize((rows @ maps @ columns.T)[:, None], size)[:, 0]
 
 
 @torch.no_grad()
 def attention_rollout(
-    core: ViTCore,
+    core: Core,
     images: Tensor,
     behaviors: Tensor | None = None,
     *,
     head_reduction: str = "mean",
+    placement: str = "stretched",
     image_size: tuple[int, int] | None = None,
     sizes: Sizes = (),
 ) -> Tensor:
@@ -138,13 +215,13 @@ def attention_rollout(
     Per block the weights are reduced over heads, the identity is added for the residual connection
     and rows are normalised to sum 1; these matrices are multiplied, later blocks from the left
     (Abnar and Zuidema 2020). Of the product the row of the class token is kept, without its own
-    column; a core without class token (tokenizer "cct") gives the mean over all rows. The patches
-    stand on the grid they were cut from, whatever grid the core arranges its tokens on. Each map
-    is scaled to minimum 0 and maximum 1, then resized bilinearly.
+    column and those of register tokens; a core without class token (tokenizer "cct") gives the mean
+    over all rows. The patches stand on the grid they were cut from, whatever grid the core arranges
+    its tokens on. Each map is scaled to minimum 0 and maximum 1, then resized bilinearly.
 
     Parameters
     ----------
-    core : ViTCore
+    core : ViTCore, or a core with ``attention_by_block`` and ``grid``
         In evaluation mode.
     images : Tensor of shape (n_images, n_channels, height, width)
         Images as the core takes them: standardised, cropped, resized.
@@ -152,6 +229,10 @@ def attention_rollout(
         Standardised behaviour, where the core uses it.
     head_reduction : {"mean", "max"}, default="mean"
         How heads are reduced; "max" is what the code of Li et al. (2023) does.
+    placement : {"stretched", "centers"}, default="stretched"
+        "stretched", as published, spreads the grid over the whole image, as if patches did not
+        overlap; "centers" interpolates between the true centres of the patches, and is constant
+        beyond the outermost. They are the same where patches tile the image.
     image_size : tuple of int, optional
         Height and width of the maps, in pixels; by default those of the images.
     sizes : sequence of (str, int), default=()
@@ -170,20 +251,27 @@ def attention_rollout(
         If the core is in training mode, behaviour or mice are missing, or an option is unknown.
     """
     sizes = _check(core, images, behaviors, sizes)
-    if head_reduction not in ("mean", "max"):
+    if head_reduction not in HEAD_REDUCTIONS:
         raise ValueError(f"head_reduction must be 'mean' or 'max', got {head_reduction!r}.")
-    n_tokens = core.grid[0] * core.grid[1] + (core.class_token is not None)
-    per_image = max(_blocks(core)[0].attention.n_heads, len(core.blocks)) * n_tokens**2
-    n_at_once = max(1, sized(_MAX_HELD_WEIGHTS) // per_image)
+    if placement not in PLACEMENTS:
+        raise ValueError(f"placement must be 'stretched' or 'centers', got {placement!r}.")
     owners = [mouse for mouse, n in sizes for _ in range(n)]
-    maps = []
-    for start in range(0, len(images), n_at_once):
+    maps: list[Tensor] = []
+    start, n_at_once = 0, _images_at_once(_weights_per_image(core))
+    while start < len(images):
         rows = slice(start, start + n_at_once)
         some = None if behaviors is None else behaviors[rows]
-        one_by_one = [(mouse, 1) for mouse in owners[rows]]
-        maps.append(_rollout(core, images[rows], some, one_by_one, head_reduction))
+        own = [(mouse, len(list(same))) for mouse, same in groupby(owners[rows])]
+        found, per_image = _rollout(core, images[rows], some, own, head_reduction)
+        maps.append(found)
+        start += n_at_once
+        n_at_once = _images_at_once(per_image)
     shares = torch.cat(maps)  # (B, h', w')
     low, high = (limit(shares, (1, 2), keepdim=True) for limit in (torch.amin, torch.amax))
     flat = high - low <= 16 * torch.finfo(shares.dtype).eps * high  # differences are rounding
     scaled = torch.where(flat, 0, (shares - low) / torch.where(flat, 1, high - low))
-    return resize(scaled[:, None], image_size or tuple(images.shape[-2:]))[:, 0]
+    height, width = images.shape[-2:] if image_size is None else image_size
+    size = (int(height), int(width))
+    if placement == "centers":
+        return _placed(core, scaled, size)
+    return resize(scaled[:, None], size)[:, 0]

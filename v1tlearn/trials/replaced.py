@@ -1,4 +1,4 @@
-"""Trials with other responses than the recorded ones; all else that is known of them stays."""
+"""Trials with other responses or behaviour than the recorded ones; all else of them stays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from v1tlearn.datasets.schema import STATISTICS
 from v1tlearn.datasets.spontaneous import SPONTANEOUS
-from v1tlearn.trials._reading import with_neurons
+from v1tlearn.trials._reading import read, with_neurons
 from v1tlearn.trials.trials import Trials
 
 
@@ -55,3 +55,59 @@ def with_responses(
                 recording[name] = (dims, every, dict(attrs))
         recordings[mouse] = recording
     return trials._copy(_recordings=recordings, _neurons=neurons)
+
+
+def with_behaviors(trials: Trials, behaviors: Mapping[str, np.ndarray]) -> Trials:
+    """Put other behaviour in the place of the recorded one, ahead of any preprocessing.
+
+    Parameters
+    ----------
+    trials : Trials
+    behaviors : dict of str to ndarray of shape (n_trials, [n_times,] n_columns)
+        Of mice here, their trials in their order, in the units of the recordings.
+
+    Returns
+    -------
+    Trials
+        Stimuli, responses, labels, statistics and preprocessing are those of `trials`, and are not
+        copied. Trials that this view does not show keep their behaviour.
+
+    Raises
+    ------
+    ValueError
+        If a trial that is there several times was to have several behaviours.
+    """
+    recordings = dict(trials._recordings)
+    for mouse, values in behaviors.items():
+        recording, rows = recordings[mouse], trials.rows(mouse)[1]
+        variable = recording.variables["behaviors"]
+        every = np.array(read(variable, np.arange(recording.sizes["trial"])))
+        if every.dtype.kind != "f":
+            every = every.astype(np.float64)
+        every[rows] = values
+        if len(np.unique(rows)) < len(rows) and not np.array_equal(
+            every[rows], np.asarray(values).astype(every.dtype), equal_nan=True
+        ):
+            raise ValueError(
+                f"mouse {mouse!r}: some trials are there several times, and a trial cannot have "
+                "several behaviours: give each once."
+            )
+        attrs = dict(variable.attrs)
+        recordings[mouse] = recording.assign(behaviors=(variable.dims, every, attrs))
+    return trials._copy(_recordings=recordings)
+
+
+def recorded_behaviors(trials: Trials, mouse: str) -> np.ndarray:
+    """Read the behaviour of one mouse as recorded, ahead of any preprocessing.
+
+    Parameters
+    ----------
+    trials : Trials
+    mouse : str
+        One that has behaviour.
+
+    Returns
+    -------
+    ndarray of shape (n_trials, [n_times,] n_columns)
+    """
+    return read(trials._recordings[mouse].variables["behaviors"], trials.rows(mouse)[1])

@@ -117,7 +117,11 @@ def make_v1_recordings(
         * `neuron`, `area`, `layer`, `animal_id`, `session`, `scan`, and `position` in micrometres;
         * the truth about each neuron: `receptive_field_x`, `receptive_field_y` (pixels from the
           centre of the upper left one), `cell_type` ("simple", "complex"), `orientation` (radians,
-          of the grating's wave vector) and `spatial_frequency` (cycles per pixel).
+          of the grating's wave vector) and `spatial_frequency` (cycles per pixel);
+        * the truth about behaviour, if `behavior`: `dilation_gain` and `running_gain` of each
+          neuron, the logarithm of its gain per standard deviation of the dilation and from rest
+          to full speed, before it is bounded to a factor of 3; and `eye_shift_x` and `eye_shift_y`
+          of each trial, by how many pixels all receptive fields lie right and down.
 
     Raises
     ------
@@ -175,10 +179,10 @@ def make_v1_recordings(
             # Behaviour is drawn in time, then brought into the order of the trials.
             in_time = behavior_in_time(np.random.default_rng(time_seed), len(stimuli))
             behaviors = in_time[labels["trial_id"]]
-        rates, noise = _rates(rng, cells, stimuli, behaviors, explainable_variance)
+        rates, noise, truth = _rates(rng, cells, stimuli, behaviors, explainable_variance)
         responses = draw_responses(noise_seed, rates, noise)
         datasets[chr(ord("A") + number)] = _dataset(
-            number, stimuli, labels, behaviors, responses, rates, cells
+            number, stimuli, labels, behaviors, responses, rates, cells, truth
         )
     return xr.DataTree.from_dict(datasets)
 
@@ -210,7 +214,7 @@ def _show_images(rng, number, shared, n_images, n_repeats):
 
 
 def _rates(rng, cells: Cells, stimuli, behaviors, explainable_variance):
-    """True rates (trials, neurons), and the two terms of the noise of each neuron.
+    """True rates (trials, neurons), the two terms of the noise of each neuron, what behaviour does.
 
     The noise of a neuron with rate m has the variance `linear` m + `quadratic` m^2. It is set on
     pilot images, which the mouse never sees, so that the image explains a share of the neuron's
@@ -247,12 +251,20 @@ def _rates(rng, cells: Cells, stimuli, behaviors, explainable_variance):
     rates = evoked(stimuli, shift)
     rates *= scale * (1.0 - spontaneous)
     rates += scale * spontaneous
+    truth: dict[str, tuple] = {}
     if behaviors is not None:
         rates *= apply_gain(behaviors, weights)
-    return rates, (linear, quadratic)
+        assert shift is not None
+        for name, values in zip(("dilation_gain", "running_gain"), weights, strict=True):
+            truth[name] = ("neuron", values, {"long_name": "log gain", "units": "1"})
+        for name, values in zip(("eye_shift_x", "eye_shift_y"), shift.T, strict=True):
+            truth[name] = ("trial", values, {"units": "px"})
+    return rates, (linear, quadratic), truth
 
 
-def _dataset(number, stimuli, labels, behaviors, responses, rates, cells: Cells) -> xr.Dataset:
+def _dataset(
+    number, stimuli, labels, behaviors, responses, rates, cells: Cells, truth
+) -> xr.Dataset:
     """One mouse in the schema of a recording."""
     n_neurons = len(cells)
     variables = {
@@ -281,5 +293,6 @@ def _dataset(number, stimuli, labels, behaviors, responses, rates, cells: Cells)
     coords["cell_type"] = ("neuron", cell_type)
     coords["orientation"] = ("neuron", cells.orientation, {"units": "rad"})
     coords["spatial_frequency"] = ("neuron", cells.frequency, {"units": "px-1"})
+    coords |= truth
     attrs = {"description": "simulated recording of mouse V1", "trial_interval": TRIAL_INTERVAL}
     return xr.Dataset(variables, coords, attrs)

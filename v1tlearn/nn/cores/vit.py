@@ -1,13 +1,13 @@
 """The vision transformer core of V1T and ViT, behaviour included."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from v1tlearn.nn.cores.core import Core
-from v1tlearn.nn.layers.attention import Attention
+from v1tlearn.nn.layers.attention import Attention, weigh
 from v1tlearn.nn.layers.behavior import BehaviorMLP
 from v1tlearn.nn.layers.dropout import Dropout
 from v1tlearn.nn.layers.geometry import most_square_grid, window_centers
@@ -326,6 +326,46 @@ class ViTCore(Core):
             Scalar.
         """
         return self.l1 * l1_penalty(self.parameters())
+
+    def attention_by_block(
+        self,
+        images: Tensor,
+        behaviors: Tensor | None = None,
+        sizes: Sequence[tuple[str, int]] | None = None,
+    ) -> Iterator[Tensor]:
+        """Give the attention weights of one block after the other.
+
+        Parameters
+        ----------
+        images, behaviors, sizes
+            As `forward` takes them.
+
+        Yields
+        ------
+        Tensor of shape (n_images, n_heads, n_tokens, n_tokens)
+            Rows, of one query over all keys, sum to 1.
+        """
+        tokens = self.embed(images)
+        for i, block in enumerate(cast(list[Block], list(self.blocks))):
+            if (network := self.behavior_mlp(i)) is not None:
+                tokens = tokens + network(behaviors, sizes or ())
+            q, k, _ = block.attention.queries_keys_values(tokens)
+            yield weigh(q, k, local=block.attention.local)
+            if i + 1 < len(self.blocks):
+                tokens = block(tokens)
+
+    def patch_centers(self) -> tuple[Tensor, Tensor]:
+        """Where the centres of patches lie in the images.
+
+        Returns
+        -------
+        rows : Tensor of shape (grid rows,)
+            Float64, in pixels from the centre of the uppermost row.
+        columns : Tensor of shape (grid columns,)
+            From the centre of the leftmost column.
+        """
+        rows, columns = (window_centers(n, *self.tokenizer.windows) for n in self.grid)
+        return rows, columns
 
     def embed(self, images: Tensor) -> Tensor:
         """Tokens ahead of the first block.

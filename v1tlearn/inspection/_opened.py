@@ -1,0 +1,105 @@
+"""Opening what analyses of encoding models are given: Pipelines, searches, trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from sklearn.utils.validation import check_is_fitted
+
+from v1tlearn.estimators import EnsembleRegressor
+from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._like_fit import check_like_fit
+from v1tlearn.estimators.base_encoding import ModelRegressor
+from v1tlearn.nn import EncodingModel
+from v1tlearn.trials import Trials
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A fitted model, and trials as it takes them.
+
+    Attributes
+    ----------
+    fitted : Fitted
+    model : EncodingModel
+        In evaluation mode, on the device.
+    device : device
+    deterministic : bool
+    trials : Trials
+        With the preprocessing of a Pipeline.
+    """
+
+    fitted: Fitted
+    model: EncodingModel
+    device: torch.device
+    deterministic: bool
+    trials: Trials
+
+
+def check_trials(trials: Any) -> None:
+    """Check that these are trials, and that there are some.
+
+    Parameters
+    ----------
+    trials : object
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are something else, or none.
+    """
+    if not isinstance(trials, Trials):
+        raise TypeError(
+            f"trials is a {type(trials).__name__}: expected Trials; arrays go through "
+            "Trials.from_arrays."
+        )
+    if not len(trials):
+        raise ValueError("trials is empty: expected at least one trial.")
+
+
+def opened(estimator: Any, trials: Any, what: str) -> Opened:
+    """Open one fitted encoding model, alone, at the end of a Pipeline or found by a search.
+
+    Parameters
+    ----------
+    estimator : estimator
+    trials : Trials
+    what : str
+        What is asked for, such as "attention", for errors.
+
+    Returns
+    -------
+    Opened
+
+    Raises
+    ------
+    TypeError
+        If this is no single model, or these are no trials.
+    ValueError
+        If trials are not like those at `fit`.
+    NotFittedError
+        Before `fit`.
+    """
+    check_trials(trials)
+    while hasattr(estimator, "best_estimator_") or hasattr(estimator, "steps"):
+        if hasattr(estimator, "steps"):
+            if len(estimator.steps) > 1:
+                trials = estimator[:-1].transform(trials)
+            estimator = estimator[-1]
+        else:
+            estimator = estimator.best_estimator_
+    if not isinstance(estimator, ModelRegressor):
+        kind = estimator if isinstance(estimator, type) else type(estimator)
+        came = f"the class {kind.__name__}" if isinstance(estimator, type) else f"a {kind.__name__}"
+        members = " Of an ensemble take the members, estimators_."
+        raise TypeError(
+            f"{what} is that of one fitted encoding model, and {came} came: expected one such as "
+            f"V1TRegressor().fit(trials).{members if kind is EnsembleRegressor else ''}"
+        )
+    check_is_fitted(estimator)
+    fitted, model = estimator._knows()
+    model.eval()
+    check_like_fit(fitted, model, trials)
+    return Opened(fitted, model, estimator.device_, bool(estimator.deterministic), trials)
