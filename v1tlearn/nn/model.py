@@ -391,6 +391,44 @@ class EncodingModel(nn.Module):
         outputs = self.readout(mouse)(features, None if shifter is None else shifter(pupil))
         return self.head(mouse)(outputs) if activate else outputs
 
+    def respond_each(
+        self,
+        mouse: str,
+        features: Tensor,
+        neurons: Tensor,
+        pupil: Tensor | None = None,
+        *,
+        activate: bool = True,
+    ) -> Tensor:
+        """Predict the rate of one neuron for each feature map: only that one is read, if possible.
+
+        Parameters
+        ----------
+        mouse : str
+            Mouse id.
+        features : Tensor of shape (n_images, channels, height, width)
+            From `encode`.
+        neurons : Tensor of int of shape (n_images,)
+            Which neuron sees which map; one may see several.
+        pupil : Tensor of shape (n_images, 2), optional
+            Standardised pupil centre; without it receptive fields stay where they are.
+        activate : bool, default=True
+            Apply the output non-linearity.
+
+        Returns
+        -------
+        Tensor of shape (n_images,)
+            In the units of training: of `respond` the entries (i, neurons[i]).
+        """
+        self._refuse_images()
+        head = self.head(mouse)
+        if activate and not head.increasing:  # which may know neurons by their places
+            return self.respond(mouse, features, pupil).gather(1, neurons[:, None])[:, 0]
+        shifter = None if pupil is None else self.shifter(mouse)
+        shift = None if shifter is None else shifter(pupil)
+        outputs = self.readout(mouse).read_each(features, neurons, shift)
+        return head(outputs) if activate else outputs
+
 
 def _widest(contexts: Iterable[tuple[int, int] | None]) -> tuple[int, int] | None:
     known = [context for context in contexts if context is not None]
