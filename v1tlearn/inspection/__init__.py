@@ -21,6 +21,15 @@ from v1tlearn.inspection.colors import MODEL_COLORS, model_color
 from v1tlearn.inspection.fields import receptive_fields
 from v1tlearn.inspection.gaussians import fit_gaussians
 from v1tlearn.inspection.images import ImageDisplay
+from v1tlearn.inspection.in_silico import (
+    gabors,
+    gratings,
+    most_exciting_images,
+    plaids,
+    surround,
+    tuning_curves,
+    tuning_properties,
+)
 from v1tlearn.inspection.kernels import KernelDisplay
 from v1tlearn.inspection.movies import MoviePredictionDisplay
 from v1tlearn.inspection.neurons import (
@@ -69,6 +78,13 @@ __all__ = [
     "neurons_for_performance",
     "neurons_per_dimension",
     "functional_interactions",
+    "most_exciting_images",
+    "tuning_curves",
+    "tuning_properties",
+    "surround",
+    "gratings",
+    "gabors",
+    "plaids",
     "MODEL_COLORS",
     "model_color",
 ]

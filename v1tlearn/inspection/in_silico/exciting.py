@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -26,7 +25,6 @@ from v1tlearn.inspection.in_silico._ascent import (
     filtered,
     frequency_weights,
     length,
-    onto_ball,
 )
 from v1tlearn.inspection.in_silico._known import (
     chosen_neurons,
