@@ -22,6 +22,8 @@ from v1tlearn.inspection.fields import receptive_fields
 from v1tlearn.inspection.gaussians import fit_gaussians
 from v1tlearn.inspection.images import ImageDisplay
 from v1tlearn.inspection.in_silico import (
+    MostExcitingImagesDisplay,
+    TuningCurveDisplay,
     gabors,
     gratings,
     most_exciting_images,
@@ -85,6 +87,8 @@ __all__ = [
     "gratings",
     "gabors",
     "plaids",
+    "MostExcitingImagesDisplay",
+    "TuningCurveDisplay",
     "MODEL_COLORS",
     "model_color",
 ]

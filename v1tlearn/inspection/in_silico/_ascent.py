@@ -177,7 +177,9 @@ class Ascent:
         change = _product(directions, ahead) - _product(_along(self.images, self.directions), ahead)
         conjugate = directions + (change / scale).clamp(0, 2) * _along(self.images, self.conjugate)
         conjugate = torch.where(_product(conjugate, ahead) > 0, conjugate, directions)
-        stuck = torch.where(self.failures >= 2, directions, self.conjugate)
+        # At a limit a preconditioned direction may lead nowhere that is allowed.
+        simple = directions if self.limits is None else ahead
+        stuck = torch.where(self.failures >= 2, simple, self.conjugate)
         self.conjugate = torch.where(up, conjugate, stuck)
         self.directions = torch.where(up, directions, self.directions)
         self.ahead = torch.where(up, ahead, self.ahead)
