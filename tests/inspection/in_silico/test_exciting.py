@@ -22,9 +22,7 @@ def filters(estimator, mouse, neurons):
     n_columns = len(estimator.core_columns_)
     behaviors = torch.zeros(1, n_columns) if n_columns else None
     pupil = torch.zeros(1, 2)
-    outputs = model.respond(
-        mouse, model.encode(mouse, image, behaviors), pupil, activate=False
-    )
+    outputs = model.respond(mouse, model.encode(mouse, image, behaviors), pupil, activate=False)
     found = [torch.autograd.grad(outputs[0, n], image, retain_graph=True)[0] for n in neurons]
     return torch.stack(found).flatten(1).numpy().astype(float)
 
@@ -91,9 +89,7 @@ def test_responses_are_those_that_predict_gives_at_this_behaviour(fit, kind, par
         if "behavior_shift" in statistics:
             behaviors = {mouse: np.tile(statistics["behavior_shift"], (n, 1))}
         answer = estimator.predict({mouse: images["image"].values}, behaviors)[mouse]
-        np.testing.assert_allclose(
-            images["response"], np.diagonal(answer), rtol=1e-3, atol=1e-5
-        )
+        np.testing.assert_allclose(images["response"], np.diagonal(answer), rtol=1e-3, atol=1e-5)
         assert images["image"].dtype == np.float32
         assert (images["response"] > images["start_response"].max("starts") * (1 - 1e-5)).all()
         assert (images["start"] == images["start_response"].argmax("starts")).all()
@@ -106,9 +102,7 @@ def test_one_by_one_is_the_same_as_all_together(fit):
         for neuron in images["neuron"].values:
             alone = most_exciting_images(estimator, {mouse: [neuron]}, n_steps=8, batch_size=1)
             expected = images.sel(neuron=[neuron])
-            np.testing.assert_allclose(
-                alone[mouse]["response"], expected["response"], rtol=1e-3
-            )
+            np.testing.assert_allclose(alone[mouse]["response"], expected["response"], rtol=1e-3)
             assert alone[mouse]["area"].values == expected["area"].values
 
 
@@ -243,15 +237,23 @@ def test_models_without_meaning_are_refused(fit):
         most_exciting_images(v1.CNNRegressor)
     with pytest.raises(NotFittedError):
         most_exciting_images(v1.CNNRegressor())
-    ensemble = v1.EnsembleRegressor.from_members([fit(validation_fraction=0), fit(validation_fraction=0, random_state=1)])
+    ensemble = v1.EnsembleRegressor.from_members(
+        [fit(validation_fraction=0), fit(validation_fraction=0, random_state=1)]
+    )
     with pytest.raises(TypeError, match="estimators_"):
         most_exciting_images(ensemble)
 
 
 def test_neurons_that_see_nothing_are_named(trials):
     estimator = v1.LNRegressor(
-        n_layers=2, hidden_channels=4, input_kernel=5, hidden_kernel=3, batch_size=16,
-        max_epochs=1, random_state=0, device="cpu",
+        n_layers=2,
+        hidden_channels=4,
+        input_kernel=5,
+        hidden_kernel=3,
+        batch_size=16,
+        max_epochs=1,
+        random_state=0,
+        device="cpu",
     ).fit(trials)
     with torch.no_grad():
         estimator.module_.readout("A").features[2] = 0
