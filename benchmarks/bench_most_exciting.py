@@ -1,9 +1,10 @@
 """Most exciting images of the published CNN: many neurons at a time, or one after the other.
 
 Both ways take the same steps from the same starts. At a time, each neuron has an image of its own,
-of which only this neuron is read; one after the other, its starts alone go through the core. Weights
-are those of Sensorium 2022 where V1TLEARN_TEST_DATA names a folder with them, else random ones of
-the same sizes, which cost the same. What a part of the neurons takes is extrapolated to 1,000.
+of which only this neuron is read; one after the other, its starts alone go through the core. The
+weights are those of Sensorium 2022 where V1TLEARN_TEST_DATA names a folder with them, else random
+ones of the same sizes, which cost the same. What a part of the neurons takes is extrapolated to
+1,000.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 What does a ring around the field do?
 =====================================
 
-A grating in the middle of the field of a neuron, and around it a ring of other orientations: does it
-suppress, and does that depend on its orientation?
+A grating in the middle of the field of a neuron, and around it a ring of other orientations: does
+it suppress, and does that depend on its orientation?
 """
 
 # %%

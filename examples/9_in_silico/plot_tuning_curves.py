@@ -2,8 +2,8 @@
 What are the neurons of a model tuned to?
 =========================================
 
-Show a fitted model gratings of all orientations, frequencies and phases, as one would an animal, and
-compare what it prefers with the cells that made the responses.
+Show a fitted model gratings of all orientations, frequencies and phases, as one would an animal,
+and compare what it prefers with the cells that made the responses.
 """
 
 # %%
@@ -40,8 +40,8 @@ model = v1.CNNRegressor(
 # %%
 # Show it gratings
 # ----------------
-# To a model of images, a drifting grating is the sequence of its phases. Each sequence is a labelled
-# dimension of the stimuli, and of the responses.
+# To a model of images, a drifting grating is the sequence of its phases. Each sequence is a
+# labelled dimension of the stimuli, and of the responses.
 
 stimuli = gratings(
     (18, 32),
@@ -57,8 +57,8 @@ plt.show()
 # %%
 # Compare with the truth
 # ----------------------
-# Preferred orientation and spatial frequency, and F1/F0, which is above 1 of simple cells. Responses
-# to a grey screen are subtracted.
+# Preferred orientation and spatial frequency, and F1/F0, which is above 1 of simple cells. The
+# responses to a grey screen are subtracted.
 
 grey = np.full((1, 1, 18, 32), 127.5)
 found = tuning_properties(curves, blank=tuning_curves(model, grey))["A"]

@@ -3,6 +3,7 @@
 The cells are asked directly, too: what no experiment finds in them, no model can be blamed for.
 """
 
+import logging
 import warnings
 
 import numpy as np
@@ -29,6 +30,8 @@ STIMULI = {
     "phase": np.arange(0, 360, 45),
 }
 RELIABLE = 0.85  # correlation of model and truth from which on a cell counts as one that is known
+MEASURED = "%s: median errors %.2f degrees, %.2f octaves; simple cells told with area %.2f"
+log = logging.getLogger(__name__)  # pytest --log-cli-level=INFO shows what was measured
 pytestmark = pytest.mark.slow
 
 
@@ -107,14 +110,14 @@ def of_truth(evoked):
 def test_tuning_is_that_of_the_cells(cells, fitted):
     made, evoked, *_ = cells
     truth = errors(of_truth(evoked), made)
-    print("true cells: %.2f degrees, %.2f octaves, simple cells %.2f" % truth)
+    log.info(MEASURED, "true cells", *truth)
     # Cells divide by what surrounds them, which moves the best frequency: so far from the filter's.
     assert truth[0] < 2
     assert truth[1] < 0.25
     assert truth[2] > 0.95
     found = {name: errors(of_model(estimator), made) for name, estimator in fitted.items()}
     for name, values in found.items():
-        print(f"{name}: %.2f degrees, %.2f octaves, simple cells %.2f" % values)
+        log.info(MEASURED, name, *values)
     trained = found.pop("trained")
     assert trained[0] < 7.5  # half a step between the orientations that were shown
     assert trained[1] < truth[1] + 0.2
@@ -138,7 +141,9 @@ def test_most_exciting_images_drive_true_cells_more_than_any_of_many_images(cell
         shown = next(iter(found.values()))["image"].values
         ratio = np.diagonal(evoked(shown, None)) / best
         shares[name] = (ratio[known] > 1).mean()
-        print(f"{name}: {shares[name]:.0%} of {known.sum()} cells, median {np.median(ratio):.2f}")
+        log.info(
+            "%s: %.2f of %d cells, median %.2f", name, shares[name], known.sum(), np.median(ratio)
+        )
     assert shares["trained"] > 0.85
     assert shares["untrained"] < 0.1
     assert shares["shuffled"] < 0.1
