@@ -404,21 +404,14 @@ class EncodingModel(nn.Module):
 
         Parameters
         ----------
-        mouse : str
-            Mouse id.
-        features : Tensor of shape (n_images, channels, height, width)
-            From `encode`.
+        mouse, features, pupil, activate
+            As of `respond`.
         neurons : Tensor of int of shape (n_images,)
-            Which neuron sees which map; one may see several.
-        pupil : Tensor of shape (n_images, 2), optional
-            Standardised pupil centre; without it receptive fields stay where they are.
-        activate : bool, default=True
-            Apply the output non-linearity.
 
         Returns
         -------
         Tensor of shape (n_images,)
-            In the units of training: of `respond` the entries (i, neurons[i]).
+            Of `respond` the entries (i, neurons[i]).
         """
         self._refuse_images()
         head = self.head(mouse)

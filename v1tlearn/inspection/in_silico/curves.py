@@ -124,8 +124,8 @@ def _labelled(stimuli: Any, mouse: str | None = None) -> xr.DataArray:
     values = np.asarray(stimuli)
     if values.ndim not in (4, 5):
         raise ValueError(
-            f"stimuli have the shape {values.shape}: expected (n, [time,] channels, height, width), "
-            "or a DataArray with named dimensions."
+            f"stimuli have the shape {values.shape}: expected (n, [time,] channels, height, "
+            "width), or a DataArray with named dimensions."
         )
     time = ("time",) if values.ndim == 5 else ()
     return xr.DataArray(values, dims=("stimulus", *time, *_SIDES))
@@ -167,8 +167,8 @@ def _neurons(
             named = asked[mouse]
         else:
             raise ValueError(
-                f"mouse {mouse!r}: stimuli came for {own.sizes['neuron']} neurons without unit ids, "
-                f"of {len(asked[mouse])}: name them by a coordinate, or choose as many."
+                f"mouse {mouse!r}: stimuli came for {own.sizes['neuron']} neurons without unit "
+                f"ids, of {len(asked[mouse])}: name them by a coordinate, or choose as many."
             )
         if neurons is not None and set(named.tolist()) != set(asked[mouse].tolist()):
             raise ValueError(

@@ -87,7 +87,8 @@ def tuning_properties(
     >>> from v1tlearn.inspection import tuning_properties
     >>> angles = np.arange(0, 180, 30)
     >>> tuned = 2 + np.cos(2 * np.deg2rad(angles - 60))
-    >>> curves = xr.DataArray([tuned], dims=("neuron", "orientation"), coords={"orientation": angles})
+    >>> curves = xr.DataArray(
+    ...     [tuned], dims=("neuron", "orientation"), coords={"orientation": angles})
     >>> found = tuning_properties(curves)
     >>> found["preferred_orientation"].values.round(3), found["osi"].values.round(3)
     (array([60.]), array([0.5]))
@@ -175,7 +176,7 @@ def _cycle(curves: xr.DataArray, onset: float) -> tuple[xr.DataArray, xr.DataArr
             )
         if "temporal_frequency" not in curves.coords:
             raise ValueError(
-                "curves have time and no coordinate temporal_frequency: movies of gratings bring it."
+                "curves have time and no coordinate temporal_frequency, which gratings bring."
             )
         kept = curves.sel(time=curves["time"] >= onset)
         cycles = kept["temporal_frequency"] * kept["time"]

@@ -233,7 +233,7 @@ def plaids(
     return both.rename("plaids")
 
 
-# ------------------------------------------------------------------------------- what they consist of
+# ----------------------------------------------------------------------------- what they consist of
 
 
 def _scale(pixels_per_degree: float | None) -> float:
@@ -254,7 +254,7 @@ def _shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def _parameters(values: Mapping[str, Any], *, degrees: bool = False) -> dict[str, xr.DataArray]:
-    """Parameters as arrays, a sequence along a dimension of its name; without those that are None."""
+    """Parameters as arrays, sequences along a dimension of their name; those of None absent."""
     length = "degree" if degrees else "pixel"
     units = {
         "orientation": "degree",
