@@ -166,7 +166,6 @@ class EncodingModel(nn.Module):
         Parameters
         ----------
         mouse : str
-            Mouse id.
 
         Returns
         -------
@@ -182,7 +181,6 @@ class EncodingModel(nn.Module):
         Parameters
         ----------
         mouse : str
-            Mouse id.
 
         Returns
         -------
@@ -206,7 +204,6 @@ class EncodingModel(nn.Module):
         Returns
         -------
         Tensor
-            Scalar.
         """
         penalty = self.core.penalty()
         return torch.zeros_like(penalty) if self.core.frozen else penalty
@@ -217,12 +214,10 @@ class EncodingModel(nn.Module):
         Parameters
         ----------
         mouse : str
-            Mouse id.
 
         Returns
         -------
         Tensor
-            Scalar.
         """
         return self.readout(mouse).penalty()
 

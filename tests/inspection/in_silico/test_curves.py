@@ -26,7 +26,7 @@ def test_curves_are_predictions(fit, params):
         assert curves.dims == ("neuron", "orientation", "phase")
         expected = predicted(estimator, mouse, stimuli).T.reshape(curves.shape)
         np.testing.assert_allclose(curves.values, expected, rtol=1e-4)
-        np.testing.assert_array_equal(curves["neuron"], estimator.neurons_[mouse])
+        np.testing.assert_array_equal(curves["neuron"], estimator.neurons_[mouse]["neuron"])
         assert curves["spatial_frequency"] == 0.05
 
 
@@ -64,18 +64,19 @@ def test_arrays_and_trials_are_stimuli_too(fit, trials):
         assert len(of_trials[mouse]["image_id"]) == len(expected)
 
 
-def test_an_ensemble_is_the_mean_of_its_members(fit):
+def test_ensembles_are_shown_stimuli_too(fit):
     members = [fit(validation_fraction=0), fit(validation_fraction=0, random_state=1)]
     ensemble = v1.EnsembleRegressor.from_members(members)
     stimuli = gratings(SHAPE, orientation=[0, 90], phase=0)
-    parts = [tuning_curves(member, stimuli)["A"].values for member in members]
+    row = members[0].statistics_["A"]["behavior_shift"]
+    expected = ensemble.predict({"A": stimuli.values}, {"A": np.tile(row, (2, 1))})["A"]
     found = tuning_curves(ensemble, stimuli)["A"].values
-    np.testing.assert_allclose(found, np.mean(parts, axis=0), rtol=1e-4)
+    np.testing.assert_allclose(found.T, expected, rtol=1e-4)
 
 
 def test_movies_are_shown_to_models_that_see_time():
     recordings = v1.make_movie_recordings(
-        n_mice=1, n_neurons=3, n_movies=6, n_frames=30, image_shape=SHAPE, random_state=0
+        n_mice=1, n_neurons=3, n_movies=6, n_frames=40, image_shape=SHAPE, random_state=0
     )
     model = v1.MovieLNRegressor(n_lags=3, max_epochs=1, random_state=0, device="cpu")
     model.fit(v1.Trials(recordings).sel(tier="train"))

@@ -78,6 +78,6 @@ def test_what_is_missing_is_named(fit, given):
         surround(fit(), fields, {"A": properties["A"].isel(neuron=[0, 1])})
     with pytest.raises(ValueError, match="inner_diameters"):
         surround(fit(), fields, properties, inner_diameters=(0.5,))
-    lost = properties["A"].assign(preferred_orientation=("neuron", [0.0, np.nan, 2]))
+    lost = properties["A"].assign(preferred_orientation=("neuron", [0.0, np.nan, 2.0]))
     with pytest.raises(ValueError, match="preferred_orientation of neuron 2"):
         surround(fit(), fields, {"A": lost})

@@ -149,10 +149,11 @@ def surround(
             )
         joined = {name: xr.concat([part[name] for part in parts], "neuron") for name in parts[0]}
         total = joined["both"] + joined["center"]
-        joined["index"] = ((joined["both"] - joined["center"]) / total.where(total > 0)).transpose(
-            "neuron", "inner_diameter", "relative_orientation"
+        joined["index"] = (joined["both"] - joined["center"]) / total.where(total > 0)
+        order = ("neuron", "inner_diameter", "relative_orientation")
+        data = xr.Dataset(
+            {k: v.transpose(*order, missing_dims="ignore") for k, v in joined.items()}
         )
-        data = xr.Dataset({k: v.transpose("neuron", ...) for k, v in joined.items()})
         out[mouse] = data.assign(diameter=own["diameter"]).assign_attrs(mouse_id=mouse)
     return out
 
@@ -184,10 +185,10 @@ def _joined(
     else:
         data["diameter"] = ("neuron", np.full(len(ids), float(diameter)))
     for name, (_, values) in data.items():
-        if not np.isfinite(values).all() or (name == "diameter" and not (values > 0).all()):
-            lost = ids[~np.isfinite(values) | (values <= 0)][0]
+        lost = ~np.isfinite(values) | ((values <= 0) & (name == "diameter"))
+        if lost.any():
             raise ValueError(
-                f"mouse {mouse!r}: {name} of neuron {lost} is not known: leave it out."
+                f"mouse {mouse!r}: {name} of neuron {ids[lost][0]} is not known: leave it out."
             )
     return xr.Dataset(data, {"neuron": ids})
 
