@@ -128,7 +128,7 @@ def _places(fitted: Fitted, mouse: str, wanted: Any) -> np.ndarray:
             by_id.setdefault(name, []).append(place)
         if unknown := [name for name in named if name not in by_id]:
             raise ValueError(
-                f"mouse {mouse!r}: there is no {first_few(unknown, 'neuron')} among its "
+                f"mouse {mouse!r}: there is no {first_few(np.array(unknown), 'neuron')} among its "
                 f"{len(ids)}, whose unit ids go from {ids[0]} to {ids[-1]}."
             )
         if twice := [name for name in named if len(by_id[name]) > 1]:

@@ -286,7 +286,7 @@ def _as_curves(
     """Curves (neuron, ...[, time]) with what is known of stimuli and neurons."""
     kept = [dim for dim in own.dims if dim not in _SIDES]
     of_stimuli = own if labels is None else labels
-    coords = {
+    coords: dict[Any, Any] = {
         name: coord.variable
         for name, coord in of_stimuli.coords.items()
         if not set(coord.dims) & set(_SIDES)

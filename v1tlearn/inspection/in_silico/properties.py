@@ -196,8 +196,7 @@ def _cycle(curves: xr.DataArray, onset: float) -> tuple[xr.DataArray, xr.DataArr
         return None
     angle = 2 * np.pi * cycles
     cosine, sine = ((kept * f(angle)).mean(dim) for f in (np.cos, np.sin))
-    first = 2 * np.hypot(cosine, sine)
-    return kept.mean(dim), first.transpose(*kept.mean(dim).dims)
+    return kept.mean(dim), 2 * (cosine**2 + sine**2) ** 0.5
 
 
 def _check_even(angles: np.ndarray, period: float, name: str) -> None:

@@ -108,7 +108,7 @@ def gratings(
     down, right = _from_centre(rows, columns, given, scale)
     time = _times(temporal_frequency is not None, n_frames, frame_rate)
     wave = given["contrast"] * _wave(right, down, given, scale, time)
-    distance = np.hypot(right, down)
+    distance = (right**2 + down**2) ** 0.5
     if "diameter" in given:
         wave = wave * _disk(distance, given["diameter"] * (scale / 2))
     if "inner_diameter" in given:
@@ -347,7 +347,10 @@ def _wave(
     cycles = along * _bare(given["spatial_frequency"]) / scale
     if time is not None:
         cycles = cycles - _bare(given["temporal_frequency"]) * time
-    return np.cos(2 * np.pi * cycles.astype(np.float32) + np.deg2rad(_bare(given["phase"])))
+    wave: xr.DataArray = xr.ufuncs.cos(
+        2 * np.pi * cycles.astype(np.float32) + np.deg2rad(_bare(given["phase"]))
+    )
+    return wave
 
 
 def _disk(distance: xr.DataArray, radius: xr.DataArray) -> xr.DataArray:
@@ -369,7 +372,7 @@ def _stimuli(
     values = values.transpose(*found, *_PIXELS)
     coords: dict[str, Any] = {}
     for array in given.values():  # unit ids and what else parameters bring
-        coords |= {key: c.variable for key, c in array.coords.items() if key not in given}
+        coords |= {str(key): c.variable for key, c in array.coords.items() if key not in given}
     coords |= {key: array.variable for key, array in given.items()}
     for side in ("height", "width"):
         values[side].attrs["units"] = "pixel"

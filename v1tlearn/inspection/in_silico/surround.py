@@ -249,5 +249,5 @@ def _strength(curves: xr.DataArray) -> xr.DataArray:
     """F0 + F1 over phases, (neuron, ...)."""
     angle = np.deg2rad(curves["phase"])
     cosine, sine = ((curves * f(angle)).mean("phase") for f in (np.cos, np.sin))
-    found = curves.mean("phase") + 2 * np.hypot(cosine, sine)
+    found = curves.mean("phase") + 2 * (cosine**2 + sine**2) ** 0.5
     return found.astype(np.float64).assign_attrs(units="response unit")
