@@ -14,11 +14,11 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
+import matplotlib.pyplot as plt
+import numpy as np
 
-import v1tlearn as v1  # noqa: E402
-from v1tlearn.inspection import (  # noqa: E402
+import v1tlearn as v1
+from v1tlearn.inspection import (
     MostExcitingImagesDisplay,
     gratings,
     most_exciting_images,

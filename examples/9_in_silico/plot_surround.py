@@ -9,8 +9,8 @@ it suppress, and does that depend on its orientation?
 # %%
 # Fit a model
 # -----------
-# Simulated cells divide by the energy of the image in their field and close around it. A network with
-# several layers can learn that, a linear-nonlinear one can only add up.
+# Simulated cells divide by the energy of the image in their field and close around it. A network
+# with several layers can learn that, a linear-nonlinear one can only add up.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -72,10 +72,10 @@ for name, model in models.items():
 # %%
 # Rings
 # -----
-# Below 0 a ring suppresses. Each line is the median over cells, the band holds half of them. The centre
-# is smaller than most fields: a ring at its edge, of its orientation, drives a cell further, and one
-# across it does not. From two diameters on it is beyond the fields, and nothing is left: neither
-# these cells nor these models look so far.
+# Below 0 a ring suppresses. Each line is the median over cells, the band holds half of them. The
+# centre is smaller than most fields: a ring at its edge, of its orientation, drives a cell further,
+# and one across it does not. From two diameters on it is beyond the fields, and nothing is left:
+# neither these cells nor these models look so far.
 
 figure, axes = plt.subplots(1, 2, figsize=(7.5, 3.2), layout="constrained", sharey=True)
 for ax, (name, one) in zip(axes, found.items(), strict=True):

@@ -94,9 +94,9 @@ plt.show()
 # %%
 # Contrast, for each cell at its best
 # -----------------------------------
-# A parameter may differ from neuron to neuron: each is shown its own stimuli. Most responses of this
-# model grow up to the full contrast, so that nobody can tell where half of their largest one is: the
-# fit is flagged, and C50 left out.
+# A parameter may differ from neuron to neuron: each is shown its own stimuli. Most responses of
+# this model grow up to the full contrast, so that nobody can tell where half of their largest one
+# is: the fit is flagged, and C50 left out.
 
 own = gratings(
     (18, 32),

@@ -347,10 +347,8 @@ def _wave(
     cycles = along * _bare(given["spatial_frequency"]) / scale
     if time is not None:
         cycles = cycles - _bare(given["temporal_frequency"]) * time
-    wave: xr.DataArray = xr.ufuncs.cos(
-        2 * np.pi * cycles.astype(np.float32) + np.deg2rad(_bare(given["phase"]))
-    )
-    return wave
+    turns = 2 * np.pi * cycles.astype(np.float32) + np.deg2rad(_bare(given["phase"]))
+    return turns.copy(data=np.cos(turns.values))
 
 
 def _disk(distance: xr.DataArray, radius: xr.DataArray) -> xr.DataArray:
