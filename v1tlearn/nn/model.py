@@ -399,9 +399,11 @@ class EncodingModel(nn.Module):
 
         Parameters
         ----------
-        mouse, features, pupil, activate
+        mouse, features
             As of `respond`.
         neurons : Tensor of int of shape (n_images,)
+        pupil, activate
+            As of `respond`.
 
         Returns
         -------

@@ -65,7 +65,7 @@ def most_exciting_images(
 
     Parameters
     ----------
-    estimator : V1TRegressor, ViTRegressor, CNNRegressor, EncodingRegressor...
+    estimator : V1TRegressor, CNNRegressor, EncodingRegressor or another single model
         Fitted, of images. It stays as it is. Of a Pipeline the last step is taken, and the images
         are those that it sees.
     neurons : dict of str to sequence, or sequence, optional
