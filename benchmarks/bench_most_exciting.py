@@ -66,9 +66,8 @@ def main() -> None:
     rows = []
     for kind, mine, theirs in zip(("clock", "processor"), ours, np.sum(each, axis=0), strict=True):
         per, single = mine / together, theirs / alone
-        note = (
-            f"{weights}; 3 starts, {steps} steps; {NEURONS} neurons in {NEURONS * per / 60:.1f} min"
-        )
+        minutes = NEURONS * per / 60
+        note = f"{weights}; 3 starts, {steps} steps; {NEURONS} neurons: {minutes:.1f} min"
         name = f"CNN, {size} size, {kind} time"
         rows.append(Row(name, 1 / single, 1 / per, "neurons/s", single / per, note=note))
     report("most_exciting", rows, args)

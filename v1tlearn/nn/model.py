@@ -144,12 +144,10 @@ class EncodingModel(nn.Module):
         Parameters
         ----------
         mouse : str
-            Mouse id.
 
         Returns
         -------
         Readout
-            The module.
 
         Raises
         ------
