@@ -24,7 +24,7 @@ def test_images_share_one_scale_around_the_mean(fit, figures):
     assert all(drawn.get_clim() == (low, high) for drawn in display.images_)
     for drawn, values in zip(display.images_, images["image"].values, strict=False):
         np.testing.assert_array_equal(drawn.get_array(), values[0])
-    assert display.ax_.get_title().startswith("neuron 1: ")
+    assert display.ax_.get_title().startswith("neuron 1\n")
 
 
 def test_what_is_no_image_is_refused(fit, figures):
