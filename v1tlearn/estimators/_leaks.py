@@ -99,8 +99,7 @@ def warn_of_seen_images(seen: Seen | None, trials: Trials) -> None:
         )
     places = [trials.rows(mouse)[0][seen.others(trials, mouse)] for mouse in trials.mice]
     others = trials[np.sort(np.concatenate(places))]
-    labels = _labels(others)
-    named = np.isin(others.mouse_ids, list(labels))
+    named = np.isin(others.mouse_ids, [m for m in others.mice if others._names_images(m)])
     for part, flipped in ((others[named], False), (others[~named], True)):
         # images without a name that look like those of the training may be the training itself
         if told := _look_alikes(seen, part, _labels(part), flipped=flipped):

@@ -242,11 +242,14 @@ class View:
             self._hashes[mouse] = content_hashes(recording)
         return self._hashes[mouse]
 
+    def _names_images(self, mouse: str) -> bool:
+        """Whether the recording bears labels of images, and not what they contain names them."""
+        return "image_id" in self._recordings[mouse].coords
+
     def _has_image_ids(self, mouse: str, *, hashing: bool) -> bool:
         """Whether labels of images are known, or follow from images that are in memory."""
-        recording = self._recordings[mouse]
-        known = "image_id" in recording.coords or mouse in self._hashes
-        return known or (hashing and recording.variables["stimuli"]._in_memory)
+        known = self._names_images(mouse) or mouse in self._hashes
+        return known or (hashing and self._recordings[mouse].variables["stimuli"]._in_memory)
 
     def _recorded(self, mouse: str) -> Any:
         """What tells the recording of a mouse from others while it lives, in all views of it."""
