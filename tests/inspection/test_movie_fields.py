@@ -5,7 +5,13 @@ import pytest
 from sklearn.base import clone
 
 import v1tlearn as v1
-from v1tlearn.inspection import ImageDisplay, KernelDisplay, fit_gaussians, receptive_fields
+from v1tlearn.inspection import (
+    ImageDisplay,
+    KernelDisplay,
+    fit_gaussians,
+    receptive_fields,
+    space_time_components,
+)
 
 SMALL = {"max_epochs": 2, "window_frames": 8, "random_state": 0, "device": "cpu"}
 LAYERS = {"n_layers": 2, "hidden_channels": 3, "input_kernel": 3, "hidden_kernel": 3}
@@ -125,9 +131,14 @@ def test_models_of_images_have_no_lags(trials):
         receptive_fields(v1.CNNRegressor(**options).fit(trials), 10, n_lags=3)
 
 
-def test_what_draws_or_fits_single_maps_says_so(fitted):
-    fields = receptive_fields(fitted["ln"], 10, n_lags=3)["A"]
-    for function in (ImageDisplay.from_fields, fit_gaussians):
-        with pytest.raises(ValueError, match="lag"):
-            function(fields)
-    assert fit_gaussians(fields.isel(lag=1)) is not None
+def test_kernels_go_on_to_what_takes_kernels_and_single_lags_to_what_takes_maps(fitted, figures):
+    fields = receptive_fields(fitted["ln"], 3000, n_lags=5, noise="gaussian")["A"]
+    parts = space_time_components(fields)
+    assert parts["separability"].values.min() > 0.9  # of separable kernels
+    display = ImageDisplay.from_fields(fields, n_fields=2)
+    assert [axis.get_title() for axis in display.axes_.flat][1] == "neuron 1, lag 0.0333"
+    assert fit_gaussians(fields.isel(lag=1)).sizes["neuron"] == 3
+    maps = parts["receptive_field"].expand_dims("channel", 1)
+    assert fit_gaussians(maps).sizes["neuron"] == 3
+    with pytest.raises(ValueError, match=r"'lag'.*kernels in time: expected maps"):
+        fit_gaussians(fields)

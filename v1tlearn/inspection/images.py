@@ -371,7 +371,8 @@ def _titles(trials: Trials, labels: Sequence[str], behaviors: Sequence[str]) -> 
 
 
 def _label(fields: xr.DataArray, dim: Any, i: int) -> Any:
-    return fields[dim].values[i] if dim in fields.coords else i
+    label = fields[dim].values[i] if dim in fields.coords else i
+    return f"{label:.3g}" if isinstance(label, float) else label
 
 
 def _edges(fields: xr.DataArray, name: str) -> tuple[float, float]:
