@@ -1,4 +1,4 @@
-"""Models that see time in scikit-learn's tools, and stopped, continued and moved to other animals."""
+"""Models that see time in scikit-learn's tools; stopped, continued, and moved to other animals."""
 
 import numpy as np
 import pytest

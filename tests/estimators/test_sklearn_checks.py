@@ -16,8 +16,8 @@ from sklearn.utils.validation import _check_feature_names, check_is_fitted, vali
 
 import v1tlearn as v1
 
-# Of images, each with its reason, and the check of ours that replaces it. They are left out, rather than
-# expected to fail: whether float32 comes out alike depends on the processor.
+# Of images, each with its reason, and the check of ours that replaces it. They are left out, rather
+# than expected to fail: whether float32 comes out alike depends on the processor.
 REPLACED = {
     "check_methods_subset_invariance": (
         "predictions are float32: those of a batch and of its rows may differ in the seventh "

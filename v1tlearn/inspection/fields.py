@@ -87,9 +87,10 @@ def receptive_fields(
     -------
     dict of str to DataArray (neuron, [lag,] channel, height, width)
         Per mouse, float32; of models that see time with ``lag``, in seconds back from the frame of
-        the response, 0 first, or in frames where nobody told the frame rate at `fit`. For "covariance" in units of the responses per standard deviation of
-        a pixel; for "sum" in units of the responses times grey level. ``neuron`` bears the unit ids
-        of the trials at `fit`, with ``area``, ``layer``... beside it; nothing where these had none.
+        the response, 0 first, or in frames where nobody told the frame rate at `fit`. For
+        "covariance" in units of the responses per standard deviation of a pixel; for "sum" in units
+        of the responses times grey level. ``neuron`` bears the unit ids of the trials at `fit`,
+        with ``area``, ``layer``... beside it; nothing where these had none.
         ``height`` and ``width`` tell where the pixels that the core sees lie in the images that
         came to `fit`, in pixels of these from the centre of the upper left one: row j of images
         that were resized to a quarter lies at 4 j + 1.5. The pixels of the core themselves are the
