@@ -158,9 +158,7 @@ def _check_counts(mouse: str, counts: Mapping[str, np.ndarray], longest: int) ->
         )
 
 
-def _check_array(
-    mouse: str, ends: np.ndarray, longest: int, name: str, counts: np.ndarray
-) -> None:
+def _check_array(mouse: str, ends: np.ndarray, longest: int, name: str, counts: np.ndarray) -> None:
     """Refuse an array of stimuli that is longer than lists say that movies are."""
     if counts.max() < longest:
         raise ValueError(
