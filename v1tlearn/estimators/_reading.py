@@ -87,11 +87,15 @@ def read_predict(
     mouse_ids: Any,
     behavior_names: Sequence[str] | None,
     call: str = "predict",
+    *,
+    frame_rate: float | None = None,
 ) -> tuple[Trials, CallForm | None]:
     """Read the arguments of `predict`, or such a call; without `CallForm` they were `Trials`."""
     if isinstance(stimuli, Trials):
-        if any(a is not None for a in (behaviors, mouse_ids, behavior_names)):
-            raise TypeError(f"Trials bring behaviour, names and mouse ids: call {call}(trials).")
+        if any(a is not None for a in (behaviors, mouse_ids, behavior_names, frame_rate)):
+            raise TypeError(
+                f"Trials bring behaviour, names, mouse ids and times: call {call}(trials)."
+            )
         trials, form = stimuli, None
     else:
         refuse_no_trials(stimuli, f"{call}({{}})", tables=False)
@@ -103,6 +107,7 @@ def read_predict(
             mouse_ids,
             behavior_names=behavior_names,
             unnamed=names_at_fit(fitted),
+            frame_rate=frame_rate,
         )
     return trials, form
 

@@ -90,7 +90,7 @@ def predict(
     for mouse, values in out.items():
         finite = np.asarray(np.isfinite(values).all(axis=1))
         if not finite.all():
-            where = in_trials(trials.rows(mouse)[1][~finite])
+            where = in_trials(trials.rows(mouse)[1][~finite], trials, mouse)
             raise ValueError(
                 f"mouse {mouse!r}: what is predicted for {where} of {len(finite)} is not finite. "
                 "Look for extreme values in their stimuli and behaviour; where all trials are "

@@ -52,6 +52,7 @@ class PredictionMixin:
         mouse_ids: Any = None,
         *,
         behavior_names: Sequence[str] | None = None,
+        frame_rate: float | None = None,
     ) -> Any:
         """Predict responses, in the units of the responses given to `fit`.
 
@@ -65,6 +66,9 @@ class PredictionMixin:
         mouse_ids : sequence, optional
             Which mouse's neurons to predict: one id per recording (list) or per trial (array).
         behavior_names : sequence of str, optional
+        frame_rate : float, optional
+            Frames per second of movies that are given as arrays; without it they are taken to be
+            of the rate at fit.
 
         Returns
         -------
@@ -100,7 +104,9 @@ class PredictionMixin:
         """
         check_is_fitted(self)
         fitted, model = self._knows()
-        whole, form = read_predict(fitted, stimuli, behaviors, mouse_ids, behavior_names)
+        whole, form = read_predict(
+            fitted, stimuli, behaviors, mouse_ids, behavior_names, frame_rate=frame_rate
+        )
         trials = frames_of_movies(whole)
         check_like_fit(fitted, model, trials)
         values = unfold_time(self._predict(trials), like=whole)

@@ -56,7 +56,8 @@ class _DepthwiseInTime(torch.autograd.Function):
                 for chunk, parts in _chunks(result, movie, _shifts(weight, taps)):
                     total = at_least_float32(bias)[:, None, None]
                     total = total.expand(chunk.stop - chunk.start, -1, *size)
-                    total = total.contiguous(memory_format=torch.channels_last)
+                    # of a single frame of one pixel this is the bias itself until it is copied
+                    total = total.clone(memory_format=torch.channels_last)
                     for tap, to, of in parts:
                         frames = at_least_float32(movie[of])  # half of it came under autocast
                         total[to] += F.conv2d(
