@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from v1tlearn.estimators._movies import movies_and_frames
+from v1tlearn.trials._places import in_trials
 from v1tlearn.trials._view import View
-
-_NAMED = 5  # trials in an error
 
 
 def float32(
@@ -35,20 +33,3 @@ def float32(
             f"leave these trials out{' or fill the gaps' * bool(column)}."
         )
     return cast
-
-
-def in_trials(rows: np.ndarray, of: View | None = None, mouse: str = "") -> str:
-    """Name trials by their places in the recording, the first few and a count.
-
-    Those of a view `of` frames of movies are named by movie and frame.
-    """
-    if of is not None and (found := movies_and_frames(of, mouse, rows)) is not None:
-        named = [f"{frame} of trial {trial}" for trial, frame in zip(*found, strict=True)]
-        first = ", ".join(named[:_NAMED])
-        if len(rows) <= _NAMED:
-            return f"frame {first}" if len(rows) == 1 else f"the frames {first}"
-        return f"{len(rows)} frames, {first}, ..."
-    first = ", ".join(str(row) for row in rows[:_NAMED])
-    if len(rows) <= _NAMED:
-        return f"trial {first}" if len(rows) == 1 else f"the trials {first}"
-    return f"{len(rows)} trials, {first}, ..."

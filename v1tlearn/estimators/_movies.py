@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import numpy as np
 
 from v1tlearn.trials import Trials
-from v1tlearn.trials._view import View
 from v1tlearn.trials.folding import FRAME_RATE, fold_time
 
 
@@ -44,20 +43,6 @@ def movie_lengths(frames: Trials, mouse: str) -> np.ndarray:
         )
     steps = np.diff(recording["frame_number"].values[rows])  # a part of a movie begins at any frame
     return np.diff([0, *np.flatnonzero(steps != 1) + 1, len(rows)])
-
-
-def movies_and_frames(
-    frames: View, mouse: str, rows: np.ndarray
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Tell of which trial of a recording, and which frame of it, folded rows are.
-
-    None where the trials are images.
-    """
-    coords = frames._recordings[mouse].coords
-    if "frame_number" not in coords:
-        return None
-    numbers = coords["frame_number"].values
-    return (np.cumsum(numbers == 0) - 1)[rows], numbers[rows]
 
 
 def rate_of_movies(frames: Trials, mouse: str) -> float | None:

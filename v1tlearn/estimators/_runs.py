@@ -15,12 +15,7 @@ from v1tlearn.estimators._describe import check_validation
 from v1tlearn.estimators._features import DataOf, features_for
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
-from v1tlearn.estimators._movies import (
-    movie_lengths,
-    movies_and_frames,
-    rate_of_movies,
-    rates_differ,
-)
+from v1tlearn.estimators._movies import movie_lengths, rate_of_movies, rates_differ
 from v1tlearn.estimators.moments import response_blocks
 from v1tlearn.estimators.mouse_data import bring
 from v1tlearn.metrics.tensors import correlation, variance_explained
@@ -49,6 +44,7 @@ from v1tlearn.training import (
 )
 from v1tlearn.training.objectives import Record
 from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials._places import movies_and_frames
 
 Part = tuple[Trials, Responses]
 
