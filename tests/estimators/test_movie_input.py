@@ -192,6 +192,12 @@ def test_the_frame_rate_of_arrays_is_told_to_fit_and_predict(make):
         make().fit(trials, frame_rate=30.0)
     with pytest.raises(TypeError, match="Trials bring behaviour, names, mouse ids and times"):
         model.predict(trials, frame_rate=30.0)
+    told = model.score(movies, None, responses, frame_rate=30.0)
+    assert told == model.score(trials) == model.score(movies, None, responses)
+    with pytest.raises(ValueError, match=said):
+        model.score(movies, None, responses, frame_rate=60.0)
+    with pytest.raises(TypeError, match=r"so frame_rate cannot be given beside them"):
+        model.score(trials, frame_rate=30.0)
 
 
 def test_images_have_no_frame_rate():
@@ -230,7 +236,7 @@ def test_a_frame_that_is_not_a_number_is_named_by_its_movie(fitted, make):
     movies[2][4] = np.nan
     with pytest.raises(ValueError, match=r"'A': stimuli hold NaN .* in frame 4 of trial 2: leave"):
         fitted[make].predict({"A": movies})
-    with pytest.raises(ValueError, match="mouse 'A': stimuli hold NaN or infinite values"):
+    with pytest.raises(ValueError, match=r"'A': stimuli hold NaN .* in frame 4 of trial 2: leave"):
         make(validation_fraction=0).fit({"A": movies}, None, {"A": drawn()[1]})
 
 

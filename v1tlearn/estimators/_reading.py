@@ -60,13 +60,16 @@ def read_score(
     responses: Any,
     mouse_ids: Any,
     unnamed: Any = None,
+    *,
+    frame_rate: float | None = None,
 ) -> Call:
     """Read the arguments of `score`, of a model that knows `n_neurons` of mice.
 
     Columns of behaviour without names are called as `names_at_fit` says, if it is given.
     """
     if isinstance(stimuli, Trials):
-        return _read_trials(stimuli, behaviors, responses, mouse_ids, [], "score")
+        given = [] if frame_rate is None else ["frame_rate"]
+        return _read_trials(stimuli, behaviors, responses, mouse_ids, given, "score")
     _refuse_other_forms(stimuli, behaviors, responses, "score")
     mouse_ids = _only_mouse(mice, stimuli, mouse_ids)
     trials, _ = Trials._from_call(
@@ -75,6 +78,7 @@ def read_score(
         responses,
         mouse_ids,
         unnamed=unnamed,
+        frame_rate=frame_rate,
         n_neurons={mouse: one.n_neurons for mouse, one in mice.items()},
     )
     return Call(trials, trials.responses)

@@ -124,6 +124,8 @@ class PredictionMixin:
         responses: Any = None,
         mouse_ids: Any = None,
         sample_weight: Any = None,
+        *,
+        frame_rate: float | None = None,
     ) -> float:
         """Mean single-trial correlation of predicted and recorded responses.
 
@@ -133,6 +135,8 @@ class PredictionMixin:
             As in `fit`; behaviour columns as at `fit`.
         sample_weight : ndarray of shape (n_trials,), optional
             Weights of the trials in the correlation.
+        frame_rate : float, optional
+            As in `predict`.
 
         Returns
         -------
@@ -146,7 +150,13 @@ class PredictionMixin:
         check_is_fitted(self)
         fitted, model = self._knows()
         call = read_score(
-            fitted.mice, stimuli, behaviors, responses, mouse_ids, names_at_fit(fitted)
+            fitted.mice,
+            stimuli,
+            behaviors,
+            responses,
+            mouse_ids,
+            names_at_fit(fitted),
+            frame_rate=frame_rate,
         )
         trials = frames_of_movies(call.trials)
         check_like_fit(fitted, model, trials)
