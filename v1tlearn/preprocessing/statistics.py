@@ -93,11 +93,9 @@ def trial_statistics(trials: Trials, mouse: str) -> TrialStatistics:
     trials = fold_time(trials, None)
     blocks = (block.get("stimuli", mouse) for block in trials.blocks(mouse))
     rows = trials.rows(mouse)[1]
-
-    def named(places: np.ndarray) -> str:
-        return in_trials(rows[places], trials, mouse)
-
-    stimuli = stimuli_moments(blocks, f"mouse {mouse!r}", named)
+    stimuli = stimuli_moments(
+        blocks, f"mouse {mouse!r}", lambda places: in_trials(rows[places], trials, mouse)
+    )
     behaviors = trials.get("behaviors", mouse)
     return TrialStatistics(
         *stimuli, *((None, None) if behaviors is None else behavior_moments(behaviors))
