@@ -227,15 +227,6 @@ def test_images_are_those_of_the_mice_that_are_mapped(models, trials):
     assert list(found) == ["A"]
 
 
-def test_models_that_see_time_are_refused():
-    movies = v1.Trials(
-        v1.make_movie_recordings(1, 3, 6, 1, 3, image_shape=(12, 16), random_state=0)
-    )
-    model = v1.MovieLNRegressor(n_lags=3, max_epochs=1, random_state=0, device="cpu")
-    with pytest.raises(ValueError, match=r"sees time.*spike_triggered_average"):
-        receptive_fields(model.fit(movies.sel(tier="train")), method="gradient")
-
-
 @pytest.mark.gpu
 def test_cuda_takes_the_same_gradients(models, trials):
     for name in ("CNN", "V1T", "own"):

@@ -87,7 +87,9 @@ def test_nan_in_one_behaviour_column_stays_there():
 def test_errors_name_the_mouse(value):
     images = np.zeros((300, 1, 2, 2), "float32")
     images[280, 0, 0, 0] = value
-    with pytest.raises(ValueError, match="mouse 'A': stimuli hold NaN or infinite"):
+    with pytest.raises(
+        ValueError, match=r"'A': stimuli hold NaN or infinite .* in trial 280: leave"
+    ):
         trial_statistics(make_trials(images), "A")
     with pytest.raises(ValueError, match="mouse 'A' has no trials"):
         trial_statistics(make_trials(images)[:0], "A")

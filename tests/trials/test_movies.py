@@ -237,6 +237,47 @@ def test_arrays_of_floats_end_where_they_are_nan():
     np.testing.assert_array_equal(trials.n_frames, [6, 4])
 
 
+def test_responses_behind_the_end_of_stimuli_are_refused():
+    stimuli, responses = np.zeros((3, 6, 1, 4, 4)), np.ones((3, 6, 2))
+    stimuli[1, 4:] = np.nan
+    said = r"'mouse': trial 1 has 4 frames of stimuli, and responses of 6: expected NaN behind"
+    with pytest.raises(ValueError, match=said):
+        v1.Trials.from_arrays(stimuli, None, responses)
+    movies = [np.zeros((n, 1, 4, 4), "u1") for n in (6, 4, 6)]
+    with pytest.raises(ValueError, match=said.replace("mouse", "A")):
+        v1.Trials.from_arrays({"A": movies}, None, {"A": responses})
+    responses[1, 4:] = np.nan
+    for given in (stimuli, movies):
+        trials = v1.Trials.from_arrays({"A": given}, None, {"A": responses})
+        np.testing.assert_array_equal(trials.n_frames, [6, 4, 6])
+
+
+def test_an_array_of_stimuli_is_not_cut_to_shorter_responses():
+    stimuli = np.zeros((3, 6, 1, 4, 4), "u1")
+    with pytest.raises(ValueError, match="'A': stimuli have 6 frames, the longest of responses 5"):
+        v1.Trials.from_arrays({"A": stimuli}, None, {"A": [np.ones((5, 2))] * 3})
+    responses = [np.ones((n, 2)) for n in (6, 3, 6)]  # tell where integers are padded
+    trials = v1.Trials.from_arrays({"A": stimuli}, None, {"A": responses})
+    np.testing.assert_array_equal(trials.n_frames, [6, 3, 6])
+    padded = stimuli.astype("f4")
+    padded[1, 4:] = np.nan
+    said = "'A': trial 1 has 4 frames of stimuli and 3 of responses"
+    with pytest.raises(ValueError, match=said):
+        v1.Trials.from_arrays({"A": padded}, None, {"A": responses})
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "int64", "float64"])
+def test_whole_numbers_of_movies_of_different_lengths_end_in_nan(dtype):
+    stimuli, _, responses = movies()
+    counts = [np.floor(10 * values).astype(dtype) for values in responses]
+    trials = v1.Trials.from_arrays({"A": stimuli}, None, {"A": counts})
+    found = trials.get("responses", "A")
+    assert found.dtype.kind == "f"
+    assert np.isnan(found[1, 6:]).all()
+    for one, two in zip(np.asarray(trials.responses), counts, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 def test_without_a_rate_time_is_counted_in_frames():
     trials = v1.Trials.from_arrays(np.zeros((2, 6, 1, 4, 4), "u1"))
     assert trials.frame_rate("mouse") is None

@@ -282,13 +282,15 @@ def pad(movies: Sequence[np.ndarray], n_frames: int, fill: Any) -> np.ndarray:
     n_frames : int
         To which they are padded.
     fill : number
-        What they are padded with.
+        What they are padded with; with NaN, whole numbers come as floats that hold them.
 
     Returns
     -------
     ndarray of shape (n_movies, n_frames, ...)
     """
     dtype = np.result_type(*(movie.dtype for movie in movies))
+    if np.isnan(fill) and dtype.kind != "f":
+        dtype = np.result_type(dtype, np.float32)
     out = np.full((len(movies), n_frames, *movies[0].shape[1:]), fill, dtype)
     for place, movie in enumerate(movies):
         out[place, : len(movie)] = movie

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-_NAMED = 5  # trials in an error
+from v1tlearn.trials._places import in_trials
+from v1tlearn.trials._view import View
 
 
 def float32(
@@ -15,24 +16,20 @@ def float32(
     *,
     column: str | None = None,
     missing: bool = False,
+    of: View | None = None,
 ) -> np.ndarray:
-    """Cast values (n_trials, ...) of these trials of a recording; NaN stays where it is allowed."""
+    """Cast values (n_trials, ...) of these trials of a recording; NaN stays where it is allowed.
+
+    With a view `of` trials that are frames of movies, errors name the movies.
+    """
     with np.errstate(over="ignore"):
         cast = values.astype(np.float32, copy=False)
     lost = np.isinf(cast) if missing else ~np.isfinite(cast)
     if lost.any():
-        where = rows[lost.reshape(len(lost), -1).any(axis=1)]
+        where = in_trials(rows[lost.reshape(len(lost), -1).any(axis=1)], of, mouse)
         raise ValueError(
             f"mouse {mouse!r}: {what} hold {'' if missing else 'NaN or '}infinite values, or such "
-            f"as are too large for float32, in {f'{[column]}, ' * bool(column)}{in_trials(where)}: "
+            f"as are too large for float32, in {f'{[column]}, ' * bool(column)}{where}: "
             f"leave these trials out{' or fill the gaps' * bool(column)}."
         )
     return cast
-
-
-def in_trials(rows: np.ndarray) -> str:
-    """Name trials by their places in the recording, the first few and a count."""
-    first = ", ".join(str(row) for row in rows[:_NAMED])
-    if len(rows) <= _NAMED:
-        return f"trial {first}" if len(rows) == 1 else f"the trials {first}"
-    return f"{len(rows)} trials, {first}, ..."

@@ -88,8 +88,9 @@ def check_targets(target: Responses, *, rates: bool = True) -> dict[str, Respons
         n = len(target.rows(mouse)[0])
         if n < 2:
             raise ValueError(
-                f"mouse {mouse!r} has {n} trial to train on: expected at least 2. Leave "
-                "this mouse out, or set validation_fraction=0 if the others went to validation."
+                f"mouse {mouse!r} has {n} {_called(target, mouse)} to train on: expected at least "
+                "2. Leave this mouse out, or set validation_fraction=0 if the others went to "
+                "validation."
             )
         moments = out[mouse] = recorded_moments(target, mouse)
         if not any(np.nan_to_num(values).any() for values in (moments.mean, moments.std)):
@@ -113,8 +114,8 @@ def _check_neurons(
             raise ValueError(
                 f"mouse {mouse!r}: {absent.sum()} of {len(absent)} neurons were recorded in no "
                 f"training trial, {_named(target, mouse, absent)}: their responses are NaN in all "
-                f"of the {len(target.rows(mouse)[0])} trials to train on, those held out for "
-                f"validation not counted. Leave them out {out}"
+                f"of the {len(target.rows(mouse)[0])} {_called(target, mouse)}s to train on, those "
+                f"held out for validation not counted. Leave them out {out}"
             )
     for mouse, known in moments.items() if rates else ():
         silent = known.mean == 0
@@ -124,6 +125,11 @@ def _check_neurons(
                 f"training trials, {_named(target, mouse, silent)}: nothing can be learned of "
                 f"them. Leave them out {out}"
             )
+
+
+def _called(target: Responses, mouse: str) -> str:
+    """What a row of the responses is the response to."""
+    return "frame" if "frame_number" in target._recordings[mouse].coords else "trial"
 
 
 def _named(target: Responses, mouse: str, chosen: np.ndarray) -> str:

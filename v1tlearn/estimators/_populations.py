@@ -13,9 +13,9 @@ import pandas as pd
 
 from v1tlearn._models import by_text
 from v1tlearn._values import as_dims, as_names, as_responses, labels_along, order_like
-from v1tlearn.estimators._casting import in_trials
 from v1tlearn.estimators._like_fit import told_apart
 from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials._places import in_trials
 
 
 class Known(Protocol):

@@ -60,13 +60,16 @@ def read_score(
     responses: Any,
     mouse_ids: Any,
     unnamed: Any = None,
+    *,
+    frame_rate: float | None = None,
 ) -> Call:
     """Read the arguments of `score`, of a model that knows `n_neurons` of mice.
 
     Columns of behaviour without names are called as `names_at_fit` says, if it is given.
     """
     if isinstance(stimuli, Trials):
-        return _read_trials(stimuli, behaviors, responses, mouse_ids, [], "score")
+        given = [] if frame_rate is None else ["frame_rate"]
+        return _read_trials(stimuli, behaviors, responses, mouse_ids, given, "score")
     _refuse_other_forms(stimuli, behaviors, responses, "score")
     mouse_ids = _only_mouse(mice, stimuli, mouse_ids)
     trials, _ = Trials._from_call(
@@ -75,6 +78,7 @@ def read_score(
         responses,
         mouse_ids,
         unnamed=unnamed,
+        frame_rate=frame_rate,
         n_neurons={mouse: one.n_neurons for mouse, one in mice.items()},
     )
     return Call(trials, trials.responses)
@@ -87,11 +91,15 @@ def read_predict(
     mouse_ids: Any,
     behavior_names: Sequence[str] | None,
     call: str = "predict",
+    *,
+    frame_rate: float | None = None,
 ) -> tuple[Trials, CallForm | None]:
     """Read the arguments of `predict`, or such a call; without `CallForm` they were `Trials`."""
     if isinstance(stimuli, Trials):
-        if any(a is not None for a in (behaviors, mouse_ids, behavior_names)):
-            raise TypeError(f"Trials bring behaviour, names and mouse ids: call {call}(trials).")
+        if any(a is not None for a in (behaviors, mouse_ids, behavior_names, frame_rate)):
+            raise TypeError(
+                f"Trials bring behaviour, names, mouse ids and times: call {call}(trials)."
+            )
         trials, form = stimuli, None
     else:
         refuse_no_trials(stimuli, f"{call}({{}})", tables=False)
@@ -103,6 +111,7 @@ def read_predict(
             mouse_ids,
             behavior_names=behavior_names,
             unnamed=names_at_fit(fitted),
+            frame_rate=frame_rate,
         )
     return trials, form
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
+import numpy as np
 import torch
 
 from v1tlearn._warn import warn
@@ -15,6 +16,7 @@ from v1tlearn.estimators._features import DataOf, features_for
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators._movies import movie_lengths, rate_of_movies, rates_differ
+from v1tlearn.estimators.moments import response_blocks
 from v1tlearn.estimators.mouse_data import bring
 from v1tlearn.metrics.tensors import correlation, variance_explained
 from v1tlearn.nn import EncodingModel, FeatureModel, squared_loss
@@ -42,6 +44,7 @@ from v1tlearn.training import (
 )
 from v1tlearn.training.objectives import Record
 from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials._places import movies_and_frames
 
 Part = tuple[Trials, Responses]
 
@@ -93,6 +96,7 @@ def make_run(
     if features is not None:
         trained, (data, validation) = FeatureModel(model), features
     if model.context_frames is not None:
+        _refuse_movies_without_responses(*training)
         window = parameters["window_frames"]
         data = windows_of(training[0], data, model.context_frames, window)
         if held_out is not None and validation is not None:
@@ -140,6 +144,23 @@ def windows_of(
     check_one_rate(frames, data)
     lengths = {mouse: movie_lengths(frames, mouse) for mouse in data}
     return cut_into_windows(data, lengths, context, window)
+
+
+def _refuse_movies_without_responses(frames: Trials, target: Responses) -> None:
+    """Refuse movies of which nothing was recorded, and a model that sees time learns nothing."""
+    for mouse in target.mice:
+        blocks = response_blocks(target, mouse)
+        recorded = np.concatenate([~np.isnan(block).all(axis=1) for block in blocks])
+        begin = 0
+        for n in movie_lengths(frames, mouse):
+            if not recorded[begin : begin + n].any():
+                row = frames.rows(mouse)[1][begin : begin + 1]
+                (trial,), _ = cast(tuple, movies_and_frames(frames, mouse, row))
+                raise ValueError(
+                    f"mouse {mouse!r}: responses of trial {trial} are NaN in all of its {n} frames "
+                    "and neurons: expected some in each movie to train on. Leave this one out."
+                )
+            begin += n
 
 
 def check_one_rate(frames: Trials, mice: Iterable[str]) -> None:

@@ -14,13 +14,13 @@ import torch
 import xarray as xr
 
 from v1tlearn._values import as_array, as_dims
-from v1tlearn.estimators._casting import in_trials
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators._populations import Population, read_population
 from v1tlearn.estimators._reading import read_predict
 from v1tlearn.nn import AlignmentModel, check_towers, unit_length
 from v1tlearn.trials import Trials
+from v1tlearn.trials._places import in_trials
 
 MapShape = tuple[int, int, int]
 

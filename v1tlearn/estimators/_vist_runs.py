@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from v1tlearn._warn import warn
 from v1tlearn.estimators._describe import check_validation
 from v1tlearn.estimators._features import features_for
 from v1tlearn.estimators._like_fit import check_like_fit
@@ -37,6 +38,7 @@ from v1tlearn.training import (
     resolve_settings,
     update_groups,
 )
+from v1tlearn.training.sequences import longest_runs
 from v1tlearn.trials import Responses, Trials
 
 
@@ -67,6 +69,9 @@ def make_vist_run(
     lengths = {mouse: movie_lengths(training[0], mouse) for mouse in frames}
     recorded = {mouse: _recorded(training[1], mouse) for mouse in frames}
     data = all_windows(frames, lengths, recorded, parameters["window_frames"])
+    for mouse in frames:
+        runs = longest_runs(lengths[mouse], recorded[mouse])
+        _warn_of_short_movies(mouse, runs, parameters["window_frames"])
     validation = None
     if held_out is not None and judged is not None:
         context = model.context_frames
@@ -112,6 +117,17 @@ def _recorded(target: Responses, mouse: str) -> np.ndarray:
     """Frames in which all neurons were recorded."""
     blocks = response_blocks(target, mouse)
     return np.concatenate([~np.isnan(np.asarray(block)).any(axis=1) for block in blocks])
+
+
+def _warn_of_short_movies(mouse: str, runs: np.ndarray, window: int) -> None:
+    """Warn of movies that no window fits into, by the frames in a row that it may hold."""
+    short = runs < window
+    if short.any():
+        warn(
+            f"mouse {mouse!r}: {short.sum()} of {len(runs)} movies have no {window} frames in a "
+            f"row with responses of all neurons, one of them {runs.min()}, and are not trained on: "
+            f"set window_frames={runs.min()} or less, or leave them out."
+        )
 
 
 def _validation_window(frames: Trials, context: tuple[int, int], window: int) -> int:

@@ -49,6 +49,7 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, BaseEstimator):
         image_ids: Any = None,
         positions: Any = None,
         behavior_names: Sequence[str] | None = None,
+        frame_rate: float | None = None,
         validation: Trials | None = None,
         on_epoch: OnEpoch | None = None,
         checkpoint_dir: str | Path | None = None,
@@ -78,6 +79,9 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, BaseEstimator):
             Cortical positions (neurons, 2 or 3) per mouse, in micrometres.
         behavior_names : sequence of str, optional
             Names of the behaviour columns, see `Trials.from_arrays`.
+        frame_rate : float, optional
+            Frames per second of movies that are given as arrays. Models that see time then refuse
+            movies of another rate. Without it nothing is guessed: time is counted in frames.
         validation : Trials, optional
             Trials for the learning-rate schedule and the choice of the best epoch, and of the
             members of an ensemble and the candidates of a search. Without it `validation_fraction`
@@ -118,6 +122,7 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, BaseEstimator):
             image_ids=image_ids,
             positions=positions,
             behavior_names=behavior_names,
+            frame_rate=frame_rate,
             frame_wise=self._frame_wise,
         )
         warn_about_tiers(call.trials)

@@ -117,6 +117,7 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
         image_ids: Any = None,
         positions: Any = None,
         behavior_names: Sequence[str] | None = None,
+        frame_rate: float | None = None,
     ) -> Self:
         """Train for one more epoch on all the trials given, of the same mice.
 
@@ -132,6 +133,7 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
         image_ids : dict, list or ndarray, optional
         positions : dict, list or ndarray, optional
         behavior_names : sequence of str, optional
+        frame_rate : float, optional
 
         Returns
         -------
@@ -146,6 +148,7 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
             image_ids=image_ids,
             positions=positions,
             behavior_names=behavior_names,
+            frame_rate=frame_rate,
             frame_wise=self._frame_wise,
         )
         warn_about_tiers(call.trials)

@@ -194,7 +194,7 @@ def _responses(
     out = torch.empty((len(rows), len(scale)), dtype=torch.float32, device=device)
     complete, start = True, 0
     for block in response_blocks(target, mouse):
-        scaled = scale_responses(block, mouse, scale, rows[start : start + len(block)])
+        scaled = scale_responses(block, mouse, scale, rows[start : start + len(block)], target)
         complete = complete and not np.isnan(scaled).any()
         out[start : start + len(scaled)] = torch.from_numpy(scaled).to(device)
         start += len(scaled)
@@ -237,6 +237,6 @@ def _behavior(
         scaled = (values - shift) / scale
     for i, name in enumerate(names):
         for column in (values, scaled) if name in one.used_columns else ():
-            float32(column[:, i], mouse, "behaviors", rows, column=name)
+            float32(column[:, i], mouse, "behaviors", rows, column=name, of=trials)
     with np.errstate(over="ignore"):  # in columns that nobody uses
         return torch.as_tensor(scaled.astype(np.float32), device=device), names

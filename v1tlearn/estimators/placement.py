@@ -15,6 +15,7 @@ from v1tlearn._values import without_flips
 from v1tlearn.estimators._casting import float32
 from v1tlearn.training.memory import free_memory
 from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials._view import View
 
 SHARE = 0.6  # of the free memory that recordings may take; the rest is for the model's work
 
@@ -129,12 +130,12 @@ def read_images(trials: Trials, mouse: str) -> np.ndarray:
             "channels, height, width): movies are folded to their frames first."
         )
     if images.dtype != np.uint8:
-        images = float32(images, mouse, "stimuli", trials.rows(mouse)[1])
+        images = float32(images, mouse, "stimuli", trials.rows(mouse)[1], of=trials)
     return without_flips(images)
 
 
 def scale_responses(
-    values: np.ndarray, mouse: str, scale: np.ndarray, rows: np.ndarray
+    values: np.ndarray, mouse: str, scale: np.ndarray, rows: np.ndarray, of: View | None = None
 ) -> np.ndarray:
     """Divide responses by the scale of their neurons.
 
@@ -147,6 +148,8 @@ def scale_responses(
         In the units of the responses.
     rows : ndarray of shape (n_trials,)
         Places of the trials in the recording.
+    of : Trials or Responses, optional
+        Where trials may be frames of movies, of which errors tell.
 
     Returns
     -------
@@ -160,7 +163,7 @@ def scale_responses(
     """
     with np.errstate(over="ignore"):
         scaled = values / scale
-    return float32(scaled, mouse, "responses", rows, missing=True)
+    return float32(scaled, mouse, "responses", rows, missing=True, of=of)
 
 
 class StoredImages:
@@ -213,7 +216,7 @@ class StoredResponses:
         with _reading(self._mouse, "responses"):
             some = self._target[rows]
             places = some.rows(self._mouse)[1]
-            out[:] = scale_responses(some.get(self._mouse), self._mouse, self._scale, places)
+            out[:] = scale_responses(some.get(self._mouse), self._mouse, self._scale, places, some)
 
 
 @contextmanager

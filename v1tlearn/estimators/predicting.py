@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v1tlearn.estimators._casting import in_trials
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._streaming import stream
 from v1tlearn.estimators.mouse_data import mouse_data
@@ -21,6 +20,7 @@ from v1tlearn.training import MouseData, numerics, predict_mouse, resolve_precis
 from v1tlearn.training.devices import autocast
 from v1tlearn.training.memory import prediction_batch_size
 from v1tlearn.trials import Trials
+from v1tlearn.trials._places import in_trials
 from v1tlearn.trials._reading import BLOCK
 
 Outputs = tuple[str, slice | np.ndarray, Tensor]
@@ -90,7 +90,7 @@ def predict(
     for mouse, values in out.items():
         finite = np.asarray(np.isfinite(values).all(axis=1))
         if not finite.all():
-            where = in_trials(trials.rows(mouse)[1][~finite])
+            where = in_trials(trials.rows(mouse)[1][~finite], trials, mouse)
             raise ValueError(
                 f"mouse {mouse!r}: what is predicted for {where} of {len(finite)} is not finite. "
                 "Look for extreme values in their stimuli and behaviour; where all trials are "

@@ -52,6 +52,7 @@ class PredictionMixin:
         mouse_ids: Any = None,
         *,
         behavior_names: Sequence[str] | None = None,
+        frame_rate: float | None = None,
     ) -> Any:
         """Predict responses, in the units of the responses given to `fit`.
 
@@ -65,6 +66,9 @@ class PredictionMixin:
         mouse_ids : sequence, optional
             Which mouse's neurons to predict: one id per recording (list) or per trial (array).
         behavior_names : sequence of str, optional
+        frame_rate : float, optional
+            Frames per second of movies that are given as arrays; without it they are taken to be
+            of the rate at fit.
 
         Returns
         -------
@@ -100,7 +104,9 @@ class PredictionMixin:
         """
         check_is_fitted(self)
         fitted, model = self._knows()
-        whole, form = read_predict(fitted, stimuli, behaviors, mouse_ids, behavior_names)
+        whole, form = read_predict(
+            fitted, stimuli, behaviors, mouse_ids, behavior_names, frame_rate=frame_rate
+        )
         trials = frames_of_movies(whole)
         check_like_fit(fitted, model, trials)
         values = unfold_time(self._predict(trials), like=whole)
@@ -118,6 +124,8 @@ class PredictionMixin:
         responses: Any = None,
         mouse_ids: Any = None,
         sample_weight: Any = None,
+        *,
+        frame_rate: float | None = None,
     ) -> float:
         """Mean single-trial correlation of predicted and recorded responses.
 
@@ -127,6 +135,8 @@ class PredictionMixin:
             As in `fit`; behaviour columns as at `fit`.
         sample_weight : ndarray of shape (n_trials,), optional
             Weights of the trials in the correlation.
+        frame_rate : float, optional
+            As in `predict`.
 
         Returns
         -------
@@ -140,7 +150,13 @@ class PredictionMixin:
         check_is_fitted(self)
         fitted, model = self._knows()
         call = read_score(
-            fitted.mice, stimuli, behaviors, responses, mouse_ids, names_at_fit(fitted)
+            fitted.mice,
+            stimuli,
+            behaviors,
+            responses,
+            mouse_ids,
+            names_at_fit(fitted),
+            frame_rate=frame_rate,
         )
         trials = frames_of_movies(call.trials)
         check_like_fit(fitted, model, trials)

@@ -1,9 +1,10 @@
-"""What receptive fields are asked of: one model, some of its mice and neurons, behaviour."""
+"""What receptive fields are asked of: one model, some of its mice and neurons, lags, behaviour."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from numbers import Integral
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,20 +14,42 @@ from torch import Tensor
 
 from v1tlearn._guesses import did_you_mean, guess
 from v1tlearn._values import as_ids
+from v1tlearn.datasets.time_axis import FRAMES, SECONDS
 from v1tlearn.estimators._fitted import Fitted
-from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
+from v1tlearn.estimators.base_encoding import ModelRegressor
 from v1tlearn.nn import EncodingModel, GaussianReadout
 
 # Standardised behaviour (columns,) of the core, and the mice whose images it sees with it.
 Group = tuple[np.ndarray | None, list[str]]
 
 
+class Frames(NamedTuple):
+    """Frames around a response of a model that sees time.
+
+    Attributes
+    ----------
+    n_lags : int
+        That are looked at: the one of the response, and those before it.
+    before, after : int
+        That the model sees besides the one of the response.
+    """
+
+    n_lags: int
+    before: int
+    after: int
+
+    @property
+    def ahead(self) -> int:
+        """Frames of a movie ahead of its first response, for model and lags."""
+        return max(self.before, self.n_lags - 1)
+
+
 def check_model(estimator: Any) -> tuple[Fitted, EncodingModel]:
-    """Give what one fitted model of images knows, and its module.
+    """Give what one fitted model knows, and its module.
 
     Parameters
     ----------
-    estimator : BaseEncodingRegressor
+    estimator : ModelRegressor
 
     Returns
     -------
@@ -38,28 +61,50 @@ def check_model(estimator: Any) -> tuple[Fitted, EncodingModel]:
     ------
     TypeError
         If it is no single encoding model.
-    ValueError
-        If it sees time.
     NotFittedError
         Before `fit`.
     """
-    if not isinstance(estimator, BaseEncodingRegressor):
+    if not isinstance(estimator, ModelRegressor):
         kind = estimator if isinstance(estimator, type) else type(estimator)
         what = f"{'the class' if isinstance(estimator, type) else 'an object of the class'}"
         raise TypeError(
             f"receptive fields are those of one model, {what} {kind.__name__} came: expected "
-            "a fitted V1TRegressor, ViTRegressor, CNNRegressor or LNRegressor. Of an ensemble take "
+            "a fitted V1TRegressor, CNNRegressor, MovieCNNRegressor or alike. Of an ensemble take "
             "the members, estimators_; of a Pipeline its last step."
         )
     check_is_fitted(estimator)
     fitted, model = estimator._knows()
-    if model.context_frames is not None:
-        raise ValueError(
-            f"this {type(estimator).__name__} sees time, and receptive fields are mapped with "
-            "single images: take spike_triggered_average(trials, n_lags), of what was recorded or "
-            "of its predictions."
-        )
     return fitted, model.eval()
+
+
+def frames_of(model: EncodingModel, n_lags: Any) -> Frames | None:
+    """Frames that are looked at; None of a model that sees images alone.
+
+    Parameters
+    ----------
+    model : EncodingModel
+    n_lags : int, optional
+        By default all that the model sees up to that of the response.
+
+    Returns
+    -------
+    Frames or None
+
+    Raises
+    ------
+    ValueError
+        If lags are no count, or asked of a model of images.
+    """
+    if model.context_frames is None:
+        if n_lags is not None:
+            raise ValueError(f"n_lags={n_lags!r}: this model sees single images, leave n_lags out.")
+        return None
+    before, after = model.context_frames
+    if n_lags is None:
+        n_lags = before + 1
+    if not isinstance(n_lags, Integral) or n_lags < 1:
+        raise ValueError(f"n_lags={n_lags!r}: expected a whole number from 1 on, or None.")
+    return Frames(int(n_lags), before, after)
 
 
 def known_mice(fitted: Fitted, mice: Sequence[str] | None) -> list[str]:
@@ -184,21 +229,21 @@ def same_behavior(
 
 
 def rows_of(behavior: np.ndarray | None, images: Tensor) -> Tensor | None:
-    """One behaviour, for every image.
+    """One behaviour, for every image or frame.
 
     Parameters
     ----------
     behavior : ndarray of shape (n_columns,) or None
-    images : Tensor of shape (n_images, ...)
+    images : Tensor of shape (n_images, [n_frames,] channels, height, width)
 
     Returns
     -------
-    Tensor of shape (n_images, n_columns) or None
+    Tensor of shape (n_images, [n_frames,] n_columns) or None
     """
     if behavior is None:
         return None
     row = torch.as_tensor(behavior, dtype=torch.float32, device=images.device)
-    return row.expand(len(images), -1)
+    return row.expand(*images.shape[:-3], -1)
 
 
 def computed_from_cortex(model: EncodingModel, mouse: str) -> bool:
@@ -233,7 +278,7 @@ def labelled(
     fitted : Fitted
     mouse : str
     places : ndarray of int of shape (n_neurons,)
-    values : ndarray of shape (n_neurons, channels height width)
+    values : ndarray of shape (n_neurons, [n_lags,] channels height width)
         In standardised units of responses.
     pixels : (Tensor, Tensor)
         Of `ImageCropper.source_positions`.
@@ -242,19 +287,29 @@ def labelled(
 
     Returns
     -------
-    DataArray (neuron, channel, height, width)
+    DataArray (neuron, [lag,] channel, height, width)
         Float32, in the units of the responses.
     """
     known = fitted.mice[mouse]
     scale = known.statistics["response_scale"].astype(np.float64)[places]
     rows, columns = (side.numpy() for side in pixels)
-    shape = (fitted.image_shape[0], len(rows), len(columns))
     in_pixels = {"units": "pixel"}
+    coords: dict[str, Any] = {name: ("neuron", of[places]) for name, of in known.labels.items()}
+    lags = values.shape[1:-1]
+    if lags:
+        rate = fitted.frame_rate
+        told_of_lags = {
+            "long_name": "time ahead of the response",
+            "units": SECONDS if rate else FRAMES,
+        }
+        coords["lag"] = ("lag", np.arange(*lags, dtype=np.float64) / (rate or 1.0), told_of_lags)
+    scale = scale.reshape(-1, *[1] * (values.ndim - 1))
+    shape = (fitted.image_shape[0], len(rows), len(columns))
     return xr.DataArray(
-        (values * scale[:, None]).astype(np.float32).reshape(len(values), *shape),
-        dims=("neuron", "channel", "height", "width"),
+        (values * scale).astype(np.float32).reshape(len(values), *lags, *shape),
+        dims=("neuron", *(["lag"] if lags else []), "channel", "height", "width"),
         coords={
-            **{name: ("neuron", of_all[places]) for name, of_all in known.labels.items()},
+            **coords,
             "channel": np.arange(shape[0]),
             "height": ("height", rows, {"long_name": "row of the image", **in_pixels}),
             "width": ("width", columns, {"long_name": "column of the image", **in_pixels}),

@@ -76,6 +76,11 @@ class ReceptiveFieldDisplay:
             )
         if "channel" in fields.dims:
             fields = fields.mean("channel")
+        if "lag" in fields.dims:
+            raise ValueError(
+                f"fields has the dimensions {fields.dims}, kernels in time: draw "
+                "KernelDisplay.from_kernels(fields), or the map of one lag, fields.isel(lag=0)."
+            )
         fields = as_dims(fields, _DIMS, "fields")
         if fields.dims != _DIMS or not fields.size:
             raise ValueError(
@@ -167,8 +172,19 @@ class ReceptiveFieldDisplay:
         Returns
         -------
         ReceptiveFieldDisplay
+
+        Raises
+        ------
+        ValueError
+            If the model sees time.
         """
-        fitted, _ = check_model(estimator)
+        fitted, model = check_model(estimator)
+        if model.context_frames is not None:
+            raise ValueError(
+                f"this {type(estimator).__name__} sees time, its fields are kernels of lags and "
+                "pixels: draw KernelDisplay.from_kernels(receptive_fields(model, "
+                'method="gradient")["A"]).'
+            )
         mouse = known_mice(fitted, None if mouse_id is None else [mouse_id])[0]
         chosen: dict[str, Any] = {mouse: neurons}
         if neurons is None:

@@ -1,4 +1,7 @@
-"""Receptive fields of a fitted model's neurons: from responses to noise, or as gradients."""
+"""Receptive fields of a fitted model's neurons: from responses to noise, or as gradients.
+
+Those of models that see time are kernels of lags and pixels.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,14 @@ from torch import Tensor
 from v1tlearn._values import plain
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
-from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
+from v1tlearn.estimators.base_encoding import ModelRegressor
 from v1tlearn.inspection._field_gradients import gradient_fields, shown_images
 from v1tlearn.inspection._field_inputs import (
+    Frames,
     Group,
     check_model,
     computed_from_cortex,
+    frames_of,
     known_mice,
     labelled,
     places_of,
@@ -47,9 +52,10 @@ _UNITS = {
 @isolated()
 @torch.inference_mode(False)
 def receptive_fields(
-    estimator: BaseEncodingRegressor,
+    estimator: ModelRegressor,
     n_images: int | None = None,
     *,
+    n_lags: int | None = None,
     mice: Sequence[str] | None = None,
     neurons: Mapping[str, Any] | None = None,
     images: Trials | None = None,
@@ -66,15 +72,19 @@ def receptive_fields(
     Either the model sees noise images, of independent pixels, and what makes neurons respond is
     averaged; or the gradient of each response by the pixels is taken. Images are of the size that
     the core takes, behaviour is constant and the eye at rest: no shifter moves receptive field or
-    image. All mice respond to the same noise, which is drawn on the device and not kept.
+    image. All mice respond to the same noise, which is drawn on the device and not kept. To models
+    that see time images are frames of movies, and fields are kernels: a map for each lag.
 
     Parameters
     ----------
-    estimator : V1TRegressor, CNNRegressor, LNRegressor, EncodingRegressor or another model
-        Fitted, of images. It stays as it is; its `device` and `precision` count as in `predict`.
+    estimator : V1TRegressor, CNNRegressor, MovieCNNRegressor, ViSTRegressor or another model
+        Fitted. It stays as it is; its `device` and `precision` count as in `predict`.
     n_images : int, optional
-        Number of noise images, by default 500,000 as published. The error of a field falls with its
-        square root. Not for "gradient".
+        Number of noise images, or frames, by default 500,000 as published. The error of a field
+        falls with its square root. Not for "gradient".
+    n_lags : int, optional
+        Of models that see time: frames that are looked at, the one of the response and those before
+        it; by default all that the model sees. Images have none.
     mice : sequence of str, optional
         The mice whose neurons are mapped; all by default.
     neurons : mapping of str to sequence, optional
@@ -82,7 +92,8 @@ def receptive_fields(
         no ids); all neurons of mice that are not named.
     images : Trials, optional
         For "gradient": the images at which it is taken, and averaged over, those of each mouse for
-        its own neurons. By default it is taken at the mean grey level.
+        its own neurons. By default it is taken at the mean grey level; of models that see time
+        always, in a grey movie as long as what they see.
     average : {"mean", "rms"}, default="mean"
         Of gradients over images: their mean, or the root of the mean of their squares, which shows
         where complex cells look, too, and has no sign.
@@ -97,7 +108,8 @@ def receptive_fields(
         response times pixel as drawn; "gradient" of the predicted response by the pixels.
     batch_size : int or "auto", default="auto"
         Images that go through the core at once; "auto" as in `predict`, and 16 for "gradient",
-        copies of one image counted. It changes no more than rounding errors.
+        copies of one image, or the frames of movies, counted; a movie goes through as a whole. It
+        changes no more than rounding errors.
     random_state : int, RandomState, Generator or None, default=0
         Seed of the noise. CPU and GPU draw other images.
     verbose : int, default=0
@@ -105,12 +117,13 @@ def receptive_fields(
 
     Returns
     -------
-    dict of str to DataArray (neuron, channel, height, width)
-        Per mouse, float32. For "covariance" and "gradient" in units of the responses per standard
-        deviation of a pixel: of the noise, and of the images at `fit` (grey levels where these were
-        not standardised). For "sum" in units of the responses times grey level. ``neuron`` bears
-        the unit ids of the trials at `fit`, with ``area``, ``layer``... beside it; nothing where
-        these had none.
+    dict of str to DataArray (neuron, [lag,] channel, height, width)
+        Per mouse, float32; of models that see time with ``lag``, in seconds back from the frame of
+        the response, 0 first, or in frames where nobody told the frame rate at `fit`. For
+        "covariance" and "gradient" in units of the responses per standard deviation of a pixel: of
+        the noise, and of the images at `fit` (grey levels where these were not standardised). For
+        "sum" in units of the responses times grey level. ``neuron`` bears the unit ids of the
+        trials at `fit`, with ``area``, ``layer``... beside it; nothing where these had none.
         ``height`` and ``width`` tell where the pixels that the core sees lie in the images that
         came to `fit`, in pixels of these from the centre of the upper left one: row j of images
         that were resized to a quarter lies at 4 j + 1.5. The pixels of the core themselves are the
@@ -121,8 +134,9 @@ def receptive_fields(
     TypeError
         If the estimator is no single model, or `images` are no trials.
     ValueError
-        If the model sees time, a mouse, neuron or behaviour column is unknown, an option is out of
-        its range or for another method, or `images` are not such as the model takes.
+        If a mouse, neuron or behaviour column is unknown, an option is out of its range, for
+        another method or for models of images, `images` are not such as the model takes, or, for
+        "gradient", features come from a callable of your own, through which there is none.
     NotFittedError
         If the estimator is not fitted.
 
@@ -144,6 +158,10 @@ def receptive_fields(
     response around what the animal saw. A cell that responds to either contrast alike has the
     gradient 0 at grey, as it has no covariance with noise, and gradients of both signs elsewhere:
     their mean square shows where it looks. Images are encoded once for all neurons of a mouse.
+
+    Of models that see time, responses r_t and frames x_(t-lag) take the places of response and
+    image; every response has its whole context of noise, or of grey, before it, and, of one that
+    looks ahead, behind it.
 
     ``height`` grows downwards, as rows of images do. `ImageDisplay.from_fields` draws fields the
     right way up; xarray's own plots put row 0 at the bottom unless they are told otherwise:
@@ -169,6 +187,12 @@ def receptive_fields(
     n_images, batch_size = plain((n_images, batch_size))
     fitted, model = check_model(estimator)
     _check(n_images, noise, method, batch_size, images, average)
+    frames = frames_of(model, plain(n_lags))
+    if frames is not None and images is not None:
+        raise ValueError(
+            f"images came, and this {type(estimator).__name__} sees time: its gradients are taken "
+            "in a grey movie, leave images out. Over many frames take method='covariance'."
+        )
     mice = known_mice(fitted, mice)
     places = places_of(fitted, mice, neurons)
     groups = same_behavior(fitted, mice, behaviors or {})
@@ -179,10 +203,10 @@ def receptive_fields(
     with numerics(precision, device, deterministic=deterministic):
         if method == "gradient":
             size = _COPIES if isinstance(batch_size, str) else batch_size  # or "auto"
-            shown = _shown(fitted, model, mice, groups, images, size, device)
+            shown = _shown(fitted, model, mice, groups, images, size, device, frames)
             power = 2 if average == "rms" else 1
             found |= gradient_fields(
-                model, places, shown, size, precision, power=power, verbose=verbose
+                model, places, shown, size, precision, frames=frames, power=power, verbose=verbose
             )
             told |= {"images": "grey" if images is None else "trials", "average": average}
         else:
@@ -197,7 +221,9 @@ def receptive_fields(
                 (fitted.image_shape[0], *model.cropper.output_size),
                 seed,
             )
-            found |= noise_sums(model, places, groups, drawn, size, precision, verbose=verbose)
+            found |= noise_sums(
+                model, places, groups, drawn, size, precision, frames=frames, verbose=verbose
+            )
             told |= {"noise": noise, "n_images": drawn.n_images, "seed": seed}
     out = {}
     for mouse in mice:  # one after the other, since all of them take memory
@@ -218,10 +244,14 @@ def _shown(
     images: Trials | None,
     size: int,
     device: torch.device,
+    frames: Frames | None,
 ) -> Iterator[tuple[Group, Tensor]]:
     """Images, and who sees them with which behaviour; those of trials each mouse for itself."""
     if images is None:
-        grey = torch.zeros((1, fitted.image_shape[0], *model.cropper.output_size), device=device)
+        shape = [fitted.image_shape[0], *model.cropper.output_size]
+        if frames is not None:
+            shape = [frames.ahead + 1 + frames.after, *shape]
+        grey = torch.zeros((1, *shape), device=device)
         yield from ((group, grey) for group in groups)
         return
     if missing := [mouse for mouse in mice if mouse not in images.mice]:

@@ -87,6 +87,12 @@ def fit_gaussians(
             f"fields is a {type(fields).__name__}: expected the DataArray of one mouse, such as "
             'receptive_fields(model)["A"].'
         )
+    if "lag" in fields.dims:
+        raise ValueError(
+            f"fields has the dimensions {fields.dims}, kernels in time: expected maps; take one "
+            'lag, fields.isel(lag=0), or space_time_components(fields)["receptive_field"] with '
+            'expand_dims("channel", 1).'
+        )
     fields = as_dims(fields, ("neuron", "channel", "height", "width"), "fields")
     if fields.dims != ("neuron", "channel", "height", "width"):
         raise ValueError(

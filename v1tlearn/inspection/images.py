@@ -372,4 +372,5 @@ def _titles(trials: Trials, labels: Sequence[str], behaviors: Sequence[str]) -> 
 
 
 def _label(fields: xr.DataArray, dim: Any, i: int) -> Any:
-    return fields[dim].values[i] if dim in fields.coords else i
+    label = fields[dim].values[i] if dim in fields.coords else i
+    return f"{label:.3g}" if isinstance(label, float) else label

@@ -348,7 +348,7 @@ class EncodingModel(nn.Module):
         return self.core(images, behaviors, sizes, **given).flatten(0, 1)
 
     def encode(self, mouse: str, images: Tensor, behaviors: Tensor | None = None) -> Tensor:
-        """Feature maps of images that are cropped and resized already.
+        """Feature maps of images, or frames of movies, that are cropped and resized already.
 
         Where no behaviour enters the core, they are the same for every mouse.
 
@@ -356,24 +356,27 @@ class EncodingModel(nn.Module):
         ----------
         mouse : str
             Whose behaviour this is.
-        images : Tensor of shape (n_images, n_channels, height, width)
+        images : Tensor of shape (n_images, [n_frames,] n_channels, height, width)
             Standardised, of the size that the cropper gives.
-        behaviors : Tensor of shape (n_images, n_behaviors), optional
+        behaviors : Tensor of shape (n_images, [n_frames,] n_behaviors), optional
             Standardised.
 
         Returns
         -------
-        Tensor of shape (n_images, channels, height, width)
+        Tensor of shape (n_images, [n_frames,] channels, height, width)
             What `respond` reads.
 
         Raises
         ------
         ValueError
-            If behaviour is missing, the images have another size, or the model sees time.
+            If behaviour is missing, the images have another size, or images come to a model that
+            sees time.
         """
-        self._refuse_images()
-        images, behaviors = self._core_arguments(mouse, images, behaviors)
-        return self.core(images, behaviors, [(mouse, len(images))])
+        batch = MouseBatch(images, behaviors)
+        n_frames = self._n_frames({mouse: batch})
+        images, behaviors = self._core_arguments(mouse, *batch.by_frame()[:2])
+        features = self._features(images, behaviors, [(mouse, len(images))], n_frames, None)
+        return features if n_frames is None else features.unflatten(0, (-1, n_frames))
 
     def respond(
         self, mouse: str, features: Tensor, pupil: Tensor | None = None, *, activate: bool = True
@@ -384,22 +387,29 @@ class EncodingModel(nn.Module):
         ----------
         mouse : str
             Mouse id.
-        features : Tensor of shape (n_images, channels, height, width)
+        features : Tensor of shape (n_images, [n_frames,] channels, height, width)
             From `encode`.
-        pupil : Tensor of shape (n_images, 2), optional
+        pupil : Tensor of shape (n_images, [n_frames,] 2), optional
             Standardised pupil centre; without it receptive fields stay where they are.
         activate : bool, default=True
             Apply the output non-linearity.
 
         Returns
         -------
-        Tensor of shape (n_images, n_neurons)
+        Tensor of shape (n_images, [n_frames,] n_neurons)
             In the units of training.
+
+        Raises
+        ------
+        ValueError
+            If features of images come to a model that sees time.
         """
-        self._refuse_images()
+        batch = MouseBatch(features, pupil=pupil)
+        n_frames = self._n_frames({mouse: batch})
+        maps, _, pupil, *_ = batch.by_frame()
         shifter = None if pupil is None else self.shifter(mouse)
-        outputs = self.readout(mouse)(features, None if shifter is None else shifter(pupil))
-        return self.head(mouse)(outputs) if activate else outputs
+        outputs = self.readout(mouse)(maps, None if shifter is None else shifter(pupil))
+        return self._rates({mouse: outputs}, n_frames, activate=activate, past=None)[mouse]
 
     def respond_each(
         self,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from v1tlearn.trials import Trials
+from v1tlearn.trials._places import in_trials
 from v1tlearn.trials.folding import fold_time
 
 PUPIL_POSITION = ("pupil_x", "pupil_y")  # z-scored; other behaviour keeps its zero
@@ -91,14 +92,19 @@ def trial_statistics(trials: Trials, mouse: str) -> TrialStatistics:
         raise ValueError(f"mouse {mouse!r} has no trials to learn statistics from.")
     trials = fold_time(trials, None)
     blocks = (block.get("stimuli", mouse) for block in trials.blocks(mouse))
-    stimuli = stimuli_moments(blocks, f"mouse {mouse!r}")
+    rows = trials.rows(mouse)[1]
+    stimuli = stimuli_moments(
+        blocks, f"mouse {mouse!r}", lambda places: in_trials(rows[places], trials, mouse)
+    )
     behaviors = trials.get("behaviors", mouse)
     return TrialStatistics(
         *stimuli, *((None, None) if behaviors is None else behavior_moments(behaviors))
     )
 
 
-def stimuli_moments(blocks: Iterable[np.ndarray], whose: str) -> tuple[float, float]:
+def stimuli_moments(
+    blocks: Iterable[np.ndarray], whose: str, named: Callable[[np.ndarray], str] | None = None
+) -> tuple[float, float]:
     """Mean and population standard deviation of all pixels of several blocks of images.
 
     Parameters
@@ -107,6 +113,9 @@ def stimuli_moments(blocks: Iterable[np.ndarray], whose: str) -> tuple[float, fl
         Images, all of one dtype.
     whose : str
         Begins the error.
+    named : callable, optional
+        Tells in the error which images the places (n,) of some of one block are, counted from the
+        first image of all.
 
     Returns
     -------
@@ -120,6 +129,7 @@ def stimuli_moments(blocks: Iterable[np.ndarray], whose: str) -> tuple[float, fl
     """
     count, mean, squares = 0, 0.0, 0.0
     origin: float | None = None  # a pixel
+    seen = 0  # images
     n_levels, total, power = 0, 0, 0  # of uint8 images: whole numbers, so that sums are exact
     for block in blocks:
         if block.dtype == np.uint8:
@@ -129,20 +139,24 @@ def stimuli_moments(blocks: Iterable[np.ndarray], whose: str) -> tuple[float, fl
                 total += int(some.sum())
                 power += int(np.dot(some, some))
             n_levels += levels.size
+            seen += len(block)
             continue
         values = np.asarray(block, dtype=np.float64)
         origin = float(values.flat[0]) if origin is None else origin
         values = values - origin  # a constant becomes exactly 0
         n, block_mean = values.size, float(values.mean())
         if not math.isfinite(block_mean):
+            lost = ~np.isfinite(block).reshape(len(block), -1).all(axis=1)
+            where = f" in {named(seen + np.flatnonzero(lost))}" if named and lost.any() else ""
             raise ValueError(
-                f"{whose}: stimuli hold NaN or infinite values: leave these trials out."
+                f"{whose}: stimuli hold NaN or infinite values{where}: leave these trials out."
             )
         values -= block_mean
         delta = block_mean - mean
         squares += float(np.vdot(values, values)) + delta**2 * count * n / (count + n)
         mean += delta * n / (count + n)
         count += n
+        seen += len(block)
     if not math.isfinite(squares):
         raise ValueError(f"{whose}: stimuli hold values whose squares are too large for float64.")
     if origin is not None:

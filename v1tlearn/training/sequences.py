@@ -60,7 +60,7 @@ def all_windows(
         except ValueError as error:
             raise ValueError(
                 f"mouse {mouse!r}: window_frames is {length}, but {error} Set window_frames="
-                f"{_longest(own, recorded[mouse])} or less."
+                f"{longest_runs(own, recorded[mouse]).max()} or less."
             ) from error
         device = data[mouse].device
         windows = torch.as_tensor(starts[:, None] + np.arange(length), device=device)
@@ -70,11 +70,23 @@ def all_windows(
     return out
 
 
-def _longest(n_frames: np.ndarray, recorded: np.ndarray) -> int:
-    """Frames in a row, within one movie, that windows may hold."""
+def longest_runs(n_frames: np.ndarray, recorded: np.ndarray) -> np.ndarray:
+    """Count the frames in a row that a window may hold at most, in each movie.
+
+    Parameters
+    ----------
+    n_frames : ndarray of int, of shape (n_movies,)
+        Frames of each movie.
+    recorded : ndarray of bool, of shape (n_frames.sum(),)
+        Frames that windows may hold.
+
+    Returns
+    -------
+    ndarray of int, of shape (n_movies,)
+    """
     parts = np.split(recorded, np.cumsum(n_frames)[:-1])
     runs = [np.diff(np.flatnonzero(np.concatenate([[True], ~part, [True]]))) - 1 for part in parts]
-    return int(max(run.max() for run in runs))
+    return np.array([run.max() for run in runs])
 
 
 class RandomWindows:

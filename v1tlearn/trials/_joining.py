@@ -10,7 +10,7 @@ import xarray as xr
 from xarray.core import indexing
 
 from v1tlearn._warn import warn
-from v1tlearn.datasets.lazy_rows import Key, LazyRows
+from v1tlearn.datasets.lazy_rows import Key, LazyRows, is_number
 from v1tlearn.datasets.schema import STATISTICS
 from v1tlearn.trials._reading import DATA, compact, pixel_coords
 
@@ -35,10 +35,17 @@ def join(mouse: str, parts: Sequence[xr.Dataset], numbers: Sequence[int]) -> xr.
             f"mouse {mouse!r}: {', '.join(differ)} are left out: the parts differ in them, so that "
             "they describe none but their own trials.",
         )
+    longest = max(parts, key=lambda part: part.sizes.get("time", 0))
     joined: dict[Any, xr.Variable] = {}
-    for name, variable in first.variables.items():
+    for name, variable in longest.variables.items():
         variables = [part.variables[name] for part in parts]
-        joined[name] = _along_trials(variables) if "trial" in variable.dims else variable
+        if "trial" not in variable.dims:
+            joined[name] = variable
+            continue
+        if variable.dims[:2] == ("trial", "time"):
+            n_frames = longest.sizes["time"]
+            variables = [longer(mouse, str(name), one, n_frames) for one in variables]
+        joined[name] = _along_trials(variables)
     coords = {name: joined.pop(name) for name in first.coords}
     return xr.Dataset(joined, coords, attrs=common_attrs([part.attrs for part in parts]))
 
@@ -86,7 +93,9 @@ def _check_alike(
     where = f"mouse {mouse!r}, {name}: part {numbers[0]} and part {numbers[1]}"
     if one.dims != other.dims:
         raise ValueError(f"{where} have the dimensions {one.dims} and {other.dims}.")
-    sizes = [{d: n for d, n in v.sizes.items() if d != "trial"} for v in (one, other)]
+    ends = one.dims[:2] == ("trial", "time") or "trial" not in one.dims  # of movies, at `n_frames`
+    free = ("trial", "time") if ends else ("trial",)
+    sizes = [{d: n for d, n in v.sizes.items() if d not in free} for v in (one, other)]
     if sizes[0] != sizes[1]:
         raise ValueError(
             f"{where} have the sizes {sizes[0]} and {sizes[1]}; sessions of one mouse are joined "
@@ -111,7 +120,12 @@ def _check_alike(
             f"{where} have the units {one.attrs.get('units')!r} and {other.attrs.get('units')!r}: "
             "bring both to one unit."
         )
-    if "trial" not in one.dims and not _equal(one, other):
+    if "trial" in one.dims:
+        return
+    if "time" in one.dims:
+        shorter = {"time": slice(min(one.sizes["time"], other.sizes["time"]))}
+        one, other = one.isel(shorter), other.isel(shorter)
+    if not _equal(one, other):
         raise ValueError(f"{where} differ{_first_difference(one, other)}")
 
 
@@ -123,7 +137,8 @@ def _kind(dtype: np.dtype) -> str:
 
 
 def _first_difference(one: xr.Variable, other: xr.Variable) -> str:
-    hint = "neurons" if "neuron" in one.dims else "columns" if "behavior" in one.dims else "values"
+    kinds = {"neuron": "neurons", "behavior": "columns", "time": "times of frames"}
+    hint = next((kinds[dim] for dim in one.dims if dim in kinds), "values")
     advice = f": the same mouse is joined with the same {hint} in the same order."
     if one.ndim != 1:
         return advice
@@ -155,6 +170,36 @@ def _along_trials(variables: list[xr.Variable]) -> xr.Variable:
         attrs,
         encoding={"sources": tuple(source for source in sources if source)},
     )
+
+
+def longer(mouse: str, name: str, variable: xr.Variable, n_frames: int) -> xr.Variable:
+    """Movies (trial, time, ...) that end after as many frames, padded behind their own.
+
+    With NaN; stimuli and behaviour of whole numbers with 0. What lies in files stays there.
+
+    Raises
+    ------
+    ValueError
+        If they are whole numbers of another kind, in which nothing says that no frame is there.
+    """
+    n_own = variable.sizes["time"]
+    if n_own == n_frames:
+        return variable
+    if variable.dtype.kind != "f" and name not in ("stimuli", "behaviors"):
+        raise ValueError(
+            f"mouse {mouse!r}, {name}: movies of up to {n_own} and of up to {n_frames} frames are "
+            f"joined, and the shorter ones end in NaN, which {variable.dtype} has not: convert "
+            'them with .astype("float32").'
+        )
+    padded = _Padded(variable, n_frames)
+    if variable._in_memory:
+        return xr.Variable(
+            variable.dims,
+            padded[indexing.BasicIndexer((slice(None),) * variable.ndim)],
+            variable.attrs,
+        )
+    lazy = indexing.LazilyIndexedArray(padded)
+    return xr.Variable(variable.dims, lazy, variable.attrs, encoding=variable.encoding)
 
 
 def common_attrs(attrs: Sequence[dict]) -> dict[Any, Any]:
@@ -189,3 +234,22 @@ class _Joined(LazyRows):
         if out is None:
             out = np.asarray(self._variables[0][(np.arange(0), *others)])
         return out
+
+
+class _Padded(LazyRows):
+    """Movies with frames behind their last ones, read where they are indexed."""
+
+    def __init__(self, variable: xr.Variable, n_frames: int) -> None:
+        self._variable, self._n_own = variable, variable.shape[1]
+        self.shape = (len(variable), n_frames, *variable.shape[2:])
+        self.dtype = variable.dtype
+
+    def _read_rows(self, rows: np.ndarray, others: Key) -> np.ndarray:
+        frames = np.atleast_1d(np.arange(self.shape[1])[others[0]])
+        known = frames < self._n_own
+        own = compact(frames[known]) if known.any() else slice(0)
+        values = np.asarray(self._variable[(compact(rows), own, *others[1:])])
+        shape = (len(rows), len(frames), *values.shape[2:])
+        out = np.full(shape, np.nan if self.dtype.kind == "f" else 0, self.dtype)
+        out[:, known] = values
+        return out[:, 0] if is_number(others[0]) else out

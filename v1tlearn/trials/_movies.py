@@ -61,8 +61,17 @@ def stack_movies(mouse: str, part: Mapping[str, Any]) -> tuple[dict[str, Any], n
                 f"(trials, {longest}, {_AXES[name][1]}); {_REMEDY}. Images have four axes, "
                 "(trials, channels, height, width)."
             )
-    told = next(iter(counts.values()), None)
-    return part, _up_to_nan(as_array(stimuli, "stimuli")) if told is None else told
+    n_frames = next(iter(counts.values()), None)
+    if is_array:
+        ends = _up_to_nan(as_array(stimuli, "stimuli"))
+        if n_frames is None:
+            n_frames = ends
+        else:
+            _check_array(mouse, ends, longest, next(iter(counts)), n_frames)
+    assert n_frames is not None  # of lists, or of an array
+    if "responses" in part and "responses" not in series:
+        _check_padding(mouse, part["responses"], n_frames, longest)
+    return part, n_frames
 
 
 def time_of(mouse: str, part: Mapping[str, Any], n_frames: int, frame_rate: float | None) -> tuple:
@@ -147,6 +156,30 @@ def _check_counts(mouse: str, counts: Mapping[str, np.ndarray], longest: int) ->
             f"mouse {mouse!r}: trial {trial} has {wanted[trial]} frames of {first}, stimuli "
             f"{longest}: {_REMEDY}."
         )
+
+
+def _check_array(mouse: str, ends: np.ndarray, longest: int, name: str, counts: np.ndarray) -> None:
+    """Refuse an array of stimuli that is longer than lists say that movies are."""
+    if counts.max() < longest:
+        raise ValueError(
+            f"mouse {mouse!r}: stimuli have {longest} frames, the longest of {name} "
+            f"{counts.max()}: {_REMEDY}."
+        )
+    if len(ends) == len(counts) and (ends < longest).any():
+        _check_counts(mouse, {"stimuli": ends, name: counts}, longest)
+
+
+def _check_padding(mouse: str, responses: Any, n_frames: np.ndarray, longest: int) -> None:
+    """Refuse responses behind the last frame of a movie, which nobody would read."""
+    if len(responses) != len(n_frames):
+        return  # which is told where all variables are counted
+    for trial in np.flatnonzero(n_frames < longest):
+        rest = as_responses(responses[trial, n_frames[trial] :], f"mouse {mouse!r}: responses")
+        if rest.dtype.kind == "f" and not np.isnan(rest).all():  # integers are told of elsewhere
+            raise ValueError(
+                f"mouse {mouse!r}: trial {trial} has {n_frames[trial]} frames of stimuli, and "
+                f"responses of {longest}: expected NaN behind the last frame; {_REMEDY}."
+            )
 
 
 def _up_to_nan(stimuli: np.ndarray) -> np.ndarray:

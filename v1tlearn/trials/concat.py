@@ -10,7 +10,7 @@ import joblib
 import numpy as np
 import xarray as xr
 
-from v1tlearn.trials._joining import common_attrs, join
+from v1tlearn.trials._joining import common_attrs, join, longer
 from v1tlearn.trials._reading import check_one_kind, checked_recordings, compact, with_neurons
 from v1tlearn.trials._view import View
 from v1tlearn.trials.responses import Responses
@@ -24,6 +24,9 @@ def concat(parts: Iterable[Any]) -> Trials | Responses | xr.DataTree:
     same animal with the same neurons: its unit ids and all that is known of the neurons, channels,
     image size, behaviour columns, units and dtypes must agree. Parts that are views of the same
     recordings are joined by their index alone. What is read lazily from files stays lazy.
+
+    Movies may be longer in one part than in another: shorter ones end at their `n_frames`, and in
+    NaN, or 0 in stimuli and behaviour of whole numbers. Their frames must be of one rate.
 
     Parameters
     ----------
@@ -44,7 +47,8 @@ def concat(parts: Iterable[Any]) -> Trials | Responses | xr.DataTree:
     ValueError
         If a mouse differs between parts, a part lacks a variable that another has, trials were
         preprocessed in different ways, or responses bear different names. The mouse, the variable
-        and what differs are named; nothing is filled, cast or reordered.
+        and what differs are named; nothing is cast or reordered, and filled behind the ends of
+        movies alone. Responses to movies in whole numbers cannot end in NaN.
 
     Warns
     -----
@@ -163,7 +167,7 @@ def _join_responses(parts: Sequence[Responses]) -> Responses:
                 columns[mouse] = of_mouse[0]._columns[mouse]
             continue
         _check_widths(mouse, of_mouse, own)
-        values = [part.get(mouse) for part in of_mouse]
+        values = _of_one_length(mouse, [part.get(mouse) for part in of_mouse])
         sources[mouse] = np.concatenate(values)
         starts = np.cumsum([0, *(len(v) for v in values)])
         for number, start in zip(own, starts, strict=False):
@@ -261,6 +265,15 @@ def _joined_attrs(mouse: str, parts: Sequence[Responses], numbers: list[int]) ->
                 f"{attrs[0].get('units')!r} and {other.get('units')!r}: bring both to one unit."
             )
     return common_attrs(attrs)
+
+
+def _of_one_length(mouse: str, values: list[np.ndarray]) -> list[np.ndarray]:
+    """Responses, those to movies up to the end of the longest one of all parts."""
+    if any(one.ndim != 3 for one in values):
+        return values
+    n_frames = max(one.shape[1] for one in values)
+    variables = [xr.Variable(("trial", "time", "neuron"), one) for one in values]
+    return [longer(mouse, "responses", one, n_frames).values for one in variables]
 
 
 def _check_widths(mouse: str, parts: Sequence[Responses], numbers: list[int]) -> None:

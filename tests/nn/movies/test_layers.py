@@ -173,6 +173,22 @@ def test_whatever_the_size_of_parts_results_are_the_same(make, parts):
     torch.testing.assert_close(*results, rtol=1e-3, atol=1e-3)
 
 
+@each("size", [(1, 1, 1), (2, 1, 1), (1, 2, 1), (1, 1, 2)])
+def test_frames_of_one_pixel_are_computed_alike_and_leave_weights_as_they_are(size):
+    """The bias of a convolution once was what its results were summed up in."""
+    torch.manual_seed(0)
+    layer, x = nn.DilatedLayer(3, 2, dropout=0.0), torch.randn(2, 3, *size)
+    weights = [p.detach().clone() for p in layer.parameters()]
+    results = []
+    for way in WAYS:
+        leaf = x.clone().requires_grad_()
+        with nn.fast.using(way):
+            y = layer(leaf)
+            results.append([y, *torch.autograd.grad(y.sin().sum(), [leaf, *layer.parameters()])])
+        torch.testing.assert_close(list(layer.parameters()), weights, rtol=0, atol=0)
+    torch.testing.assert_close(*results, rtol=1e-3, atol=1e-3)
+
+
 @each("way", WAYS)
 @each_layer
 def test_layers_compute_in_half_precision_under_autocast(make, way):
