@@ -59,7 +59,7 @@ class _DepthwiseInTime(torch.autograd.Function):
                     if not (parts and _covers(parts[0], length)):
                         total = offset[:, None, None].expand(length, -1, *size)
                         # of a single frame of one pixel this is the bias itself until it is copied
-                            total = total.clone(memory_format=torch.channels_last)
+                        total = total.clone(memory_format=torch.channels_last)
                     for tap, to, of in parts:
                         frames = at_least_float32(movie[of])  # half of it came under autocast
                         own = offset if total is None else None
