@@ -1,7 +1,10 @@
 """Comparisons of models: what they say of equal ones, of better ones, and of whom."""
 
+from itertools import product
+
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.exceptions import NotFittedError
 
 import v1tlearn as v1
@@ -48,8 +51,11 @@ def test_equal_models_are_seldom_told_apart_and_better_ones_are():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("shared", [False, True])
-def test_false_positives_in_a_thousand_comparisons_are_as_rare_as_stated(shared):
-    p = p_values(1000, shared=shared)
+@pytest.mark.parametrize(("n_images", "n_neurons"), [(60, 30), (200, 5)])
+def test_false_positives_in_a_thousand_comparisons_are_as_rare_as_stated(
+    shared, n_images, n_neurons
+):
+    p = p_values(1000, shared=shared, n_images=n_images, n_neurons=n_neurons)
     assert (p < 0.05).mean() < 0.05
     assert (p < 0.01).mean() < 0.01
     assert (p < 0.5).mean() > 0.1  # a p-value that says something
@@ -70,37 +76,57 @@ def test_values_are_those_of_the_metric(metric):
     assert row["improved"] == pytest.approx((raw["other"] > raw["one"]).mean())
     assert row["difference"] == pytest.approx((raw["other"] - raw["one"]).mean())
     assert row["low"] < row["difference"] < row["high"]
-    assert row["improved_low"] <= row["improved"] <= row["improved_high"]
+    assert 0 <= row["improved_low"] <= row["improved"] <= row["improved_high"] <= 1
 
 
-def test_a_draw_is_of_images_and_of_neurons():
-    """Two images and two neurons: three by three draws, and no distances but those of two."""
+def test_nothing_is_said_of_chance_without_draws():
+    trials, models = simulated(0, n_images=20)
+    row = compare_scores(models, trials, n_bootstrap=0).iloc[0]
+    assert np.isnan(row[["low", "high", "p_value"]].astype(float)).all()
+    assert np.isfinite(row["difference"])
+
+
+def test_neurons_that_improve_are_a_share():
+    """All improve as recorded, and not in every draw."""
+    trials, models = simulated(0, n_neurons=5, less_error=0.5)
+    row = compare_scores(models, trials, n_bootstrap=200).iloc[0]
+    assert row["improved"] == row["improved_high"] == 1
+    assert 0 < row["improved_low"] < 1
+
+
+def test_intervals_are_those_of_all_draws_of_images_and_of_neurons():
+    """Three images and three neurons: every draw can be made, and what few of them lack told."""
     rng = np.random.default_rng(0)
-    y = rng.normal(size=(6, 2))
-    ids = np.repeat([0, 1], 3)
-    models = {"one": rng.normal(size=(6, 2)), "other": rng.normal(size=(6, 2))}
-    expected = []
-    for images in ([0, 0], [0, 1], [1, 1]):
+    n, level = 3, 0.5
+    means = rng.normal(size=(n, n))
+    ids = np.repeat(np.arange(n), 4)
+    y = means[ids] + 0.3 * rng.normal(size=(len(ids), n))
+    models = {name: means[ids] + rng.normal(size=(n, n))[ids] for name in ("one", "other")}
+    every = [list(draw) for draw in product(range(n), repeat=n)]
+
+    def difference(images):
         rows = np.concatenate([np.flatnonzero(ids == i) for i in images])
-        scores = [
-            np.asarray(
-                metrics.single_trial_correlation(
-                    y[rows], models[name][rows], multioutput="raw_values"
-                )
-            )
-            for name in ("other", "one")
-        ]
-        difference = scores[0] - scores[1]
-        expected += [difference[neurons].mean() for neurons in ([0, 0], [0, 1], [1, 1])]
-    trials = v1.Trials.from_arrays(np.zeros((6, 1, 2, 2)), None, y, image_ids=ids)
-    expected = np.abs(np.subtract.outer(expected, expected)).ravel()
-    found = []
-    for seed in range(150):  # of two draws the interval at level 1/2 is half of their distance
-        table = compare_scores(models, trials, n_bootstrap=2, level=0.5, random_state=seed)
-        found.append(2 * (table["high"] - table["low"]).item())
-    distance = np.abs(np.subtract.outer(found, expected))
-    assert (distance.min(axis=1) < 1e-9).all()
-    assert (distance.min(axis=0) < 1e-9).mean() > 0.7
+        options = {"multioutput": "raw_values"}
+        one, other = (
+            np.asarray(metrics.single_trial_correlation(y[rows], models[name][rows], **options))
+            for name in ("one", "other")
+        )
+        return other - one
+
+    by_images = np.array([difference(images) for images in every])  # (draws, neurons)
+    recorded = difference(range(n))
+    both = np.array([[one[neurons].mean() for neurons in every] for one in by_images]).ravel()
+    parts = by_images.mean(1).var(), np.array([recorded[own].mean() for own in every]).var()
+    wider = np.sqrt(1 + sum(parts) / (n - 1) / both.var())
+    df = sum(parts) ** 2 / (sum(v**2 for v in parts) / (n - 1))
+    wider *= stats.t.ppf(0.75, df) / stats.norm.ppf(0.75)
+    low, middle, high = np.quantile(both, [0.25, 0.5, 0.75])
+    trials = v1.Trials.from_arrays(np.zeros((len(y), 1, 2, 2)), None, y, image_ids=ids)
+    row = compare_scores(models, trials, n_bootstrap=40_000, level=level).iloc[0]
+    value = recorded.mean()
+    assert row["difference"] == pytest.approx(value)
+    assert row["low"] == pytest.approx(value + wider * (low - middle), abs=0.02)
+    assert row["high"] == pytest.approx(value + wider * (high - middle), abs=0.02)
 
 
 def test_a_model_equals_itself():

@@ -236,7 +236,7 @@ def bounds_of(
         low, high = interval(draws, level)
     elif len(draws):
         flat = draws.reshape(len(draws), -1)
-        ends = [_interval_of_known(column, level) for column in flat.T]
+        ends = [interval_of(column, level) for column in flat.T]
         low, high = np.array(ends).T.reshape(2, *values.shape[1:])
     return np.stack([values[0], *np.clip([low, high], *limits)])
 
@@ -257,8 +257,19 @@ def mean_over_mice(of_mice: Sequence[np.ndarray]) -> np.ndarray:
     return _ratio(np.where(known, values, 0).sum(axis=0), known.sum(axis=0))
 
 
-def _interval_of_known(column: np.ndarray, level: float) -> tuple[Any, Any]:
-    known = column[~np.isnan(column)]
+def interval_of(draws: np.ndarray, level: float) -> tuple[Any, Any]:
+    """Ends of the central part of the draws that have a value; NaN where none has.
+
+    Parameters
+    ----------
+    draws : ndarray of shape (n,)
+    level : float
+
+    Returns
+    -------
+    low, high : float
+    """
+    known = draws[~np.isnan(draws)]
     return interval(known, level) if len(known) else (np.nan, np.nan)
 
 

@@ -100,6 +100,9 @@ def noise_ceiling(
     choice of images would change, and nothing of other neurons or animals. An image that is in a
     draw twice is two images. The same images are drawn for all mice that saw as many.
 
+    With few images intervals are rather narrow: those at a level of 0.95 held the truth for 90 % of
+    simulated neurons of 20 images with 4 repeats, and for 93 % of 100 images with 10 repeats.
+
     References
     ----------
     O. Schoppe et al., Measuring the performance of neural models. Frontiers in Computational

@@ -20,6 +20,7 @@ from v1tlearn.trials.trials import Trials
 ALIKE = 0.993  # correlation of fingerprints from which on images are the same
 SIDE = 16
 _FEWEST_PIXELS = 64  # images of fewer look alike by chance
+_READ = 32  # images resampled at once, which stay in the cache
 _BLOCK = 512  # images compared at once
 _ROUNDING = 1e-4  # of float16, by which a symmetric image is more like itself flipped
 _FLAT = 1e-3  # standard deviation of a flat image, as a share of its largest grey level
@@ -42,18 +43,25 @@ def fingerprints(images: np.ndarray) -> np.ndarray:
     out = np.zeros((len(images), SIDE * SIDE), np.float16)
     if images.shape[-2] * images.shape[-1] < _FEWEST_PIXELS:
         return out
-    for start in range(0, len(images), _BLOCK):
-        block = np.asarray(images[start : start + _BLOCK])
+    rows, columns = (_weights(n) for n in images.shape[-2:])
+    for start in range(0, len(images), _READ):
         with np.errstate(over="ignore"):
-            gray = torch.from_numpy(block.mean(axis=1, keepdims=True, dtype=np.float32))
-        small = F.interpolate(gray, (SIDE, SIDE), mode="bilinear", antialias=True).flatten(1)
+            block = np.asarray(images[start : start + _READ]).astype(np.float32)
+        gray = torch.from_numpy(block).mean(dim=1)
+        small = (rows @ (gray @ columns.T)).flatten(1)
         largest = small.abs().amax(dim=1, keepdim=True)
         small = small / largest.clamp(min=torch.finfo(torch.float32).tiny)
         small = small - small.mean(dim=1, keepdim=True)
         length = small.norm(dim=1, keepdim=True)
         varies = length > _FLAT * SIDE  # not so NaN
-        out[start : start + _BLOCK] = torch.where(varies, small / length, 0.0).half().numpy()
+        out[start : start + _READ] = torch.where(varies, small / length, 0.0).half().numpy()
     return out
+
+
+def _weights(n_pixels: int) -> torch.Tensor:
+    """Antialiased bilinear resampling of one side, (16, n_pixels): products are much faster."""
+    each = torch.eye(n_pixels)[None, None]  # an image of one bright row for each
+    return F.interpolate(each, (SIDE, n_pixels), mode="bilinear", antialias=True)[0, 0]
 
 
 @dataclass(frozen=True)

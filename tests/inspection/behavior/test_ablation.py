@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 import v1tlearn as v1
-from tests.inspection.behavior.conftest import Known
+from tests.inspection.behavior.conftest import SMALL, Known
 from v1tlearn.inspection import behavior_ablation, with_behavior
 from v1tlearn.metrics import single_trial_correlation
 
@@ -101,3 +101,22 @@ def test_errors_say_what_to_do(cnn, blind, known, test):
     twice = test.sel(mouse_id="A")[[0, 0, 1, 2]]
     with pytest.raises(ValueError, match="some trials are there several times"):
         behavior_ablation(known, twice, ["pupil_x"])
+
+
+@pytest.mark.parametrize("fewer", [0, 1])
+def test_mice_with_other_columns_are_not_asked_about_all_of_them(trials, fewer):
+    """Whichever comes first: "all" of one would be a part of the other's."""
+    mice = list(trials.mice)
+    recordings = {mouse: trials[mouse] for mouse in mice}
+    recordings[mice[fewer]] = recordings[mice[fewer]].isel(behavior=[0, 1, 2])
+    mixed = v1.Trials(recordings)
+    model = v1.CNNRegressor(**SMALL).fit(mixed.sel(tier="train"))
+    test = mixed.sel(tier="test")
+    with pytest.raises(ValueError, match="other columns of behaviour"):
+        behavior_ablation(model, test)
+    named = behavior_ablation(model, test, ["running_speed"], method="mean")
+    for mouse, own in named.items():
+        alone = behavior_ablation(
+            model, test.sel(mouse_id=mouse), ["running_speed"], method="mean"
+        )[mouse]
+        xr.testing.assert_allclose(own, alone)

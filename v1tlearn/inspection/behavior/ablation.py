@@ -70,7 +70,8 @@ def behavior_ablation(
     TypeError
         If the estimator cannot predict, or these are no trials.
     ValueError
-        If the model uses no behaviour, a mouse lacks a column, or an option is out of its range.
+        If the model uses no behaviour, a mouse lacks a column, mice have other columns and no
+        `variables` are named, or an option is out of its range.
     NotFittedError
         Before `fit`.
 
@@ -168,7 +169,14 @@ def _fixed(method: Any) -> Callable[[str], Any] | None:
 def _sets(trials: Trials, variables: Any, fixed: Any) -> dict[str, list[str]]:
     """Columns by the name of the variable."""
     if variables is None:
-        common = column_names(trials, trials.mice[0])
+        own = {mouse: column_names(trials, mouse) for mouse in trials.mice}
+        common = own[trials.mice[0]]
+        if others := [mouse for mouse in own if set(own[mouse]) != set(common)]:
+            raise ValueError(
+                f"mice {trials.mice[0]!r} and {others[0]!r} have other columns of behaviour, "
+                f"{common} and {own[others[0]]}, so that leaving out all of them is not the same: "
+                "name variables= that all mice have, or select mice, trials.sel(mouse_id=...)."
+            )
         sets = {column: [column] for column in common}
         if ALL not in sets:
             sets[ALL] = common
