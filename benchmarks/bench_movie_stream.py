@@ -26,8 +26,8 @@ QUICK = {"4 seconds": 4, "8 seconds": 8}
 HEIGHT, WIDTH, NEURONS = 16, 16, 5
 AT_ONCE = 300  # frames
 WAYS = {"whole": "predict", "parts": "predict_parts"}
-# Bytes per frame: of a whole prediction, what comes out and numbers of frames; of parts, noise of
-# some MiB over an hour, which the frames alone would be 26 of.
+# Bytes per frame: of a whole prediction, what comes out and numbers of frames; of parts, what a
+# process of an hour keeps besides, where the frames alone would be 256.
 BARS = {"whole": 250.0, "parts": 40.0}
 NOTE = f"{RATE} frames/s of {HEIGHT} x {WIDTH} pixels, {NEURONS} neurons"
 
@@ -83,12 +83,12 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
             peak = peak_memory("prepare", __file__, str(path), str(short), way) / 2**20
             peaks[way, length] = peak
             rows.append(Row(f"{name}, {length}", None, peak, "MiB", note=NOTE))
-    least, *_, most = lengths
+    *_, shorter, longest = lengths
     for way, name in WAYS.items():
-        frames = (lengths[most] - lengths[least]) * RATE
-        grown = (peaks[way, most] - peaks[way, least]) * 2**20 / frames
+        frames = (lengths[longest] - lengths[shorter]) * RATE
+        grown = (peaks[way, longest] - peaks[way, shorter]) * 2**20 / frames
         bar = None if args.quick else BARS[way]
-        what = f"{name}, growth"
+        what = f"{name}, growth from {shorter} to {longest}"
         rows.append(Row(what, None, grown, "bytes/frame", None, bar, NOTE, at_most=True))
     return rows
 
