@@ -110,9 +110,13 @@ def predict_parts(
 
     Parameters
     ----------
-    model, fitted, device, precision, deterministic, at_once
-        As of `predict`; `at_once` counts frames.
+    model, fitted
+        As of `predict`.
     movies : Trials
+    device, precision, deterministic
+        As of `predict`.
+    at_once : int, optional
+        Frames that are predicted at once; by default what is fast and fits.
 
     Yields
     ------
