@@ -6,6 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
@@ -313,3 +314,63 @@ def test_time_makes_no_difference_to_a_model_of_frames(trials):
     other = clone(model).set_params(window_frames=3).fit(trials.sel(tier="train"))
     for name, value in model.module_.state_dict().items():
         assert torch.equal(value, other.module_.state_dict()[name])
+
+
+def joined(parts):
+    """The parts of each trial, one after the other."""
+    found = {}
+    for part in parts:
+        found.setdefault(int(part["place"]), []).append(part)
+    return {place: xr.concat(own, "time") for place, own in found.items()}
+
+
+@pytest.mark.parametrize("name", [*MODELS, "symmetric"])
+def test_parts_are_those_of_the_whole_prediction_with_its_labels(fitted, trials, name):
+    test = trials.sel(tier="test")[::-1]
+    model = fitted[name]
+    whole = model.predict(test)
+    parts = joined(model.predict_parts(test, frames_at_once=11))
+    assert list(parts) == list(range(len(test)))
+    for place, found in parts.items():
+        one = whole[[place]]
+        (mouse,) = one.mice
+        n = test.n_frames[place]
+        expected = one[mouse].isel(trial=0, time=slice(0, n))
+        np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-5)
+        assert found.dtype == np.float32
+        assert found.name == "predictions"
+        for label in ("time", "neuron", "image_id", "tier"):
+            np.testing.assert_array_equal(found[label], expected[label])
+        assert found["mouse_id"].item() == mouse
+
+
+def test_parts_take_what_predictions_take_and_leave_torch_alone(fitted, trials):
+    model = fitted[next(iter(MODELS))]
+    test = trials.sel(tier="test", mouse_id="A")
+    few = test[:2]
+    given = {"A": few.get("stimuli", "A")[:, :30]}
+    behaviors = {"A": few.get("behaviors", "A")[:, :30]}
+    parts = model.predict_parts(given, behaviors, frames_at_once=20)
+    first = next(parts)
+    assert not torch.is_inference_mode_enabled()
+    assert torch.ones(2, requires_grad=True).sum().requires_grad
+    assert first.shape == (20, model.n_neurons_["A"])
+    assert [part.sizes["time"] for part in parts] == [10, 20, 10]
+
+
+def test_parts_refuse_what_predictions_refuse_and_models_of_images(fitted, trials):
+    model = fitted[next(iter(MODELS))]
+    test = trials.sel(tier="test", mouse_id="A")
+    with pytest.raises(ValueError, match="frames_at_once is 0: expected at least 1"):
+        model.predict_parts(test, frames_at_once=0)
+    images = test.get("stimuli", "A")[:, 0]
+    with pytest.raises(ValueError, match="stimuli are images, but this model sees time"):
+        model.predict_parts({"A": images}, {"A": test.get("behaviors", "A")[:, 0]})
+    with pytest.raises(ValueError, match=r"stimuli have the shape"):
+        model.predict_parts(
+            {"A": test.get("stimuli", "A")[..., :-3]}, {"A": test.get("behaviors", "A")}
+        )
+    one = v1.CNNRegressor(n_layers=1, hidden_channels=2, max_epochs=0, validation_fraction=0)
+    one.fit(trials.sel(tier="train", mouse_id="A"))
+    with pytest.raises(ValueError, match="CNNRegressor predicts each frame on its own"):
+        one.predict_parts(test)

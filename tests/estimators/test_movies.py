@@ -1,5 +1,6 @@
 """Frame-wise models of movies: each frame with its responses, and time in what is predicted."""
 
+import gc
 import tracemalloc
 
 import numpy as np
@@ -223,6 +224,32 @@ def test_prediction_of_a_long_movie_is_streamed(tmp_path):
     np.testing.assert_allclose(found[1500], whole[:, :1500], rtol=1e-4, atol=1e-5)
     part = model.predict({"A": stimuli[:, 1000:1010]})["A"]
     np.testing.assert_allclose(part, whole[:, 1000:1010], rtol=1e-4, atol=1e-5)
+
+
+def test_parts_of_a_long_movie_take_memory_that_does_not_grow_with_it(tmp_path):
+    """Neither frames nor predictions nor labels: one movie is six times as long."""
+    rng = np.random.default_rng(0)
+    model = v1.MovieCNNRegressor(
+        n_layers=1, hidden_channels=2, input_kernel=5, window_frames=20,
+        max_epochs=0, validation_fraction=0, behavior_mode="none", device="cpu",
+    )  # fmt: skip
+    few = rng.integers(0, 256, (1, 40, 1, 36, 64)).astype("u1")
+    model.fit({"A": few}, None, {"A": rng.random((1, 40, 2)).astype("f4")})
+    most = []
+    for length in (150, 900):
+        given = rng.integers(0, 256, (1, length, 1, 36, 64)).astype("u1")
+        v1.Trials.from_arrays({"A": given}, frame_rate=30.0).to_netcdf(tmp_path / f"{length}.nc")
+        stored = v1.Trials.open(tmp_path / f"{length}.nc")
+        next(model.predict_parts(stored, frames_at_once=50))
+        tracemalloc.start()
+        count = 0
+        for part in model.predict_parts(stored, frames_at_once=50):
+            count += len(part)
+            gc.collect()  # what nobody holds, Python keeps for a while
+        most.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert count == length
+    assert most[1] < 1.1 * most[0] < given.nbytes / 4
 
 
 def test_targets_of_other_frames_are_refused(trials):

@@ -74,3 +74,26 @@ def test_parts_bear_the_labels_of_their_movies(views):
     frames = fold_time(views[0])
     assert frames.image_ids.tolist()[:7] == [*(f"a[{n}]" for n in range(6)), "b[0]"]
     assert set(fold_time(views[0], "movies").image_ids) == {*"abc"}
+
+
+def keys_within(n, most):
+    return st.lists(st.integers(0, n - 1), min_size=1, max_size=most).map(np.array)
+
+
+@pytest.fixture(scope="module")
+def long_movies(tmp_path_factory):
+    """Two movies of several chunks each, in a file; and what stands there, frame after frame."""
+    rng = np.random.default_rng(1)
+    movies = [rng.integers(0, 256, (n, 1, 2, 3)).astype("u1") for n in (190, 130)]
+    path = tmp_path_factory.mktemp("movies") / "long.nc"
+    v1.Trials.from_arrays({"A": movies}, frame_rate=30.0).to_netcdf(path)
+    return fold_time(v1.Trials.open(path), None), np.concatenate(movies)
+
+
+@given(st.one_of(keys_within(320, 6), keys_within(320, 200), keys_within(90, 60)))
+def test_scattered_frames_of_files_come_in_the_order_asked_for(long_movies, key):
+    """Few of a movie, or many near each other, and some of them again."""
+    frames, expected = long_movies
+    variable = frames.recordings["A"]["stimuli"].variable
+    np.testing.assert_array_equal(np.asarray(variable[key]), expected[key])
+    np.testing.assert_array_equal(frames[key].get("stimuli", "A"), expected[key])

@@ -6,6 +6,7 @@ No other modules than these two import netCDF4 or call what of xarray reads and 
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -29,6 +30,7 @@ from v1tlearn.datasets.time_axis import frames_per_chunk
 from v1tlearn.training.memory import is_out_of_memory
 
 _TRIED_BYTES = 2**20  # written where the library failed, to see what the system says
+_CACHED_BYTES, _CACHED_CHUNKS = 4 * 2**20, 4  # of a variable, at least, that the library keeps
 _CHECKED_BYTES = 32 * 2**20  # read at once where trials are checked and only a part is kept
 
 
@@ -54,6 +56,7 @@ class StoredArray(NetCDF4ArrayWrapper):
         variable = self.datastore.open()[self._group][self.variable_name]
         variable.set_auto_maskandscale(False)
         variable.set_auto_chartostring(False)
+        _bound_cache(variable)
         return variable
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> np.ndarray:
@@ -99,6 +102,18 @@ class StoredArray(NetCDF4ArrayWrapper):
             "write the file again, or copy it again; one in a cache is to be removed",
             passed=is_out_of_memory,
         )
+
+
+def _bound_cache(variable: netCDF4.Variable) -> None:
+    """Let the library keep some chunks, not up to 64 MiB of each variable of each mouse."""
+    chunk = variable.chunking()
+    if not isinstance(chunk, list):
+        return
+    wanted = max(
+        _CACHED_BYTES, _CACHED_CHUNKS * np.dtype(variable.dtype).itemsize * math.prod(chunk)
+    )
+    if variable.get_var_chunk_cache()[0] > wanted:
+        variable.set_var_chunk_cache(size=wanted)
 
 
 class _Group(NetCDF4DataStore):

@@ -10,8 +10,35 @@ from v1tlearn.trials import Trials
 from v1tlearn.trials.folding import FRAME_RATE, fold_time
 
 
-def frames_of_movies(trials: Trials) -> Trials:
-    """Frames as trials to be predicted; repeats share their ids, as far as movies bear some."""
+def frames_of_movies(trials: Trials, *, labelled: bool = True) -> Trials:
+    """Frames as trials to be predicted.
+
+    Parameters
+    ----------
+    trials : Trials
+    labelled : bool, default=True
+        Whether repeats share their ids, as far as movies bear some. Without it frames bear no
+        label of their trials, which takes less memory than the labels of many frames.
+
+    Returns
+    -------
+    Trials
+        Those of images as they are.
+    """
+    if trials.n_frames is None:
+        return trials
+    if not labelled:
+        bare = {
+            mouse: recording.drop_vars(
+                [
+                    name
+                    for name, label in recording.coords.items()
+                    if label.dims == ("trial",) and name != "n_frames"
+                ]
+            )
+            for mouse, recording in trials._recordings.items()
+        }
+        return fold_time(trials._copy(_recordings=bare), None)
     named = all("image_id" in trials._recordings[mouse].coords for mouse in trials.mice)
     return fold_time(trials, "frames" if named else None)
 

@@ -10,16 +10,17 @@ from typing import cast
 
 import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor
 
 from v1tlearn.estimators._fitted import Fitted
-from v1tlearn.estimators._streaming import stream
+from v1tlearn.estimators._streaming import stream, stream_parts
 from v1tlearn.estimators.mouse_data import mouse_data
 from v1tlearn.nn import EncodingModel
 from v1tlearn.training import MouseData, numerics, predict_mouse, resolve_precision
 from v1tlearn.training.devices import autocast
 from v1tlearn.training.memory import prediction_batch_size
-from v1tlearn.trials import Trials
+from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials._places import in_trials
 from v1tlearn.trials._reading import BLOCK
 
@@ -91,12 +92,71 @@ def predict(
         finite = np.asarray(np.isfinite(values).all(axis=1))
         if not finite.all():
             where = in_trials(trials.rows(mouse)[1][~finite], trials, mouse)
-            raise ValueError(
-                f"mouse {mouse!r}: what is predicted for {where} of {len(finite)} is not finite. "
-                "Look for extreme values in their stimuli and behaviour; where all trials are "
-                "concerned, the training ran off: fit with a lower lr."
-            )
+            raise ValueError(_not_finite(mouse, f"{where} of {len(finite)}"))
     return out
+
+
+def predict_parts(
+    model: EncodingModel,
+    fitted: Fitted,
+    movies: Trials,
+    device: torch.device,
+    *,
+    precision: str = "auto",
+    deterministic: bool = False,
+    at_once: int | None = None,
+) -> Iterator[xr.DataArray]:
+    """Predict movies by a model that sees time, some frames after the others, and keep nothing.
+
+    Parameters
+    ----------
+    model, fitted
+        As of `predict`.
+    movies : Trials
+    device, precision, deterministic
+        As of `predict`.
+    at_once : int, optional
+        Frames that are predicted at once; by default what is fast and fits.
+
+    Yields
+    ------
+    DataArray (time, neuron)
+        In data units, float32, with the labels of the trial, `mouse_id`, and `place` among the
+        trials.
+
+    Raises
+    ------
+    ValueError
+        If predictions are not finite.
+    """
+    model.eval()
+    precision = resolve_precision(precision, device, training=False)
+    if at_once is None:
+        at_once = prediction_batch_size(model, device, deterministic=deterministic)
+    ids = {mouse: one.unit_ids for mouse, one in fitted.mice.items()}
+    for place, part, values in stream_parts(
+        model,
+        fitted,
+        movies,
+        device,
+        at_once=at_once,
+        precision=precision,
+        deterministic=deterministic,
+    ):
+        (mouse,) = part.mice
+        if not np.isfinite(values).all():
+            raise ValueError(_not_finite(mouse, f"trial {place}"))
+        labelled = Responses.from_arrays({mouse: values[None]}, like=part, name="predictions")
+        array = labelled._with_known_neurons(ids)[mouse].isel(trial=0)
+        yield array.drop_vars("n_frames").assign_coords(mouse_id=mouse, place=place)
+
+
+def _not_finite(mouse: str, where: str) -> str:
+    return (
+        f"mouse {mouse!r}: what is predicted for {where} is not finite. "
+        "Look for extreme values in their stimuli and behaviour; where all trials are "
+        "concerned, the training ran off: fit with a lower lr."
+    )
 
 
 def _store(out: dict[str, np.ndarray], outputs: Outputs | None) -> None:

@@ -98,7 +98,8 @@ class PredictionMixin:
         once.
 
         Movies are predicted frame by frame and read a few hundred frames at a time, however long
-        they are.
+        they are; what is predicted is in memory as a whole. `predict_parts` of a model that sees
+        time gives it out in parts.
 
         `precision` holds for predictions, too; "auto" predicts in float32.
         """
@@ -107,7 +108,7 @@ class PredictionMixin:
         whole, form = read_predict(
             fitted, stimuli, behaviors, mouse_ids, behavior_names, frame_rate=frame_rate
         )
-        trials = frames_of_movies(whole)
+        trials = frames_of_movies(whole, labelled=model.context_frames is None)
         check_like_fit(fitted, model, trials)
         values = unfold_time(self._predict(trials), like=whole)
         predictions = Responses.from_arrays(values, like=whole, name="predictions")
@@ -158,7 +159,7 @@ class PredictionMixin:
             names_at_fit(fitted),
             frame_rate=frame_rate,
         )
-        trials = frames_of_movies(call.trials)
+        trials = frames_of_movies(call.trials, labelled=model.context_frames is None)
         check_like_fit(fitted, model, trials)
         self._warn_of_seen_images(call.trials)
         values = unfold_time(self._predict(trials), like=call.trials)

@@ -168,8 +168,8 @@ class ViSTRegressor(Presets, ModelRegressor):
     aside, and epochs are judged by the mean absolute correlation. The paper judges them by the test
     movie: pass ``validation=`` to do so, and take the result as the best of all epochs on test
     data. Any frame may be the first of a window; the published code leaves the last possible one
-    out. Running statistics of batch normalisation are averaged with the weights, where the
-    published code takes them anew.
+    out. For averaged weights, running statistics of batch normalisation are taken anew, as in the
+    published code, but wherever they are judged: by a pass over the windows of an epoch.
 
     References
     ----------

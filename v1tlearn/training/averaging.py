@@ -1,15 +1,20 @@
 """Averages of the weights over the steps of a training, which predict better than the last ones.
 
-An average is any object with `restart`, `update`, `weights`, `state_dict` and `load_state_dict` as
-they are here; a run validates and keeps what `weights` returns.
+An average is any object with `restart`, `update`, `weights`, `lacks_statistics`, `state_dict` and
+`load_state_dict` as they are here; a run validates and keeps what `weights` returns, with running
+statistics of batch normalisation taken anew where the average lacks them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from v1tlearn.nn.model import EncodingModel, MouseBatch
 
 
 class ExponentialAverage:
@@ -49,6 +54,13 @@ class ExponentialAverage:
         """Weights and buffers as the average has them, by name."""
         return self._weights
 
+    def lacks_statistics(self) -> bool:
+        """Whether running statistics are not those of the averaged weights.
+
+        They follow the latest weights as closely as the average does, and count.
+        """
+        return False
+
     def state_dict(self) -> dict[str, Any]:
         """Everything to go on exactly, as a copy."""
         return {name: value.clone() for name, value in self._weights.items()}
@@ -61,10 +73,10 @@ class ExponentialAverage:
 class EpochAverage:
     """Plain mean of the weights at the starts of some epochs (Izmailov et al. 2018).
 
-    Before the first of these it is no average, but the latest weights. Buffers are averaged, too:
-    running statistics of a batch normalisation are better taken anew with the averaged weights, by
-    ``torch.optim.swa_utils.update_bn``. Vi-ST (Wu et al. 2024) averages over the starts of epochs
-    19 to 29 of 30, so that what the last epoch learned does not count.
+    Before the first of these it is no average, but the latest weights. Running statistics of batch
+    normalisation, for which the mean of others does not stand, are for `renew_statistics`. Vi-ST
+    (Wu et al. 2024) averages over the starts of epochs 19 to 29 of 30, so that what the last epoch
+    learned does not count.
 
     Parameters
     ----------
@@ -119,6 +131,10 @@ class EpochAverage:
         """
         return self._weights if self._latest is None else self._latest.state_dict()
 
+    def lacks_statistics(self) -> bool:
+        """Whether there is an average, whose running statistics have to be taken anew."""
+        return self._latest is None and self._taken > 0
+
     def state_dict(self) -> dict[str, Any]:
         """Everything to go on exactly, as a copy."""
         weights = {name: value.clone() for name, value in self.weights().items()}
@@ -128,3 +144,42 @@ class EpochAverage:
         """Go on from a saved state."""
         self.restart(state["weights"])
         self._steps, self._taken = state["steps"], state["taken"]
+
+
+@torch.no_grad()
+def renew_statistics(model: EncodingModel, batches: Iterable[Mapping[str, MouseBatch]]) -> None:
+    """Take the running statistics of batch normalisation anew, as the mean over batches.
+
+    As ``torch.optim.swa_utils.update_bn`` does, for weights that no step has led to, such as
+    averages (Izmailov et al. 2018). Dropout is on.
+
+    Parameters
+    ----------
+    model : EncodingModel
+        Left in training mode. Layers that stay in evaluation mode, since they are frozen, keep
+        their statistics.
+    batches : iterable of dict of str to MouseBatch
+        Of training trials; what goes through the core at once. Not looked at where the model has
+        no batch normalisation.
+    """
+    model.train()
+    norms = [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.training and module.track_running_stats
+    ]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+    try:
+        for batch in batches:
+            for norm in norms:  # layers of one mouse alone do not see all batches
+                seen = norm.num_batches_tracked
+                assert seen is not None  # or it would not track
+                norm.momentum = 1 / (int(seen) + 1)
+            model(batch)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

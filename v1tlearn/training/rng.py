@@ -73,6 +73,22 @@ def isolated_rng(rng: dict[str, Any], device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
+def returned_rng(device: torch.device) -> Iterator[None]:
+    """Draw random numbers that are drawn once more afterwards, as if nothing had been.
+
+    Parameters
+    ----------
+    device : torch.device
+        Whose generator comes back, beside that of the CPU.
+    """
+    of: dict[str, Any] = {"devices": []}
+    if device.type != "cpu":
+        of = {"devices": [device], "device_type": device.type}
+    with torch.random.fork_rng(**of):
+        yield
+
+
+@contextmanager
 def private_rng(rng: dict[str, Any]) -> Iterator[None]:
     """Draw what is drawn on the CPU from a generator of the run's own.
 

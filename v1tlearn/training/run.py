@@ -17,13 +17,13 @@ import torch
 
 from v1tlearn.nn.model import EncodingModel, MouseBatch
 from v1tlearn.training import course, memory
-from v1tlearn.training.averaging import ExponentialAverage
+from v1tlearn.training.averaging import ExponentialAverage, renew_statistics
 from v1tlearn.training.compilation import compiled, resolve_compile
 from v1tlearn.training.data import Draw, MouseData, epoch_batches, n_steps, step_batches
-from v1tlearn.training.devices import numerics
+from v1tlearn.training.devices import autocast, numerics
 from v1tlearn.training.objectives import Objective, Record
 from v1tlearn.training.optimizers import rates_of_steps
-from v1tlearn.training.rng import initial_rng, isolated_rng
+from v1tlearn.training.rng import initial_rng, isolated_rng, returned_rng
 from v1tlearn.training.schedule import Schedule, Verdict
 from v1tlearn.training.seeds import draw_seed
 from v1tlearn.training.settings import TrainingSettings
@@ -236,10 +236,8 @@ class Run:
             yield
 
     def _remedies(self) -> Any:
-        return memory.remedies_named(*self._in_words())
-
-    def _in_words(self) -> tuple[str, list[str], str]:
-        return memory.step_in_words(self.model, self.objective, self.data, self.settings)
+        told = memory.step_in_words(self.model, self.objective, self.data, self.settings)
+        return memory.remedies_named(*told)
 
     @property
     def _device(self) -> torch.device:
@@ -302,11 +300,8 @@ class Run:
         """Take the steps of one epoch; loss, penalty and last rate, and the inputs of the last."""
         model, data, settings, epoch = self.model, self.data, self.settings, self.state["epoch"]
         model.train()
-        mice = list(data)
-        passes = [mice] if settings.joint else [[mouse] for mouse in mice]
-        lengths = {mouse: len(trials) for mouse, trials in data.items()}
         losses, counts, penalties = [], [], []
-        steps = self.draw(lengths, settings.batch_size, self._device)
+        steps = self._drawn()
         with (
             rates_of_steps(groups, self.schedule) as set_rates,
             closing(step_batches(data, steps)) as batches,
@@ -314,10 +309,8 @@ class Run:
             for number, (inputs, targets) in enumerate(batches):
                 lr = set_rates(epoch + number / len(steps))
                 step = [
-                    backward(
-                        model, self.objective, {m: inputs[m] for m in p}, targets, data, settings
-                    )
-                    for p in passes
+                    backward(model, self.objective, part, targets, data, settings)
+                    for part in self._passes(inputs)
                 ]
                 self._step()
                 losses.append(torch.cat([s[0] for s in step]))
@@ -336,14 +329,13 @@ class Run:
         ).tolist()
         if not finite:
             last, column = first_not_finite(table)
-            raise NonFiniteLossError(mice[column], epoch + 1, last + 1)
+            raise NonFiniteLossError(list(data)[column], epoch + 1, last + 1)
         return {"loss": total / max(count, 1.0), "penalty": penalty, "lr": lr}, inputs
 
     def _step(self) -> None:
         """Move the weights, restore their constraints, and take them into the average."""
         if self.settings.clip_norm is not None:
-            groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
-            trained = [p for group in groups for p in group["params"]]
+            trained = [p for o in self.optimizers for g in o.param_groups for p in g["params"]]
             torch.nn.utils.clip_grad_norm_(trained, self.settings.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -364,6 +356,24 @@ class Run:
         if self.average is not None:
             self.average.restart(self.state["best"])
 
+    def _renew_statistics(self) -> None:
+        """Pass over the training trials once more."""
+        with (
+            returned_rng(self._device),
+            autocast(self.settings.precision, self._device),
+            closing(step_batches(self.data, self._drawn())) as batches,
+        ):
+            passes = (part for inputs, _ in batches for part in self._passes(inputs))
+            renew_statistics(self.model, passes)
+
+    def _drawn(self) -> Sequence[Mapping[str, Any]]:
+        lengths = {mouse: len(trials) for mouse, trials in self.data.items()}
+        return self.draw(lengths, self.settings.batch_size, self._device)
+
+    def _passes(self, inputs: Mapping[str, MouseBatch]) -> list[dict[str, MouseBatch]]:
+        """What goes through the core at once, of a batch of all mice."""
+        return [dict(inputs)] if self.settings.joint else [{m: own} for m, own in inputs.items()]
+
     @contextmanager
     def _averaged(self) -> Iterator[None]:
         """Within, the model has the averaged weights, where there are any."""
@@ -373,6 +383,8 @@ class Run:
         weights = copy_weights(self.model)
         self.model.load_state_dict(self.average.weights())
         try:
+            if self.average.lacks_statistics():
+                self._renew_statistics()
             yield
         finally:
             self.model.load_state_dict(weights)

@@ -61,6 +61,32 @@ def cut_in_time(trials: Trials, spans: Sequence[Sequence[Span]]) -> Trials:
     return trials._copy(_recordings=recordings, _index=index, _hashes={}, _origin={})
 
 
+def one_part(trials: Trials, position: int, start: int, stop: int) -> Trials:
+    """Cut one part out of one movie, with the labels of its trial and its time in the movie.
+
+    Parameters
+    ----------
+    trials : Trials
+        Of movies.
+    position : int
+        Of the movie among the trials.
+    start, stop : int
+        The first frame, and the one behind the last.
+
+    Returns
+    -------
+    Trials
+        One trial; nothing of it is read.
+    """
+    number, row = trials._index[position]
+    mouse = list(trials._recordings)[number]
+    recording = trials._recordings[mouse].isel(trial=[row], time=slice(start, stop))
+    recording = recording.assign_coords(n_frames=("trial", [stop - start]))
+    kept = {mouse: recording}
+    index = np.zeros((1, 2), np.int64)
+    return trials._copy(_recordings=kept, _index=index, _hashes={}, _origin={})
+
+
 def _cut(
     mouse: str, recording: xr.Dataset, trial_of: np.ndarray, spans: np.ndarray, ids: np.ndarray
 ) -> xr.Dataset:

@@ -22,6 +22,9 @@ from v1tlearn.trials.trials import Trials
 
 V = TypeVar("V", Trials, Responses)
 
+_STRETCH = 64  # frames, about a chunk of a file, that are read at once where only some are wanted
+_FEW = 4  # of a stretch, which are read one by one
+
 FRAME_RATE = "frame_rate"  # attribute of folded recordings, in frames per second
 
 
@@ -199,10 +202,30 @@ class _Frames(LazyRows):
             cuts = np.flatnonzero(np.diff(trials)) + 1
         for own, at in zip(np.split(trials, cuts), np.split(frames, cuts), strict=True):
             if len(own):
-                parts.append(np.asarray(self._variable[(int(own[0]), compact(at), *others)]))
+                parts.append(self._of_movie(int(own[0]), at, others))
         values = np.concatenate(parts)
         if order is None:
             return values
         out = np.empty_like(values)
         out[order] = values
+        return out
+
+    def _of_movie(self, trial: int, frames: np.ndarray, others: Key) -> np.ndarray:
+        """Frames of one movie, in any order; where many lie near each other, by the stretch.
+
+        Files look up single frames one after the other, which takes longer than a whole chunk.
+        """
+        order = np.argsort(frames, kind="stable")
+        cuts = np.flatnonzero(np.diff(frames[order] // _STRETCH)) + 1
+        key = compact(frames)
+        if isinstance(key, slice) or _FEW * (len(cuts) + 1) > len(frames):
+            return np.asarray(self._variable[(trial, key, *others)])
+        out: np.ndarray | None = None
+        for own in np.split(order, cuts):
+            first, last = int(frames[own[0]]), int(frames[own[-1]])
+            found = np.asarray(self._variable[(trial, slice(first, last + 1), *others)])
+            if out is None:
+                out = np.empty((len(frames), *found.shape[1:]), found.dtype)
+            out[own] = found[frames[own] - first]
+        assert out is not None  # there are frames
         return out
