@@ -145,7 +145,8 @@ def look(
     dict
         By (page, width): ``height`` and ``width`` of the whole page in pixels, ``outside`` the
         elements right of the screen, ``scrolled`` the boxes whose content is wider than they are,
-        as (element, width of the content, width of the box).
+        as (element, width of the content, width of the box), ``images`` the number of images, and
+        ``broken`` those of them that are not there.
     """
     asked = [(page, width) for page in pages for width in widths]
     frames = {}
