@@ -56,7 +56,9 @@ function measure(frame) {{
       scrolled.push([name(e), e.scrollWidth, e.clientWidth]);
   }}
   const wide = Math.max(root.scrollWidth, width + page.scrollWidth - page.clientWidth);
-  return {{height: root.scrollHeight, width: wide, outside, scrolled}};
+  const images = [...doc.images], broken = images.filter(e => !e.naturalWidth).map(name);
+  const sizes = {{height: root.scrollHeight, width: wide, outside, scrolled}};
+  return {{...sizes, images: images.length, broken}};
 }}
 async function all() {{
   const found = [];

@@ -11,7 +11,7 @@ import pytest
 import v1tlearn as v1
 from v1tlearn.inspection import Report, report
 
-EVIL = "<script>alert(1)</script>"
+EVIL = "<script>alert(1)"
 NEURON = '"><img src=x onerror=alert(1)> $\\frac{'
 SMALL = {"n_neurons": 2, "n_images": 2, "n_mice": 2, "n_bootstrap": 0, "n_repeats": 1}
 
@@ -72,10 +72,12 @@ def test_a_path_that_is_taken_is_refused_ahead_of_the_work(models, recordings, t
         report(models["LN"], v1.Trials(recordings), notes, n_bootstrap=10**9)
 
 
-def test_a_path_gets_the_page(models, recordings, tmp_path, plt):
+def test_a_path_gets_the_page_and_the_session_stays_as_it_is(models, recordings, tmp_path, plt):
+    before = plt.get_fignums(), dict(plt.rcParams)
     made = report(models["LN"], v1.Trials(recordings), tmp_path / "a.html", **SMALL | {"n_mice": 1})
     assert (tmp_path / "a.html").read_text(encoding="utf-8") == made.html
     assert "Pictures of single mice are of the first 1 of 2." in made.html
+    assert (plt.get_fignums(), dict(plt.rcParams)) == before
 
 
 def test_notebooks_show_it_in_a_frame(made):
@@ -83,12 +85,6 @@ def test_notebooks_show_it_in_a_frame(made):
     assert frame.startswith('<iframe srcdoc="&lt;!DOCTYPE html&gt;')
     start = frame.index('srcdoc="') + len('srcdoc="')
     assert html.unescape(frame[start : frame.index('"', start)]) == made.html
-
-
-def test_figures_are_closed_and_settings_of_the_session_stay(models, recordings, plt):
-    before = plt.get_fignums(), dict(plt.rcParams)
-    report(models["LN"], v1.Trials(recordings), **SMALL | {"n_mice": 1})
-    assert (plt.get_fignums(), dict(plt.rcParams)) == before
 
 
 def test_a_page_of_two_mice_is_small(made):
