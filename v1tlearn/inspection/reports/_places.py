@@ -55,16 +55,16 @@ def fields_section(model: Any, neurons: Mapping[str, Any], seed: int) -> Section
     for mouse, own in fields.items():
         alt = f"Receptive fields of {own.sizes['neuron']} neurons of mouse {mouse}"
         if "lag" in own.dims:
-            shown = KernelDisplay.from_kernels(own, n_neurons=own.sizes["neuron"])
+            figure = KernelDisplay.from_kernels(own, n_neurons=own.sizes["neuron"]).figure_
             told = "Gradients of the predicted responses by the pixels of the frames before, in a "
             told += "grey movie: red where light raises the response, blue where it lowers it."
         else:
-            shown = ReceptiveFieldDisplay.from_fields(own, n_fields=own.sizes["neuron"])
+            figure = ReceptiveFieldDisplay.from_fields(own, n_fields=own.sizes["neuron"]).figure_
             told = "Gradients of the predicted responses by the pixels of a grey image: red where "
             told += "light raises the response, blue where it lowers it. Ellipses are fitted "
             told += "Gaussians at two standard deviations, dashed where they fit badly."
         caption = f"Mouse {mouse}, neurons that are predicted best. {told}"
-        section.parts.append(picture(shown.figure_, f"{alt}.", caption))
+        section.parts.append(picture(figure, f"{alt}.", caption))
     return section
 
 

@@ -202,6 +202,7 @@ def _best(
     out = {}
     for mouse in mice:
         ids = trials.neuron_ids(mouse)
-        best = np.arange(0) if isinstance(scores, Absent) else ranked(scores[mouse], 2 * n)[0][:n]
+        own = np.full(len(ids), np.nan) if isinstance(scores, Absent) else scores[mouse]
+        best = np.concatenate(ranked(own, 2 * n))[:n]
         out[mouse] = ids[best] if len(best) else ids[:n]
     return out
