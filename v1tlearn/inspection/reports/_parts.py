@@ -123,7 +123,7 @@ def number(value: float) -> str:
     -------
     str
     """
-    return "–" if value != value else f"{value:.3f}".replace("-", "−")
+    return "–" if value != value else f"{value:z.3f}".replace("-", "−")
 
 
 def counted(n: int, one: str, several: str = "") -> str:
