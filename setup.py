@@ -100,10 +100,15 @@ setup(
     ext_modules=kernels if has_kernels else [],
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if has_kernels and limited_api else {},
     packages=find_packages(include=["v1tlearn", "v1tlearn.*"]),
-    package_data={"v1tlearn": ["py.typed"]},
+    package_data={
+        "v1tlearn": ["py.typed"],
+        "v1tlearn.inspection.reports": ["page.css", "page.html.jinja"],
+    },
     python_requires=">=3.11",
     install_requires=[
+        "jinja2>=3.1",
         "joblib>=1.4",
+        "markupsafe>=2",
         "netCDF4>=1.7.5",
         "numpy>=2.0",
         "pandas>=2.2.2",

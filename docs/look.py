@@ -56,7 +56,9 @@ function measure(frame) {{
       scrolled.push([name(e), e.scrollWidth, e.clientWidth]);
   }}
   const wide = Math.max(root.scrollWidth, width + page.scrollWidth - page.clientWidth);
-  return {{height: root.scrollHeight, width: wide, outside, scrolled}};
+  const images = [...doc.images], broken = images.filter(e => !e.naturalWidth).map(name);
+  const sizes = {{height: root.scrollHeight, width: wide, outside, scrolled}};
+  return {{...sizes, images: images.length, broken}};
 }}
 async function all() {{
   const found = [];
@@ -145,7 +147,8 @@ def look(
     dict
         By (page, width): ``height`` and ``width`` of the whole page in pixels, ``outside`` the
         elements right of the screen, ``scrolled`` the boxes whose content is wider than they are,
-        as (element, width of the content, width of the box).
+        as (element, width of the content, width of the box), ``images`` the number of images, and
+        ``broken`` those of them that are not there.
     """
     asked = [(page, width) for page in pages for width in widths]
     frames = {}

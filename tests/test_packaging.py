@@ -63,8 +63,9 @@ def built(tmp_path_factory):
 def test_both_distributions_hold_every_module_and_say_that_they_are_typed(built):
     in_wheel, in_sdist, metadata = built
     modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "v1tlearn").rglob("*.py")}
+    pages = {f"v1tlearn/inspection/reports/page.{kind}" for kind in ("css", "html.jinja")}
     for names in (in_wheel, in_sdist):
-        assert modules <= names
+        assert modules | pages <= names
         assert "v1tlearn/py.typed" in names
         assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
     assert "Typing :: Typed" in metadata.get_all("Classifier")

@@ -115,7 +115,9 @@ def test_quick_docs_run_no_example(given, runs, tmp_path):
 def test_wide_pages_and_boxes_are_found(tmp_path):
     wide = '<div style="width: {}px">wide</div>'
     box = '<pre style="overflow-x: auto">' + wide.format(2000) + "</pre>"
-    for name, body in {"narrow": "x", "wide": wide.format(700), "boxed": box}.items():
+    there = '<img src="data:image/gif;base64,R0lGODlhAQABAAAAACH5BAEKAAEALAAAAAABAAEAAAICTAEAOw==">'
+    narrow = there + '<img class="lost" src="nowhere.png">'
+    for name, body in {"narrow": narrow, "wide": wide.format(700), "boxed": box}.items():
         page = f'<body style="margin: 0"><div class="bd-article-container">{body}</div></body>'
         (tmp_path / f"{name}.html").write_text(page)
     pages = ["narrow.html", "wide.html", "boxed.html"]
@@ -124,4 +126,8 @@ def test_wide_pages_and_boxes_are_found(tmp_path):
     assert [found[page, 1400]["width"] for page in pages] == [1400, 1400, 1400]
     assert found["boxed.html", 390]["scrolled"] == [["pre", 2000, 390]]
     assert found["wide.html", 390]["outside"] == ["div"]
+    assert (found["narrow.html", 390]["images"], found["narrow.html", 390]["broken"]) == (
+        2,
+        ["img.lost"],
+    )
     assert len(list((tmp_path / "drawn").glob("*.png"))) == 6

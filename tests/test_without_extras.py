@@ -48,6 +48,7 @@ SCRIPT = """
         ("fetch", lambda: v1.fetch_sensorium2022("A", "here")),
         ("interop", lambda: v1.load_v1t("run")),
         ("plot", lambda: v1.inspection.TrainingDisplay.from_estimator(est).plot()),
+        ("plot", lambda: v1.inspection.report(est, test)),
     ):
         try:
             call()

@@ -64,6 +64,7 @@ from v1tlearn.inspection.neurons import (
 )
 from v1tlearn.inspection.pooling import pooling_sizes
 from v1tlearn.inspection.positions import readout_positions
+from v1tlearn.inspection.reports import Report, report
 from v1tlearn.inspection.responses import PredictionDisplay
 from v1tlearn.inspection.retinotopy import retinotopy_smoothness
 from v1tlearn.inspection.retinotopy_display import RetinotopyDisplay
@@ -129,6 +130,8 @@ __all__ = [
     "plaids",
     "MostExcitingImagesDisplay",
     "TuningCurveDisplay",
+    "report",
+    "Report",
     "MODEL_COLORS",
     "model_color",
 ]

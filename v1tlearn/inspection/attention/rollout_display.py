@@ -132,10 +132,10 @@ class AttentionRolloutDisplay:
         """
         check_trials(trials)
         shown = trials[: min(as_whole(n_images, "n_images"), len(trials))]
-        titles = _titles(shown, behaviors)
         found = attention_rollout(
             estimator, shown, head_reduction=head_reduction, placement=placement
         )
+        titles = _titles(shown, behaviors)
         model = opened(estimator, shown, "attention")
         images: list[Any] = [None] * len(shown)
         maps: list[Any] = [None] * len(shown)
