@@ -311,13 +311,15 @@ class _Drive:
         behaviors, pupil = (
             None if x is None else x.expand(n, -1) for x in (self.behaviors, self.pupil)
         )
-        features = model.encode(self.mouse, images, behaviors)
         if self.weights is not None:
+            features = model.encode(self.mouse, images, behaviors)
             rates = model.respond(self.mouse, features, pupil) * self.scale
             return (rates[:, self.neurons] * self.weights[which]).sum(1)
         neurons = self.neurons[which]
         raised = activate or not model.head(self.mouse).increasing
-        found = model.respond_each(self.mouse, features, neurons, pupil, activate=raised)
+        found = model.respond_to_each(
+            self.mouse, images, neurons, behaviors, pupil, activate=raised
+        )
         return found * self.scale[neurons] if activate else found
 
     def __call__(self, images: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
@@ -395,8 +397,8 @@ def _labelled(
         ids = np.asarray(coords[dim][1] if dim == "neuron" else coords[dim])[short]
         warn(
             f"mouse {drive.mouse!r}: within the limits images of {first_few(list(ids), dim)} do "
-            f"not reach norm={attrs['requested_norm']:.4g}, the shortest has {norms.min():.4g}: their "
-            "pixels are all at a limit. Take a smaller norm, or wider limits."
+            f"not reach norm={attrs['requested_norm']:.4g}, the shortest has {norms.min():.4g}: "
+            "their pixels are all at a limit. Take a smaller norm, or wider limits."
         )
     coords |= core_pixels(model, drive.mouse, images.shape[1])
     squares = images.square().sum(1).cpu().numpy().astype(np.float64)
