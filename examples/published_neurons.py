@@ -3,8 +3,8 @@
     python examples/published_neurons.py sensorium_sota_model.pth figure.png
 
 draws 100 neurons of one mouse (Willeke et al., 2022), whose weights are at
-github.com/sinzlab/sensorium. It takes two and a half minutes of processor time; ``--neurons 20``
-takes a fifth of that.
+github.com/sinzlab/sensorium, in three quarters of a minute of processor time. The model computes
+where neurons look from their cortical positions: its retinotopy is smooth by design.
 """
 
 from __future__ import annotations
