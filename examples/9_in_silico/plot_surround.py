@@ -114,5 +114,5 @@ for ax, (name, index) in zip(axes, found.items(), strict=True):
     ax.set(title=name, xlabel="ring against centre [degree]", xticks=degrees[::2])
     ax.spines[["top", "right"]].set_visible(False)
 axes[0].set_ylabel("(both − centre) / (both + centre)")
-axes[0].legend(frameon=False)
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
 plt.show()
