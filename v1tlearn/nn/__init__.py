@@ -29,6 +29,7 @@ from v1tlearn.nn.layers.behavior import BehaviorMLP
 from v1tlearn.nn.layers.geometry import most_square_grid, patch_grid
 from v1tlearn.nn.layers.images import ImageCropper, center_crop, crop_size, resize
 from v1tlearn.nn.layers.mixing import MixBlock
+from v1tlearn.nn.layers.parts import Seen
 from v1tlearn.nn.layers.past import Past
 from v1tlearn.nn.layers.pixels import Pixels
 from v1tlearn.nn.layers.shifter import Shifter, StimulusShifter
@@ -97,6 +98,7 @@ __all__ = [
     "sinusoidal_positions",
     "Readout",
     "Moments",
+    "Seen",
     "GaussianReadout",
     "FactorizedReadout",
     "MinimodelReadout",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.heads import EluHead, Head
 from v1tlearn.nn.layers.images import ImageCropper
+from v1tlearn.nn.layers.parts import parts_around
 from v1tlearn.nn.layers.past import Past
 from v1tlearn.nn.layers.shifter import Shifter
 from v1tlearn.nn.readouts.readout import Readout
@@ -442,6 +443,45 @@ class EncodingModel(nn.Module):
         shifter = None if pupil is None else self.shifter(mouse)
         shift = None if shifter is None else shifter(pupil)
         outputs = self.readout(mouse).read_each(features, neurons, shift)
+        return head(outputs) if activate else outputs
+
+    def respond_to_each(
+        self,
+        mouse: str,
+        images: Tensor,
+        neurons: Tensor,
+        behaviors: Tensor | None = None,
+        pupil: Tensor | None = None,
+        *,
+        activate: bool = True,
+    ) -> Tensor:
+        """Predict the rate of one neuron for each image, from the part that it sees, if possible.
+
+        `encode` and `respond_each` give the same, but for rounding errors.
+
+        Parameters
+        ----------
+        mouse, images, behaviors
+            As of `encode`.
+        neurons, pupil, activate
+            As of `respond_each`.
+
+        Returns
+        -------
+        Tensor of shape (n_images,)
+        """
+        self._refuse_images()
+        shifter = None if pupil is None else self.shifter(mouse)
+        readout, seen, head = self.readout(mouse), self.core.seen(), self.head(mouse)
+        points = readout.points_each(neurons, None if shifter is None else shifter(pupil))
+        whole = self.training or (activate and not head.increasing)
+        if whole or seen is None or points is None:
+            features = self.encode(mouse, images, behaviors)
+            return self.respond_each(mouse, features, neurons, pupil, activate=activate)
+        images, behaviors = self._core_arguments(mouse, images, behaviors)
+        _, height, width = self.core.output_shape
+        parts, points = parts_around(images, points, (height, width), seen)
+        outputs = readout.read_at(self.core.of_parts(parts, behaviors), points, neurons)
         return head(outputs) if activate else outputs
 
 

@@ -1,8 +1,10 @@
 """Tiny models, hardly trained: what is tested is what they are asked, not what they learned."""
 
 import pytest
+from sklearn.pipeline import make_pipeline
 
 import v1tlearn as v1
+from v1tlearn.preprocessing import TrialStandardizer
 
 SHAPE = (12, 16)
 CNN = {"n_layers": 2, "hidden_channels": 4, "input_kernel": 5, "hidden_kernel": 3}
@@ -31,3 +33,10 @@ def fit(trials):
         return made[key]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def pipeline(trials):
+    """A model behind a standardiser; not to be changed."""
+    model = v1.CNNRegressor(**COMMON, **CNN, standardize=False)
+    return make_pipeline(TrialStandardizer(), model).fit(trials)

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from sklearn.pipeline import make_pipeline
 
 import v1tlearn as v1
 from v1tlearn.inspection import gratings, tuning_curves
+from v1tlearn.preprocessing import TrialStandardizer
 
 SHAPE = (12, 16)
 
@@ -72,6 +74,42 @@ def test_ensembles_are_shown_stimuli_too(fit):
     expected = ensemble.predict({"A": stimuli.values}, {"A": np.tile(row, (2, 1))})["A"]
     found = tuning_curves(ensemble, stimuli)["A"].values
     np.testing.assert_allclose(found.T, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("given", [{}, {"running_speed": 9.0}, {"pupil_x": 62.0}])
+def test_in_a_pipeline_units_are_those_of_the_recordings(pipeline, given):
+    """What is not named is at the mean of its recording, not at a recorded 0."""
+    stimuli = gratings(SHAPE, orientation=[0, 45, 90], phase=[0, 180])
+    found = tuning_curves(pipeline, stimuli, behaviors=given)
+    flat = stimuli.values.reshape(-1, 1, *SHAPE)
+    for mouse, curves in found.items():
+        names = pipeline[0].behavior_names_[mouse]
+        row = dict(zip(names, pipeline[0].scaling_[mouse]["behavior_shift"], strict=True)) | given
+        behaviors = np.tile([row[name] for name in names], (len(flat), 1))
+        shown = v1.Trials.from_arrays({mouse: flat}, {mouse: behaviors}, behavior_names=names)
+        expected = pipeline.predict(shown)[mouse]
+        np.testing.assert_allclose(curves.values.reshape(len(curves), -1).T, expected, rtol=1e-4)
+
+
+def test_in_a_pipeline_behaviour_that_no_step_misses_may_be_unused(trials):
+    model = v1.LNRegressor(
+        n_layers=1,
+        hidden_channels=2,
+        input_kernel=5,
+        behavior_mode="none",
+        shift="none",
+        standardize=False,
+        batch_size=16,
+        max_epochs=1,
+        random_state=0,
+        device="cpu",
+    )
+    model = make_pipeline(TrialStandardizer(), model).fit(trials)
+    stimuli = gratings(SHAPE, orientation=[0, 90], phase=0)
+    scaling = model[0].scaling_["A"]
+    standardized = (stimuli.values - scaling["image_mean"]) / scaling["image_std"]
+    expected = model[-1].predict({"A": standardized.astype(np.float32)})["A"]
+    np.testing.assert_allclose(tuning_curves(model, stimuli)["A"].T, expected, rtol=1e-4)
 
 
 def test_movies_are_shown_to_models_that_see_time():

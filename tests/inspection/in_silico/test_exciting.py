@@ -177,6 +177,38 @@ def test_constant_behaviour_is_what_was_asked_for(fit):
     np.testing.assert_allclose(images["response"], answer[:, 1], rtol=1e-4)
 
 
+def test_in_a_pipeline_behaviour_is_in_units_of_the_recordings(pipeline):
+    speed = 9.0
+    images = most_exciting_images(pipeline, {"A": [2]}, behaviors={"running_speed": speed})["A"]
+    scaling = pipeline[0].scaling_["A"]
+    column = pipeline[0].behavior_names_["A"].index("running_speed")
+    row = np.zeros((1, 5))
+    row[0, column] = (speed - scaling["behavior_shift"][column]) / scaling["behavior_scale"][column]
+    answer = pipeline[-1].predict({"A": images["image"].values}, {"A": row})["A"]
+    np.testing.assert_allclose(images["response"], answer[:, 1], rtol=1e-4)
+
+
+def test_limits_are_kept_to_the_last_digit(fit):
+    for limits in ((0, 255), (60.3, 199.7)):
+        images = most_exciting_images(fit(), n_steps=8, limits=limits, norm=7)["A"]
+        assert images["image"].min() >= np.float32(limits[0])
+        assert images["image"].max() <= np.float32(limits[1])
+        np.testing.assert_allclose(images["norm"], 7, rtol=1e-6)
+
+
+def test_a_norm_that_limits_do_not_allow_is_refused_or_told(fit):
+    estimator = fit()
+    mean, std = (estimator.statistics_["A"][f"image_{name}"] for name in ("mean", "std"))
+    limits = (mean - std, mean + 0.5 * std)
+    most = (SHAPE[0] * SHAPE[1]) ** 0.5  # all pixels dark
+    with pytest.raises(ValueError, match=r"no image has a norm above 13\.86, norm=15 came"):
+        most_exciting_images(estimator, {"A": [1]}, limits=limits, norm=15)
+    with pytest.warns(UserWarning, match=r"neurons? .* do not reach norm=13"):
+        images = most_exciting_images(estimator, {"A": [1, 2]}, limits=limits, norm=13, n_steps=4)
+    assert (images["A"]["norm"] < 13).all()
+    assert most > 13
+
+
 @pytest.mark.parametrize("size", [{}, {"crop_scale": 0.8, "image_size": (8, 10)}])
 def test_coordinates_are_those_of_the_stimuli(fit, size):
     estimator = fit(**size)
@@ -207,6 +239,10 @@ def test_published_linear_model_is_driven_most_by_its_filters():
         ({"norm": -1}, "norm=-1"),
         ({"norm": "large"}, "norm='large'"),
         ({"limits": (0, 10)}, "either side of the mean grey level"),
+        ({"limits": 5}, "either side of the mean grey level"),
+        ({"limits": (0,)}, "either side of the mean grey level"),
+        ({"limits": (0, np.inf)}, "either side of the mean grey level"),
+        ({"weights": {"A": np.zeros((0, 4)), "B": np.zeros((0, 3))}}, r"shape \(0, 4\)"),
         ({"n_steps": 0}, "n_steps=0"),
         ({"smoothness": -1}, "smoothness=-1"),
         ({"neurons": {"A": [99]}}, "mouse 'A': there is no neuron 99"),
@@ -224,6 +260,11 @@ def test_published_linear_model_is_driven_most_by_its_filters():
 def test_what_has_no_meaning_is_refused_by_name(fit, params, message):
     with pytest.raises(ValueError, match=message):
         most_exciting_images(fit(), **params)
+
+
+def test_behaviour_without_names_is_refused(fit):
+    with pytest.raises(TypeError, match="expected a dict of numbers by column"):
+        most_exciting_images(fit(), behaviors=[1.0])
 
 
 def test_weights_of_other_neurons_are_refused(fit):

@@ -61,6 +61,11 @@ def test_direction_of_movies():
         tuning_properties(shown, onset=0.25)
 
 
+def test_across_the_preferred_direction_counts_either_side():
+    found = tuning_properties(curves([5.0, 1, 3, 1, 2, 1, 0, 1], orientation=np.arange(0, 360, 45)))
+    np.testing.assert_allclose(found["osi"], (5 - 1.5) / (5 + 1.5))
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0.05, 0.15), st.floats(0.5, 1.5))
 def test_best_spatial_frequency_of_a_parabola(best, width):
@@ -89,6 +94,21 @@ def test_contrast_of_half_the_response(half, power):
     np.testing.assert_allclose(found["contrast_exponent"][0], power, rtol=1e-2)
     assert list(found["contrast_fits"].values) == [True, False, False]
     assert np.isnan(found["c50"][1:]).all()
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_half_the_response_is_the_same_in_any_unit(unit):
+    c = np.array([0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0])
+    rates = unit * (1 + 5 * c**2 / (c**2 + 0.3**2))
+    found = tuning_properties(curves(rates, contrast=c))
+    np.testing.assert_allclose(found["c50"], 0.3, rtol=1e-4)
+
+
+def test_rounding_errors_are_no_tuning_to_contrast():
+    c = np.array([0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0])
+    found = tuning_properties(curves(np.float32(3) + np.float32(1e-6) * c, contrast=c))
+    assert not found["contrast_fits"]
+    assert np.isnan(found["c50"])
 
 
 def test_each_property_is_taken_at_the_best_of_all_others():

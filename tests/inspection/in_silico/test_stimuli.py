@@ -81,6 +81,20 @@ def test_disk_and_ring_make_the_whole():
     assert (ring.values[0][np.hypot(right, down) < 2.9] == 0).all()
 
 
+def test_a_disk_of_no_size_is_nothing():
+    common = {"orientation": 0, "phase": 0, "x": 5, "y": 4}
+    whole = gratings(SHAPE, **common)
+    assert (gratings(SHAPE, diameter=0, **common) == 127.5).all()
+    np.testing.assert_array_equal(gratings(SHAPE, inner_diameter=0, **common), whole)
+
+
+@pytest.mark.parametrize("diameter", [5, 8.5, 13, 20])
+def test_disks_have_the_area_of_their_diameter(diameter):
+    uniform = {"orientation": 0, "phase": 0, "spatial_frequency": 1e-9, "background": 0}
+    disk = gratings((41, 61), diameter=diameter, x=30, y=20, amplitude=1, **uniform)
+    np.testing.assert_allclose(float(disk.sum()), np.pi * diameter**2 / 4, rtol=0.01)
+
+
 def test_movies_drift_along_the_wave_vector():
     movie = gratings(
         SHAPE,
@@ -133,7 +147,12 @@ def test_plaids_are_sums_of_two_gratings():
         ({"contrast": [-0.1, 1]}, "contrast holds -0.1"),
         ({"orientation": [np.nan]}, "orientation holds nan"),
         ({"phase": []}, "phase has the shape"),
+        ({"spatial_frequency": [0.1, 0.6]}, "0.6 cycles per pixel"),
+        ({"spatial_frequency": 1.1, "pixels_per_degree": 2}, "0.55 cycles per pixel"),
+        ({"background": np.nan}, "background=nan"),
         ({"temporal_frequency": 2}, "n_frames=None"),
+        ({"temporal_frequency": 2, "n_frames": 2.5, "frame_rate": 30}, "n_frames=2.5"),
+        ({"temporal_frequency": [2, 16], "n_frames": 9, "frame_rate": 30}, "16 cycles per second"),
         ({"n_frames": 10}, "temporal_frequency"),
         ({"pixels_per_degree": 0}, "pixels_per_degree=0"),
         ({"x": xr.DataArray([1.0], dims="width")}, r"\['width'\]"),

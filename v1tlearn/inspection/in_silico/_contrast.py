@@ -6,6 +6,7 @@ import numpy as np
 from scipy.optimize import OptimizeWarning, curve_fit
 
 _EXPLAINED = 0.9  # share of the variance from which on a fit counts
+_ROUNDING = 1e-5  # of the largest response: models predict in float32
 
 
 def naka_rushton(contrasts: np.ndarray, responses: np.ndarray) -> tuple[float, float, float, bool]:
@@ -24,9 +25,13 @@ def naka_rushton(contrasts: np.ndarray, responses: np.ndarray) -> tuple[float, f
     """
     failed = (np.nan, np.nan, np.nan, False)
     contrasts = np.asarray(contrasts, dtype=np.float64)
-    span = np.ptp(responses)
-    if len(np.unique(contrasts)) < 5 or not span > 0 or not contrasts.max() > 0:
+    responses = np.asarray(responses, dtype=np.float64)
+    span, most = np.ptp(responses), np.abs(responses).max()
+    if not np.isfinite(most) or not span > _ROUNDING * most:
+        return failed
+    if len(np.unique(contrasts)) < 5 or not contrasts.max() > 0:
         return failed  # four parameters need more contrasts than that
+    responses = responses / span  # in any unit
 
     def curve(c: np.ndarray, base: float, most: float, half: float, power: float) -> np.ndarray:
         raised = c**power
@@ -34,7 +39,7 @@ def naka_rushton(contrasts: np.ndarray, responses: np.ndarray) -> tuple[float, f
 
     top = contrasts.max()
     lowest = [-np.inf, 0.0, 1e-3 * top, 0.3]
-    start = [float(responses.min()), float(span), 0.4 * top, 2.0]
+    start = [float(responses.min()), 1.0, 0.4 * top, 2.0]
     try:
         with np.errstate(all="ignore"):
             found, _ = curve_fit(

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn._guesses import did_you_mean, guess
 from v1tlearn._models import last_step
-from v1tlearn._values import first_few
+from v1tlearn._values import first_few, plain
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators.prediction import PredictionMixin
 from v1tlearn.nn import EncodingModel
+from v1tlearn.trials import Trials
 
 
 def known(estimator: Any, what: str) -> tuple[Fitted, EncodingModel]:
@@ -177,17 +178,18 @@ def neuron_coords(fitted: Fitted, mouse: str, places: np.ndarray) -> dict[str, A
 
 
 def constant_behavior(
-    fitted: Fitted, mouse: str, behaviors: Mapping[str, float] | None
+    estimator: Any, fitted: Fitted, mouse: str, behaviors: Mapping[str, float] | None
 ) -> np.ndarray | None:
-    """One row of behaviour of a mouse, in the units of its recording.
+    """One row of behaviour of a mouse, in the units that the last step of a Pipeline takes.
 
     Parameters
     ----------
+    estimator : estimator or Pipeline
     fitted : Fitted
     mouse : str
     behaviors : mapping of str to float, optional
-        By column. Others are at the zero of what the model sees: their mean, or zero where they are
-        only scaled.
+        By column, in the units of the recordings: they go through the steps of a Pipeline. Others
+        are at the zero of what the model sees: their mean, or zero where they are only scaled.
 
     Returns
     -------
@@ -195,27 +197,63 @@ def constant_behavior(
 
     Raises
     ------
+    TypeError
+        If behaviour is no mapping.
     ValueError
         If a column is unknown or a value not finite.
     """
+    if behaviors is not None and not isinstance(behaviors, Mapping):
+        raise TypeError(
+            f"behaviors is a {type(behaviors).__name__}: expected a dict of numbers by column, "
+            'such as {"running_speed": 0.0}.'
+        )
     one = fitted.mice[mouse]
     used, names = list(one.used_columns), list(one.behavior_names or [])
-    for name, value in (behaviors or {}).items():
+    named = {
+        name: plain(value, f"behaviors[{name!r}]") for name, value in (behaviors or {}).items()
+    }
+    for name, value in named.items():
         if name not in used:
             found = guess(str(name), used)
             raise ValueError(
                 f"behaviors names {name!r}, the model uses the columns {used} of mouse {mouse!r}"
                 f"{did_you_mean(list(map(repr, found)))} Name those only."
             )
-        if not np.isfinite(value):
-            raise ValueError(f"behaviors: {name!r} is {value}: expected a finite number.")
+        if not isinstance(value, Real) or isinstance(value, bool) or not np.isfinite(value):
+            raise ValueError(f"behaviors: {name!r} is {value!r}: expected a finite number.")
     if not used:
         return None
     shift = one.statistics.get("behavior_shift")
     row = np.zeros(len(names)) if shift is None else np.array(shift, dtype=np.float64)
-    for name, value in (behaviors or {}).items():
-        row[names.index(name)] = float(value)
+    given = np.array([float(named.get(name, 0)) for name in names])
+    if named and last_step(estimator) is not estimator:
+        image = np.zeros((1, *fitted.image_shape), np.float32)
+        passed = ahead(estimator, _trials({mouse: image}, fitted, {mouse: given}))
+        given = np.asarray(passed.get("behaviors", mouse), dtype=np.float64)[0]
+    for name in named:
+        row[names.index(name)] = given[names.index(name)]
     return row
+
+
+def ahead(estimator: Any, trials: Trials) -> Trials:
+    """Pass trials through what is ahead of a model in a Pipeline, or in the best one of a search.
+
+    Parameters
+    ----------
+    estimator : estimator
+    trials : Trials
+
+    Returns
+    -------
+    Trials
+    """
+    if hasattr(estimator, "best_estimator_"):
+        return ahead(estimator.best_estimator_, trials)
+    if not hasattr(estimator, "steps"):
+        return trials
+    if len(estimator.steps) > 1:
+        trials = estimator[:-1].transform(trials)
+    return ahead(estimator[-1], trials)
 
 
 def core_pixels(model: EncodingModel, mouse: str, channels: int) -> dict[str, Any]:
@@ -240,11 +278,14 @@ def core_pixels(model: EncodingModel, mouse: str, channels: int) -> dict[str, An
     }
 
 
-def one_trial(fitted: Fitted, mouse: str, behaviors: Mapping[str, float] | None) -> Any:
+def one_trial(
+    estimator: Any, fitted: Fitted, mouse: str, behaviors: Mapping[str, float] | None
+) -> Trials:
     """Trials of one empty image at constant behaviour, from which a model's inputs are read.
 
     Parameters
     ----------
+    estimator : estimator or Pipeline
     fitted : Fitted
     mouse : str
     behaviors : mapping of str to float, optional
@@ -252,42 +293,51 @@ def one_trial(fitted: Fitted, mouse: str, behaviors: Mapping[str, float] | None)
     Returns
     -------
     Trials
+        As the model itself takes them.
     """
-    return as_trials(
-        {mouse: np.zeros((1, *fitted.image_shape), np.float32)}, fitted, behaviors, frames=False
-    )
+    row = constant_behavior(estimator, fitted, mouse, behaviors)
+    return _trials({mouse: np.zeros((1, *fitted.image_shape), np.float32)}, fitted, {mouse: row})
 
 
 def as_trials(
+    estimator: Any,
     stimuli: Mapping[str, np.ndarray],
     fitted: Fitted,
     behaviors: Mapping[str, float] | None,
-    *,
-    frames: bool,
-) -> Any:
-    """Trials of stimuli (n, [time,] channel, height, width) of each mouse, at constant behaviour.
+) -> Trials:
+    """Trials of stimuli of each mouse, at constant behaviour, as the model itself takes them.
 
     Parameters
     ----------
-    stimuli : mapping of str to ndarray
+    estimator : estimator or Pipeline
+    stimuli : mapping of str to ndarray of shape (n, [time,] channel, height, width)
+        As `estimator` takes them: they go through the steps of a Pipeline.
     fitted : Fitted
     behaviors : mapping of str to float, optional
-    frames : bool
-        Whether stimuli are movies.
 
     Returns
     -------
     Trials
     """
-    from v1tlearn.trials import Trials
+    rows = {mouse: constant_behavior(estimator, fitted, mouse, behaviors) for mouse in stimuli}
+    if last_step(estimator) is not estimator:
+        any_row = {m: np.zeros(len(fitted.mice[m].behavior_names or [])) for m in stimuli}
+        passed = ahead(estimator, _trials(stimuli, fitted, any_row))
+        stimuli = {mouse: np.asarray(passed.get("stimuli", mouse)) for mouse in stimuli}
+    return _trials(stimuli, fitted, rows)
 
+
+def _trials(
+    stimuli: Mapping[str, np.ndarray], fitted: Fitted, rows: Mapping[str, np.ndarray | None]
+) -> Trials:
     recordings = {}
     for mouse, values in stimuli.items():
+        frames = values.ndim == 5
         dims = ("trial", *(("time",) if frames else ()), "channel", "height", "width")
         data: dict[str, Any] = {"stimuli": (dims, values)}
         coords: dict[str, Any] = {"image_id": ("trial", np.arange(len(values)))}
-        row = constant_behavior(fitted, mouse, behaviors)
-        if row is not None:
+        row = rows[mouse]
+        if row is not None and len(row):
             shape = values.shape[: 1 + frames]
             data["behaviors"] = ((*dims[: 1 + frames], "behavior"), np.tile(row, (*shape, 1)))
             coords["behavior"] = list(fitted.mice[mouse].behavior_names or [])
@@ -296,18 +346,3 @@ def as_trials(
             coords["time"] = ("time", times, {"units": "s"})
         recordings[mouse] = xr.Dataset(data, coords)
     return Trials(recordings)
-
-
-def on_device(values: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Tensor in float32 on a device.
-
-    Parameters
-    ----------
-    values : ndarray
-    device : torch.device
-
-    Returns
-    -------
-    Tensor
-    """
-    return torch.as_tensor(np.ascontiguousarray(values), dtype=torch.float32, device=device)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from v1tlearn._models import last_step
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.inspection.in_silico._known import (
     as_trials,
@@ -90,7 +91,7 @@ def tuning_curves(
     by_mouse = _by_mouse(stimuli, fitted, neurons)
     places = _neurons(by_mouse, fitted, neurons)
     for mouse, own in by_mouse.items():
-        _check(own, fitted, model, mouse)
+        _check(own, fitted, model, mouse, alone=last_step(estimator) is estimator)
     shared = all(own is next(iter(by_mouse.values())) for own in by_mouse.values())
     if shared and "neuron" not in next(iter(by_mouse.values())).dims:
         return _all_see_the_same(estimator, fitted, by_mouse, places, behaviors)
@@ -179,7 +180,10 @@ def _neurons(
     return out
 
 
-def _check(own: xr.DataArray, fitted: Fitted, model: EncodingModel, mouse: str) -> None:
+def _check(
+    own: xr.DataArray, fitted: Fitted, model: EncodingModel, mouse: str, *, alone: bool
+) -> None:
+    """Refuse stimuli that do not fit; of which size those of a Pipeline are, its steps know."""
     sees_time = model.context_frames is not None
     if ("time" in own.dims) != sees_time:
         came, takes = ("movies", "images") if "time" in own.dims else ("images", "movies")
@@ -188,7 +192,8 @@ def _check(own: xr.DataArray, fitted: Fitted, model: EncodingModel, mouse: str) 
             + (": give gratings a temporal_frequency." if sees_time else ", without time.")
         )
     size = own.sizes["height"], own.sizes["width"]
-    if own.sizes["channel"] != fitted.image_shape[0] or not model.cropper.takes(size):
+    fits = own.sizes["channel"] == fitted.image_shape[0] and model.cropper.takes(size)
+    if alone and not fits:
         raise ValueError(
             f"mouse {mouse!r}: stimuli of (channels, height, width) "
             f"{(own.sizes['channel'], *size)} came, this model takes {fitted.image_shape}."
@@ -214,11 +219,11 @@ def _all_see_the_same(
     behaviors: Mapping[str, float] | None,
 ) -> dict[str, xr.DataArray]:
     own = next(iter(stimuli.values()))
-    flat, frames = _flat(own)
+    flat = _flat(own)
     parts: dict[str, list[np.ndarray]] = {mouse: [] for mouse in stimuli}
     for rows in _portions(len(flat), flat[0].size):
         given = dict.fromkeys(stimuli, flat[rows])
-        for mouse, values in _predicted(estimator, fitted, given, behaviors, frames).items():
+        for mouse, values in _predicted(estimator, fitted, given, behaviors).items():
             parts[mouse].append(values[..., places[mouse]])
     return {
         mouse: _as_curves(np.moveaxis(np.concatenate(found), -1, 0), own, fitted, mouse, places)
@@ -235,13 +240,13 @@ def _each_sees_its_own(
     behaviors: Mapping[str, float] | None,
 ) -> xr.DataArray:
     own = own.transpose("neuron", ...)
-    flat, frames = _flat(own)
+    flat = _flat(own)
     each = len(flat) // len(places)
     found = []
     for rows in _portions(len(flat), flat[0].size):
-        values = _predicted(estimator, fitted, {mouse: flat[rows]}, behaviors, frames)[mouse]
+        values = _predicted(estimator, fitted, {mouse: flat[rows]}, behaviors)[mouse]
         whose = places[np.arange(rows.start, rows.stop) // each]
-        index = whose[:, None] if frames else whose
+        index = whose[:, None] if flat.ndim == 5 else whose
         picked = np.take_along_axis(values, index[..., None], axis=-1)[..., 0]
         found.append(picked)
     joined = np.concatenate(found)
@@ -249,12 +254,10 @@ def _each_sees_its_own(
     return _as_curves(values, own.isel(neuron=0, drop=True), fitted, mouse, {mouse: places}, own)
 
 
-def _flat(own: xr.DataArray) -> tuple[np.ndarray, bool]:
-    """Stimuli along one axis, and whether they are movies."""
-    frames = "time" in own.dims
-    n_sides = 3 + frames
+def _flat(own: xr.DataArray) -> np.ndarray:
+    """Stimuli along one axis."""
     values = np.asarray(own.values)
-    return values.reshape(-1, *values.shape[values.ndim - n_sides :]), frames
+    return values.reshape(-1, *values.shape[values.ndim - 3 - ("time" in own.dims) :])
 
 
 def _portions(n: int, size: int) -> Iterator[slice]:
@@ -268,10 +271,8 @@ def _predicted(
     fitted: Fitted,
     stimuli: Mapping[str, np.ndarray],
     behaviors: Mapping[str, float] | None,
-    frames: bool,
 ) -> dict[str, np.ndarray]:
-    trials = as_trials(stimuli, fitted, behaviors, frames=frames)
-    responses = estimator.predict(trials)
+    responses = last_step(estimator).predict(as_trials(estimator, stimuli, fitted, behaviors))
     return {mouse: np.asarray(responses[mouse]) for mouse in stimuli}
 
 

@@ -26,6 +26,7 @@ from v1tlearn.inspection.in_silico._ascent import (
     frequency_weights,
     length,
 )
+from v1tlearn.inspection.in_silico._groups import weights_of_groups
 from v1tlearn.inspection.in_silico._known import (
     chosen_neurons,
     core_pixels,
@@ -34,7 +35,7 @@ from v1tlearn.inspection.in_silico._known import (
     one_trial,
 )
 from v1tlearn.nn import EncodingModel
-from v1tlearn.training import draw_seed, isolated, numerics
+from v1tlearn.training import MouseData, draw_seed, isolated, numerics
 
 _WHAT = "most exciting images"
 _DIRECTIONS = ("exciting", "suppressing")
@@ -82,8 +83,8 @@ def most_exciting_images(
         in standard deviations of the stimuli at `fit`. "auto" is half the root of the number of
         pixels and channels: half the contrast of the stimuli, all over the image.
     limits : (float, float), optional
-        Lowest and highest value of a pixel, in the units of the stimuli, such as (0, 255). The mean
-        grey level lies in between. None by default.
+        Lowest and highest value of a pixel, in the units of the stimuli (of a Pipeline those that
+        its last step sees), such as (0, 255). The mean grey level lies in between. None by default.
     behaviors : mapping of str to float, optional
         Behaviour by column, in the units of the recordings. Columns that are not named are at the
         zero of what the model sees: their mean, or zero where they are only scaled.
@@ -127,7 +128,8 @@ def most_exciting_images(
     Warns
     -----
     UserWarning
-        Where the response of a neuron does not depend on the image.
+        Where the response of a neuron does not depend on the image, or an image does not reach the
+        norm within the limits.
 
     See Also
     --------
@@ -171,7 +173,7 @@ def most_exciting_images(
         raise ValueError(f"direction={direction!r}: expected one of {_DIRECTIONS}.")
     smoothness = _number(smoothness, "smoothness", 0)
     places = chosen_neurons(fitted, neurons)
-    groups = None if weights is None else _groups(fitted, places, weights)
+    groups = None if weights is None else weights_of_groups(fitted, places, weights)
     shape = (fitted.image_shape[0], *model.cropper.output_size)
     own = 0.5 * float(np.prod(shape)) ** 0.5 if isinstance(norm, str) else norm
     if isinstance(norm, str) and norm != "auto":
@@ -191,21 +193,22 @@ def most_exciting_images(
         tqdm(total=n_all, desc=_WHAT, unit="image", disable=not verbose) as bar,
     ):
         for mouse, chosen in places.items():
+            trial = one_trial(estimator, fitted, mouse, behaviors)
             drive = _Drive(
                 still,
                 fitted,
+                mouse_data(fitted, trial, mouse, device),
                 mouse,
                 chosen,
                 None if groups is None else groups[mouse],
                 -1.0 if direction == "suppressing" else 1.0,
-                behaviors,
                 device,
             )
             found = _search(
                 drive,
                 noise,
                 own,
-                drive.limits(limits),
+                drive.limits(limits, own, shape),
                 preconditioner.to(device),
                 n_steps,
                 max(1, batch_size // n_starts),
@@ -221,6 +224,8 @@ def most_exciting_images(
                 "image_size": list(fitted.image_shape[1:]),
             }
             out[mouse] = _labelled(fitted, still, drive, found, attrs)
+            if limits is not None:  # which rounding may have passed
+                out[mouse]["image"] = out[mouse]["image"].clip(*map(np.float32, limits))
     return out
 
 
@@ -250,49 +255,6 @@ def _number(value: Any, name: str, least: float) -> float:
     return float(number)
 
 
-def _groups(fitted: Fitted, places: dict[str, np.ndarray], weights: Any) -> dict[str, xr.DataArray]:
-    """Weights (group, neuron) of the chosen neurons of each mouse."""
-    if not isinstance(weights, Mapping):
-        if len(places) > 1:
-            raise ValueError(f"weights: give those of the mice {list(places)} in a dict by mouse.")
-        weights = {next(iter(places)): weights}
-    weights = {str(mouse): values for mouse, values in weights.items()}
-    if set(weights) != set(places):
-        raise ValueError(
-            f"weights came for the mice {list(weights)}, neurons are those of {list(places)}: give "
-            "both for the same mice."
-        )
-    out = {}
-    for mouse, chosen in places.items():
-        values = weights[mouse]
-        if isinstance(values, xr.DataArray):
-            named = values if "group" in values.dims else values.expand_dims("group")
-            if set(named.dims) != {"group", "neuron"}:
-                raise ValueError(
-                    f"mouse {mouse!r}: weights have the dimensions {values.dims}: expected group "
-                    "and neuron."
-                )
-            named = named.transpose("group", "neuron")
-        else:
-            array = np.atleast_2d(np.asarray(values, dtype=np.float64))
-            named = xr.DataArray(array, dims=("group", "neuron"))
-        if named.shape[1] != len(chosen) or not np.isfinite(named.values).all():
-            raise ValueError(
-                f"mouse {mouse!r}: weights have the shape {named.shape}: expected finite ones "
-                f"(groups, neurons) of the {len(chosen)} chosen neurons."
-            )
-        ids = neuron_coords(fitted, mouse, chosen)["neuron"][1]
-        if "neuron" in named.coords and list(named["neuron"].values) != list(ids):
-            raise ValueError(
-                f"mouse {mouse!r}: the neurons of the weights are not those that were chosen, in "
-                "their order: give weights for neurons in the order of `neurons`."
-            )
-        if "group" not in named.coords:
-            named = named.assign_coords(group=np.arange(len(named)))
-        out[mouse] = named
-    return out
-
-
 class _Drive:
     """What the images of one mouse are to raise: values and gradients, at constant behaviour."""
 
@@ -300,14 +262,13 @@ class _Drive:
         self,
         model: EncodingModel,
         fitted: Fitted,
+        data: MouseData,
         mouse: str,
         chosen: np.ndarray,
         groups: xr.DataArray | None,
         sign: float,
-        behaviors: Mapping[str, float] | None,
         device: torch.device,
     ) -> None:
-        data = mouse_data(fitted, one_trial(fitted, mouse, behaviors), mouse, device)
         self.model, self.mouse, self.sign = model, mouse, sign
         self.neurons, self.groups = torch.as_tensor(chosen, device=device), groups
         self.behaviors, self.pupil = data.behaviors, data.pupil
@@ -322,17 +283,27 @@ class _Drive:
     def __len__(self) -> int:
         return len(self.neurons) if self.weights is None else len(self.weights)
 
-    def limits(self, limits: Sequence[float] | None) -> Limits:
-        """Limits of what the core sees."""
+    def limits(self, limits: Sequence[float] | None, norm: float, shape: tuple[int, ...]) -> Limits:
+        """Limits of what the core sees, within which some image has the norm."""
         if limits is None:
             return None
-        low, high = (float(limit) for limit in limits)
-        if not low < self.mean < high:
+        try:
+            low, high = (float(limit) for limit in limits)
+        except (TypeError, ValueError):
+            low = high = np.nan
+        if not -np.inf < low < self.mean < high < np.inf:
             raise ValueError(
                 f"limits={limits!r}: expected two values on either side of the mean grey level, "
                 f"which is {self.mean:.4g} of mouse {self.mouse!r}, in the units of the stimuli."
             )
-        return tuple(self.scale.new_tensor((x - self.mean) / self.std) for x in (low, high))  # type: ignore[return-value]
+        own = tuple(self.scale.new_tensor((x - self.mean) / self.std) for x in (low, high))
+        most = float(np.prod(shape)) ** 0.5 * max(float(limit.abs()) for limit in own)
+        if norm > most:
+            raise ValueError(
+                f"mouse {self.mouse!r}: within limits={limits!r} no image has a norm above "
+                f"{most:.4g}, norm={norm:.4g} came: take a smaller norm, or wider limits."
+            )
+        return own  # type: ignore[return-value]
 
     def outputs(self, images: Tensor, which: Tensor, *, activate: bool) -> Tensor:
         """Outputs (B,) for images; with `activate` in the units of the responses."""
@@ -340,13 +311,15 @@ class _Drive:
         behaviors, pupil = (
             None if x is None else x.expand(n, -1) for x in (self.behaviors, self.pupil)
         )
-        features = model.encode(self.mouse, images, behaviors)
         if self.weights is not None:
+            features = model.encode(self.mouse, images, behaviors)
             rates = model.respond(self.mouse, features, pupil) * self.scale
             return (rates[:, self.neurons] * self.weights[which]).sum(1)
         neurons = self.neurons[which]
         raised = activate or not model.head(self.mouse).increasing
-        found = model.respond_each(self.mouse, features, neurons, pupil, activate=raised)
+        found = model.respond_to_each(
+            self.mouse, images, neurons, behaviors, pupil, activate=raised
+        )
         return found * self.scale[neurons] if activate else found
 
     def __call__(self, images: Tensor, which: Tensor) -> tuple[Tensor, Tensor]:
@@ -419,6 +392,14 @@ def _labelled(
             f"mouse {drive.mouse!r}: responses of {first_few(list(ids), dim)} do not depend on the "
             "image, or did not rise from any start: their images are noise."
         )
+    norms = length(images).flatten().cpu().numpy()
+    if (short := norms < 0.999 * attrs["requested_norm"]).any():
+        ids = np.asarray(coords[dim][1] if dim == "neuron" else coords[dim])[short]
+        warn(
+            f"mouse {drive.mouse!r}: within the limits images of {first_few(list(ids), dim)} do "
+            f"not reach norm={attrs['requested_norm']:.4g}, the shortest has {norms.min():.4g}: "
+            "their pixels are all at a limit. Take a smaller norm, or wider limits."
+        )
     coords |= core_pixels(model, drive.mouse, images.shape[1])
     squares = images.square().sum(1).cpu().numpy().astype(np.float64)
     x, y = coords["width"][1], coords["height"][1]
@@ -433,7 +414,7 @@ def _labelled(
     data = {
         "image": ((dim, "channel", "height", "width"), values, {"units": "stimulus unit"}),
         "response": (dim, responses.cpu().numpy(), unit),
-        "norm": (dim, length(images).flatten().cpu().numpy(), std),
+        "norm": (dim, norms, std),
         "start": (dim, best.cpu().numpy()),
         "start_response": ((dim, "starts"), early.cpu().numpy(), unit),
         "center_x": (dim, cx, pixel),

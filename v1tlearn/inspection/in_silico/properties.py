@@ -40,8 +40,9 @@ def tuning_properties(
             The largest F0 + F1 (below); without phases or time the largest response.
         ``preferred_orientation``, ``osi``, ``global_osi``
             With ``orientation``. Half the angle of ``sum R exp(2 i o) / sum R``, in degrees from 0
-            to 180; (R_pref - R_orth) / (R_pref + R_orth), with R_pref the largest response; and the
-            length of that vector, which is 1 minus the circular variance.
+            to 180; (R_pref - R_orth) / (R_pref + R_orth), with R_pref the largest response and
+            R_orth the mean of those 90 degrees to either side; and the length of that vector, which
+            is 1 minus the circular variance.
         ``preferred_direction``, ``dsi``
             With ``orientation`` all around and ``time``: the largest response, and
             (R_pref - R_null) / (R_pref + R_null). A still grating has no direction.
@@ -215,7 +216,9 @@ def _orientation(along: np.ndarray, at: np.ndarray, moving: bool, units: Any) ->
         vector = (along * double).sum(1) / along.sum(1)
     rows = np.arange(len(along))
     top = along.argmax(1)
-    across = _interpolated(along, at, at[top] + 90, 180 if np.ptp(at) < 180 else 360)
+    period = 180 if np.ptp(at) < 180 else 360
+    sides = (_interpolated(along, at, at[top] + side, period) for side in (-90, 90))
+    across = sum(sides) / 2
     degree = {"units": "degree"}
     out = {
         "preferred_orientation": ("neuron", np.rad2deg(np.angle(vector)) / 2 % 180, degree),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import xarray as xr
+
+from v1tlearn._values import as_whole
 
 _PIXELS = ("channel", "height", "width")
 _RESERVED = {"time", *_PIXELS}
@@ -43,7 +46,7 @@ def gratings(
         Direction of the wave vector in degrees, clockwise from rightwards as images are seen: bars
         are vertical at 0 and horizontal at 90. Movies drift that way, 0 to 360.
     spatial_frequency : float, sequence or DataArray
-        In cycles per pixel; with `pixels_per_degree` in cycles per degree.
+        In cycles per pixel, at most 0.5; with `pixels_per_degree` in cycles per degree.
     phase : float, sequence or DataArray
         In degrees, at the centre.
     contrast : float, sequence or DataArray, default=1.0
@@ -61,7 +64,8 @@ def gratings(
         the stimuli: by default grey levels from 0 to 255. Where a model was fitted to standardised
         stimuli, ``background=0, amplitude=2`` are of about the same contrast.
     temporal_frequency : float, sequence or DataArray, optional
-        In cycles per second. Gratings are then movies, that drift along the wave vector.
+        In cycles per second, at most half the frame rate. Gratings are then movies, that drift
+        along the wave vector.
     n_frames : int, optional
         Of movies.
     frame_rate : float, optional
@@ -75,7 +79,8 @@ def gratings(
     Raises
     ------
     ValueError
-        If a parameter is out of its range, or a movie lacks frames or frame rate.
+        If a parameter is out of its range, a movie lacks frames or frame rate, or pixels or frames
+        are too few to show a frequency.
 
     See Also
     --------
@@ -106,7 +111,7 @@ def gratings(
     channels, height, width = _shape(image_shape)
     rows, columns = _places(height, width)
     down, right = _from_centre(rows, columns, given, scale)
-    time = _times(temporal_frequency is not None, n_frames, frame_rate)
+    time = _times(given.get("temporal_frequency"), n_frames, frame_rate)
     wave = given["contrast"] * _wave(right, down, given, scale, time)
     distance = (right**2 + down**2) ** 0.5
     if "diameter" in given:
@@ -319,17 +324,26 @@ def _from_centre(
     return rows - y, columns - x
 
 
-def _times(drifts: bool, n_frames: int | None, frame_rate: float | None) -> xr.DataArray | None:
-    if not drifts:
+def _times(
+    temporal_frequency: xr.DataArray | None, n_frames: int | None, frame_rate: float | None
+) -> xr.DataArray | None:
+    if temporal_frequency is None:
         if n_frames is not None or frame_rate is not None:
             raise ValueError(
                 "n_frames and frame_rate are those of movies: give temporal_frequency."
             )
         return None
-    if n_frames is None or frame_rate is None or n_frames < 1 or not frame_rate > 0:
+    if n_frames is None or frame_rate is None or not 0 < frame_rate < np.inf:
         raise ValueError(
             f"temporal_frequency makes movies, n_frames={n_frames!r} and frame_rate={frame_rate!r} "
             "came: expected a number of frames, and frames per second."
+        )
+    n_frames = as_whole(n_frames, "n_frames")
+    fastest = float(np.abs(temporal_frequency).max())
+    if fastest > frame_rate / 2:
+        raise ValueError(
+            f"temporal_frequency holds {fastest:g} cycles per second, which {frame_rate:g} frames "
+            f"per second cannot show: expected at most half of them, {frame_rate / 2:g}."
         )
     seconds = np.arange(n_frames) / frame_rate
     return xr.DataArray(seconds, dims="time", coords={"time": ("time", seconds, {"units": "s"})})
@@ -342,6 +356,12 @@ def _wave(
     scale: float,
     time: xr.DataArray | None,
 ) -> xr.DataArray:
+    finest = float(given["spatial_frequency"].max()) / scale
+    if finest > 0.5:
+        raise ValueError(
+            f"spatial_frequency holds {finest:.3g} cycles per pixel, which pixels cannot show: "
+            "expected at most 0.5."
+        )
     angle = np.deg2rad(_bare(given["orientation"]))
     along = right * np.cos(angle) + down * np.sin(angle)
     cycles = along * _bare(given["spatial_frequency"]) / scale
@@ -352,7 +372,7 @@ def _wave(
 
 
 def _disk(distance: xr.DataArray, radius: xr.DataArray) -> xr.DataArray:
-    return (0.5 + _bare(radius) - distance).clip(0, 1)
+    return (0.5 + _bare(radius) - distance).clip(0, 1).where(_bare(radius) > 0, 0)
 
 
 def _stimuli(
@@ -363,6 +383,9 @@ def _stimuli(
     amplitude: float,
     name: str,
 ) -> xr.DataArray:
+    for what, number in (("background", background), ("amplitude", amplitude)):
+        if not isinstance(number, Real) or not np.isfinite(number):
+            raise ValueError(f"{what}={number!r}: expected a finite number.")
     values = (background + amplitude * wave).astype(np.float32)
     values = values.expand_dims(channel=np.arange(channels))
     found = list(dict.fromkeys(d for p in given.values() for d in p.dims))

@@ -12,6 +12,7 @@ from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.fast.convolution import ActivatedConvolutions, activated_convolutions
 from v1tlearn.nn.layers.geometry import patch_grid, window_centers
 from v1tlearn.nn.layers.normalization import batch_norm, batch_statistics
+from v1tlearn.nn.layers.parts import Seen
 from v1tlearn.nn.losses import laplace_penalty
 
 
@@ -228,6 +229,35 @@ class Stacked2dCore(Core):
                 "another batch_size, so that no batch is a single trial, larger images or a "
                 "smaller input_kernel."
             )
+        return self.of_parts(images, behaviors)
+
+    def seen(self) -> Seen | None:
+        """What single cells see: the first filter, at all places that the later filters reach.
+
+        Returns
+        -------
+        Seen or None
+            None of a derived class whose `forward` is another.
+        """
+        if type(self).forward is not Stacked2dCore.forward:
+            return None
+        later = [m for m in self.layers[1:].modules() if isinstance(m, nn.Conv2d)]
+        height, width = (sum(int(c.padding[side]) for c in later) for side in (0, 1))
+        kernel = self._filters().shape[2:]
+        return Seen((kernel[0], kernel[1]), (height, width))
+
+    def of_parts(self, images: Tensor, behaviors: Tensor | None = None) -> Tensor:
+        """Feature maps (B, C, h', w') of parts (B, c, h, w) of images, or of whole ones.
+
+        Parameters
+        ----------
+        images, behaviors : Tensor
+            As of `forward`.
+
+        Returns
+        -------
+        Tensor
+        """
         if fast.is_plain():
             return self._plain(images, behaviors)
         maps = self._first_maps(images, behaviors)

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from v1tlearn.nn.layers.parts import Seen
+
 
 class Core(nn.Module):
     """What the animals of a model share: from images to feature maps.
@@ -139,6 +141,31 @@ class Core(nn.Module):
             otherwise: it does not tell.
         """
         return None
+
+    def seen(self) -> Seen | None:
+        """What single cells of the feature maps see in evaluation, of a core that knows.
+
+        Returns
+        -------
+        Seen or None
+            None unless a core says otherwise: a cell may see all of an image.
+        """
+        return None
+
+    def of_parts(self, images: Tensor, behaviors: Tensor | None = None) -> Tensor:
+        """Feature maps of parts of images, of a core that tells what its cells have `seen`.
+
+        Parameters
+        ----------
+        images : Tensor of shape (n_images, n_channels, part height, part width)
+        behaviors : Tensor of shape (n_images, n_behaviors), optional
+            As of `forward`.
+
+        Returns
+        -------
+        Tensor of shape (n_images, channels, height, width)
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no parts of images.")
 
     def groups(self) -> list[dict[str, Any]]:
         """Parameters for the optimiser, in groups.

@@ -272,13 +272,28 @@ class GaussianReadout(Readout):
             offset = self.sigma * noise
         return (mu + offset).clamp(-1, 1)
 
+    def points_each(self, neurons: Tensor, shift: Tensor | None = None) -> Tensor | None:
+        """Positions (B, 2) of neurons, one for each map; None of derived classes that read more."""
+        own = type(self).forward is GaussianReadout.forward
+        same = own and type(self).read_each is GaussianReadout.read_each
+        return self._points(neurons, shift) if same else None
+
+    def _points(self, neurons: Tensor, shift: Tensor | None) -> Tensor:
+        with torch.autocast(self.features.device.type, enabled=False):
+            points = self.mu()[neurons][:, None]  # (B, 1, 2)
+            return (points if shift is None else self.shifted(points, shift))[:, 0]
+
+    def read_at(self, features: Tensor, points: Tensor, neurons: Tensor) -> Tensor:
+        """Outputs (B,) of one neuron for each map (B, C, h, w), at a point."""
+        with torch.autocast(features.device.type, enabled=False):
+            seen = sample_features(features.to(self.features.dtype), points[:, None])[:, 0]
+            return (seen * self.features[neurons]).sum(-1) + self.bias[neurons]
+
     def read_each(self, features: Tensor, neurons: Tensor, shift: Tensor | None = None) -> Tensor:
         """Outputs (B,) of one neuron for each map (B, C, h, w), at its position."""
-        with torch.autocast(features.device.type, enabled=False):
-            points = self.mu()[neurons][:, None]  # (B, 1, 2)
-            points = points if shift is None else self.shifted(points, shift)
-            seen = sample_features(features.to(self.features.dtype), points)[:, 0]  # (B, C)
-            return (seen * self.features[neurons]).sum(-1) + self.bias[neurons]
+        if type(self).forward is not GaussianReadout.forward:  # a derived class reads otherwise
+            return super().read_each(features, neurons, shift)
+        return self.read_at(features, self._points(neurons, shift), neurons)
 
     def forward(self, features: Tensor, shift: Tensor | None = None) -> Tensor:
         """Responses (B, n) before the output non-linearity, of feature maps (B, C, h, w).

@@ -79,6 +79,39 @@ class Readout(nn.Module):
         """
         return self(features, shift).gather(1, neurons[:, None])[:, 0]
 
+    def points_each(self, neurons: Tensor, shift: Tensor | None = None) -> Tensor | None:
+        """Tell where neurons look that read a map at a single point.
+
+        Parameters
+        ----------
+        neurons : Tensor of int of shape (n_images,)
+        shift : Tensor of shape (n_images, 2), optional
+            As of `forward`.
+
+        Returns
+        -------
+        Tensor of shape (n_images, 2) or None
+            (x, y); -1 and 1 are the centres of the outermost cells. None unless a readout says
+            otherwise: it reads more than a point.
+        """
+        return None
+
+    def read_at(self, features: Tensor, points: Tensor, neurons: Tensor) -> Tensor:
+        """Outputs of one neuron for each map, at a point, of a readout that has `points_each`.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n_images, n_channels, height, width)
+            Maps, or parts of some.
+        points : Tensor of shape (n_images, 2)
+        neurons : Tensor of int of shape (n_images,)
+
+        Returns
+        -------
+        Tensor of shape (n_images,)
+        """
+        raise NotImplementedError(f"{type(self).__name__} reads more than a point.")
+
     def through_time(self, outputs: Tensor, past: Past | None = None) -> Tensor:
         """Make outputs over time of what `forward` gave for each frame: the same, here.
 
