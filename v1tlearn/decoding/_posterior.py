@@ -12,7 +12,7 @@ from torch import Tensor
 
 from v1tlearn.decoding.prior import ImagePrior
 from v1tlearn.nn import EncodingModel
-from v1tlearn.nn.model import MouseBatch
+from v1tlearn.nn.batches import MouseBatch
 
 LIKELIHOODS = ("gaussian", "poisson")
 _LEAST_RATE = 1e-6  # whose logarithm is taken; rates of most heads are above 0 anyway

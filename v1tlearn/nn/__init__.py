@@ -2,6 +2,7 @@
 
 from v1tlearn.nn import fast
 from v1tlearn.nn.alignment import AlignmentModel, FeatureAlignment, ResponseScaler
+from v1tlearn.nn.batches import MouseBatch
 from v1tlearn.nn.contrastive import (
     alignment_loss,
     cosine_similarity,
@@ -22,6 +23,7 @@ from v1tlearn.nn.cores.pretrained import PretrainedViTCore
 from v1tlearn.nn.cores.two_layer import TwoLayerCore, two_layer_map
 from v1tlearn.nn.cores.vit import ViTCore
 from v1tlearn.nn.fast import plain
+from v1tlearn.nn.feature_model import FeatureModel
 from v1tlearn.nn.gallery import closest
 from v1tlearn.nn.heads import EluHead, Head, IdentityHead, SoftplusHead
 from v1tlearn.nn.layers.attention import Attention
@@ -45,7 +47,7 @@ from v1tlearn.nn.losses import (
     poisson_loss,
     squared_loss,
 )
-from v1tlearn.nn.model import EncodingModel, FeatureModel, MouseBatch
+from v1tlearn.nn.model import EncodingModel
 from v1tlearn.nn.movies.dilated import DilatedLayer
 from v1tlearn.nn.movies.encoding import CallableCore, PatchCore, ViSTReadout
 from v1tlearn.nn.movies.loss import vist_loss

@@ -8,10 +8,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from v1tlearn.nn.batches import MouseBatch
 from v1tlearn.nn.contrastive import scale_maps
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.layers.images import ImageCropper
-from v1tlearn.nn.model import MouseBatch
 from v1tlearn.nn.precision import at_least_float32
 from v1tlearn.nn.towers.missing import check_towers
 from v1tlearn.nn.towers.neural import NeuralTower

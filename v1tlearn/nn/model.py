@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from v1tlearn.nn.batches import MouseBatch
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.heads import EluHead, Head
 from v1tlearn.nn.layers.images import ImageCropper
@@ -15,65 +16,6 @@ from v1tlearn.nn.layers.parts import parts_around
 from v1tlearn.nn.layers.past import Past
 from v1tlearn.nn.layers.shifter import Shifter
 from v1tlearn.nn.readouts.readout import Readout
-
-
-class MouseBatch(NamedTuple):
-    """What a model sees of some trials of one mouse; all values standardised.
-
-    Of movies, or of windows cut from them, all values have a time axis behind that of trials.
-
-    Attributes
-    ----------
-    images : Tensor of shape (n_trials, [n_frames,] n_channels, height, width)
-        Stimuli.
-    behaviors : Tensor of shape (n_trials, [n_frames,] n_behaviors), optional
-        The behaviour that enters the core.
-    pupil : Tensor of shape (n_trials, [n_frames,] 2), optional
-        Pupil centre, for the readout shifter and, unless the next entry is given, for the stimulus
-        shifter.
-    shifter_inputs : Tensor of shape (n_trials, k), optional
-        What the stimulus shifter sees, where that is more than the pupil centre.
-    labels : Tensor of int of shape (n_trials,), optional
-        Which image each trial shows, for objectives that compare trials.
-    """
-
-    images: Tensor
-    behaviors: Tensor | None = None
-    pupil: Tensor | None = None
-    shifter_inputs: Tensor | None = None
-    labels: Tensor | None = None
-
-    @property
-    def n_frames(self) -> int | None:
-        """Frames of each movie; None of images."""
-        return self.images.shape[1] if self.images.dim() == 5 else None
-
-    def by_frame(self) -> MouseBatch:
-        """Frames of all movies on one axis, as if they were images.
-
-        Returns
-        -------
-        MouseBatch
-        """
-        if self.n_frames is None:
-            return self
-        rest = (None if values is None else values.flatten(0, 1) for values in self[1:])
-        return MouseBatch(self.images.flatten(0, 1), *rest)
-
-    def by_movie(self, n_frames: int) -> MouseBatch:
-        """Movies of as many frames each, whose frames lie on one axis.
-
-        Parameters
-        ----------
-        n_frames : int
-
-        Returns
-        -------
-        MouseBatch
-        """
-        shape = (-1, n_frames)
-        rest = (None if values is None else values.unflatten(0, shape) for values in self[1:])
-        return MouseBatch(self.images.unflatten(0, shape), *rest)
 
 
 class EncodingModel(nn.Module):
@@ -461,9 +403,13 @@ class EncodingModel(nn.Module):
 
         Parameters
         ----------
-        mouse, images, behaviors
+        mouse, images
             As of `encode`.
-        neurons, pupil, activate
+        neurons
+            As of `respond_each`.
+        behaviors
+            As of `encode`.
+        pupil, activate
             As of `respond_each`.
 
         Returns
@@ -488,29 +434,3 @@ class EncodingModel(nn.Module):
 def _widest(contexts: Iterable[tuple[int, int] | None]) -> tuple[int, int] | None:
     known = [context for context in contexts if context is not None]
     return (max(b for b, _ in known), max(a for _, a in known)) if known else None
-
-
-class FeatureModel(EncodingModel):
-    """A model whose batches bring feature maps in place of images; all its modules are shared.
-
-    Parameters
-    ----------
-    model : EncodingModel
-    """
-
-    def __init__(self, model: EncodingModel) -> None:
-        nn.Module.__init__(self)
-        self.__dict__.update(vars(model))
-
-    def forward(
-        self,
-        batches: Mapping[str, MouseBatch],
-        *,
-        activate: bool = True,
-        past: Past | None = None,
-    ) -> dict[str, Tensor]:
-        """Predicted rates (B_m, [T,] n_m) of each mouse, from maps (B_m, [T,] *output_shape)."""
-        n_frames = self._n_frames(batches)
-        batches = {mouse: batch.by_frame() for mouse, batch in batches.items()}
-        outputs = {mouse: self._respond(mouse, b, b.images) for mouse, b in batches.items()}
-        return self._rates(outputs, n_frames, activate=activate, past=past)

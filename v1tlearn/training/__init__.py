@@ -4,6 +4,7 @@ from v1tlearn.training.annealing import CosineSchedule, ReduceSchedule, WarmupSc
 from v1tlearn.training.averaging import EpochAverage, ExponentialAverage
 from v1tlearn.training.contrastive import ContrastiveObjective, make_optimizers
 from v1tlearn.training.data import MouseData
+from v1tlearn.training.deciding import resolve_settings
 from v1tlearn.training.devices import (
     autocast,
     isolated,
@@ -19,7 +20,7 @@ from v1tlearn.training.objectives import MouseLoss, Objective, PoissonObjective,
 from v1tlearn.training.optimizers import make_optimizer, update_groups
 from v1tlearn.training.prediction import predict_mouse
 from v1tlearn.training.rng import initial_rng, isolated_rng, private_rng
-from v1tlearn.training.run import Run, resolve_settings, train
+from v1tlearn.training.run import Run, train
 from v1tlearn.training.schedule import (
     ConstantSchedule,
     PeriodsSchedule,

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from v1tlearn.nn.model import EncodingModel, MouseBatch
+from v1tlearn.nn.batches import MouseBatch
+from v1tlearn.nn.model import EncodingModel
 
 
 class ExponentialAverage:

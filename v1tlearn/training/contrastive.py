@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from v1tlearn.nn.alignment import AlignmentModel
+from v1tlearn.nn.batches import MouseBatch
 from v1tlearn.nn.contrastive import alignment_loss, ranks_of_seen, steady_cosines
-from v1tlearn.nn.model import MouseBatch
 from v1tlearn.training.data import MouseData, Targets, step_batches
 from v1tlearn.training.devices import autocast
 from v1tlearn.training.objectives import MouseLoss, Record

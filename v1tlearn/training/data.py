@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v1tlearn.nn.model import MouseBatch
+from v1tlearn.nn.batches import MouseBatch
 from v1tlearn.training.sources import Source, read_ahead, read_rows
 
 Rows = Tensor | slice

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v1tlearn.nn.model import MouseBatch
+from v1tlearn.nn.batches import MouseBatch
 from v1tlearn.training.data import MouseData, Rows, Targets
 
 Context = tuple[int, int]

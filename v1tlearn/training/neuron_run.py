@@ -260,8 +260,7 @@ class NeuronRun(Run):
         }
 
     def _remedies(self) -> Any:
-        told = memory.step_in_words(self.model, self.objective, self.data, self.settings)
-        what, remedies, outcome = told
+        what, remedies, outcome = self._in_words()
         known = [remedy for remedy in remedies if "precision" not in remedy]
         return memory.remedies_named(what, ["a smaller neurons_at_once", *known], outcome)
 

@@ -10,8 +10,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from v1tlearn.nn.batches import MouseBatch
 from v1tlearn.nn.losses import FLOAT32_EPSILON, poisson_loss
-from v1tlearn.nn.model import EncodingModel, MouseBatch
+from v1tlearn.nn.model import EncodingModel
 from v1tlearn.nn.precision import at_least_float32
 from v1tlearn.training.data import MouseData, Targets, by_neuron
 from v1tlearn.training.prediction import predict_known

@@ -10,16 +10,17 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from typing import Any
 
 import torch
 
-from v1tlearn.nn.model import EncodingModel, MouseBatch
+from v1tlearn.nn.batches import MouseBatch
+from v1tlearn.nn.model import EncodingModel
 from v1tlearn.training import course, memory
 from v1tlearn.training.averaging import ExponentialAverage, renew_statistics
-from v1tlearn.training.compilation import compiled, resolve_compile
-from v1tlearn.training.data import Draw, MouseData, epoch_batches, n_steps, step_batches
+from v1tlearn.training.compilation import compiled
+from v1tlearn.training.data import Draw, MouseData, epoch_batches, step_batches
+from v1tlearn.training.deciding import resolve_settings
 from v1tlearn.training.devices import autocast, numerics
 from v1tlearn.training.objectives import Objective, Record
 from v1tlearn.training.optimizers import rates_of_steps
@@ -87,11 +88,10 @@ class Run:
         average: Any = None,
         name: str = "model",
     ) -> None:
-        self.model, self.objective, self.schedule = model, objective, schedule
+        self.model, self.objective, self.schedule, self.draw = model, objective, schedule, draw
         several = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
         self.optimizers = list(several)
         self.data, self.validation, self.settings, self.name = data, validation, settings, name
-        self.draw = draw
         self.state = new_state(initial_rng(draw_seed())) if state is None else state
         if average is None and settings.ema_decay is not None:
             average = ExponentialAverage(settings.ema_decay)
@@ -236,8 +236,10 @@ class Run:
             yield
 
     def _remedies(self) -> Any:
-        told = memory.step_in_words(self.model, self.objective, self.data, self.settings)
-        return memory.remedies_named(*told)
+        return memory.remedies_named(*self._in_words())
+
+    def _in_words(self) -> tuple[str, list[str], str]:
+        return memory.step_in_words(self.model, self.objective, self.data, self.settings)
 
     @property
     def _device(self) -> torch.device:
@@ -271,8 +273,8 @@ class Run:
             group["lr"] = max(group["lr"] * verdict.lr_factor, min(schedule.min_lr, group["lr"]))
         record["seconds"] = time.perf_counter() - start
         state["history"].append(record)
-        rates = (lr, groups[-1]["lr"])
-        course.log_verdict(self.name, state, verdict, rates, self.objective.score_name)
+        score_name, rates = self.objective.score_name, (lr, groups[-1]["lr"])
+        course.log_verdict(self.name, state, verdict, rates, score_name)
         return record, verdict
 
     def _judge(self, record: Record, last_inputs: dict[str, MouseBatch]) -> Verdict:
@@ -413,38 +415,3 @@ def train(run: Run, on_epoch: Callable[[Record], None] | None = None) -> dict[st
                 except BaseException as error:
                     epochs.throw(error)
     return run.state_dict()
-
-
-def resolve_settings(
-    model: EncodingModel,
-    objective: Objective,
-    data: Mapping[str, MouseData],
-    settings: TrainingSettings,
-) -> TrainingSettings:
-    """Decide what "auto" means for this model, data and device.
-
-    Parameters
-    ----------
-    model : EncodingModel
-        On its device.
-    objective : Objective
-    data : dict of str to MouseData
-        Training trials per mouse.
-    settings : TrainingSettings
-
-    Returns
-    -------
-    TrainingSettings
-        With numbers and truth values in place of "auto".
-
-    Raises
-    ------
-    ValueError
-        If a micro-batch size was given that would change the result, or compilation is asked for
-        without a compiler.
-    """
-    device = next(iter(data.values())).device
-    lengths = {mouse: len(trials) for mouse, trials in data.items()}
-    steps = settings.max_epochs * n_steps(lengths, settings.batch_size)
-    fast = resolve_compile(settings.compile, model.core, device, steps)
-    return memory.plan(model, objective, data, replace(settings, compile=fast))

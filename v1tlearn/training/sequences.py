@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v1tlearn.nn.model import EncodingModel, MouseBatch
+from v1tlearn.nn.batches import MouseBatch
+from v1tlearn.nn.model import EncodingModel
 from v1tlearn.nn.precision import at_least_float32
 from v1tlearn.training.data import MouseData, Targets
 from v1tlearn.training.movies import MovieData

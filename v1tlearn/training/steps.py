@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from v1tlearn.nn.model import EncodingModel, MouseBatch
+from v1tlearn.nn.batches import MouseBatch
+from v1tlearn.nn.model import EncodingModel
 from v1tlearn.training.data import MouseData, Targets
 from v1tlearn.training.devices import autocast
 from v1tlearn.training.objectives import Objective

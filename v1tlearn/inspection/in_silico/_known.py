@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -219,7 +220,7 @@ def constant_behavior(
                 f"behaviors names {name!r}, the model uses the columns {used} of mouse {mouse!r}"
                 f"{did_you_mean(list(map(repr, found)))} Name those only."
             )
-        if not isinstance(value, Real) or isinstance(value, bool) or not np.isfinite(value):
+        if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
             raise ValueError(f"behaviors: {name!r} is {value!r}: expected a finite number.")
     if not used:
         return None

@@ -217,8 +217,8 @@ def _orientation(along: np.ndarray, at: np.ndarray, moving: bool, units: Any) ->
     rows = np.arange(len(along))
     top = along.argmax(1)
     period = 180 if np.ptp(at) < 180 else 360
-    sides = (_interpolated(along, at, at[top] + side, period) for side in (-90, 90))
-    across = sum(sides) / 2
+    left, right = (_interpolated(along, at, at[top] + side, period) for side in (-90, 90))
+    across = (left + right) / 2
     degree = {"units": "degree"}
     out = {
         "preferred_orientation": ("neuron", np.rad2deg(np.angle(vector)) / 2 % 180, degree),
