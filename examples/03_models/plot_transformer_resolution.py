@@ -82,7 +82,7 @@ print(f"{loss.item() / targets.var().item():.2f} of the variance is left")
 # ----------------
 # The transformer stays frozen: each fit computes its features once, and trains readouts on them.
 # All else is the same, seed included. The block is the one that
-# :doc:`/auto_examples/2_tuning/plot_transformer_blocks` chooses.
+# :doc:`/auto_examples/03_models/plot_transformer_blocks` chooses.
 
 RESOLUTIONS = {
     "patches side by side": {},

@@ -87,7 +87,7 @@ print(f"{loss.item() / targets.var().item():.2f} of the variance is left")
 # The transformer stays frozen. Its features are computed once per fit, and all epochs read them, so
 # that a block costs no more than its readouts. A folder, ``feature_cache="features"``, would keep
 # them for later searches, such as one over penalties. Patches overlap, see
-# :doc:`/auto_examples/2_tuning/plot_transformer_resolution`.
+# :doc:`/auto_examples/03_models/plot_transformer_resolution`.
 #
 # A fifth of the training images is kept for validation, and chooses. The test tier is scored beside
 # it, to show what the choice is worth: ``refit="validation"`` does not look at it.
