@@ -72,6 +72,13 @@ sphinx_gallery_conf = {
     "plot_gallery": not QUICK,
 }
 
+# `sphinx -b linkcheck docs out` asks for every address outside; it needs a network. Publishers
+# turn scripts away, and the repository's own pages are there when it is published.
+linkcheck_ignore = [rf"{_urls.REPOSITORY_URL}/edit/", rf"{_urls.DOCS_URL}/"]
+linkcheck_allowed_redirects = {r"https://doi\.org/.*": r"https://.*"}
+linkcheck_report_timeouts_as_broken = True
+linkcheck_timeout, linkcheck_retries = 30, 3
+
 html_theme = "pydata_sphinx_theme"
 html_baseurl = f"{_urls.DOCS_URL}/"
 html_static_path = ["_static"]
