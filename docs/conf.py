@@ -68,6 +68,7 @@ sphinx_gallery_conf = {
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("v1tlearn",),
     "download_all_examples": False,
+    "remove_config_comments": True,
     "show_signature": False,
     "plot_gallery": not QUICK,
 }

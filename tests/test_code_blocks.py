@@ -287,6 +287,7 @@ PAGES = {
     ),
     "docs/receptive_fields.rst": Page(),
     "docs/inside_the_model.rst": Page(replace=INSIDE),
+    "docs/reproducibility.rst": Page(),
     "docs/your_own_core.rst": Page(replace={"max_epochs=15": "max_epochs=1"}),
 }
 

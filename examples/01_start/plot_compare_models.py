@@ -7,6 +7,8 @@ Because the recordings are simulated, the true rate behind every response is kno
 best score that any model could reach.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # Recordings
 # ----------

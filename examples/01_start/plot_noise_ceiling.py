@@ -7,6 +7,8 @@ can predict from the image, so that no score reaches 1. Repeats tell how far one
 where the true rates are known, whether they tell the truth.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # Neurons, reliable and not
 # -------------------------

@@ -7,6 +7,8 @@ the form in which the question was put: a dict per mouse, a list per recording, 
 mouse id per trial, or the plain arrays of one mouse.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # Arrays
 # ------

@@ -1,6 +1,6 @@
 """
-From a Sensorium directory to a fitted model
-============================================
+How do I fit files of Sensorium?
+================================
 
 The Sensorium 2022 and Franke 2022 recordings come as one folder, or zip, per mouse with four small
 files per trial. They are read once, checked, and kept as one netCDF file, from which models are
@@ -10,6 +10,8 @@ Here the folders are written from simulated recordings. For the real ones, repla
 
     paths = v1.fetch_sensorium2022(mice=["A", "B"])
 """
+
+# sphinx_gallery_thumbnail_number = 1
 
 # %%
 # The files as they are published

@@ -6,6 +6,8 @@ A core that was trained on some animals can be kept for others: only a readout i
 The fewer trials a new animal has, the more that should matter.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # A core from three mice
 # ----------------------

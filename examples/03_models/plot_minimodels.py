@@ -7,6 +7,8 @@ on the first convolution of the full model, and a penalty on the weights of its 
 still fewer (Du et al. 2025). How many does a neuron need?
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # A full model
 # ------------

@@ -7,6 +7,8 @@ begin as Gabor functions, beside the same bank from random filters. `EncodingReg
 them readouts, several mice, behaviour, training and scores.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 # %%
 # Two simulated mice.
 

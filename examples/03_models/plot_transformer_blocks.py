@@ -7,6 +7,8 @@ first is close to the pixels, the last to what the transformer was trained for. 
 explains neurons best? A search over ``block`` tells, on validation images.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # A simulated mouse
 # -----------------

@@ -7,6 +7,8 @@ against the places of receptive fields. Patches that overlap give a finer one, a
 time. So do images that are enlarged, but then a patch sees less of them.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # A simulated mouse without behaviour, and images of the same kind for the transformer.
 

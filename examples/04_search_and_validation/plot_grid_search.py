@@ -6,6 +6,8 @@ Which learning rate suits V1T?
 images, not of trials: an image that was shown twice, or to two mice, is never on both sides.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # Trials and groups
 # -----------------

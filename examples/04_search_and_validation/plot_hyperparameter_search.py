@@ -1,11 +1,13 @@
 """
-Searching for hyper-parameters
-==============================
+Which hyper-parameters suit a model?
+====================================
 
 :class:`~v1tlearn.search.HyperbandSearch` draws parameters where earlier trials found good ones, and
 ends trials that are behind the others after a few epochs. It needs Optuna,
 ``pip install "optuna>=5"``; the end of this page does without.
 """
+
+# sphinx_gallery_thumbnail_number = 1
 
 # %%
 # What to search over

@@ -6,6 +6,8 @@ A model scores .02 more than another. Would it with other images, other neurons,
 questions, in the order in which to ask them.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 # %%
 # Two models, and one of them twice
 # ---------------------------------

@@ -8,6 +8,8 @@ question is put to a model of a simulated mouse, whose receptive fields do move 
 the controls that an answer needs: one that must find nothing, and one that must find something.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # A mouse whose fields move, a model that is told where it looks
 # ---------------------------------------------------------------

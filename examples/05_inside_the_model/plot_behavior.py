@@ -7,6 +7,8 @@ pupil widens, its eye moves. A model that is told of it predicts better. Which v
 which neurons, and is it true? The mouse is simulated, so that the answer is known.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # A mouse and its model
 # ---------------------

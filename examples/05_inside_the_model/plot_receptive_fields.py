@@ -6,6 +6,8 @@ Receptive fields of fitted models, the Gaussians that fit them, and whether neig
 look at neighbouring places: on a simulated mouse, where the truth is known.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # One mouse, and two models of it.
 

@@ -9,6 +9,8 @@ with its noise ceiling; this example hands over to it, and needs ``pip install
 "rsatoolbox>=0.3.2"``.
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 # %%
 # Four mice that saw the same images
 # ----------------------------------
@@ -48,9 +50,9 @@ models = {
 # %%
 # From trials to data sets
 # ------------------------
-# An ``rsatoolbox`` data set is a matrix, with what its rows are: here responses to one image each,
-# recorded ones averaged over repeats, less the mean of every neuron over images. How much two images
-# differ is one minus the correlation of their rows.
+# A data set of ``rsatoolbox`` is a matrix, with what its rows are: responses to one image each,
+# recorded ones averaged over repeats, less the mean of every neuron over images. How much two
+# images differ is one minus the correlation of their rows.
 
 
 def dataset(values, image_ids):

@@ -9,6 +9,8 @@ differentiable torch module, ``module_`` of a fitted model among them; it also s
 metamers. This example needs ``pip install "plenoptic>=2.1.1"``.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # Two models of one mouse
 # -----------------------

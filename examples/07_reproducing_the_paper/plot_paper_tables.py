@@ -7,6 +7,8 @@ behaviour. Here is the same table in small: simulated mice, small models, minute
 What carries over to a few hundred simulated trials, and what does not?
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # Published
 # ---------

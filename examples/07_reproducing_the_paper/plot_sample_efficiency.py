@@ -6,6 +6,8 @@ scikit-learn's `learning_curve` fits a model to growing parts of the same trials
 neither predicts much; with more the CNN leaves LN behind, and has not reached its limit.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # Two models
 # ----------

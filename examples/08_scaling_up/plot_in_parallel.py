@@ -7,6 +7,8 @@ of joblib fit several at once. Are they the same models, what is gained, and are
 than one?
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # One process, and two
 # --------------------

@@ -6,6 +6,8 @@ Recordings lie in one netCDF file, whose trials are read when they are needed. D
 file take memory that grows with the recording, and is it the same model?
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # Files
 # -----

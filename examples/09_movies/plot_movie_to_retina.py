@@ -1,11 +1,13 @@
 """
-From a movie to the retina
-==========================
+Which model predicts a retina?
+==============================
 
 Ganglion cells of a retina saw movies. Which of two models predicts what they answer to new ones: a
 kernel in space and time with a non-linearity, which has served the retina for decades, or Vi-ST, a
 network of convolutions in time behind the patches of each frame (Wu et al., 2024)?
 """
+
+# sphinx_gallery_thumbnail_number = 3
 
 # %%
 # A simulated retina

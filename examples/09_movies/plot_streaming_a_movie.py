@@ -7,6 +7,8 @@ Not if they lie in a file and models look back a known number of frames: then mo
 predicted in parts, each with what the layers of the model remember of those before.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # A model of short movies
 # -----------------------

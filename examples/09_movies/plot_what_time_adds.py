@@ -7,6 +7,8 @@ frames before: they respond late, to changes, and to the direction in which thin
 is that, and is it really the order of the frames that is used?
 """
 
+# sphinx_gallery_thumbnail_number = 2
+
 # %%
 # Two kinds of cells
 # ------------------

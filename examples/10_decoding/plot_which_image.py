@@ -7,6 +7,8 @@ shape, so that the image is found whose map is most like that of the responses: 
 images that nobody trained on (Wang et al., 2026).
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # Align images and responses
 # --------------------------

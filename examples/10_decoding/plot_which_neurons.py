@@ -7,6 +7,8 @@ in the image do they tell of? Every answer here comes with its control, and as t
 simulated the truth is known.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # A mouse of which half of the neurons see nothing
 # ------------------------------------------------
