@@ -55,16 +55,22 @@ docs = [
 
 # Where there is no compiler the package installs all the same, and attention on a CPU is slower.
 limited_api = not sysconfig.get_config_var("Py_GIL_DISABLED")  # such builds do not have it
-kernels = Extension(
-    "v1tlearn.nn.fast._kernels",
-    sources=["v1tlearn/nn/fast/_kernels.c"],
-    depends=[f"v1tlearn/nn/fast/_kernels_{part}.h" for part in ("shared", "typed")],
-    define_macros=[("Py_LIMITED_API", "0x030B0000")] if limited_api else [],
-    extra_compile_args=["-O3", "-std=c11", "-ffp-contract=off", "-fopenmp"],
-    extra_link_args=["-fopenmp", "-lm"],
-    py_limited_api=limited_api,
-    optional=True,
-)
+kernels = [
+    Extension(
+        f"v1tlearn.nn.fast.{name}",
+        sources=[f"v1tlearn/nn/fast/{name}.c"],
+        depends=[f"v1tlearn/nn/fast/{header}.h" for header in headers],
+        define_macros=[("Py_LIMITED_API", "0x030B0000")] if limited_api else [],
+        extra_compile_args=["-O3", "-std=c11", "-ffp-contract=off", "-fopenmp", "-Wno-psabi"],
+        extra_link_args=["-fopenmp", "-lm"],
+        py_limited_api=limited_api,
+        optional=True,
+    )
+    for name, headers in {
+        "_kernels": ("_kernels_shared", "_kernels_typed"),
+        "_warping": (),
+    }.items()
+]
 has_kernels = sys.platform == "linux" and platform.machine() == "x86_64"
 
 setup(
@@ -93,7 +99,7 @@ setup(
         "Topic :: Scientific/Engineering",
         "Typing :: Typed",
     ],
-    ext_modules=[kernels] if has_kernels else [],
+    ext_modules=kernels if has_kernels else [],
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if has_kernels and limited_api else {},
     packages=find_packages(include=["v1tlearn", "v1tlearn.*"]),
     package_data={"v1tlearn": ["py.typed"]},

@@ -108,9 +108,10 @@ def test_values_follow_the_recursion_and_the_plain_way_agrees(shape, seed):
         np.testing.assert_allclose(g, e, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize("way", ["compiled", "blocked"])
 @pytest.mark.parametrize("parts", [1.0, 1e-3])
 @pytest.mark.parametrize("file", ["soft_dtw", "soft_dtw_long"])
-def test_published_pairs(file, parts):
+def test_published_pairs(file, parts, way):
     arrays = load(file)
     cases = sorted({tuple(k.split("/")[:2]) for k in arrays if "gamma" in k})
     assert len(cases) > 1
@@ -120,7 +121,7 @@ def test_published_pairs(file, parts):
             k.split("/")[2]: v for k, v in arrays.items() if k.startswith(f"{pair}/{softness}/")
         }
         x, y = (torch.from_numpy(arrays[f"{pair}/{s}"])[None] for s in "xy")
-        with nn.fast.using("auto", parts=parts):
+        with nn.fast.using(way, parts=parts):
             assert nn.soft_dtw(x, y, gamma=gamma).item() == pytest.approx(case["value"], rel=1e-12)
             value, (by_x, _) = gradients(
                 lambda a, b, g=gamma: nn.soft_dtw_divergence(a, b, gamma=g), x, y
@@ -172,6 +173,82 @@ def test_what_is_computed_is_float64_inside_whatever_comes(dtype):
     assert by_x.dtype == dtype
     torch.testing.assert_close(value, expected.float())
     torch.testing.assert_close(by_x, expected_by_x.to(dtype))
+
+
+def by_both_ways(function, *tensors):
+    """Values and gradients by the compiled kernel, where there is one, and by torch."""
+    found = []
+    for way in ("compiled", "blocked"):
+        with nn.fast.using(way):
+            value, by = gradients(function, *tensors)
+        found.append((value, *by))
+    return zip(*found, strict=True)
+
+
+@given(
+    st.tuples(*[st.integers(1, n) for n in (19, 14, 14, 19)]),
+    st.sampled_from([1e-6, 0.1, 1.0, 1e6]),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.integers(0, 100),
+)
+@settings(max_examples=30, deadline=None)
+def test_the_kernel_does_what_torch_does_at_any_softness_and_number_of_pairs(
+    shape, gamma, dtype, seed
+):
+    tensors = [torch.from_numpy(s).to(dtype) for s in sequences(*shape, seed)]
+    for function in (nn.soft_dtw, nn.soft_dtw_divergence):
+        for one, other in by_both_ways(lambda a, b, f=function: f(a, b, gamma=gamma), *tensors):
+            assert one.dtype == other.dtype == dtype
+            exact = dtype == torch.float64
+            scale = max(1.0, gamma, float(other.abs().max()))
+            torch.testing.assert_close(
+                one, other, rtol=1e-9 if exact else 1e-5, atol=scale * (1e-9 if exact else 1e-5)
+            )
+
+
+def test_threads_change_no_digit():
+    x, y = (torch.from_numpy(s) for s in sequences(37, 9, 7, 11))
+    alone = gradients(nn.soft_dtw_divergence, x, y)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        with nn.fast.using("compiled", parts=0.5):
+            shared = gradients(nn.soft_dtw_divergence, x, y)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(alone[0], shared[0])
+    assert all(map(torch.equal, alone[1], shared[1]))
+
+
+def test_only_one_of_both_needs_a_gradient():
+    x, y = (torch.from_numpy(s) for s in sequences(9, 6, 5, 4))
+    value, (by_x, by_y) = gradients(nn.soft_dtw_divergence, x, y)
+    for i, expected in enumerate((by_x, by_y)):
+        pair = [x.clone(), y.clone()]
+        leaf = pair[i].requires_grad_()
+        found = nn.soft_dtw_divergence(*pair)
+        assert torch.equal(found, value)
+        assert torch.equal(torch.autograd.grad(found.sum(), leaf)[0], expected)
+    assert not nn.soft_dtw_divergence(x, y).requires_grad
+
+
+@pytest.mark.parametrize("spoilt", [float("nan"), float("inf"), 1e150])
+def test_numbers_that_the_kernel_cannot_take_go_the_other_way(spoilt):
+    x, y = (torch.from_numpy(s) for s in sequences(9, 4, 5, 3))
+    x[2, 1, 1] = spoilt
+    for one, other in by_both_ways(nn.soft_dtw_divergence, x, y):
+        torch.testing.assert_close(one, other, equal_nan=True)
+    value = nn.soft_dtw_divergence(x, y)
+    assert value[[0, 1, 3]].isfinite().all()
+    if spoilt != 1e150:
+        assert not value[2].isfinite()
+
+
+def test_long_sequences_of_any_scale_stay_exact():
+    x, y = (torch.from_numpy(s) for s in sequences(2, 200, 230, 2))
+    for scale in (1e-4, 1.0, 1e4):
+        for one, other in by_both_ways(nn.soft_dtw, scale * x, scale * y):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10 * scale)
 
 
 def test_second_derivatives_are_plain_ones():

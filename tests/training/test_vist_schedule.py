@@ -85,6 +85,21 @@ def test_going_back_to_other_weights_begins_the_average_anew_at_the_next_epoch()
     assert average.weights()["weight"].item() == 3.0
 
 
+def test_weights_are_looked_at_only_where_an_epoch_begins_that_counts():
+    class Counting(torch.nn.Linear):
+        looks = 0
+
+        def state_dict(self, *args, **kwargs):
+            self.looks += 1
+            return super().state_dict(*args, **kwargs)
+
+    model, average = Counting(1, 1), EpochAverage(range(2, 4), 3)
+    average.restart({name: p.detach() for name, p in model.named_parameters()})
+    for _ in range(12):
+        average.update(model)
+    assert model.looks == 2
+
+
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ValueError, match="a warm-up of 5 of 5 epochs"):
         WarmupSchedule(5)

@@ -39,6 +39,17 @@ from v1tlearn.inspection.field_distributions import FieldDistributionDisplay
 from v1tlearn.inspection.fields import receptive_fields
 from v1tlearn.inspection.gaussians import fit_gaussians
 from v1tlearn.inspection.images import ImageDisplay
+from v1tlearn.inspection.in_silico import (
+    MostExcitingImagesDisplay,
+    TuningCurveDisplay,
+    gabors,
+    gratings,
+    most_exciting_images,
+    plaids,
+    surround,
+    tuning_curves,
+    tuning_properties,
+)
 from v1tlearn.inspection.kernels import KernelDisplay
 from v1tlearn.inspection.learning import LearningCurveDisplay
 from v1tlearn.inspection.movies import MoviePredictionDisplay
@@ -109,6 +120,15 @@ __all__ = [
     "performance_by_behavior",
     "BehaviorPerformanceDisplay",
     "readout_shifts",
+    "most_exciting_images",
+    "tuning_curves",
+    "tuning_properties",
+    "surround",
+    "gratings",
+    "gabors",
+    "plaids",
+    "MostExcitingImagesDisplay",
+    "TuningCurveDisplay",
     "MODEL_COLORS",
     "model_color",
 ]

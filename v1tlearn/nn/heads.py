@@ -15,7 +15,15 @@ class Head(nn.Module):
 
     A head says in ``forward(outputs)`` which rates (B, n_neurons) belong to outputs, and in
     ``inverse(rates)`` which outputs to rates.
+
+    Attributes
+    ----------
+    increasing : bool
+        Whether rates are one increasing function of outputs, the same for all neurons; not unless
+        a head says so.
     """
+
+    increasing = False
 
     def forward(self, outputs: Tensor) -> Tensor:
         """Rates, in the units of training, of the outputs of a readout."""
@@ -38,6 +46,8 @@ class Head(nn.Module):
 
 class EluHead(Head):
     """``x + 1`` above zero, ``exp(x)`` below (Lurz et al. 2021)."""
+
+    increasing = True
 
     def forward(self, outputs: Tensor) -> Tensor:
         """Rates of outputs."""
@@ -69,6 +79,7 @@ class SoftplusHead(Head):
         At the beginning.
     """
 
+    increasing = True
     _FLOOR = 1e-3  # rates below count as this one, as for the inverse of ELU + 1
 
     def __init__(self, steepness: float = 1.0) -> None:
@@ -102,6 +113,8 @@ class SoftplusHead(Head):
 
 class IdentityHead(Head):
     """Outputs as they are, which may be negative (Wu et al. 2024)."""
+
+    increasing = True
 
     def forward(self, outputs: Tensor) -> Tensor:
         """Rates of outputs."""

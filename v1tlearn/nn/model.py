@@ -144,12 +144,10 @@ class EncodingModel(nn.Module):
         Parameters
         ----------
         mouse : str
-            Mouse id.
 
         Returns
         -------
         Readout
-            The module.
 
         Raises
         ------
@@ -166,7 +164,6 @@ class EncodingModel(nn.Module):
         Parameters
         ----------
         mouse : str
-            Mouse id.
 
         Returns
         -------
@@ -182,7 +179,6 @@ class EncodingModel(nn.Module):
         Parameters
         ----------
         mouse : str
-            Mouse id.
 
         Returns
         -------
@@ -206,7 +202,6 @@ class EncodingModel(nn.Module):
         Returns
         -------
         Tensor
-            Scalar.
         """
         penalty = self.core.penalty()
         return torch.zeros_like(penalty) if self.core.frozen else penalty
@@ -217,12 +212,10 @@ class EncodingModel(nn.Module):
         Parameters
         ----------
         mouse : str
-            Mouse id.
 
         Returns
         -------
         Tensor
-            Scalar.
         """
         return self.readout(mouse).penalty()
 
@@ -407,6 +400,39 @@ class EncodingModel(nn.Module):
         shifter = None if pupil is None else self.shifter(mouse)
         outputs = self.readout(mouse)(features, None if shifter is None else shifter(pupil))
         return self.head(mouse)(outputs) if activate else outputs
+
+    def respond_each(
+        self,
+        mouse: str,
+        features: Tensor,
+        neurons: Tensor,
+        pupil: Tensor | None = None,
+        *,
+        activate: bool = True,
+    ) -> Tensor:
+        """Predict the rate of one neuron for each feature map: only that one is read, if possible.
+
+        Parameters
+        ----------
+        mouse, features
+            As of `respond`.
+        neurons : Tensor of int of shape (n_images,)
+        pupil, activate
+            As of `respond`.
+
+        Returns
+        -------
+        Tensor of shape (n_images,)
+            Of `respond` the entries (i, neurons[i]).
+        """
+        self._refuse_images()
+        head = self.head(mouse)
+        if activate and not head.increasing:  # which may know neurons by their places
+            return self.respond(mouse, features, pupil).gather(1, neurons[:, None])[:, 0]
+        shifter = None if pupil is None else self.shifter(mouse)
+        shift = None if shifter is None else shifter(pupil)
+        outputs = self.readout(mouse).read_each(features, neurons, shift)
+        return head(outputs) if activate else outputs
 
 
 def _widest(contexts: Iterable[tuple[int, int] | None]) -> tuple[int, int] | None:

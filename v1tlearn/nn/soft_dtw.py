@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from v1tlearn.nn import fast
+from v1tlearn.nn.fast.compiled_warping import CompiledWarping, takes_warping
 from v1tlearn.nn.fast.warping import SoftDTW, SquaredDistances
 
 
@@ -43,6 +44,8 @@ def soft_dtw(x: Tensor, y: Tensor, *, gamma: float = 0.1) -> Tensor:
     soft_dtw_divergence : The same, but 0 for equal sequences and never negative.
     """
     _check(x, y, gamma)
+    if (found := _compiled(x, y, gamma, divergence=False)) is not None:
+        return found
     return _values(_distances(x, y)[:, : x.shape[1], x.shape[1] :], gamma).to(_type_of(x, y))
 
 
@@ -83,6 +86,8 @@ def soft_dtw_divergence(x: Tensor, y: Tensor, *, gamma: float = 0.1) -> Tensor:
     True
     """
     _check(x, y, gamma)
+    if (found := _compiled(x, y, gamma, divergence=True)) is not None:
+        return found
     distances, n = _distances(x, y), x.shape[1]
     tables = distances[:, :n, n:], distances[:, :n, :n], distances[:, n:, n:]
     if x.shape == y.shape:  # all three at once
@@ -105,6 +110,14 @@ def _check(x: Tensor, y: Tensor, gamma: float) -> None:
 
 def _type_of(x: Tensor, y: Tensor) -> torch.dtype:
     return torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+
+
+def _compiled(x: Tensor, y: Tensor, gamma: float, *, divergence: bool) -> Tensor | None:
+    """Values (n,) by the compiled kernel, or None where it is not to be taken, or cannot."""
+    if fast.is_plain() or not takes_warping(x, y):
+        return None
+    kind = _type_of(x, y)
+    return CompiledWarping.apply(x.to(kind), y.to(kind), gamma, divergence)
 
 
 def _distances(x: Tensor, y: Tensor) -> Tensor:

@@ -86,22 +86,26 @@ class EpochAverage:
             )
         self.epochs, self.steps_per_epoch = epochs, steps_per_epoch
         self._weights: dict[str, torch.Tensor] = {}
+        self._latest: nn.Module | None = None  # whose weights count as long as there is no average
         self._steps = self._taken = 0
 
     def restart(self, weights: dict[str, torch.Tensor]) -> None:
         """Begin anew with these weights; steps are counted on."""
         self._weights = {name: value.clone() for name, value in weights.items()}
-        self._taken = 0
+        self._latest, self._taken = None, 0
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the weights after a step, where an epoch begins with them."""
+        """Take in the weights after a step, where an epoch begins with them.
+
+        Nothing is copied after the other steps.
+        """
         self._steps += 1
         epoch, step = divmod(self._steps, self.steps_per_epoch)
-        taken = step == 0 and epoch in self.epochs
-        if self._taken and not taken:
+        if step or epoch not in self.epochs:
+            self._latest = None if self._taken else model
             return
-        self._taken += taken
+        self._latest, self._taken = None, self._taken + 1
         for name, value in model.state_dict().items():
             if self._taken > 1 and value.is_floating_point():
                 self._weights[name].lerp_(value, 1 / self._taken)
@@ -109,12 +113,15 @@ class EpochAverage:
                 self._weights[name].copy_(value)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """Weights and buffers as the average has them, by name."""
-        return self._weights
+        """Weights and buffers as the average has them, by name.
+
+        As long as there is no average, they are those that the model has now.
+        """
+        return self._weights if self._latest is None else self._latest.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything to go on exactly, as a copy."""
-        weights = {name: value.clone() for name, value in self._weights.items()}
+        weights = {name: value.clone() for name, value in self.weights().items()}
         return {"weights": weights, "steps": self._steps, "taken": self._taken}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

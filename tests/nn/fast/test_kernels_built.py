@@ -33,37 +33,38 @@ def can_be_built():
         pytest.skip("there is no Python.h")
 
 
-def built():
+def built(name):
     """The extension, or a failure that says how to build it."""
     try:
-        return importlib.import_module("v1tlearn.nn.fast._kernels")
+        return importlib.import_module(f"v1tlearn.nn.fast.{name}")
     except ImportError as error:
-        pytest.fail(f"v1tlearn.nn.fast._kernels was not built ({error}): {HOW_TO_BUILD}")
+        pytest.fail(f"v1tlearn.nn.fast.{name} was not built ({error}): {HOW_TO_BUILD}")
 
 
 def test_types_are_those_that_the_processor_can():
-    built()
+    built("_kernels")
     lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
     flags = set(next(line for line in lines if line.startswith("flags")).split())
     assert set(fast.kernel_types()) == {dtype for dtype, needed in FLAGS.items() if needed <= flags}
 
 
-def test_kernels_are_not_older_than_their_sources():
+@pytest.mark.parametrize("name", ["_kernels", "_warping"])
+def test_kernels_are_not_older_than_their_sources(name):
     folder = Path(fast.__file__).parent
-    sources = list(folder.glob("_kernels*.[ch]"))
+    sources = list(folder.glob(f"{name}*.[ch]"))
     if not (folder.parents[2] / "setup.py").exists():
         pytest.skip("sources are in checkouts only")
     assert sources
     changed = max(source.stat().st_mtime for source in sources)
-    assert Path(built().__file__).stat().st_mtime >= changed, (
-        f"the sources of v1tlearn.nn.fast._kernels have changed since it was built: {HOW_TO_BUILD}"
+    assert Path(built(name).__file__).stat().st_mtime >= changed, (
+        f"the sources of v1tlearn.nn.fast.{name} have changed since it was built: {HOW_TO_BUILD}"
     )
 
 
 def test_nothing_is_known_where_nothing_was_compiled():
     script = """
 import sys
-sys.modules["v1tlearn.nn.fast._kernels"] = None
+sys.modules["v1tlearn.nn.fast._kernels"] = sys.modules["v1tlearn.nn.fast._warping"] = None
 import torch
 from v1tlearn import nn
 assert nn.fast.kernel_types() == ()
@@ -71,5 +72,10 @@ layer = nn.Attention(20, 2, 50, head_dim=20, scale=0.5, dropout=0.2)
 with nn.fast.using("compiled"):
     layer(torch.randn(2, 50, 20)).square().sum().backward()
 assert all(p.grad.isfinite().all() for p in layer.parameters())
+x, y = torch.randn(2, 3, 4, 5, requires_grad=True)
+with nn.fast.using("compiled"):
+    quick = nn.soft_dtw_divergence(x, y)
+with nn.plain():
+    torch.testing.assert_close(quick, nn.soft_dtw_divergence(x, y))
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True)

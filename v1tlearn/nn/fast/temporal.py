@@ -54,14 +54,21 @@ class _DepthwiseInTime(torch.autograd.Function):
         with torch.autocast(movies.device.type, enabled=False):
             for movie, result in zip(movies, out, strict=True):
                 for chunk, parts in _chunks(result, movie, _shifts(weight, taps)):
-                    total = at_least_float32(bias)[:, None, None]
-                    total = total.expand(chunk.stop - chunk.start, -1, *size)
-                    total = total.contiguous(memory_format=torch.channels_last)
+                    length, offset = chunk.stop - chunk.start, at_least_float32(bias)
+                    total: Tensor | None = None
+                    if not (parts and _covers(parts[0], length)):
+                        total = offset[:, None, None].expand(length, -1, *size)
+                        total = total.contiguous(memory_format=torch.channels_last)
                     for tap, to, of in parts:
                         frames = at_least_float32(movie[of])  # half of it came under autocast
-                        total[to] += F.conv2d(
-                            frames, filters[tap], padding=taps.padding, groups=channels
+                        own = offset if total is None else None
+                        found = F.conv2d(
+                            frames, filters[tap], own, padding=taps.padding, groups=channels
                         )
+                        if total is None:
+                            total = found
+                        else:
+                            total[to] += found
                     result[chunk] = total
         return out
 
@@ -80,7 +87,9 @@ class _DepthwiseInTime(torch.autograd.Function):
             for item, (movie, given) in enumerate(zip(movies, gradient, strict=True)):
                 for chunk, parts in _chunks(movie, given, shifts):
                     frames = at_least_float32(movie[chunk])
-                    total = torch.zeros_like(frames) if need_movies else None
+                    total: Tensor | None = None
+                    if need_movies and not (parts and _covers(parts[0], len(frames))):
+                        total = torch.zeros_like(frames)
                     for tap, to, of in parts:
                         results = at_least_float32(given[of])
                         to_frames, to_filter, _ = torch.ops.aten.convolution_backward(
@@ -89,6 +98,8 @@ class _DepthwiseInTime(torch.autograd.Function):
                         )  # fmt: skip
                         if total is not None:
                             total[to] += to_frames
+                        elif need_movies:
+                            total = to_frames
                         if need_weight:
                             to_filters[tap] += to_filter
                     if to_movies is not None and total is not None:
@@ -108,7 +119,8 @@ def _chunks(
 ) -> Iterator[tuple[slice, list[tuple[int, slice, slice]]]]:
     """A few results at a time, and of each tap which of them, and of the frames, belong together.
 
-    A tap whose frames lie outside the movie is left out.
+    A tap whose frames lie outside the movie is left out. The last one that all results have comes
+    first: sums begin with what it gives.
     """
     step = max(1, sized(_CHUNK_VALUES) // max(1, results[0].numel(), frames[0].numel()))
     for start in range(0, len(results), step):
@@ -118,7 +130,15 @@ def _chunks(
             if first < last:
                 to = slice(first - start, last - start)
                 parts.append((tap, to, slice(first + shift, last + shift)))
+        covering = [part for part in parts if _covers(part, stop - start)]
+        for part in covering[-1:]:
+            parts.insert(0, parts.pop(parts.index(part)))
         yield slice(start, stop), parts
+
+
+def _covers(part: tuple[int, slice, slice], length: int) -> bool:
+    """Tell whether a tap has a frame for each result of a chunk."""
+    return part[1] == slice(0, length)
 
 
 def depthwise_in_time(movies: Tensor, weight: Tensor, bias: Tensor, taps: Taps) -> Tensor:

@@ -142,6 +142,19 @@ class FactorizedReadout(Readout):
         rows = self.rows.abs() * self.channels.norm(dim=2)[..., None]
         return mask_moments(torch.einsum("nky,nkx->nyx", rows, self.columns.abs()))
 
+    def read_each(self, features: Tensor, neurons: Tensor, shift: Tensor | None = None) -> Tensor:
+        """Outputs (B,) of one neuron for each map (B, C, h, w)."""
+        with torch.autocast(features.device.type, enabled=False):
+            features = features.to(self.rows.dtype)
+            if shift is not None:
+                features = _moved(_moved(features, shift[:, 0], 3), shift[:, 1], 2)
+            rows, columns, channels = (
+                weights[neurons] for weights in (self.rows, self.columns, self.channels)
+            )
+            space = rows[..., :, None] * columns[..., None, :]  # (B, k, h, w)
+            seen = space.flatten(2) @ features.flatten(2).mT  # (B, k, C)
+            return (seen * channels).sum((1, 2)) + self.bias[neurons]
+
     def penalty(self) -> Tensor:
         """Weighted penalties on the weights, summed over neurons.
 

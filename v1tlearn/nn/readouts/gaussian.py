@@ -272,6 +272,14 @@ class GaussianReadout(Readout):
             offset = self.sigma * noise
         return (mu + offset).clamp(-1, 1)
 
+    def read_each(self, features: Tensor, neurons: Tensor, shift: Tensor | None = None) -> Tensor:
+        """Outputs (B,) of one neuron for each map (B, C, h, w), at its position."""
+        with torch.autocast(features.device.type, enabled=False):
+            points = self.mu()[neurons][:, None]  # (B, 1, 2)
+            points = points if shift is None else self.shifted(points, shift)
+            seen = sample_features(features.to(self.features.dtype), points)[:, 0]  # (B, C)
+            return (seen * self.features[neurons]).sum(-1) + self.bias[neurons]
+
     def forward(self, features: Tensor, shift: Tensor | None = None) -> Tensor:
         """Responses (B, n) before the output non-linearity, of feature maps (B, C, h, w).
 

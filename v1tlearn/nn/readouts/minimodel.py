@@ -197,6 +197,15 @@ class MinimodelReadout(Readout):
         with torch.autocast(features.device.type, enabled=False):
             return self.respond(pool_maps(features.to(self.mixing.dtype), self.pool))
 
+    def read_each(self, features: Tensor, neurons: Tensor, shift: Tensor | None = None) -> Tensor:
+        """Outputs (B,) of one neuron for each map (B, C, h, w); minimodels of others are left out.
+
+        `shift` is refused: receptive fields of minimodels do not move.
+        """
+        some, places = neurons.unique(return_inverse=True)
+        outputs = self.selected(some)(features, shift)
+        return outputs.gather(1, places[:, None])[:, 0]
+
     def respond(self, pooled: PooledMaps) -> Tensor:
         """Compute responses ahead of the output non-linearity from maps that are pooled.
 

@@ -62,6 +62,23 @@ class Readout(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not say what it computes.")
 
+    def read_each(self, features: Tensor, neurons: Tensor, shift: Tensor | None = None) -> Tensor:
+        """Outputs of one neuron for each map: all are computed here, unless a readout knows better.
+
+        Parameters
+        ----------
+        features : Tensor of shape (n_images, n_channels, height, width)
+        neurons : Tensor of int of shape (n_images,)
+            Which neuron sees which map.
+        shift : Tensor of shape (n_images, 2), optional
+            As of `forward`.
+
+        Returns
+        -------
+        Tensor of shape (n_images,)
+        """
+        return self(features, shift).gather(1, neurons[:, None])[:, 0]
+
     def through_time(self, outputs: Tensor, past: Past | None = None) -> Tensor:
         """Make outputs over time of what `forward` gave for each frame: the same, here.
 
