@@ -6,6 +6,8 @@ Show a fitted model gratings of all orientations, frequencies and phases, as one
 and compare what it prefers with the cells that made the responses.
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # Fit a model
 # -----------

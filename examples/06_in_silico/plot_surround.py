@@ -6,6 +6,8 @@ A grating in the middle of the field of a neuron, and around it a ring of other 
 it suppress, and does that depend on its orientation?
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # Fit a model
 # -----------

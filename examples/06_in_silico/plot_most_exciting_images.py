@@ -7,6 +7,8 @@ would make this neuron respond most? Gradient ascent finds it, for many neurons 
 al., 2019; Bashivan et al., 2019).
 """
 
+# sphinx_gallery_thumbnail_number = 1
+
 # %%
 # Fit a model
 # -----------
