@@ -144,19 +144,10 @@ print(f"noise ceiling: {low:.2f} to {high:.2f}")
 figure, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
 ax.axvspan(low, high, color="0.85", lw=0)
 for at, name in enumerate(rdms):
-    shared = {"color": "0.6"} if name == "pixels" else {"color": model_color(name)}
-    ax.barh(at, scores[at], 0.62, xerr=errors[at], capsize=2, ecolor="0.2", **shared)
-ax.annotate(
-    "noise ceiling",
-    (low, 1),
-    (-3, -4),
-    xycoords=("data", "axes fraction"),
-    va="top",
-    textcoords="offset points",
-    ha="right",
-    fontsize="small",
-    rotation=90,
-)
+    color = "0.4" if name == "pixels" else model_color(name)
+    face = "white" if "shuffled" in name else color
+    ax.barh(at, scores[at], 0.62, xerr=errors[at], capsize=2, ecolor="0.2", color=face, ec=color)
+ax.annotate("noise ceiling", ((low + high) / 2, len(rdms) - 1), ha="center", va="center")
 ax.set_yticks(range(len(rdms)), rdms)
 ax.invert_yaxis()
 ax.axvline(0, color="0.3", lw=0.8)
