@@ -76,9 +76,10 @@ for name, published in PUBLISHED.items():
 # Side by side
 # ------------
 # Heights are not to be compared between the panels: other neurons, other noise. What may be
-# compared is the order. Behaviour helps here as it did there, and LN is the lowest. The
-# transformers are not ahead of the CNN: a convolution knows that the visual field is the same
-# everywhere, a transformer has to learn it, and has a thousand images for it instead of 22,000.
+# compared is the order. As in the paper, behaviour helps the CNN and the ViT, LN is the lowest with
+# the ViT of images alone, and V1T is ahead of the ViT. The transformers are not ahead of the CNN,
+# as they are there: a convolution knows that the visual field is the same everywhere, a transformer
+# has to learn it, here from a thousand images instead of 22,000.
 
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained", sharey=True)
 panels = {"Li et al. (2023), Table 1": PUBLISHED, "here, simulated": dict(scores)}
@@ -89,7 +90,7 @@ for ax, (title, values) in zip(axes, panels.items(), strict=True):
         color = model_color(name)
         ax.barh(at, values[name], 0.62, color="white" if empty else color, ec=color, lw=1.5)
         ax.annotate(
-            f"{values[name]:.2f}",
+            f"{values[name]:.3f}",
             (values[name], at),
             (4, 0),
             va="center",

@@ -104,8 +104,9 @@ print(f"largest difference of predictions: {np.abs(one - other).max():.1e}")
 # %%
 # Memory
 # ------
-# In memory it grows with the recording; from the file it is that of some batches. The responses and
-# labels remain, which are small beside images.
+# In memory it grows with the recording, by the bytes of the images. From the file it levels off, at
+# the blocks in which statistics are read before the first epoch, and the batches of the next steps.
+# What remains are responses and labels, which are small beside images.
 
 figure, ax = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
 styles = {"in memory": ("0.45", "s"), "from the file": (MODEL_COLORS["CNN"], "o")}
