@@ -63,7 +63,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"/plot_",
-    "ignore_pattern": r"/(?!plot_)\w+\.py$",  # scripts beside the sections
+    "ignore_pattern": r"(^|/)(?!plot_)\w+\.py$",  # scripts beside the sections
     "within_subsection_order": "FileNameSortKey",
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("v1tlearn",),

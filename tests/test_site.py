@@ -215,6 +215,7 @@ def test_quick_docs_run_no_example(given, runs, tmp_path):
     for folder in (section, section.parent):
         (folder / "GALLERY_HEADER.rst").write_text("Title\n=====\n")
     left = tmp_path / "left"
+    (section.parent / "demo.py").write_text('"""No example."""\n')
     (section / "plot_file.py").write_text(
         f'"""\nTitle\n=====\n"""\n\nopen({str(left)!r}, "w").close()\n'
     )
@@ -230,6 +231,7 @@ def test_quick_docs_run_no_example(given, runs, tmp_path):
     assert built.returncode == 0, built.stderr
     assert (tmp_path / "html" / "auto_examples" / "1_section" / "plot_file.html").is_file()
     assert left.exists() == runs
+    assert not (tmp_path / "html" / "auto_examples" / "demo.html").exists()
 
 
 @pytest.mark.slow

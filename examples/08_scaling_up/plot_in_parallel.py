@@ -75,8 +75,7 @@ print(f"predictions are equal to the last bit: {same}")
 # cores, and on a GPU they share its memory. In a search it is the same ``n_jobs``:
 # ``GridSearchCV(model, grid, n_jobs=2)``.
 #
-# And the ensemble: it is better than each of its members, even than the one that did best on the
-# test images.
+# And the ensemble: it is better than each of its members on the test images, too.
 
 ensemble = ensembles[1]
 members = [member.score(test) for member in ensemble.estimators_]
