@@ -18,7 +18,7 @@ OUT ?= bench_output
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-slow lint docs bench clean
+.PHONY: help demo test test-slow lint docs linkcheck bench clean
 
 help:
 	@echo "make demo       fit the four models to simulated mice: a first table after half a minute of"
@@ -28,6 +28,7 @@ help:
 	@echo "make test-slow  the tests that take minutes"
 	@echo "make lint       ruff, import layers, docstrings, types"
 	@echo "make docs       the site, in docs/_build/html; QUICK=1 does not run the gallery's examples"
+	@echo "make linkcheck  asks for every address that the site links to; needs a network"
 	@echo "make bench      speed, as ratios against plain implementations: JSON, table, figures in"
 	@echo "                bench_output/; QUICK=1 only shows, at tiny sizes, that everything runs"
 
@@ -51,6 +52,9 @@ lint: $(VENV)/.installed-test
 
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx -W --keep-going -b html $(if $(QUICK),-t quick) docs docs/_build/html
+
+linkcheck: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -q -b linkcheck -t quick docs docs/_build/linkcheck
 
 bench: $(VENV)/.installed-plot
 	for script in benchmarks/bench_*.py; do \

@@ -43,7 +43,9 @@ test = [
 docs = [
     "numpydoc>=1.8",
     "myst-parser>=4",
+    "plenoptic>=2.1.1",  # an example hands over to it, for eigendistortions
     "pydata-sphinx-theme>=0.16",
+    "rsatoolbox>=0.3.2",  # and one to this, for representational similarity
     "sphinx>=8",
     "sphinx-gallery>=0.18",
     *backbones,

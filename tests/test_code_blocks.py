@@ -286,7 +286,9 @@ PAGES = {
         {"max_epochs=20": "max_epochs=1", "warmup_epochs=2": "warmup_epochs=0"},
     ),
     "docs/receptive_fields.rst": Page(),
+    "docs/in_silico.rst": Page(),
     "docs/inside_the_model.rst": Page(replace=INSIDE),
+    "docs/reproducibility.rst": Page(),
     "docs/your_own_core.rst": Page(replace={"max_epochs=15": "max_epochs=1"}),
 }
 

@@ -22,7 +22,7 @@ from tests.interop.published_runs import Published
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "from_the_paper.rst").read_text()
-# The analyses of the last section are told to follow.
+# The analyses of the last section are run below, and in the tests of `inspection`.
 LITERALS = [
     " ".join(literal.split())
     for literal in re.findall(r"``([^`]+?)``", PAGE)
@@ -259,7 +259,19 @@ def test_analyses_of_attention_and_behavior(names, literal):
 
 def test_every_analysis_of_attention_and_behavior_is_called():
     assert len(ANALYSES) == 7
-    assert "following: ``inspection.attention" not in " ".join(PAGE.split())
+
+
+def test_no_row_is_told_to_follow():
+    rows = re.split(r"^   \* - ", PAGE, flags=re.MULTILINE)[1:]
+    assert len(rows) > 20
+    assert not [row for row in rows if re.search(r"\bfollow", row)]
+    assert "to follow" not in " ".join(PAGE.split())
+
+
+def test_every_analysis_is_there():
+    found = set(re.findall(r"\binspection\.(\w+)", PAGE))
+    assert len(found) > 10
+    assert all(hasattr(v1.inspection, name) for name in found)
 
 
 def test_ensemble(names):

@@ -162,6 +162,14 @@ def test_the_workflow_runs_ci_on_three_systems_with_lowest_and_highest_versions(
     assert (ROOT / ".ci" / "run").is_file()
 
 
+def test_the_workflow_builds_the_site_in_a_second_step():
+    job = workflow()["jobs"]["docs"]
+    assert job["needs"] == "ci"
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert commands == ["bash .ci/docs", "make linkcheck"]
+    assert "\nmake --no-print-directory docs\n" in (ROOT / ".ci" / "docs").read_text()
+
+
 def test_the_lowest_python_of_the_workflow_is_the_one_that_setup_asks_for(built):
     entries = workflow()["jobs"]["ci"]["strategy"]["matrix"]["include"]
     pythons = {entry["versions"]: Version(entry["python"]) for entry in entries}

@@ -1,5 +1,6 @@
 """What the site is built and looked at with: inventories of other projects, widths of pages."""
 
+import ast
 import importlib.util
 import os
 import re
@@ -8,9 +9,12 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # as docs/conf.py
+
+import v1tlearn as v1
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -26,6 +30,7 @@ def load(path):
 other_projects = load(DOCS / "_ext" / "other_projects.py")
 look = load(DOCS / "look.py")
 pages = load(DOCS / "_ext" / "pages.py")
+diagrams = load(DOCS / "diagrams.py")
 
 
 def test_inventories_hold_full_and_short_names(tmp_path):
@@ -53,6 +58,123 @@ def test_the_link_to_edit_a_page_leads_to_a_file():
     for name in names:
         assert (root / pages.source_of(name)).is_file(), name
     assert pages.source_of("generated/v1tlearn.concat").as_posix() == "v1tlearn/trials/concat.py"
+
+
+EXAMPLES = sorted((DOCS.parent / "examples").glob("*/plot_*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_asks_one_question_and_has_a_chosen_thumbnail(path):
+    text = path.read_text(encoding="utf-8")
+    title = ast.get_docstring(ast.parse(text)).splitlines()[0]
+    assert title.endswith("?")
+    (number,) = re.findall(r"^# sphinx_gallery_thumbnail_number = (\d+)$", text, re.MULTILINE)
+    figures = re.findall(
+        r"^ *(?:\w+, .*= plt\.subplots|\w*\.?\w*Display\b.*\()", text, re.MULTILINE
+    )
+    assert 1 <= int(number) <= len(figures)
+
+
+def test_sections_of_the_gallery_are_numbered_without_gaps():
+    sections = sorted(
+        path.parent.name for path in DOCS.parent.glob("examples/*/GALLERY_HEADER.rst")
+    )
+    assert [int(name[:2]) for name in sections] == list(range(1, len(sections) + 1))
+    assert len(EXAMPLES) >= 18
+    for number, name in enumerate(sections, 1):
+        header = DOCS.parent / "examples" / name / "GALLERY_HEADER.rst"
+        assert header.read_text(encoding="utf-8").startswith(f"{number}. ")
+        assert any(path.parent.name == name for path in EXAMPLES)
+
+
+# ---------------------------------------------------------------------------------- pages and links
+
+PAGES = sorted(DOCS.glob("*.rst"))
+
+
+def labels():
+    """Labels that pages set themselves, and those that sphinx-gallery gives to examples."""
+    own = {
+        label
+        for path in PAGES
+        for label in re.findall(
+            r"^ *\.\. _([\w-]+):$", path.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    }
+    return own | {f"sphx_glr_auto_examples_{path.parent.name}_{path.name}" for path in EXAMPLES}
+
+
+@pytest.mark.parametrize("path", [*PAGES, *EXAMPLES], ids=lambda path: path.stem)
+def test_pages_labels_files_and_pictures_that_are_linked_are_there(path):
+    text = path.read_text(encoding="utf-8")
+    home = "auto_examples/x/" if path.suffix == ".py" else ""
+    pages = {p.stem for p in PAGES} | {"auto_examples/index"}
+    pages |= {f"auto_examples/{p.parent.name}/{p.stem}" for p in EXAMPLES}
+    for role, target in re.findall(r":(doc|ref):`(?:[^`<]*<)?([^`<>]+)>?`", text):
+        if role == "doc":
+            assert (target[1:] if target.startswith("/") else home + target) in pages, target
+        else:
+            assert target in labels(), target
+    for target in re.findall(
+        r"^ *\.\. (?:figure|image|literalinclude):: (\S+)$", text, re.MULTILINE
+    ):
+        assert (path.parent / target).is_file(), target
+
+
+def test_every_page_is_in_the_contents():
+    listed = {"index"}
+    for name in ("index", "user_guide"):
+        text = (DOCS / f"{name}.rst").read_text(encoding="utf-8")
+        for block in re.findall(r"\.\. toctree::\n((?:   .*\n|\n)+)", text):
+            listed |= set(re.findall(r"^   (?:[\w ]+<)?([\w/]+)>?$", block, re.MULTILINE))
+    assert {path.stem for path in PAGES} <= listed
+
+
+def test_diagrams_are_those_that_the_script_draws():
+    for name, draw in diagrams.DIAGRAMS.items():
+        assert (DOCS / "_static" / name).read_text(encoding="utf-8") == draw(), name
+
+
+@pytest.mark.parametrize("draw", diagrams.DIAGRAMS.values(), ids=diagrams.DIAGRAMS)
+def test_diagrams_are_whole_and_name_models_that_exist(draw):
+    root = ElementTree.fromstring(draw())
+    texts = [element.text for element in root.iter() if element.text and element.text.strip()]
+    named = {name for text in texts for name in re.findall(r"\w+(?:Regressor|Aligner)", text)}
+    assert all(hasattr(v1, name) for name in named)
+    if draw is diagrams.choosing:
+        page = (DOCS / "choosing_a_model.rst").read_text(encoding="utf-8")
+        assert all(f"`{name}" in page or f"``{name}" in page for name in named)
+        assert len(named) >= 10
+
+
+def test_tests_that_the_page_on_reproducibility_names_are_there():
+    text = (DOCS / "reproducibility.rst").read_text(encoding="utf-8")
+    named = re.findall(r"``(\S+\.py)::(\w+)``", text)
+    assert len(named) >= 10
+    for file, function in named:
+        assert f"def {function}(" in (DOCS.parent / "tests" / file).read_text(encoding="utf-8")
+
+
+def messages():
+    """Texts of the package, "\0" for what is put in."""
+    for path in (DOCS.parent / "v1tlearn").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [p.value if isinstance(p, ast.Constant) else "\0" for p in node.values]
+                yield "".join(parts)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value.replace("%s", "\0")
+
+
+def test_messages_that_the_page_on_trouble_quotes_are_those_of_the_package():
+    text = (DOCS / "troubleshooting.rst").read_text(encoding="utf-8")
+    quoted = re.findall(r"^``([^`]+)``$", text, re.MULTILINE)
+    assert len(quoted) >= 15
+    known = list(messages())
+    for message in quoted:
+        parts = [re.escape(part.strip()) for part in message.split("...") if part.strip()]
+        pattern = re.compile(r"[\s\S]*".join(parts), re.IGNORECASE)
+        assert any(pattern.search(text) for text in known), message
 
 
 def test_names_that_projects_do_not_have_are_refused():
@@ -93,6 +215,7 @@ def test_quick_docs_run_no_example(given, runs, tmp_path):
     for folder in (section, section.parent):
         (folder / "GALLERY_HEADER.rst").write_text("Title\n=====\n")
     left = tmp_path / "left"
+    (section.parent / "demo.py").write_text('"""No example."""\n')
     (section / "plot_file.py").write_text(
         f'"""\nTitle\n=====\n"""\n\nopen({str(left)!r}, "w").close()\n'
     )
@@ -108,6 +231,7 @@ def test_quick_docs_run_no_example(given, runs, tmp_path):
     assert built.returncode == 0, built.stderr
     assert (tmp_path / "html" / "auto_examples" / "1_section" / "plot_file.html").is_file()
     assert left.exists() == runs
+    assert not (tmp_path / "html" / "auto_examples" / "demo.html").exists()
 
 
 @pytest.mark.slow

@@ -141,7 +141,7 @@ def most_exciting_images(
     The image maximises the response r(x) among images x of norm c, and within `limits`. The output
     ahead of an increasing non-linearity has its maximum at the same place, and a gradient
     everywhere: it is what is raised. For a linear-nonlinear neuron of filter w the image is
-    c w / |w|; within limits clip(s w), with the s that gives it the norm.
+    ``c w / |w|``; within limits ``clip(s w)``, with the s that gives it the norm.
 
     A constant eye position moves the image as it does in `predict`: `response` is what the model
     predicts for the image at this behaviour. Stimulus shifters come ahead of what is sought here.
