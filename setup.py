@@ -3,13 +3,15 @@
 Tool configuration stands in pyproject.toml, the tested versions in constraints.txt.
 """
 
-import platform
+import glob
 import runpy
 import sys
 import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError
 
 here = Path(__file__).resolve().parent
 urls = runpy.run_path(str(here / "v1tlearn" / "_urls.py"))  # importing the package imports torch
@@ -55,15 +57,35 @@ docs = [
 limited_api = not sysconfig.get_config_var("Py_GIL_DISABLED")  # such builds do not have it
 kernels = Extension(
     "v1tlearn.nn.fast._kernels",
-    sources=["v1tlearn/nn/fast/_kernels.c"],
-    depends=[f"v1tlearn/nn/fast/_kernels_{part}.h" for part in ("shared", "typed")],
+    sources=sorted(glob.glob("v1tlearn/nn/fast/_kernels*.c", root_dir=here)),
+    depends=sorted(glob.glob("v1tlearn/nn/fast/_kernels*.h", root_dir=here)),
     define_macros=[("Py_LIMITED_API", "0x030B0000")] if limited_api else [],
-    extra_compile_args=["-O3", "-std=c11", "-ffp-contract=off", "-fopenmp"],
-    extra_link_args=["-fopenmp", "-lm"],
+    extra_compile_args=["-O3", "-std=c11", "-ffp-contract=off", "-fvisibility=hidden", "-pthread"],
+    extra_link_args=["-pthread", "-lm"],
     py_limited_api=limited_api,
     optional=True,
 )
-has_kernels = sys.platform == "linux" and platform.machine() == "x86_64"
+has_kernels = sys.platform in ("linux", "darwin")
+
+
+class BuildKernels(build_ext):
+    """With OpenMP, whose threads are those of torch, where the compiler has it.
+
+    Not on macOS, where a second copy of its library beside that of torch ends the process. Without
+    it, the kernels start threads of their own.
+    """
+
+    def build_extension(self, ext):
+        """Try both ways; the error of the second is shown, and tolerated."""
+        if sys.platform == "linux":
+            plain = (ext.extra_compile_args, ext.extra_link_args)
+            ext.extra_compile_args, ext.extra_link_args = ([*args, "-fopenmp"] for args in plain)
+            try:
+                return super().build_extension(ext)
+            except (CompileError, LinkError):
+                ext.extra_compile_args, ext.extra_link_args = plain
+        return super().build_extension(ext)
+
 
 setup(
     name="v1tlearn",
@@ -92,6 +114,7 @@ setup(
         "Typing :: Typed",
     ],
     ext_modules=[kernels] if has_kernels else [],
+    cmdclass={"build_ext": BuildKernels},
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if has_kernels and limited_api else {},
     packages=find_packages(include=["v1tlearn", "v1tlearn.*"]),
     package_data={"v1tlearn": ["py.typed"]},
