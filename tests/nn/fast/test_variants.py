@@ -147,3 +147,29 @@ except ValueError as error:
     assert "(none)" in str(error)
 """
     subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    ("has_bf16", "amx", "told"), [(False, False, 1), (True, False, 0), (False, True, 0)]
+)
+def test_where_bfloat16_is_emulated_the_log_says_so_once(has_bf16, amx, told):
+    """On a processor with AVX2, with AVX-512 and its bfloat16, or with AMX."""
+    script = f"""
+import sys, types
+sys.modules["v1tlearn.nn.fast._kernels"] = types.SimpleNamespace(
+    variants=lambda: (("avx512_bf16", {has_bf16}, True), ("avx2", True, False)),
+    has_amx=lambda: {amx},
+)
+import torch
+from v1tlearn.nn import fast
+from v1tlearn.training import resolve_precision
+for precision in ("auto", "float32", "bfloat16", "bfloat16"):
+    resolve_precision(precision, torch.device("cpu"), training=True)
+print(fast.describe_kernels())
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], check=True, capture_output=True, text=True
+    )
+    assert done.stderr.count("precision='bfloat16' gains no time here") == told
+    if not has_bf16:
+        assert done.stdout == "compiled kernels for avx2 (not avx512_bf16: not on this processor)\n"

@@ -54,20 +54,23 @@ TARGET static inline void NAME(store_row)(word *to, floats low, floats high)
 }
 
 /* Dropout of one part of the elements. */
-TARGET static void NAME(drop)(const struct dropped *all_parts, long part)
+TARGET static void NAME(drop)(const struct dropped *job, long part)
 {
-  const long first = part * DROPPED_AT_ONCE, last = SMALLER(all_parts->n, first + DROPPED_AT_ONCE);
-  const uint64_t row = random_row(all_parts->seed, part);
-  const uint32_t limit = all_parts->limit;
-  const element *from = all_parts->from;
-  element *to = all_parts->to;
-  uint16_t numbers[2 * LANES] = {0};
-  for (long i = first; i < last; i += 2 * LANES) {
-    draw(limit, row, i - first, 2 * LANES, numbers);
-    for (long at = i; at < SMALLER(last, i + 2 * LANES); at += LANES) {
-      const floats x = NAME(read)(from + at, last - at) * all_parts->upscale;
-      NAME(write)(to + at, last - at, KEPT(x, numbers + at - i, limit));
-    }
+  const long first = part * DROPPED_AT_ONCE, last = SMALLER(job->n, first + DROPPED_AT_ONCE);
+  const uint64_t row = random_row(job->seed, part);
+  const float upscale = job->upscale;
+  const uint32_t limit = job->limit;
+  uint16_t numbers[KEYS] = {0};
+  for (long i = first; i < last; i += KEYS) {
+    const element *from = (const element *)job->from + i;
+    element *to = (element *)job->to + i;
+    const long n = SMALLER(KEYS, last - i);
+    long j = 0;
+    draw(limit, row, i - first, n, numbers);
+    for (; j + LANES <= n; j += LANES)
+      WRITE(to + j, KEPT(READ(from + j) * upscale, numbers + j, limit));
+    if (j < n)
+      NAME(write)(to + j, n - j, KEPT(NAME(read)(from + j, n - j) * upscale, numbers + j, limit));
   }
 }
 

@@ -63,6 +63,16 @@ def describe_kernels() -> str:
     return f"compiled kernels for {used}" + (f" (not {'; not '.join(reasons)})" if reasons else "")
 
 
+def emulates_bfloat16() -> bool:
+    """Tell whether this processor is known to have no products of bfloat16, which save time.
+
+    Not of ARM, whose variant does not use them, but torch may.
+    """
+    used = next((variant for variant in _BUILT if variant.runs), None)
+    known = used is not None and any(variant.name == "avx2" for variant in _BUILT)
+    return known and not used.multiplies_bfloat16 and not has_amx()
+
+
 def has_amx() -> bool:
     """Tell whether the processor multiplies matrices of bfloat16."""
     return kernel is not None and kernel.has_amx()
