@@ -68,9 +68,9 @@ def emulates_bfloat16() -> bool:
 
     Not of ARM, whose variant does not use them, but torch may.
     """
-    used = next((variant for variant in _BUILT if variant.runs), None)
-    known = used is not None and any(variant.name == "avx2" for variant in _BUILT)
-    return known and not used.multiplies_bfloat16 and not has_amx()
+    on_x86 = any(variant.name == "avx2" for variant in _BUILT)
+    has_products = any(variant.runs and variant.multiplies_bfloat16 for variant in _BUILT)
+    return on_x86 and not has_products and not has_amx()
 
 
 def has_amx() -> bool:
