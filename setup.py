@@ -3,6 +3,7 @@
 Tool configuration stands in pyproject.toml, the tested versions in constraints.txt.
 """
 
+import glob
 import platform
 import runpy
 import sys
@@ -10,6 +11,8 @@ import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError
 
 here = Path(__file__).resolve().parent
 urls = runpy.run_path(str(here / "v1tlearn" / "_urls.py"))  # importing the package imports torch
@@ -55,23 +58,47 @@ docs = [
 
 # Where there is no compiler the package installs all the same, and attention on a CPU is slower.
 limited_api = not sysconfig.get_config_var("Py_GIL_DISABLED")  # such builds do not have it
-kernels = [
-    Extension(
+
+
+def extension(name, *flags):
+    """An extension of all sources of a name."""
+    return Extension(
         f"v1tlearn.nn.fast.{name}",
-        sources=[f"v1tlearn/nn/fast/{name}.c"],
-        depends=[f"v1tlearn/nn/fast/{header}.h" for header in headers],
+        sources=sorted(glob.glob(f"v1tlearn/nn/fast/{name}*.c", root_dir=here)),
+        depends=sorted(glob.glob(f"v1tlearn/nn/fast/{name}*.h", root_dir=here)),
         define_macros=[("Py_LIMITED_API", "0x030B0000")] if limited_api else [],
-        extra_compile_args=["-O3", "-std=c11", "-ffp-contract=off", "-fopenmp", "-Wno-psabi"],
-        extra_link_args=["-fopenmp", "-lm"],
+        extra_compile_args=["-O3", "-std=c11", "-ffp-contract=off", "-pthread", *flags],
+        extra_link_args=["-pthread", "-lm"],
         py_limited_api=limited_api,
         optional=True,
     )
-    for name, headers in {
-        "_kernels": ("_kernels_shared", "_kernels_typed"),
-        "_warping": (),
-    }.items()
-]
-has_kernels = sys.platform == "linux" and platform.machine() == "x86_64"
+
+
+kernels = []
+if sys.platform in ("linux", "darwin"):
+    kernels.append(extension("_kernels", "-fvisibility=hidden"))
+if sys.platform == "linux" and platform.machine() == "x86_64":
+    kernels.append(extension("_warping", "-Wno-psabi"))
+
+
+class BuildKernels(build_ext):
+    """With OpenMP, whose threads are those of torch, where the compiler has it.
+
+    Not on macOS, where a second copy of its library beside that of torch ends the process. Without
+    it, the kernels start threads of their own.
+    """
+
+    def build_extension(self, ext):
+        """Try both ways; the error of the second is shown, and tolerated."""
+        if sys.platform == "linux":
+            plain = (ext.extra_compile_args, ext.extra_link_args)
+            ext.extra_compile_args, ext.extra_link_args = ([*args, "-fopenmp"] for args in plain)
+            try:
+                return super().build_extension(ext)
+            except (CompileError, LinkError):
+                ext.extra_compile_args, ext.extra_link_args = plain
+        return super().build_extension(ext)
+
 
 setup(
     name="v1tlearn",
@@ -99,8 +126,9 @@ setup(
         "Topic :: Scientific/Engineering",
         "Typing :: Typed",
     ],
-    ext_modules=kernels if has_kernels else [],
-    options={"bdist_wheel": {"py_limited_api": "cp311"}} if has_kernels and limited_api else {},
+    ext_modules=kernels,
+    cmdclass={"build_ext": BuildKernels},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if kernels and limited_api else {},
     packages=find_packages(include=["v1tlearn", "v1tlearn.*"]),
     package_data={
         "v1tlearn": ["py.typed"],

@@ -347,7 +347,7 @@ def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": name,
-        "kernels": sorted(str(t).removeprefix("torch.") for t in fast.kernel_types()),
+        "kernels": fast.describe_kernels(),
     }
 
 

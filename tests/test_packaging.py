@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import os
-import platform
 import re
 import runpy
 import shutil
@@ -71,13 +70,11 @@ def test_both_distributions_hold_every_module_and_say_that_they_are_typed(built)
     assert "Typing :: Typed" in metadata.get_all("Classifier")
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux" or platform.machine() != "x86_64", reason="no kernels are built here"
-)
+@pytest.mark.skipif(sys.platform == "win32", reason="no kernels are built here")
 def test_the_source_distribution_holds_all_that_the_kernels_are_built_from(built):
     _, in_sdist, _ = built
     sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "v1tlearn").rglob("*.[ch]")}
-    assert len(sources) == 4
+    assert {Path(name).suffix for name in sources} == {".c", ".h"}
     assert sources <= in_sdist
 
 

@@ -5,16 +5,21 @@ Global settings are changed only inside `isolated` and `numerics`, and put back 
 
 from __future__ import annotations
 
+import logging
 import operator
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
+
+from v1tlearn.nn.fast.variants import emulates_bfloat16
+
+logger = logging.getLogger("v1tlearn")
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
@@ -95,7 +100,17 @@ def resolve_precision(
         raise ValueError(f"precision={precision!r}: expected 'auto' or one of {PRECISIONS}.")
     if precision == "tf32" and device.type != "cuda":
         return "float32"  # of which TF32 is the faster form that CUDA devices have
+    if precision == "bfloat16" and device.type == "cpu" and emulates_bfloat16():
+        _tell_that_bfloat16_is_slow()
     return precision
+
+
+@cache  # once is enough
+def _tell_that_bfloat16_is_slow() -> None:
+    logger.warning(
+        "precision='bfloat16' gains no time here: this processor does not multiply bfloat16 "
+        "(avx512_bf16, amx_bf16), and emulates it; precision='float32' is quicker."
+    )
 
 
 class _Switch:

@@ -8,43 +8,67 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from v1tlearn.nn import fast
-from v1tlearn.nn.fast import kernels
 from v1tlearn.nn.fast.blocked_attention import blocked_attention
 from v1tlearn.nn.fast.compiled_attention import compiled_attention
 from v1tlearn.nn.layers.attention import weigh
 from v1tlearn.nn.layers.dropout import Dropout
 
 TOLERANCES = {torch.float64: 1e-13, torch.float32: 2e-6, torch.bfloat16: 2e-2}
-ATTEND = {"blocked": blocked_attention, "compiled": compiled_attention}
-TYPES = {"blocked": tuple(TOLERANCES), "compiled": fast.kernel_types()}
 
 # Only where none can be: `test_kernels_built.py` fails where one could have been built.
-NO_KERNEL = (
-    "no kernel was built: they are for Linux on x86-64, where there is a C compiler"
-    if kernels.kernel is None
-    else "this processor lacks the instructions of the kernels"
+NO_KERNEL = "no kernel was built: they are for Linux and macOS, where there is a C compiler"
+needs_a_kernel = pytest.mark.skipif(not fast.kernel_types(), reason=NO_KERNEL)
+# Every variant that this processor runs, the best one first; "generic" runs everywhere.
+VARIANTS = fast.kernel_variants()
+WAYS = ("blocked", *(VARIANTS or ["compiled"]))
+TYPES = {way: tuple(TOLERANCES) if way == "blocked" else fast.kernel_types() for way in WAYS}
+
+each_variant = pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=needs_a_kernel) for way in WAYS[1:]]
 )
 with_and_without_local = pytest.mark.parametrize("local", [False, True])
 
 
-def _parameter(way, dtype=None):
+def kind(way):
+    """Blocks, or kernels of whatever variant."""
+    return "blocked" if way == "blocked" else "compiled"
+
+
+def using(way, *, parts=0.999):
+    """Attend in blocks, or by a variant of the kernels; small inputs are shared out, too."""
+    return fast.using(kind(way), parts=parts, variant=None if way == "blocked" else way)
+
+
+def _compiled(variant):
+    def attend(qkv, **options):
+        with using(variant):
+            return compiled_attention(qkv, **options)
+
+    return attend
+
+
+ATTEND = {"blocked": blocked_attention} | {variant: _compiled(variant) for variant in WAYS[1:]}
+
+
+def _parameter(way, *dtype):
     """A way, and a type of numbers; skipped where there is no kernel for it."""
-    missing = not TYPES[way] if dtype is None else dtype not in TYPES[way]
-    marks = pytest.mark.skipif(missing, reason=NO_KERNEL)
-    if dtype is None:
-        return pytest.param(way, marks=marks)
-    return pytest.param(way, dtype, marks=marks, id=f"{way}-{str(dtype)[6:]}")
+    marks = () if way == "blocked" else needs_a_kernel
+    return pytest.param(way, *dtype, marks=marks, id="-".join([way, *(str(d)[6:] for d in dtype)]))
 
 
-each_way = pytest.mark.parametrize("way", [_parameter(way) for way in ATTEND])
+each_way = pytest.mark.parametrize("way", [_parameter(way) for way in WAYS])
 each_way_and_type = pytest.mark.parametrize(
     ("way", "dtype"),
     [
         _parameter(way, dtype)
-        for way in ATTEND
+        for way in WAYS
         for dtype in TOLERANCES
-        if (way, dtype) != ("compiled", torch.float64)
+        if way == "blocked" or dtype != torch.float64
     ],
+)
+each_variant_and_type = pytest.mark.parametrize(
+    ("way", "dtype"),
+    [_parameter(way, dtype) for way in WAYS[1:] for dtype in (torch.float32, torch.bfloat16)],
 )
 
 

@@ -13,31 +13,34 @@ from hypothesis import strategies as st
 
 from tests.nn.fast.attending import (
     ATTEND,
-    NO_KERNEL,
     TOLERANCES,
     TYPES,
+    WAYS,
     LargestTensor,
     attend_and_go_back,
     defined,
     definition,
+    each_variant,
+    each_variant_and_type,
     each_way,
     each_way_and_type,
     kept_weights,
+    kind,
     make_grad,
     make_qkv,
     relative_error,
     torch_threads,
+    using,
     with_and_without_local,
 )
 from v1tlearn.nn import fast
 from v1tlearn.nn.fast.compiled_attention import compiled_attention, shared_attention
-from v1tlearn.nn.fast.kernels import kernel
+from v1tlearn.nn.fast.variants import kernel
 from v1tlearn.nn.layers.attention import Attention
 
 TILE_OF_QUERIES, TILE_OF_KEYS, PANEL = (
     (kernel.QUERIES, kernel.KEYS, kernel.PANEL) if kernel else (64, 64, 48)
 )
-needs_a_kernel = pytest.mark.skipif(not TYPES["compiled"], reason=NO_KERNEL)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -106,14 +109,15 @@ def test_forward_and_gradient_are_those_of_the_definition(way, data):
         options = {"scale": 1.0, "dropout": 0.0, "local": False}
         assert_defined(way, (1, 31, 1, 14), torch.bfloat16, options, 1.0, 1)
         return
-    shape, dtype = data.draw(SHAPES[way]), data.draw(st.sampled_from(TYPES[way]))
+    shape, dtype = data.draw(SHAPES[kind(way)]), data.draw(st.sampled_from(TYPES[way]))
     scale = data.draw(st.floats(0.1, 2)) * data.draw(st.sampled_from([1, -1]))
     options = {
         "scale": scale / (1 if way == "blocked" else math.sqrt(shape[-1])),
-        "dropout": data.draw(RATES[way]),
+        "dropout": data.draw(RATES[kind(way)]),
         "local": data.draw(st.booleans()),
     }
-    assert_defined(way, shape, dtype, options, data.draw(PARTS[way]), data.draw(st.integers(1, 3)))
+    parts, n_threads = data.draw(PARTS[kind(way)]), data.draw(st.integers(1, 3))
+    assert_defined(way, shape, dtype, options, parts, n_threads)
 
 
 def test_gradient_is_that_of_finite_differences():
@@ -233,17 +237,18 @@ def test_no_image_at_all(way, dtype):
         assert qkv.grad.shape == qkv.shape
 
 
-@pytest.mark.parametrize("dtype", TYPES["compiled"])
+@each_variant_and_type
 @pytest.mark.parametrize("shape", [(0, 5, 2, 4), (2, 0, 3, 4), (2, 5, 0, 4), (2, 5, 3, 0)])
-def test_without_images_tokens_heads_or_width(shape, dtype):
+def test_without_images_tokens_heads_or_width(shape, way, dtype):
     """Results and gradients of the kernel are empty."""
     n_images, n_tokens, _, width = shape
     qkv = make_qkv(*shape, dtype)
     queries = torch.empty(shape, dtype=dtype, requires_grad=True)
     tokens = torch.randn(n_images, n_tokens, width, dtype=dtype, requires_grad=True)
     for dropout in (0.0, 0.5):
-        mixed = compiled_attention(qkv, dropout=dropout)
-        shared = shared_attention(queries, tokens, dropout=dropout)
+        with using(way):
+            mixed = compiled_attention(qkv, dropout=dropout)
+            shared = shared_attention(queries, tokens, dropout=dropout)
         (mixed.sum() + shared.sum()).backward()
         assert mixed.shape == shared.shape == shape
         assert mixed.dtype == shared.dtype == dtype
@@ -255,16 +260,16 @@ def test_without_images_tokens_heads_or_width(shape, dtype):
 # -- keys and values that are the tokens themselves ----------------------------------------------
 
 
-@needs_a_kernel
+@each_variant
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(2, 400), st.integers(1, 4), st.integers(1, 70)),
-    dtype=st.sampled_from(TYPES["compiled"] or [None]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
     dropout=st.sampled_from([0.0, 0.25, 0.5]),
     local=st.booleans(),
     n_threads=st.integers(1, 3),
 )
 def test_tokens_for_keys_and_values_are_those_of_the_definition(
-    shape, dtype, dropout, local, n_threads
+    way, shape, dtype, dropout, local, n_threads
 ):
     n_images, n_tokens, n_heads, width = shape
     generator = torch.Generator().manual_seed(0)
@@ -277,8 +282,8 @@ def test_tokens_for_keys_and_values_are_those_of_the_definition(
     if dropout:
         torch.manual_seed(3)
         heads = (n_images, n_tokens, n_heads, n_tokens)
-        kept = kept_weights(*heads, dtype, dropout=dropout, way="compiled")
-    with torch_threads(n_threads):
+        kept = kept_weights(*heads, dtype, dropout=dropout, way=way)
+    with using(way), torch_threads(n_threads):
         torch.manual_seed(3)
         out = shared_attention(queries, tokens, **options)
         out.backward(grad.to(dtype))
@@ -297,13 +302,13 @@ def test_tokens_for_keys_and_values_are_those_of_the_definition(
 # -- threads and memory of the kernel ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", TYPES["compiled"])
-def test_number_of_threads_changes_no_bit(dtype):
+@each_variant_and_type
+def test_number_of_threads_changes_no_bit(way, dtype):
     """In both directions, also where it is another one in the backward pass."""
     qkv, grad = make_qkv(3, 201, 3, 9, dtype), make_grad(3, 201, 3, 9, dtype)
     results = []
     for forward, backward in ((1, 1), (2, 2), (3, 3), (40, 40), (3, 1), (1, 2)):
-        with torch_threads(forward):
+        with torch_threads(forward), using(way):
             torch.manual_seed(0)
             out = compiled_attention(qkv, scale=0.4, dropout=0.3)
         with torch_threads(backward):
@@ -363,21 +368,20 @@ def test_memory_of_inference_serves_training(way):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-@each_way
+@pytest.mark.parametrize("way", WAYS[:2])
 def test_forked_processes_attend(way):
     """Blocks with threads of their own, kernels with one: those of OpenMP do not outlive a fork."""
     script = f"""
 import os, torch
-from v1tlearn.nn import fast
-from v1tlearn.nn.fast.{way}_attention import {way}_attention as attend
-with fast.using("{way}", parts=0.999):
+from tests.nn.fast.attending import ATTEND, using
+with using("{way}"):
     torch.set_num_threads(2)
     qkv = torch.randn(2, 9, 3, 2, 4)
-    expected = attend(qkv)
+    expected = ATTEND["{way}"](qkv)
     child = os.fork()
     if child == 0:
         torch.set_num_threads({2 if way == "blocked" else 1})
-        os._exit(0 if torch.allclose(attend(qkv), expected) else 1)
+        os._exit(0 if torch.allclose(ATTEND["{way}"](qkv), expected) else 1)
     print(os.waitpid(child, 0)[1])
 """
     done = subprocess.run(
@@ -402,7 +406,7 @@ def test_training_never_holds_tokens_times_tokens(local, way, dtype):
 
     def train():
         autocast = torch.autocast("cpu", torch.bfloat16, dtype == torch.bfloat16)
-        with fast.using(way), torch_threads(1), LargestTensor() as mode, autocast:
+        with using(way), torch_threads(1), LargestTensor() as mode, autocast:
             layer(tokens).float().square().sum().backward()
         largest.append(mode.largest)
 
@@ -411,23 +415,12 @@ def test_training_never_holds_tokens_times_tokens(local, way, dtype):
     assert tokens.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("dtype", TYPES["compiled"])
+@each_variant_and_type
 @pytest.mark.parametrize("backward", [False, True])
-def test_twice_the_tokens_need_at_most_twice_the_memory(backward, dtype):
+def test_twice_the_tokens_need_at_most_twice_the_memory(backward, way, dtype):
     name = str(dtype).removeprefix("torch.")
     for n_tokens in (10, TILE_OF_KEYS, 1654):
         once, twice = (
-            kernel.memory_size(name, (n, 4, 48), backward) for n in (n_tokens, 2 * n_tokens)
+            kernel.memory_size(way, name, (n, 4, 48), backward) for n in (n_tokens, 2 * n_tokens)
         )
         assert 0 < twice <= 2 * once
-
-
-@pytest.mark.skipif(kernel is None, reason=NO_KERNEL)
-@pytest.mark.parametrize("name", ["float64", "", "float32 "])
-def test_types_without_a_kernel(name):
-    with pytest.raises(ValueError, match="no kernel"):
-        kernel.memory_size(name, (4, 1, 2), False)
-    with pytest.raises(ValueError, match="no kernel"):
-        kernel.run(name, (1, 4, 1, 2), (1.0, 1.0, 0, False), *[0] * 9, 1)
-    with pytest.raises(ValueError, match="no kernel"):
-        kernel.drop(name, 4, 2.0, 1, 0, 0, 0, 1)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.nn.fast.attending import ATTEND, each_way, kept_weights, make_qkv
-from v1tlearn.nn.fast.kernels import kernel
+from v1tlearn.nn.fast.variants import kernel
 
 
 def kept_of(way, n_images, n_tokens, n_heads, *, dropout, seed=3):
@@ -46,7 +46,7 @@ def test_weights_are_dropped_independently(dropout, way):
     """Neighbours near and far along images, heads, queries, keys and diagonals, and two calls."""
     # Vectors, panels and tiles.
     panel, keys, queries = (
-        (kernel.PANEL, kernel.KEYS, kernel.QUERIES) if way == "compiled" else (16, 64, 128)
+        (kernel.PANEL, kernel.KEYS, kernel.QUERIES) if way != "blocked" else (16, 64, 128)
     )
     kept, other = (
         kept_of(way, 3, queries + 112, 3, dropout=dropout, seed=s).double() - (1 - dropout)

@@ -6,16 +6,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.nn.fast.attending import (
     TOLERANCES,
-    TYPES,
     each_way_and_type,
+    needs_a_kernel,
     nodes_behind,
     relative_error,
+    using,
     with_and_without_local,
 )
 from v1tlearn import nn
 from v1tlearn.nn import fast
 from v1tlearn.nn.fast.attention import attend, gather_tokens, in_parts, with_padded_heads
-from v1tlearn.nn.fast.kernels import kernel
+from v1tlearn.nn.fast.variants import kernel
 from v1tlearn.nn.layers.attention import Attention
 
 # Heads shorter than tokens of length 20, and not: to these, tokens are keys and values.
@@ -58,10 +59,10 @@ def test_layer_is_its_definition(head_dim, local, way, dtype):
     tokens, grad = torch.randn(2, 2, 50, 20)
     if dtype == torch.float64:
         layer, tokens = layer.double(), tokens.double()
-    with fast.using(way), autocast_to(dtype):
+    with using(way, parts=1), autocast_to(dtype):
         out, ours = output_and_gradients(layer, tokens, grad)
-    assert ("CompiledAttentionBackward" in nodes_behind(out)) == (way == "compiled")
-    if way == "compiled":
+    assert ("CompiledAttentionBackward" in nodes_behind(out)) == (way != "blocked")
+    if way != "blocked":
         assert attends_to_tokens(out) == (head_dim == 20)
     with nn.plain():
         _, exact = output_and_gradients(layer.double(), tokens.double(), grad)
@@ -75,9 +76,9 @@ def test_each_way_trains_with_dropout(head_dim, way, dtype):
     layer, tokens = make_layer(head_dim, dropout=0.2), torch.randn(2, 50, 20)
     if dtype == torch.float64:
         layer, tokens = layer.double(), tokens.double()
-    with fast.using(way), autocast_to(dtype):
+    with using(way, parts=1), autocast_to(dtype):
         out = layer(tokens)
-    if way == "compiled":
+    if way != "blocked":
         expected = {"CompiledAttentionBackward", "CompiledDropoutBackward"}
     else:
         expected = {"BlockedAttentionBackward", "NumpyDropoutBackward"}
@@ -86,10 +87,10 @@ def test_each_way_trains_with_dropout(head_dim, way, dtype):
     assert all(p.grad.isfinite().all() for p in layer.parameters())
 
 
-@pytest.mark.skipif(not TYPES["compiled"], reason="no kernel here")
+@needs_a_kernel
 @head_dims
 @pytest.mark.parametrize("amx", [False, True])
-@pytest.mark.parametrize("dtype", TYPES["compiled"] or [None])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_processors_that_multiply_matrices_attend_by_torch_in_bfloat16(
     amx, head_dim, dtype, monkeypatch
 ):
@@ -119,7 +120,7 @@ def test_float64_stays_so_under_autocast(training, head_dim):
     assert out.dtype == tokens.grad.dtype == torch.float64
 
 
-@pytest.mark.skipif(not TYPES["compiled"], reason="no kernel here")
+@needs_a_kernel
 @pytest.mark.parametrize(("head_dim", "n_images", "n_tokens"), [(5, 3, 50), (6, 1, 6)])
 def test_tokens_are_keys_only_where_it_saves_products(head_dim, n_images, n_tokens):
     """Not with shorter heads, nor for fewer tokens than they are long."""
@@ -128,7 +129,7 @@ def test_tokens_are_keys_only_where_it_saves_products(head_dim, n_images, n_toke
         assert not attends_to_tokens(layer(torch.randn(n_images, n_tokens, 6)))
 
 
-@pytest.mark.skipif(not TYPES["compiled"], reason="no kernel here")
+@needs_a_kernel
 @pytest.mark.parametrize("dtype", [torch.float32])
 def test_same_weights_are_dropped_with_tokens_for_keys_and_without(dtype):
     layer = make_layer(20)

@@ -7,16 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.nn.fast.attending import torch_threads
+from tests.nn.fast.attending import NO_KERNEL, WAYS, torch_threads, using
 from v1tlearn import nn
-from v1tlearn.nn import fast
 from v1tlearn.nn.layers.dropout import Dropout
 
 
-@pytest.fixture(autouse=True, scope="module", params=["compiled", "blocked"])
-def either_way(request):
-    """Draw by the kernel if this machine has one, and by NumPy, as where nothing was compiled."""
-    with fast.using(request.param):
+@pytest.fixture(autouse=True, scope="module", params=WAYS)
+def each_way(request):
+    """Draw by each variant of the kernel, if there is one, and by NumPy, as where there is none."""
+    if request.param == "compiled":
+        pytest.skip(NO_KERNEL)
+    with using(request.param, parts=1):
         yield
 
 

@@ -1,8 +1,9 @@
-/* Attention of one head of one image, forward and backward; included once per type of number.
+/* Attention of one head of one image, forward and backward, and dropout; included once per variant
+   and type of number.
 
-   The including file defines NAME(x), TARGET, `element` (the type in memory), PER_WORD (elements
-   in 32 bits), MULTIPLY_ADD(sum, a, b) for sixteen words, and the functions read, write, weave,
-   weigh and weigh_back of this type.
+   The including file defines NAME(x), `element` (the type in memory), PER_WORD (elements in 32
+   bits), and of vectors of floats READ(from) and WRITE(to, x), and, of vectors of words,
+   MULTIPLY_ADD(sum, a, b) and PAIRED(first, second).
 
    A word is what one lane multiplies and adds at once: a float, or two bfloat16 that follow one
    another along the summed dimension. The left factor of a product is read word by word; the right
@@ -10,98 +11,178 @@
 
 /* -- rows of elements --------------------------------------------------------------------------- */
 
+/* The first n numbers of a vector. */
+TARGET static inline floats NAME(read)(const element *from, long n)
+{
+  element part[LANES] = {0};
+  if (n >= LANES)
+    return READ(from);
+  memcpy(part, from, n * sizeof(element));
+  return READ(part);
+}
+
+TARGET static inline void NAME(write)(element *to, long n, floats x)
+{
+  element part[LANES];
+  if (n >= LANES) {
+    WRITE(to, x);
+    return;
+  }
+  WRITE(part, x);
+  memcpy(to, part, n * sizeof(element));
+}
+
 TARGET static inline void NAME(put)(element *out, const float *sums, long n, float factor)
 {
-  for (long j = 0; j < n; j += 16)
-    NAME(write)(out + j, n - j, _mm512_mul_ps(_mm512_loadu_ps(sums + j), _mm512_set1_ps(factor)));
+  for (long j = 0; j < n; j += LANES)
+    NAME(write)(out + j, n - j, load(sums + j) * factor);
 }
 
 TARGET static inline float NAME(dot)(const element *a, const element *b, long n)
 {
-  __m512 total = _mm512_setzero_ps();
-  for (long j = 0; j < n; j += 16)
-    total = _mm512_fmadd_ps(NAME(read)(a + j, n - j), NAME(read)(b + j, n - j), total);
-  return _mm512_reduce_add_ps(total);
+  floats total = {0};
+  for (long j = 0; j < n; j += LANES)
+    total = FMA(NAME(read)(a + j, n - j), NAME(read)(b + j, n - j), total);
+  return SUM(total);
 }
 
-/* Dropout of one part of n elements. */
-TARGET static void NAME(drop)(long n, long part, float upscale, uint32_t limit, uint64_t seed,
-                              const element *from, element *to)
+/* Two vectors follow one another. */
+TARGET static inline void NAME(store_row)(word *to, floats low, floats high)
 {
-  const long first = part * DROPPED_AT_ONCE, last = SMALLER(n, first + DROPPED_AT_ONCE);
-  const uint64_t row = random_row(seed, part);
-  for (long i = first; i < last; i += 32) {
-    __mmask32 keep = kept(limit, row, i - first);
-    for (long at = i; at < i + 32; at += 16, keep >>= 16)
-      NAME(write)(to + at, last - at,
-                  _mm512_maskz_mul_ps((__mmask16)keep, NAME(read)(from + at, last - at),
-                                      _mm512_set1_ps(upscale)));
+  WRITE((element *)to, low);
+  WRITE((element *)to + LANES, high);
+}
+
+/* Dropout of one part of the elements. */
+TARGET static void NAME(drop)(const struct dropped *job, long part)
+{
+  const long first = part * DROPPED_AT_ONCE, last = SMALLER(job->n, first + DROPPED_AT_ONCE);
+  const uint64_t row = random_row(job->seed, part);
+  const float upscale = job->upscale;
+  const uint32_t limit = job->limit;
+  uint16_t numbers[KEYS] = {0};
+  for (long i = first; i < last; i += KEYS) {
+    const element *from = (const element *)job->from + i;
+    element *to = (element *)job->to + i;
+    const long n = SMALLER(KEYS, last - i);
+    long j = 0;
+    draw(limit, row, i - first, n, numbers);
+    for (; j + LANES <= n; j += LANES)
+      WRITE(to + j, KEPT(READ(from + j) * upscale, numbers + j, limit));
+    if (j < n)
+      NAME(write)(to + j, n - j, KEPT(NAME(read)(from + j, n - j) * upscale, numbers + j, limit));
+  }
+}
+
+/* -- rows of weights ---------------------------------------------------------------------------- */
+
+/* Weights of one query but for their common factor, dropped; returns the sum of all. */
+TARGET static inline float NAME(weigh)(const struct attention *unit, const float *scores, long n,
+                                       float maximum, uint64_t row, long key, uint16_t *numbers,
+                                       word *weights)
+{
+  floats total = {0};
+  draw(unit->limit, row, key, n, numbers);
+  for (long j = 0; j < n; j += 2 * LANES) {
+    const floats low = exponentials(scores + j, unit->log2_scale, maximum);
+    const floats high = exponentials(scores + j + LANES, unit->log2_scale, maximum);
+    total += low + high;
+    NAME(store_row)(weights + j / PER_WORD, KEPT(low, numbers + j, unit->limit),
+                    KEPT(high, numbers + j + LANES, unit->limit));
+  }
+  return SUM(total);
+}
+
+/* Dropped weights of one query, but for `upscale`, and gradients of its scores, from those of its
+   weights; of two, or the last one, where what is summed over queries is laid out in pairs. */
+TARGET static inline void NAME(weigh_back)(const struct attention *unit, const float *scores,
+                                           const float *grads, long n_rows, long n,
+                                           const float *log_sums, const float *deltas,
+                                           uint64_t seed, long query, long key, uint16_t *numbers,
+                                           word *weights, word *by_key, word *by_query)
+{
+  const int n_both = PER_WORD == 1 || n_rows == 1 ? 1 : 2;
+  for (int i = 0; i < n_both; i++)
+    draw(unit->limit, random_row(seed, query + i), key, n, numbers + i * KEYS);
+  for (long j = 0; j < n; j += 2 * LANES) {
+    floats weight[2][2] = {{{0}}}, slope[2][2] = {{{0}}};
+    UNROLL for (int i = 0; i < PER_WORD; i++) {
+      if (i >= n_both)
+        break;
+      UNROLL for (int half = 0; half < 2; half++) {
+        const long at = i * KEYS + j + half * LANES;
+        const floats e = exponentials(scores + at, unit->log2_scale, log_sums[i]);
+        const floats g = KEPT(load(grads + at) * unit->upscale, numbers + at, unit->limit);
+        weight[half][i] = KEPT(e, numbers + at, unit->limit);
+        slope[half][i] = e * (g - deltas[i]);
+      }
+      if (PER_WORD > 1)
+        NAME(store_row)(by_query + (i * KEYS + j) / PER_WORD, slope[0][i], slope[1][i]);
+    }
+    UNROLL for (int half = 0; half < 2; half++) {
+      store(weights + j + half * LANES, (floats)PAIRED(weight[half][0], weight[half][1]));
+      store(by_key + j + half * LANES, (floats)PAIRED(slope[half][0], slope[half][1]));
+    }
   }
 }
 
 /* -- products ----------------------------------------------------------------------------------- */
 
-/* ROWS times 16 * VECTORS sums that stay in registers. */
-#define PIECE(NAME_, ROWS, VECTORS, ROW_STEP, WORD_STEP)                                           \
-  TARGET static void NAME(NAME_)(long n_words, const word *restrict a, long a_step,               \
-                                 const word *restrict b, float *restrict c, long c_step, int add) \
-  {                                                                                                \
-    __m512 sums[ROWS][VECTORS];                                                                    \
-    _Pragma("GCC unroll 16") for (int i = 0; i < ROWS; i++)                                        \
-      _Pragma("GCC unroll 2") for (int j = 0; j < VECTORS; j++)                                    \
-        sums[i][j] = add ? _mm512_loadu_ps(c + i * c_step + 16 * j) : _mm512_setzero_ps();         \
-    for (long k = 0; k < n_words; k++) {                                                           \
-      __m512 right[VECTORS];                                                                       \
-      _Pragma("GCC unroll 2") for (int j = 0; j < VECTORS; j++)                                    \
-        right[j] = _mm512_loadu_ps((const float *)(b + PANEL * k + 16 * j));                       \
-      _Pragma("GCC unroll 16") for (int i = 0; i < ROWS; i++) {                                    \
-        __m512i left = _mm512_set1_epi32((int)a[i * (ROW_STEP) + k * (WORD_STEP)]);                \
-        _Pragma("GCC unroll 2") for (int j = 0; j < VECTORS; j++)                                  \
-          sums[i][j] = MULTIPLY_ADD(sums[i][j], _mm512_castsi512_ps(left), right[j]);              \
-      }                                                                                            \
-    }                                                                                              \
-    _Pragma("GCC unroll 16") for (int i = 0; i < ROWS; i++)                                        \
-      _Pragma("GCC unroll 2") for (int j = 0; j < VECTORS; j++)                                    \
-        _mm512_storeu_ps(c + i * c_step + 16 * j, sums[i][j]);                                     \
+/* Sums of n_rows times n_vectors that stay in registers, once inlined with constants. */
+TARGET static INLINE void NAME(piece)(const int n_rows, const int n_vectors, long n_words,
+                                      const word *restrict a, long row_step, long word_step,
+                                      const word *restrict b, float *restrict c, long c_step,
+                                      int add)
+{
+  floats sums[HEIGHT][VECTORS];
+  UNROLL for (int i = 0; i < n_rows; i++)
+    UNROLL for (int j = 0; j < n_vectors; j++)
+      sums[i][j] = add ? load(c + i * c_step + LANES * j) : (floats){0};
+  for (long k = 0; k < n_words; k++) {
+    words right[VECTORS];
+    UNROLL for (int j = 0; j < n_vectors; j++)
+      right[j] = *(const loose_words *)(b + PANEL * k + LANES * j);
+    UNROLL for (int i = 0; i < n_rows; i++) {
+      const words left = a[i * row_step + k * word_step] - (words){0};
+      UNROLL for (int j = 0; j < n_vectors; j++)
+        sums[i][j] = MULTIPLY_ADD(sums[i][j], left, right[j]);
+    }
   }
-
-#define PIECES(ROWS)                                                                               \
-  PIECE(rows_##ROWS##_1, ROWS, 1, a_step, 1)                                                       \
-  PIECE(rows_##ROWS##_2, ROWS, 2, a_step, 1)                                                       \
-  PIECE(columns_##ROWS##_1, ROWS, 1, 1, a_step)                                                    \
-  PIECE(columns_##ROWS##_2, ROWS, 2, 1, a_step)
-
-PIECES(12)
-PIECES(6)
-PIECES(3)
-PIECES(2)
-PIECES(1)
-
-#define HEIGHTS(KIND, VECTORS)                                                                     \
-  {                                                                                                \
-    NAME(KIND##_12_##VECTORS), NAME(KIND##_6_##VECTORS), NAME(KIND##_3_##VECTORS),                 \
-        NAME(KIND##_2_##VECTORS), NAME(KIND##_1_##VECTORS)                                         \
-  }
-
-typedef void (*NAME(piece))(long, const word *, long, const word *, float *, long, int);
+  UNROLL for (int i = 0; i < n_rows; i++)
+    UNROLL for (int j = 0; j < n_vectors; j++)
+      store(c + i * c_step + LANES * j, sums[i][j]);
+}
 
 /* c (n_rows, n_columns) = or += a b. A word of a is a[i * a_step + k] if `by_rows`, otherwise
    a[k * a_step + i]. Panels of b lie b_step words apart; c has room for whole vectors. */
+TARGET static INLINE void NAME(multiply_in)(const int by_rows, const int n_vectors, long n_rows,
+                                            long n_words, const word *a, long a_step, const word *b,
+                                            float *c, long c_step, int add)
+{
+  const long row_step = by_rows ? a_step : 1, word_step = by_rows ? 1 : a_step;
+#define PIECES_OF(N_ROWS)                                                                          \
+  for (; N_ROWS <= HEIGHT && n_rows >= N_ROWS; n_rows -= N_ROWS) {                                 \
+    NAME(piece)(N_ROWS, n_vectors, n_words, a, row_step, word_step, b, c, c_step, add);            \
+    a += N_ROWS * row_step, c += N_ROWS * c_step;                                                  \
+  }
+  PIECES_OF(12) PIECES_OF(6) PIECES_OF(3) PIECES_OF(2) PIECES_OF(1)
+#undef PIECES_OF
+}
+
 TARGET static void NAME(multiply)(long n_rows, long n_columns, long n_words, const word *a,
                                   long a_step, int by_rows, const word *b, long b_step, float *c,
                                   long c_step, int add)
 {
-  static const int heights[] = {12, 6, 3, 2, 1};
-  static const NAME(piece) pieces[2][2][5] = {{HEIGHTS(columns, 1), HEIGHTS(columns, 2)},
-                                              {HEIGHTS(rows, 1), HEIGHTS(rows, 2)}};
-  for (long column = 0; column < n_columns; column += PANEL, b += b_step) {
-    const NAME(piece) *piece = pieces[by_rows][n_columns - column > 16];
-    long row = 0;
-    for (int h = 0; h < 5; h++)
-      for (; n_rows - row >= heights[h]; row += heights[h])
-        piece[h](n_words, a + (by_rows ? row * a_step : row), a_step, b,
-                 c + row * c_step + column, c_step, add);
-  }
+  for (; n_columns > 0; n_columns -= PANEL, b += b_step, c += PANEL)
+    if (n_columns > PANEL / 2)
+      if (by_rows)
+        NAME(multiply_in)(1, VECTORS, n_rows, n_words, a, a_step, b, c, c_step, add);
+      else
+        NAME(multiply_in)(0, VECTORS, n_rows, n_words, a, a_step, b, c, c_step, add);
+    else if (by_rows)
+      NAME(multiply_in)(1, VECTORS / 2, n_rows, n_words, a, a_step, b, c, c_step, add);
+    else
+      NAME(multiply_in)(0, VECTORS / 2, n_rows, n_words, a, a_step, b, c, c_step, add);
 }
 
 /* -- layouts of factors ------------------------------------------------------------------------- */
@@ -131,182 +212,161 @@ static void NAME(copy_columns)(const word *rows, long n_rows, long n_words, word
 
 /* Right factors: rows of elements, in words of `n_words` each, become rows of panels that lie
    `step` words apart; rows and columns are filled up with zeros. */
-TARGET static void NAME(copy_panels)(const word *rows, long n_rows, long n_words, long n, word *to,
-                                     long step)
+static void NAME(copy_panels)(const word *rows, long n_rows, long n_words, long n, word *to,
+                              long step)
 {
-  for (long column = 0; column < n; column += PANEL, to += step)
-    for (long i = 0; i < n_rows; i += PER_WORD)
-      NAME(weave)((const element *)(rows + i * n_words) + column,
-                  i + 1 < n_rows ? n_words * PER_WORD : 0, SMALLER(PANEL, n - column),
-                  to + i / PER_WORD * PANEL);
+  for (long column = 0; column < n; column += PANEL, to += step) {
+    const long n_own = SMALLER(PANEL, n - column);
+    memset(to, 0, TILES(n_rows, PER_WORD) * PANEL * sizeof(word));
+    for (long i = 0; i < n_rows; i++) {
+      const element *from = (const element *)(rows + i * n_words) + column;
+      element *own = (element *)(to + i / PER_WORD * PANEL) + i % PER_WORD;
+      for (long j = 0; j < n_own; j++)
+        own[j * PER_WORD] = from[j];
+    }
+  }
 }
 
 /* -- forward ------------------------------------------------------------------------------------ */
 
-/* Tokens that are right factors of two products, and how far apart their tiles lie. */
-struct NAME(forward_memory) {
-  word *rows, *keys, *values, *weights;
-  float *scores, *sums;
-  long keys_step, values_step;
-};
-
-static size_t NAME(forward_memory)(const struct attention *unit, char *memory,
-                                   struct NAME(forward_memory) *m)
-{
-  const long d = unit->width / PER_WORD + (unit->width % PER_WORD > 0);
-  const long padded = ROUND_UP(unit->width, PANEL), n_tiles = TILES(unit->n_tokens, KEYS);
-  size_t used = 0;
-  m->keys_step = KEYS * d, m->values_step = KEYS / PER_WORD * padded;
-  m->rows = take(memory, &used, LARGER(KEYS, QUERIES) * d);
-  m->keys = take(memory, &used, n_tiles * m->keys_step);
-  m->values = take(memory, &used, n_tiles * m->values_step);
-  m->weights = take(memory, &used, QUERIES * KEYS / PER_WORD);
-  m->scores = take(memory, &used, QUERIES * KEYS);
-  m->sums = take(memory, &used, QUERIES * padded);
-  return used;
-}
-
-TARGET static void NAME(forward)(const struct attention *unit, uint64_t seed, const element *q,
-                                 const element *k, const element *v, element *out,
-                                 float *log_sums, char *memory)
+/* Returns how many bytes of memory it works in; without memory, that is all it does. */
+TARGET static size_t NAME(forward)(const struct attention *unit, uint64_t seed, const element *q,
+                                   const element *k, const element *v, element *out,
+                                   float *log_sums, char *memory)
 {
   const long n = unit->n_tokens, width = unit->width;
-  const long d = width / PER_WORD + (width % PER_WORD > 0), padded = ROUND_UP(width, PANEL);
+  const long d = TILES(width, PER_WORD), padded = ROUND_UP(width, PANEL);
   const long n_tiles = TILES(n, KEYS), panel = KEYS / PER_WORD * PANEL;
-  struct NAME(forward_memory) m;
+  const long keys_step = KEYS * d, values_step = KEYS / PER_WORD * padded; /* from tile to tile */
   float maxima[QUERIES], totals[QUERIES];
-  NAME(forward_memory)(unit, memory, &m);
+  uint16_t numbers[KEYS] = {0};
+  size_t used = 0;
+  word *rows = take(memory, &used, LARGER(KEYS, QUERIES) * d);
+  word *keys = take(memory, &used, n_tiles * keys_step);
+  word *values = take(memory, &used, n_tiles * values_step);
+  word *weights = take(memory, &used, QUERIES * KEYS / PER_WORD);
+  float *scores = take(memory, &used, QUERIES * KEYS);
+  float *sums = take(memory, &used, QUERIES * padded);
+  if (memory == NULL)
+    return used;
   for (long tile = 0; tile < n_tiles; tile++) {
     const long key = tile * KEYS, n_keys = SMALLER(KEYS, n - key);
-    NAME(copy_rows)(k + key * unit->kv_step, unit->kv_step, n_keys, width, m.rows, d);
-    NAME(copy_columns)(m.rows, n_keys, d, m.keys + tile * m.keys_step);
-    NAME(copy_rows)(v + key * unit->kv_step, unit->kv_step, n_keys, width, m.rows, d);
-    NAME(copy_panels)(m.rows, n_keys, d, width, m.values + tile * m.values_step, panel);
+    NAME(copy_rows)(k + key * unit->kv_step, unit->kv_step, n_keys, width, rows, d);
+    NAME(copy_columns)(rows, n_keys, d, keys + tile * keys_step);
+    NAME(copy_rows)(v + key * unit->kv_step, unit->kv_step, n_keys, width, rows, d);
+    NAME(copy_panels)(rows, n_keys, d, width, values + tile * values_step, panel);
   }
   for (long query = 0; query < n; query += QUERIES) {
     const long n_queries = SMALLER(QUERIES, n - query);
-    NAME(copy_rows)(q + query * unit->q_step, unit->q_step, n_queries, width, m.rows, d);
+    NAME(copy_rows)(q + query * unit->q_step, unit->q_step, n_queries, width, rows, d);
     for (long i = 0; i < n_queries; i++)
       maxima[i] = -FLT_MAX, totals[i] = 0; /* a tile may be all minus infinity */
-    memset(m.sums, 0, n_queries * padded * sizeof(float));
+    memset(sums, 0, n_queries * padded * sizeof(float));
     for (long tile = 0; tile < n_tiles; tile++) {
       const long key = tile * KEYS, n_keys = SMALLER(KEYS, n - key);
-      NAME(multiply)(n_queries, n_keys, d, m.rows, d, 1, m.keys + tile * m.keys_step, PANEL * d,
-                     m.scores, KEYS, 0);
-      hide(unit, m.scores, n_queries, n_keys, query, key);
+      NAME(multiply)(n_queries, n_keys, d, rows, d, 1, keys + tile * keys_step, PANEL * d,
+                     scores, KEYS, 0);
+      hide(unit, scores, n_queries, n_keys, query, key);
       for (long i = 0; i < n_queries; i++) {
-        const float *row = m.scores + i * KEYS;
+        const float *row = scores + i * KEYS;
         const float shrink = raise_maximum(row, n_keys, unit->log2_scale, maxima + i);
         if (shrink != 1) {
           totals[i] *= shrink;
-          scale_row(m.sums + i * padded, padded, shrink);
+          scale_row(sums + i * padded, padded, shrink);
         }
         totals[i] += NAME(weigh)(unit, row, n_keys, maxima[i], random_row(seed, query + i), key,
-                                 m.weights + i * KEYS / PER_WORD);
+                                 numbers, weights + i * KEYS / PER_WORD);
       }
-      NAME(multiply)(n_queries, width, TILES(n_keys, PER_WORD), m.weights, KEYS / PER_WORD, 1,
-                     m.values + tile * m.values_step, panel, m.sums, padded, 1);
+      NAME(multiply)(n_queries, width, TILES(n_keys, PER_WORD), weights, KEYS / PER_WORD, 1,
+                     values + tile * values_step, panel, sums, padded, 1);
     }
     for (long i = 0; i < n_queries; i++) {
-      NAME(put)(out + (query + i) * unit->out_step, m.sums + i * padded, width,
+      NAME(put)(out + (query + i) * unit->out_step, sums + i * padded, width,
                 unit->upscale / totals[i]);
       log_sums[query + i] = maxima[i] + log2f(totals[i]);
     }
   }
+  return used;
 }
 
 /* -- backward ----------------------------------------------------------------------------------- */
 
-/* All queries and their gradients, as left and as right factors, and one tile of keys. */
-struct NAME(backward_memory) {
-  word *query_rows, *query_panels, *grad_rows, *grad_panels;
-  word *rows, *keys, *values, *key_panels, *weights, *by_key, *by_query;
-  float *scores, *grads, *q_sums, *k_sums, *v_sums, *deltas;
-  long rows_step, panels_step;
-};
-
-static size_t NAME(backward_memory)(const struct attention *unit, char *memory,
-                                    struct NAME(backward_memory) *m)
-{
-  const long n = unit->n_tokens, d = unit->width / PER_WORD + (unit->width % PER_WORD > 0);
-  const long padded = ROUND_UP(unit->width, PANEL), n_tiles = TILES(n, QUERIES);
-  size_t used = 0;
-  m->rows_step = QUERIES * d, m->panels_step = QUERIES / PER_WORD * padded;
-  m->query_rows = take(memory, &used, n_tiles * m->rows_step);
-  m->query_panels = take(memory, &used, n_tiles * m->panels_step);
-  m->grad_rows = take(memory, &used, n_tiles * m->rows_step);
-  m->grad_panels = take(memory, &used, n_tiles * m->panels_step);
-  m->rows = take(memory, &used, KEYS * d);
-  m->keys = take(memory, &used, KEYS * d);
-  m->values = take(memory, &used, KEYS * d);
-  m->key_panels = take(memory, &used, KEYS / PER_WORD * padded);
-  m->weights = take(memory, &used, QUERIES / PER_WORD * KEYS);
-  m->by_key = take(memory, &used, QUERIES / PER_WORD * KEYS);
-  /* Rows of single elements are words either way. */
-  m->by_query = PER_WORD == 1 ? m->by_key : take(memory, &used, QUERIES * KEYS / PER_WORD);
-  m->scores = take(memory, &used, QUERIES * KEYS);
-  m->grads = take(memory, &used, QUERIES * KEYS);
-  m->q_sums = take(memory, &used, n * padded);
-  m->k_sums = take(memory, &used, KEYS * padded);
-  m->v_sums = take(memory, &used, KEYS * padded);
-  m->deltas = take(memory, &used, n);
-  return used;
-}
-
-/* `v_grad` is NULL where values are the keys: `k_grad` is that of both. */
-TARGET static void NAME(backward)(const struct attention *unit, uint64_t seed, const element *q,
-                                  const element *k, const element *v, const element *out,
-                                  const float *log_sums, const element *grad, element *q_grad,
-                                  element *k_grad, element *v_grad, char *memory)
+/* As forward. `v_grad` is NULL where values are the keys: `k_grad` is that of both. */
+TARGET static size_t NAME(backward)(const struct attention *unit, uint64_t seed, const element *q,
+                                    const element *k, const element *v, const element *out,
+                                    const float *log_sums, const element *grad, element *q_grad,
+                                    element *k_grad, element *v_grad, char *memory)
 {
   const long n = unit->n_tokens, width = unit->width;
   const long kv_step = unit->kv_step, q_step = unit->q_step;
-  const long d = width / PER_WORD + (width % PER_WORD > 0), padded = ROUND_UP(width, PANEL);
+  const long d = TILES(width, PER_WORD), padded = ROUND_UP(width, PANEL);
   const long n_tiles = TILES(n, QUERIES), panel = QUERIES / PER_WORD * PANEL;
-  struct NAME(backward_memory) m;
-  NAME(backward_memory)(unit, memory, &m);
+  const long rows_step = QUERIES * d, panels_step = QUERIES / PER_WORD * padded;
+  uint16_t numbers[PER_WORD * KEYS] = {0};
+  size_t used = 0;
+  /* All queries and their gradients, as left and as right factors, and one tile of keys. */
+  word *query_rows = take(memory, &used, n_tiles * rows_step);
+  word *query_panels = take(memory, &used, n_tiles * panels_step);
+  word *grad_rows = take(memory, &used, n_tiles * rows_step);
+  word *grad_panels = take(memory, &used, n_tiles * panels_step);
+  word *rows = take(memory, &used, KEYS * d);
+  word *keys = take(memory, &used, KEYS * d);
+  word *values = take(memory, &used, KEYS * d);
+  word *key_panels = take(memory, &used, KEYS / PER_WORD * padded);
+  word *weights = take(memory, &used, QUERIES / PER_WORD * KEYS);
+  word *by_key = take(memory, &used, QUERIES / PER_WORD * KEYS);
+  /* Rows of single elements are words either way. */
+  word *by_query = PER_WORD == 1 ? by_key : take(memory, &used, QUERIES * KEYS / PER_WORD);
+  float *scores = take(memory, &used, QUERIES * KEYS);
+  float *grads = take(memory, &used, QUERIES * KEYS);
+  float *q_sums = take(memory, &used, n * padded);
+  float *k_sums = take(memory, &used, KEYS * padded);
+  float *v_sums = take(memory, &used, KEYS * padded);
+  float *deltas = take(memory, &used, n);
+  if (memory == NULL)
+    return used;
   for (long i = 0; i < n; i++)
-    m.deltas[i] = NAME(dot)(grad + i * unit->out_step, out + i * unit->out_step, width);
+    deltas[i] = NAME(dot)(grad + i * unit->out_step, out + i * unit->out_step, width);
   for (long tile = 0; tile < n_tiles; tile++) {
     const long query = tile * QUERIES, n_queries = SMALLER(QUERIES, n - query);
-    word *to = m.query_rows + tile * m.rows_step;
+    word *to = query_rows + tile * rows_step;
     NAME(copy_rows)(q + query * q_step, q_step, n_queries, width, to, d);
-    NAME(copy_panels)(to, n_queries, d, width, m.query_panels + tile * m.panels_step, panel);
-    to = m.grad_rows + tile * m.rows_step;
+    NAME(copy_panels)(to, n_queries, d, width, query_panels + tile * panels_step, panel);
+    to = grad_rows + tile * rows_step;
     NAME(copy_rows)(grad + query * unit->out_step, unit->out_step, n_queries, width, to, d);
-    NAME(copy_panels)(to, n_queries, d, width, m.grad_panels + tile * m.panels_step, panel);
+    NAME(copy_panels)(to, n_queries, d, width, grad_panels + tile * panels_step, panel);
   }
-  memset(m.q_sums, 0, n * padded * sizeof(float));
+  memset(q_sums, 0, n * padded * sizeof(float));
   for (long key = 0; key < n; key += KEYS) {
     const long n_keys = SMALLER(KEYS, n - key);
-    NAME(copy_rows)(v + key * kv_step, kv_step, n_keys, width, m.rows, d);
-    NAME(copy_columns)(m.rows, n_keys, d, m.values);
-    NAME(copy_rows)(k + key * kv_step, kv_step, n_keys, width, m.rows, d);
-    NAME(copy_columns)(m.rows, n_keys, d, m.keys);
-    NAME(copy_panels)(m.rows, n_keys, d, width, m.key_panels, KEYS / PER_WORD * PANEL);
-    memset(m.k_sums, 0, n_keys * padded * sizeof(float));
-    memset(m.v_sums, 0, n_keys * padded * sizeof(float));
+    NAME(copy_rows)(v + key * kv_step, kv_step, n_keys, width, rows, d);
+    NAME(copy_columns)(rows, n_keys, d, values);
+    NAME(copy_rows)(k + key * kv_step, kv_step, n_keys, width, rows, d);
+    NAME(copy_columns)(rows, n_keys, d, keys);
+    NAME(copy_panels)(rows, n_keys, d, width, key_panels, KEYS / PER_WORD * PANEL);
+    memset(k_sums, 0, n_keys * padded * sizeof(float));
+    memset(v_sums, 0, n_keys * padded * sizeof(float));
     for (long tile = 0; tile < n_tiles; tile++) {
       const long query = tile * QUERIES, n_queries = SMALLER(QUERIES, n - query);
-      NAME(multiply)(n_queries, n_keys, d, m.query_rows + tile * m.rows_step, d, 1, m.keys,
-                     PANEL * d, m.scores, KEYS, 0);
-      NAME(multiply)(n_queries, n_keys, d, m.grad_rows + tile * m.rows_step, d, 1, m.values,
-                     PANEL * d, m.grads, KEYS, 0);
-      hide(unit, m.scores, n_queries, n_keys, query, key);
+      NAME(multiply)(n_queries, n_keys, d, query_rows + tile * rows_step, d, 1, keys,
+                     PANEL * d, scores, KEYS, 0);
+      NAME(multiply)(n_queries, n_keys, d, grad_rows + tile * rows_step, d, 1, values,
+                     PANEL * d, grads, KEYS, 0);
+      hide(unit, scores, n_queries, n_keys, query, key);
       for (long i = 0; i < n_queries; i += PER_WORD)
-        NAME(weigh_back)(unit, m.scores + i * KEYS, m.grads + i * KEYS, n_queries - i, n_keys,
-                         log_sums + query + i, m.deltas + query + i, seed, query + i, key,
-                         m.weights + i / PER_WORD * KEYS, m.by_key + i / PER_WORD * KEYS,
-                         m.by_query + i * KEYS / PER_WORD);
-      NAME(multiply)(n_keys, width, TILES(n_queries, PER_WORD), m.weights, KEYS, 0,
-                     m.grad_panels + tile * m.panels_step, panel, m.v_sums, padded, 1);
-      NAME(multiply)(n_keys, width, TILES(n_queries, PER_WORD), m.by_key, KEYS, 0,
-                     m.query_panels + tile * m.panels_step, panel, m.k_sums, padded, 1);
-      NAME(multiply)(n_queries, width, TILES(n_keys, PER_WORD), m.by_query, KEYS / PER_WORD, 1,
-                     m.key_panels, KEYS / PER_WORD * PANEL, m.q_sums + query * padded, padded, 1);
+        NAME(weigh_back)(unit, scores + i * KEYS, grads + i * KEYS, n_queries - i, n_keys,
+                         log_sums + query + i, deltas + query + i, seed, query + i, key,
+                         numbers, weights + i / PER_WORD * KEYS, by_key + i / PER_WORD * KEYS,
+                         by_query + i * KEYS / PER_WORD);
+      NAME(multiply)(n_keys, width, TILES(n_queries, PER_WORD), weights, KEYS, 0,
+                     grad_panels + tile * panels_step, panel, v_sums, padded, 1);
+      NAME(multiply)(n_keys, width, TILES(n_queries, PER_WORD), by_key, KEYS, 0,
+                     query_panels + tile * panels_step, panel, k_sums, padded, 1);
+      NAME(multiply)(n_queries, width, TILES(n_keys, PER_WORD), by_query, KEYS / PER_WORD, 1,
+                     key_panels, KEYS / PER_WORD * PANEL, q_sums + query * padded, padded, 1);
     }
     for (long j = 0; j < n_keys; j++) {
-      float *k_row = m.k_sums + j * padded, *v_row = m.v_sums + j * padded;
+      float *k_row = k_sums + j * padded, *v_row = v_sums + j * padded;
       if (v_grad) {
         NAME(put)(k_grad + (key + j) * kv_step, k_row, width, unit->scale);
         NAME(put)(v_grad + (key + j) * kv_step, v_row, width, unit->upscale);
@@ -317,39 +377,40 @@ TARGET static void NAME(backward)(const struct attention *unit, uint64_t seed, c
     }
   }
   for (long i = 0; i < n; i++)
-    NAME(put)(q_grad + i * q_step, m.q_sums + i * padded, width, unit->scale);
+    NAME(put)(q_grad + i * q_step, q_sums + i * padded, width, unit->scale);
+  return used;
 }
 
 /* -- units -------------------------------------------------------------------------------------- */
 
 /* The work of one head of one image. */
-static void NAME(do_unit)(const struct attention *all, const struct tensors *t, long i, char *memory)
+static void NAME(do_unit)(const struct attention *all_heads,
+                          const struct tensors *t, long i, char *memory)
 {
-  const long n = all->n_tokens, image = i / all->n_heads, part = all->out_step;
-  const long own = i % all->n_heads * all->width;
-  const long in = image * n * all->q_step + own, at = image * n * all->out_step + own;
+  const long n = all_heads->n_tokens, image = i / all_heads->n_heads, part = all_heads->out_step;
+  const long own = i % all_heads->n_heads * all_heads->width;
+  const long in = image * n * all_heads->q_step + own, at = image * n * all_heads->out_step + own;
   const uint64_t seed = mixed_bits(t->seed + (uint64_t)i);
   const element *q = (const element *)t->q + in;
   const element *shared = t->shared;
-  const element *k = shared ? shared + image * n * all->width : q + part;
+  const element *k = shared ? shared + image * n * all_heads->width : q + part;
   const element *v = shared ? k : q + 2 * part;
   element *out = (element *)t->out + at;
   if (t->grad == NULL) {
-    NAME(forward)(all, seed, q, k, v, out, t->log_sums + i * n, memory);
+    NAME(forward)(all_heads, seed, q, k, v, out, t->log_sums + i * n, memory);
     return;
   }
   element *q_grad = (element *)t->q_grad + in;
-  element *k_grad = shared ? (element *)t->shared_grad + i * n * all->width : q_grad + part;
+  element *k_grad = shared ? (element *)t->shared_grad + i * n * all_heads->width : q_grad + part;
   element *v_grad = shared ? NULL : q_grad + 2 * part;
-  NAME(backward)(all, seed, q, k, v, out, t->log_sums + i * n, (const element *)t->grad + at,
+  NAME(backward)(all_heads, seed, q, k, v, out, t->log_sums + i * n, (const element *)t->grad + at,
                  q_grad, k_grad, v_grad, memory);
 }
 
 /* Memory in which one thread works. */
-static size_t NAME(memory)(const struct attention *all, int backward)
+static size_t NAME(memory)(const struct attention *all_heads, int backward)
 {
-  struct NAME(forward_memory) of_forward;
-  struct NAME(backward_memory) of_backward;
-  return backward ? NAME(backward_memory)(all, NULL, &of_backward)
-                  : NAME(forward_memory)(all, NULL, &of_forward);
+  if (!backward)
+    return NAME(forward)(all_heads, 0, NULL, NULL, NULL, NULL, NULL, NULL);
+  return NAME(backward)(all_heads, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL);
 }

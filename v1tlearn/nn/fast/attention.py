@@ -6,9 +6,9 @@ No way but the last keeps weights of tokens x tokens for the backward pass:
 device  case                                        computed by
 ======  ==========================================  =============================================
 CUDA    all                                         torch's fused kernels, heads padded to 8
-CPU     with AVX-512: float32, and bfloat16 where   `compiled_attention`, where it was built; to
-        it multiplies that without AMX; dropout up  tokens themselves if head_dim >= embed_dim and
-        to .99                                      a batch has more tokens than embed_dim
+CPU     float32, and bfloat16 without AMX; dropout  `compiled_attention`, where it was built; to
+        up to .99                                   tokens themselves if head_dim >= embed_dim and
+                                                    a batch has more tokens than embed_dim
 CPU     other cases of bfloat16, or with dropout    `blocked_attention`: torch's kernel has no
         up to 255/256                               dropout, and does not use the bfloat16
                                                     products of the processor

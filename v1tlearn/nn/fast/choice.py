@@ -9,12 +9,15 @@ from typing import NamedTuple
 
 import torch
 
+from v1tlearn.nn.fast.variants import kernel_variants
+
 _WAYS = ("auto", "compiled", "blocked", "plain")
 
 
 class _Choice(NamedTuple):
     how: str = "auto"
     parts: float = 1.0
+    variant: str | None = None
 
 
 _DEFAULT = _Choice()
@@ -22,7 +25,7 @@ _choice: ContextVar[_Choice] = ContextVar("v1tlearn.nn.fast", default=_DEFAULT)
 
 
 @contextmanager
-def using(how: str, *, parts: float = 1.0) -> Iterator[None]:
+def using(how: str, *, parts: float = 1.0, variant: str | None = None) -> Iterator[None]:
     """Choose, in this thread, how layers compute what they are defined to be.
 
     Parameters
@@ -34,17 +37,22 @@ def using(how: str, *, parts: float = 1.0) -> Iterator[None]:
     parts : float, default=1.0
         Size of the parts that are worked on at a time, as a share of the one that suits caches and
         memory. Below 1, threads share little work, too.
+    variant : str, optional
+        Of the compiled kernels, one of `kernel_variants`; by default the first, which is the best.
 
     Raises
     ------
     ValueError
-        If `how` is none of these, or `parts` not positive.
+        If `how` is none of these, `parts` not positive, or `variant` none that runs here.
     """
     if how not in _WAYS:
         raise ValueError(f"how must be one of {', '.join(map(repr, _WAYS))}, got {how!r}.")
     if not parts > 0:
         raise ValueError(f"parts must be positive, got {parts}.")
-    token = _choice.set(_Choice(how, parts))
+    if variant is not None and variant not in kernel_variants():
+        here = ", ".join(map(repr, kernel_variants())) or "none"
+        raise ValueError(f"variant must be one of those that run here ({here}), got {variant!r}.")
+    token = _choice.set(_Choice(how, parts, variant))
     try:
         yield
     finally:
@@ -100,6 +108,11 @@ def transformed() -> bool:
 def chosen() -> str:
     """Name of the way that was chosen, see `using`."""
     return _current().how
+
+
+def chosen_variant() -> str:
+    """Name of the variant of the compiled kernels that is used, where there are any."""
+    return _current().variant or kernel_variants()[0]
 
 
 def sized(size: int) -> int:

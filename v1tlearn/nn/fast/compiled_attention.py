@@ -1,4 +1,4 @@
-"""Attention with dropout for the CPU by a compiled kernel, where one was built and runs here.
+"""Attention with dropout for the CPU by a compiled kernel, where one was built.
 
 Tiles of weights never leave the caches, in both directions.
 """
@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from v1tlearn.nn.fast.choice import worth_threads
+from v1tlearn.nn.fast.choice import chosen_variant, worth_threads
 from v1tlearn.nn.fast.derivatives import differentiable_once
-from v1tlearn.nn.fast.kernels import TYPES, kernel, threshold
+from v1tlearn.nn.fast.kernels import TYPES, threshold
+from v1tlearn.nn.fast.variants import kernel
 
 # Below, starting threads costs more than they save.
 _PRODUCTS_WORTH_THREADS = 2_000_000
@@ -66,9 +67,10 @@ class CompiledAttention(torch.autograd.Function):
         n_images, n_tokens, *_, n_heads, width = q.shape
         out = q.new_empty(n_images, n_tokens, n_heads, width)
         log_sums = q.new_empty(n_images, n_heads, n_tokens, dtype=torch.float32)
-        _run(options, seed, q, shared, out, log_sums)
+        variant = chosen_variant()
+        _run(variant, options, seed, q, shared, out, log_sums)
         ctx.save_for_backward(q, shared, out, log_sums)
-        ctx.options, ctx.seed = options, seed
+        ctx.options, ctx.seed, ctx.variant = options, seed, variant
         return out
 
     @staticmethod
@@ -76,17 +78,19 @@ class CompiledAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         """Gradients of queries, keys and values."""
         q, shared, out, log_sums = ctx.saved_tensors
+        same = (ctx.variant, ctx.options, ctx.seed, q, shared, out, log_sums)
         grads = (grad.to(q.dtype).contiguous(), torch.empty_like(q))
         if shared is None:
-            _run(ctx.options, ctx.seed, q, shared, out, log_sums, *grads)
+            _run(*same, *grads)
             return grads[1], None, None
         n_images, n_tokens, n_heads, width = q.shape
         by_head = q.new_empty(n_images, n_heads, n_tokens, width)
-        _run(ctx.options, ctx.seed, q, shared, out, log_sums, *grads, by_head)
+        _run(*same, *grads, by_head)
         return grads[1], by_head.sum(1), None
 
 
 def _run(
+    variant: str,
     options: _Options,
     seed: int,
     q: Tensor,
@@ -106,10 +110,10 @@ def _run(
     name, n_units = TYPES[q.dtype], n_images * n_heads
     worth_it = worth_threads(n_units * n_tokens**2 * width, _PRODUCTS_WORTH_THREADS)
     n_threads = min(torch.get_num_threads(), n_units) if worth_it else 1
-    size = kernel.memory_size(name, shape[1:], grad is not None)
+    size = kernel.memory_size(variant, name, shape[1:], grad is not None)
     memory = _own_memory(n_threads * size)
     addresses = (0 if tensor is None else tensor.data_ptr() for tensor in (*tensors, memory))
-    kernel.run(name, shape, tuple(options), seed, *addresses, n_threads)
+    kernel.run(variant, name, shape, tuple(options), seed, *addresses, n_threads)
 
 
 _own = threading.local()

@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from v1tlearn.nn.fast.kernels import TYPES, kernel, takes, threshold
+from v1tlearn.nn.fast.choice import chosen_variant
+from v1tlearn.nn.fast.kernels import TYPES, takes, threshold
+from v1tlearn.nn.fast.variants import kernel
 
 # Below, starting threads costs more than they save.
 _WORTH_THREADS = 100_000
@@ -57,7 +59,8 @@ class CompiledDropout(torch.autograd.Function):
             inputs = out.copy_(inputs)
         n, name = inputs.numel(), TYPES[inputs.dtype]
         n_threads = torch.get_num_threads() if n > _WORTH_THREADS else 1
-        kernel.drop(name, n, upscale, limit, seed, inputs.data_ptr(), out.data_ptr(), n_threads)
+        addresses = (inputs.data_ptr(), out.data_ptr())
+        kernel.drop(chosen_variant(), name, n, upscale, limit, seed, *addresses, n_threads)
         return out
 
     @staticmethod

@@ -1,30 +1,15 @@
-"""The compiled kernels, where they were built and run on this processor."""
+"""What the compiled kernels take, and the options that they share."""
 
 from __future__ import annotations
-
-import logging
 
 import torch
 from torch import Tensor
 
 from v1tlearn.nn.fast.choice import chosen
-
-logger = logging.getLogger(__name__)
-
-try:
-    from v1tlearn.nn.fast import _kernels as kernel  # type: ignore[attr-defined]  # it is in C
-except ImportError as error:
-    kernel = None
-    logger.info(
-        "no compiled kernels (%s), so that attention and dropout on CPUs take longer; on Linux and "
-        "x86-64, install v1tlearn again where there are GCC 10 or newer and the headers of Python",
-        error,
-    )
+from v1tlearn.nn.fast.variants import has_amx, kernel
 
 # Types that there are kernels for, and their names.
-TYPES = {getattr(torch, name): name for name in (kernel.types() if kernel else ())}
-if kernel and torch.float32 not in TYPES:
-    logger.info("the compiled kernels need AVX-512, which this processor does not have")
+TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"} if kernel else {}
 
 _RANDOM_STEPS = 2**16  # of the random numbers that decide on what is dropped
 # Above, a rate rounded to these steps would change the mean of what is kept by a thousandth.
@@ -32,12 +17,12 @@ _MAX_RATE = 0.99
 
 
 def kernel_types() -> tuple[torch.dtype, ...]:
-    """Types of numbers that there are compiled kernels for, on this processor.
+    """Types of numbers that there are compiled kernels for.
 
     Returns
     -------
     tuple of torch.dtype
-        Empty where nothing was compiled; the logger of this module says why.
+        Empty where nothing was compiled, see `describe_kernels`.
     """
     return tuple(TYPES)
 
@@ -59,4 +44,4 @@ def takes(tensor: Tensor, rate: float, dtype: torch.dtype | None = None) -> bool
 
 def prefers_torch(dtype: torch.dtype) -> bool:
     """Tell whether torch multiplies matrices by instructions that the kernels do not use (AMX)."""
-    return dtype == torch.bfloat16 and kernel is not None and kernel.has_amx()
+    return dtype == torch.bfloat16 and has_amx()
