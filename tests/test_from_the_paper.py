@@ -216,9 +216,8 @@ def test_scores(names):
     rates = names["model"].predict(test)
     raw = v1.metrics.single_trial_correlation(test.responses, rates, multioutput="raw_values")
     assert raw.shape == (6,)
-    names |= {"block": 0, "mouse": "A"}
+    names |= {"block": 0}
     assert run("model.module_.core.behavior_mlp(block)", names) is not None
-    assert run("model.module_.readout(mouse).mu()", names).shape == (3, 2)
 
 
 @pytest.mark.parametrize("kind", ["LN", "CNN", "ViT"])

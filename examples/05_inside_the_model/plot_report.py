@@ -1,6 +1,6 @@
 """
-One page about a model
-======================
+What is there to know about a fitted model?
+===========================================
 
 After a fit the same questions come up every time: how good is it, and how good could it be; did the
 training end well; where do its neurons look, which does it miss, what does behaviour do? A report

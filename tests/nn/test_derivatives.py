@@ -401,7 +401,7 @@ def own_functions(kind=torch.autograd.Function):
 # What has derivatives of any order; all others refuse them, which the parts above go through.
 ANY_ORDER = {"CompiledDropout", "NumpyDropout", "_OntoMap"}
 REFUSING = {"CompiledAttention", "BlockedAttention", "_ActivatedConvolutions", "_Read", "_Once"}
-REFUSING |= {"SoftDTW", "SquaredDistances", "_DepthwiseInTime"}
+REFUSING |= {"SoftDTW", "CompiledWarping", "SquaredDistances", "_DepthwiseInTime"}
 REFUSING |= {"_LargeFilters", "_Separable", "_Minimodels", "NeuronAttention"}
 
 

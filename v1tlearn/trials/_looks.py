@@ -48,7 +48,8 @@ def fingerprints(images: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
             block = np.asarray(images[start : start + _READ]).astype(np.float32)
         gray = torch.from_numpy(block).mean(dim=1)
-        small = (rows @ (gray @ columns.T)).flatten(1)
+        with torch.autocast("cpu", enabled=False):
+            small = (rows @ (gray @ columns.T)).flatten(1)
         largest = small.abs().amax(dim=1, keepdim=True)
         small = small / largest.clamp(min=torch.finfo(torch.float32).tiny)
         small = small - small.mean(dim=1, keepdim=True)
@@ -60,7 +61,8 @@ def fingerprints(images: np.ndarray) -> np.ndarray:
 
 def _weights(n_pixels: int) -> torch.Tensor:
     """Antialiased bilinear resampling of one side, (16, n_pixels): products are much faster."""
-    each = torch.eye(n_pixels)[None, None]  # an image of one bright row for each
+    # an image of one bright row for each, whatever torch's defaults are
+    each = torch.eye(n_pixels, dtype=torch.float32, device="cpu")[None, None]
     return F.interpolate(each, (SIDE, n_pixels), mode="bilinear", antialias=True)[0, 0]
 
 
@@ -145,7 +147,8 @@ def closest(prints: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndar
     flip = np.full(len(own), "none", "U10")
     for name, axes in FLIPS.items():
         turned = own.reshape(-1, SIDE, SIDE).flip(axes).reshape(own.shape)
-        best = [(block @ theirs).max(dim=1) for block in turned.split(_BLOCK)]
+        with torch.autocast("cpu", enabled=False):
+            best = [(block @ theirs).max(dim=1) for block in turned.split(_BLOCK)]
         found = torch.cat([values for values, _ in best]).numpy()
         better = found > similarity + _ROUNDING
         similarity[better], flip[better] = found[better], name

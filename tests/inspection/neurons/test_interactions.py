@@ -116,8 +116,8 @@ def test_groups_of_edges_are_taken_away(precise, seen, scaled, image_vectors, fo
         expected = (rest * whole).sum(1).mean().item()
         assert own["correlation_full"].item() == pytest.approx(expected, abs=1e-9)
         expected = (rest * images).sum(1).mean().item()
-        # maps of images are in single precision
-        assert own["correlation_image"].item() == pytest.approx(expected, abs=1e-8)
+        # maps of images are in single precision, whose numbers near 1 are 1.2e-7 apart
+        assert own["correlation_image"].item() == pytest.approx(expected, abs=1.2e-7)
         hits = ids[(rest @ images.T).argmax(1).numpy()] == ids
         assert own["top1"].item() == pytest.approx(hits.mean())
         assert own["edges"].item() == pytest.approx([1, 8, 8, 64][i] / 81)

@@ -119,10 +119,11 @@ def test_shares_of_the_best_neurons_are_kept(precise, seen, scaled, image_vector
             masked = flat(tower.maps_of(reading(tower, responses, kept)))
             one = own.isel(step=i)
             assert one["fraction"].item() == pytest.approx(count / responses.shape[1])
-            for name, others in (("full", whole), ("image", images)):
+            # Maps of images are in single precision, whose numbers near 1 are 1.2e-7 apart.
+            for name, others, off in (("full", whole, 1e-8), ("image", images, 1.2e-7)):
                 # each channel of a map is centred, so cosines are correlations
                 expected = (masked * others).sum(1).mean().item()
-                assert one[f"correlation_{name}"].item() == pytest.approx(expected, abs=1e-8)
+                assert one[f"correlation_{name}"].item() == pytest.approx(expected, abs=off)
             best = (masked @ images.T).argmax(1).numpy()
             assert one["top1"].item() == pytest.approx((ids[best] == ids).mean())
 

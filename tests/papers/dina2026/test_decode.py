@@ -135,6 +135,7 @@ def test_published_habits_reach_the_fit():
 # ----------------------------------------------------------------------------------- the decoder
 
 
+@pytest.mark.filterwarnings("ignore:.*look like images")  # those of six numbers do, by chance
 def test_the_cnn_decoder_reconstructs_coarse_images_that_responses_tell():
     rng = np.random.default_rng(0)
     coarse = rng.normal(size=(400, 1, 2, 3)).astype(np.float32)
