@@ -434,8 +434,7 @@ class ScoreDisplay:
         return x, models
 
     def _scatter(self, x: str, models: list[str], dots: dict[str, Any]) -> None:
-        ax = self.ax_
-        known = dict(self.scores)
+        ax, known = self.ax_, dict(self.scores)
         if self.ceiling is not None:
             known[self.ceiling_name] = self.ceiling
         across = np.concatenate(list(known[x].values()))
