@@ -196,6 +196,8 @@ def main() -> None:
         for path in args.html.rglob("*.html")
         if not path.is_relative_to(args.html / "_static")
     )
+    if missing := [page for page in pages if not (args.html / page).exists()]:
+        sys.exit(f"there is no {', no '.join(missing)} in {args.html}")
     found = look(args.html, pages, None if args.measure else args.output, browser)
     bad = 0
     for (page, width), measured in found.items():

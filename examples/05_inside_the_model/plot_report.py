@@ -7,13 +7,12 @@ training end well; where do its neurons look, which does it miss, what does beha
 answers them on one page.
 """
 
-# sphinx_gallery_thumbnail_path = "_static/report.png"
-
 # %%
 # A model of two mice
 # -------------------
 
 import tempfile
+import textwrap
 from pathlib import Path
 
 import v1tlearn as v1
@@ -33,6 +32,7 @@ train, validation = trials.sel(tier="train"), trials.sel(tier="validation")
 size = {"n_layers": 2, "hidden_channels": 16, "input_kernel": 9, "hidden_kernel": 5}
 model = v1.CNNRegressor(**size, max_epochs=15, random_state=0)
 model.fit(train, validation=validation)
+# sphinx_gallery_thumbnail_path = "_static/report.png"
 
 # %%
 # The page
@@ -51,7 +51,7 @@ print(page)
 # does the object.
 
 for what, reason in page.absent.items():
-    print(f"no {what}: {reason}")
+    print(textwrap.fill(f"no {what}: {reason}", 80))
 
 # %%
 # A notebook shows the page when it is the last line of a cell, in a frame of its own:
