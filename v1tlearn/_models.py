@@ -64,6 +64,20 @@ def last_step(estimator: Any) -> Any:
     return estimator
 
 
+def ahead(estimator: Any, trials: Any) -> Any:
+    """Pass trials through the steps of a Pipeline, or of a search's best one, ahead of `last_step`.
+
+    Any other estimator has none, and gives back the trials as they are.
+    """
+    if hasattr(estimator, "best_estimator_"):
+        return ahead(estimator.best_estimator_, trials)
+    if not hasattr(estimator, "steps"):
+        return trials
+    if len(estimator.steps) > 1:
+        trials = estimator[:-1].transform(trials)
+    return ahead(estimator.steps[-1][1], trials)
+
+
 def _listed(estimators: Any) -> Sequence[Any]:
     """A sequence as it is, anything else as one: a Pipeline is a sequence for Python."""
     several = isinstance(estimators, Sequence) and not isinstance(estimators, str)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 
 import v1tlearn as v1
@@ -125,7 +126,12 @@ def test_crops_that_move_with_the_eye_and_pipelines(models, recordings, test_tri
     outside = images == 0  # beyond the image: black here, the mean to the core
     assert (inside | outside).all()
     piped = make_pipeline(CenterCrop(0.5), v1.LNRegressor(**model.get_params())).fit(train)
-    assert ImageDisplay.from_trials(test_trials, estimator=piped).images.shape[2:] == (6, 8)
+    images = ImageDisplay.from_trials(test_trials, estimator=piped).images
+    assert images.shape[2:] == (6, 8)
+    search = GridSearchCV(piped, {"lnregressor__max_epochs": [1]}, cv=GroupKFold(2))
+    search.fit(train, groups=train.image_ids)
+    shown = ImageDisplay.from_trials(test_trials, estimator=search).images
+    np.testing.assert_allclose(shown, images, atol=1e-3)
 
 
 def test_own_axes_and_keywords(test_trials, figures):

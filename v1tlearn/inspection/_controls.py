@@ -11,7 +11,6 @@ from sklearn.utils.validation import check_is_fitted
 from v1tlearn._values import as_whole, plain
 from v1tlearn.estimators import DINAAligner
 from v1tlearn.training import draw_seed
-from v1tlearn.trials import Trials
 
 
 def check_aligner(aligner: Any) -> None:
@@ -34,27 +33,6 @@ def check_aligner(aligner: Any) -> None:
             "give the last step, and trials that went through the others."
         )
     check_is_fitted(aligner)
-
-
-def check_trials(trials: Any) -> None:
-    """Check that these are trials of at least one mouse.
-
-    Parameters
-    ----------
-    trials : object
-
-    Raises
-    ------
-    TypeError, ValueError
-        If they are something else, or none.
-    """
-    if not isinstance(trials, Trials):
-        raise TypeError(
-            f"trials is a {type(trials).__name__}: expected Trials; arrays go through "
-            "Trials.from_arrays."
-        )
-    if not len(trials):
-        raise ValueError("trials is empty: expected those of at least two images.")
 
 
 def check_counts(least: int = 1, **counts: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from v1tlearn._models import ahead, last_step
 from v1tlearn.estimators import EnsembleRegressor
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
@@ -38,12 +39,14 @@ class Opened:
     trials: Trials
 
 
-def check_trials(trials: Any) -> None:
+def check_trials(trials: Any, needed: str = "at least one trial") -> None:
     """Check that these are trials, and that there are some.
 
     Parameters
     ----------
     trials : object
+    needed : str, default="at least one trial"
+        What is expected, for the error.
 
     Raises
     ------
@@ -56,7 +59,7 @@ def check_trials(trials: Any) -> None:
             "Trials.from_arrays."
         )
     if not len(trials):
-        raise ValueError("trials is empty: expected at least one trial.")
+        raise ValueError(f"trials is empty: expected {needed}.")
 
 
 def opened(estimator: Any, trials: Any, what: str) -> Opened:
@@ -83,13 +86,7 @@ def opened(estimator: Any, trials: Any, what: str) -> Opened:
         Before `fit`.
     """
     check_trials(trials)
-    while hasattr(estimator, "best_estimator_") or hasattr(estimator, "steps"):
-        if hasattr(estimator, "steps"):
-            if len(estimator.steps) > 1:
-                trials = estimator[:-1].transform(trials)
-            estimator = estimator[-1]
-        else:
-            estimator = estimator.best_estimator_
+    trials, estimator = ahead(estimator, trials), last_step(estimator)
     if not isinstance(estimator, ModelRegressor):
         kind = estimator if isinstance(estimator, type) else type(estimator)
         came = f"the class {kind.__name__}" if isinstance(estimator, type) else f"a {kind.__name__}"

@@ -10,7 +10,7 @@ import torch
 import xarray as xr
 from sklearn.utils.validation import check_is_fitted
 
-from v1tlearn._models import last_step
+from v1tlearn._models import ahead, last_step
 from v1tlearn._values import as_array, as_whole
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
@@ -167,8 +167,7 @@ class ImageDisplay:
                 'drawn, ImageDisplay(trials.get("stimuli", mouse)[trial, ::step]).'
             )
         shown = trials[: min(n_images, len(trials))]
-        if estimator is not None and hasattr(estimator, "steps"):
-            shown = estimator[:-1].transform(shown)
+        shown = ahead(estimator, shown)
         known = None if estimator is None else _known(estimator)
         if known is not None:
             check_like_fit(*known, shown)

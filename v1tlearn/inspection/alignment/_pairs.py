@@ -12,7 +12,8 @@ import xarray as xr
 
 from v1tlearn.estimators import DINAAligner
 from v1tlearn.estimators._leaks import warn_of_seen_images
-from v1tlearn.inspection._controls import check_aligner, check_trials
+from v1tlearn.inspection._controls import check_aligner
+from v1tlearn.inspection._opened import check_trials
 from v1tlearn.nn import AlignmentModel, steady_cosines
 from v1tlearn.trials import Trials
 
@@ -82,7 +83,7 @@ def read_pairs(aligner: Any, trials: Any) -> list[Pairs]:
         Before `fit`.
     """
     check_aligner(aligner)
-    check_trials(trials)
+    check_trials(trials, "those of at least two images")
     return [_read_pairs(aligner, trials, mouse) for mouse in trials.mice]
 
 

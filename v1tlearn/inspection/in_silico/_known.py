@@ -12,7 +12,7 @@ import xarray as xr
 from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn._guesses import did_you_mean, guess
-from v1tlearn._models import last_step
+from v1tlearn._models import ahead, last_step
 from v1tlearn._values import first_few, plain
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators.prediction import PredictionMixin
@@ -234,27 +234,6 @@ def constant_behavior(
     for name in named:
         row[names.index(name)] = given[names.index(name)]
     return row
-
-
-def ahead(estimator: Any, trials: Trials) -> Trials:
-    """Pass trials through what is ahead of a model in a Pipeline, or in the best one of a search.
-
-    Parameters
-    ----------
-    estimator : estimator
-    trials : Trials
-
-    Returns
-    -------
-    Trials
-    """
-    if hasattr(estimator, "best_estimator_"):
-        return ahead(estimator.best_estimator_, trials)
-    if not hasattr(estimator, "steps"):
-        return trials
-    if len(estimator.steps) > 1:
-        trials = estimator[:-1].transform(trials)
-    return ahead(estimator[-1], trials)
 
 
 def core_pixels(model: EncodingModel, mouse: str, channels: int) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators._populations import check_recorded
 from v1tlearn.estimators.mouse_data import mouse_data
 from v1tlearn.estimators.placement import scale_responses
-from v1tlearn.inspection._controls import check_aligner, check_trials
+from v1tlearn.inspection._controls import check_aligner
+from v1tlearn.inspection._opened import check_trials
 from v1tlearn.nn import (
     AttentionTower,
     NeuralTower,
@@ -131,7 +132,7 @@ def populations(aligner: Any, trials: Any, *, attention: bool = False) -> Iterat
         was recorded in a trial, or responses are the same in all trials.
     """
     check_aligner(aligner)
-    check_trials(trials)
+    check_trials(trials, "those of at least two images")
     model = aligner.module_
     check_like_fit(aligner.fitted_, model, trials)
     target = trials.responses
