@@ -107,36 +107,6 @@ def frames_of(model: EncodingModel, n_lags: Any) -> Frames | None:
     return Frames(int(n_lags), before, after)
 
 
-def known_mice(fitted: Fitted, mice: Sequence[str] | None) -> list[str]:
-    """Mice that are asked for, each once; all by default.
-
-    Parameters
-    ----------
-    fitted : Fitted
-    mice : sequence of str, optional
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    ValueError
-        If one is unknown, or none are asked for.
-    """
-    if mice is None:
-        return list(fitted.mice)
-    wanted = [mice] if isinstance(mice, str) else [str(mouse) for mouse in mice]
-    unknown = [mouse for mouse in wanted if mouse not in fitted.mice]
-    if unknown or not wanted:
-        found = [name for mouse in unknown for name in guess(mouse, fitted.mice)]
-        raise ValueError(
-            f"mice: {unknown or wanted} came, this model has {list(fitted.mice)}"
-            f"{did_you_mean(list(map(repr, found)))}"
-        )
-    return list(dict.fromkeys(wanted))
-
-
 def places_of(
     fitted: Fitted, mice: Sequence[str], neurons: Mapping[str, Any] | None
 ) -> dict[str, np.ndarray]:

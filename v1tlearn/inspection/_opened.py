@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from sklearn.utils.validation import check_is_fitted
 
+from v1tlearn._guesses import did_you_mean, guess
 from v1tlearn._models import ahead, last_step
 from v1tlearn.estimators import EnsembleRegressor
 from v1tlearn.estimators._fitted import Fitted
@@ -100,3 +102,33 @@ def opened(estimator: Any, trials: Any, what: str) -> Opened:
     model.eval()
     check_like_fit(fitted, model, trials)
     return Opened(fitted, model, estimator.device_, bool(estimator.deterministic), trials)
+
+
+def known_mice(fitted: Fitted, mice: str | Sequence[str] | None) -> list[str]:
+    """Mice that are asked for, each once; all by default.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    mice : str or sequence of str, optional
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ValueError
+        If one is unknown, or none are asked for.
+    """
+    if mice is None:
+        return list(fitted.mice)
+    wanted = [mice] if isinstance(mice, str) else [str(mouse) for mouse in mice]
+    unknown = [mouse for mouse in wanted if mouse not in fitted.mice]
+    if unknown or not wanted:
+        found = [name for mouse in unknown for name in guess(mouse, fitted.mice)]
+        raise ValueError(
+            f"mice: {unknown or wanted} came, this model has {list(fitted.mice)}"
+            f"{did_you_mean(list(map(repr, found)))}"
+        )
+    return list(dict.fromkeys(wanted))

@@ -11,7 +11,8 @@ import xarray as xr
 from v1tlearn._values import as_array, as_dims, as_whole
 from v1tlearn.inspection._coordinates import edges_of
 from v1tlearn.inspection._drawing import axes_for
-from v1tlearn.inspection._field_inputs import check_model, known_mice
+from v1tlearn.inspection._field_inputs import check_model
+from v1tlearn.inspection._opened import known_mice
 from v1tlearn.inspection.fields import receptive_fields
 from v1tlearn.inspection.gaussians import fit_gaussians
 

@@ -25,12 +25,12 @@ from v1tlearn.inspection._field_inputs import (
     check_model,
     computed_from_cortex,
     frames_of,
-    known_mice,
     labelled,
     places_of,
     same_behavior,
 )
 from v1tlearn.inspection._field_noise import NOISE, Noise, Sums, noise_sums
+from v1tlearn.inspection._opened import known_mice
 from v1tlearn.nn import EncodingModel
 from v1tlearn.training import draw_seed, isolated, numerics, resolve_precision
 from v1tlearn.training.memory import prediction_batch_size

@@ -13,8 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators.base_encoding import ModelRegressor
 from v1tlearn.inspection._coordinates import at, ellipses, pixel_scale, step_of
-from v1tlearn.inspection._field_inputs import computed_from_cortex, known_mice
+from v1tlearn.inspection._field_inputs import computed_from_cortex
 from v1tlearn.inspection._measured_cells import measured_positions
+from v1tlearn.inspection._opened import known_mice
 from v1tlearn.nn import EncodingModel
 from v1tlearn.training import isolated
 

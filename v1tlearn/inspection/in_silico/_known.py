@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
@@ -16,6 +16,7 @@ from v1tlearn._models import ahead, last_step
 from v1tlearn._values import first_few, plain
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators.prediction import PredictionMixin
+from v1tlearn.inspection._opened import known_mice
 from v1tlearn.nn import EncodingModel
 from v1tlearn.trials import Trials
 
@@ -51,31 +52,6 @@ def known(estimator: Any, what: str) -> tuple[Fitted, EncodingModel]:
         )
     check_is_fitted(model)
     return model._knows()
-
-
-def known_mice(fitted: Fitted, mice: str | Sequence[str] | None) -> list[str]:
-    """Mice that are asked for, all by default; unknown ones are refused.
-
-    Parameters
-    ----------
-    fitted : Fitted
-    mice : str or sequence of str, optional
-
-    Returns
-    -------
-    list of str
-    """
-    if mice is None:
-        return list(fitted.mice)
-    wanted = [mice] if isinstance(mice, str) else [str(mouse) for mouse in mice]
-    unknown = [mouse for mouse in wanted if mouse not in fitted.mice]
-    if unknown or not wanted:
-        found = [name for mouse in unknown for name in guess(mouse, fitted.mice)]
-        raise ValueError(
-            f"mice: {unknown or wanted} came, this model has {list(fitted.mice)}"
-            f"{did_you_mean(list(map(repr, found)))}"
-        )
-    return list(dict.fromkeys(wanted))
 
 
 def chosen_neurons(fitted: Fitted, neurons: Any) -> dict[str, np.ndarray]:
