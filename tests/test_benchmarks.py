@@ -86,6 +86,7 @@ def test_peak_memory_counts_what_a_call_allocates_at_once(tmp_path):
     assert found == pytest.approx(40, abs=4)
 
 
+@pytest.mark.slow
 def test_peak_memory_shows_what_went_wrong(tmp_path):
     script = tmp_path / "fails.py"
     script.write_text("def prepare():\n    raise ValueError('no such thing')\n")

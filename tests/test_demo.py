@@ -145,6 +145,7 @@ def in_the_demo(script):
     return result.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_a_second_without_a_line_brings_one():
     lines = in_the_demo(
         """
@@ -169,6 +170,7 @@ def test_a_second_without_a_line_brings_one():
     ]
 
 
+@pytest.mark.slow
 def test_a_neuron_is_drawn_as_the_package_draws_it():
     """Recorded to the right, predicted upwards, both axes alike."""
     in_the_demo(

@@ -226,6 +226,7 @@ def test_prediction_of_a_long_movie_is_streamed(tmp_path):
     np.testing.assert_allclose(part, whole[:, 1000:1010], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_parts_of_a_long_movie_take_memory_that_does_not_grow_with_it(tmp_path):
     """Neither frames nor predictions nor labels: one movie is six times as long."""
     rng = np.random.default_rng(0)

@@ -264,6 +264,7 @@ KILLED = textwrap.dedent(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.slow
 def test_a_killed_save_leaves_one_whole_model(fitted, trials, equal, tmp_path):
     epochs = {"in weights": 2, "before rename": 2, "after rename": 99}
     paths = [tmp_path / when for when in epochs]

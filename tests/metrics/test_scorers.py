@@ -291,6 +291,7 @@ assert v1.metrics.scorers["feve"].metric is v1.metrics.feve
 """
 
 
+@pytest.mark.slow
 def test_tools_imported_before_know_the_names_and_taken_ones_stay_with_their_owner():
     root = Path(__file__).parents[2]
     done = subprocess.run(

@@ -201,6 +201,7 @@ FREED = """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what glibc does with freed memory")
+@pytest.mark.slow
 def test_what_a_step_frees_serves_the_next_one(monkeypatch):
     for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_"):
         monkeypatch.delenv(name, raising=False)

@@ -172,6 +172,7 @@ FULL = """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
+@pytest.mark.slow
 def test_a_step_that_fills_memory_in_truth():
     """Whoever notices first, torch, NumPy or the C++ library, which does not say what it wanted."""
     *told, went_on = in_a_process(FULL).stdout.splitlines()

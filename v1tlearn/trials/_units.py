@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,12 +39,20 @@ def label_units(
         attrs=attrs,
     )
     labels = dict.fromkeys(label for known in neurons.values() for label in known)
-    for label in labels:
-        if label in ("unit", *_LEVELS):
-            continue
-        parts = [
-            pd.Series(known[label].values if label in known else np.nan, range(size))
-            for known, size in zip(neurons.values(), sizes, strict=True)
-        ]
-        out = out.assign_coords({label: ("unit", pd.concat(parts).to_numpy())})
-    return out
+    return out.assign_coords(
+        {
+            label: ("unit", _joined(label, neurons, sizes))
+            for label in labels
+            if label not in ("unit", *_LEVELS)
+        }
+    )
+
+
+def _joined(
+    label: str, neurons: Mapping[str, Mapping[str, xr.Variable]], sizes: Sequence[int]
+) -> np.ndarray:
+    parts = [
+        pd.Series(known[label].values if label in known else np.nan, range(size))
+        for known, size in zip(neurons.values(), sizes, strict=True)
+    ]
+    return pd.concat(parts).to_numpy()
