@@ -26,6 +26,7 @@ from v1tlearn.inspection import (
     attention_center_of_mass,
     attention_pupil_correlation,
     attention_rollout,
+    behavior_ablation,
 )
 
 recordings = v1.make_v1_recordings(
@@ -103,6 +104,18 @@ for name, one in models.items():
     r, chance = (abs(found[key]).sel(mouse="A").values for key in ("correlation", "control"))
     print(f"{name:24s} x {r[0]:.2f}, y {r[1]:.2f}; chance {chance[0]:.2f}, {chance[1]:.2f}")
 print(attention_pupil_correlation(model, test, as_table=True).round(2))
+
+# %%
+# Does it know of the eye at all?
+# -------------------------------
+# What the score loses with the pupil of other trials is what the model makes of it. Attention that
+# does not move says nothing about a model that makes nothing of the eye.
+
+eye = {"place of the pupil": ["pupil_x", "pupil_y"], "running speed": ["running_speed"]}
+lost = behavior_ablation(model, test, eye, n_repeats=5, random_state=0)["A"]["explained"]
+for name, values in zip(eye, lost.values, strict=True):
+    error = values.std() / len(values) ** 0.5
+    print(f"correlation that is lost without the {name}: {values.mean():.3f} ± {error:.3f}")
 
 # %%
 # Each dot is a trial. The small model of this page looks at the same places wherever the eye is,

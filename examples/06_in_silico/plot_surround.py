@@ -113,7 +113,7 @@ for ax, (name, index) in zip(axes, found.items(), strict=True):
         ax.fill_between(degrees, low, high, color=color, alpha=0.2, lw=0)
         print(f"{name}, {kind}: median {middle[0]:.2f} along the centre, {middle[-1]:.2f} across")
     ax.axhline(0, color="0.6", lw=1)
-    ax.set(title=name, xlabel="ring against centre [degree]", xticks=degrees[::2])
+    ax.set(title=name, xlabel="ring against centre (degree)", xticks=degrees[::2])
     ax.spines[["top", "right"]].set_visible(False)
 axes[0].set_ylabel("(both − centre) / (both + centre)")
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
