@@ -56,9 +56,11 @@ print(f"single-trial correlation {model.score(test):.2f}")
 # ---------------
 # All have one norm, and pixels between black and white. Behaviour stands still. Simple cells come
 # first: they have one image, in its one phase; what drives a complex cell most could as well have
-# another phase. Bright and dark are drawn on one scale.
+# another phase. Bright and dark are drawn on one scale. With a ``smoothness`` of 2 instead of 1 low
+# frequencies go further ahead, which leaves out fine detail that raises responses by a few percent.
 
-images = most_exciting_images(model, limits=(0, 255))["A"]
+options = {"limits": (0, 255), "smoothness": 2}
+images = most_exciting_images(model, **options)["A"]
 cell_type = recordings["A"]["cell_type"].values
 chosen = [*np.flatnonzero(cell_type == "simple")[:3], *np.flatnonzero(cell_type == "complex")[:3]]
 display = MostExcitingImagesDisplay(images.isel(neuron=chosen)).plot()
@@ -87,7 +89,6 @@ plt.show()
 # What silences a cell, and what drives five cells together, weighted alike.
 
 first = images["neuron"].values[:5]
-options = {"limits": (0, 255)}
 low = most_exciting_images(model, {"A": first[:3]}, direction="suppressing", **options)["A"]
 for name, found in {"exciting": images, "suppressing": low}.items():
     print(f"most {name:11s} images, responses: {found['response'].values[:3].round(2)}")
