@@ -158,7 +158,7 @@ for ax, (name, index) in zip(axes, found.items(), strict=True):
         print(f"{name}, {kind}: median {middle[0]:.2f} along the centre, {middle[-1]:.2f} across")
     ax.axhline(0, color="0.6", lw=1)
     ax.set(title=name, xlabel="ring against centre (degree)", xticks=degrees[::2])
-    ax.set_ylim((-0.95, 0.15) if name == "the cells" else (-0.25, 0.1))
+    ax.set_ylim((-0.95, 0.15) if name == "the cells" else (-0.4, 0.1))
     ax.spines[["top", "right"]].set_visible(False)
 axes[0].set_ylabel("(both − centre) / (both + centre)")
 handles = axes[0].get_legend_handles_labels()
