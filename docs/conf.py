@@ -3,6 +3,8 @@
 What goes beyond settings is in `_ext/`.
 """
 
+import os
+import shutil
 import sys
 import warnings
 from importlib.metadata import version as installed_version
@@ -23,6 +25,11 @@ warnings.filterwarnings("ignore", message=".*is non-interactive, and thus cannot
 # Steps of the gallery's small models are too short to be shared between threads, which then wait
 # for one another and spend processor time on it.
 torch.set_num_threads(1)
+
+# Models that several examples need are fitted once per build, see `checkpoint_dir` of `fit`.
+SHARED_MODELS = HERE / "_build" / "models"
+shutil.rmtree(SHARED_MODELS, ignore_errors=True)
+os.environ["V1TLEARN_EXAMPLE_MODELS"] = str(SHARED_MODELS)
 
 QUICK = tags.has("quick")  # noqa: F821  # `make docs QUICK=1`; Sphinx defines it
 

@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 from xml.etree import ElementTree
 
+import jinja2
 import pytest
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401  # as docs/conf.py
 
@@ -88,6 +89,17 @@ def test_sections_of_the_gallery_are_numbered_without_gaps():
         header = DOCS.parent / "examples" / name / "GALLERY_HEADER.rst"
         assert header.read_text(encoding="utf-8").startswith(f"{number}. ")
         assert any(path.parent.name == name for path in EXAMPLES)
+
+
+def test_examples_that_call_a_class_method_stand_under_the_class():
+    templates = jinja2.Environment(loader=jinja2.FileSystemLoader(DOCS / "_templates/autosummary"))
+    templates.filters["underline"] = str  # which Sphinx adds
+    methods = ["from_estimator", "plot"]
+    names = {"module": "v1tlearn.inspection", "objname": "ScoreDisplay", "methods": methods}
+    page = templates.get_template("class.rst").render(names)
+    (listed,) = re.findall(r"^\.\. minigallery:: (.+)\n   :add-heading: ", page, re.MULTILINE)
+    full = "v1tlearn.inspection.ScoreDisplay"
+    assert listed.split() == [full, *(f"{full}.{method}" for method in methods)]
 
 
 # ---------------------------------------------------------------------------------- pages and links

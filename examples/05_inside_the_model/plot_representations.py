@@ -108,16 +108,24 @@ for name, model in models.items():
     compared[f"{name}, predictions"] = predictions(model)
 rdms = {name: rdm(values, ids) for name, values in compared.items()}
 
+# %%
+# Images stand in the order of what differs most between them to the neurons: those at one end evoke
+# much the same, and other responses than those at the other end. Which of the other matrices has
+# that order?
+
+between = recorded.get_matrices().mean(0)
+order = np.argsort(np.linalg.eigh(between)[1][:, 0])
 figure, axes = plt.subplots(1, 4, figsize=(9, 2.7), layout="constrained")
-panels = {"neurons, mean of mice": recorded.get_matrices().mean(0)}
+panels = {"neurons, mean of mice": between}
 for name in ("pixels", "CNN, features", "CNN, predictions"):
     panels[name] = rdms[name].get_matrices()[0]
 for ax, (name, matrix) in zip(axes, panels.items(), strict=True):
-    shades = ax.imshow(matrix, cmap="viridis", vmin=0, vmax=1.5)
+    matrix = np.where(np.eye(len(matrix)), np.nan, matrix)[order][:, order]  # 0 with itself
+    shades = ax.imshow(matrix, cmap="viridis", vmin=0.6, vmax=1.4)
     ax.set_title(name, fontsize="medium")
     ax.set(xlabel="image", xticks=[], yticks=[])
 axes[0].set_ylabel("image")
-figure.colorbar(shades, ax=axes, label="1 − correlation", shrink=0.8)
+figure.colorbar(shades, ax=axes, label="1 − correlation", shrink=0.8, extend="both")
 plt.show()
 
 # %%

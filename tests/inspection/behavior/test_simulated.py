@@ -70,6 +70,19 @@ def test_sign_and_size_of_the_gain_by_running(trials, model, control):
     assert abs(other.mean()) < error
 
 
+def test_size_of_the_gain_by_dilation(trials, model, control):
+    true = 2 * trials["A"]["dilation_gain"].values  # from one s.d. below to one above the middle
+    limits = {"low": 25.0, "high": 39.0}
+    test = trials.sel(tier="test")
+    own, other = (
+        behavior_gain(one, test, "pupil_dilation", **limits)["A"]["log_gain"].values
+        for one in (model, control)
+    )
+    error = 4 * (own - true).std() / np.sqrt(len(true))
+    assert abs(own.mean() - true.mean()) < error
+    assert abs(other.mean()) < error < true.mean()
+
+
 def test_direction_and_size_of_the_eye_shift(trials, model, control):
     test = trials.sel(tier="test")
     _, height, width = model.module_.core.output_shape

@@ -55,7 +55,7 @@ def test_curves_of_a_model_bring_their_units(fit, figures):
     display = TuningCurveDisplay(
         tuning_curves(fit(), stimuli)["A"], along="spatial_frequency", n_neurons=1
     ).plot()
-    assert display.ax_.get_xlabel() == "spatial frequency [cycle per pixel]"
+    assert display.ax_.get_xlabel() == "spatial frequency (cycle per pixel)"
     assert display.ax_.get_xscale() == "log"
 
 

@@ -133,7 +133,7 @@ class TuningCurveDisplay:
     def _name_axes(self, columns: int) -> None:
         first = next(iter(self.curves.values()))
         unit = first[self.along].attrs.get("units", "")
-        label = self.along.replace("_", " ") + (f" [{unit}]" if unit and unit != "1" else "")
+        label = self.along.replace("_", " ") + (f" ({unit})" if unit and unit != "1" else "")
         for place, axis in enumerate(self.axes_):
             if place % columns == 0:
                 axis.set_ylabel("response")

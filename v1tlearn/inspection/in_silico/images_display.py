@@ -90,7 +90,7 @@ class MostExcitingImagesDisplay:
         pairs = zip(images[self.dim].values, images["response"].values, strict=True)
         display = ImageDisplay(
             values,
-            [f"{self.dim} {name}\n{response:.3g}" for name, response in pairs],
+            [f"{self.dim} {name}\nresponse {response:.3g}" for name, response in pairs],
             limits=(mean - most, mean + most),
             extent=(*_edges(images["width"].values), *_edges(images["height"].values)[::-1]),
         ).plot(ax, n_columns=n_columns, image_kw=image_kw)
