@@ -63,7 +63,7 @@ def test_the_kept_epoch_and_drops_are_marked(figures):
     legends = display.axes_[0].findobj(figures.matplotlib.legend.Legend)
     texts = {text.get_text() for legend in legends for text in legend.get_texts()}
     assert texts == {"CNN", "training", "validation", "kept", "lr drop"}
-    assert display.axes_[0].get_ylabel()
+    assert display.axes_[0].get_ylabel() == "Poisson loss\nper response"
     assert display.axes_[1].get_xlabel() == "epoch"
 
 
