@@ -406,3 +406,38 @@ def test_gradients_are_slopes_of_what_is_predicted(name, recordings):
         slopes = (own.values * seen).sum((1, 2, 3)) / std
         changes = (up[mouse] - down[mouse]).values[:, 0] / 2
         np.testing.assert_allclose(changes, slopes, rtol=0.02, atol=0.02 * np.abs(slopes).max())
+
+
+def test_a_pipeline_has_the_fields_of_its_last_step(known):
+    model, test = known("pipeline")
+    passed = model[:-1].transform(look.with_behavior(test, {"running_speed": 2.0}))
+    for mouse in test.mice:
+        place = test.behavior_names(mouse).index("running_speed")
+        value = float(passed.get("behaviors", mouse)[0, place])
+        options = {"method": "gradient", "mice": [mouse]}
+        found = look.receptive_fields(model, behaviors={"running_speed": 2.0}, **options)[mouse]
+        own = look.receptive_fields(model[-1], behaviors={"running_speed": value}, **options)[mouse]
+        xr.testing.assert_allclose(found, own)
+        resting = look.receptive_fields(model, **options)[mouse]
+        assert not np.allclose(found, resting, rtol=1e-6, atol=0)
+    places, expected = look.readout_positions(model), look.readout_positions(model[-1])
+    xr.testing.assert_identical(places["A"], expected["A"])
+
+
+def test_pooling_sizes_of_an_own_core_are_in_pixels(known):
+    """Its maps lose two pixels at every edge, and its places are one pixel apart."""
+    model, _ = known("own factorized")
+    readout = model.module_.readout("A")
+    rows, columns = readout.rows.clone(), readout.columns.clone()
+    try:
+        with torch.no_grad():
+            for side, at in ((readout.rows, 4.0), (readout.columns, 6.0)):
+                places = torch.arange(side.shape[-1])
+                side[:] = torch.exp(-((places - at) ** 2) / 2 / 2.0**2)
+        found = look.pooling_sizes(model)["A"]
+    finally:
+        with torch.no_grad():
+            readout.rows.copy_(rows)
+            readout.columns.copy_(columns)
+    np.testing.assert_allclose(found["y"], 4.0, atol=0.3)
+    np.testing.assert_allclose(found["x"], 6.0, atol=0.3)
