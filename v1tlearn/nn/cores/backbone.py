@@ -167,10 +167,10 @@ class Backbone(nn.Module):
         """
         came: list[tuple[Any, Any]] = []
 
-        def note(module: nn.Module, arguments: Any, options: Any) -> None:
+        def _note(module: nn.Module, arguments: Any, options: Any) -> None:
             came.append((arguments, options))
 
-        hooks = [b.register_forward_pre_hook(note, with_kwargs=True) for b in self.blocks]
+        hooks = [b.register_forward_pre_hook(_note, with_kwargs=True) for b in self.blocks]
         try:
             self(pixels)
         finally:
@@ -184,14 +184,14 @@ class Backbone(nn.Module):
         """Attention weights of a block, which gives them where it computes attention plainly."""
         found: list[Tensor] = []
 
-        def look(module: nn.Module, _: Any, output: Any) -> None:
+        def _look(module: nn.Module, _: Any, output: Any) -> None:
             for value in output if isinstance(output, tuple) else ():
                 if isinstance(value, Tensor) and value.ndim == 4:  # all else has three dimensions
                     found.append(value)
 
         configs = {id(c): c for m in self.modules() if (c := getattr(m, "config", None))}
         chosen = [(c, getattr(c, _ATTENTION, None)) for c in configs.values()]
-        hooks = [module.register_forward_hook(look) for module in block.modules()]
+        hooks = [module.register_forward_hook(_look) for module in block.modules()]
         try:
             for config, _ in chosen:
                 setattr(config, _ATTENTION, "eager")
