@@ -84,13 +84,18 @@ def _listed(estimators: Any) -> Sequence[Any]:
     return estimators if several and not hasattr(estimators, "fit") else [estimators]
 
 
-def _check(name: str, estimator: Any) -> None:
+def check_predicts(name: str, estimator: Any, expected: str = "an estimator") -> None:
+    """Refuse what predicts nothing, fitted or not."""
     if isinstance(estimator, type) or not hasattr(estimator, "predict"):
         came = repr(estimator) if isinstance(estimator, type) else f"a {type(estimator).__name__}"
         raise TypeError(
-            f"estimators: {came} came as {name!r}: expected a fitted estimator, such as "
+            f"estimators: {came} came as {name!r}: expected {expected}, such as "
             "CNNRegressor().fit(trials), several in a list, or a dict of them by name."
         )
+
+
+def _check(name: str, estimator: Any) -> None:
+    check_predicts(name, estimator, "a fitted estimator")
     model = last_step(estimator)
     if hasattr(model, "__sklearn_tags__"):  # what is no estimator of scikit-learn cannot tell
         try:

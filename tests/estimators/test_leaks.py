@@ -149,6 +149,51 @@ def test_mirror_images_of_the_training_are_told(small, of_pictures):
     model.score(of_pictures)
 
 
+def grating(rng):
+    """A grating of any orientation, frequency and phase."""
+    angle, frequency, phase = rng.uniform(0, (np.pi, 0.3, 2 * np.pi))
+    rows, columns = np.mgrid[:14, :18]
+    along = columns * np.cos(angle) + rows * np.sin(angle)
+    return np.sin(2 * np.pi * frequency * along + phase)
+
+
+def wave(rng):
+    """A standing wave of any phase."""
+    return np.sin(np.arange(18) / 3 + rng.uniform(0, 2 * np.pi)) * np.ones((14, 1))
+
+
+def blocks(rng):
+    """Six numbers, each all over a block of the image."""
+    return np.kron(rng.normal(size=(2, 3)), np.ones((7, 6)))
+
+
+def few_numbers(make, n, seed):
+    rng = np.random.default_rng(seed)
+    return np.stack([make(rng)[None] for _ in range(n)])
+
+
+@pytest.mark.parametrize("make", [grating, wave, blocks])
+@pytest.mark.parametrize("n", [60, 400])
+def test_images_of_few_degrees_of_freedom_are_alike_by_chance(small, make, n):
+    stimuli = few_numbers(make, 2 * n, seed=0)
+    names = np.arange(2 * n).astype(str)
+    trials = v1.Trials.from_arrays(stimuli, None, pictures(2 * n)[1], image_ids=names)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "(?s).*look like images")
+        small(max_epochs=0).fit(trials[:n], validation=trials[n:])
+
+
+@pytest.mark.parametrize("change", [lambda x: x, lambda x: 3 * x[..., ::-1] + 5])
+@pytest.mark.parametrize("make", [grating, blocks])
+def test_copies_among_images_of_few_degrees_of_freedom_are_told(small, make, change):
+    stimuli = few_numbers(make, 120, seed=0)
+    stimuli[60:80] = change(stimuli[:20])
+    names = np.arange(120).astype(str)
+    trials = v1.Trials.from_arrays(stimuli, None, pictures(120)[1], image_ids=names)
+    with pytest.warns(UserWarning, match=r"2\d of 60 images look like images"):
+        small(max_epochs=0).fit(trials[:60], validation=trials[60:])
+
+
 def test_arrays_without_names_may_be_the_training_itself_but_not_its_mirror_images(small):
     stimuli, responses, _ = pictures(40)
     model = small(max_epochs=1, validation_fraction=0).fit(stimuli, None, responses)

@@ -114,6 +114,12 @@ def test_wrong_options_are_refused(counting, train, options, match):
         LearningCurveDisplay.from_estimator(counting, train, **options)
 
 
+@pytest.mark.parametrize("other", [v1.CNNRegressor, v1.DINAAligner()])
+def test_what_predicts_nothing_is_refused(train, other):
+    with pytest.raises(TypeError, match="expected an estimator, such as"):
+        LearningCurveDisplay.from_estimator(other, train)
+
+
 def test_tables_without_their_columns_are_refused():
     with pytest.raises(ValueError, match="expected rows with 'model', 'n_trials'"):
         LearningCurveDisplay(pd.DataFrame({"model": ["A"], "score": [1.0]}))

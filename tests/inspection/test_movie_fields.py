@@ -186,7 +186,7 @@ def test_behavior_of_the_core_counts(fitted):
 
 def test_gradients_are_taken_in_grey_movies_alone(fitted, trials):
     images = v1.Trials(v1.make_v1_recordings(2, 3, 9, image_shape=(8, 8), random_state=0))
-    with pytest.raises(ValueError, match=r"MovieLNRegressor sees time: .* leave images out"):
+    with pytest.raises(ValueError, match=r"model sees time: .* leave images out"):
         receptive_fields(fitted["ln"], method="gradient", images=images)
     with pytest.raises(ValueError, match="images are movies"):
         receptive_fields(fitted["ln"], method="gradient", images=trials)
@@ -254,5 +254,5 @@ def test_kernels_go_on_to_what_takes_kernels_and_single_lags_to_what_takes_maps(
         fit_gaussians(fields)
     with pytest.raises(ValueError, match=r"'lag'.*draw KernelDisplay.from_kernels"):
         ReceptiveFieldDisplay.from_fields(fields)
-    with pytest.raises(ValueError, match=r"MovieLNRegressor sees time.*draw KernelDisplay"):
+    with pytest.raises(ValueError, match=r"model sees time.*draw KernelDisplay"):
         ReceptiveFieldDisplay.from_estimator(fitted["ln"])

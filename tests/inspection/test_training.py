@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+import torch
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 
@@ -63,7 +64,7 @@ def test_the_kept_epoch_and_drops_are_marked(figures):
     legends = display.axes_[0].findobj(figures.matplotlib.legend.Legend)
     texts = {text.get_text() for legend in legends for text in legend.get_texts()}
     assert texts == {"CNN", "training", "validation", "kept", "lr drop"}
-    assert display.axes_[0].get_ylabel()
+    assert display.axes_[0].get_ylabel() == "loss"
     assert display.axes_[1].get_xlabel() == "epoch"
 
 
@@ -125,6 +126,42 @@ def test_fitted_models_of_every_kind(figures, models, recordings):
     piped = make_pipeline(CenterCrop(), models["CNN"])
     assert list(TrainingDisplay.from_estimator(piped).lines_) == ["CNN"]
     assert list(TrainingDisplay.from_estimator({"mine": piped}).lines_) == ["mine"]
+
+
+class Filters(v1.nn.Core):
+    def __init__(self, input_shape):
+        super().__init__(input_shape)
+        channels, height, width = input_shape
+        self.output_shape = (2, height - 2, width - 2)
+        self.filters = torch.nn.Conv2d(channels, 2, 3)
+
+    def forward(self, images, behaviors=None, sizes=None):
+        return self.filters(images)
+
+
+def squared_root(rates, responses, recorded):
+    assert recorded is None
+    return (rates.sqrt() - responses.clamp(min=0).sqrt()).square().sum()
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot follow their images")
+def test_the_loss_is_that_of_the_model(figures, recordings, models):
+    train = v1.Trials(recordings).sel(tier="train")
+    options = {"max_epochs": 1, "batch_size": 16, "random_state": 0, "device": "cpu"}
+    own = {
+        loss if isinstance(loss, str) else loss.__name__: v1.EncodingRegressor(
+            Filters, loss=loss, **options
+        )
+        for loss in ("squared", squared_root)
+    }
+    shown = {name: TrainingDisplay.from_estimator(est.fit(train)) for name, est in own.items()}
+    named = {name: display.axes_[0].get_ylabel() for name, display in shown.items()}
+    assert named == {
+        "squared": "squared error\nper response",
+        "squared_root": "squared_root\nper response",
+    }
+    both = TrainingDisplay.from_estimator({"own": own["squared"], "LN": models["LN"]})
+    assert both.axes_[0].get_ylabel() == "loss\n(each its own)"
 
 
 def test_searches_show_the_best(figures, models):

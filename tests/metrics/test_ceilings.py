@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.stats
 
 import v1tlearn as v1
 from v1tlearn import metrics
@@ -136,8 +137,14 @@ def test_a_draw_is_the_ceiling_of_the_trials_of_the_drawn_images(counts):
 
 
 @pytest.mark.filterwarnings("ignore:no neuron of mice:sklearn.exceptions.UndefinedMetricWarning")
-@pytest.mark.parametrize("multioutput", ["raw_values", "mice", "uniform_average"])
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    ("metric", "multioutput"),
+    [
+        pair
+        for pair in itertools.product(METRICS, ["raw_values", "mice", "uniform_average"])
+        if pair != ("normalized_correlation", "raw_values")  # see below
+    ],
+)
 @pytest.mark.parametrize("counts", [[3, 3, 3], [2, 4, 3]])
 def test_draws_of_scores_are_scores_of_drawn_trials(metric, counts, multioutput):
     y, truth, ids = simulated(9.0, counts, 3, seed=3)
@@ -193,6 +200,55 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     narrow = noise_ceiling(y, image_ids=ids, n_bootstrap=400, level=0.5)
     low, high = (values(narrow, "average_ceiling", end) for end in ("low", "high"))
     assert 0.42 < ((low <= 0.8944) & (high >= 0.8944)).mean() < 0.58
+
+
+def predicted(n_images, n_repeats, n_neurons, seed=0, share=0.7, explainable=(0.1, 0.6)):
+    """Responses, predictions of which the true correlation with the signal is known, image ids."""
+    rng = np.random.default_rng(seed)
+    signal, other = rng.normal(size=(2, n_images, n_neurons))
+    noise = np.sqrt(1 / rng.uniform(*explainable, n_neurons) - 1)  # by the explainable variance
+    ids = np.repeat(np.arange(n_images), n_repeats)
+    y = signal[ids] + noise * rng.normal(size=(len(ids), n_neurons))
+    return y, (share * signal + np.sqrt(1 - share**2) * other)[ids], ids
+
+
+def bounds_of_neurons(y, pred, ids, n_bootstrap, **options):
+    trials = v1.Trials.from_arrays(np.zeros((len(y), 1, 2, 2)), None, y, image_ids=ids)
+
+    class Known:
+        def predict(self, trials):
+            return pred
+
+    options |= {"metrics": "normalized_correlation", "multioutput": "raw_values"}
+    return v1.score_table({"m": Known()}, trials, n_bootstrap=n_bootstrap, **options)
+
+
+@pytest.mark.parametrize(("n_images", "n_repeats"), [(20, 3), (60, 3), (60, 5), (60, 10)])
+def test_intervals_of_the_normalized_correlation_hold_the_truth(n_images, n_repeats):
+    """Of neurons of little explainable variance, too, some draws of which have no value."""
+    found = bounds_of_neurons(*predicted(n_images, n_repeats, 500), 400)
+    known = found[found["value"].notna()]
+    assert len(known) > 450
+    assert 0.92 < ((known["low"] <= 0.7) & (known["high"] >= 0.7)).mean() < 0.98
+    assert (known["low"] <= known["value"] + 1e-9).all()
+    assert (known["value"] <= known["high"] + 1e-9).all()
+    assert np.isfinite(known[["low", "high"]]).all(axis=None)
+
+
+def test_intervals_of_the_normalized_correlation_are_those_of_scipy():
+    y, pred, ids = predicted(40, 4, 1, seed=2, explainable=(0.6, 0.7))
+    images = np.arange(40)
+
+    def statistic(drawn):
+        (again, given), new = resampled(drawn, y, pred, ids=ids)
+        return float(metrics.normalized_correlation(again, given, image_ids=new))
+
+    options = {"n_resamples": 1500, "method": "BCa", "vectorized": False}
+    expected = scipy.stats.bootstrap((images,), statistic, rng=0, **options).confidence_interval
+    found = bounds_of_neurons(y, pred, ids, 4000).iloc[0]
+    width = expected.high - expected.low
+    assert found["low"] == pytest.approx(expected.low, abs=0.08 * width)
+    assert found["high"] == pytest.approx(expected.high, abs=0.08 * width)
 
 
 # ------------------------------------------------------------------------------ labels and movies

@@ -70,6 +70,28 @@ def test_each_frame_counts_once_with_its_context(n_frames, before, after, window
     assert (counts == 1).all()
 
 
+@pytest.mark.parametrize(("before", "window"), [(8, 3), (9, 10), (20, 4), (30, 10)])
+def test_mice_whose_movies_have_other_lengths_are_cut_alike(before, window):
+    lengths = {"A": np.array([10, 10]), "B": np.array([16, 12])}
+    data = {mouse: frames_of(own) for mouse, own in lengths.items()}
+    cut = cut_into_windows(data, lengths, (before, 0), window)
+    assert len({own.frames.shape[1] for own in cut.values()}) == 1
+    for mouse, own in cut.items():
+        counted = own.frames[own.counted].tolist()
+        assert sorted(counted) == list(range(lengths[mouse].sum()))
+        for frames, counts in zip(own.frames, own.counted, strict=True):
+            first = 0 if frames[0] < lengths[mouse][0] else lengths[mouse][0]
+            for frame in frames[counts].tolist():
+                assert frames[0] <= max(first, frame - before)
+
+
+def test_windows_that_cannot_go_on_through_a_longer_movie_are_refused():
+    lengths = {"A": np.array([10]), "B": np.array([16])}
+    data = {mouse: frames_of(own) for mouse, own in lengths.items()}
+    with pytest.raises(ValueError, match=r"\{'A': 10, 'B': 16\} frames.* depends on 12 .*causal"):
+        cut_into_windows(data, lengths, (6, 6), 4)
+
+
 def test_batches_and_targets_are_those_of_the_frames():
     cut = windows_of(LENGTHS, (2, 0), 3, missing=True)
     rows = torch.tensor([4, 0])

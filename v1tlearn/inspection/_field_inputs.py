@@ -1,4 +1,4 @@
-"""What receptive fields are asked of: one model, some of its mice and neurons, lags, behaviour."""
+"""What receptive fields are asked of: some mice and neurons of a model, lags, behaviour."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import xarray as xr
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from v1tlearn._guesses import did_you_mean, guess
 from v1tlearn._values import as_ids
 from v1tlearn.datasets.time_axis import FRAMES, SECONDS
 from v1tlearn.estimators._fitted import Fitted
-from v1tlearn.estimators.base_encoding import ModelRegressor
+from v1tlearn.inspection._opened import behavior_at_model
 from v1tlearn.nn import EncodingModel, GaussianReadout
 
 # Standardised behaviour (columns,) of the core, and the mice whose images it sees with it.
@@ -42,39 +41,6 @@ class Frames(NamedTuple):
     def ahead(self) -> int:
         """Frames of a movie ahead of its first response, for model and lags."""
         return max(self.before, self.n_lags - 1)
-
-
-def check_model(estimator: Any) -> tuple[Fitted, EncodingModel]:
-    """Give what one fitted model knows, and its module.
-
-    Parameters
-    ----------
-    estimator : ModelRegressor
-
-    Returns
-    -------
-    fitted : Fitted
-    model : EncodingModel
-        In evaluation mode.
-
-    Raises
-    ------
-    TypeError
-        If it is no single encoding model.
-    NotFittedError
-        Before `fit`.
-    """
-    if not isinstance(estimator, ModelRegressor):
-        kind = estimator if isinstance(estimator, type) else type(estimator)
-        what = f"{'the class' if isinstance(estimator, type) else 'an object of the class'}"
-        raise TypeError(
-            f"receptive fields are those of one model, {what} {kind.__name__} came: expected "
-            "a fitted V1TRegressor, CNNRegressor, MovieCNNRegressor or alike. Of an ensemble take "
-            "the members, estimators_; of a Pipeline its last step."
-        )
-    check_is_fitted(estimator)
-    fitted, model = estimator._knows()
-    return fitted, model.eval()
 
 
 def frames_of(model: EncodingModel, n_lags: Any) -> Frames | None:
@@ -158,13 +124,15 @@ def places_of(
 
 
 def same_behavior(
-    fitted: Fitted, mice: Sequence[str], behaviors: Mapping[str, float]
+    estimator: Any, fitted: Fitted, mice: Sequence[str], behaviors: Mapping[str, float]
 ) -> list[Group]:
     """Standardised behaviour of the core, and the mice whose images it sees with it.
 
     Parameters
     ----------
+    estimator : estimator
     fitted : Fitted
+        Of the estimator, or of the model that it ends in.
     mice : sequence of str
     behaviors : mapping of str to float
         By column, in the units of the recordings; those not named are at the zero of the core.
@@ -187,12 +155,12 @@ def same_behavior(
         )
     if not columns:
         return [(None, list(mice))]
+    named = {name: _finite(name, value) for name, value in behaviors.items()}
     groups: dict[tuple, tuple[np.ndarray, list[str]]] = {}
     for mouse in mice:
         row = np.zeros(len(columns))
-        for i, name in enumerate(columns):
-            if name in behaviors:
-                row[i] = _standardized(fitted, mouse, name, float(behaviors[name]))
+        for name, value in behavior_at_model(estimator, fitted, mouse, named).items():
+            row[columns.index(name)] = _standardized(fitted, mouse, name, value)
         own = mouse if fitted.behavior_mode == "b_mlp_per_mouse" else ""
         groups.setdefault((own, *row), (row, []))[1].append(mouse)
     return list(groups.values())
@@ -289,9 +257,14 @@ def labelled(
     )
 
 
+def _finite(name: str, value: Any) -> float:
+    number = float(value)
+    if not np.isfinite(number):
+        raise ValueError(f"behaviors: {name!r} is {number}: expected a finite number.")
+    return number
+
+
 def _standardized(fitted: Fitted, mouse: str, name: str, value: float) -> float:
-    if not np.isfinite(value):
-        raise ValueError(f"behaviors: {name!r} is {value}: expected a finite number.")
     statistics = fitted.mice[mouse].statistics
     if "behavior_shift" not in statistics:
         return value

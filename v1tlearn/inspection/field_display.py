@@ -11,8 +11,7 @@ import xarray as xr
 from v1tlearn._values import as_array, as_dims, as_whole
 from v1tlearn.inspection._coordinates import edges_of
 from v1tlearn.inspection._drawing import axes_for
-from v1tlearn.inspection._field_inputs import check_model
-from v1tlearn.inspection._opened import known_mice
+from v1tlearn.inspection._opened import known_mice, one_model
 from v1tlearn.inspection.fields import receptive_fields
 from v1tlearn.inspection.gaussians import fit_gaussians
 
@@ -157,7 +156,7 @@ class ReceptiveFieldDisplay:
         Parameters
         ----------
         estimator : CNNRegressor, V1TRegressor or another model of images
-            Fitted.
+            Fitted, alone, in a Pipeline or found by a search.
         mouse_id : str, optional
             By default the first mouse.
         neurons : sequence, optional
@@ -179,12 +178,12 @@ class ReceptiveFieldDisplay:
         ValueError
             If the model sees time.
         """
-        fitted, model = check_model(estimator)
-        if model.context_frames is not None:
+        found = one_model(estimator, "receptive fields")
+        fitted = found.fitted
+        if found.model.context_frames is not None:
             raise ValueError(
-                f"this {type(estimator).__name__} sees time, its fields are kernels of lags and "
-                "pixels: draw KernelDisplay.from_kernels(receptive_fields(model, "
-                'method="gradient")["A"]).'
+                "this model sees time, its fields are kernels of lags and pixels: draw "
+                'KernelDisplay.from_kernels(receptive_fields(model, method="gradient")["A"]).'
             )
         mouse = known_mice(fitted, None if mouse_id is None else [mouse_id])[0]
         chosen: dict[str, Any] = {mouse: neurons}

@@ -16,13 +16,10 @@ from torch import Tensor
 
 from v1tlearn._values import plain
 from v1tlearn.estimators._fitted import Fitted
-from v1tlearn.estimators._like_fit import check_like_fit
-from v1tlearn.estimators.base_encoding import ModelRegressor
 from v1tlearn.inspection._field_gradients import gradient_fields, shown_images
 from v1tlearn.inspection._field_inputs import (
     Frames,
     Group,
-    check_model,
     computed_from_cortex,
     frames_of,
     labelled,
@@ -30,7 +27,7 @@ from v1tlearn.inspection._field_inputs import (
     same_behavior,
 )
 from v1tlearn.inspection._field_noise import NOISE, Noise, Sums, noise_sums
-from v1tlearn.inspection._opened import known_mice
+from v1tlearn.inspection._opened import known_mice, one_model, with_trials
 from v1tlearn.nn import EncodingModel
 from v1tlearn.training import draw_seed, isolated, numerics, resolve_precision
 from v1tlearn.training.memory import prediction_batch_size
@@ -52,7 +49,7 @@ _UNITS = {
 @isolated()
 @torch.inference_mode(False)
 def receptive_fields(
-    estimator: ModelRegressor,
+    estimator: Any,
     n_images: int | None = None,
     *,
     n_lags: int | None = None,
@@ -78,7 +75,9 @@ def receptive_fields(
     Parameters
     ----------
     estimator : V1TRegressor, CNNRegressor, MovieCNNRegressor, ViSTRegressor or another model
-        Fitted. It stays as it is; its `device` and `precision` count as in `predict`.
+        Fitted, alone, in a Pipeline or found by a search. It stays as it is; its `device` and
+        `precision` count as in `predict`. Of a Pipeline the last step is mapped: pixels are those
+        of the images that come to it, `images` and `behaviors` go through the steps before.
     n_images : int, optional
         Number of noise images, or frames, by default 500,000 as published. The error of a field
         falls with its square root. Not for "gradient".
@@ -136,7 +135,8 @@ def receptive_fields(
     ValueError
         If a mouse, neuron or behaviour column is unknown, an option is out of its range, for
         another method or for models of images, `images` are not such as the model takes, or, for
-        "gradient", features come from a callable of your own, through which there is none.
+        "gradient", features come from a callable of your own, through which there is none; if it
+        is to be taken at grey, of a model that scales images by their own contrast.
     NotFittedError
         If the estimator is not fitted.
 
@@ -185,33 +185,41 @@ def receptive_fields(
     (('neuron', 'channel', 'height', 'width'), (5, 1, 16, 24))
     """
     n_images, batch_size = plain((n_images, batch_size))
-    fitted, model = check_model(estimator)
+    found = one_model(estimator, "receptive fields")
+    fitted, model, device = found.fitted, found.model, found.device
     _check(n_images, noise, method, batch_size, images, average)
     frames = frames_of(model, plain(n_lags))
     if frames is not None and images is not None:
         raise ValueError(
-            f"images came, and this {type(estimator).__name__} sees time: its gradients are taken "
+            "images came, and this model sees time: its gradients are taken "
             "in a grey movie, leave images out. Over many frames take method='covariance'."
         )
     mice = known_mice(fitted, mice)
     places = places_of(fitted, mice, neurons)
-    groups = same_behavior(fitted, mice, behaviors or {})
-    device, deterministic = estimator.device_, plain(estimator.deterministic)
-    precision = resolve_precision(estimator.precision, device, training=False)
+    groups = same_behavior(estimator, fitted, mice, behaviors or {})
+    if images is not None:
+        images = with_trials(found, estimator, _of_mice(images, mice)).trials
+    elif method == "gradient" and model.core.needs_contrast:
+        raise ValueError(
+            f"the gradient at grey: the {type(model.core).__name__} of this model scales what it "
+            "sees by its own contrast, of which grey has none. Give images, such as "
+            "images=trials[:100], or take method='covariance'."
+        )
+    precision = resolve_precision(found.precision, device, training=False)
     told: dict[str, Any] = {"method": method, "units": _UNITS[method]}
-    found: dict[str, np.ndarray | Sums] = {}
-    with numerics(precision, device, deterministic=deterministic):
+    fields: dict[str, np.ndarray | Sums] = {}
+    with numerics(precision, device, deterministic=found.deterministic):
         if method == "gradient":
             size = _COPIES if isinstance(batch_size, str) else batch_size  # or "auto"
             shown = _shown(fitted, model, mice, groups, images, size, device, frames)
             power = 2 if average == "rms" else 1
-            found |= gradient_fields(
+            fields |= gradient_fields(
                 model, places, shown, size, precision, frames=frames, power=power, verbose=verbose
             )
             told |= {"images": "grey" if images is None else "trials", "average": average}
         else:
             if isinstance(batch_size, str):
-                size = prediction_batch_size(model, device, deterministic=deterministic)
+                size = prediction_batch_size(model, device, deterministic=found.deterministic)
             else:
                 size = batch_size
             seed = draw_seed(plain(random_state))
@@ -221,13 +229,13 @@ def receptive_fields(
                 (fitted.image_shape[0], *model.cropper.output_size),
                 seed,
             )
-            found |= noise_sums(
+            fields |= noise_sums(
                 model, places, groups, drawn, size, precision, frames=frames, verbose=verbose
             )
             told |= {"noise": noise, "n_images": drawn.n_images, "seed": seed}
     out = {}
     for mouse in mice:  # one after the other, since all of them take memory
-        values = found.pop(mouse)
+        values = fields.pop(mouse)
         if isinstance(values, Sums):
             values = values.fields(method)
         pixels = model.cropper.source_positions(mouse)
@@ -254,17 +262,19 @@ def _shown(
         grey = torch.zeros((1, *shape), device=device)
         yield from ((group, grey) for group in groups)
         return
+    for behavior, together in groups:
+        for mouse in together:
+            for part in shown_images(fitted, model, images, mouse, size, device):
+                yield (behavior, [mouse]), part
+
+
+def _of_mice(images: Trials, mice: list[str]) -> Trials:
     if missing := [mouse for mouse in mice if mouse not in images.mice]:
         raise ValueError(
             f"images has no trials of the mice {missing}, whose neurons are mapped: add some, or "
             "name the other mice, mice=[...]."
         )
-    images = images.sel(mouse_id=mice)
-    check_like_fit(fitted, model, images)
-    for behavior, together in groups:
-        for mouse in together:
-            for part in shown_images(fitted, model, images, mouse, size, device):
-                yield (behavior, [mouse]), part
+    return images.sel(mouse_id=mice)
 
 
 def _check(

@@ -13,7 +13,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GroupKFold
 from sklearn.utils.parallel import Parallel, delayed
 
-from v1tlearn._models import named
+from v1tlearn._models import check_predicts, named
 from v1tlearn._values import as_whole, plain
 from v1tlearn.inspection._drawing import legend_above, only_axes
 from v1tlearn.inspection._metrics import LABELS, mean_known, metric_of
@@ -153,7 +153,7 @@ class LearningCurveDisplay:
         Raises
         ------
         TypeError
-            If `trials` or `test` are no `Trials`.
+            If `trials` or `test` are no `Trials`, or an estimator predicts nothing.
         ValueError
             If an option is out of its range, or neurons grow and there is no `test`.
         """
@@ -161,6 +161,8 @@ class LearningCurveDisplay:
             _parts(trials, test, over, plain(tuple(sizes)), as_whole(cv, "cv", 1), random_state)
         )
         function, models = metric_of(metric), named(estimators)
+        for name, estimator in models.items():
+            check_predicts(name, estimator)
         jobs = [
             delayed(_fit_and_score)(estimator, train, held, chosen, function)
             for estimator in models.values()

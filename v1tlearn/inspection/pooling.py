@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from scipy.ndimage import gaussian_filter1d
-from sklearn.utils.validation import check_is_fitted
 
-from v1tlearn.inspection._coordinates import pixel_scale
+from v1tlearn.inspection._cells import cells_of
+from v1tlearn.inspection._coordinates import pixel_scale, step_of
+from v1tlearn.inspection._opened import one_model
 from v1tlearn.nn import FactorizedReadout, MinimodelReadout
 
 _SMOOTHING = 3  # standard deviation, in half places of the map
@@ -25,7 +26,7 @@ def pooling_sizes(
     Parameters
     ----------
     estimator : FullModelRegressor, MinimodelRegressor or another with factorised readouts
-        Fitted, with readouts of rank 1.
+        Fitted, with readouts of rank 1; alone, in a Pipeline or found by a search.
     degrees_per_pixel : (float, float), optional
         Degrees of the visual field that a pixel of the core's images is high and wide; 65 / 66 and
         270 / 264 in Du et al. (2025) for mice. Without it all is in pixels.
@@ -42,9 +43,10 @@ def pooling_sizes(
     NotFittedError
         Before `fit`.
     TypeError
-        If the readouts are not factorised.
+        If this is no single model, or the readouts are not factorised.
     ValueError
-        If their rank is above 1, or `degrees_per_pixel` are not two positive numbers.
+        If their rank is above 1, maps have one place along a side, a core does not tell how far
+        places are apart, or `degrees_per_pixel` are not two positive numbers.
 
     Notes
     -----
@@ -69,20 +71,25 @@ def pooling_sizes(
     >>> sizes["size"].dims, sizes["size"].attrs["units"]
     (('neuron',), 'pixel')
     """
-    check_is_fitted(estimator)
+    found = one_model(estimator, "pooling sizes")
+    fitted, model = found.fitted, found.model
     scale, unit = pixel_scale(degrees_per_pixel)
-    fitted, model = estimator._knows()
+    readings = {mouse: _reading(mouse, model.readout(mouse)) for mouse in model.mice}
+    if 1 in model.core.output_shape[1:]:
+        raise ValueError(
+            f"maps of (channels, height, width) {tuple(model.core.output_shape)} have one place "
+            "along a side, over which nothing is pooled: expected at least two."
+        )
+    cells = cells_of(fitted, model, model.mice[0])
     out = {}
-    for mouse, readout in zip(model.mice, model.readouts, strict=True):
-        found = readout.reading if isinstance(readout, MinimodelReadout) else readout
-        _check(mouse, found)
+    for mouse, reading in readings.items():
         data = {}
-        for axis, weights, side, per_pixel in (
-            ("y", found.rows, model.core.input_shape[1], scale[0]),
-            ("x", found.columns, model.core.input_shape[2], scale[1]),
+        for axis, weights, places, per_pixel in (
+            ("y", reading.rows, cells[0], scale[0]),
+            ("x", reading.columns, cells[1], scale[1]),
         ):
             values = weights.detach()[:, 0].double().cpu().numpy()
-            place = per_pixel * side / values.shape[1]
+            place = per_pixel * step_of(places)
             width, centre = widths(values)
             data[f"width_{axis}"], data[axis] = place * width, place * centre
         data["size"] = np.sqrt(data["width_x"] * data["width_y"])
@@ -119,7 +126,8 @@ def widths(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return (right - left) / 2, (right + left) / 4
 
 
-def _check(mouse: str, readout: Any) -> None:
+def _reading(mouse: str, readout: Any) -> FactorizedReadout:
+    readout = readout.reading if isinstance(readout, MinimodelReadout) else readout
     if not isinstance(readout, FactorizedReadout):
         raise TypeError(
             f"mouse {mouse!r} has a {type(readout).__name__}: expected a factorised readout, as "
@@ -130,3 +138,4 @@ def _check(mouse: str, readout: Any) -> None:
             f"mouse {mouse!r} has a readout of rank {readout.rows.shape[1]}, whose spatial weights "
             "are sums: expected rank 1."
         )
+    return readout

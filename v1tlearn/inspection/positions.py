@@ -8,20 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from sklearn.utils.validation import check_is_fitted
 
-from v1tlearn.estimators._fitted import Fitted
-from v1tlearn.estimators.base_encoding import ModelRegressor
+from v1tlearn.inspection._cells import Sides, cells_of
 from v1tlearn.inspection._coordinates import at, ellipses, pixel_scale, step_of
 from v1tlearn.inspection._field_inputs import computed_from_cortex
-from v1tlearn.inspection._measured_cells import measured_positions
-from v1tlearn.inspection._opened import known_mice
+from v1tlearn.inspection._opened import known_mice, one_model
 from v1tlearn.nn import EncodingModel
 from v1tlearn.training import isolated
 
 _CELL = 10.0  # micrometres: what extends less was brought to another scale, as published models do
-
-Sides = tuple[np.ndarray, np.ndarray]
 
 
 @isolated()
@@ -36,7 +31,8 @@ def readout_positions(
     Parameters
     ----------
     estimator : V1TRegressor, CNNRegressor, FullModelRegressor, MovieCNNRegressor or another model
-        Fitted, of images or movies, with any core and readout that tell where they look.
+        Fitted, of images or movies, with any core and readout that tell where they look; alone, in
+        a Pipeline, of whose last step pixels are, or found by a search.
     mice : sequence of str, optional
         All by default.
     degrees_per_pixel : (float, float), optional
@@ -97,27 +93,19 @@ def readout_positions(
     >>> places["x"].sizes, places["x"].attrs["units"]
     (Frozen({'neuron': 5}), 'pixel')
     """
-    if not isinstance(estimator, ModelRegressor):
-        kind = estimator if isinstance(estimator, type) else type(estimator)
-        raise TypeError(
-            f"readouts are those of one model, {kind.__name__} came: expected a fitted encoding "
-            "model, such as V1TRegressor().fit(trials). Of an ensemble take the members, "
-            "estimators_; of a Pipeline its last step."
-        )
-    check_is_fitted(estimator)
+    found = one_model(estimator, "readout positions")
+    fitted, model = found.fitted, found.model
     scale, unit = pixel_scale(degrees_per_pixel)
-    fitted, model = estimator._knows()
-    model.eval()
     chosen = known_mice(fitted, mice)
     moments = {mouse: _in_cells(model, mouse) for mouse in chosen}
-    cells = _cells(fitted, model, chosen[0])
+    cells = cells_of(fitted, model, chosen[0])
     out = {}
     for mouse in chosen:
         pixels = [side.numpy() for side in model.cropper.source_positions(mouse)]
-        found = _in_image(*moments[mouse], cells, (pixels[0], pixels[1]), scale)
+        places = _in_image(*moments[mouse], cells, (pixels[0], pixels[1]), scale)
         units = dict.fromkeys(("x", "y", "sigma_x", "sigma_y"), unit) | {"angle": "radian"}
         data: dict[str, Any] = {
-            name: ("neuron", values, {"units": units[name]}) for name, values in found.items()
+            name: ("neuron", values, {"units": units[name]}) for name, values in places.items()
         }
         known = fitted.mice[mouse]
         if known.position is not None:
@@ -147,31 +135,6 @@ def _in_cells(model: EncodingModel, mouse: str) -> tuple[np.ndarray, np.ndarray]
             "the responses, receptive_fields(model) or spike_triggered_average(trials)."
         )
     return moments.mean.numpy(), moments.covariance.numpy()
-
-
-def _cells(fitted: Fitted, model: EncodingModel, mouse: str) -> Sides:
-    """Rows and columns of the map, in pixels of the images that the core takes."""
-    core = model.core
-    told = core.source_positions()
-    if told is not None:
-        rows, columns = (side.cpu().double().numpy() for side in told)
-        expected = core.output_shape[1:]
-        if (len(rows), len(columns)) != tuple(expected):
-            raise ValueError(
-                f"{type(core).__name__}.source_positions gives {len(rows)} rows and {len(columns)} "
-                f"columns, its maps have {expected[0]} and {expected[1]}."
-            )
-        return rows, columns
-    measured = None
-    if core.context_frames is None:
-        measured = measured_positions(model, mouse, len(fitted.core_columns))
-    if measured is None:
-        raise ValueError(
-            f"{type(core).__name__} does not tell where the cells of its maps lie in the image, "
-            "and what they see does not either: say so in source_positions(), see "
-            "v1tlearn.nn.Core."
-        )
-    return measured
 
 
 def _in_image(

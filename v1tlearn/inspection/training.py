@@ -12,6 +12,15 @@ from v1tlearn.inspection._drawing import axes_for, legend_above
 from v1tlearn.inspection.colors import figure_colors, shades
 
 _NAME = "TrainingDisplay"
+_UNKNOWN = "loss"
+_SEVERAL = "loss\n(each its own)"
+# What `loss` is called on an axis; sequences are judged by another one than they minimise.
+_LOSSES = {
+    "poisson": "Poisson loss\nper response",
+    "squared": "squared error\nper response",
+    "vist": "training: Vi-ST loss\nvalidation: squared error",
+    "rmse": "training: root mean squared error\nvalidation: squared error",
+}
 
 
 class TrainingDisplay:
@@ -28,6 +37,8 @@ class TrainingDisplay:
         Per model the epoch whose weights it keeps, 0 where those are the initial ones, which no
         dot marks. Of a model that is not in it, the epoch of the highest validation correlation,
         or the last without validation.
+    losses : dict of str to str, optional
+        Per model what its loss is called on the axis; "loss" by default. `from_estimator` knows.
     colors : dict of str to str, optional
         Per model; by default those of `model_color`, in shades where models bear one name.
 
@@ -72,6 +83,7 @@ class TrainingDisplay:
         histories: Mapping[str, Sequence[Mapping[str, float]]],
         *,
         kept: Mapping[str, int] | None = None,
+        losses: Mapping[str, str] | None = None,
         colors: Mapping[str, str] | None = None,
     ) -> None:
         named = by_text("histories", histories)
@@ -85,6 +97,8 @@ class TrainingDisplay:
                     "opened from published code)."
                 )
         self.colors = dict(colors or figure_colors(self.histories))
+        named_losses = by_text("losses", losses or {})
+        self.losses = {name: named_losses.get(name, _UNKNOWN) for name in self.histories}
         self.kept_ = {name: _kept(records) for name, records in self.histories.items()}
         for name, epoch in by_text("kept", kept or {}).items():
             known = [0, *(r["epoch"] for r in self.histories.get(name, []))]
@@ -142,7 +156,9 @@ class TrainingDisplay:
         # a model that was opened from elsewhere may not have noted it
         noted = {name: getattr(model, "best_epoch_", None) for name, model in trained.items()}
         kept = {name: epoch for name, epoch in noted.items() if epoch is not None}
-        return cls(histories, kept=kept, colors=of_members).plot(ax, line_kw=line_kw)
+        losses = {name: _loss(model) for name, model in trained.items()}
+        shown = cls(histories, kept=kept, losses=losses, colors=of_members)
+        return shown.plot(ax, line_kw=line_kw)
 
     def plot(self, ax: Any = None, *, line_kw: Mapping[str, Any] | None = None) -> Self:
         """Draw the curves.
@@ -174,7 +190,8 @@ class TrainingDisplay:
         self.axes_, self.figure_ = axes_for(ax, n, _NAME, (n, 1), (5.0, 2.4 * n + 0.2), sharex=True)
         self.lines_ = {name: self._draw(name, line_kw or {}) for name in self.histories}
         losses = self.axes_[0]
-        losses.set_ylabel("Poisson loss\nper response")
+        called = set(self.losses.values())
+        losses.set_ylabel(called.pop() if len(called) == 1 else _SEVERAL)
         if validated:
             self.axes_[1].set_ylabel("validation\ncorrelation")
         self.axes_[-1].set_xlabel("epoch")
@@ -249,6 +266,14 @@ def _history(name: str, model: Any) -> Sequence[Mapping[str, float]]:
             "this package, or a Pipeline, search or ensemble of them."
         )
     return model.history_
+
+
+def _loss(model: Any) -> str:
+    """What a model minimised, for the axis."""
+    loss = model._knows()[0].parameters.get("loss", "poisson") if hasattr(model, "_knows") else None
+    if isinstance(loss, str):
+        return _LOSSES[loss]
+    return _UNKNOWN if loss is None else f"{getattr(loss, '__name__', _UNKNOWN)}\nper response"
 
 
 def _kept(records: Sequence[Mapping[str, float]]) -> int:

@@ -12,6 +12,7 @@ import xarray as xr
 from v1tlearn._values import as_whole, plain
 from v1tlearn.metrics._arrays import MouseArrays, there
 from v1tlearn.metrics._chance import check_level, draw_images, interval
+from v1tlearn.metrics._corrected import corrected_bounds, left_out
 from v1tlearn.metrics._evaluate import blocks_of
 from v1tlearn.metrics._weighted import Statistic, Weighted
 from v1tlearn.training.seeds import draw_seed
@@ -171,10 +172,18 @@ def found_of(
     -------
     Found
     """
-    sums = np.zeros((2, len(drawn[0])))
+    weights, units = drawn
+    n, corrected = len(weights), statistic.corrected and len(weights) > 1
+    sums = np.zeros((2, n))
     bounds = np.full((3, arrays.true.shape[1]), np.nan)
-    for neurons, values, oracle in drawn_values(statistic, arrays, drawn):
-        if oracle is None:
+    if corrected:
+        weights = np.concatenate([weights, left_out(weights.shape[1])])
+    for neurons, every, oracle in drawn_values(statistic, arrays, (weights, units)):
+        values, without = every[:n], every[n:]
+        if corrected:
+            bounds[:, neurons] = corrected_bounds(values, without, level)
+            terms = values, np.ones_like(values)
+        elif oracle is None:
             bounds[:, neurons] = bounds_of(values, level, statistic.limits)
             terms = values, np.ones_like(values)
         else:

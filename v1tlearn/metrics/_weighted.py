@@ -96,11 +96,14 @@ class Statistic:
         Which trials it is of, as in `evaluate`.
     limits : (float, float)
         Between which all values lie.
+    corrected : bool
+        Whether intervals of neurons are corrected for its bias and skew.
     """
 
     of: Callable[[Weighted], tuple[np.ndarray, np.ndarray | None]]
     trials: Selection
     limits: tuple[float, float] = (-np.inf, np.inf)
+    corrected: bool = False
 
 
 def _variance(
@@ -209,7 +212,9 @@ METRICS = {
     "feve": Statistic(_alone(_feve), "repeated"),
     "feve_strict": Statistic(_alone(partial(_feve, strict=True)), "repeated"),
     "fraction_oracle": Statistic(lambda d: (_single_trial(d), _jackknife(d)), "repeated"),
-    "normalized_correlation": Statistic(_alone(_normalized_correlation), "repeated"),
+    "normalized_correlation": Statistic(
+        _alone(_normalized_correlation), "repeated", corrected=True
+    ),
 }
 CEILINGS = {
     "oracle": Statistic(_alone(_jackknife), "repeated", (-1, 1)),

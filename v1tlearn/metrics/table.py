@@ -130,6 +130,14 @@ def score_table(
     Intervals are percentiles of the bootstrap over images, of this mouse and these neurons, moved
     so that the median draw is the value. Every draw is scored as a whole: neurons below the
     threshold of `feve` in a draw are left out of it.
+
+    Intervals of the `normalized_correlation` of single neurons are bias-corrected and accelerated
+    (Efron 1987): its denominator comes near 0 where little is explainable. A draw without a value
+    counts as beyond all others, and an end there is 1, or the value where that is higher. At a
+    level of 0.95 they held the truth for 92 to 98 % of simulated neurons of 20 images with 3
+    repeats, and of 60 images with 3, 5 and 10. Those of its mean over 40 neurons, not so corrected,
+    held it in 80 to 95 % of simulations, since means vary less than such ratios are biased.
+
     Two models whose intervals overlap may well differ, since both are scored on the same images:
     `compare_scores` says.
 

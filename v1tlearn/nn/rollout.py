@@ -50,8 +50,9 @@ def _check(
     """Check what came, and return the sizes as a list."""
     if not has_attention(core):
         raise TypeError(
-            f"attention is that of a ViTCore, got a {type(core).__name__}; a core of your own "
-            "offers it by a method attention_by_block and an attribute grid."
+            "attention is that of a ViTCore or PretrainedViTCore, got a "
+            f"{type(core).__name__}; a core of your own offers it by a method attention_by_block "
+            "and an attribute grid."
         )
     if core.training:
         raise ValueError(
@@ -146,16 +147,24 @@ def _rollout(
         reduced.diagonal(dim1=-2, dim2=-1).add_(1)
         steps.append(reduced / reduced.sum(-1, keepdim=True))  # (B, N, N)
     n_tokens, n_patches = steps[0].shape[-1], core.grid[0] * core.grid[1]
-    if n_tokens == n_patches:
-        shares = images.new_full((len(images), 1, n_tokens), 1 / n_tokens)
-    else:  # the class token
-        shares = torch.eye(1, n_tokens, dtype=images.dtype, device=images.device)
-        shares = shares.expand(len(images), -1, -1)
+    shares = _read(core, n_tokens, n_patches).to(images)
+    shares = shares.expand(len(images), -1, -1)
     # A row of A_n ... A_2 A_1 needs no product of two matrices when it starts from the last block.
     for step in reversed(steps):
         shares = shares @ step.to(shares.dtype)
     per_image = max(held, len(steps) * n_tokens**2)
     return shares[:, 0, -n_patches:].unflatten(1, tuple(core.grid)), per_image
+
+
+def _read(core: Any, n_tokens: int, n_patches: int) -> Tensor:
+    """How much each token counts in what is read out of the last block, (1, N)."""
+    of_class = torch.eye(1, n_tokens)
+    of_patches = torch.zeros(1, n_tokens)
+    of_patches[:, -n_patches:] = 1 / n_patches
+    usual = "patches" if n_tokens == n_patches else "class"
+    return {"class": of_class, "patches": of_patches, "both": (of_class + of_patches) / 2}[
+        getattr(core, "read_tokens", usual)
+    ]
 
 
 def _weights_per_image(core: Core) -> int | None:
@@ -216,8 +225,10 @@ def attention_rollout(
     and rows are normalised to sum 1; these matrices are multiplied, later blocks from the left
     (Abnar and Zuidema 2020). Of the product the row of the class token is kept, without its own
     column and those of register tokens; a core without class token (tokenizer "cct") gives the mean
-    over all rows. The patches stand on the grid they were cut from, whatever grid the core arranges
-    its tokens on. Each map is scaled to minimum 0 and maximum 1, then resized bilinearly.
+    over all rows. A core with an attribute ``read_tokens``, such as `PretrainedViTCore`, gives the
+    row of the tokens that it reads: that of the "class" token, the mean of those of "patches", or
+    of "both" their mean. The patches stand on the grid they were cut from, whatever grid the core
+    arranges its tokens on. Each map is scaled to minimum 0 and maximum 1, then resized bilinearly.
 
     Parameters
     ----------

@@ -139,7 +139,7 @@ def cut_into_windows(
                 f"has {own.max()} frames: set window_frames={own.max()} or less, or give longer "
                 "movies."
             )
-    length = min(sum(context) + window, *(int(own.max()) for own in n_frames.values()))
+    length = _window_length(n_frames, context, window)
     out = {}
     for mouse, own in n_frames.items():
         if context[1] and own.min() < length:
@@ -158,6 +158,23 @@ def cut_into_windows(
             counted=torch.as_tensor(counted, device=device),
         )
     return out
+
+
+def _window_length(n_frames: Mapping[str, np.ndarray], context: Context, window: int) -> int:
+    """Frames of all windows, context included, which move on through every longer movie."""
+    longest = {mouse: int(own.max()) for mouse, own in n_frames.items()}
+    whole = sum(context) + window
+    if not context[1]:  # shorter movies repeat their last frame
+        return min(whole, max(longest.values()))
+    length = min(whole, min(longest.values()))
+    if length < min(whole, max(longest.values())) and length <= sum(context):
+        raise ValueError(
+            f"the longest movies of the mice have {longest} frames, and a prediction of this model "
+            f"depends on {sum(context)} frames besides its own: the shorter windows of one mouse "
+            "cannot tile the movies of another. Give movies of one length, set causal=True or "
+            "shorter kernels in time, or fit the mice apart."
+        )
+    return length
 
 
 def _tiles(n_frames: np.ndarray, context: Context, length: int) -> tuple[np.ndarray, np.ndarray]:

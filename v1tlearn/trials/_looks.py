@@ -20,6 +20,8 @@ from v1tlearn.trials.trials import Trials
 ALIKE = 0.993  # correlation of fingerprints from which on images are the same
 SIDE = 16
 _FEWEST_PIXELS = 64  # images of fewer look alike by chance
+_FINER = 4  # times, of the distance 1 - similarity, from one level of alike to the next
+_LEVELS = 4  # down to 1e-4, which the rounding of fingerprints leaves apart
 _READ = 32  # images resampled at once, which stay in the cache
 _BLOCK = 512  # images compared at once
 _ROUNDING = 1e-4  # of float16, by which a symmetric image is more like itself flipped
@@ -154,3 +156,37 @@ def closest(prints: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndar
         similarity[better], flip[better] = found[better], name
         place[better] = torch.cat([indices for _, indices in best]).numpy()[better]
     return place, similarity, flip
+
+
+def same_from(prints: np.ndarray, others: np.ndarray) -> float:
+    """Similarity from which images are taken for the same, not for alike by chance.
+
+    Where images vary smoothly with d numbers, pairs within a distance 1 - similarity of e are as
+    many as e^(d/2): for d = 1 those within e and those beyond it, within 4 e, are equally many, and
+    the more numbers, the fewer are within e. Copies are there beside these, at no distance.
+
+    Parameters
+    ----------
+    prints : ndarray of shape (n, 256)
+    others : ndarray of shape (m, 256)
+
+    Returns
+    -------
+    float
+        From `ALIKE` up; infinite where all that is alike is so by chance.
+    """
+    edges = (1 - ALIKE) * float(_FINER) ** np.arange(1, -_LEVELS, -1)  # of distances, falling
+    theirs = torch.from_numpy(others).float().T.contiguous()
+    own = torch.from_numpy(prints).float()
+    within = np.zeros(len(edges), np.int64)
+    for axes in FLIPS.values():
+        turned = own.reshape(-1, SIDE, SIDE).flip(axes).reshape(own.shape)
+        for block in turned.split(_BLOCK):
+            with torch.autocast("cpu", enabled=False):
+                distances = 1 - block @ theirs
+            near = distances[distances <= edges[0]].numpy()
+            within += (near[:, None] <= edges).sum(axis=0)
+    for level in range(1, len(edges)):
+        if within[level] > 2 * (within[level - 1] - within[level]):
+            return 1 - float(edges[level])
+    return np.inf

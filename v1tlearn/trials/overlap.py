@@ -53,7 +53,8 @@ def overlapping_images(train: Trials, test: Trials) -> pd.DataFrame:
     of 0.993 on. Measured on 3,600 pictures shown to macaques, each of 56 x 56 pixels: an image and
     itself at half the size, or as a JPEG of quality 75, correlate by .995 and more; the two most
     similar ones by .988. Images that differ in details alone, such as gratings of nearly the same
-    phase, or neighbouring frames of a movie, do count as the same: look at what is found. Not found
+    phase, or neighbouring frames of a movie, do count as the same: look at what is found (`fit` and
+    `score` warn where more are alike than images that vary smoothly are by chance). Not found
     are crops and shifts, images of fewer than 64 pixels, and such without contrast, but under
     their ids.
 

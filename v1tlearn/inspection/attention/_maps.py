@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 
 from v1tlearn.estimators.mouse_data import mouse_data
-from v1tlearn.inspection._opened import Opened, opened
+from v1tlearn.inspection._opened import Opened, check_trials, one_model, with_trials
 from v1tlearn.nn import attention_rollout
 from v1tlearn.nn.rollout import HEAD_REDUCTIONS, PLACEMENTS, has_attention
 from v1tlearn.training import numerics
@@ -50,15 +50,17 @@ def open_attention(estimator: Any, trials: Any, head_reduction: str, placement: 
     for name, value, known in options:
         if value not in known:
             raise ValueError(f"{name}={value!r}: expected one of {known}.")
-    found = opened(estimator, trials, "attention")
+    check_trials(trials)
+    found = one_model(estimator, "attention")
     core = found.model.core
     if not has_attention(core):
         raise TypeError(
             f"the core of this model, a {type(core).__name__}, has no attention: expected a "
-            "transformer, such as V1TRegressor or ViTRegressor. A core of your own offers weights "
-            "by a method attention_by_block and an attribute grid, as v1tlearn.nn.ViTCore does."
+            "transformer, such as V1TRegressor, ViTRegressor or PretrainedViTRegressor. A core of "
+            "your own offers weights by a method attention_by_block and an attribute grid, as "
+            "v1tlearn.nn.ViTCore does."
         )
-    return found
+    return with_trials(found, estimator, trials)
 
 
 def maps_by_block(

@@ -27,7 +27,7 @@ def attention_rollout(
 
     Parameters
     ----------
-    estimator : V1TRegressor, ViTRegressor or EncodingRegressor
+    estimator : V1TRegressor, ViTRegressor, PretrainedViTRegressor or EncodingRegressor
         Fitted, alone, in a Pipeline or found by a search; any whose core has attention. It stays as
         it is.
     trials : Trials
@@ -67,6 +67,10 @@ def attention_rollout(
     Notes
     -----
     Computed in float32, whatever the `precision` of the model.
+
+    Published maps are of the class token. Of a pretrained transformer maps are of the tokens that
+    the model reads, with ``tokens="patch"`` the mean over patches; class and register tokens pass
+    on what they hold and have no place on the map.
 
     A map tells where the model's tokens get their content from, not which pixels make a neuron
     respond: for that see `receptive_fields`. Models that were not trained have maps, too; a control

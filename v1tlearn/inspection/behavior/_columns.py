@@ -31,9 +31,9 @@ def column_names(trials: Trials, mouse: str) -> list[str]:
     names = trials.behavior_names(mouse)
     if names is None:
         with_behavior = [m for m in trials.mice if trials.has("behaviors", m)]
+        others = f"select mice that have, trials.sel(mouse_id={with_behavior})"
         raise ValueError(
-            f"mouse {mouse!r} has no behaviour: select mice that have, "
-            f"trials.sel(mouse_id={with_behavior})."
+            f"mouse {mouse!r} has no behaviour: {others if with_behavior else 'no mouse has any'}."
         )
     return names
 

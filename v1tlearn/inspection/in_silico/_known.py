@@ -16,7 +16,7 @@ from v1tlearn._models import ahead, last_step
 from v1tlearn._values import first_few, plain
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators.prediction import PredictionMixin
-from v1tlearn.inspection._opened import known_mice
+from v1tlearn.inspection._opened import behavior_at_model, known_mice
 from v1tlearn.nn import EncodingModel
 from v1tlearn.trials import Trials
 
@@ -202,13 +202,8 @@ def constant_behavior(
         return None
     shift = one.statistics.get("behavior_shift")
     row = np.zeros(len(names)) if shift is None else np.array(shift, dtype=np.float64)
-    given = np.array([float(named.get(name, 0)) for name in names])
-    if named and last_step(estimator) is not estimator:
-        image = np.zeros((1, *fitted.image_shape), np.float32)
-        passed = ahead(estimator, _trials({mouse: image}, fitted, {mouse: given}))
-        given = np.asarray(passed.get("behaviors", mouse), dtype=np.float64)[0]
-    for name in named:
-        row[names.index(name)] = given[names.index(name)]
+    for name, value in behavior_at_model(estimator, fitted, mouse, named).items():
+        row[names.index(name)] = value
     return row
 
 

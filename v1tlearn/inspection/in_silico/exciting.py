@@ -17,8 +17,8 @@ from v1tlearn._models import last_step
 from v1tlearn._values import as_whole, first_few, plain
 from v1tlearn._warn import warn
 from v1tlearn.estimators._fitted import Fitted
-from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.estimators.mouse_data import mouse_data
+from v1tlearn.inspection._opened import OneModel, one_model
 from v1tlearn.inspection.in_silico._ascent import (
     Ascent,
     Limits,
@@ -30,7 +30,6 @@ from v1tlearn.inspection.in_silico._groups import weights_of_groups
 from v1tlearn.inspection.in_silico._known import (
     chosen_neurons,
     core_pixels,
-    known,
     neuron_coords,
     one_trial,
 )
@@ -166,7 +165,8 @@ def most_exciting_images(
     >>> images["A"]["image"].dims, images["A"]["image"].shape
     (('neuron', 'channel', 'height', 'width'), (2, 1, 16, 24))
     """
-    fitted, model = _of_images(estimator)
+    found = _of_images(estimator)
+    fitted, model, device = found.fitted, found.model, found.device
     n_starts, n_steps = as_whole(n_starts, "n_starts"), as_whole(n_steps, "n_steps")
     batch_size = as_whole(batch_size, "batch_size")
     if direction not in _DIRECTIONS:
@@ -179,7 +179,6 @@ def most_exciting_images(
     if isinstance(norm, str) and norm != "auto":
         raise ValueError(f"norm={norm!r}: expected 'auto' or a positive number.")
     own = _number(own, "norm", np.nextafter(0, 1))
-    device = last_step(estimator).device_
     seed = draw_seed(plain(random_state))
     preconditioner = frequency_weights((shape[1], shape[2]), smoothness)
     noise = torch.randn((n_starts, *shape), generator=torch.Generator().manual_seed(seed))
@@ -187,9 +186,8 @@ def most_exciting_images(
     still = copy.deepcopy(model).eval().requires_grad_(False)  # no gradients of weights
     out = {}
     n_all = sum(len(p if groups is None else groups[m]) for m, p in places.items())
-    deterministic = plain(last_step(estimator).deterministic)
     with (
-        numerics("float32", device, deterministic=deterministic),
+        numerics("float32", device, deterministic=found.deterministic),
         tqdm(total=n_all, desc=_WHAT, unit="image", disable=not verbose) as bar,
     ):
         for mouse, chosen in places.items():
@@ -204,7 +202,7 @@ def most_exciting_images(
                 -1.0 if direction == "suppressing" else 1.0,
                 device,
             )
-            found = _search(
+            best = _search(
                 drive,
                 noise,
                 own,
@@ -223,26 +221,20 @@ def most_exciting_images(
                 "seed": seed,
                 "image_size": list(fitted.image_shape[1:]),
             }
-            out[mouse] = _labelled(fitted, still, drive, found, attrs)
+            out[mouse] = _labelled(fitted, still, drive, best, attrs)
             if limits is not None:  # which rounding may have passed
                 out[mouse]["image"] = out[mouse]["image"].clip(*map(np.float32, limits))
     return out
 
 
-def _of_images(estimator: Any) -> tuple[Fitted, EncodingModel]:
-    fitted, model = known(estimator, _WHAT)
-    last = last_step(estimator)
-    if model.context_frames is not None:
+def _of_images(estimator: Any) -> OneModel:
+    found = one_model(estimator, _WHAT)
+    if found.model.context_frames is not None:
         raise TypeError(
-            f"{_WHAT} are those of models of images, and {type(last).__name__} sees time: take "
-            "tuning_curves of movies, or the kernels of KernelDisplay."
+            f"{_WHAT} are those of models of images, and {type(last_step(estimator)).__name__} "
+            "sees time: take tuning_curves of movies, or the kernels of KernelDisplay."
         )
-    if not isinstance(last, BaseEncodingRegressor):
-        raise TypeError(
-            f"{_WHAT} are those of one model, a {type(last).__name__} came: of an ensemble take "
-            "the members, estimators_."
-        )
-    return fitted, model
+    return found
 
 
 def _number(value: Any, name: str, least: float) -> float:

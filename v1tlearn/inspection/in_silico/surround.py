@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from v1tlearn.inspection.in_silico._known import known
+from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.inspection.in_silico._known import as_trials, known
 from v1tlearn.inspection.in_silico.curves import tuning_curves
 from v1tlearn.inspection.in_silico.stimuli import gratings
 
@@ -37,7 +38,7 @@ def surround(
     Parameters
     ----------
     estimator : estimator or Pipeline
-        Fitted, of images.
+        Fitted, of images; a Pipeline whose steps neither crop nor resize.
     fields : dict of str to Dataset
         Per mouse over ``neuron``: ``center_x`` and ``center_y``, in pixels of the stimuli, such as
         `most_exciting_images` gives.
@@ -109,6 +110,7 @@ def surround(
             "surround shows still gratings, and this model sees time: make movies of gratings with "
             "inner_diameter, and take tuning_curves of them."
         )
+    _check_size(estimator, fitted)
     inner = np.asarray(inner_diameters, dtype=np.float64)
     if inner.ndim != 1 or not inner.size or not (inner >= 1).all():
         raise ValueError(
@@ -156,6 +158,18 @@ def surround(
         )
         out[mouse] = data.assign(diameter=own["diameter"]).assign_attrs(mouse_id=mouse)
     return out
+
+
+def _check_size(estimator: Any, fitted: Fitted) -> None:
+    """Refuse a Pipeline that crops or resizes: centres are in pixels of what its last step sees."""
+    mouse, shape = next(iter(fitted.mice)), fitted.image_shape
+    passed = as_trials(estimator, {mouse: np.zeros((1, *shape), np.float32)}, fitted, None)
+    if (found := np.shape(passed.get("stimuli", mouse))[1:]) != shape:
+        raise TypeError(
+            f"the steps of this Pipeline make images of the shape {tuple(shape)} into such of "
+            f"{found}, and centres of fields are in pixels of what its last step sees: give this "
+            "step, estimator[-1], background and amplitude as it sees them."
+        )
 
 
 def _joined(

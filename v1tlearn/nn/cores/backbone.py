@@ -19,6 +19,8 @@ _EXPECTED = (
     "expected a plain vision transformer of the DINOv2 or DINOv3 family, whose patches keep their "
     "places from the first block to the last"
 )
+_ATTENTION = "_attn_implementation"  # where configurations say how attention is computed
+
 # Parts of a configuration that change no token.
 _OF_ORIGIN = {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version"}
 
@@ -143,6 +145,69 @@ class Backbone(nn.Module):
         seen = dict(zip(sorted(set(self.read)), self._seen, strict=True))
         self._seen.clear()
         return [self.norm(seen[number]) for number in self.read]
+
+    def attention_by_block(self, pixels: Tensor) -> Iterator[Tensor]:
+        """Give the attention weights of one block after the other, up to the last that is read.
+
+        What comes to each block is noted in one pass, and each block works again for its weights.
+
+        Parameters
+        ----------
+        pixels : Tensor of shape (n_images, 3, height, width)
+
+        Yields
+        ------
+        Tensor of shape (n_images, n_heads, n_tokens, n_tokens)
+            Class and registers come ahead of the patches.
+
+        Raises
+        ------
+        BackboneError
+            If blocks give no weights.
+        """
+        came: list[tuple[Any, Any]] = []
+
+        def _note(module: nn.Module, arguments: Any, options: Any) -> None:
+            came.append((arguments, options))
+
+        hooks = [b.register_forward_pre_hook(_note, with_kwargs=True) for b in self.blocks]
+        try:
+            self(pixels)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for number, block in enumerate(self.blocks):
+            (arguments, options), came[number] = came[number], ((), {})
+            yield self._weights(block, arguments, options)
+
+    def _weights(self, block: nn.Module, arguments: Any, options: Any) -> Tensor:
+        """Attention weights of a block, which gives them where it computes attention plainly."""
+        found: list[Tensor] = []
+
+        def _look(module: nn.Module, _: Any, output: Any) -> None:
+            for value in output if isinstance(output, tuple) else ():
+                if isinstance(value, Tensor) and value.ndim == 4:  # all else has three dimensions
+                    found.append(value)
+
+        configs = {id(c): c for m in self.modules() if (c := getattr(m, "config", None))}
+        chosen = [(c, getattr(c, _ATTENTION, None)) for c in configs.values()]
+        hooks = [module.register_forward_hook(_look) for module in block.modules()]
+        try:
+            for config, _ in chosen:
+                setattr(config, _ATTENTION, "eager")
+            block(*arguments, **options)
+        finally:
+            for config, before in chosen:
+                setattr(config, _ATTENTION, before)
+            for hook in hooks:
+                hook.remove()
+            self._seen.clear()
+        if not found:
+            raise BackboneError(
+                f"the blocks of {type(self.model).__name__}, of the class {type(block).__name__}, "
+                "give no attention weights: expected those of the library transformers."
+            )
+        return found[0]
 
     def _see(self, module: nn.Module, arguments: Any, output: Any) -> None:
         self._seen.append(output[0] if isinstance(output, tuple) else output)

@@ -32,6 +32,9 @@ class Core(nn.Module):
         ``behaviors`` of shape (n_images, n_planes) come with images that lack these channels.
     recomputes_on_cpu : bool
         Whether its backward pass computes activations again on a CPU, whatever is asked for.
+    needs_contrast : bool
+        Whether it scales what it sees by the contrast of each image or patch, so that it has no
+        gradient at grey.
     frozen : bool
         Whether `freeze` was called.
     context_frames : (int, int) or None
@@ -59,6 +62,7 @@ class Core(nn.Module):
     takes_planes: ClassVar[bool] = False
     recomputes_on_cpu: ClassVar[bool] = False
 
+    needs_contrast: bool = False
     context_frames: tuple[int, int] | None = None
     output_shape: tuple[int, int, int]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -88,6 +88,7 @@ class PretrainedViTCore(Core):
         super().__init__(input_shape)
         blocks = _block_numbers(block)
         self.pixels = Pixels(input_shape[0], pixel_scaling)
+        self.needs_contrast = pixel_scaling == "per_image"
         self.backbone = Backbone(
             model,
             blocks,
@@ -179,6 +180,45 @@ class PretrainedViTCore(Core):
             return patches
         return torch.cat((patches, whole[:, :, :1, None].expand_as(patches)), 1)
 
+    @property
+    def read_tokens(self) -> str:
+        """From which tokens features come: "class", "patches" or "both"."""
+        return {"cls": "class", "patch": "patches", "both": "both"}[self.tokens]
+
+    def attention_by_block(
+        self,
+        images: Tensor,
+        behaviors: Tensor | None = None,
+        sizes: Sequence[tuple[str, int]] | None = None,
+    ) -> Iterator[Tensor]:
+        """Give the attention weights of one block after the other, up to the last that is read.
+
+        Parameters
+        ----------
+        images, behaviors, sizes
+            As `forward` takes them.
+
+        Yields
+        ------
+        Tensor of shape (n_images, n_heads, n_tokens, n_tokens)
+            Rows, of one query over all keys, sum to 1; class token and registers come first.
+        """
+        yield from self.backbone.attention_by_block(self.pixels(images))
+
+    def patch_centers(self) -> tuple[Tensor, Tensor]:
+        """Where the centres of patches lie in the images.
+
+        Returns
+        -------
+        rows : Tensor of shape (grid rows,)
+            Float64, in pixels from the centre of the uppermost row.
+        columns : Tensor of shape (grid columns,)
+            From the centre of the leftmost column.
+        """
+        window = (self.backbone.patch_size, self.backbone.patch_stride, 0)
+        rows, columns = (window_centers(n, window) for n in self.grid)
+        return rows, columns
+
     def source_positions(self) -> tuple[Tensor, Tensor]:
         """Where the cells of the feature maps lie: in the middle of the patches of their tokens.
 
@@ -197,9 +237,7 @@ class PretrainedViTCore(Core):
                 "the class token is a map of one cell, which lies nowhere in the image: take "
                 "tokens='patch' or 'both'."
             )
-        window = (self.backbone.patch_size, self.backbone.patch_stride, 0)
-        rows, columns = (window_centers(n, window) for n in self.grid)
-        return rows, columns
+        return self.patch_centers()
 
     def signature(self) -> bytes:
         """Tell apart cores that give the same image different feature maps.

@@ -216,6 +216,7 @@ class ViTCore(Core):
         per_mouse = behavior_mode == "b_mlp_per_mouse"
         _check(not per_mouse or len(mice) > 0, "'b_mlp_per_mouse' needs the ids of the mice.")
 
+        self.needs_contrast = tokenizer == "dual_norm"
         compact = tokenizer == "cct"
         self.behavior_mode = behavior_mode
         self.l1 = l1

@@ -1,4 +1,4 @@
-"""Where the cells of feature maps lie in the image, of cores that do not tell: by derivatives."""
+"""Where the cells of feature maps lie in the image: as cores tell, or else by derivatives."""
 
 from __future__ import annotations
 
@@ -6,15 +6,61 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.nn import EncodingModel
+
+Sides = tuple[np.ndarray, np.ndarray]
 
 _IMAGES = 2  # of noise, by which dead units of one are alive in the other
 _NOTHING = 1e-6  # of the largest derivative, below which there is none but for rounding
 _ASIDE = 0.26  # pixels that centres may lie aside of a line: those of pooled places alternate
 
 
+def cells_of(fitted: Fitted, model: EncodingModel, mouse: str) -> Sides:
+    """Rows and columns of the feature maps, in pixels of the images that the core takes.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    model : EncodingModel
+        In evaluation mode.
+    mouse : str
+        By whose images they are measured, where the core does not tell.
+
+    Returns
+    -------
+    (ndarray of shape (output height,), ndarray of shape (output width,))
+
+    Raises
+    ------
+    ValueError
+        If nothing tells, or the core tells it of other maps than its own.
+    """
+    core = model.core
+    told = core.source_positions()
+    if told is not None:
+        rows, columns = (side.cpu().double().numpy() for side in told)
+        expected = core.output_shape[1:]
+        if (len(rows), len(columns)) != tuple(expected):
+            raise ValueError(
+                f"{type(core).__name__}.source_positions gives {len(rows)} rows and {len(columns)} "
+                f"columns, its maps have {expected[0]} and {expected[1]}."
+            )
+        return rows, columns
+    measured = None
+    if core.context_frames is None:
+        measured = _measured_positions(model, mouse, len(fitted.core_columns))
+    if measured is None:
+        raise ValueError(
+            f"{type(core).__name__} does not tell where the cells of its maps lie in the image, "
+            "and what they see does not either: say so in source_positions(), see "
+            "v1tlearn.nn.Core."
+        )
+    return measured
+
+
 @torch.inference_mode(False)
-def measured_positions(
+def _measured_positions(
     model: EncodingModel, mouse: str, n_behaviors: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Rows and columns of the image in which what each row and column of a map sees is centred.
