@@ -16,6 +16,7 @@ from v1tlearn.datasets import (
     read_cadena2019,
     read_nat60k,
     read_natimg2800,
+    read_nwb,
     read_onken2016,
     read_sensorium,
     read_sensorium2023,
@@ -53,7 +54,7 @@ from v1tlearn.preprocessing import (
     SpontaneousProjector,
     TrialStandardizer,
 )
-from v1tlearn.trials import Responses, Trials, concat
+from v1tlearn.trials import Responses, Trials, concat, save_table
 
 __all__ = [
     "CNNRegressor",
@@ -108,6 +109,7 @@ __all__ = [
     "read_cadena2019",
     "read_nat60k",
     "read_natimg2800",
+    "read_nwb",
     "read_onken2016",
     "read_sensorium",
     "read_sensorium2023",
@@ -115,6 +117,7 @@ __all__ = [
     "read_text16",
     "receptive_fields_from_outlines",
     "save_recordings",
+    "save_table",
     "score_table",
     "search",
     "validate_recordings",

@@ -11,7 +11,7 @@ from tests.fuzz.harness import Counts, attempt_steps
 from tests.fuzz.mutations import KINDS, draw_steps
 from tests.fuzz.parsers import PARSERS
 
-HERE = [name for name in PARSERS if name not in ("netcdf", "trials", "studies", "mat73")]
+HERE = [name for name in PARSERS if name not in ("netcdf", "trials", "studies", "mat73", "nwb")]
 EXAMPLES = {"yaml": 6, "pickles": 8}
 
 steps = st.lists(
