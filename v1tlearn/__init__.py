@@ -43,7 +43,9 @@ from v1tlearn.estimators import (
     V1TRegressor,
     ViSTRegressor,
     ViTRegressor,
+    fetch_model,
     load,
+    publish_model,
 )
 from v1tlearn.interop import load_dina, load_minimodel, load_sensorium, load_v1t, load_vist
 from v1tlearn.metrics import compare_scores, noise_ceiling, score_table
@@ -86,6 +88,7 @@ __all__ = [
     "decoding_table",
     "fetch_franke2022",
     "fetch_mahuas2020",
+    "fetch_model",
     "fetch_nat60k",
     "fetch_natimg2800",
     "fetch_sensorium2022",
@@ -106,6 +109,7 @@ __all__ = [
     "noise_ceiling",
     "open_recordings",
     "preprocessing",
+    "publish_model",
     "read_cadena2019",
     "read_nat60k",
     "read_natimg2800",
