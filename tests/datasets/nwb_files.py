@@ -169,3 +169,29 @@ def add_table(nwb, onsets, columns, *, seconds=0.5, name=None):
         row = {column: values[n] for column, values in columns.items()}
         table.add_row(start_time=onset, stop_time=onset + seconds, **row)
     nwb.add_time_intervals(table)
+
+
+def of_recording(recording, path):
+    """A recording as a file of calcium imaging: what is read after each image is its response."""
+    ids, first = np.unique(recording["image_id"].values, return_index=True)
+    images = recording["stimuli"].values[first, 0]
+    shown = np.searchsorted(ids, recording["image_id"].values)
+    responses, speed = recording["responses"].values, recording["behaviors"].values[:, 2]
+    nwb = new()
+    stack = templates(images)
+    nwb.add_stimulus_template(stack)
+    add_indices(nwb, shown, stack, first=0.0)
+    rate = int(RATE)
+    traces = np.repeat(np.concatenate([responses, responses[:1]]), rate, axis=0)
+    regions = add_plane(nwb, 1, 0)
+    regions.id.extend(range(responses.shape[1]))
+    masks = np.zeros((responses.shape[1], 32, 32), "u1")
+    masks.reshape(len(masks), -1)[np.arange(len(masks)), 7 * np.arange(len(masks))] = 1
+    regions.add_column("image_mask", "d", data=masks)
+    add_traces(nwb, regions, traces, name="dff")
+    module = nwb.create_processing_module("behavior", "d")
+    times = np.arange(len(traces)) / RATE
+    speeds = np.repeat(np.append(speed, 0.0), rate)
+    series = TimeSeries(name="running_speed", data=speeds, unit="cm/s", timestamps=times)
+    module.add(BehavioralTimeSeries(time_series=series))
+    return write(nwb, path)

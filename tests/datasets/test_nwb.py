@@ -20,6 +20,7 @@ from tests.datasets.nwb_files import (
     calcium,
     make_images,
     new,
+    of_recording,
     templates,
     units,
     write,
@@ -124,6 +125,27 @@ def test_a_recording_goes_through_a_file_and_a_fit(imaged, tmp_path):
     np.testing.assert_array_equal(copy["stimuli"], recording["stimuli"])
 
 
+def test_a_recording_of_ours_comes_back_from_a_file_that_pynwb_wrote(tmp_path):
+    made = v1.make_v1_recordings(1, 5, 20, 2, 3, image_shape=(8, 12), random_state=0)["A"]
+    path = of_recording(made, tmp_path / "a.nwb")
+    found = v1.read_nwb(path, window=(0.0, 0.5), behaviors={"running_speed": "running_speed"})
+    np.testing.assert_array_equal(found["stimuli"], made["stimuli"])
+    np.testing.assert_allclose(found["responses"], made["responses"], rtol=1e-6)
+    np.testing.assert_allclose(found["behaviors"][:, 0], made["behaviors"][:, 2], rtol=1e-6)
+    same = made["image_id"].values[:, None] == made["image_id"].values
+    np.testing.assert_array_equal(
+        found["image_id"].values[:, None] == found["image_id"].values, same
+    )
+
+
+def test_what_takes_recordings_says_how_a_file_becomes_one(imaged):
+    said = rf"Trials\(v1tlearn.read_nwb\('{imaged[0]}'\)\)"
+    with pytest.raises(TypeError, match=said):
+        v1.CNNRegressor().fit(str(imaged[0]))
+    with pytest.raises(TypeError, match=r"open it, v1tlearn.read_nwb\("):
+        v1.Trials(imaged[0])
+
+
 def test_a_file_that_is_written_anew_is_refused(tmp_path):
     calcium(tmp_path / "a.nwb")
     recording = v1.read_nwb(tmp_path / "a.nwb")
@@ -166,6 +188,20 @@ def test_planes_stand_one_behind_the_other_each_with_its_clock(tmp_path, asked):
     assert recording["area"].values.tolist() == ["V0"] * 2 + ["V1"] * 3
     np.testing.assert_allclose(recording["position"][:, 0], [100, 102, 100, 102, 104])
     np.testing.assert_allclose(recording["position"][:, 2], [0, 0, 30, 30, 30])
+
+
+def test_masks_may_be_lists_of_pixels(tmp_path):
+    nwb = new()
+    stack = templates(make_images())
+    nwb.add_stimulus_template(stack)
+    add_indices(nwb, [0, 1], stack)
+    regions = add_plane(nwb, 1, 0, spacing=(2.0, 4.0, 5.0))
+    regions.add_roi(pixel_mask=[(1, 2, 1.0), (3, 2, 3.0)])
+    regions.add_roi(pixel_mask=[(0, 5, 0.5)])
+    add_traces(nwb, regions, np.ones((50, 2)))
+    path = write(nwb, tmp_path / "a.nwb")
+    found = v1.read_nwb(path)["position"].values
+    np.testing.assert_allclose(found, [[2 * 2.5, 4 * 2], [0, 4 * 5]])
 
 
 def test_several_series_are_listed_where_one_is_to_be_chosen(tmp_path):

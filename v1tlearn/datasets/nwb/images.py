@@ -33,8 +33,8 @@ class Images(Protocol):
     def dtype(self) -> np.dtype:
         """In which they are read."""
 
-    def read(self, image: int) -> np.ndarray:
-        """Read one, (channels, height, width)."""
+    def read(self, images: np.ndarray) -> np.ndarray:
+        """Read some by their places, (n, channels, height, width)."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class GivenImages:
         """That of the values."""
         return self.values.dtype
 
-    def read(self, image: int) -> np.ndarray:
-        """Read one, (channels, height, width)."""
-        return self.values[image]
+    def read(self, images: np.ndarray) -> np.ndarray:
+        """Read some by their places, (n, channels, height, width)."""
+        return self.values[images]
 
 
 @dataclass(frozen=True)
@@ -154,22 +154,24 @@ class StoredImages:
         datasets = tuple(image.data.name for image in images)
         return cls(path, file_state(path), datasets, shape, dtype, turned, False)
 
-    def read(self, image: int) -> np.ndarray:
-        """Read one, (channels, height, width)."""
+    def read(self, images: np.ndarray) -> np.ndarray:
+        """Read some by their places, (n, channels, height, width)."""
         import h5py
 
         if file_state(self.path) != self.state:
             raise ValueError(f"{self.path} was written anew since it was opened: open it again")
+        out = np.empty((len(images), *self.shape[1:]), self.dtype)
         with h5py.File(self.path, "r") as file:
-            if self.stacked:
-                values = file[self.datasets[0]][image]
-            else:
-                values = file[self.datasets[image]][()]
-        if self.conversion != 1 or self.offset != 0:
-            values = values * self.conversion + self.offset
-        values = np.asarray(values, self.dtype)
-        values = np.moveaxis(values, -1, 0) if values.ndim == 3 else values[None]
-        return values.swapaxes(1, 2) if self.turned else values
+            for place, image in enumerate(images.tolist()):
+                if self.stacked:
+                    values = file[self.datasets[0]][image]
+                else:
+                    values = file[self.datasets[image]][()]
+                if self.conversion != 1 or self.offset != 0:
+                    values = values * self.conversion + self.offset
+                values = np.moveaxis(values, -1, 0) if values.ndim == 3 else values[None]
+                out[place] = values.swapaxes(1, 2) if self.turned else values
+        return out
 
 
 def _axes(path: Path, name: str, shape: tuple[int, ...], turned: bool) -> tuple[int, int, int]:
@@ -206,11 +208,8 @@ class ShownImages(LazyRows):
         self.dtype = images.dtype
 
     def _read_rows(self, rows: np.ndarray, others: Key) -> np.ndarray:
-        numbers = self._shown[rows]
-        out = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        for number in np.unique(numbers):  # repeats are read once
-            out[numbers == number] = self._images.read(int(number))
-        return take(out, others)
+        images, places = np.unique(self._shown[rows], return_inverse=True)
+        return take(self._images.read(images)[places], others)
 
 
 def check_finite(path: Path, images: Images) -> None:
@@ -218,5 +217,5 @@ def check_finite(path: Path, images: Images) -> None:
     if images.dtype.kind != "f":
         return
     for number in range(images.shape[0]):
-        if not np.isfinite(images.read(number)).all():
+        if not np.isfinite(images.read(np.array([number]))).all():
             refuse(path, f"image {number} holds NaN or Inf", "finite grey levels")

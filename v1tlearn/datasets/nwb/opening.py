@@ -90,12 +90,20 @@ def opened(path: Path) -> Iterator[Any]:
             if _SIGNATURE not in file.read(_WITHIN):
                 raise ValueError("it is no file of HDF5")
         open_in_child(path, library="h5py", script=_CHILD)
-        with warnings.catch_warnings():  # of versions, and of what is checked here where it is used
-            warnings.simplefilter("ignore")
+        with _unwarned():
             file = pynwb.NWBHDF5IO(str(path), "r", load_namespaces=True)
-            nwb = file.read()
         with file:
+            with _unwarned():
+                nwb = file.read()
             yield nwb
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    """Pass over warnings of versions, and of what is checked here where it is used."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _pynwb() -> Any:
