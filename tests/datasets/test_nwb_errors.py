@@ -297,6 +297,23 @@ def test_links_to_other_files_are_not_followed(path, tmp_path):
         v1.read_nwb(path)
 
 
+@pytest.mark.parametrize("kind", ["external", "virtual"])
+def test_arrays_that_lie_in_other_files_are_not_read(path, tmp_path, kind):
+    other = tmp_path / "secret"
+    other.write_bytes(bytes(10_240))
+    with h5py.File(path, "a") as file:
+        del file[f"{TRACES}/data"]
+        if kind == "external":
+            where = [(str(other), 0, 10_240)]
+            file.create_dataset(f"{TRACES}/data", (320, 4), "f8", external=where)
+        else:
+            layout = h5py.VirtualLayout((320, 4), "f8")
+            layout[:] = h5py.VirtualSource(str(other), "data", (320, 4))
+            file.create_virtual_dataset(f"{TRACES}/data", layout)
+    with pytest.raises(ValueError, match=r"mouse.nwb .*DfOverF/plane/data is in other files"):
+        v1.read_nwb(path)
+
+
 def test_arrays_that_no_file_of_this_size_holds_are_refused(path):
     with h5py.File(path, "a") as file:
         del file[f"{SPEED}/data"]

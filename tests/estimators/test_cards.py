@@ -86,6 +86,14 @@ def test_scores_may_be_a_dict_and_ensembles_have_cards(trials, tmp_path):
     assert f"| A | {ensemble.estimators_[0].fitted_.trained_on['A']['trials']} | 3 |" in text
 
 
+def test_decoders_have_cards(trials, tmp_path):
+    v1.RidgeDecoder().fit(trials.sel(tier="train")).save(tmp_path / "m", card={"licence": "MIT"})
+    text = (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
+    assert "# RidgeDecoder of v1tlearn" in text
+    assert "## Fitted on\n\nNot told." in text
+    assert type(v1.load(tmp_path / "m")) is v1.RidgeDecoder
+
+
 def test_models_without_that_knowledge_have_cards(model, tmp_path):
     from v1tlearn.estimators._fitted import from_tree, to_tree
 
