@@ -25,6 +25,7 @@ IMAGE_COLUMNS = (
     "image_id",
     "image_name",
 )
+_ROUNDING_SECONDS = 1e-6  # by which an interval may reach into the next
 _KINDS = "series of images or of indices, and tables of intervals with a column of images"
 
 
@@ -222,7 +223,7 @@ def _of_table(path: Path, nwb: Any, name: str, table: Any, asked: Asked) -> Pres
     if not (stops >= onsets).all():
         at = int(np.argmin(stops >= onsets))
         refuse(path, f"row {rows[at]} of {name} stops at {stops[at]} s", "a stop behind its start")
-    early = np.flatnonzero(onsets[order][1:] < stops[order][:-1])
+    early = np.flatnonzero(onsets[order][1:] < stops[order][:-1] - _ROUNDING_SECONDS)
     if len(early):
         at = order[early[0] + 1]
         refuse(
