@@ -3,6 +3,8 @@
 import functools
 import json
 import shutil
+import ssl
+import subprocess
 import threading
 import zipfile
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -48,7 +50,7 @@ def change(registry, **entry):
 class Server:
     """The files of a folder, and what was asked for."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, context=None):
         server = self
         self.asked, self.redirects = [], {}
 
@@ -69,6 +71,10 @@ class Server:
         handler = functools.partial(Handler, directory=folder)
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self.url = f"http://127.0.0.1:{self._http.server_port}"
+        if context is not None:
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
+            self.url = f"https://localhost:{self._http.server_port}"
+        self.port = self._http.server_port
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
         self._thread.start()
 
@@ -76,6 +82,21 @@ class Server:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
+
+
+@pytest.fixture
+def certified(tmp_path):
+    """A certificate of this machine, made for the test, and its key."""
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
+         "/CN=localhost", "-addext", "subjectAltName=DNS:localhost",
+         "-keyout", key, "-out", certificate],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context, certificate
 
 
 @pytest.fixture
@@ -100,6 +121,29 @@ def test_a_model_comes_from_a_server_once(server, model, tmp_path):
     assert fetch_model("v1-cnn", f"{server.url}/registry.json", tmp_path / "cache") == folder
     zips = [path for path in server.asked if path.endswith(".zip")]
     assert len(zips) == 1
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl makes a certificate here")
+def test_an_encrypted_server_is_trusted_by_its_certificate(
+    registry, certified, model, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("NO_PROXY", "localhost")
+    context, certificate = certified
+    server = Server(registry, context)
+    try:
+        with pytest.raises(OSError, match=r"registry of models could not be read.*SSLError"):
+            fetch_model("v1-cnn", server.url, tmp_path / "cache")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+        folder = fetch_model("v1-cnn", server.url, tmp_path / "cache")
+        np.testing.assert_array_equal(predicted(folder, model), model[0].predict(model[1])["A"])
+        shutil.rmtree(folder)
+        archive = next(registry.glob("*.zip")).name
+        plain = f"http://localhost:{server.port}/{archive}"
+        server.redirects[f"/{archive}"] = plain
+        with pytest.raises(OSError, match=r"sends on to http://.* which is not encrypted"):
+            fetch_model("v1-cnn", server.url, tmp_path / "cache")
+    finally:
+        server.close()
 
 
 def test_a_model_comes_from_a_folder(registry, model, tmp_path, monkeypatch):
