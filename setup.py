@@ -22,6 +22,8 @@ attribution = ["captum>=0.9"]
 backbones = ["transformers>=4.57"]
 fetch = ["pooch>=1.8", "requests>=2.31"]
 interop = ["pyyaml>=6"]
+nwb = ["pynwb>=4.1"]  # the format of DANDI, which nothing else reads in all its versions
+parquet = ["pyarrow>=20"]  # without which pandas writes none
 plot = ["matplotlib>=3.8.4"]
 search = ["optuna>=5"]
 zips = ["deflate>=0.9"]  # of which the standard library reads the same, slower
@@ -39,6 +41,8 @@ test = [
     *backbones,
     *fetch,
     *interop,
+    *nwb,
+    *parquet,
     *plot,
     *search,
     *zips,
@@ -155,6 +159,8 @@ setup(
         "docs": docs,
         "fetch": fetch,
         "interop": interop,
+        "nwb": nwb,
+        "parquet": parquet,
         "plot": plot,
         "search": search,
         "test": test,

@@ -23,6 +23,7 @@ import torch
 import v1tlearn as v1
 from tests.backbones import DINOV3, random_backbone
 from tests.datasets.nat60k_files import make_responses, write_stack
+from tests.datasets.nwb_files import of_recording
 from tests.datasets.onken_files import write_onken
 from tests.datasets.sensorium2023_files import NAME, TIERS, write_movies
 from tests.datasets.stimulus_spikes_files import make_bins, write
@@ -268,6 +269,21 @@ def images_and_responses(names):
     write_images("natimg2800/images_natimg2800_all.mat", images)
 
 
+def nwb(names):
+    """A session of DANDI's, where its client leaves it."""
+    folder = Path("000000/sub-mouse1")
+    folder.mkdir(parents=True)
+    sizes = {"n_neurons": 30, "n_trials": 400, "n_test_images": 10, "n_repeats": 5}
+    made = recordings(1, image_shape=(18, 32), **sizes)
+    of_recording(made["A"], folder / "sub-mouse1_image+ophys.nwb")
+
+
+def sharing(names):
+    """A model that hardly learned anything."""
+    scored(names)
+    names["model"] = names["cnn"]
+
+
 INSIDE = {
     "n_neurons=100, n_trials=1000": "n_neurons=3, n_trials=30, n_test_images=4, n_repeats=3",
     "patch_stride=4, n_blocks=2, embed_dim=32": "patch_stride=8, n_blocks=1, embed_dim=8",
@@ -279,6 +295,8 @@ PAGES = {
     "docs/index.rst": Page(files_and_arrays, BRIEF, shown=True),
     "docs/getting_started.rst": Page(zips_and_arrays, BRIEF | FEW_FOLDS, shown=True),
     "docs/your_recordings.rst": Page(files_and_arrays),
+    "docs/nwb.rst": Page(nwb, BRIEF),
+    "docs/sharing.rst": Page(sharing),
     "docs/data_model.rst": Page(data_model),
     "docs/several_models.rst": Page(several_models, FEW_FITS),
     "docs/ceilings_and_metrics.rst": Page(scored),

@@ -10,8 +10,8 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = """
     import sys
 
-    EXTRAS = {"captum", "deflate", "matplotlib", "optuna", "pooch", "requests", "transformers"}
-    EXTRAS |= {"yaml"}
+    EXTRAS = {"captum", "deflate", "matplotlib", "optuna", "pooch", "pyarrow", "pynwb"}
+    EXTRAS |= {"requests", "transformers", "yaml"}
 
 
     class Missing:
@@ -47,6 +47,8 @@ SCRIPT = """
         ("backbones", lambda: backbone.fit(trials.sel(tier="train"))),
         ("fetch", lambda: v1.fetch_sensorium2022("A", "here")),
         ("interop", lambda: v1.load_v1t("run")),
+        ("nwb", lambda: v1.read_nwb("recordings.nc")),
+        ("parquet", lambda: v1.save_table(est.predict(test), "predictions.parquet")),
         ("plot", lambda: v1.inspection.TrainingDisplay.from_estimator(est).plot()),
         ("plot", lambda: v1.inspection.report(est, test)),
     ):

@@ -16,6 +16,7 @@ from v1tlearn.datasets import (
     read_cadena2019,
     read_nat60k,
     read_natimg2800,
+    read_nwb,
     read_onken2016,
     read_sensorium,
     read_sensorium2023,
@@ -42,7 +43,9 @@ from v1tlearn.estimators import (
     V1TRegressor,
     ViSTRegressor,
     ViTRegressor,
+    fetch_model,
     load,
+    publish_model,
 )
 from v1tlearn.interop import load_dina, load_minimodel, load_sensorium, load_v1t, load_vist
 from v1tlearn.metrics import compare_scores, noise_ceiling, score_table
@@ -53,7 +56,7 @@ from v1tlearn.preprocessing import (
     SpontaneousProjector,
     TrialStandardizer,
 )
-from v1tlearn.trials import Responses, Trials, concat
+from v1tlearn.trials import Responses, Trials, concat, save_table
 
 __all__ = [
     "CNNRegressor",
@@ -85,6 +88,7 @@ __all__ = [
     "decoding_table",
     "fetch_franke2022",
     "fetch_mahuas2020",
+    "fetch_model",
     "fetch_nat60k",
     "fetch_natimg2800",
     "fetch_sensorium2022",
@@ -105,9 +109,11 @@ __all__ = [
     "noise_ceiling",
     "open_recordings",
     "preprocessing",
+    "publish_model",
     "read_cadena2019",
     "read_nat60k",
     "read_natimg2800",
+    "read_nwb",
     "read_onken2016",
     "read_sensorium",
     "read_sensorium2023",
@@ -115,6 +121,7 @@ __all__ = [
     "read_text16",
     "receptive_fields_from_outlines",
     "save_recordings",
+    "save_table",
     "score_table",
     "search",
     "validate_recordings",

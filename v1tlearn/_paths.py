@@ -56,6 +56,8 @@ def what_lies_at(path: str | os.PathLike) -> Found:
         return Found("no plain file", None)
     with path.open("rb") as file:
         start = file.read(8)
+    if path.suffix.lower() == ".nwb":
+        return Found("an NWB file", f"v1tlearn.read_nwb({str(path)!r})", True)
     if start.startswith(_NETCDF):
         return recordings
     if path.name == MODEL_FILE or path.suffix == ".safetensors":

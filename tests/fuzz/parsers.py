@@ -22,6 +22,7 @@ from tests.datasets.nat60k_files import (
     make_responses,
     write_stack,
 )
+from tests.datasets.nwb_files import calcium
 from tests.datasets.sensorium_files import GRAY, recording, write_by_hand
 from tests.datasets.stringer_files import (
     N_IMAGES,
@@ -40,6 +41,7 @@ from v1tlearn.datasets import (
     read_cadena2019,
     read_nat60k,
     read_natimg2800,
+    read_nwb,
     read_sensorium,
     save_recordings,
     write_sensorium,
@@ -363,6 +365,14 @@ def cadena2019(folder):
     return Parser(path, [path], lambda: _loaded(read_cadena2019(path)), is_right)
 
 
+def nwb(folder):
+    """Images, traces and behaviour, which have no checksums, by libraries in C."""
+    path = folder / "mouse.nwb"
+    calcium(path, n_trials=4)
+    wanted = {"pupil_x": ("place", 0), "running_speed": "speed"}
+    return Parser(path, [path], lambda: read_nwb(path, behaviors=wanted).load(), in_child=True)
+
+
 PARSERS = {
     make.__name__: make
     for make in (
@@ -387,5 +397,6 @@ PARSERS = {
         structs,
         deflated_structs,
         cadena2019,
+        nwb,
     )
 }

@@ -159,11 +159,11 @@ def check(
         if known is None and needed:
             raise ValueError("it has no checksums at its end")
         if known is None:
-            _open_in_child(path, most_seconds, most_waiting)
+            open_in_child(path, most_seconds, most_waiting)
             return {}
         compared = known.size - sum(stop - start for start, stop in filter(None, known.places))
         if compared > _MOST_COMPARED:
-            _open_in_child(path, most_seconds, most_waiting)
+            open_in_child(path, most_seconds, most_waiting)
         elif _rest(file, known.size, known.places) != known.rest:
             raise ValueError("its checksum is not that of what was written")
     return known.trials
@@ -216,12 +216,7 @@ def _parsed(text: bytes, size: int) -> _End:
 _opened: set[tuple] = set()  # states of files that a child opened
 _NOT_THERE = 77  # where a child does not find the library
 _OUT_OF_TIME = tuple(-getattr(signal, name) for name in ("SIGXCPU",) if hasattr(signal, name))
-_CHILD = f"""
-import sys
-try:
-    import netCDF4
-except Exception:
-    sys.exit({_NOT_THERE})
+_LIMITED = """
 try:
     from resource import RLIMIT_CPU, RUSAGE_SELF, getrlimit, getrusage, setrlimit
 except ImportError:
@@ -230,6 +225,8 @@ else:
     most = int(float(sys.argv[2]) + getrusage(RUSAGE_SELF).ru_utime) + 1
     _, hard = getrlimit(RLIMIT_CPU)
     setrlimit(RLIMIT_CPU, (most if hard < 0 else min(most, hard), hard))
+"""
+_CHILD = """
 def read(group):
     for name in group.ncattrs():
         group.getncattr(name)
@@ -248,15 +245,44 @@ with netCDF4.Dataset(sys.argv[1]) as file:
 """
 
 
-def _open_in_child(path: Path, most_seconds: float, most_waiting: float) -> None:
-    """Let another process open a file, which may loop or crash as it likes."""
+def open_in_child(
+    path: Path,
+    most_seconds: float = SECONDS,
+    most_waiting: float = WAITING_SECONDS,
+    *,
+    library: str = "netCDF4",
+    script: str = _CHILD,
+) -> None:
+    """Let another process open a file, which may loop or crash as it likes.
+
+    Parameters
+    ----------
+    path : Path
+    most_seconds, most_waiting : float
+        How long it may compute, and take in all.
+    library : str
+        What it imports.
+    script : str
+        What it runs, once it has imported the library: ``sys.argv[1]`` is the path.
+
+    Raises
+    ------
+    ValueError, RuntimeError
+        If opening does not end or fails.
+    """
     found = path.stat()
-    state = (str(path), found.st_ino, found.st_size, found.st_mtime_ns)
+    state = (library, str(path), found.st_ino, found.st_size, found.st_mtime_ns)
     if state in _opened or not sys.executable:  # within a program that is no Python
         return
+    imported = (
+        f"import sys\ntry:\n    import {library}\nexcept Exception:\n    sys.exit({_NOT_THERE})\n"
+    )
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _CHILD, str(path), str(most_seconds)],
+            [
+                *(sys.executable, "-P", "-c", imported + _LIMITED + script),
+                *(str(path), str(most_seconds)),
+            ],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=most_waiting,
@@ -265,7 +291,7 @@ def _open_in_child(path: Path, most_seconds: float, most_waiting: float) -> None
     except subprocess.TimeoutExpired:
         raise ValueError(f"it kept the library busy for {most_waiting:.0f} s") from None
     if done.returncode == _NOT_THERE:
-        logger.warning("%s is opened unchecked: netCDF4 fails in another process", path)
+        logger.warning("%s is opened unchecked: %s fails in another process", path, library)
         return
     if done.returncode in _OUT_OF_TIME:
         raise ValueError(f"it kept the library busy for {most_seconds:.0f} s")

@@ -32,7 +32,7 @@ try:
     import urllib3
 except ImportError as error:
     raise ImportError(
-        f"recordings are downloaded with pooch and requests, and {error.name} is not here: install "
+        f"files are downloaded with pooch and requests, and {error.name} is not here: install "
         'the extra "fetch", from the folder of v1tlearn with pip install -e ".[fetch]".'
     ) from error
 
@@ -89,9 +89,15 @@ def download(
     retry_pause: float,
     progressbar: bool,
     most_bytes: int = MOST_BYTES,
+    *,
+    of: str = "mouse",
+    given_in: str = "files= or base_url=",
 ) -> list[Path]:
-    """Download {mouse: (address, name)} into a folder; what is there already is kept."""
-    options = retries, retry_pause, progressbar, most_bytes
+    """Download {mouse: (address, name)} into a folder; what is there already is kept.
+
+    In errors, `of` is what the keys name, and `given_in` where addresses stand.
+    """
+    options = retries, retry_pause, progressbar, most_bytes, of, given_in
     known: Mapping[str, str] = {}
     if isinstance(checksums, Mapping):
         known = checksums
@@ -170,8 +176,11 @@ class _ResumingDownload:
         retry_pause: float,
         progressbar: bool,
         most_bytes: int,
+        of: str,
+        given_in: str,
     ):
         self._mouse, self._url, self._target, self._checksum = mouse, url, target, checksum
+        self._what, self._given_in = f"{of} {mouse!r}", given_in
         self._retries, self._retry_pause = retries, retry_pause
         self._progressbar, self._most_bytes = progressbar, most_bytes
         self._part = target.with_name(target.name + ".part")
@@ -193,7 +202,7 @@ class _ResumingDownload:
         if problem:
             self._part.unlink()
             raise ValueError(
-                f"mouse {self._mouse!r}: what {self._url} sent {problem}; nothing was kept. Check "
+                f"{self._what}: what {self._url} sent {problem}; nothing was kept. Check "
                 f"the address and the checksum, or download the file by hand to {self._target}"
             )
         replace(self._part, self._target)
@@ -212,16 +221,16 @@ class _ResumingDownload:
                 answer = error.response
                 if answer is not None and answer.status_code not in _PASSING_STATUS:
                     raise OSError(
-                        f"mouse {self._mouse!r}: {self._url} answered {answer.status_code} "
+                        f"{self._what}: {self._url} answered {answer.status_code} "
                         f"({answer.reason}); check the address in a browser and pass the "
-                        "right one in files= or base_url=, or download the file by hand to "
+                        f"right one in {self._given_in}, or download the file by hand to "
                         f"{self._target}"
                     ) from error
                 reason: Exception = error
             except _OF_THE_ADDRESS as error:
                 raise OSError(
-                    f"mouse {self._mouse!r}: {self._url} leads to no address "
-                    f"({first_line(error)}); check the address in files= or base_url="
+                    f"{self._what}: {self._url} leads to no address "
+                    f"({first_line(error)}); check the address in {self._given_in}"
                 ) from error
             except _OF_THE_NETWORK as error:
                 reason = error
@@ -229,7 +238,7 @@ class _ResumingDownload:
             furthest = max(furthest, self._size())
             if failures > self._retries:
                 raise OSError(
-                    f"mouse {self._mouse!r}: download of {self._url} failed {failures} times in a "
+                    f"{self._what}: download of {self._url} failed {failures} times in a "
                     f"row ({reason}); {furthest} bytes are kept: call again to go on from there, "
                     f"or download the file by hand to {self._target}"
                 ) from reason
@@ -306,7 +315,7 @@ class _ResumingDownload:
         if total - start > free:
             raise OSError(
                 errno.ENOSPC,
-                f"mouse {self._mouse!r}: {self._url} would send {total - start} bytes, but {free} "
+                f"{self._what}: {self._url} would send {total - start} bytes, but {free} "
                 "are free; make room, or choose another cache_dir",
                 str(self._part.parent),
             )
@@ -314,7 +323,7 @@ class _ResumingDownload:
     def _give_up(self, why: str) -> NoReturn:
         self._part.unlink(missing_ok=True)
         raise ValueError(
-            f"mouse {self._mouse!r}: {self._url} {why}; nothing was kept. Check the address, or "
+            f"{self._what}: {self._url} {why}; nothing was kept. Check the address, or "
             f"download the file by hand to {self._target}"
         )
 

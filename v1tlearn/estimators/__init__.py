@@ -5,6 +5,7 @@ from v1tlearn.estimators.dina import DINAAligner
 from v1tlearn.estimators.encoding import EncodingRegressor
 from v1tlearn.estimators.ensemble import EnsembleRegressor
 from v1tlearn.estimators.full_model import FullModelRegressor
+from v1tlearn.estimators.hub import fetch_model, publish_model
 from v1tlearn.estimators.linear import LNRegressor
 from v1tlearn.estimators.loading import load
 from v1tlearn.estimators.minimodel import MinimodelRegressor
@@ -28,5 +29,7 @@ __all__ = [
     "V1TRegressor",
     "ViSTRegressor",
     "ViTRegressor",
+    "fetch_model",
     "load",
+    "publish_model",
 ]

@@ -70,6 +70,8 @@ class Fitted:
     frame_rate : float or None
         Frames per second of the movies at `fit`, where they were movies and all mice saw the same
         rate.
+    trained_on : dict of str to dict, or None
+        Per mouse the number of "trials" of the last training, and a "hash" of some of them.
     """
 
     parameters: Mapping[str, Any]
@@ -82,6 +84,7 @@ class Fitted:
     core_frozen: bool = False
     seed: int = 0
     frame_rate: float | None = None
+    trained_on: Mapping[str, Mapping[str, Any]] | None = None
 
     @property
     def moving_columns(self) -> tuple[str, ...]:

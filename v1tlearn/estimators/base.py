@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -12,8 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 from v1tlearn._by_name import ByName
 from v1tlearn._documentation import DocumentationLinkMixin
 from v1tlearn._values import plain
-from v1tlearn.estimators import _files
+from v1tlearn.estimators import _cards, _files
 from v1tlearn.estimators._calls import explained
+from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_held_out
 from v1tlearn.estimators._progress import shown_log
 from v1tlearn.estimators._reading import (
@@ -144,13 +145,20 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, BaseEstimator):
 class SavingMixin:
     """`save` and `load`, for estimators that say in `_content` and `_restore` what is kept."""
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, card: Mapping[str, Any] | None = None) -> None:
         """Save the fitted estimator: weights, statistics and training state, without pickle.
 
         Parameters
         ----------
         path : str or Path
             A directory; an earlier model there is replaced when the new one is fully written.
+        card : dict, optional
+            Also write a card for people, README.md, in the form that hubs of models show: animals,
+            training trials, neurons and a fingerprint of the data, image size, parameters,
+            versions, and the checksum of the weights. In it "title", "description", "licence" (an
+            SPDX id, such as "CC-BY-4.0") and "scores" (a table, as `score_table` gives, or a dict),
+            each where given; ``card={}`` writes what is known anyway. Without, the card of an
+            earlier model is removed.
 
         Raises
         ------
@@ -159,10 +167,17 @@ class SavingMixin:
         FileExistsError
             If something that is no saved model is in the way.
         TypeError
-            If a parameter cannot be written.
+            If a parameter cannot be written, or the card says something in another form.
+        ValueError
+            If the card says something unknown.
         """
         check_is_fitted(self)
+        told = None if card is None else _cards.check_card(card)
         _files.write(Path(path), type(self).__name__, self._content())
+        if told is None:
+            _cards.remove_card(Path(path))
+        else:
+            _cards.write_card(Path(path), self, self._fitted_on(), told)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> Self:
@@ -189,6 +204,10 @@ class SavingMixin:
         content = _files.read(path, cls.__name__)
         with _files.damage_named(path, building=True):
             return cls._restore(content, device)
+
+    def _fitted_on(self) -> Fitted | None:
+        """What is known of the animals; None where nothing is that a card tells."""
+        return self.__dict__.get("fitted_")
 
     def _content(self) -> dict[str, Any]:
         """Give what is kept in a file, as a tree of plain values, arrays and tensors."""

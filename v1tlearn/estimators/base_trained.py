@@ -60,7 +60,7 @@ from v1tlearn.training import (
 )
 from v1tlearn.training.state import map_tensors
 from v1tlearn.trials import Responses, Trials
-from v1tlearn.trials._fingerprint import describe_recording
+from v1tlearn.trials._fingerprint import describe_recording, fingerprint
 from v1tlearn.trials.folding import fold_time
 
 
@@ -240,6 +240,8 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
                         # go on from the weights that predict, not from those of the last epoch
                         again = {"model": start.state["best"], "schedule": None, "average": None}
                         start.state.update(again | {"finished": False})
+                told = fingerprint(*training)
+                start = start._replace(fitted=replace(start.fitted, trained_on=told))
                 name = run_name(type(self).__name__, start.fitted.seed)
                 run = self._make_run(start, training, held_out, left, name)
             seen = Seen.of(training[0])

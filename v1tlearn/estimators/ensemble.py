@@ -411,6 +411,9 @@ class EnsembleRegressor(
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "estimators_")
 
+    def _fitted_on(self) -> Fitted | None:
+        return self.estimators_[0].fitted_
+
     def _trained_on(self) -> Seen | None:
         return super()._trained_on() or self.estimators_[0]._trained_on()
 

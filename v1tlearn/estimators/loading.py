@@ -42,6 +42,7 @@ def load(path: str | Path, device: str = "auto") -> SavingMixin:
     See Also
     --------
     Trials.open : Opens recordings.
+    fetch_model : Gets a model by its name, from a registry.
     load_v1t : Opens models of the published V1T code.
     load_sensorium : Opens models of the Sensorium 2022 code.
     """

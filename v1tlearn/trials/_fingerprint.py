@@ -11,6 +11,7 @@ from v1tlearn.trials.responses import Responses
 from v1tlearn.trials.trials import Trials
 
 _HASHED = 64  # trials per mouse, evenly spaced, whose images are hashed
+_SAMPLED = 8  # of which a label for people is made
 
 
 def describe_recording(trials: Trials, target: Responses) -> dict[str, str]:
@@ -30,4 +31,24 @@ def describe_recording(trials: Trials, target: Responses) -> dict[str, str]:
             digest.update(np.ascontiguousarray(behaviors).tobytes())
         n = n_neurons[mouse] or target[places[:1]].get(mouse).shape[1]
         found[mouse] = f"{len(places)} trials, {n} neurons, hash {digest.hexdigest()}"
+    return found
+
+
+def fingerprint(trials: Trials, target: Responses) -> dict[str, dict[str, int | str]]:
+    """Tell the recording of each mouse from others by some of its trials, as a label for people.
+
+    A hash of the labels of all images, where they have names, and of stimuli and responses of a few
+    trials, evenly spaced, so that it costs next to nothing.
+    """
+    found: dict[str, dict[str, int | str]] = {}
+    for mouse in trials.mice:
+        places, _ = trials.rows(mouse)
+        digest = hashlib.blake2b(digest_size=8)
+        if trials._names_images(mouse):
+            ids = trials[places].image_ids
+            digest.update("\0".join(map(str, ids)).encode())
+        some = places[:: -(-len(places) // _SAMPLED)]
+        for values in (trials[some].get("stimuli", mouse), target[some].get(mouse)):
+            digest.update(np.ascontiguousarray(values, dtype="<f4").tobytes())
+        found[mouse] = {"trials": len(places), "hash": digest.hexdigest()}
     return found

@@ -1,0 +1,158 @@
+"""Cards of saved models: what a model was fitted on, how good it is, and what may be done with it.
+
+A card is a text for people, `README.md` beside the model, in the form that hubs of models show.
+Nothing is read of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import re
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from v1tlearn._opening import read_plain
+from v1tlearn._replacing import replacing
+from v1tlearn._urls import REPOSITORY_URL
+from v1tlearn.estimators._fitted import Fitted
+
+CARD_FILE = "README.md"
+_LIBRARY = "library_name: v1tlearn"
+_KEYS = ("title", "description", "licence", "scores")
+_MOST_BYTES = 2**20
+_OF_TRAINING = ("v1tlearn", "torch", "numpy", "scikit-learn")
+
+
+def check_card(card: Any) -> dict[str, Any]:
+    """Return what a card is to say, or raise where it says nothing known."""
+    if not isinstance(card, Mapping) or set(card) - set(_KEYS):
+        came = list(card) if isinstance(card, Mapping) else f"a {type(card).__name__}"
+        raise ValueError(f"card is {came}: expected a dict with any of {', '.join(_KEYS)}.")
+    told = {name: value for name, value in card.items() if value is not None}
+    for name in ("title", "description", "licence"):
+        if not isinstance(told.get(name, ""), str):
+            raise TypeError(f"card: {name} is a {type(told[name]).__name__}, expected text.")
+    if "\n" in told.get("licence", "") + told.get("title", ""):
+        raise ValueError("card: licence and title are one line each, the licence best an SPDX id.")
+    scores = told.get("scores")
+    if scores is not None and not isinstance(scores, pd.DataFrame | Mapping):
+        raise TypeError(
+            f"card: scores are a {type(scores).__name__}, expected a table, as score_table gives, "
+            "or a dict of scores by name."
+        )
+    return told
+
+
+def write_card(path: Path, estimator: Any, fitted: Fitted | None, card: Mapping[str, Any]) -> None:
+    """Write the card of a model into its folder; an earlier one is replaced."""
+    text = _text(path, estimator, fitted, card)
+    with replacing(path / CARD_FILE) as new:
+        new.write_text(text, encoding="utf-8")
+
+
+def remove_card(path: Path) -> None:
+    """Remove the card of an earlier model, which tells of that; not what somebody wrote himself."""
+    found = path / CARD_FILE
+    if found.is_file() and _is_card(found):
+        found.unlink(missing_ok=True)
+
+
+def _is_card(path: Path) -> bool:
+    text = read_plain(path)[:_MOST_BYTES].decode("utf-8", "replace")
+    return text.startswith("---\n") and _LIBRARY in text.partition("\n---\n")[0]
+
+
+def _text(path: Path, estimator: Any, fitted: Fitted | None, card: Mapping[str, Any]) -> str:
+    name = type(estimator).__name__
+    licence = card.get("licence")
+    title = card.get("title", f"{name} of v1tlearn")
+    head = ["---", _LIBRARY, f"license: {_quoted(licence)}" if licence else "", "---"]
+    parts = ["\n".join(line for line in head if line), f"# {title}"]
+    parts += [card["description"].strip()] if "description" in card else []
+    parts += [f"Licence: {licence or 'not told: ask whoever made it before you share it'}."]
+    parts += ["## Fitted on", *_data(fitted)]
+    if "scores" in card:
+        parts += ["## Scores", _scores(card["scores"])]
+    parts += [
+        "## Use",
+        f'```python\nimport v1tlearn as v1\n\nmodel = v1.load("{path.name}")\n'
+        "predictions = model.predict(trials)\n```",
+        f"With [v1tlearn]({REPOSITORY_URL}). Nothing in the files is executed.",
+        "## Model",
+        _table([[n, f"`{v!r}`"] for n, v in _changed(estimator).items()], ["parameter", "value"]),
+        "## Files and versions",
+        _table(_files_of(path), ["file", "SHA-256"]),
+        "Saved with Python "
+        + ", ".join([platform.python_version(), *(f"{one} {version(one)}" for one in _OF_TRAINING)])
+        + ".",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _data(fitted: Fitted | None) -> list[str]:
+    if fitted is None:
+        return ["Not told."]
+    rows = []
+    for mouse, known in fitted.mice.items():
+        told = (fitted.trained_on or {}).get(mouse)
+        trials, digest = (told["trials"], told["hash"]) if told else ("not told", "not told")
+        rows.append([mouse, str(trials), str(known.n_neurons), str(digest)])
+    channels, height, width = fitted.image_shape
+    said = f"Stimuli of {channels} × {height} × {width} (channels, height, width)"
+    if fitted.frame_rate is not None:
+        said += f", movies of {fitted.frame_rate:g} frames per second"
+    names = next(iter(fitted.mice.values())).behavior_names
+    said += f"; behaviour: {', '.join(names)}." if names else "; no behaviour."
+    header = ["mouse", "training trials", "neurons", "fingerprint of the data"]
+    return [_table(rows, header), said]
+
+
+def _scores(scores: pd.DataFrame | Mapping[str, Any]) -> str:
+    if isinstance(scores, Mapping):
+        return _table([[n, _number(v)] for n, v in scores.items()], ["metric", "score"])
+    rows = [[_number(value) for value in row] for row in scores.itertuples(index=False)]
+    return _table(rows, list(scores.columns))
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _changed(estimator: Any) -> dict[str, Any]:
+    """Parameters that are not at their defaults, and where nothing differs by machine."""
+    defaults = estimator.__init__.__kwdefaults__ or {}
+    given = estimator.get_params(deep=False)
+    told = {n: v for n, v in given.items() if n not in ("device", "verbose")}
+    return {n: v for n, v in told.items() if n not in defaults or repr(defaults[n]) != repr(v)}
+
+
+def _files_of(path: Path) -> list[list[str]]:
+    names = sorted(file.name for file in path.glob("*.safetensors"))
+    return [[name, sha256_of(path / name)] for name in names]
+
+
+def sha256_of(path: Path) -> str:
+    """Checksum of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _table(rows: list[list[str]], header: list[Any]) -> str:
+    if not rows:
+        return ""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return re.sub(r"\s+", " ", str(value)).replace("|", "\\|")
+
+
+def _quoted(value: str) -> str:
+    """Text in YAML: plain where nothing in it has a meaning."""
+    return value if re.fullmatch(r"[A-Za-z0-9.+-]+", value) else '"' + value.replace('"', "'") + '"'
