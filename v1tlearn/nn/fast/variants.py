@@ -73,7 +73,8 @@ def processor_multiplies_bfloat16() -> bool | None:
     """
     if any(variant.name == "avx2" for variant in _BUILT):
         return has_amx() or any(v.runs and v.multiplies_bfloat16 for v in _BUILT)
-    told = getattr(torch.cpu, "get_capabilities", dict)()  # which older ones do not have
+    asked: Any = getattr(torch.cpu, "get_capabilities", dict)  # which older ones do not have
+    told = asked()
     found = [told[name] for name in ("avx512_bf16", "amx_bf16", "bf16") if name in told]
     return any(found) if found else None
 
