@@ -133,7 +133,7 @@ def compiled(core: nn.Module, wanted: str | bool) -> StandIns:
     if not wanted:
         return StandIns({})
     plain = core.forward
-    mode = {"mode": GRAPHS} if wanted == GRAPHS else {}
+    mode: dict[str, Any] = {"mode": GRAPHS} if wanted == GRAPHS else {}
     fast = torch.compile(plain, dynamic=True, **mode)
 
     def forward(*args: Any) -> Any:
