@@ -3,6 +3,10 @@
 Run it where a CUDA device is present: ``python benchmarks/gpu.py``. It prints a table and writes
 ``gpu.json`` and the profiler's trace ``gpu_trace.json.gz``, for chrome://tracing or Perfetto.
 The bars are meant for an NVIDIA H200. `--device cpu --quick` goes through all of it at tiny sizes.
+
+`--check` measures nothing: it tries small fits of all models and what is around them, prints what
+passed and what failed, and ends with an error if anything did. With `--device cpu` it goes as far
+as that gets.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from _gpu_checks import checks, run_checks
 from _measure import Row, compare, matrix_rate, median_seconds, parser, peak_memory, report, seconds
 from _models import CNN, IMAGE, TINY_IMAGE, V1T, Targets, make_batch, make_model, make_trials
 from _plain import (
@@ -322,7 +327,7 @@ SECTIONS = {
 def find_device(args: argparse.Namespace) -> torch.device | None:
     """The device to measure; None where none is present and the caller allows that."""
     if args.device not in ("auto", "cuda") and not args.device.startswith("cuda:"):
-        if not args.quick:
+        if not (args.quick or args.check):
             sys.exit(f"the published sizes take hours on {args.device}; add --quick.")
         return torch.device(args.device)
     if torch.cuda.is_available():
@@ -337,11 +342,14 @@ def find_device(args: argparse.Namespace) -> torch.device | None:
 def main(arguments: list[str] | None = None) -> None:
     made = parser(__doc__)
     made.add_argument("--if-present", action="store_true", help="no error where there is no GPU")
+    made.add_argument("--check", action="store_true", help="try everything, measure nothing")
     made.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
     args = made.parse_args(arguments)
     device = find_device(args)
     if device is None:
         return
+    if args.check:
+        sys.exit(min(1, run_checks(device, checks())))
     sizes = QUICK if args.quick else Sizes()
     rows = []
     for section in args.only:

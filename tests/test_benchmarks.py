@@ -24,6 +24,7 @@ sys.path.insert(0, str(BENCHMARKS))  # no package, but scripts with siblings
 
 pytest.importorskip("resource", reason="the benchmarks measure memory as POSIX does")
 
+import _gpu_checks  # noqa: E402
 import _measure  # noqa: E402
 import _plain  # noqa: E402
 import _trace  # noqa: E402
@@ -312,6 +313,29 @@ def test_gpu_script_says_where_there_is_none(tmp_path, capsys):
         gpu.main(["--out", str(tmp_path)])
     with pytest.raises(SystemExit, match="add --quick"):
         gpu.main(["--device", "cpu"])
+
+
+def test_gpu_script_tells_what_passed_and_fails_if_anything_did(capsys):
+    def bad(device):
+        raise ValueError(f"wrong on {device}")
+
+    def missing(device):
+        raise _gpu_checks.Skipped("there is none")
+
+    wanted = {"good": lambda device: "2 steps", "bad": bad, "missing": missing}
+    assert _gpu_checks.run_checks(torch.device("cpu"), wanted) == 1
+    printed = capsys.readouterr().out
+    for line in ("good: 2 steps", "bad: ValueError: wrong on cpu", "missing: there is none"):
+        assert line in printed
+    assert "Traceback" in printed
+    assert printed.endswith("1 passed, 1 FAILED, 1 skipped\n")
+
+
+@pytest.mark.slow
+def test_gpu_script_checks_as_far_as_a_cpu_gets(capsys):
+    with pytest.raises(SystemExit) as ended:
+        gpu.main(["--check", "--device", "cpu"])
+    assert ended.value.code == 0, capsys.readouterr().out
 
 
 def test_gpu_script_trains_and_compares_on_any_device(tmp_path):

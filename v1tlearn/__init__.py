@@ -1,6 +1,7 @@
 """Models that predict the responses of visual cortex neurons, in several animals at once."""
 
 from v1tlearn import decoding, inspection, interop, metrics, model_selection, preprocessing, search
+from v1tlearn._versions import show_versions, versions_info
 from v1tlearn.datasets import (
     bin_spikes,
     fetch_franke2022,
@@ -124,7 +125,9 @@ __all__ = [
     "save_table",
     "score_table",
     "search",
+    "show_versions",
     "validate_recordings",
+    "versions_info",
     "with_receptive_fields",
     "write_sensorium",
 ]

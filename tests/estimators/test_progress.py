@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import v1tlearn as v1
+from v1tlearn.nn import fast
 from v1tlearn.search import HyperbandSearch
 from v1tlearn.training import NonFiniteLossError
 from v1tlearn.training.memory import InsufficientMemoryError
@@ -37,7 +39,46 @@ def test_the_start_tells_what_is_trained_on_what(small, trials, test_trials, tol
     ):
         assert part in start
     est.set_params(warm_start=True).fit(trials, validation=test_trials)
-    assert "training goes on after epoch 1" in told()[2]
+    assert "training goes on after epoch 1" in told()[3]
+
+
+def choices(messages):
+    return [message for message in messages if ": computes on " in message]
+
+
+def test_the_log_says_once_per_fit_what_was_chosen(small, trials, told):
+    small(max_epochs=3, device="cpu").fit(trials)
+    (line,) = choices(told())
+    variants = fast.kernel_variants()
+    kernels = f"compiled kernels for {variants[0]}" if variants else "no compiled kernels"
+    assert line == (
+        f"CNNRegressor: computes on cpu (threads: {torch.get_num_threads()}, {kernels}) in "
+        "float32; images on the device, responses on the device; 16 trials of each mouse at once, "
+        "activations kept, core not compiled"
+    )
+
+
+def test_the_log_says_what_was_asked_for_in_place_of_auto(trials, told, tmp_path):
+    sizes = {"patch_size": 4, "patch_stride": 4, "n_blocks": 1, "n_heads": 2, "embed_dim": 8}
+    trials.to_netcdf(tmp_path / "trials.nc")
+    v1.ViTRegressor(
+        **sizes, mlp_dim=8, max_epochs=1, batch_size=8, device="cpu", micro_batch_size=2,
+        low_memory=True, precision="bfloat16", random_state=0,
+    ).fit(v1.Trials.open(tmp_path / "trials.nc"))  # fmt: skip
+    (line,) = choices(told())
+    assert line.endswith(
+        "in bfloat16; images read step by step, responses read step by step; 2 trials of each "
+        "mouse at once, activations computed again, core not compiled"
+    )
+
+
+def test_epoch_by_epoch_choices_are_told_at_the_first(small, trials, told):
+    est = small(max_epochs=1)
+    for _ in range(3):
+        est.partial_fit(trials)
+    assert len(choices(told())) == 1
+    est.set_params(warm_start=True).fit(trials)
+    assert len(choices(told())) == 2
 
 
 def test_the_end_tells_why_and_what_was_kept(small, trials, test_trials, told):
@@ -236,7 +277,7 @@ def test_candidates_and_members_are_told_apart(small, trials, told, capsys):
     first, second = ensemble.members_ + 1
     assert re.search(rf"kept number {first} \(.*\), number {second} \(", told()[-1])
     printed = capsys.readouterr().err
-    assert printed.count("candidate 2/3 (CNNRegressor, seed") == 2
+    assert printed.count("candidate 2/3 (CNNRegressor, seed") == 3  # begin, choices, end
     assert re.search(r"EnsembleRegressor candidate 3/3: +100%", printed)
     moved = ensemble.transfer(trials)
     assert any("EnsembleRegressor member 2/2 (CNNRegressor, seed" in m for m in told())

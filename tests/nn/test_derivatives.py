@@ -402,7 +402,7 @@ def own_functions(kind=torch.autograd.Function):
 ANY_ORDER = {"CompiledDropout", "NumpyDropout", "_OntoMap"}
 REFUSING = {"CompiledAttention", "BlockedAttention", "_ActivatedConvolutions", "_Read", "_Once"}
 REFUSING |= {"SoftDTW", "CompiledWarping", "SquaredDistances", "_DepthwiseInTime"}
-REFUSING |= {"_LargeFilters", "_Separable", "_Minimodels", "NeuronAttention"}
+REFUSING |= {"_LargeFilters", "_Separable", "_Minimodels", "NeuronAttention", "_NearestPixels"}
 
 
 def test_every_own_function_is_tested_here():

@@ -81,6 +81,9 @@ def test_the_table():
     assert not decided("auto", core, CPU, long)
     assert decided(True, core, CPU, 1) is True
     assert not decided(False, core, CUDA, long)
+    assert decided("reduce-overhead", core, CUDA, 1) == "reduce-overhead"
+    with pytest.raises(ValueError, match="records CUDA graphs, and the device is 'cpu'"):
+        decided("reduce-overhead", core, CPU, long)
     core.requires_grad_(False)  # a frozen one
     assert not decided("auto", core, CUDA, long)
     core.requires_grad_(True)
@@ -88,6 +91,8 @@ def test_the_table():
     assert not decided("auto", core, CUDA, long)
     with pytest.raises(ValueError, match=r"compile=True needs a compiler, which was not found"):
         decided(True, core, CPU, long)
+    with pytest.raises(ValueError, match=r"compile='reduce-overhead' needs a compiler, which"):
+        decided("reduce-overhead", core, CUDA, long)
 
 
 def test_short_runs_are_not_compiled_by_themselves():
@@ -137,12 +142,16 @@ def test_the_module_stays_plain(compiler):
     for name, value in fast.state_dict().items():
         assert torch.equal(value, plain.state_dict()[name])
     pickle.dumps(fast)
+    calls.clear()
+    with compiled(core, "reduce-overhead"):
+        core(images)
+    assert calls == [{"dynamic": True, "mode": "reduce-overhead"}]
     with pytest.raises(ZeroDivisionError), compiled(core, True):
         raise ZeroDivisionError
     assert "forward" not in vars(core)
 
 
-@pytest.mark.parametrize("wanted", ["auto", True])
+@pytest.mark.parametrize("wanted", ["auto", "reduce-overhead", True])
 @pytest.mark.parametrize("origin", ["torch._dynamo.exc", "triton.compiler.errors"])
 def test_what_the_compiler_cannot_do(compiler, caplog, wanted, origin):
     unsupported = type("Unsupported", (RuntimeError,), {"__module__": origin})
@@ -152,7 +161,7 @@ def test_what_the_compiler_cannot_do(compiler, caplog, wanted, origin):
     with pytest.raises(ValueError, match="of the model"), compiled(core, wanted):
         core(images)
     compiler.error = unsupported("some operation")
-    if wanted is True:
+    if wanted != "auto":
         with pytest.raises(unsupported), compiled(core, wanted):
             core(images)
         return
@@ -184,12 +193,13 @@ def test_compiled_training_ends_where_plain_training_does(core, again):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("core", [transformer, cnn])
-def test_compiled_training_on_cuda(core):
+@pytest.mark.parametrize("wanted", [True, "reduce-overhead"])
+def test_compiled_training_on_cuda(core, wanted):
     plain = make_model(core).to(CUDA)
     fast = copy.deepcopy(plain)
     run(plain, CUDA, compile=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        run(fast, CUDA, compile=True)
+        run(fast, CUDA, compile=wanted)
     for name, value in fast.state_dict().items():
         torch.testing.assert_close(value, plain.state_dict()[name], rtol=1e-3, atol=1e-4, msg=name)

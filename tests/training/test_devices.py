@@ -13,7 +13,6 @@ def test_auto_takes_what_is_there():
     assert resolve_device("auto", present=["cpu", "mps"]) == torch.device("mps")
     assert resolve_device("auto", present=["cpu", "mps", "cuda"]) == CUDA
     assert resolve_device(torch.device("cpu")) == CPU
-    assert resolve_device("cuda:1", present=["cpu", "cuda"]) == torch.device("cuda", 1)
     assert resolve_device() in [torch.device(kind) for kind in ("cuda", "mps", "cpu")]
 
 
@@ -21,6 +20,13 @@ def test_auto_takes_what_is_there():
 def test_an_absent_device_is_named(absent):
     with pytest.raises(ValueError, match=r"is not present on this machine: set device='auto'"):
         resolve_device(absent, present=["cpu"])
+
+
+def test_a_gpu_beyond_those_that_there_are_is_named():
+    found = resolve_device("cuda:1", present=["cpu", "cuda"], n_cuda=2)
+    assert found == torch.device("cuda", 1)
+    with pytest.raises(ValueError, match=r"device='cuda:2' is not present .* which has 2 of them"):
+        resolve_device("cuda:2", present=["cpu", "cuda"], n_cuda=2)
 
 
 @pytest.mark.parametrize("wrong", ["gpu", "cuda:x", "", None, 3.5])
@@ -51,6 +57,16 @@ def test_precision_on_request():
     assert resolve_precision("tf32", CPU, training=True) == "float32"
     with pytest.raises(ValueError, match=r"precision='float16': expected 'auto' or one of"):
         resolve_precision("float16", CPU, training=True)
+
+
+def test_a_gpu_that_emulates_bfloat16_is_told_of_once(caplog):
+    for _ in range(2):
+        found = resolve_precision("bfloat16", CUDA, training=True, has_bfloat16=False)
+        assert found == "bfloat16"
+    resolve_precision("bfloat16", CUDA, training=True, has_bfloat16=True)
+    told = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(told) <= 1  # it is said once in a process
+    assert all("gains no time here: this GPU does not multiply bfloat16" in t for t in told)
 
 
 def switches():

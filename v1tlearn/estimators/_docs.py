@@ -213,9 +213,10 @@ precision : {{"auto", "float32", "tf32", "bfloat16"}}, default="auto"
     "auto" is bfloat16 for training on CUDA devices that have it, float32 otherwise. "tf32" is the
     fast form of float32 that CUDA devices have, and float32 elsewhere. Weights, sums and losses
     are float32 always; ``benchmarks/bench_precision.py`` prints what the formats do to the score.
-compile : "auto" or bool, default="auto"
+compile : "auto", "reduce-overhead" or bool, default="auto"
     Whether to compile the core with ``torch.compile`` before training. "auto" does so on CUDA
-    devices where the training is long enough to earn the time it takes.
+    devices where the training is long enough to earn the time it takes. "reduce-overhead" records
+    CUDA graphs, too, for small models that wait for launches; it was never measured on a GPU.
 micro_batch_size : "auto" or int, default="auto"
     Trials of each mouse that go through the model at once; where they are fewer than `batch_size`
     the gradients of a step add up, which needs less memory. "auto" takes, on CUDA devices, as many

@@ -296,7 +296,7 @@ class TrainingParameters(Presets):
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
         "device": [str, torch.device],
         "precision": [StrOptions({"auto", "float32", "tf32", "bfloat16"})],
-        "compile": [StrOptions({"auto"}), "boolean"],
+        "compile": [StrOptions({"auto", "reduce-overhead"}), "boolean"],
         "micro_batch_size": [StrOptions({"auto"}), WIDTH],
         "low_memory": [StrOptions({"auto"}), "boolean"],
         "deterministic": ["boolean"],

@@ -6,15 +6,18 @@ import logging
 import multiprocessing
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import torch
 from tqdm.auto import tqdm
 
 from v1tlearn.estimators._fitted import Fitted
-from v1tlearn.training import Run
+from v1tlearn.nn import fast
+from v1tlearn.training import MouseData, Run
+from v1tlearn.training.sources import HostArray, Source
 
 logger = logging.getLogger("v1tlearn")
 
@@ -79,6 +82,49 @@ def log_start(model: str, fitted: Fitted, run: Run) -> None:
         settings.batch_size,
         settings.max_epochs,
     )
+
+
+def log_choices(run: Run) -> None:
+    """Tell in the log how a fit is computed: what "auto" came to on this machine."""
+    settings, again = run.settings, run.settings.checkpoint_activations
+    if isinstance(again, str):  # decided later, by what there is to keep
+        activations = "kept if they fit"
+    else:
+        activations = "computed again" if again else "kept"
+    logger.info(
+        "%s: computes on %s in %s; %s; %s trials of each mouse at once, activations %s, core %s",
+        run.name,
+        _device_in_words(next(iter(run.data.values())).device),
+        settings.precision,
+        ", ".join(_places_in_words(run.data.values())),
+        settings.micro_batch_size,
+        activations,
+        "compiled" if settings.compile else "not compiled",
+    )
+
+
+def _device_in_words(device: torch.device) -> str:
+    """Name of a GPU; threads and compiled kernels of a CPU."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    if device.type != "cpu":
+        return str(device)
+    variants = fast.kernel_variants()
+    kernels = f"compiled kernels for {variants[0]}" if variants else "no compiled kernels"
+    return f"cpu (threads: {torch.get_num_threads()}, {kernels})"
+
+
+def _places_in_words(data: Iterable[MouseData]) -> Iterator[str]:
+    """Where images and responses of all mice are kept."""
+    for name in ("images", "responses"):
+        places = {_place_in_words(trials.sources.get(name)) for trials in data}
+        yield f"{name} {' or '.join(sorted(places))}"
+
+
+def _place_in_words(source: Source | None) -> str:
+    if source is None:
+        return "on the device"
+    return "in host memory" if isinstance(source, HostArray) else "read step by step"
 
 
 @contextmanager

@@ -40,7 +40,7 @@ from v1tlearn.estimators._like_fit import (
     other_training,
 )
 from v1tlearn.estimators._movies import refuse_movies
-from v1tlearn.estimators._progress import log_start, progress, run_name, shown_log
+from v1tlearn.estimators._progress import log_choices, log_start, progress, run_name, shown_log
 from v1tlearn.estimators._reading import Call, read_fit, warn_about_tiers
 from v1tlearn.estimators._runs import Part, Start, check_good, is_good
 from v1tlearn.estimators.base import (
@@ -248,6 +248,8 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
             if held_out is not None:
                 warn_of_validation(seen, training[0], held_out[0])
             log_start(repr(self), start.fitted, run)
+            if max_epochs is None or not first:  # of `partial_fit` at its first call
+                log_choices(run)
             precision, history = run.settings.precision, start.state["history"]
 
             def become_fitted() -> None:

@@ -11,6 +11,11 @@ setting    device         what happens
                           when it first comes: set False then.
 "auto"     others         Never: `benchmarks/bench_loop.py --compile` shows what it brings there.
 True       any            The core is compiled; an error if there is no compiler.
+"reduce-   CUDA           As True, in torch's mode of this name, which records CUDA graphs and
+overhead"                 plays them back, one for each number of images that comes: meant for
+                          small models that wait for launches. Never measured on a GPU.
+"reduce-   others         An error.
+overhead"
 False      any            Never.
 =========  =============  ====================================================================
 
@@ -18,7 +23,7 @@ The core alone is compiled, for training alone and for any number of images; rea
 mouse to mouse, and validation would need a second compilation. Compiling takes time once, which
 only long trainings earn; that 5,000 steps do is a guess, which `benchmarks/gpu.py` is to put to the
 test on the GPU at hand.
-CUDA graphs, which ask for steps of one size, are not used. Weights, their names and what is saved
+Weights, their names and what is saved
 stay those of the plain module; results differ by rounding and, with dropout, by the numbers drawn.
 """
 
@@ -39,6 +44,7 @@ from v1tlearn.training.stand_ins import StandIns
 logger = logging.getLogger("v1tlearn")
 
 LEAST_STEPS = 5000
+GRAPHS = "reduce-overhead"
 _COMPILER_MODULES = ("torch._dynamo", "torch._inductor", "triton")
 _COMPILERS = ("g++", "clang++", "c++", "cl")
 
@@ -73,7 +79,7 @@ def resolve_compile(
 
     Parameters
     ----------
-    setting : "auto" or bool
+    setting : "auto", "reduce-overhead" or bool
     core : Module
     device : torch.device
     steps : int
@@ -83,21 +89,26 @@ def resolve_compile(
 
     Returns
     -------
-    "auto" or bool
+    "auto", "reduce-overhead" or bool
         "auto" where it pays, but was not asked for.
 
     Raises
     ------
     ValueError
-        If it was asked for, and there is no compiler.
+        If it was asked for, and there is no compiler, or no CUDA device for its graphs.
     """
     lacking = missing(device)
-    if setting is True and lacking is not None:
+    if setting == GRAPHS and device.type != "cuda":
         raise ValueError(
-            f"compile=True needs {lacking}, which was not found: install it, or set "
+            f"compile={GRAPHS!r} records CUDA graphs, and the device is {str(device)!r}: set "
+            "compile='auto', True or False."
+        )
+    if setting in (True, GRAPHS) and lacking is not None:
+        raise ValueError(
+            f"compile={setting!r} needs {lacking}, which was not found: install it, or set "
             "compile='auto' or False."
         )
-    if isinstance(setting, bool):
+    if isinstance(setting, bool) or setting == GRAPHS:
         return setting
     trained = any(parameter.requires_grad for parameter in core.parameters())
     pays = device.type == "cuda" and trained and steps >= LEAST_STEPS
@@ -110,9 +121,9 @@ def compiled(core: nn.Module, wanted: str | bool) -> StandIns:
     Parameters
     ----------
     core : Module
-    wanted : "auto" or bool
+    wanted : "auto", "reduce-overhead" or bool
         Nothing is done where False; with "auto" the plain forward pass takes over if the compiler
-        fails in a forward pass, with True the error goes on.
+        fails in a forward pass, otherwise the error goes on.
 
     Returns
     -------
@@ -122,7 +133,8 @@ def compiled(core: nn.Module, wanted: str | bool) -> StandIns:
     if not wanted:
         return StandIns({})
     plain = core.forward
-    fast = torch.compile(plain, dynamic=True)
+    mode: dict[str, Any] = {"mode": GRAPHS} if wanted == GRAPHS else {}
+    fast = torch.compile(plain, dynamic=True, **mode)
 
     def forward(*args: Any) -> Any:
         """Compiled where gradients are wanted."""
@@ -132,7 +144,7 @@ def compiled(core: nn.Module, wanted: str | bool) -> StandIns:
         try:
             return fast(*args)
         except Exception as error:
-            if wanted is True or not type(error).__module__.startswith(_COMPILER_MODULES):
+            if wanted != "auto" or not type(error).__module__.startswith(_COMPILER_MODULES):
                 raise
             logger.warning("torch.compile failed, and training goes on without it: %s", error)
             fast = plain

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from v1tlearn.nn.fast.variants import emulates_bfloat16
+from v1tlearn.nn.fast.variants import processor_multiplies_bfloat16
 
 logger = logging.getLogger("v1tlearn")
 
@@ -29,7 +29,9 @@ _CPU = torch.device("cpu")
 
 
 def resolve_device(
-    device: str | torch.device = "auto", present: Collection[str] | None = None
+    device: str | torch.device = "auto",
+    present: Collection[str] | None = None,
+    n_cuda: int | None = None,
 ) -> torch.device:
     """Turn a device parameter into a device.
 
@@ -39,6 +41,8 @@ def resolve_device(
         "auto" takes the first that is there of cuda, mps, cpu.
     present : collection of str, optional
         Kinds of devices that are there; found out by default.
+    n_cuda : int, optional
+        CUDA devices that are there; found out by default.
 
     Returns
     -------
@@ -64,6 +68,12 @@ def resolve_device(
         raise ValueError(
             f"device={device!r} is not present on this machine: set device='auto' or 'cpu'."
         )
+    n_devices = torch.cuda.device_count() if n_cuda is None else n_cuda
+    if resolved.type == "cuda" and resolved.index is not None and resolved.index >= n_devices:
+        raise ValueError(
+            f"device={device!r} is not present on this machine, which has {n_devices} of them, "
+            "counted from 0: set device='cuda' or 'auto'."
+        )
     return resolved
 
 
@@ -80,7 +90,7 @@ def resolve_precision(
     training : bool
         Whether this is for training or for prediction.
     has_bfloat16 : bool, optional
-        Whether the device has it; by default what torch says.
+        Whether a CUDA device has it; found out by default.
 
     Returns
     -------
@@ -94,22 +104,48 @@ def resolve_precision(
     if precision == "auto":
         if not training or device.type != "cuda":
             return "float32"
-        known = torch.cuda.is_bf16_supported() if has_bfloat16 is None else has_bfloat16
+        known = multiplies_bfloat16(device) if has_bfloat16 is None else has_bfloat16
         return "bfloat16" if known else "float32"
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r}: expected 'auto' or one of {PRECISIONS}.")
     if precision == "tf32" and device.type != "cuda":
         return "float32"  # of which TF32 is the faster form that CUDA devices have
-    if precision == "bfloat16" and device.type == "cpu" and emulates_bfloat16():
-        _tell_that_bfloat16_is_slow()
+    if precision == "bfloat16":
+        known = multiplies_bfloat16(device) if has_bfloat16 is None else has_bfloat16
+        if known is False:
+            _tell_that_bfloat16_is_slow(device.type)
     return precision
 
 
+def multiplies_bfloat16(device: torch.device) -> bool | None:
+    """Tell whether a device has products of bfloat16, and does not emulate them.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    bool or None
+        None where that is not known, as of Apple's GPUs.
+    """
+    if device.type == "cuda":
+        with torch.cuda.device(device):  # of older ones torch says yes, since it emulates it there
+            return torch.cuda.is_bf16_supported(including_emulation=False)
+    return processor_multiplies_bfloat16() if device.type == "cpu" else None
+
+
 @cache  # once is enough
-def _tell_that_bfloat16_is_slow() -> None:
+def _tell_that_bfloat16_is_slow(kind: str) -> None:
+    which = (
+        "this processor does not multiply bfloat16 (avx512_bf16, amx_bf16; bf16 of ARM)"
+        if kind == "cpu"
+        else "this GPU does not multiply bfloat16 (NVIDIA's do from Ampere on)"
+    )
     logger.warning(
-        "precision='bfloat16' gains no time here: this processor does not multiply bfloat16 "
-        "(avx512_bf16, amx_bf16), and emulates it; precision='float32' is quicker."
+        "precision='bfloat16' gains no time here: %s, and emulates it; precision='float32' is "
+        "quicker.",
+        which,
     )
 
 

@@ -267,12 +267,12 @@ class Block:
         moments, (first, second) = self.moments, self.options.betas
         moments.steps += 1
         corrected = 1 - first**moments.steps, (1 - second**moments.steps).sqrt()
+        factors = torch.stack((moments.lr, moments.lr / corrected[0], corrected[1]))
+        own = self.readout.mixing
+        # one copy for all parameters, for which the host does not wait on CUDA devices
+        factors = factors.to(own.dtype).to(own.device, non_blocking=own.is_cuda)
         for name, p in self.readout.named_parameters():
-            shape = (-1, *[1] * (p.ndim - 1))
-            lr, size, root = (
-                v.to(p.device, p.dtype).view(shape)
-                for v in (moments.lr, moments.lr / corrected[0], corrected[1])
-            )
+            lr, size, root = factors.view(3, -1, *[1] * (p.ndim - 1))
             gradient, decay = p.grad, self.decays[id(p)]
             assert gradient is not None  # of the step
             if decay and self.options.decoupled:

@@ -20,7 +20,7 @@ class TrainingSettings:
         one penalty per mouse.
     precision : {"float32", "tf32", "bfloat16"}
     deterministic : bool
-    compile : "auto" or bool
+    compile : "auto", "reduce-overhead" or bool
         Whether to compile the core, see `v1tlearn.training.compilation`.
     micro_batch_size : "auto" or int
         Trials per mouse that go through the model at once, see `v1tlearn.training.memory.plan`.

@@ -173,3 +173,24 @@ print(fast.describe_kernels())
     assert done.stderr.count("precision='bfloat16' gains no time here") == told
     if not has_bf16:
         assert done.stdout == "compiled kernels for avx2 (not avx512_bf16: not on this processor)\n"
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, False),
+        ({"avx2": True, "avx512_bf16": True, "amx_bf16": False}, True),
+        ({"neon": True, "bf16": False}, False),
+        ({}, None),
+    ],
+)
+def test_where_nothing_was_compiled_torch_is_asked_for_bfloat16(told, expected):
+    script = f"""
+import sys
+sys.modules["v1tlearn.nn.fast._kernels"] = None
+import torch
+torch.cpu.get_capabilities = lambda: {told}
+from v1tlearn.training.devices import multiplies_bfloat16
+assert multiplies_bfloat16(torch.device("cpu")) is {expected}
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True)

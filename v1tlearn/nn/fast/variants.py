@@ -6,6 +6,8 @@ import importlib
 import logging
 from typing import Any, NamedTuple
 
+import torch
+
 logger = logging.getLogger(__name__)
 
 kernel: Any = None
@@ -63,14 +65,18 @@ def describe_kernels() -> str:
     return f"compiled kernels for {used}" + (f" (not {'; not '.join(reasons)})" if reasons else "")
 
 
-def emulates_bfloat16() -> bool:
-    """Tell whether this processor is known to have no products of bfloat16, which save time.
+def processor_multiplies_bfloat16() -> bool | None:
+    """Tell whether this processor has products of bfloat16, which save time; None if not known.
 
-    Not of ARM, whose variant does not use them, but torch may.
+    Where no kernels for x86 were compiled, which ask the processor, torch is asked. Of ARM the
+    variant does not use such products, but torch may.
     """
-    on_x86 = any(variant.name == "avx2" for variant in _BUILT)
-    has_products = any(variant.runs and variant.multiplies_bfloat16 for variant in _BUILT)
-    return on_x86 and not has_products and not has_amx()
+    if any(variant.name == "avx2" for variant in _BUILT):
+        return has_amx() or any(v.runs and v.multiplies_bfloat16 for v in _BUILT)
+    asked: Any = getattr(torch.cpu, "get_capabilities", dict)  # which older ones do not have
+    told = asked()
+    found = [told[name] for name in ("avx512_bf16", "amx_bf16", "bf16") if name in told]
+    return any(found) if found else None
 
 
 def has_amx() -> bool:

@@ -4,7 +4,7 @@ The preprocessing transformers call the same functions, so that both ways give t
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v1tlearn.nn import fast
-from v1tlearn.nn.fast.derivatives import once
+from v1tlearn.nn.fast.derivatives import differentiable_once
 from v1tlearn.nn.layers.shifter import StimulusShifter
 
 
@@ -60,6 +60,27 @@ def _nearest_pixels(side: int, scale: float) -> list[int]:
     return F.grid_sample(ramp, grid, mode="nearest", align_corners=True).flatten().int().tolist()
 
 
+class _NearestPixels(torch.autograd.Function):
+    """Pixels of images (B, c, H, W) nearest to points (B, h, w, 2), whose gradient is zero.
+
+    Torch finds the same zeros, but for that it has no deterministic algorithm on a GPU, where a fit
+    that asks for those would be refused.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, points: Tensor) -> Tensor:
+        """Read (B, c, h, w)."""
+        ctx.save_for_backward(points)
+        return F.grid_sample(images, points, mode="nearest", align_corners=True)
+
+    @staticmethod
+    @differentiable_once
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        """Zeros: the nearest pixel stays the same while a point moves a little."""
+        (points,) = ctx.saved_tensors
+        return None, torch.zeros_like(points)
+
+
 def _shifted_crop(images: Tensor, scale: float, shift: Tensor) -> Tensor:
     height, width = crop_size(images.shape[-2:], scale)
     options: dict[str, Any] = {"device": images.device, "dtype": images.dtype}
@@ -69,15 +90,16 @@ def _shifted_crop(images: Tensor, scale: float, shift: Tensor) -> Tensor:
         indexing="ij",
     )
     grid = torch.stack((x, y), -1) + shift.to(images.dtype)[:, None, None]  # (B, h, w, 2)
-    nearest = partial(F.grid_sample, mode="nearest", align_corners=True)
     if not (images.requires_grad or fast.is_plain()):
-        return nearest(*once(images, grid))
+        return _NearestPixels.apply(images, grid)
     # Numbers of the pixels, read in the same way, and 0 outside: any derivative follows these.
     n_images, n_channels, n_pixels = images.flatten(2).shape
     grid = grid if grid.dtype.itemsize >= 4 else grid.float()
     numbers = torch.arange(1, n_pixels + 1, device=grid.device, dtype=grid.dtype)
     numbers = numbers.view(1, 1, *images.shape[-2:]).expand(n_images, -1, -1, -1)
-    chosen = nearest(numbers, grid).long().flatten(2)
+    # What comes out is whole numbers, through which no gradient goes.
+    chosen = F.grid_sample(numbers, grid.detach(), mode="nearest", align_corners=True)
+    chosen = chosen.long().flatten(2)
     pixels = F.pad(images.flatten(2), (1, 0))
     return pixels.gather(2, chosen.expand(-1, n_channels, -1)).unflatten(2, (height, width))
 
