@@ -24,6 +24,7 @@ fetch = ["pooch>=1.8", "requests>=2.31"]
 interop = ["pyyaml>=6"]
 plot = ["matplotlib>=3.8.4"]
 search = ["optuna>=5"]
+tensorboard = ["tensorboard>=2.20"]
 zips = ["deflate>=0.9"]  # of which the standard library reads the same, slower
 test = [
     "hypothesis>=6.100",
@@ -41,6 +42,7 @@ test = [
     *interop,
     *plot,
     *search,
+    *tensorboard,
     *zips,
 ]
 docs = [
@@ -134,6 +136,7 @@ setup(
         "v1tlearn": ["py.typed"],
         "v1tlearn.inspection.reports": ["page.css", "page.html.jinja"],
     },
+    entry_points={"console_scripts": ["v1tlearn = v1tlearn.cli.main:main"]},
     python_requires=">=3.11",
     install_requires=[
         "jinja2>=3.1",
@@ -157,6 +160,7 @@ setup(
         "interop": interop,
         "plot": plot,
         "search": search,
+        "tensorboard": tensorboard,
         "test": test,
         "zips": zips,
     },

@@ -1,6 +1,15 @@
 """Models that predict the responses of visual cortex neurons, in several animals at once."""
 
-from v1tlearn import decoding, inspection, interop, metrics, model_selection, preprocessing, search
+from v1tlearn import (
+    decoding,
+    inspection,
+    interop,
+    metrics,
+    model_selection,
+    preprocessing,
+    search,
+    tracking,
+)
 from v1tlearn.datasets import (
     bin_spikes,
     fetch_franke2022,
@@ -117,6 +126,7 @@ __all__ = [
     "save_recordings",
     "score_table",
     "search",
+    "tracking",
     "validate_recordings",
     "with_receptive_fields",
     "write_sensorium",
