@@ -55,6 +55,7 @@ from v1tlearn.estimators import (
 )
 from v1tlearn.interop import load_dina, load_minimodel, load_sensorium, load_v1t, load_vist
 from v1tlearn.metrics import compare_scores, noise_ceiling, score_table
+from v1tlearn.prediction_files import save_predictions
 from v1tlearn.preprocessing import (
     CenterCrop,
     Grayscale,
@@ -123,6 +124,7 @@ __all__ = [
     "read_stimulus_spikes",
     "read_text16",
     "receptive_fields_from_outlines",
+    "save_predictions",
     "save_recordings",
     "score_table",
     "search",
