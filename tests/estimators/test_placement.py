@@ -66,6 +66,7 @@ def folder(recordings, tmp_path_factory):
     [
         (v1.CNNRegressor, {"core_pass": "per_mouse", "loss_scale": "sqrt_recording"}),
         (v1.V1TRegressor, {"attention_dropout": 0.3, "batch_size": 7}),
+        (v1.CNNRegressor, {"shuffle_block": 4, "batch_size": 5, "max_epochs": 1}),
     ],
 )
 def test_streaming_changes_nothing(kind, params, small, trials, store, equal):

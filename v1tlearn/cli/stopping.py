@@ -27,6 +27,7 @@ def stopping() -> Iterator[None]:
         return
 
     def stop(number: int, frame: Any) -> None:
+        """Raise where the process is."""
         signal.signal(number, signal.SIG_IGN)  # once is enough
         raise StoppedError(number)
 
