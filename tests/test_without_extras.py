@@ -11,7 +11,7 @@ SCRIPT = """
     import sys
 
     EXTRAS = {"captum", "deflate", "matplotlib", "optuna", "pooch", "requests", "transformers"}
-    EXTRAS |= {"yaml"}
+    EXTRAS |= {"tensorboard", "yaml"}
 
 
     class Missing:
@@ -49,6 +49,7 @@ SCRIPT = """
         ("interop", lambda: v1.load_v1t("run")),
         ("plot", lambda: v1.inspection.TrainingDisplay.from_estimator(est).plot()),
         ("plot", lambda: v1.inspection.report(est, test)),
+        ("tensorboard", lambda: v1.tracking.TensorBoardLog("runs")),
     ):
         try:
             call()

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser : ArgumentParser
     """
     parser.add_argument("--model", required=True, metavar="NAME", help="such as V1TRegressor")
-    parser.add_argument("--preset", metavar="NAME", help="published parameters, such as v1t")
+    parser.add_argument("--preset", metavar="NAME", help="published parameters, such as v1t2023")
     parser.add_argument(
         "--params", type=Path, metavar="FILE",
         help="parameters, in .json or .yaml, or the run.json of another run",

@@ -96,7 +96,8 @@ class _Version(argparse.Action):
     """Tells the version, which takes time to find, only when it is asked for."""
 
     def __call__(self, parser: argparse.ArgumentParser, *others: Any) -> None:
-        parser.exit(message=f"v1tlearn {version('v1tlearn')}\n")
+        sys.stdout.write(f"v1tlearn {version('v1tlearn')}\n")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:
