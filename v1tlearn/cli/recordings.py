@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from v1tlearn._paths import what_lies_at
 from v1tlearn.cli.errors import UsageError
@@ -33,7 +34,7 @@ def open_trials(paths: Sequence[Path], cache: Path | None = None) -> Trials:
         If there are no such recordings, or they are damaged.
     """
     parts = [_open(path, cache) for path in paths]
-    return parts[0] if len(parts) == 1 else concat(parts)
+    return parts[0] if len(parts) == 1 else cast(Trials, concat(parts))
 
 
 def _open(path: Path, cache: Path | None) -> Trials:

@@ -55,8 +55,10 @@ class CallbackMixin(_Support):
             return lambda more: False
 
         def begin() -> Any:
-            epoch = task.subcontext(task_name="epoch")
-            return epoch.call_on_fit_task_begin(estimator=self, X=trials, y=target)
+            context = task.subcontext(task_name="epoch")
+            return context.call_on_fit_task_begin(estimator=self, X=trials, y=target)
+
+        epoch = begin()
 
         def over(more: bool) -> bool:
             nonlocal epoch
@@ -67,5 +69,4 @@ class CallbackMixin(_Support):
                 epoch = begin()
             return enough
 
-        epoch = begin()
         return over

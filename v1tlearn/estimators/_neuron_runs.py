@@ -72,7 +72,7 @@ def make_neuron_run(
         parameters["weight_decay"],
         decoupled=parameters["optimizer"] == "adamw",
     )
-    draw, data = drawing(parameters, data)
+    draw, drawn = drawing(parameters, data)
     make = partial(make_schedule, parameters, judged=validation is not None)
     trained = {mouse: responding(fitted, mouse) for mouse in data}
     return NeuronRun(
@@ -80,7 +80,7 @@ def make_neuron_run(
         _objective(parameters),
         options,
         NeuronSchedule(make, trained),
-        data,
+        drawn,
         settings,
         state,
         validation=validation,

@@ -141,7 +141,7 @@ class RunFolder:
                 attempts = earlier["attempts"]
                 document["history"] = earlier["history"]
                 document["started"] = earlier["started"]
-            attempt = {"started": _now(), "ended": None, "status": "running"}
+            attempt: dict[str, Any] = {"started": _now(), "ended": None, "status": "running"}
             attempt |= {"host": socket.gethostname(), "process": os.getpid()}
             self._document = document | {"attempts": [*attempts, attempt]}
             self._write()
