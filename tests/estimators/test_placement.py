@@ -153,9 +153,11 @@ def test_data_in_host_memory_give_the_same_batches(fitted, trials):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("block", [1, 4])
 @pytest.mark.parametrize("kept", [MEMORY, RECORDINGS])
-def test_streaming_to_a_gpu_changes_nothing(kept, small, trials, store, monkeypatch):
+def test_streaming_to_a_gpu_changes_nothing(kept, block, small, trials, store, monkeypatch):
     params = {"device": "cuda", "deterministic": True, "precision": "float32"}
+    params |= {"shuffle_block": block, "batch_size": 5}
     resident = small(low_memory=False, **params).fit(trials)
     if kept == RECORDINGS:
         monkeypatch.setattr(placement, "free_memory", lambda device: 0)
