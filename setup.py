@@ -26,6 +26,7 @@ nwb = ["pynwb>=4.1"]  # the format of DANDI, which nothing else reads in all its
 parquet = ["pyarrow>=20"]  # without which pandas writes none
 plot = ["matplotlib>=3.8.4"]
 search = ["optuna>=5"]
+tensorboard = ["tensorboard>=2.20"]
 zips = ["deflate>=0.9"]  # of which the standard library reads the same, slower
 test = [
     "hypothesis>=6.100",
@@ -45,6 +46,7 @@ test = [
     *parquet,
     *plot,
     *search,
+    *tensorboard,
     *zips,
 ]
 docs = [
@@ -138,6 +140,7 @@ setup(
         "v1tlearn": ["py.typed"],
         "v1tlearn.inspection.reports": ["page.css", "page.html.jinja"],
     },
+    entry_points={"console_scripts": ["v1tlearn = v1tlearn.cli.main:main"]},
     python_requires=">=3.11",
     install_requires=[
         "jinja2>=3.1",
@@ -163,6 +166,7 @@ setup(
         "parquet": parquet,
         "plot": plot,
         "search": search,
+        "tensorboard": tensorboard,
         "test": test,
         "zips": zips,
     },

@@ -313,6 +313,7 @@ PAGES = {
     "docs/in_silico.rst": Page(),
     "docs/inside_the_model.rst": Page(replace=INSIDE),
     "docs/reproducibility.rst": Page(),
+    "docs/watching.rst": Page(),
     "docs/your_own_core.rst": Page(replace={"max_epochs=15": "max_epochs=1"}),
 }
 

@@ -11,7 +11,7 @@ SCRIPT = """
     import sys
 
     EXTRAS = {"captum", "deflate", "matplotlib", "optuna", "pooch", "pyarrow", "pynwb"}
-    EXTRAS |= {"requests", "transformers", "yaml"}
+    EXTRAS |= {"requests", "tensorboard", "transformers", "yaml"}
 
 
     class Missing:
@@ -51,6 +51,7 @@ SCRIPT = """
         ("parquet", lambda: v1.save_table(est.predict(test), "predictions.parquet")),
         ("plot", lambda: v1.inspection.TrainingDisplay.from_estimator(est).plot()),
         ("plot", lambda: v1.inspection.report(est, test)),
+        ("tensorboard", lambda: v1.tracking.TensorBoardLog("runs")),
     ):
         try:
             call()

@@ -1,6 +1,15 @@
 """Models that predict the responses of visual cortex neurons, in several animals at once."""
 
-from v1tlearn import decoding, inspection, interop, metrics, model_selection, preprocessing, search
+from v1tlearn import (
+    decoding,
+    inspection,
+    interop,
+    metrics,
+    model_selection,
+    preprocessing,
+    search,
+    tracking,
+)
 from v1tlearn._versions import show_versions, versions_info
 from v1tlearn.datasets import (
     bin_spikes,
@@ -50,6 +59,7 @@ from v1tlearn.estimators import (
 )
 from v1tlearn.interop import load_dina, load_minimodel, load_sensorium, load_v1t, load_vist
 from v1tlearn.metrics import compare_scores, noise_ceiling, score_table
+from v1tlearn.prediction_files import save_predictions
 from v1tlearn.preprocessing import (
     CenterCrop,
     Grayscale,
@@ -121,11 +131,13 @@ __all__ = [
     "read_stimulus_spikes",
     "read_text16",
     "receptive_fields_from_outlines",
+    "save_predictions",
     "save_recordings",
     "save_table",
     "score_table",
     "search",
     "show_versions",
+    "tracking",
     "validate_recordings",
     "versions_info",
     "with_receptive_fields",

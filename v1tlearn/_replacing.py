@@ -159,3 +159,27 @@ def alone_in(folder: Path) -> Iterator[None]:
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+@contextmanager
+def only_one_in(folder: Path, what: str) -> Iterator[None]:
+    """Refuse a second process in the same block on a folder, where the system can tell."""
+    descriptor = None
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # file systems that cannot be written to, or lock
+            descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        if descriptor is not None:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise FileExistsError(
+                    f"another process has {what} in {folder}: wait for its end, or give another "
+                    "folder"
+                ) from error
+            except OSError:  # no locks there
+                pass
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 
-_BETWEEN = ("v1tlearn.", "torch.", "contextlib")  # what may lie on the way
+_BETWEEN = ("v1tlearn.", "torch.", "contextlib", "sklearn.callback.")  # what may lie on the way
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

@@ -296,7 +296,7 @@ def test_every_number_of_the_preset_is_the_published_one():
     training = {"optimizer": "adamw", "lr": 1e-3, "core_lr": None, "betas": (0.9, 0.999)}
     training |= {"batch_size": 100, "max_epochs": 190, "core_pass": "joint", "precision": "tf32"}
     training |= {"loss_scale": "per_neuron", "loss_epsilon": 1e-12, "ema_decay": None}
-    training |= {"penalty_scale": "absolute"}
+    training |= {"penalty_scale": "absolute", "shuffle_block": 1}
     training |= {"clip_norm": None, "selection": "variance_explained", "schedule": "periods"}
     training |= {"period_epochs": (100, 30, 30, 30), "lr_patience": 5, "lr_factor": 1 / 3}
     training |= {"carry_patience": True, "max_lr_drops": 2, "min_lr": 1e-5}  # the last two unused

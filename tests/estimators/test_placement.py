@@ -66,6 +66,7 @@ def folder(recordings, tmp_path_factory):
     [
         (v1.CNNRegressor, {"core_pass": "per_mouse", "loss_scale": "sqrt_recording"}),
         (v1.V1TRegressor, {"attention_dropout": 0.3, "batch_size": 7}),
+        (v1.CNNRegressor, {"shuffle_block": 4, "batch_size": 5, "max_epochs": 1}),
     ],
 )
 def test_streaming_changes_nothing(kind, params, small, trials, store, equal):
@@ -152,9 +153,11 @@ def test_data_in_host_memory_give_the_same_batches(fitted, trials):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("block", [1, 4])
 @pytest.mark.parametrize("kept", [MEMORY, RECORDINGS])
-def test_streaming_to_a_gpu_changes_nothing(kept, small, trials, store, monkeypatch):
+def test_streaming_to_a_gpu_changes_nothing(kept, block, small, trials, store, monkeypatch):
     params = {"device": "cuda", "deterministic": True, "precision": "float32"}
+    params |= {"shuffle_block": block, "batch_size": 5}
     resident = small(low_memory=False, **params).fit(trials)
     if kept == RECORDINGS:
         monkeypatch.setattr(placement, "free_memory", lambda device: 0)

@@ -72,18 +72,22 @@ def save_recordings(
 
 
 def save_groups(
-    datasets: Mapping[str, xr.Dataset], path: str | os.PathLike, attrs: Mapping[str, Any]
+    datasets: Mapping[str, xr.Dataset],
+    path: str | os.PathLike,
+    attrs: Mapping[str, Any],
+    streamed: tuple[str, ...] = (),
 ) -> None:
     """Write datasets that are no whole recordings, such as responses alone, a group per mouse.
 
     Parameters
     ----------
     datasets : mapping {mouse: Dataset}
-        In memory.
     path : path
         The file; one that exists is replaced when the new one is complete.
     attrs : mapping
         Attributes of the whole file.
+    streamed : tuple of str
+        Variables over trials that are read and written in blocks, never whole in memory.
 
     Raises
     ------
@@ -92,7 +96,7 @@ def save_groups(
     """
     path = path_of("path", path, "to_netcdf(path)")
     _check_folder(path)
-    _write(datasets, path, attrs, (), None)
+    _write(datasets, path, attrs, streamed, None)
 
 
 def _check_folder(path: Path) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-import numpy as np
 from sklearn.base import BaseEstimator
 
 from v1tlearn._guesses import PARAMETER_HABITS, did_you_mean, guess
+from v1tlearn.estimators._telling import outside
 from v1tlearn.training.devices import default_errors
 
 P = ParamSpec("P")
@@ -61,25 +60,14 @@ def explained(method: Callable[P, R]) -> Callable[P, R]:
             signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(_explain(method.__name__, signature, args, kwargs, error)) from None
-        if callable(told := kwargs.get("on_epoch")):
-            kwargs["on_epoch"] = _Outside(told, np.geterr())
+        if isinstance(told := kwargs.get("on_epoch"), list | tuple):
+            kwargs["on_epoch"] = [outside(one) for one in told]
+        elif told is not None:
+            kwargs["on_epoch"] = outside(told)
         with default_errors():
             return method(*args, **kwargs)
 
     return call
-
-
-@dataclass
-class _Outside:
-    """A function of the caller, which finds NumPy as the caller has set it."""
-
-    function: Callable[..., Any]
-    errors: Mapping[str, Any]
-
-    def __call__(self, *args: Any) -> Any:
-        """Call the function."""
-        with np.errstate(**self.errors):
-            return self.function(*args)
 
 
 def _explain(

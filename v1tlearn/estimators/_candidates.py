@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from v1tlearn.estimators._checkpoints import Checkpoints, as_told
 from v1tlearn.estimators._like_fit import told_apart
 from v1tlearn.estimators._progress import placed, shown_log
 from v1tlearn.estimators._runs import Part
-from v1tlearn.estimators.base import OnEpoch, Record
+from v1tlearn.estimators._telling import Numbered, OnEpoch
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.estimators.mixing import learn_weights
 from v1tlearn.nn import Head
@@ -104,18 +103,7 @@ def best(candidates: Sequence[Candidate], n: int) -> list[int]:
 
 def numbered(on_epoch: OnEpoch | None, number: int) -> OnEpoch | None:
     """Tell the records of one candidate from those of others."""
-    return None if on_epoch is None else _Numbered(on_epoch, number)
-
-
-@dataclass(frozen=True)
-class _Numbered:
-    """A callback that processes can be sent."""
-
-    on_epoch: OnEpoch
-    number: int
-
-    def __call__(self, record: Record) -> None:
-        self.on_epoch({**record, "candidate": self.number})
+    return None if on_epoch is None else Numbered(on_epoch, number)
 
 
 def train(

@@ -138,6 +138,12 @@ betas : (float, float), default={betas}
 weight_decay : float, default=0.0
 batch_size : int, default={batch_size}
     Trials per mouse and step; one step takes one batch of every mouse.
+shuffle_block : int, default=1
+    Trials in a row that an epoch moves as a block: batches are drawn from a window of 16 blocks or
+    more, which are drawn from the whole recording, and each trial comes once. 1 draws each batch
+    from all trials. Some 32 let recordings that are streamed from disks or networks be read about
+    as fast as in a row; in return trials of a batch come from fewer places. Of movies, for models
+    that see time, windows instead of trials.
 max_epochs : int, default={max_epochs}
     An epoch lasts until the mouse with most trials was seen once.
 loss_scale : {{"sqrt", "sqrt_recording", "per_neuron", "per_recorded"}} or float, \

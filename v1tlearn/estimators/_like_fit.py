@@ -18,6 +18,7 @@ from v1tlearn.trials._selection import units_differ
 # Parameters of training alone: a fitted model may go on with others.
 _MAY_CHANGE = frozenset(
     {"optimizer", "lr", "core_lr", "betas", "weight_decay", "batch_size", "max_epochs"}
+    | {"shuffle_block"}
     | {"loss", "loss_scale", "penalty_scale", "loss_epsilon", "core_pass"}
     | {"schedule", "lr_patience", "lr_factor", "max_lr_drops", "min_lr"}
     | {"period_epochs", "carry_patience", "selection", "clip_norm", "ema_decay"}

@@ -14,7 +14,7 @@ from v1tlearn._warn import warn
 from v1tlearn.estimators._describe import recorded_moments
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
-from v1tlearn.estimators._runs import Part, Start, make_schedule
+from v1tlearn.estimators._runs import Part, Start, drawing, make_schedule
 from v1tlearn.estimators.mouse_data import bring
 from v1tlearn.metrics.tensors import correlation, variance_explained
 from v1tlearn.nn import EncodingModel, poisson_loss
@@ -72,6 +72,7 @@ def make_neuron_run(
         parameters["weight_decay"],
         decoupled=parameters["optimizer"] == "adamw",
     )
+    draw, drawn = drawing(parameters, data)
     make = partial(make_schedule, parameters, judged=validation is not None)
     trained = {mouse: responding(fitted, mouse) for mouse in data}
     return NeuronRun(
@@ -79,11 +80,12 @@ def make_neuron_run(
         _objective(parameters),
         options,
         NeuronSchedule(make, trained),
-        data,
+        drawn,
         settings,
         state,
         validation=validation,
         neurons_at_once=parameters["neurons_at_once"],
+        draw=draw,
         name=name,
     )
 

@@ -242,6 +242,7 @@ class TrainingParameters(Presets):
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     batch_size: int = 16
+    shuffle_block: int = 1
     max_epochs: int = 400
     loss_scale: str | float = "sqrt"
     penalty_scale: str = "relative"
@@ -275,6 +276,7 @@ class TrainingParameters(Presets):
         "betas": [tuple, list, np.ndarray],
         "weight_decay": [_NOT_NEGATIVE],
         "batch_size": [WIDTH],
+        "shuffle_block": [WIDTH],
         "max_epochs": [_NATURAL],
         "loss_scale": [
             StrOptions({"sqrt", "sqrt_recording", "per_neuron", "per_recorded"}),

@@ -132,15 +132,15 @@ def progress(
     name: str,
     max_epochs: int,
     verbose: int,
-    also: Callable[[dict[str, float]], None] | None = None,
+    also: Callable[[dict[str, float]], Any] | None = None,
     state: dict[str, Any] | None = None,
-) -> Iterator[Callable[[dict[str, float]], None]]:
+) -> Iterator[Callable[[dict[str, float]], Any]]:
     """Report epochs: losses, correlation, learning rate and time left."""
     with tqdm(
         total=max_epochs, desc=_PLACE.get() or name, unit="epoch", disable=not verbose
     ) as bar:
 
-        def on_epoch(record: dict[str, float]) -> None:
+        def on_epoch(record: dict[str, float]) -> Any:
             shown = {
                 label: format(record[key], form)
                 for key, (label, form) in _SHOWN.items()
@@ -149,8 +149,7 @@ def progress(
             bar.set_postfix(shown, refresh=False)
             bar.update()
             logger.debug("%s epoch %d: %s", name, record["epoch"], shown)
-            if also is not None:
-                also(dict(record))
+            return None if also is None else also(dict(record))
 
         try:
             yield on_epoch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -42,7 +43,9 @@ from v1tlearn.training import (
     resolve_settings,
     update_groups,
 )
+from v1tlearn.training.data import Draw, epoch_batches
 from v1tlearn.training.objectives import Record
+from v1tlearn.training.shuffling import block_batches, steps_of_window
 from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials._places import movies_and_frames
 
@@ -122,6 +125,7 @@ def make_run(
         betas=parameters["betas"],
         weight_decay=parameters["weight_decay"],
     )
+    draw, data = drawing(parameters, data)
     if state["optimizer"] is not None:
         state["optimizer"] = update_groups(state["optimizer"], optimizer)
     return Run(
@@ -133,8 +137,19 @@ def make_run(
         resolve_settings(trained, objective, data, settings),
         state,
         validation=validation,
+        draw=draw,
         name=name,
     )
+
+
+def drawing(parameters: Mapping[str, Any], data: DataOf) -> tuple[Draw, DataOf]:
+    """Give what draws the batches, and the data that tell how these are read."""
+    block, batch_size = parameters["shuffle_block"], parameters["batch_size"]
+    if block == 1:
+        return epoch_batches, data
+    steps = steps_of_window(batch_size, block)
+    in_blocks = {mouse: replace(own, read_steps=steps) for mouse, own in data.items()}
+    return partial(block_batches, block=block), in_blocks
 
 
 def windows_of(

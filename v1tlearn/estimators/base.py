@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,6 +13,7 @@ from v1tlearn._by_name import ByName
 from v1tlearn._documentation import DocumentationLinkMixin
 from v1tlearn._values import plain
 from v1tlearn.estimators import _cards, _files
+from v1tlearn.estimators._callbacks import CallbackMixin, with_callbacks
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_held_out
@@ -23,14 +24,12 @@ from v1tlearn.estimators._reading import (
     warn_about_mirrored,
     warn_about_tiers,
 )
+from v1tlearn.estimators._telling import OnEpoch, as_one
 from v1tlearn.training import resolve_device
 from v1tlearn.trials import Trials
 
-Record = dict[str, float]
-OnEpoch = Callable[[Record], None]
 
-
-class TrialsEstimator(DocumentationLinkMixin, ByName, BaseEstimator):
+class TrialsEstimator(DocumentationLinkMixin, ByName, CallbackMixin, BaseEstimator):
     """Base of the estimators that are fitted to `Trials`, or to arrays in their forms.
 
     A subclass says in `_fit` what it learns.
@@ -40,6 +39,7 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, BaseEstimator):
     _frame_wise: ClassVar[bool] = True  # whether movies are taken, frame by frame
 
     @explained
+    @with_callbacks
     def fit(
         self,
         stimuli: Any,
@@ -52,7 +52,7 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, BaseEstimator):
         behavior_names: Sequence[str] | None = None,
         frame_rate: float | None = None,
         validation: Trials | None = None,
-        on_epoch: OnEpoch | None = None,
+        on_epoch: OnEpoch | Sequence[OnEpoch] | None = None,
         checkpoint_dir: str | Path | None = None,
     ) -> Self:
         """Fit to recordings of one or several mice.
@@ -87,11 +87,15 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, BaseEstimator):
             Trials for the learning-rate schedule and the choice of the best epoch, and of the
             members of an ensemble and the candidates of a search. Without it `validation_fraction`
             of the images are set aside.
-        on_epoch : callable, optional
-            Called after every epoch with its record, a dict as in `history_`. Of ensembles and
-            searches the record tells the "candidate", too, and the call is made in the process that
-            trains it. What it raises ends the training and reaches the caller; the best model so
-            far is kept.
+        on_epoch : callable or sequence of callables, optional
+            Called after every epoch with its record, a dict as in `history_`; see
+            `v1tlearn.tracking` for some that write files. Of ensembles and searches the record
+            tells the "candidate", too, and the call is made in the process that trains it. Where it
+            returns True the training ends with this epoch. What it raises ends the training and
+            reaches the caller. The best model so far is kept. One with a method
+            ``begin(history)`` is told before the first epoch which ones a training goes on from,
+            one with a method ``end()`` that it is over; of candidates with the keyword
+            ``candidate``.
         checkpoint_dir : str or Path, optional
             A directory for the complete state after every epoch, of which the last two are kept;
             of ensembles a directory per candidate, of searches the study. The same call goes on
@@ -114,7 +118,7 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, BaseEstimator):
         """
         self._validate_params()
         check_held_out(validation)
-        check_on_epoch(on_epoch)
+        told = as_one(on_epoch)
         call = read_fit(
             stimuli,
             behaviors,
@@ -130,7 +134,14 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, BaseEstimator):
         warn_about_mirrored(call.trials)
         with shown_log(plain(self.verbose)):
             folder = None if checkpoint_dir is None else Path(checkpoint_dir)
-            return self._fit(call, validation, on_epoch, folder)
+            self._begin_task(call.trials, call.target, self._most_epochs())
+            self._fit(call, validation, told, folder)
+            self._end_task(call.trials, call.target)
+        return self
+
+    def _most_epochs(self) -> int:
+        """Count the epochs of which callbacks of scikit-learn are told, at most."""
+        return 0
 
     def _fit(
         self,
@@ -217,18 +228,3 @@ class SavingMixin:
     def _restore(cls, content: dict[str, Any], device: str) -> Self:
         """Make a fitted estimator of what `_content` gave."""
         raise NotImplementedError(f"{cls.__name__} does not say what is kept of it.")
-
-
-def check_on_epoch(on_epoch: Any) -> None:
-    """Check that a callback can be called.
-
-    Raises
-    ------
-    TypeError
-        If it cannot.
-    """
-    if on_epoch is not None and not callable(on_epoch):
-        raise TypeError(
-            f"on_epoch is a {type(on_epoch).__name__}: expected a function, which is called "
-            "with the record of every epoch."
-        )

@@ -43,8 +43,8 @@ from v1tlearn.estimators._movies import refuse_movies
 from v1tlearn.estimators._progress import log_choices, log_start, progress, run_name, shown_log
 from v1tlearn.estimators._reading import Call, read_fit, warn_about_tiers
 from v1tlearn.estimators._runs import Part, Start, check_good, is_good
+from v1tlearn.estimators._telling import OnEpoch, listening
 from v1tlearn.estimators.base import (
-    OnEpoch,
     SavingMixin,
     TrialsEstimator,
 )
@@ -160,6 +160,9 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
 
     # ------------------------------------------------------------------------------- training
 
+    def _most_epochs(self) -> int:
+        return plain(self.max_epochs)
+
     def _warn_of_no_epochs(self) -> None:
         if self.max_epochs == 0:
             warn(
@@ -263,7 +266,7 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
                     _seen=seen,
                 )
 
-            def after_epoch(record: Record) -> None:
+            def after_epoch(record: Record) -> bool:
                 """Count as fitted from a good epoch on, keep the state, then tell."""
                 if any(map(is_good, history[first:])):
                     become_fitted()
@@ -271,15 +274,29 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
                     whole = {"marks": marks, "first_epoch": first}
                     content = content_of(self.get_params(deep=False), start, precision)
                     checkpoints.write(run.state["epoch"], content | whole)
-                report(record)
+                enough = report(record) is True
+                return epoch_told(run.state["stop_reason"] is None and not enough) or enough
+
+            def as_if_over() -> dict[str, Any]:
+                """What is fitted if the training ends here, a copy."""
+                model = deepcopy(start.model)
+                model.load_state_dict(start.state["best"])
+                state = deepcopy(start.state)
+                device = resolve_device(self.device)
+                kept = {"fitted_": start.fitted, "module_": model.eval(), "state_": state}
+                return {**kept, "device_": device, "precision_": precision, "_seen": seen}
 
             if not self.__sklearn_is_fitted__():
                 self.module_ = run.model  # for hooks that look at it within the first epoch
             try:
                 if found is None or left:
-                    with progress(
-                        run.name, left, plain(self.verbose), on_epoch, run.state
-                    ) as report:
+                    with (
+                        progress(
+                            run.name, left, plain(self.verbose), on_epoch, run.state
+                        ) as report,
+                        listening(on_epoch, history),
+                    ):
+                        epoch_told = self._telling_of_epochs(*training, as_if_over)
                         train(run, after_epoch)
                 check_good(history[first:])
                 become_fitted()

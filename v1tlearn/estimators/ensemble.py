@@ -30,7 +30,8 @@ from v1tlearn.estimators._like_fit import check_held_out, check_transfer
 from v1tlearn.estimators._progress import shown_log
 from v1tlearn.estimators._reading import Call, read_fit, warn_about_tiers
 from v1tlearn.estimators._runs import Part
-from v1tlearn.estimators.base import OnEpoch, SavingMixin, TrialsEstimator
+from v1tlearn.estimators._telling import OnEpoch
+from v1tlearn.estimators.base import SavingMixin, TrialsEstimator
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.estimators.prediction import PredictionMixin
 from v1tlearn.nn import EncodingModel

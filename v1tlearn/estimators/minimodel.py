@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from hashlib import sha256
@@ -29,6 +29,7 @@ from v1tlearn.estimators._parameters import (
     TrainingParameters,
 )
 from v1tlearn.estimators._runs import Part, Start
+from v1tlearn.estimators._telling import OnEpoch
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.estimators.full_model import MINIMODEL_2025 as FULL_MODEL_2025
 from v1tlearn.estimators.full_model import FullModelRegressor
@@ -180,7 +181,7 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
         freeze_core: bool = True,
         *,
         validation: Trials | None = None,
-        on_epoch: Callable[[dict[str, float]], None] | None = None,
+        on_epoch: OnEpoch | Sequence[OnEpoch] | None = None,
         **params: Any,
     ) -> Self:
         """Fit minimodels for new animals on the same first convolution.
@@ -193,7 +194,7 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
             There is no other way.
         validation : Trials, optional
             As in `fit`.
-        on_epoch : callable, optional
+        on_epoch : callable or sequence of callables, optional
             As in `fit`.
         **params
             Parameters of the new estimator where they differ.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,8 @@ from v1tlearn.training.memory import prediction_batch_size
 from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials._places import in_trials
 from v1tlearn.trials._reading import BLOCK
+
+_INPUT_VALUES = {"cpu": 2**24}  # of the images that go through a model at once; elsewhere 2**28
 
 Outputs = tuple[str, slice | np.ndarray, Tensor]
 
@@ -73,7 +76,7 @@ def predict(
     model.eval()
     precision = resolve_precision(precision, device, training=False)
     if at_once is None:
-        at_once = prediction_batch_size(model, device, deterministic=deterministic)
+        at_once = _images_at_once(model, fitted, device, deterministic)
     run = _Prediction(model, fitted, trials, device, at_once, block, precision, activate)
     out = {
         m: np.empty((len(trials.rows(m)[0]), fitted.mice[m].n_neurons), np.float32)
@@ -132,7 +135,7 @@ def predict_parts(
     model.eval()
     precision = resolve_precision(precision, device, training=False)
     if at_once is None:
-        at_once = prediction_batch_size(model, device, deterministic=deterministic)
+        at_once = _images_at_once(model, fitted, device, deterministic)
     ids = {mouse: one.unit_ids for mouse, one in fitted.mice.items()}
     for place, part, values in stream_parts(
         model,
@@ -149,6 +152,15 @@ def predict_parts(
         labelled = Responses.from_arrays({mouse: values[None]}, like=part, name="predictions")
         array = labelled._with_known_neurons(ids)[mouse].isel(trial=0)
         yield array.drop_vars("n_frames").assign_coords(mouse_id=mouse, place=place)
+
+
+def _images_at_once(
+    model: EncodingModel, fitted: Fitted, device: torch.device, deterministic: bool
+) -> int:
+    """What is fast and fits; of models that make images smaller, also by what comes in."""
+    fast = prediction_batch_size(model, device, deterministic=deterministic)
+    most = _INPUT_VALUES.get(device.type, 2**28) // math.prod(fitted.image_shape)
+    return max(1, min(fast, most))
 
 
 def _not_finite(mouse: str, where: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 from sklearn.base import clone
@@ -15,8 +15,8 @@ from v1tlearn.estimators._like_fit import check_held_out, check_parameters, chec
 from v1tlearn.estimators._progress import shown_log
 from v1tlearn.estimators._reading import read_fit, warn_about_tiers
 from v1tlearn.estimators._runs import Start
+from v1tlearn.estimators._telling import OnEpoch, as_one
 from v1tlearn.estimators._transfer import adopt_core
-from v1tlearn.estimators.base import OnEpoch, check_on_epoch
 from v1tlearn.training import draw_seed
 from v1tlearn.trials import Trials
 
@@ -36,7 +36,7 @@ class TransferMixin:
         freeze_core: bool = True,
         *,
         validation: Trials | None = None,
-        on_epoch: OnEpoch | None = None,
+        on_epoch: OnEpoch | Sequence[OnEpoch] | None = None,
         **params: Any,
     ) -> Self:
         """Fit the trained core's readouts for new animals.
@@ -57,7 +57,7 @@ class TransferMixin:
             normalisation. Otherwise it is trained further, with `core_lr` if given.
         validation : Trials, optional
             As in `fit`.
-        on_epoch : callable, optional
+        on_epoch : callable or sequence of callables, optional
             As in `fit`.
         **params
             Parameters of the new estimator where they differ, of training, readout or shifter:
@@ -82,7 +82,7 @@ class TransferMixin:
         check_is_fitted(self)
         check_transfer(trials, freeze_core, params, known=self._plain_params())
         check_held_out(validation)
-        check_on_epoch(on_epoch)
+        told = as_one(on_epoch)
         check_parameters(self.fitted_.parameters, self._plain_params())
         new = clone(self).set_params(**params)
         new._validate_params()
@@ -94,7 +94,7 @@ class TransferMixin:
         start = new._from_scratch(*training, seed)
         start = start._replace(fitted=self._adopted(start, freeze=bool(freeze_core)))
         with shown_log(plain(new.verbose)):
-            return new._train(training, held_out, seed, start=start, on_epoch=on_epoch)
+            return new._train(training, held_out, seed, start=start, on_epoch=told)
 
     def _adopted(self, start: Start, *, freeze: bool) -> Fitted:
         """Give a model that was just begun the trained core; what it then knows."""

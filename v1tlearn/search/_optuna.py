@@ -11,7 +11,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,6 +35,7 @@ from tqdm.auto import tqdm
 from v1tlearn._opening import first_line
 from v1tlearn._values import plain
 from v1tlearn.estimators._progress import placed, shown_log
+from v1tlearn.estimators._telling import Numbered, OnEpoch, end
 from v1tlearn.search import _distributions as distributions
 from v1tlearn.search import _results as results
 from v1tlearn.training import NonFiniteLossError
@@ -92,7 +93,7 @@ class Job:
     reduction_factor: int
     seed: int
     verbose: int
-    on_epoch: Callable[[dict[str, Any]], None] | None = None
+    on_epoch: OnEpoch | None = None
 
 
 @contextmanager
@@ -358,14 +359,16 @@ def _train(job: Job, trial: optuna.Trial) -> float:
     best = -np.inf
     of = f" of {job.n_trials}" if job.n_trials else ""
 
-    def on_epoch(record: dict[str, float]) -> None:
+    told = None if job.on_epoch is None else Numbered(job.on_epoch, trial.number)
+
+    def on_epoch(record: dict[str, float]) -> Any:
         nonlocal best
-        if job.on_epoch is not None:
-            job.on_epoch({**record, "candidate": trial.number})
+        answer = None if told is None else told(record)
         best = np.fmax(best, record["validation_correlation"])
         trial.report(float(best) if np.isfinite(best) else np.nan, int(record["epoch"]))
         if record["epoch"] < estimator.max_epochs and trial.should_prune():
             raise optuna.TrialPruned
+        return answer
 
     reason = None
     try:
@@ -376,6 +379,8 @@ def _train(job: Job, trial: optuna.Trial) -> float:
             raise
     except _UNTRAINABLE as error:
         reason = f"{type(error).__name__}: {error}"
+    finally:
+        end(told)
     if reason is None and not np.isfinite(best):
         reason = "the validation correlation was never a number"
     if reason is not None:

@@ -26,7 +26,8 @@ from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._leaks import Seen
 from v1tlearn.estimators._progress import placed
 from v1tlearn.estimators._reading import Call
-from v1tlearn.estimators.base import OnEpoch, TrialsEstimator
+from v1tlearn.estimators._telling import OnEpoch
+from v1tlearn.estimators.base import TrialsEstimator
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.estimators.prediction import PredictionMixin
 from v1tlearn.nn import EncodingModel

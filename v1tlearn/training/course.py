@@ -11,6 +11,10 @@ from v1tlearn.training.schedule import Verdict
 logger = logging.getLogger("v1tlearn")
 
 
+class EnoughError(Exception):
+    """Who is told of the epochs wants no more of them; it never reaches who trains."""
+
+
 def log_verdict(
     name: str, state: dict[str, Any], verdict: Verdict, lr: tuple[float, float], score_name: str
 ) -> None:
@@ -82,6 +86,8 @@ def reason_of(error: BaseException, otherwise: str) -> tuple[str, str]:
         return "interrupted", "interrupted"
     if isinstance(error, GeneratorExit):
         return "closed", "no more epochs were asked for"
+    if isinstance(error, EnoughError):
+        return "on_epoch", "on_epoch asked for it"
     raised = f"{type(error).__name__} was raised"
     return otherwise, f"{raised} by on_epoch" if otherwise == "on_epoch" else raised
 

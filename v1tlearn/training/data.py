@@ -51,6 +51,8 @@ class MouseData:
     device : torch.device
         Where batches and targets come out, and all else is: that of the images if they are a
         tensor.
+    read_steps : int
+        Steps whose rows are read from a `Source` at once, because they lie in a row together.
     """
 
     images: Tensor | Source
@@ -65,6 +67,7 @@ class MouseData:
     scale_trials: int = 0
     device: torch.device = _CPU
     image_rows: Tensor | None = None
+    read_steps: int = 1
 
     def __post_init__(self) -> None:
         if isinstance(self.images, Tensor):
@@ -271,7 +274,8 @@ def _arriving(
     rows = _on_host(streamed, steps)
     wanted = [{key: step[key[0]] for key in sources if key[0] in step} for step in rows]
     device = next(iter(streamed.values())).device
-    with closing(read_ahead(sources, wanted, device)) as arriving:
+    together = max(trials.read_steps for trials in streamed.values())
+    with closing(read_ahead(sources, wanted, device, together=together)) as arriving:
         yield from arriving
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -392,7 +392,7 @@ class Run:
             self.model.load_state_dict(weights)
 
 
-def train(run: Run, on_epoch: Callable[[Record], None] | None = None) -> dict[str, Any]:
+def train(run: Run, on_epoch: Callable[[Record], Any] | None = None) -> dict[str, Any]:
     """Train to the end.
 
     Parameters
@@ -400,7 +400,8 @@ def train(run: Run, on_epoch: Callable[[Record], None] | None = None) -> dict[st
     run : Run
     on_epoch : callable, optional
         Told the record of every epoch while the run is suspended. What it raises ends the run,
-        with the ``stop_reason`` "on_epoch" unless the error has one of its own.
+        with the ``stop_reason`` "on_epoch" unless the error has one of its own; True ends it so,
+        without an error.
 
     Returns
     -------
@@ -411,7 +412,9 @@ def train(run: Run, on_epoch: Callable[[Record], None] | None = None) -> dict[st
         for record in epochs:
             if on_epoch is not None:
                 try:
-                    on_epoch(record)
+                    if on_epoch(record) is True:
+                        raise course.EnoughError
                 except BaseException as error:
-                    epochs.throw(error)
+                    with suppress(course.EnoughError):
+                        epochs.throw(error)
     return run.state_dict()

@@ -6,7 +6,7 @@ Knows arrays and devices; what the rows mean is the business of `v1tlearn.traini
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Hashable, Mapping, Sequence
+from collections.abc import Generator, Hashable, Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
@@ -95,7 +95,8 @@ def read_ahead(
     sources: Mapping[K, Source],
     steps: Sequence[Mapping[K, np.ndarray]],
     device: torch.device,
-    depth: int = READ_AHEAD,
+    depth: int | None = None,
+    together: int = 1,
 ) -> Generator[dict[K, Tensor], None, None]:
     """Bring the rows of one step after the other to a device, the next ones in the background.
 
@@ -109,8 +110,10 @@ def read_ahead(
     steps : sequence of dict to ndarray of int
         For each step the rows wanted of some sources.
     device : torch.device
-    depth : int, default=2
-        Steps to be ahead.
+    depth : int, optional
+        Readings to be ahead; two by default, one of several steps each.
+    together : int, default=1
+        Steps whose rows are read at once.
 
     Yields
     ------
@@ -124,32 +127,56 @@ def read_ahead(
     """
     carrier: _Carrier | _PinnedCarrier
     carrier = _PinnedCarrier(device) if device.type == "cuda" else _Carrier(device)
+    if depth is None:
+        depth = READ_AHEAD if together == 1 else 1
+    groups = [steps[start : start + together] for start in range(0, len(steps), together)]
     ahead, arrived, ended = threading.Semaphore(depth), SimpleQueue[Any](), threading.Event()
 
     def read_all() -> None:
-        """Read step after step, at most `depth` ahead of the loop."""
+        """Read group after group of steps, at most `depth` ahead of the loop."""
         try:
-            for step in steps:
+            for group in groups:
                 ahead.acquire()
                 if ended.is_set():
                     return
-                arrived.put((carrier.send(sources, step), None))
+                arrived.put((carrier.send(sources, _joined(group)), None))
         except BaseException as error:  # whatever it is, it belongs to the loop
             arrived.put((None, error))
 
     thread = threading.Thread(target=read_all, name="v1tlearn-read-ahead", daemon=True)
     thread.start()
     try:
-        for _ in steps:
+        for group in groups:
             sent, error = arrived.get()
             if error is not None:
                 raise error
             ahead.release()
-            yield carrier.receive(sent)
+            yield from _parted(carrier.receive(sent), group)
     finally:
         ended.set()
         ahead.release()
         thread.join()
+
+
+def _joined(group: Sequence[Mapping[K, np.ndarray]]) -> Mapping[K, np.ndarray]:
+    """Rows of several steps, one after the other."""
+    if len(group) == 1:
+        return group[0]
+    keys = dict.fromkeys(key for step in group for key in step)
+    return {key: np.concatenate([step[key] for step in group if key in step]) for key in keys}
+
+
+def _parted(
+    values: dict[K, Tensor], group: Sequence[Mapping[K, np.ndarray]]
+) -> Iterator[dict[K, Tensor]]:
+    """What was read for several steps, step by step."""
+    done = dict.fromkeys(values, 0)
+    for step in group:
+        part = {}
+        for key, rows in step.items():
+            part[key] = values[key][done[key] : done[key] + len(rows)]
+            done[key] += len(rows)
+        yield part
 
 
 class _Carrier:

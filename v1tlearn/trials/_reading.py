@@ -19,6 +19,10 @@ _LABELS = (*TRIAL_LABELS, *NEURON_LABELS, "position")  # coordinates, however th
 DATA = ("stimuli", "behaviors", "responses", "expected_responses")
 LARGE = (*DATA, SPONTANEOUS)  # read when they are used; all else that a recording holds is small
 
+_SMALL_GAP = 2  # trials between others that are read in vain rather than left out
+_MOST_IN_VAIN = 0.25  # of what is wanted
+_LEAST_IN_A_ROW = 4  # trials of a span, on average
+
 BLOCK = 256  # trials that are read at once where a whole recording is passed through
 
 
@@ -119,8 +123,24 @@ def read(source: Any, rows: np.ndarray, columns: np.ndarray | None = None) -> np
     if isinstance(key, slice):
         return np.asarray(source[key])
     unique, inverse = np.unique(rows, return_inverse=True)
-    values = np.asarray(source[compact(unique)])
+    values = _read_spans(source, unique)
     return values if np.array_equal(unique, rows) else values[inverse]
+
+
+def _read_spans(source: Any, rows: np.ndarray) -> np.ndarray:
+    """Read ascending rows: where most of them lie in rows, span by span, and small gaps as well.
+
+    Files read what lies in a row many times faster than as many single trials.
+    """
+    gaps = np.diff(rows) - 1
+    small = gaps <= _SMALL_GAP
+    if gaps[small].sum() > len(rows) * _MOST_IN_VAIN:
+        small = gaps == 0
+    spans = np.split(rows, np.flatnonzero(~small) + 1)
+    if len(rows) < _LEAST_IN_A_ROW * len(spans):
+        return np.asarray(source[compact(rows)])
+    parts = [np.asarray(source[int(s[0]) : int(s[-1]) + 1])[compact(s - s[0])] for s in spans]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _read_columns(source: Any, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

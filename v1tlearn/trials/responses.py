@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
+from xarray.core import indexing
 
 from v1tlearn._values import as_array
+from v1tlearn.datasets.lazy_rows import Key, LazyRows, take
 from v1tlearn.datasets.schema import AXES
 from v1tlearn.datasets.store import RESPONSES_FILE, open_groups, save_groups
 from v1tlearn.trials._arithmetic import Arithmetic, check_unit_ids
@@ -28,6 +30,18 @@ from v1tlearn.trials._view import View, selected
 
 _PLACE = "place"  # in a file: where a trial stands on the axis over mice
 _VALUES = "values"
+
+
+class _Rows(LazyRows):
+    """Responses of one mouse, read when they are indexed."""
+
+    def __init__(self, responses: Responses, mouse: str) -> None:
+        self._responses, self._mouse = responses, mouse
+        one = responses[:1].get(mouse)
+        self.shape, self.dtype = (len(responses), *one.shape[1:]), one.dtype
+
+    def _read_rows(self, rows: np.ndarray, others: Key) -> np.ndarray:
+        return take(self._responses[rows].get(self._mouse), others)
 
 
 class Responses(Arithmetic):
@@ -179,13 +193,16 @@ class Responses(Arithmetic):
         TypeError, ValueError, FileNotFoundError
             If there is no such file, or it holds something else.
         """
-        tree = open_groups(path)
-        tree.close()
-        if tree.attrs.get("kind") != RESPONSES_FILE:
-            raise ValueError(
-                f"{path} does not hold responses as Responses.to_netcdf writes them; those of a "
-                "file of recordings are Trials.open(path).responses."
-            )
+        tree = open_groups(path, (_VALUES,))
+        try:
+            if tree.attrs.get("kind") != RESPONSES_FILE:
+                raise ValueError(
+                    f"{path} does not hold responses as Responses.to_netcdf writes them; those of "
+                    "a file of recordings are Trials.open(path).responses."
+                )
+            tree = tree.load()
+        finally:
+            tree.close()
         view = object.__new__(cls)
         view._recordings, view._sources, view._attrs = {}, {}, {}
         index, places = [], []
@@ -220,8 +237,8 @@ class Responses(Arithmetic):
         datasets = {}
         for mouse in self.mice:
             places, rows = self.rows(mouse)
-            values = self.get(mouse)
-            dims = self._dims(mouse)
+            own, dims = self[places], self._dims(mouse)
+            values = indexing.LazilyIndexedArray(_Rows(own, mouse))
             sizes = dict(zip(dims, values.shape, strict=True))
             axes = {"axis": self._described(mouse).sizes.get("axis", 0)}
             coords = self._coords(mouse, rows, sizes | axes)
@@ -233,7 +250,7 @@ class Responses(Arithmetic):
             }
             datasets[mouse] = xr.Dataset(variables, coords)
         attrs = {"kind": RESPONSES_FILE} | ({} if self.name is None else {"name": self.name})
-        save_groups(datasets, path, attrs)
+        save_groups(datasets, path, attrs, (_VALUES,))
 
     def __getitem__(self, key: Any) -> Any:
         """Select trials by number; or give the matrix of one mouse as a `DataArray`.

@@ -1,0 +1,120 @@
+"""What ran in a folder, told by a file in it."""
+
+import json
+import os
+import pickle
+from datetime import datetime
+from importlib.metadata import version
+
+import pytest
+import torch
+from sklearn.pipeline import make_pipeline
+
+import v1tlearn as v1
+from tests.mice import two_mice
+from v1tlearn.tracking import RunFolder
+
+
+def told(folder):
+    return json.loads((folder / "run.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_a_run_tells_what_ran(small, trials, tmp_path):
+    validation = v1.Trials(two_mice()).sel(tier="validation")
+    n = len(validation.sel(mouse_id="A"))
+    model = small(betas=(0.8, 0.9))
+    with RunFolder(tmp_path, model, trials, validation) as run:
+        begun = told(tmp_path)
+        model.fit(trials, validation=validation, on_epoch=run, checkpoint_dir=run.checkpoints)
+    assert (begun["status"], begun["ended"], begun["history"]) == ("running", None, [])
+    found = told(tmp_path)
+    assert found["status"] == "finished"
+    assert found["model"] == "CNNRegressor"
+    assert found["parameters"]["betas"] == [0.8, 0.9]
+    assert set(found["parameters"]) == set(model.get_params())
+    assert list(found["recordings"]) == ["A", "B"]
+    assert found["recordings"]["A"].startswith(f"{len(trials.sel(mouse_id='A'))} trials, 5 neurons")
+    assert found["validation"]["A"].startswith(f"{n} trials")
+    assert found["versions"]["torch"] == version("torch")
+    assert found["seed"] == 0
+    assert (found["device"], found["precision"]) == ("cpu", "float32")
+    assert (found["stop_reason"], found["best_epoch"]) == ("max_epochs", model.best_epoch_)
+    assert found["history"] == model.history_
+    assert datetime.fromisoformat(found["started"]) <= datetime.fromisoformat(found["ended"])
+    (attempt,) = found["attempts"]
+    assert (attempt["process"], attempt["status"]) == (os.getpid(), "finished")
+
+
+def test_what_goes_wrong_is_noted_and_going_on_is_another_attempt(small, trials, tmp_path, cut):
+    with pytest.raises(cut.error):  # noqa: SIM117
+        with RunFolder(tmp_path, model := small(), trials) as run:
+            model.fit(trials, on_epoch=[run, cut(2)], checkpoint_dir=run.checkpoints)
+    found = told(tmp_path)
+    assert (found["status"], found["error"]) == ("failed", "Cut")
+    assert [record["epoch"] for record in found["history"]] == [1, 2]
+    with RunFolder(tmp_path, model := small(max_epochs=4), trials) as run:
+        model.fit(trials, on_epoch=run, checkpoint_dir=run.checkpoints)
+    found = told(tmp_path)
+    assert (found["status"], found["error"]) == ("finished", None)
+    assert found["history"] == model.history_
+    assert [attempt["status"] for attempt in found["attempts"]] == ["failed", "finished"]
+    with pytest.raises(KeyboardInterrupt), RunFolder(tmp_path, small(), trials):
+        raise KeyboardInterrupt
+    assert told(tmp_path)["status"] == "interrupted"
+
+
+def test_another_run_is_refused_and_the_first_one_stays(small, trials, tmp_path):
+    with RunFolder(tmp_path, small(), trials):
+        pass
+    before = (tmp_path / "run.json").read_text()
+    for model, given, differs in (
+        (small(lr=0.5), trials, r"parameters lr \(was .*, is 0.5\)"),
+        (small(), trials[1:], r"recordings A \(was "),
+        (v1.LNRegressor(), trials, r"model \(was CNNRegressor, is LNRegressor\)"),
+    ):
+        with pytest.raises(FileExistsError, match=differs):
+            RunFolder(tmp_path, model, given).__enter__()
+    assert (tmp_path / "run.json").read_text() == before
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 9}', '{"format": 1, "attempts": 3}'])
+def test_a_file_that_tells_of_no_run_is_named(small, trials, tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=r"run\.json does not tell of a run .*; remove it"):
+        RunFolder(tmp_path, small(), trials).__enter__()
+
+
+def test_two_trainings_do_not_run_in_one_folder(small, trials, tmp_path):
+    pytest.importorskip("fcntl", reason="this system has no locks of this kind")
+    with RunFolder(tmp_path, small(), trials):  # the system tells handles apart, not processes
+        with pytest.raises(FileExistsError, match="another process has a training in"):
+            RunFolder(tmp_path, small(), trials).__enter__()
+        assert told(tmp_path)["status"] == "running"
+    with RunFolder(tmp_path, small(), trials):
+        pass
+
+
+def test_pipelines_ensembles_and_what_json_does_not_know(small, trials, tmp_path):
+    model = make_pipeline(v1.TrialStandardizer(), small(max_epochs=1, device=torch.device("cpu")))
+    with RunFolder(tmp_path / "a", model, trials) as run:
+        model.fit(trials, cnnregressor__on_epoch=run)
+    found = told(tmp_path / "a")
+    inner = dict(found["parameters"]["steps"])["cnnregressor"]
+    assert (inner["class"], inner["parameters"]["device"]) == ("CNNRegressor", "cpu")
+    assert found["history"] == model[-1].history_
+    ensemble = v1.EnsembleRegressor(small(max_epochs=1), 2, 1, random_state=0)
+    with RunFolder(tmp_path / "b", ensemble, trials) as run:
+        ensemble.fit(trials, on_epoch=run)
+        with pytest.raises(TypeError, match="give on_epoch a CSVLog"):
+            pickle.dumps(run)
+    assert [r["candidate"] for r in told(tmp_path / "b")["history"]] == [0, 1]
+    assert told(tmp_path / "b")["parameters"]["estimator"]["class"] == "CNNRegressor"
+
+
+def test_wrong_arguments(small, trials, tmp_path):
+    with pytest.raises(TypeError, match="expected what is fitted"):
+        RunFolder(tmp_path, v1.CNNRegressor, trials)
+    with pytest.raises(TypeError, match="trials is a dict"):
+        RunFolder(tmp_path, small(), {})
+    with pytest.raises(TypeError, match="validation is a str"):
+        RunFolder(tmp_path, small(), trials, "validation")

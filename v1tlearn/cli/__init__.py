@@ -1,0 +1,1 @@
+"""The command line: fit, predict, score and report over files, as clusters run them."""

@@ -1,0 +1,98 @@
+"""Models by name, with parameters that a command line gives; and those that were saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sklearn.utils._param_validation import InvalidParameterError
+
+from v1tlearn._by_name import no_parameter, parameter_names, public_kinds
+from v1tlearn._guesses import did_you_mean, guess
+from v1tlearn._paths import MODEL_FILE
+from v1tlearn.cli.errors import UsageError
+from v1tlearn.estimators import EncodingRegressor, load
+from v1tlearn.estimators.base_trained import TrainedEstimator
+
+_SAVED = "model"  # the folder within that of a run
+
+
+def kinds() -> dict[str, type[Any]]:
+    """Give the classes of models that can be named, by name."""
+    found = [kind for kind in public_kinds() if issubclass(kind, TrainedEstimator)]
+    return {kind.__name__: kind for kind in found if kind is not EncodingRegressor}
+
+
+def make_estimator(name: str, preset: str | None, parameters: Mapping[str, Any]) -> Any:
+    """Make a model that is not fitted yet.
+
+    Parameters
+    ----------
+    name : str
+    preset : str or None
+    parameters : mapping
+
+    Returns
+    -------
+    estimator
+
+    Raises
+    ------
+    UsageError
+        If there is no such model, preset or parameter, or a value is none of those allowed.
+    """
+    known = kinds()
+    if name == EncodingRegressor.__name__:
+        raise UsageError(f"--model {name} takes a core of your own, which only Python can give.")
+    if name not in known:
+        found = guess(name, known) or guess(f"{name}Regressor", known)
+        raise UsageError(
+            f"there is no model {name!r}{did_you_mean(found)} The models are {', '.join(known)}."
+        )
+    kind = known[name]
+    names = parameter_names(kind)
+    for given in parameters:
+        if given not in names:
+            raise UsageError(no_parameter(kind, given, names))
+    try:
+        if preset is None:
+            estimator = kind(**parameters)
+        elif hasattr(kind, "from_preset"):
+            estimator = kind.from_preset(preset, **parameters)
+        else:
+            raise UsageError(f"{name} has no presets.")
+        estimator._validate_params()
+    except (InvalidParameterError, ValueError, TypeError) as error:
+        raise UsageError(str(error)) from error
+    return estimator
+
+
+def load_model(path: Path, device: str) -> Any:
+    """Open a saved model, or the one in the folder of a run.
+
+    Parameters
+    ----------
+    path : Path
+    device : str
+
+    Returns
+    -------
+    estimator
+        Fitted.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or it is damaged.
+    """
+    saved = path / _SAVED
+    if (saved / MODEL_FILE).is_file() and not (path / MODEL_FILE).is_file():
+        return load(saved, device)
+    if (path / "run.json").is_file() and not (path / MODEL_FILE).is_file():
+        states = sorted((path / "checkpoints").glob("epoch-*"))
+        raise ValueError(
+            f"{path} holds a run that has not come to its end"
+            + (f": go on with it, or give its last state, {states[-1]}." if states else ".")
+        )
+    return load(path, device)

@@ -1,0 +1,83 @@
+"""From paths on a command line to the trials that are meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from v1tlearn._paths import what_lies_at
+from v1tlearn.cli.errors import UsageError
+from v1tlearn.datasets import read_sensorium, read_sensorium2023
+from v1tlearn.trials import Trials, concat
+
+ALL = "all"
+
+
+def open_trials(paths: Sequence[Path], cache: Path | None = None) -> Trials:
+    """Open recordings lazily: netCDF files, zips and folders in the layouts of Sensorium.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Their mice lie side by side.
+    cache : Path, optional
+        Where trials of zips and folders are kept.
+
+    Returns
+    -------
+    Trials
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there are no such recordings, or they are damaged.
+    """
+    parts = [_open(path, cache) for path in paths]
+    return parts[0] if len(parts) == 1 else cast(Trials, concat(parts))
+
+
+def _open(path: Path, cache: Path | None) -> Trials:
+    found = what_lies_at(path)
+    if not found.exists:
+        raise FileNotFoundError(f"{path}: {found.said()}. Expected recordings.")
+    if path.suffix.lower() != ".zip" and not path.is_dir():
+        return Trials.open(path)
+    if path.is_dir() and not found.is_recordings and found.expression:
+        raise ValueError(f"{path}: {found.said()}. Expected recordings.")
+    try:
+        return Trials(read_sensorium(path, cache=cache))
+    except ValueError as error:
+        try:
+            return Trials(read_sensorium2023(path, cache=cache))
+        except ValueError:
+            raise error from None
+
+
+def select(trials: Trials, tiers: Sequence[str] | None, mice: Sequence[str] | None) -> Trials:
+    """Select tiers and mice.
+
+    Parameters
+    ----------
+    trials : Trials
+    tiers : sequence of str or None
+        None, or "all" alone, for all.
+    mice : sequence of str or None
+
+    Returns
+    -------
+    Trials
+
+    Raises
+    ------
+    UsageError
+        If there are none.
+    """
+    try:
+        if mice:
+            trials = trials.sel(mouse_id=list(mice))
+        if not tiers or list(tiers) == [ALL]:
+            return trials
+        return trials.sel(tier=list(tiers))
+    except ValueError as error:
+        raise UsageError(f"{error} --tier {ALL} takes all trials.") from error

@@ -1,0 +1,336 @@
+"""A folder for a training, with a file that says what ran: model, recordings, versions, course."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import re
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from v1tlearn._instead import path_of
+from v1tlearn._models import last_step
+from v1tlearn._opening import first_line, json_object, read_plain, reading
+from v1tlearn._replacing import only_one_in, replacing
+from v1tlearn._values import plain
+from v1tlearn.trials import Trials
+from v1tlearn.trials._fingerprint import describe_recording
+
+FORMAT = 1
+_PACKAGES = ("v1tlearn", "torch", "numpy", "scikit-learn", "scipy", "xarray", "netCDF4")
+_TOLD = {"seed_": "seed", "device_": "device", "precision_": "precision"}
+_TOLD |= {"best_epoch_": "best_epoch", "stop_reason_": "stop_reason"}
+# Parameters that may change where a training goes on.
+_FREE = ("max_epochs", "verbose", "n_jobs", "device", "warm_start")
+
+
+class RunFolder:
+    """A folder that says what ran in it: with it, a training, and as ``on_epoch`` its course.
+
+    Its file ``run.json`` is written when the block begins, after every epoch and at the end, whole
+    or not at all. A block that begins in the folder of the same run, after a crash or to go on, is
+    noted there as another attempt; another run is refused, and so is a second process at a time.
+
+    Parameters
+    ----------
+    folder : path
+        Made where it is missing.
+    estimator : V1TRegressor, EnsembleRegressor or another estimator
+        What is fitted in the block; a Pipeline, too.
+    trials : Trials
+        What it is fitted to. Responses and behaviour are read once, for the fingerprint.
+    validation : Trials, optional
+        What it is validated with, where `fit` is given that.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    checkpoints : Path
+        A folder in it for the ``checkpoint_dir`` of the fit.
+
+    Raises
+    ------
+    FileExistsError
+        As the block begins: if the folder holds another run, or another process is at work in it.
+    TypeError
+        If the estimator is none, or trials are no `Trials`.
+    ValueError
+        If what lies there as ``run.json`` is none.
+
+    See Also
+    --------
+    CSVLog : A table of the epochs.
+
+    Notes
+    -----
+    ``run.json`` holds ``format``; ``model``, its class; ``parameters``; ``recordings`` and
+    ``validation``, for each mouse the numbers of trials and neurons and a hash of responses,
+    behaviour, image ids and some images; ``versions`` of Python and packages; ``machine``;
+    ``started`` and ``ended``, in UTC; ``status``, "running", "finished", "interrupted" or "failed";
+    ``error``, its first line; as soon as they are known ``seed``, ``device``, ``precision``,
+    ``best_epoch`` and ``stop_reason``; ``history``, a record per epoch; and ``attempts``, when
+    which process began and how that ended. Where the process was killed, the status stays "running"
+    and ``updated`` tells of when it last was. What JSON does not know is text, and what is not
+    finite null.
+
+    Records of candidates that other processes train cannot be noted: give ``on_epoch`` a `CSVLog`
+    there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import json
+    >>> import v1tlearn as v1
+    >>> from v1tlearn.tracking import RunFolder
+    >>> trials = v1.Trials(v1.make_v1_recordings(
+    ...     n_mice=1, n_neurons=5, n_trials=40, n_test_images=4, n_repeats=3,
+    ...     image_shape=(16, 24), random_state=0)).sel(tier="train")
+    >>> model = v1.LNRegressor(hidden_channels=4, batch_size=16, max_epochs=2, random_state=0)
+    >>> with RunFolder(tempfile.mkdtemp(), model, trials) as run:
+    ...     model = model.fit(trials, on_epoch=run, checkpoint_dir=run.checkpoints)
+    ...     model.save(run.path / "model")
+    >>> told = json.loads((run.path / "run.json").read_text())
+    >>> told["status"], told["stop_reason"], len(told["history"])
+    ('finished', 'max_epochs', 2)
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        estimator: Any,
+        trials: Trials,
+        validation: Trials | None = None,
+    ) -> None:
+        self.path = path_of("folder", folder, "RunFolder(folder, model, trials)")
+        if not hasattr(estimator, "get_params") or isinstance(estimator, type):
+            raise TypeError(
+                f"estimator is {estimator!r:.60}: expected what is fitted, such as CNNRegressor()."
+            )
+        for name, given in (("trials", trials), ("validation", validation)):
+            if not isinstance(given, Trials) and not (given is None and name == "validation"):
+                raise TypeError(f"{name} is a {type(given).__name__}: expected Trials.")
+        self.checkpoints = self.path / "checkpoints"
+        self._estimator, self._trials, self._validation = estimator, trials, validation
+        self._held = ExitStack()
+        self._document: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r}, {type(self._estimator).__name__})"
+
+    def __enter__(self) -> Self:
+        self.path.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as held:
+            held.enter_context(only_one_in(self.path, "a training"))
+            document = self._described()
+            attempts = []
+            if (earlier := read_run(self.path)) is not None:
+                self._check_same(earlier, document)
+                attempts = earlier["attempts"]
+                document["history"] = earlier["history"]
+                document["started"] = earlier["started"]
+            attempt: dict[str, Any] = {"started": _now(), "ended": None, "status": "running"}
+            attempt |= {"host": socket.gethostname(), "process": os.getpid()}
+            self._document = document | {"attempts": [*attempts, attempt]}
+            self._write()
+            self._held = held.pop_all()
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        with self._held:
+            status = "finished"
+            if error is not None:
+                status = "failed" if isinstance(error, Exception) else "interrupted"
+                self._document["error"] = first_line(error)
+            now = _now()
+            self._document |= {"status": status, "ended": now}
+            self._document["attempts"][-1] |= {"status": status, "ended": now}
+            history = getattr(last_step(self._estimator), "history_", None)
+            if error is None and history is not None:
+                self._document["history"] = list(history)
+            self._write()
+
+    def begin(self, history: Sequence[Mapping[str, Any]], candidate: int | None = None) -> None:
+        """Bring the history to what was trained already.
+
+        Parameters
+        ----------
+        history : sequence of dict
+            Records of the epochs that a training goes on from.
+        candidate : int, optional
+            Whose they are.
+        """
+        label = {} if candidate is None else {"candidate": candidate}
+        others = [r for r in self._document["history"] if r.get("candidate") != candidate]
+        self._document["history"] = [*others, *({**label, **record} for record in history)]
+
+    def __call__(self, record: Mapping[str, Any]) -> None:
+        """Note an epoch.
+
+        Parameters
+        ----------
+        record : dict
+        """
+        self._document["history"].append(dict(record))
+        self._write()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Stay in the process that writes the file."""
+        raise TypeError(
+            "a RunFolder writes its file from one process, and candidates that others train "
+            "cannot tell it of their epochs: give on_epoch a CSVLog, or set n_jobs=None."
+        )
+
+    # -------------------------------------------------------------------------------------- content
+
+    def _described(self) -> dict[str, Any]:
+        last, validation = last_step(self._estimator), self._validation
+        now = _now()
+        return {
+            "format": FORMAT,
+            "model": type(last).__name__,
+            "parameters": parameters_as_json(self._estimator),
+            "recordings": describe_recording(self._trials, self._trials.responses),
+            "validation": describe_recording(validation, validation.responses)
+            if validation is not None
+            else None,
+            "versions": {"python": platform.python_version(), **_versions()},
+            "machine": {
+                "system": platform.platform(),
+                "processor": platform.processor() or platform.machine(),
+                "cores": os.cpu_count(),
+                "command": list(sys.argv),
+            },
+            "status": "running",
+            "started": now,
+            "updated": now,
+            "ended": None,
+            "error": None,
+            "history": [],
+        }
+
+    def _check_same(self, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        told = []
+        if earlier["model"] != now["model"]:
+            told.append(f"model (was {earlier['model']}, is {now['model']})")
+        for what in ("parameters", "recordings", "validation"):
+            was, given = earlier[what] or {}, now[what] or {}
+            told += [
+                f"{what} {name} (was {was.get(name)!r}, is {given.get(name)!r})"
+                for name in dict.fromkeys([*was, *given])
+                if was.get(name) != given.get(name) and name not in _FREE
+            ]
+        if told:
+            raise FileExistsError(
+                f"{self.path} holds another run; there differ: {'; '.join(told)}. Give what that "
+                "run was given, or another folder."
+            )
+
+    def _write(self) -> None:
+        last = last_step(self._estimator)
+        for attribute, name in _TOLD.items():
+            with suppress(AttributeError):  # not fitted, or of a search that has none
+                self._document[name] = getattr(last, attribute)
+        self._document["updated"] = _now()
+        text = json.dumps(as_json(self._document), indent=1, allow_nan=False)
+        with replacing(self.path / "run.json") as beside:
+            beside.write_text(text + "\n", encoding="utf-8")
+
+
+def read_run(folder: Path) -> dict[str, Any] | None:
+    """Read what ran in a folder; None where nothing did.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    dict or None
+
+    Raises
+    ------
+    ValueError
+        If the file there is no description of a run, or one of a later version.
+    """
+    path = folder / "run.json"
+    if not path.exists():
+        return None
+    remedy = "remove it, or give another folder"
+    with reading(path, "does not tell of a run", remedy):
+        found = json_object(read_plain(path))
+        if found["format"] != FORMAT:
+            raise ValueError(f"it has format {found['format']!r}, this version reads {FORMAT}")
+        for name, kind in (("attempts", list), ("history", list), ("parameters", dict)):
+            if not isinstance(found[name], kind):
+                raise TypeError(f"{name} is a {type(found[name]).__name__}")
+        for name in ("model", "recordings", "validation", "started"):
+            found[name]
+        return found
+
+
+def parameters_as_json(estimator: Any) -> dict[str, Any]:
+    """Parameters of an estimator, and of those inside, as JSON knows them.
+
+    Parameters
+    ----------
+    estimator : estimator
+
+    Returns
+    -------
+    dict
+    """
+    return {name: as_json(value) for name, value in estimator.get_params(deep=False).items()}
+
+
+def as_json(value: Any) -> Any:
+    """Write a value as JSON knows it: estimators as class and parameters, the rest as text.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    object
+    """
+    value = plain(value)
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): as_json(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [as_json(entry) for entry in value]
+    if isinstance(value, BaseEstimator):
+        return {"class": type(value).__name__, "parameters": parameters_as_json(value)}
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
