@@ -86,7 +86,8 @@ def _place(machine: dict) -> str:
         parts.append(f"vectors of {machine['vector_bits']} bits{extra}")
     else:
         parts.append(machine["device"])
-    return ", ".join([*parts, f"{machine['threads']} threads", f"torch {machine['torch']}"])
+    n = machine["threads"]
+    return ", ".join([*parts, f"{n} thread{'s' * (n != 1)}", f"torch {machine['torch']}"])
 
 
 def _cells(row: Row) -> list[str]:
