@@ -1,8 +1,9 @@
 """What training in bfloat16 does to the score: correlations on simulated recordings.
 
-V1T and CNN, smaller than published, are trained on recordings simulated with seeds 0, 1 and 2, from
+V1T and CNN, smaller than published, are trained on recordings simulated with several seeds, from
 initial weights of the same seeds, in float32 and in bfloat16 (on CUDA devices in TF32, too).
-Predictions are always made in float32. The bar is on the mean difference over the seeds.
+Predictions are always made in float32. The bar is on the mean difference over the seeds, of which a
+few do not tell: that of a single one may be twice the bar.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import v1tlearn as v1
 from v1tlearn.metrics import single_trial_correlation
 
 BAR = 0.005
-SEEDS = (0, 1, 2)
+SEEDS = 10
 RECORDINGS = {"n_mice": 2, "n_neurons": 300, "n_trials": 2000, "n_test_images": 60, "n_repeats": 10}
 QUICK = {"n_mice": 2, "n_neurons": 5, "n_trials": 40, "n_test_images": 4, "n_repeats": 3}
 COMMON = {
@@ -131,13 +132,14 @@ def main() -> None:
     made.add_argument(
         "--jobs", type=int, help="fits at a time; by default one per core, one on GPU"
     )
+    made.add_argument("--seeds", type=int, default=SEEDS, help="how many, from 0 on")
     made.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
     args: argparse.Namespace = made.parse_args()
     cuda = args.device.startswith("cuda") or (args.device == "auto" and torch.cuda.is_available())
     jobs = args.jobs or (1 if cuda or args.quick else os.cpu_count())
     precisions = ("float32", "tf32", "bfloat16") if cuda else ("float32", "bfloat16")
     device = "cuda" if args.device == "auto" and cuda else args.device
-    seeds = SEEDS[:2] if args.quick else SEEDS
+    seeds = range(2 if args.quick else args.seeds)
     fits = Parallel(n_jobs=jobs, return_as="generator")(
         delayed(fit_and_score)(model, precision, seed, device, args.quick)
         for model in args.models

@@ -5,14 +5,20 @@ seconds per epoch and seconds of prediction a power law is fitted, ``factor * si
 a line through their logarithms. Fixed costs bend it down, and least between the two largest sizes:
 the larger of its slope and the slope between those two is what counts. Peak memory is measured at
 those two alone.
+
+On a CPU seconds are those of the processor, and all sizes are timed in turn, each for as long as
+the others: small ones take several epochs. The fastest of some short epochs beside the fastest of
+as many long ones makes a curve of any machine that others use, too, since short ones fit into its
+quiet moments.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -29,12 +35,13 @@ SIZES = {
     "mice": [1, 2, 4, 8],
     "tokens": [256, 512, 1024, 2048],
 }
-QUICK_SIZES = {"trials": [16, 32, 64], "neurons": [4, 8, 16], "mice": [1, 2, 4], "tokens": [8, 16]}
+QUICK_SIZES = {"trials": [16, 32], "neurons": [4, 8], "mice": [1, 2], "tokens": [8, 16]}
 # Exponents that the work itself has; tokens lie between linear (perceptrons) and quadratic, but
 # their weights for each other are never kept.
 EXPECTED = {"trials": 1.0, "neurons": 1.0, "mice": 1.0, "tokens": 2.0}
 EXPECTED_MEMORY = 1.0
-TOLERANCE = 0.1
+TOLERANCE = 0.05
+MODELS = ("V1T", "ViT", "CNN", "LN", "full model")
 MEMORY_POINTS = 2  # the largest of each axis: every one takes a process of its own
 PATCH, ROWS = 6, 8  # pixels of a patch; rows of tokens while their columns grow
 
@@ -83,17 +90,19 @@ def recordings(sizes: dict[str, int]) -> v1.Trials:
     return make_trials(sizes["mice"], sizes["trials"], sizes["neurons"], image, positions=False)
 
 
-def estimator(model: str, axis: str, epochs: int, device: str) -> v1.V1TRegressor:
+def estimator(model: str, axis: str, epochs: int, device: str) -> v1.EncodingRegressor:
     """A small model; on the axis of tokens with a patch at every pixel."""
     common = {"batch_size": 32, "max_epochs": epochs, "validation_fraction": 0.0}
     common |= {"random_state": 0, "device": device, "precision": "float32"}
-    if model == "CNN":
-        return v1.CNNRegressor(
-            hidden_channels=16, n_layers=2, input_kernel=5, hidden_kernel=3, **common
-        )
+    if model == "full model":
+        return v1.FullModelRegressor(channels=(8, 16), kernels=(9, 5), **common)
+    if model in ("CNN", "LN"):
+        kind = v1.CNNRegressor if model == "CNN" else v1.LNRegressor
+        return kind(hidden_channels=16, n_layers=2, input_kernel=5, hidden_kernel=3, **common)
     stride = 1 if axis == "tokens" else 4
     common |= {"patch_size": PATCH, "patch_stride": stride, "embed_dim": 32, "mlp_dim": 64}
-    return v1.V1TRegressor(n_blocks=1, n_heads=2, **common)
+    kind = v1.V1TRegressor if model == "V1T" else v1.ViTRegressor
+    return kind(n_blocks=1, n_heads=2, **common)
 
 
 def prepare_epoch(model: str, axis: str, sizes: str, device: str) -> Callable[[], object]:
@@ -105,36 +114,76 @@ def prepare_epoch(model: str, axis: str, sizes: str, device: str) -> Callable[[]
     return lambda: estimator(model, axis, 1, device).fit(trials)
 
 
-def epoch_and_prediction(
-    model: str, axis: str, sizes: dict[str, int], repeats: int, device: str
-) -> tuple[float, float]:
-    """Seconds of the fastest epoch and of the fastest prediction of all trials."""
-    trials = recordings(sizes)
-    fitted = estimator(model, axis, repeats, device).fit(trials)
-    epochs = [record["seconds"] for record in fitted.history_]
-    predictions = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        fitted.predict(trials)
-        predictions.append(time.perf_counter() - start)
-    return min(epochs), min(predictions)
+def clock_of(device: str) -> Callable[[], float]:
+    """Clock whose seconds count: of the processor where it computes, of the wall elsewhere."""
+    return time.process_time if device == "cpu" else time.perf_counter
+
+
+def tasks(
+    model: str, axis: str, sizes: dict[str, int], device: str
+) -> tuple[Callable[[int], float], Callable[[int], float]]:
+    """Functions that take some epochs, or predict all trials some times, and tell seconds of one.
+
+    What is ahead of the second epoch, the first one included, is not timed.
+    """
+    trials, clock = recordings(sizes), clock_of(device)
+    fitted = estimator(model, axis, 1, device).fit(trials)
+
+    def epoch(n: int) -> float:
+        """Seconds of one of so many epochs."""
+        ends: list[float] = []
+        estimator(model, axis, n + 1, device).fit(trials, on_epoch=lambda _: ends.append(clock()))
+        return (ends[-1] - ends[0]) / n
+
+    def prediction(n: int) -> float:
+        """Seconds of one of so many predictions."""
+        start = clock()
+        for _ in range(n):
+            fitted.predict(trials)
+        return (clock() - start) / n
+
+    return epoch, prediction
+
+
+def in_turn(timed: Sequence[Callable[[int], float]], rounds: int) -> list[float]:
+    """Seconds of one call of each of these, timed in turn for about as long each.
+
+    Parameters
+    ----------
+    timed : sequence of callable
+        Each calls something so many times and tells the seconds of one call.
+    rounds : int
+        In each they are timed one after the other, and once more in the reverse order.
+
+    Returns
+    -------
+    list of float
+        A round in which the machine is slow moves all of them, and not one beside the others.
+    """
+    once = [call(1) for call in timed]
+    often = [max(1, round(max(once) / seconds)) for seconds in once]
+    found = []
+    for _ in range(rounds):
+        there = [call(n) for call, n in zip(timed, often, strict=True)]
+        back = [call(n) for call, n in zip(reversed(timed), reversed(often), strict=True)]
+        found.append([math.sqrt(a * b) for a, b in zip(there, reversed(back), strict=True)])
+    logs = np.log(found)  # (rounds, timed)
+    levels = logs.mean(1, keepdims=True)
+    return np.exp(np.median(logs - levels, 0) + np.median(levels)).tolist()
 
 
 def times(
     model: str, axis: str, sizes: list[int], args: argparse.Namespace, device: str
-) -> list[tuple[float, float]]:
-    """Seconds of `epoch_and_prediction` at all points of an axis, printed one by one."""
-    points = [sizes_of(axis, size, args.quick) for size in sizes]
-    epoch_and_prediction(model, axis, points[0], 1, device)  # to warm up
-    out = []
-    for size, point in zip(sizes, points, strict=True):
-        out.append(epoch_and_prediction(model, axis, point, args.repeats, device))
-        epoch, prediction = out[-1]
+) -> tuple[list[float], list[float]]:
+    """Seconds of an epoch and of a prediction at all points of an axis, printed one by one."""
+    points = [tasks(model, axis, sizes_of(axis, size, args.quick), device) for size in sizes]
+    epochs, predictions = (in_turn(timed, args.repeats) for timed in zip(*points, strict=True))
+    for size, epoch, prediction in zip(sizes, epochs, predictions, strict=True):
         print(
             f"{model}, {size} {axis}: epoch {epoch:.3g} s, prediction {prediction:.3g} s",
             flush=True,
         )
-    return out
+    return epochs, predictions
 
 
 def peaks(
@@ -172,11 +221,12 @@ def measure(args: argparse.Namespace) -> list[dict]:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     curves = []
-    for axis, sizes in (QUICK_SIZES if args.quick else SIZES).items():
-        for model in ("V1T", "CNN") if axis != "tokens" else ("V1T",):
-            found = times(model, axis, sizes, args, device)
-            for cost, values in zip(("epoch", "prediction"), zip(*found, strict=True), strict=True):
-                curves.append(curve(model, axis, cost, "s", sizes, list(values)))
+    for axis in args.axes:
+        sizes = (QUICK_SIZES if args.quick else SIZES)[axis]
+        for model in args.models if axis != "tokens" else {"V1T"} & set(args.models):
+            timed = times(model, axis, sizes, args, device)
+            for cost, values in zip(("epoch", "prediction"), timed, strict=True):
+                curves.append(curve(model, axis, cost, "s", sizes, values))
             if model == "V1T" and (axis == "trials" or not args.quick):
                 largest = sizes[-MEMORY_POINTS:]
                 found = peaks(model, axis, largest, args, device)
@@ -207,6 +257,8 @@ def rows(curves: list[dict]) -> list[Row]:
 def main() -> None:
     made = parser(__doc__)
     made.set_defaults(repeats=3)
+    made.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    made.add_argument("--axes", nargs="+", choices=tuple(SIZES), default=tuple(SIZES))
     args = made.parse_args()
     curves = measure(args)
     report("scaling", rows(curves), args, curves=curves)

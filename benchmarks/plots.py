@@ -22,8 +22,8 @@ from _measure import Row, number
 from matplotlib.axes import Axes
 
 BLUE, ORANGE, GREY = "#2a6f97", "#c8553d", "0.55"
-MARKERS = {"V1T": "o", "CNN": "s"}
-COLORS = {"V1T": BLUE, "CNN": ORANGE}
+MARKERS = {"V1T": "o", "ViT": "v", "CNN": "s", "LN": "D", "full model": "^"}
+COLORS = {"V1T": BLUE, "ViT": "#79b4d4", "CNN": ORANGE, "LN": "#e5a58f", "full model": GREY}
 MODELS = ("V1T", "ViT", "CNN", "LN")
 UNITS = {"s": "seconds", "MiB": "MiB"}
 
@@ -86,7 +86,8 @@ def _place(machine: dict) -> str:
         parts.append(f"vectors of {machine['vector_bits']} bits{extra}")
     else:
         parts.append(machine["device"])
-    return ", ".join([*parts, f"{machine['threads']} threads", f"torch {machine['torch']}"])
+    n = machine["threads"]
+    return ", ".join([*parts, f"{n} thread{'s' * (n != 1)}", f"torch {machine['torch']}"])
 
 
 def _cells(row: Row) -> list[str]:
@@ -169,7 +170,7 @@ def draw_scaling(curves: list[dict], path: Path) -> bool:
     fig, panels = plt.subplots(
         len(costs),
         len(axes),
-        figsize=(2.9 * len(axes), 2.6 * len(costs)),
+        figsize=(2.9 * len(axes), 2.9 * len(costs)),
         layout="constrained",
         squeeze=False,
     )
@@ -196,9 +197,10 @@ def draw_scaling(curves: list[dict], path: Path) -> bool:
             panel.minorticks_off()
             low = min(min(c["values"]) for c in shown)
             high = max(max(c["values"]) for c in shown)
-            panel.set_ylim(low / 1.6, high * 4)  # room for the legend
+            top = high * 3 * len(shown)  # room for the legend
+            panel.set_ylim(low / 1.6, top)
             ticks = [m * 10.0**e for e in range(-6, 7) for m in (1, 2, 5)]
-            ticks = [t for t in ticks if low / 1.6 <= t <= high * 4]
+            ticks = [t for t in ticks if low / 1.6 <= t <= top]
             ticks = ticks[:: max(1, len(ticks) // 5)]
             panel.set_yticks(ticks, [f"{t:g}" for t in ticks], size=8)
             panel.legend(frameon=False, fontsize=8, loc="upper left", borderaxespad=0.1)

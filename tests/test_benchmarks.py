@@ -232,7 +232,70 @@ def test_exponents_need_two_sizes_and_positive_costs(sizes, values):
         bench_scaling.power_law(sizes, values)
 
 
-@pytest.mark.parametrize(("cost", "bar"), [("memory", 1.1), ("epoch", 2.1), ("prediction", 2.1)])
+def lasting(clock, seconds, slowness=lambda now: 1.0):
+    """A task of in_turn whose calls take so long, on a machine that may be slow for a while."""
+
+    def calls(n):
+        start = clock[0]
+        for _ in range(round(128 * n * seconds)):
+            clock[0] += slowness(clock[0]) / 128
+        return (clock[0] - start) / n
+
+    return calls
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 1.4])
+def test_exponents_are_those_of_the_work_where_the_machine_slows_down(exponent):
+    sizes, clock = [128, 256, 512, 1024], [0.0]
+    work = [(size / 1024) ** exponent for size in sizes]
+    costs = bench_scaling.in_turn(
+        [lasting(clock, seconds, lambda now: 1 + now / 200) for seconds in work], 3
+    )
+    assert bench_scaling.power_law(sizes, costs)[0] == pytest.approx(exponent, abs=0.02)
+    assert bench_scaling.upper_slope(sizes, costs) == pytest.approx(exponent, abs=0.02)
+
+
+def test_exponents_do_not_come_from_quiet_moments_that_only_short_tasks_fit_into():
+    sizes, clock = [128, 256, 512, 1024], [0.0]
+    tasks = [lasting(clock, size / 512, lambda now: 1 + 3 * (now % 0.7 > 0.28)) for size in sizes]
+    costs = bench_scaling.in_turn(tasks, 3)
+    assert bench_scaling.power_law(sizes, costs)[0] == pytest.approx(1.0, abs=0.02)
+    fastest = [min(task(1) for _ in range(3)) for task in tasks]
+    assert bench_scaling.power_law(sizes, fastest)[0] > 1.2
+
+
+def test_a_round_in_which_one_size_was_disturbed_does_not_count():
+    clock, calls = [0.0], []
+
+    def disturbed(n):
+        calls.append(n)
+        clock[0] += n * (9.0 if len(calls) == 2 else 1.0)
+        return 9.0 if len(calls) == 2 else 1.0
+
+    costs = bench_scaling.in_turn([disturbed, lasting(clock, 2.0)], 3)
+    assert costs[1] / costs[0] == pytest.approx(2.0)
+    assert calls[1:] == [2] * 6  # twice as often as what takes twice as long
+
+
+def test_scripts_are_held_to_narrower_vectors(tmp_path):
+    script = tmp_path / "held.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(BENCHMARKS)!r})\n"
+        "import _measure, torch\n"
+        "_measure.hold_to(sys.argv[1])\n"
+        "print(torch.backends.cpu.get_cpu_capability())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script), "avx2"], capture_output=True, text=True, check=False
+    )
+    if torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        assert done.stdout.split() == ["AVX2"]
+    else:
+        assert "torch was held to avx2, but computes with" in done.stderr
+
+
+@pytest.mark.parametrize(("cost", "bar"), [("memory", 1.05), ("epoch", 2.05), ("prediction", 2.05)])
 def test_tokens_may_cost_quadratic_time_but_no_more_than_linear_memory(cost, bar):
     for values, passed in (([2.0, 4.0], True), ([2.0, 8.0], bar > 2), ([2.0, 18.0], False)):
         curve = bench_scaling.curve("V1T", "tokens", cost, "s", [1024, 2048], values)
