@@ -23,9 +23,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import _limits
 import torch
-
-from v1tlearn.nn import fast
 
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -228,7 +227,11 @@ def _reset_peak() -> None:
 
 def _bytes_of(prepare: Callable[..., Callable[[], object]], args: list, device: str) -> int:
     """Peak of what `prepare(*args)` returns, called once, above what was in use before."""
-    function = prepare(*args)
+    with _limits.in_force():
+        return _peak_of(prepare(*args), device)
+
+
+def _peak_of(function: Callable[[], object], device: str) -> int:
     gc.collect()
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
@@ -362,7 +365,7 @@ def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
     -------
     dict
         Processor, bits of its vectors as torch uses them, instructions it has for bfloat16,
-        threads, torch version, device, types that have compiled kernels.
+        threads, torch version, device, compiled kernels, instructions that it was held to.
     """
     processor, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
     instructions: set[str] = set()
@@ -382,7 +385,8 @@ def machine(device: torch.device | str = "cpu") -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "device": name,
-        "kernels": fast.describe_kernels(),
+        "kernels": _limits.kernels(),
+        "held_to": _limits.held_to(),
     }
 
 

@@ -83,7 +83,8 @@ def _place(machine: dict) -> str:
     parts = [machine["processor"]]
     if machine["device"] == "cpu":
         extra = f" with {', '.join(machine['bfloat16'])}" if machine["bfloat16"] else ""
-        parts.append(f"vectors of {machine['vector_bits']} bits{extra}")
+        held = f", held to {machine['held_to']}" if machine.get("held_to") else ""
+        parts.append(f"vectors of {machine['vector_bits']} bits{extra}{held}")
     else:
         parts.append(machine["device"])
     n = machine["threads"]

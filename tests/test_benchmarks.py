@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from v1tlearn.nn import ViTCore
+from v1tlearn.nn import ViTCore, fast
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))  # no package, but scripts with siblings
@@ -25,6 +25,7 @@ sys.path.insert(0, str(BENCHMARKS))  # no package, but scripts with siblings
 pytest.importorskip("resource", reason="the benchmarks measure memory as POSIX does")
 
 import _gpu_checks  # noqa: E402
+import _limits  # noqa: E402
 import _measure  # noqa: E402
 import _plain  # noqa: E402
 import _trace  # noqa: E402
@@ -156,6 +157,37 @@ def test_bare_steps_and_the_loop_do_the_same_work(kind, at_once):
         one, other = (values.detach() - before.detach() for values in after)
         assert before.requires_grad == bool(one.any())
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("avx2" not in fast.kernel_variants(), reason="a processor without AVX2")
+def test_a_script_can_be_held_to_the_instructions_of_another_processor(tmp_path):
+    script = tmp_path / "held.py"
+    script.write_text(
+        f"""
+import sys
+sys.path.insert(0, {str(BENCHMARKS)!r})
+import _limits, _measure
+from v1tlearn.nn.fast.choice import chosen_variant
+_limits.hold(sys.argv[1])
+with _limits.in_force():
+    assert chosen_variant() == "avx2"
+place = _measure.machine()
+assert (place["vector_bits"], place["held_to"]) == (256, "avx2"), place
+assert "for avx2, as chosen; torch held by ATEN_CPU_CAPABILITY=avx2" in place["kernels"]
+print("held")
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, str(script), "avx2"], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "held\n", done.stderr
+
+
+def test_nothing_is_limited_by_default():
+    _limits.hold(None)
+    assert _limits.held_to() is None
+    assert _limits.kernels() == fast.describe_kernels()
 
 
 def test_matrix_rate_counts_two_operations_per_product():

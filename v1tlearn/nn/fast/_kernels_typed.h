@@ -238,6 +238,7 @@ TARGET static size_t NAME(forward)(const struct attention *unit, uint64_t seed, 
   const long d = TILES(width, PER_WORD), padded = ROUND_UP(width, PANEL);
   const long n_tiles = TILES(n, KEYS), panel = KEYS / PER_WORD * PANEL;
   const long keys_step = KEYS * d, values_step = KEYS / PER_WORD * padded; /* from tile to tile */
+  const long share = TILES(keys_step, QUERIES); /* of a tile, for each query to fetch */
   float maxima[QUERIES], totals[QUERIES];
   uint16_t numbers[KEYS] = {0};
   size_t used = 0;
@@ -269,6 +270,8 @@ TARGET static size_t NAME(forward)(const struct attention *unit, uint64_t seed, 
       hide(unit, scores, n_queries, n_keys, query, key);
       for (long i = 0; i < n_queries; i++) {
         const float *row = scores + i * KEYS;
+        fetch(values + tile * values_step + i * share, share);
+        fetch(keys + (tile + 1) % n_tiles * keys_step + i * share, share);
         const float shrink = raise_maximum(row, n_keys, unit->log2_scale, maxima + i);
         if (shrink != 1) {
           totals[i] *= shrink;

@@ -47,20 +47,21 @@ TARGET static inline floats larger(floats a, floats b)
 #ifndef SUM
 #define SUM sum_of
 #define LARGEST largest_of
+/* By halves, which compilers turn into operations on vectors. */
 TARGET static inline float sum_of(floats x)
 {
-  float total = 0;
-  for (int i = 0; i < LANES; i++)
-    total += x[i];
-  return total;
+  for (int n = LANES / 2; n > 0; n /= 2)
+    for (int i = 0; i < n; i++)
+      x[i] += x[i + n];
+  return x[0];
 }
 
 TARGET static inline float largest_of(floats x)
 {
-  float most = x[0];
-  for (int i = 1; i < LANES; i++)
-    most = x[i] > most || x[i] != x[i] ? x[i] : most;
-  return most;
+  for (int n = LANES / 2; n > 0; n /= 2)
+    for (int i = 0; i < n; i++)
+      x[i] = x[i] > x[i + n] ? x[i] : x[i + n];
+  return x[0];
 }
 #endif
 
