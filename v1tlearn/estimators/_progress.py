@@ -14,7 +14,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from v1tlearn.estimators._fitted import Fitted
-from v1tlearn.training import Run
+from v1tlearn.training import Run, is_first
 
 logger = logging.getLogger("v1tlearn")
 
@@ -90,9 +90,8 @@ def progress(
     state: dict[str, Any] | None = None,
 ) -> Iterator[Callable[[dict[str, float]], None]]:
     """Report epochs: losses, correlation, learning rate and time left."""
-    with tqdm(
-        total=max_epochs, desc=_PLACE.get() or name, unit="epoch", disable=not verbose
-    ) as bar:
+    shown = verbose and is_first()
+    with tqdm(total=max_epochs, desc=_PLACE.get() or name, unit="epoch", disable=not shown) as bar:
 
         def on_epoch(record: dict[str, float]) -> None:
             shown = {
@@ -168,9 +167,12 @@ class _Shown:
 def shown_log(verbose: int) -> Iterator[None]:
     """Print the log while a fit runs, if `verbose` is 2 or more; with bars it is not torn by them.
 
+    Of processes that train together the first one prints.
+
     Where the log goes to a screen already, because the user configured logging, records of level
     INFO are let through to there, and nothing is printed twice. Fits within fits count as one.
     """
+    verbose = verbose if is_first() else 0
     own = [
         handler
         for handler in _handlers()

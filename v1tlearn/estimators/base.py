@@ -22,7 +22,7 @@ from v1tlearn.estimators._reading import (
     warn_about_mirrored,
     warn_about_tiers,
 )
-from v1tlearn.training import resolve_device
+from v1tlearn.training import is_first, resolve_device
 from v1tlearn.trials import Trials
 
 Record = dict[str, float]
@@ -147,6 +147,8 @@ class SavingMixin:
     def save(self, path: str | Path) -> None:
         """Save the fitted estimator: weights, statistics and training state, without pickle.
 
+        Of processes that train together (`torchrun`) the first one writes, the others go on.
+
         Parameters
         ----------
         path : str or Path
@@ -162,7 +164,8 @@ class SavingMixin:
             If a parameter cannot be written.
         """
         check_is_fitted(self)
-        _files.write(Path(path), type(self).__name__, self._content())
+        if is_first():
+            _files.write(Path(path), type(self).__name__, self._content())
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> Self:

@@ -53,9 +53,10 @@ from v1tlearn.model_selection import split_by_image
 from v1tlearn.nn import EncodingModel
 from v1tlearn.training import (
     Run,
-    draw_seed,
     isolated,
+    join,
     resolve_device,
+    shared_seed,
     train,
 )
 from v1tlearn.training.state import map_tensors
@@ -91,7 +92,7 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
         if checkpoint_dir is not None:
             check_parameters_can_be_kept(self.get_params(deep=False))
             checkpoints = Checkpoints(checkpoint_dir, type(self).__name__)
-        seed = self.seed_ if go_on else draw_seed(plain(self.random_state))
+        seed = self.seed_ if go_on else shared_seed(plain(self.random_state))
         if checkpoints is not None and checkpoints.found is not None:
             if go_on:
                 raise ValueError(
@@ -153,7 +154,7 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
         )
         warn_about_tiers(call.trials)
         go_on = self.__sklearn_is_fitted__()
-        seed = self.seed_ if go_on else draw_seed(plain(self.random_state))
+        seed = self.seed_ if go_on else shared_seed(plain(self.random_state))
         training = call.trials, self._read(call.trials, call.target)
         with shown_log(plain(self.verbose)):
             return self._train(training, None, seed, go_on=go_on, max_epochs=1)
@@ -224,6 +225,9 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
         left = plain(self.max_epochs) if max_epochs is None else max_epochs
         marks = {} if checkpoints is None else self._marks(training, held_out)
         found = None if checkpoints is None else checkpoints.check(marks)
+        ranks = join()
+        if checkpoints is not None:
+            checkpoints.check_alike(ranks)
         with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode is
             with isolated():
                 if found is not None:
@@ -263,11 +267,16 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
                 """Count as fitted from a good epoch on, keep the state, then tell."""
                 if any(map(is_good, history[first:])):
                     become_fitted()
-                if checkpoints is not None:
-                    whole = {"marks": marks, "first_epoch": first}
-                    content = content_of(self.get_params(deep=False), start, precision)
-                    checkpoints.write(run.state["epoch"], content | whole)
-                report(record)
+
+                def keep_and_tell() -> None:
+                    """Of several processes, in the first alone."""
+                    if checkpoints is not None:
+                        whole = {"marks": marks, "first_epoch": first}
+                        content = content_of(self.get_params(deep=False), start, precision)
+                        checkpoints.write(run.state["epoch"], content | whole)
+                    report(record)
+
+                ranks.first(keep_and_tell)
 
             if not self.__sklearn_is_fitted__():
                 self.module_ = run.model  # for hooks that look at it within the first epoch

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -219,7 +219,7 @@ class NeuronRun(Run):
                 lr = torch.full_like(lr, self.options.lr)
             self.moments[mouse] = Moments(lr, steps, own["first"], own["second"])
 
-    def _prepare(self) -> tuple[Any, Any]:
+    def _prepare(self) -> Sequence[AbstractContextManager[Any]]:
         if self._device.type == "cpu":
             memory.keep_freed_memory()
         parts = {m: (d, (self.validation or {}).get(m)) for m, d in self.data.items()}
@@ -233,7 +233,7 @@ class NeuronRun(Run):
             )
             for mouse, (seen, judging) in parts.items()
         }
-        return nullcontext(), nullcontext()
+        return ()
 
     def _keeps_maps(self, parts: Mapping[str, tuple[MouseData, MouseData | None]]) -> bool:
         """Decide whether the maps of all trials stay on the device."""

@@ -1,0 +1,292 @@
+"""Scripts that fit, started by torchrun: what one process comes to, written once."""
+
+import numpy as np
+import pytest
+
+import v1tlearn as v1
+from tests.processes import alone, torchrun
+
+TRIALS = """
+    import numpy as np
+    from v1tlearn.training import join
+
+    def make_trials(seed=0):
+        return v1.Trials(v1.make_v1_recordings(
+            n_mice=2, n_neurons=4, n_trials=21, n_test_images=2, n_repeats=2,
+            image_shape=(12, 16), random_state=seed)).sel(tier="train")
+
+    def make_cnn(**parameters):
+        return v1.CNNRegressor(**{
+            "n_layers": 2, "hidden_channels": 3, "input_kernel": 3, "hidden_kernel": 3,
+            "bias": False, "batch_size": 8, "max_epochs": 2, "random_state": 0} | parameters)
+
+    def outcome(est, trials):
+        history = [{k: v for k, v in h.items() if k != "seconds"} for h in est.history_]
+        return {
+            "history": history,
+            "seconds": [h["seconds"] for h in est.history_],
+            "stop_reason": est.stop_reason_,
+            "seed": est.seed_,
+            "weights": {k: v.double().flatten().tolist()
+                        for k, v in est.module_.state_dict().items()},
+            "predicted": est.predict(trials[:3])[est.mice_[0]].values.tolist(),
+        }
+"""
+
+QUICK = (
+    TRIALS
+    + """
+    from pathlib import Path
+    folder, trials = Path(sys.argv[1]), make_trials()
+    rank = int(os.environ.get("RANK", "0"))
+
+    # an ordinary script
+    epochs = []
+    est = make_cnn().fit(trials, on_epoch=epochs.append, checkpoint_dir=folder / "states")
+    est.save(folder / "model")
+    tell(fitted=outcome(est, trials), size=join().size, epochs=len(epochs))
+
+    # on_epoch is called in process 0; what it raises is raised in all of them
+    class Enough(Exception):
+        pass
+
+    def enough(record):
+        raise Enough("seen enough")
+
+    est = make_cnn(random_state=None)
+    try:
+        est.fit(trials, on_epoch=enough)
+    except Enough as error:
+        tell(enough=str(error), ended=outcome(est, trials))
+
+    # what differs is refused in all of them, and they go on
+    try:
+        make_cnn().fit(make_trials(rank))
+    except ValueError as error:
+        tell(refused=str(error))
+    est = make_cnn(max_epochs=1).fit(trials)
+    tell(again=outcome(est, trials))
+
+    # by oneself
+    os.environ["V1TLEARN_DISTRIBUTED"] = "0"
+    est = make_cnn(max_epochs=1, random_state=rank).fit(make_trials(rank))
+    est.save(folder / f"own-{rank}")
+    tell(own=est.seed_, alone=join().size)
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    return torchrun(QUICK, 2, folder), folder
+
+
+@pytest.fixture(scope="module")
+def trials():
+    recordings = v1.make_v1_recordings(
+        n_mice=2,
+        n_neurons=4,
+        n_trials=21,
+        n_test_images=2,
+        n_repeats=2,
+        image_shape=(12, 16),
+        random_state=0,
+    )
+    return v1.Trials(recordings).sel(tier="train")
+
+
+@pytest.fixture(scope="module")
+def one(trials):
+    """The same fit in this process."""
+    return v1.CNNRegressor(
+        n_layers=2,
+        hidden_channels=3,
+        input_kernel=3,
+        hidden_kernel=3,
+        bias=False,
+        batch_size=8,
+        max_epochs=2,
+        random_state=0,
+    ).fit(trials)
+
+
+def assert_like(told, est):
+    """Compare a model that processes told of with one of this process, but for float noise."""
+    for name, values in est.module_.state_dict().items():
+        own = np.array(told["weights"][name])
+        expected = values.double().flatten().numpy()
+        np.testing.assert_allclose(own, expected, rtol=1e-4, atol=1e-5, err_msg=name)
+    for one, other in zip(told["history"], est.history_, strict=True):
+        other = {name: value for name, value in other.items() if name != "seconds"}
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-4)
+
+
+def test_two_processes_come_to_what_one_does(quick, one):
+    told, _ = quick
+    assert [process["size"] for process in told] == [2, 2]
+    assert told[0]["fitted"] == told[1]["fitted"]
+    assert_like(told[0]["fitted"], one)
+
+
+def test_one_of_them_writes_and_tells(quick, trials):
+    told, folder = quick
+    assert [process["epochs"] for process in told] == [2, 0]
+    assert sorted(path.name for path in (folder / "states").iterdir()) == [
+        "epoch-000001",
+        "epoch-000002",
+    ]
+    loaded = v1.CNNRegressor.load(folder / "model")
+    predicted = loaded.predict(trials[:3])[loaded.mice_[0]].values
+    np.testing.assert_allclose(predicted, told[0]["fitted"]["predicted"], rtol=1e-5)
+
+
+def test_what_on_epoch_raises_ends_all_of_them(quick):
+    told, _ = quick
+    assert [process["enough"] for process in told] == ["seen enough"] * 2
+    assert told[0]["ended"] == told[1]["ended"]  # random_state=None is drawn once
+    assert told[0]["ended"]["stop_reason"] == "on_epoch"
+
+
+def test_other_trials_in_one_of_them_are_refused(quick):
+    told, _ = quick
+    assert told[0]["refused"] == told[1]["refused"]
+    assert "given different trials" in told[0]["refused"]
+    assert told[0]["again"] == told[1]["again"]  # and they still find each other
+
+
+def test_by_a_switch_every_process_is_alone(quick):
+    told, folder = quick
+    assert [process["alone"] for process in told] == [1, 1]
+    for rank in range(2):
+        assert v1.CNNRegressor.load(folder / f"own-{rank}").seed_ == told[rank]["own"] == rank
+
+
+FITS = (
+    TRIALS
+    + """
+    kind = sys.argv[2]
+    trials = make_trials()
+    transformer = {
+        "patch_size": 4, "n_blocks": 2, "n_heads": 2, "embed_dim": 6, "mlp_dim": 5,
+        "batch_size": 8, "max_epochs": 3, "random_state": 0, "patch_dropout": 0.0,
+        "attention_dropout": 0.0, "mlp_dropout": 0.0}
+    if kind == "cnn":
+        est = make_cnn(max_epochs=3)
+    elif kind == "cnn, mouse by mouse":
+        est = make_cnn(max_epochs=3, core_pass="per_mouse")
+    elif kind == "full model":
+        est = v1.FullModelRegressor(
+            channels=(3, 5), kernels=(5, 3), batch_size=8, max_epochs=3, random_state=0)
+    elif kind == "v1t":
+        est = v1.V1TRegressor(**transformer)
+    elif kind == "v1t with dropout":
+        est = v1.V1TRegressor(**transformer | {"mlp_dropout": 0.3, "attention_dropout": 0.2})
+    elif kind == "v1t, averaged":
+        est = v1.V1TRegressor(**transformer, ema_decay=0.9, clip_norm=1.0, loss_scale=0.5)
+    else:
+        recordings = v1.make_movie_recordings(2, 4, 8, 2, 3, random_state=0)
+        trials = v1.Trials(recordings).sel(tier="train")
+        est = v1.MovieCNNRegressor(
+            n_layers=2, hidden_channels=3, window_frames=20, batch_size=4, max_epochs=2,
+            random_state=0)
+    est.fit(trials)
+    history = [{k: v for k, v in h.items() if k != "seconds"} for h in est.history_]
+    tell(
+        history=history,
+        size=join().size,
+        share=join().seconds / sum(h["seconds"] for h in est.history_),
+        weights={k: v.double().flatten().tolist() for k, v in est.module_.state_dict().items()},
+    )
+"""
+)
+ALIKE = ["cnn", "cnn, mouse by mouse", "full model", "v1t", "v1t, averaged", "movies"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [2, 4])
+@pytest.mark.parametrize("kind", ALIKE)
+def test_several_processes_come_to_what_one_does(kind, n, tmp_path):
+    told, one = torchrun(FITS, n, tmp_path, kind), alone(FITS, tmp_path, kind)
+    assert [process.pop("size") for process in told] == [n] * n
+    assert one["size"] == 1
+    for process in told:
+        assert 0 < process.pop("share") < 1
+        assert process == told[0]
+        for name, values in one["weights"].items():
+            np.testing.assert_allclose(
+                process["weights"][name], values, rtol=1e-4, atol=2e-5, err_msg=name
+            )
+        for first, second in zip(process["history"], one["history"], strict=True):
+            assert first == pytest.approx(second, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_dropout_differs_between_processes_but_they_stay_alike(tmp_path):
+    kind = "v1t with dropout"
+    told, one = torchrun(FITS, 2, tmp_path, kind), alone(FITS, tmp_path, kind)
+    assert told[0]["weights"] == told[1]["weights"]
+    assert told[0]["history"] == told[1]["history"]
+    losses = [[record["loss"] for record in run["history"]] for run in (told[0], one)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+    assert losses[0] != pytest.approx(losses[1], rel=1e-6)
+
+
+KILLED = (
+    TRIALS
+    + """
+    import signal
+    from pathlib import Path
+    from v1tlearn.training import LostProcessError
+
+    folder, trials, killed = Path(sys.argv[1]), make_trials(), sys.argv[2]
+    rank = os.environ.get("RANK", "0")
+    (folder / f"pid-{rank}").write_text(str(os.getpid()))
+
+    def kill(record):
+        if record["epoch"] == 2 and killed != "none":
+            os.kill(int((folder / f"pid-{killed}").read_text()), signal.SIGKILL)
+
+    est = make_cnn(max_epochs=4)
+    try:
+        est.fit(trials, checkpoint_dir=folder / "states", on_epoch=kill)
+    except LostProcessError as error:
+        tell(lost=str(error))
+        raise
+    tell(**outcome(est, trials))
+"""
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_fit_whose_process_was_killed_goes_on_with_another_number_of_them(killed, tmp_path):
+    told = torchrun(KILLED, 2, tmp_path, killed, check=False)
+    assert "the same command goes on from there" in told[1 - killed]["lost"]
+    assert "history" not in told[0]
+    states = sorted(path.name for path in (tmp_path / "states").iterdir())
+    assert states == ["epoch-000001", "epoch-000002"]
+    three = torchrun(KILLED, 3, tmp_path, "none")
+    assert len(three[0]["history"]) == 4
+    other = tmp_path / "other"
+    other.mkdir()
+    one = alone(KILLED, other, "none")  # from the beginning
+    for name, values in one["weights"].items():
+        np.testing.assert_allclose(
+            three[2]["weights"][name], values, rtol=1e-4, atol=2e-5, err_msg=name
+        )
+
+
+@pytest.mark.slow
+def test_workers_of_joblib_fit_alone(tmp_path):
+    script = """
+    from joblib import Parallel, delayed
+    from sklearn.model_selection import GridSearchCV, KFold
+
+    search = GridSearchCV(
+        make_cnn(max_epochs=1, input_kernel=3), {"hidden_channels": [2, 3]}, cv=KFold(2), n_jobs=2)
+    search.fit(make_trials())
+    tell(scores=search.cv_results_["mean_test_score"].tolist())
+    """
+    told = torchrun(TRIALS + script, 2, tmp_path)
+    assert told[0] == told[1] == alone(TRIALS + script, tmp_path)
