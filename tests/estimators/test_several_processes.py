@@ -12,13 +12,14 @@ TRIALS = """
 
     def make_trials(seed=0):
         return v1.Trials(v1.make_v1_recordings(
-            n_mice=2, n_neurons=4, n_trials=21, n_test_images=2, n_repeats=2,
+            n_mice=2, n_neurons=4, n_trials=30, n_test_images=2, n_repeats=2,
             image_shape=(12, 16), random_state=seed)).sel(tier="train")
 
     def make_cnn(**parameters):
         return v1.CNNRegressor(**{
             "n_layers": 2, "hidden_channels": 3, "input_kernel": 3, "hidden_kernel": 3,
-            "bias": False, "batch_size": 8, "max_epochs": 2, "random_state": 0} | parameters)
+            "bias": False, "batch_size": 8, "max_epochs": 2, "random_state": 0,
+            "validation_fraction": 0.3} | parameters)
 
     def outcome(est, trials):
         history = [{k: v for k, v in h.items() if k != "seconds"} for h in est.history_]
@@ -87,7 +88,7 @@ def trials():
     recordings = v1.make_v1_recordings(
         n_mice=2,
         n_neurons=4,
-        n_trials=21,
+        n_trials=30,
         n_test_images=2,
         n_repeats=2,
         image_shape=(12, 16),
@@ -108,15 +109,20 @@ def one(trials):
         batch_size=8,
         max_epochs=2,
         random_state=0,
+        validation_fraction=0.3,
     ).fit(trials)
+
+
+def assert_weights(told, expected):
+    for name, values in expected.items():
+        np.testing.assert_allclose(told[name], values, rtol=1e-4, atol=2e-5, err_msg=name)
 
 
 def assert_like(told, est):
     """Compare a model that processes told of with one of this process, but for float noise."""
-    for name, values in est.module_.state_dict().items():
-        own = np.array(told["weights"][name])
-        expected = values.double().flatten().numpy()
-        np.testing.assert_allclose(own, expected, rtol=1e-4, atol=1e-5, err_msg=name)
+    state = est.module_.state_dict()
+    weights = {name: values.double().flatten().numpy() for name, values in state.items()}
+    assert_weights(told["weights"], weights)
     for one, other in zip(told["history"], est.history_, strict=True):
         other = {name: value for name, value in other.items() if name != "seconds"}
         assert one == pytest.approx(other, rel=1e-4, abs=1e-4)
@@ -165,69 +171,72 @@ def test_by_a_switch_every_process_is_alone(quick):
 FITS = (
     TRIALS
     + """
-    kind = sys.argv[2]
-    trials = make_trials()
+    def told(est, trials):
+        before = join().seconds
+        out = outcome(est.fit(trials), trials)
+        out["talked"] = join().seconds - before
+        return out
+
     transformer = {
         "patch_size": 4, "n_blocks": 2, "n_heads": 2, "embed_dim": 6, "mlp_dim": 5,
-        "batch_size": 8, "max_epochs": 3, "random_state": 0, "patch_dropout": 0.0,
+        "batch_size": 8, "max_epochs": 3, "random_state": 0, "validation_fraction": 0.3,
+        "patch_dropout": 0.0,
         "attention_dropout": 0.0, "mlp_dropout": 0.0}
-    if kind == "cnn":
-        est = make_cnn(max_epochs=3)
-    elif kind == "cnn, mouse by mouse":
-        est = make_cnn(max_epochs=3, core_pass="per_mouse")
-    elif kind == "full model":
-        est = v1.FullModelRegressor(
-            channels=(3, 5), kernels=(5, 3), batch_size=8, max_epochs=3, random_state=0)
-    elif kind == "v1t":
-        est = v1.V1TRegressor(**transformer)
-    elif kind == "v1t with dropout":
-        est = v1.V1TRegressor(**transformer | {"mlp_dropout": 0.3, "attention_dropout": 0.2})
-    elif kind == "v1t, averaged":
-        est = v1.V1TRegressor(**transformer, ema_decay=0.9, clip_norm=1.0, loss_scale=0.5)
-    else:
-        recordings = v1.make_movie_recordings(2, 4, 8, 2, 3, random_state=0)
-        trials = v1.Trials(recordings).sel(tier="train")
-        est = v1.MovieCNNRegressor(
+    images = {
+        "CNN": make_cnn(max_epochs=3),
+        "CNN, mouse by mouse": make_cnn(max_epochs=3, core_pass="per_mouse"),
+        "full model": v1.FullModelRegressor(
+            channels=(3, 5), kernels=(5, 3), batch_size=8, max_epochs=3, random_state=0,
+            validation_fraction=0.3),
+        "V1T": v1.V1TRegressor(**transformer),
+        "V1T, averaged": v1.V1TRegressor(**transformer, ema_decay=0.9, clip_norm=1.0),
+        "V1T with dropout": v1.V1TRegressor(
+            **transformer | {"mlp_dropout": 0.3, "attention_dropout": 0.2}),
+    }
+    trials = make_trials()
+    tell(size=join().size, **{kind: told(est, trials) for kind, est in images.items()})
+    recordings = v1.make_movie_recordings(2, 4, 8, 2, 3, random_state=0)
+    movies = v1.Trials(recordings).sel(tier="train")
+    tell(movies=told(
+        v1.MovieCNNRegressor(
             n_layers=2, hidden_channels=3, window_frames=20, batch_size=4, max_epochs=2,
-            random_state=0)
-    est.fit(trials)
-    history = [{k: v for k, v in h.items() if k != "seconds"} for h in est.history_]
-    tell(
-        history=history,
-        size=join().size,
-        share=join().seconds / sum(h["seconds"] for h in est.history_),
-        weights={k: v.double().flatten().tolist() for k, v in est.module_.state_dict().items()},
-    )
+            random_state=0, validation_fraction=0.3),
+        movies,
+    ))
 """
 )
-ALIKE = ["cnn", "cnn, mouse by mouse", "full model", "v1t", "v1t, averaged", "movies"]
+ALIKE = ["CNN", "CNN, mouse by mouse", "full model", "V1T", "V1T, averaged", "movies"]
+
+
+@pytest.fixture(scope="module")
+def fits_alone(tmp_path_factory):
+    return alone(FITS, tmp_path_factory.mktemp("one"))
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def fits(request, tmp_path_factory):
+    return torchrun(FITS, request.param, tmp_path_factory.mktemp("several"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [2, 4])
 @pytest.mark.parametrize("kind", ALIKE)
-def test_several_processes_come_to_what_one_does(kind, n, tmp_path):
-    told, one = torchrun(FITS, n, tmp_path, kind), alone(FITS, tmp_path, kind)
-    assert [process.pop("size") for process in told] == [n] * n
-    assert one["size"] == 1
-    for process in told:
-        assert 0 < process.pop("share") < 1
-        assert process == told[0]
-        for name, values in one["weights"].items():
-            np.testing.assert_allclose(
-                process["weights"][name], values, rtol=1e-4, atol=2e-5, err_msg=name
-            )
-        for first, second in zip(process["history"], one["history"], strict=True):
+def test_several_processes_come_to_what_one_does(kind, fits, fits_alone):
+    assert [process["size"] for process in fits] == [len(fits)] * len(fits)
+    one = fits_alone[kind]
+    for process in fits:
+        own = process[kind]
+        assert own["talked"] > 0 == one["talked"]
+        assert all(own[name] == fits[0][kind][name] for name in own if name != "talked")
+        for first, second in zip(own["history"], one["history"], strict=True):
             assert first == pytest.approx(second, rel=1e-4, abs=1e-4)
+        assert_weights(own["weights"], one["weights"])
 
 
 @pytest.mark.slow
-def test_dropout_differs_between_processes_but_they_stay_alike(tmp_path):
-    kind = "v1t with dropout"
-    told, one = torchrun(FITS, 2, tmp_path, kind), alone(FITS, tmp_path, kind)
-    assert told[0]["weights"] == told[1]["weights"]
-    assert told[0]["history"] == told[1]["history"]
-    losses = [[record["loss"] for record in run["history"]] for run in (told[0], one)]
+def test_what_is_dropped_differs_between_processes_but_they_stay_alike(fits, fits_alone):
+    kind = "V1T with dropout"
+    assert all(process[kind]["weights"] == fits[0][kind]["weights"] for process in fits)
+    losses = [[r["loss"] for r in run[kind]["history"]] for run in (fits[0], fits_alone)]
     assert losses[0] == pytest.approx(losses[1], rel=0.1)
     assert losses[0] != pytest.approx(losses[1], rel=1e-6)
 
@@ -271,10 +280,7 @@ def test_a_fit_whose_process_was_killed_goes_on_with_another_number_of_them(kill
     other = tmp_path / "other"
     other.mkdir()
     one = alone(KILLED, other, "none")  # from the beginning
-    for name, values in one["weights"].items():
-        np.testing.assert_allclose(
-            three[2]["weights"][name], values, rtol=1e-4, atol=2e-5, err_msg=name
-        )
+    assert_weights(three[2]["weights"], one["weights"])
 
 
 @pytest.mark.slow

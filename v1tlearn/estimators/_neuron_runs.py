@@ -24,6 +24,7 @@ from v1tlearn.training import (
     NeuronRun,
     NeuronSchedule,
     TrainingSettings,
+    join,
     resolve_device,
     resolve_precision,
 )
@@ -82,6 +83,7 @@ def make_neuron_run(
         data,
         settings,
         state,
+        join(),
         validation=validation,
         neurons_at_once=parameters["neurons_at_once"],
         name=name,

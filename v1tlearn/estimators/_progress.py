@@ -81,6 +81,16 @@ def log_start(model: str, fitted: Fitted, run: Run) -> None:
     )
 
 
+def warn_of_equal_work(name: str, n: int) -> None:
+    """Tell, in the log, that nothing is gained by several processes."""
+    logger.warning(
+        "%s: the trials of a batch, or its neurons, are not dealt out to the %d processes, each of "
+        "which computes all of them: one process would be as fast.",
+        name,
+        n,
+    )
+
+
 @contextmanager
 def progress(
     name: str,

@@ -40,7 +40,13 @@ from v1tlearn.estimators._like_fit import (
     other_training,
 )
 from v1tlearn.estimators._movies import refuse_movies
-from v1tlearn.estimators._progress import log_start, progress, run_name, shown_log
+from v1tlearn.estimators._progress import (
+    log_start,
+    progress,
+    run_name,
+    shown_log,
+    warn_of_equal_work,
+)
 from v1tlearn.estimators._reading import Call, read_fit, warn_about_tiers
 from v1tlearn.estimators._runs import Part, Start, check_good, is_good
 from v1tlearn.estimators.base import (
@@ -250,6 +256,8 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
             if held_out is not None:
                 warn_of_validation(seen, training[0], held_out[0])
             log_start(repr(self), start.fitted, run)
+            if ranks.size > 1 and ranks.is_first and not run.deals_out:
+                warn_of_equal_work(run.name, ranks.size)
             precision, history = run.settings.precision, start.state["history"]
 
             def become_fitted() -> None:

@@ -84,15 +84,24 @@ class Ranks:
         """
         return values
 
-    def reduce(self, parameters: Sequence[nn.Parameter], key: Any = None) -> None:
+    def reduce(
+        self, parameters: Sequence[nn.Parameter], known: list[bool] | None = None
+    ) -> list[bool] | None:
         """Give the parameters of all processes the sum of their gradients.
 
         Parameters
         ----------
         parameters : sequence of Parameter
-        key : hashable, optional
-            What the step is of. Steps of one key give gradients to the same parameters.
+        known : list of bool, optional
+            Which of them have gradients, as an earlier call with such a step gave it, so that no
+            step waits for a GPU to tell.
+
+        Returns
+        -------
+        list of bool or None
+            Which of them have gradients in any process; None where there is one.
         """
+        return None
 
     def align(self, module: nn.Module) -> None:
         """Give a module of all processes the weights and buffers that it has in the first one."""
@@ -154,7 +163,6 @@ class ProcessRanks(Ranks):
         self.rank, self.size, self.seconds = dist.get_rank(), dist.get_world_size(), 0.0
         backends = str(dist.get_backend_config()).split(",")  # such as "cpu:gloo", "cuda:nccl"
         self._carried = {backend.partition(":")[0] for backend in backends}
-        self._present: dict[Any, Tensor] = {}
         self._lost = False
 
     def _there(self, values: Tensor) -> Tensor:
@@ -171,7 +179,7 @@ class ProcessRanks(Ranks):
         begun = time.perf_counter()
         try:
             operation(values, *args, **kwargs)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:  # the latter where the script ended the group
             self.leave()
             raise LostProcessError(f"{str(error).splitlines()[0]}.") from error
         finally:
@@ -183,26 +191,26 @@ class ProcessRanks(Ranks):
         self._do(dist.all_reduce, out)
         return out.to(values.device)
 
-    def reduce(self, parameters: Sequence[nn.Parameter], key: Any = None) -> None:
+    def reduce(
+        self, parameters: Sequence[nn.Parameter], known: list[bool] | None = None
+    ) -> list[bool] | None:
         """Give the parameters of all processes the sum of their gradients, bucket by bucket."""
-        present = self._present.get(key)
         own = [p.grad is not None for p in parameters]
-        if present is None:  # found out once, so that no step waits for a GPU
-            there = self.total(torch.tensor(own, dtype=torch.int32)).bool()
-            present = self._present[key] = there
-        wanted = present.tolist()
-        if any(mine and not there for mine, there in zip(own, wanted, strict=True)):
+        if known is None:
+            known = self.total(torch.tensor(own, dtype=torch.int32)).bool().tolist()
+        if any(mine and not there for mine, there in zip(own, known, strict=True)):
             raise RuntimeError(
                 "the model gives gradients to other parameters than in earlier steps of the same "
                 "mice: such a model is not trained by several processes. Start one."
             )
         with torch.no_grad():
-            chosen = [p for p, there in zip(parameters, wanted, strict=True) if there]
+            chosen = [p for p, there in zip(parameters, known, strict=True) if there]
             for p in chosen:
                 if p.grad is None:
                     p.grad = torch.zeros_like(p)
             for bucket in _buckets([p.grad for p in chosen if p.grad is not None]):
                 self._sum_into(bucket)
+        return known
 
     def _sum_into(self, bucket: list[Tensor]) -> None:
         flat = self.total(torch.cat([t.reshape(-1) for t in bucket]))
@@ -413,6 +421,7 @@ def _initialize() -> None:
         local = int(os.environ.get("LOCAL_RANK", "0"))
         if local < torch.cuda.device_count():
             torch.cuda.set_device(local)
+    logger.info("waiting for the other processes that torchrun started ...")
     try:
         dist.init_process_group(backend, timeout=TIMEOUT)
     except RuntimeError as error:

@@ -105,6 +105,7 @@ class Run:
         self.optimizers = list(several)
         self.data, self.validation, self.settings, self.name = data, validation, settings, name
         self.ranks = ranks
+        self._reached: dict[tuple[str, ...], list[bool] | None] = {}
         self.state = new_state(initial_rng(draw_seed())) if state is None else state
         if average is None and settings.ema_decay is not None:
             average = ExponentialAverage(settings.ema_decay)
@@ -211,6 +212,11 @@ class Run:
         begin_alike(self.ranks, self.model, parts, self.settings, state["epoch"])
         if state["epoch"] == 0:
             state["best"] = copy_weights(self.model)
+
+    @property
+    def deals_out(self) -> bool:
+        """Whether several processes share its batches."""
+        return self._dealt.size > 1
 
     @property
     def _dealt(self) -> Ranks:
@@ -347,7 +353,8 @@ class Run:
                     )
                     for part in self._passes(inputs)
                 ]
-                ranks.reduce(trained, tuple(share.sizes))
+                mice = tuple(share.sizes)  # by which steps give gradients to others
+                self._reached[mice] = ranks.reduce(trained, self._reached.get(mice))
                 self._step()
                 losses.append(torch.cat([s[0] for s in step]))
                 counts.append(sum(s[1] for s in step))
