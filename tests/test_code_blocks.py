@@ -274,6 +274,7 @@ PAGES = {
     "docs/getting_started.rst": Page(arrays, BRIEF | FEW_FOLDS, shown=True),
     "docs/your_recordings.rst": Page(files_and_arrays),
     "docs/data_model.rst": Page(data_model),
+    "docs/several_gpus.rst": Page(),
     "docs/several_models.rst": Page(several_models, FEW_FITS),
     "docs/ceilings_and_metrics.rst": Page(scored),
     "docs/not_a_mouse.rst": Page(not_a_mouse, {"max_epochs=25": "max_epochs=1"}),

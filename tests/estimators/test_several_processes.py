@@ -241,6 +241,39 @@ def test_what_is_dropped_differs_between_processes_but_they_stay_alike(fits, fit
     assert losses[0] != pytest.approx(losses[1], rel=1e-6)
 
 
+WHOLE = (
+    TRIALS
+    + """
+    def weights(est):
+        return {k: v.double().flatten().tolist() for k, v in est.module_.state_dict().items()}
+
+    trials = v1.Trials(v1.make_v1_recordings(
+        n_mice=2, n_neurons=6, n_trials=30, n_test_images=2, n_repeats=2,
+        image_shape=(16, 24), random_state=0)).sel(tier="train")
+    common = {"max_epochs": 2, "random_state": 0, "validation_fraction": 0.3}
+    dina = v1.DINAAligner(map_size=(4, 6), map_channels=2, **common).fit(trials)
+    full = v1.FullModelRegressor(channels=(3, 4), kernels=(5, 3), **common)
+    minimodels = v1.MinimodelRegressor(
+        full_model=full, hidden_channels=3, hidden_kernel=3, **common).fit(trials)
+    movies = v1.Trials(v1.make_movie_recordings(
+        n_neurons=5, n_movies=8, n_test_movies=2, n_repeats=3, n_frames=60,
+        image_shape=(16, 16), random_state=0)).sel(tier="train")
+    vist = v1.ViSTRegressor(
+        grid=8, n_layers=2, channels=8, kernels=((1, 5), (1, 3)), window_frames=40,
+        batch_size=1, steps_per_epoch=2, warmup_epochs=1, **common).fit(movies)
+    tell(dina=weights(dina), minimodels=weights(minimodels), vist=weights(vist))
+"""
+)
+
+
+@pytest.mark.slow
+def test_what_is_not_dealt_out_is_computed_by_each(tmp_path):
+    told, one = torchrun(WHOLE, 2, tmp_path), alone(WHOLE, tmp_path)
+    assert told[0] == told[1]
+    for kind in ("dina", "minimodels", "vist"):
+        assert_weights(told[0][kind], one[kind])
+
+
 KILLED = (
     TRIALS
     + """
