@@ -298,6 +298,7 @@ PAGES = {
     "docs/nwb.rst": Page(nwb, BRIEF),
     "docs/sharing.rst": Page(sharing),
     "docs/data_model.rst": Page(data_model),
+    "docs/several_gpus.rst": Page(),
     "docs/several_models.rst": Page(several_models, FEW_FITS),
     "docs/ceilings_and_metrics.rst": Page(scored),
     "docs/not_a_mouse.rst": Page(not_a_mouse, {"max_epochs=25": "max_epochs=1"}),

@@ -33,6 +33,7 @@ from v1tlearn.training import (
     Run,
     StagnationSchedule,
     TrainingSettings,
+    join,
     make_optimizers,
     resolve_device,
     resolve_precision,
@@ -173,6 +174,7 @@ def make_alignment_run(
         compile=False,
         checkpoint_activations=parameters["low_memory"],
     )
+    ranks = join()
     schedule = StagnationSchedule(
         parameters["lr_patience"],
         parameters["lr_factor"],
@@ -185,8 +187,9 @@ def make_alignment_run(
         optimizers,
         schedule if validation is not None else ConstantSchedule(),
         data,
-        resolve_settings(trained, objective, data, settings),
+        resolve_settings(trained, objective, data, settings, ranks),
         state,
+        ranks,
         validation=validation,
         name=name,
     )

@@ -23,7 +23,7 @@ from v1tlearn.estimators._telling import Numbered, OnEpoch
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.estimators.mixing import learn_weights
 from v1tlearn.nn import Head
-from v1tlearn.training import NonFiniteLossError, draw_seed, resolve_device
+from v1tlearn.training import NonFiniteLossError, draw_seed, is_first, resolve_device
 from v1tlearn.trials import Responses, Trials
 
 logger = logging.getLogger("v1tlearn")
@@ -69,7 +69,8 @@ def run(
     trained = parallel(delayed(_placed_and_shown)(task, name, verbose) for name, task in named)
     candidates: list[Candidate] = []
     owner = named[0][0].partition(" ")[0]
-    with tqdm(total=len(named), desc=owner, unit="model", disable=not verbose) as bar:
+    shown = verbose and is_first()
+    with tqdm(total=len(named), desc=owner, unit="model", disable=not shown) as bar:
         for candidate in trained:
             bar.update()
             logger.info("%s: score %.4f", named[len(candidates)][0], candidate.score)

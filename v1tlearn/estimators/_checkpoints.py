@@ -12,6 +12,7 @@ from v1tlearn._paths import MODEL_FILE
 from v1tlearn._replacing import discard, replacing
 from v1tlearn._warn import warn
 from v1tlearn.estimators import _files
+from v1tlearn.training import Ranks, is_first
 
 logger = logging.getLogger("v1tlearn")
 
@@ -85,8 +86,20 @@ class Checkpoints:
         logger.info("%s: goes on from %s", self._kind, self._folder)
         return self.found
 
+    def check_alike(self, ranks: Ranks) -> None:
+        """Check that processes that train together go on from the same state."""
+        epoch = -1.0 if self.found is None else float(self.found["state"]["epoch"])
+        least, most = ranks.least([epoch, -epoch])
+        if least != -most:
+            raise ValueError(
+                f"checkpoint_dir {self._folder} does not hold the same state for all processes "
+                "that train together: give a directory on a file system that all of them share."
+            )
+
     def write(self, epoch: int, content: dict[str, Any]) -> None:
-        """Write the state after an epoch, and remove older ones."""
+        """Write the state after an epoch, and remove older ones; the first process alone does."""
+        if not is_first():
+            return
         path = self._folder / f"epoch-{epoch:06d}"
         self._folder.mkdir(parents=True, exist_ok=True)
         with replacing(path) as beside:

@@ -24,6 +24,7 @@ from v1tlearn.training import (
     NeuronRun,
     NeuronSchedule,
     TrainingSettings,
+    join,
     resolve_device,
     resolve_precision,
 )
@@ -83,6 +84,7 @@ def make_neuron_run(
         drawn,
         settings,
         state,
+        join(),
         validation=validation,
         neurons_at_once=parameters["neurons_at_once"],
         draw=draw,

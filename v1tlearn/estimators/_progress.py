@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.nn import fast
-from v1tlearn.training import MouseData, Run
+from v1tlearn.training import MouseData, Run, is_first
 from v1tlearn.training.sources import HostArray, Source
 
 logger = logging.getLogger("v1tlearn")
@@ -127,6 +127,16 @@ def _place_in_words(source: Source | None) -> str:
     return "in host memory" if isinstance(source, HostArray) else "read step by step"
 
 
+def warn_of_equal_work(name: str, n: int) -> None:
+    """Tell, in the log, that nothing is gained by several processes."""
+    logger.warning(
+        "%s: the trials of a batch, or its neurons, are not dealt out to the %d processes, each of "
+        "which computes all of them: one process would be as fast.",
+        name,
+        n,
+    )
+
+
 @contextmanager
 def progress(
     name: str,
@@ -136,9 +146,8 @@ def progress(
     state: dict[str, Any] | None = None,
 ) -> Iterator[Callable[[dict[str, float]], Any]]:
     """Report epochs: losses, correlation, learning rate and time left."""
-    with tqdm(
-        total=max_epochs, desc=_PLACE.get() or name, unit="epoch", disable=not verbose
-    ) as bar:
+    shown = verbose and is_first()
+    with tqdm(total=max_epochs, desc=_PLACE.get() or name, unit="epoch", disable=not shown) as bar:
 
         def on_epoch(record: dict[str, float]) -> Any:
             shown = {
@@ -213,9 +222,12 @@ class _Shown:
 def shown_log(verbose: int) -> Iterator[None]:
     """Print the log while a fit runs, if `verbose` is 2 or more; with bars it is not torn by them.
 
+    Of processes that train together the first one prints.
+
     Where the log goes to a screen already, because the user configured logging, records of level
     INFO are let through to there, and nothing is printed twice. Fits within fits count as one.
     """
+    verbose = verbose if is_first() else 0
     own = [
         handler
         for handler in _handlers()

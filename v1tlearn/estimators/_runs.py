@@ -37,6 +37,7 @@ from v1tlearn.training import (
     Schedule,
     TrainingSettings,
     cut_into_windows,
+    join,
     make_optimizer,
     resolve_device,
     resolve_precision,
@@ -116,7 +117,7 @@ def make_run(
         ema_decay=parameters["ema_decay"],
         clip_norm=parameters["clip_norm"],
     )
-    objective = _objective(parameters)
+    objective, ranks = _objective(parameters), join()
     optimizer = make_optimizer(
         model,
         parameters["optimizer"],
@@ -134,8 +135,9 @@ def make_run(
         optimizer,
         make_schedule(parameters, judged=validation is not None),
         data,
-        resolve_settings(trained, objective, data, settings),
+        resolve_settings(trained, objective, data, settings, ranks),
         state,
+        ranks,
         validation=validation,
         draw=draw,
         name=name,

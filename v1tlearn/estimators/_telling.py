@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from v1tlearn.training import is_first
+
 Record = dict[str, float]
 OnEpoch = Callable[[Record], Any]  # True ends the training
 
@@ -46,13 +48,19 @@ def _checked(one: Any, name: str) -> OnEpoch:
 
 
 @contextmanager
-def listening(on_epoch: OnEpoch | None, history: Sequence[Record]) -> Iterator[None]:
-    """Tell who wants to know that a training begins, and what was before, and that it ends."""
-    begin(on_epoch, history)
+def listening(
+    on_epoch: OnEpoch | None, history: Sequence[Record], first: Callable[[Callable[[], Any]], Any]
+) -> Iterator[None]:
+    """Tell who wants to know that a training begins, and what was before, and that it ends.
+
+    Of several processes it is told in the first alone, where `first` calls functions.
+    """
+    first(lambda: begin(on_epoch, history))
     try:
         yield
     finally:
-        end(on_epoch)
+        if is_first():
+            end(on_epoch)
 
 
 def begin(on_epoch: Any, history: Sequence[Record], **labels: int) -> None:

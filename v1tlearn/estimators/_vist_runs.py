@@ -32,6 +32,7 @@ from v1tlearn.training import (
     TrainingSettings,
     WarmupSchedule,
     all_windows,
+    join,
     make_optimizer,
     resolve_device,
     resolve_precision,
@@ -97,15 +98,16 @@ def make_vist_run(
     )
     if state["optimizer"] is not None:
         state["optimizer"] = update_groups(state["optimizer"], optimizer)
-    objective = _objective(parameters)
+    objective, ranks = _objective(parameters), join()
     return Run(
         trained,
         objective,
         optimizer,
         _schedule(parameters),
         data,
-        resolve_settings(trained, objective, data, settings),
+        resolve_settings(trained, objective, data, settings, ranks),
         state,
+        ranks,
         validation=validation,
         draw=RandomWindows(parameters["steps_per_epoch"]),
         average=_average(parameters),

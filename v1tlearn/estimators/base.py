@@ -25,7 +25,7 @@ from v1tlearn.estimators._reading import (
     warn_about_tiers,
 )
 from v1tlearn.estimators._telling import OnEpoch, as_one
-from v1tlearn.training import resolve_device
+from v1tlearn.training import is_first, resolve_device
 from v1tlearn.trials import Trials
 
 
@@ -159,6 +159,8 @@ class SavingMixin:
     def save(self, path: str | Path, *, card: Mapping[str, Any] | None = None) -> None:
         """Save the fitted estimator: weights, statistics and training state, without pickle.
 
+        Of processes that train together (`torchrun`) the first one writes, the others go on.
+
         Parameters
         ----------
         path : str or Path
@@ -184,6 +186,8 @@ class SavingMixin:
         """
         check_is_fitted(self)
         told = None if card is None else _cards.check_card(card)
+        if not is_first():
+            return
         _files.write(Path(path), type(self).__name__, self._content())
         if told is None:
             _cards.remove_card(Path(path))

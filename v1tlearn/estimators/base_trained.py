@@ -40,7 +40,14 @@ from v1tlearn.estimators._like_fit import (
     other_training,
 )
 from v1tlearn.estimators._movies import refuse_movies
-from v1tlearn.estimators._progress import log_choices, log_start, progress, run_name, shown_log
+from v1tlearn.estimators._progress import (
+    log_choices,
+    log_start,
+    progress,
+    run_name,
+    shown_log,
+    warn_of_equal_work,
+)
 from v1tlearn.estimators._reading import Call, read_fit, warn_about_tiers
 from v1tlearn.estimators._runs import Part, Start, check_good, is_good
 from v1tlearn.estimators._telling import OnEpoch, listening
@@ -53,9 +60,10 @@ from v1tlearn.model_selection import split_by_image
 from v1tlearn.nn import EncodingModel
 from v1tlearn.training import (
     Run,
-    draw_seed,
     isolated,
+    join,
     resolve_device,
+    shared_seed,
     train,
 )
 from v1tlearn.training.state import map_tensors
@@ -91,7 +99,7 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
         if checkpoint_dir is not None:
             check_parameters_can_be_kept(self.get_params(deep=False))
             checkpoints = Checkpoints(checkpoint_dir, type(self).__name__)
-        seed = self.seed_ if go_on else draw_seed(plain(self.random_state))
+        seed = self.seed_ if go_on else shared_seed(plain(self.random_state))
         if checkpoints is not None and checkpoints.found is not None:
             if go_on:
                 raise ValueError(
@@ -153,7 +161,7 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
         )
         warn_about_tiers(call.trials)
         go_on = self.__sklearn_is_fitted__()
-        seed = self.seed_ if go_on else draw_seed(plain(self.random_state))
+        seed = self.seed_ if go_on else shared_seed(plain(self.random_state))
         training = call.trials, self._read(call.trials, call.target)
         with shown_log(plain(self.verbose)):
             return self._train(training, None, seed, go_on=go_on, max_epochs=1)
@@ -227,6 +235,9 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
         left = plain(self.max_epochs) if max_epochs is None else max_epochs
         marks = {} if checkpoints is None else self._marks(training, held_out)
         found = None if checkpoints is None else checkpoints.check(marks)
+        ranks = join()
+        if checkpoints is not None:
+            checkpoints.check_alike(ranks)
         with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode is
             with isolated():
                 if found is not None:
@@ -253,6 +264,8 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
             log_start(repr(self), start.fitted, run)
             if max_epochs is None or not first:  # of `partial_fit` at its first call
                 log_choices(run)
+            if ranks.size > 1 and ranks.is_first and not run.deals_out:
+                warn_of_equal_work(run.name, ranks.size)
             precision, history = run.settings.precision, start.state["history"]
 
             def become_fitted() -> None:
@@ -270,12 +283,17 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
                 """Count as fitted from a good epoch on, keep the state, then tell."""
                 if any(map(is_good, history[first:])):
                     become_fitted()
-                if checkpoints is not None:
-                    whole = {"marks": marks, "first_epoch": first}
-                    content = content_of(self.get_params(deep=False), start, precision)
-                    checkpoints.write(run.state["epoch"], content | whole)
-                enough = report(record) is True
-                return epoch_told(run.state["stop_reason"] is None and not enough) or enough
+
+                def keep_and_tell() -> bool:
+                    """Of several processes, in the first alone."""
+                    if checkpoints is not None:
+                        whole = {"marks": marks, "first_epoch": first}
+                        content = content_of(self.get_params(deep=False), start, precision)
+                        checkpoints.write(run.state["epoch"], content | whole)
+                    enough = report(record) is True
+                    return epoch_told(run.state["stop_reason"] is None and not enough) or enough
+
+                return ranks.first(keep_and_tell)
 
             def as_if_over() -> dict[str, Any]:
                 """What is fitted if the training ends here, a copy."""
@@ -294,9 +312,10 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
                         progress(
                             run.name, left, plain(self.verbose), on_epoch, run.state
                         ) as report,
-                        listening(on_epoch, history),
+                        listening(on_epoch, history, ranks.first),
                     ):
-                        epoch_told = self._telling_of_epochs(*training, as_if_over)
+                        if ranks.is_first:
+                            epoch_told = self._telling_of_epochs(*training, as_if_over)
                         train(run, after_epoch)
                 check_good(history[first:])
                 become_fitted()

@@ -35,7 +35,7 @@ from v1tlearn.estimators.base import SavingMixin, TrialsEstimator
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.estimators.prediction import PredictionMixin
 from v1tlearn.nn import EncodingModel
-from v1tlearn.training import draw_seed
+from v1tlearn.training import shared_seed
 from v1tlearn.trials import Trials
 
 logger = logging.getLogger("v1tlearn")
@@ -182,7 +182,7 @@ class EnsembleRegressor(
     ) -> Self:
         template = self._template()
         self._check_validation(validation)
-        seed = draw_seed(plain(self.random_state))
+        seed = shared_seed(plain(self.random_state))
         if checkpoint_dir is not None:
             seed = _candidates.noted_seed(
                 checkpoint_dir, type(self).__name__, self._plain_params(), seed
@@ -243,7 +243,7 @@ class EnsembleRegressor(
         new.estimator.set_params(**params)
         template = new._template()
         new._check_validation(validation, choose=False)
-        seed = draw_seed(plain(new.random_state))
+        seed = shared_seed(plain(new.random_state))
         call = read_fit(trials, None, None, None)
         warn_about_tiers(trials)
         (trials, _), held_out = template._split(call, validation, seed)

@@ -17,7 +17,7 @@ from v1tlearn.estimators._reading import read_fit, warn_about_tiers
 from v1tlearn.estimators._runs import Start
 from v1tlearn.estimators._telling import OnEpoch, as_one
 from v1tlearn.estimators._transfer import adopt_core
-from v1tlearn.training import draw_seed
+from v1tlearn.training import shared_seed
 from v1tlearn.trials import Trials
 
 
@@ -88,7 +88,7 @@ class TransferMixin:
         new._validate_params()
         call = read_fit(trials, None, None, None, frame_wise=self._frame_wise)
         warn_about_tiers(trials)
-        seed = draw_seed(plain(new.random_state))
+        seed = shared_seed(plain(new.random_state))
         training, held_out = new._split(call, validation, seed)
         new._warn_of_no_epochs()
         start = new._from_scratch(*training, seed)

@@ -32,7 +32,7 @@ from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.estimators.prediction import PredictionMixin
 from v1tlearn.nn import EncodingModel
 from v1tlearn.search.spaces import CNN_SPACE, V1T_SPACE
-from v1tlearn.training import draw_seed
+from v1tlearn.training import apart, draw_seed
 from v1tlearn.trials import Trials
 from v1tlearn.trials._fingerprint import describe_recording
 
@@ -216,7 +216,7 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
         name = self.study_name or type(self.estimator).__name__
         n_jobs = cpu_count() if self.n_jobs == -1 else plain(self.n_jobs)
         epochs = plain((self.min_epochs_, self.estimator.max_epochs, self.reduction_factor))
-        with tempfile.TemporaryDirectory() as folder, backend.quiet():
+        with tempfile.TemporaryDirectory() as folder, backend.quiet(), apart():
             shared = storage
             if shared is None and n_jobs > 1:
                 shared = Path(folder) / "study.db"
@@ -234,7 +234,7 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
                 self._read_study(backend, study, job)
         if self.refit:
             best = clone(job.estimator).set_params(**self.best_params_)
-            with placed("HyperbandSearch refit"):
+            with placed("HyperbandSearch refit"), apart():
                 best.fit(call.trials, call.target, validation=validation)
             self.best_estimator_ = best
         return self

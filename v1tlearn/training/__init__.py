@@ -12,6 +12,15 @@ from v1tlearn.training.devices import (
     resolve_device,
     resolve_precision,
 )
+from v1tlearn.training.distributed import (
+    ALONE,
+    LostProcessError,
+    Ranks,
+    apart,
+    is_first,
+    join,
+    shared_seed,
+)
 from v1tlearn.training.memory import InsufficientMemoryError
 from v1tlearn.training.movies import MovieData, cut_into_windows
 from v1tlearn.training.neuron_run import NeuronRun, NeuronSchedule
@@ -37,12 +46,14 @@ from v1tlearn.training.state import new_state
 from v1tlearn.training.steps import NonFiniteLossError
 
 __all__ = [
+    "ALONE",
     "ConstantSchedule",
     "ContrastiveObjective",
     "CosineSchedule",
     "EpochAverage",
     "ExponentialAverage",
     "InsufficientMemoryError",
+    "LostProcessError",
     "MouseData",
     "MouseLoss",
     "MovieData",
@@ -56,6 +67,7 @@ __all__ = [
     "PlateauSchedule",
     "PoissonObjective",
     "RandomWindows",
+    "Ranks",
     "RateObjective",
     "ReduceSchedule",
     "RoundsSchedule",
@@ -67,12 +79,15 @@ __all__ = [
     "Verdict",
     "WarmupSchedule",
     "all_windows",
+    "apart",
     "autocast",
     "cut_into_windows",
     "draw_seed",
     "initial_rng",
+    "is_first",
     "isolated",
     "isolated_rng",
+    "join",
     "make_optimizer",
     "make_optimizers",
     "new_state",
@@ -82,6 +97,7 @@ __all__ = [
     "resolve_device",
     "resolve_precision",
     "resolve_settings",
+    "shared_seed",
     "train",
     "update_groups",
 ]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,8 @@ from torch import Tensor
 from v1tlearn.nn.model import EncodingModel
 from v1tlearn.training import memory
 from v1tlearn.training.data import Draw, MouseData, epoch_batches
+from v1tlearn.training.dealing import begin_alike
+from v1tlearn.training.distributed import ALONE, Ranks
 from v1tlearn.training.neuron_steps import (
     Block,
     Maps,
@@ -153,6 +155,8 @@ class NeuronRun(Run):
     settings : TrainingSettings
     state : dict, optional
         As of `Run`.
+    ranks : Ranks, default=ALONE
+        Processes that train the same, and decide alike; each trains all neurons.
     validation : dict of str to MouseData, optional
     draw : callable, optional
         As of `Run`.
@@ -174,6 +178,7 @@ class NeuronRun(Run):
         data: Mapping[str, MouseData],
         settings: TrainingSettings,
         state: dict[str, Any] | None = None,
+        ranks: Ranks = ALONE,
         *,
         validation: Mapping[str, MouseData] | None = None,
         draw: Draw = epoch_batches,
@@ -189,6 +194,7 @@ class NeuronRun(Run):
             data,
             settings,
             state,
+            ranks,
             validation=validation,
             draw=draw,
             name=name,
@@ -206,6 +212,8 @@ class NeuronRun(Run):
             self.model.load_state_dict(state["model"])
         if state["schedule"] is not None:
             self.schedule.load_state_dict(state["schedule"])
+        parts = {"training": self.data, "validation": self.validation or {}}
+        begin_alike(self.ranks, self.model, parts, self.settings, state["epoch"])
         if state["epoch"] == 0:
             state["best"] = copy_weights(self.model)
         saved = state["optimizer"] or {"lr": self.options.lr, "neurons": {}}
@@ -219,7 +227,7 @@ class NeuronRun(Run):
                 lr = torch.full_like(lr, self.options.lr)
             self.moments[mouse] = Moments(lr, steps, own["first"], own["second"])
 
-    def _prepare(self) -> tuple[Any, Any]:
+    def _prepare(self) -> Sequence[AbstractContextManager[Any]]:
         if self._device.type == "cpu":
             memory.keep_freed_memory()
         parts = {m: (d, (self.validation or {}).get(m)) for m, d in self.data.items()}
@@ -233,7 +241,7 @@ class NeuronRun(Run):
             )
             for mouse, (seen, judging) in parts.items()
         }
-        return nullcontext(), nullcontext()
+        return ()
 
     def _keeps_maps(self, parts: Mapping[str, tuple[MouseData, MouseData | None]]) -> bool:
         """Decide whether the maps of all trials stay on the device."""
@@ -283,14 +291,14 @@ class NeuronRun(Run):
         for mouse, all_lost in lost.items():
             if all_lost:
                 raise NonFiniteLossError(mouse, state["epoch"])
-        loss, count, penalty = torch.stack(sums).sum(0).tolist()
+        total, n_counted, penalty = self.ranks.agree(torch.stack(sums).sum(0).tolist())
         n_trained = sum(len(rate) for rate in rates)
-        record |= {"loss": loss / max(count, 1.0), "penalty": penalty / n_trained}
+        record |= {"loss": total / max(n_counted, 1.0), "penalty": penalty / n_trained}
         record |= self._scores()
         record |= {
             "lr": float(torch.cat(rates).mean()),
             "n_trained": n_trained,
-            "seconds": time.perf_counter() - start,
+            "seconds": self.ranks.agree([time.perf_counter() - start])[0],
         }
         state["history"].append(record)
         return record, Verdict(stop=self.schedule.over)
@@ -355,17 +363,20 @@ class NeuronRun(Run):
         for block in blocks:
             readout.put_(block.on_device, block.readout)
             moments.put_(block.neurons, block.moments)
+        self.ranks.align(readout)
         neurons = torch.cat([block.neurons for block in blocks]).tolist()
         finite = torch.cat([block.finite() for block in blocks])
         if scores:
             finite &= scores["judged"].isfinite()
-        listed = {name: values.tolist() for name, values in scores.items()}
+        agree = self.ranks.agree
+        listed = {name: agree(values.tolist()) for name, values in scores.items()}
         verdicts = {}
-        for place, (neuron, good) in enumerate(zip(neurons, finite.tolist(), strict=True)):
+        all_good = [bool(good) for good in agree(finite.tolist())]
+        for place, (neuron, good) in enumerate(zip(neurons, all_good, strict=True)):
             own = {name: values[place] for name, values in listed.items()}
             verdicts[neuron] = self._verdict(self.schedule.courses[mouse][neuron], own, good)
         self._obey(mouse, verdicts)
-        return not finite.any()
+        return not any(all_good)
 
     def _verdict(self, course: Course, scores: dict[str, float], good: bool) -> Verdict:
         """Ask the schedule of one neuron."""

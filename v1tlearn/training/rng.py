@@ -89,6 +89,38 @@ def returned_rng(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
+def forked_rng(seed: int, device: torch.device) -> Iterator[torch.Generator]:
+    """Let torch's default generators draw what is for this process alone.
+
+    Parameters
+    ----------
+    seed : int
+        Of what is drawn by them within the block.
+    device : torch.device
+
+    Yields
+    ------
+    Generator
+        On the device. It goes on where the default one was, which afterwards goes on where it is.
+    """
+    module = getattr(torch, device.type)
+    cpu_before = torch.get_rng_state()
+    common = torch.Generator(device)
+    common.set_state(cpu_before if device.type == "cpu" else _device_state(module, device))
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        _seed_device(module, device, seed)
+    try:
+        yield common
+    finally:
+        if device.type == "cpu":
+            torch.set_rng_state(common.get_state())
+        else:
+            torch.set_rng_state(cpu_before)
+            _set_device_state(module, device, common.get_state())
+
+
+@contextmanager
 def private_rng(rng: dict[str, Any]) -> Iterator[None]:
     """Draw what is drawn on the CPU from a generator of the run's own.
 

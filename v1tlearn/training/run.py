@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -20,8 +20,16 @@ from v1tlearn.training import course, memory
 from v1tlearn.training.averaging import ExponentialAverage, renew_statistics
 from v1tlearn.training.compilation import compiled
 from v1tlearn.training.data import Draw, MouseData, epoch_batches, step_batches
-from v1tlearn.training.deciding import resolve_settings
+from v1tlearn.training.dealing import (
+    Share,
+    begin_alike,
+    deal,
+    drawing_for_all,
+    normalized_by_all,
+)
+from v1tlearn.training.deciding import agreed, resolve_settings
 from v1tlearn.training.devices import autocast, numerics
+from v1tlearn.training.distributed import ALONE, Ranks
 from v1tlearn.training.objectives import Objective, Record
 from v1tlearn.training.optimizers import rates_of_steps
 from v1tlearn.training.rng import initial_rng, isolated_rng, returned_rng
@@ -31,7 +39,7 @@ from v1tlearn.training.settings import TrainingSettings
 from v1tlearn.training.state import copy_weights, new_state, not_finite
 from v1tlearn.training.steps import (
     NonFiniteLossError,
-    backward,
+    backward_share,
     check_predictions,
     first_not_finite,
 )
@@ -54,6 +62,9 @@ class Run:
     state : dict, optional
         From `new_state`, or that of an earlier run, which goes on; changed in place. By default
         a new one, with a seed of the operating system.
+    ranks : Ranks, default=ALONE
+        The processes that train the model together, each with a run of its own, on the same data
+        and from the same state. They share every batch, and come to what one alone would.
     validation : dict of str to MouseData, optional
     draw : callable, optional
         Gives the batches of an epoch in place of `v1tlearn.training.data.epoch_batches`, which
@@ -82,6 +93,7 @@ class Run:
         data: Mapping[str, MouseData],
         settings: TrainingSettings,
         state: dict[str, Any] | None = None,
+        ranks: Ranks = ALONE,
         *,
         validation: Mapping[str, MouseData] | None = None,
         draw: Draw = epoch_batches,
@@ -92,6 +104,8 @@ class Run:
         several = [optimizer] if isinstance(optimizer, torch.optim.Optimizer) else optimizer
         self.optimizers = list(several)
         self.data, self.validation, self.settings, self.name = data, validation, settings, name
+        self.ranks = ranks
+        self._reached: dict[tuple[str, ...], list[bool] | None] = {}
         self.state = new_state(initial_rng(draw_seed())) if state is None else state
         if average is None and settings.ema_decay is not None:
             average = ExponentialAverage(settings.ema_decay)
@@ -130,6 +144,8 @@ class Run:
             If memory does not suffice; model and state are in order here, too.
         KeyboardInterrupt
             As it came. Model and state are in order, and ``stop_reason`` is "interrupted".
+        LostProcessError
+            If another process that trains the model is gone. Model and state are in order.
         ValueError
             If a micro-batch size is given to a core with batch normalisation, or compilation is
             asked for without a compiler.
@@ -140,9 +156,11 @@ class Run:
         reason, why, outside = "max_epochs", f"max_epochs={max_epochs} are over", False
         try:
             with self._engaged():
-                fast, frugal = self._prepare()
+                others = self._prepare()
             for number in range(1, max_epochs + 1):
-                with self._engaged(), fast, frugal:
+                with self._engaged(), ExitStack() as within:
+                    for forwards in others:
+                        within.enter_context(forwards)
                     record, verdict = self._epoch()
                     self._note()
                 if verdict.stop:
@@ -157,6 +175,8 @@ class Run:
         except BaseException as error:
             reason, why = course.reason_of(error, "on_epoch" if outside else "error")
             if not outside:
+                if not isinstance(error, NonFiniteLossError | ValueError | TypeError):
+                    self.ranks.leave()  # those are raised in all processes alike
                 with self._remedies():
                     self._leave(error)
             raise
@@ -188,13 +208,26 @@ class Run:
                 self.average.restart(self.model.state_dict())
             else:
                 self.average.load_state_dict(state["average"])
+        parts = {"training": self.data, "validation": self.validation or {}}
+        begin_alike(self.ranks, self.model, parts, self.settings, state["epoch"])
         if state["epoch"] == 0:
             state["best"] = copy_weights(self.model)
 
-    def _prepare(self) -> tuple[Any, Any]:
+    @property
+    def deals_out(self) -> bool:
+        """Whether several processes share its batches."""
+        return self._dealt.size > 1
+
+    @property
+    def _dealt(self) -> Ranks:
+        """The processes among which batches are dealt out; elsewhere each computes all of them."""
+        return self.ranks if self.objective.in_parts else ALONE
+
+    def _prepare(self) -> Sequence[AbstractContextManager[Any]]:
         """Decide what is left to decide; the forward passes that stand in within epochs."""
         model, schedule = self.model, self.schedule
-        self.settings = resolve_settings(model, self.objective, self.data, self.settings)
+        settings = resolve_settings(model, self.objective, self.data, self.settings, self.ranks)
+        self.settings = agreed(settings, self.ranks)
         if self._device.type == "cpu":
             memory.keep_freed_memory()
         first = self.state["epoch"] == 0 and self.validation is not None
@@ -203,7 +236,8 @@ class Run:
             if math.isfinite(score):
                 schedule.start(score)
         fast = compiled(model.core, self.settings.compile)
-        return fast, memory.checkpointed(model.core, bool(self.settings.checkpoint_activations))
+        frugal = memory.checkpointed(model.core, bool(self.settings.checkpoint_activations))
+        return fast, frugal, normalized_by_all(model, self._dealt)
 
     def _leave(self, error: BaseException) -> None:
         """Bring the state in order after an epoch that did not come to its end."""
@@ -271,7 +305,7 @@ class Run:
                 optimizer.state.clear()
         for group in groups:
             group["lr"] = max(group["lr"] * verdict.lr_factor, min(schedule.min_lr, group["lr"]))
-        record["seconds"] = time.perf_counter() - start
+        (record["seconds"],) = self.ranks.agree([time.perf_counter() - start])
         state["history"].append(record)
         score_name, rates = self.objective.score_name, (lr, groups[-1]["lr"])
         course.log_verdict(self.name, state, verdict, rates, score_name)
@@ -280,11 +314,12 @@ class Run:
     def _judge(self, record: Record, last_inputs: dict[str, MouseBatch]) -> Verdict:
         """Score the weights after an epoch, and keep them if they are the best."""
         state = self.state
+        self.ranks.align(self.model)
         with self._averaged():
             if self.validation is not None:
                 record |= self._score()
             else:
-                check_predictions(self.model, last_inputs, state["epoch"] + 1)
+                check_predictions(self.model, last_inputs, state["epoch"] + 1, self.ranks)
             score = record.get(self.objective.score_name)
             verdict = self.schedule.step(score)
             state["epoch"] += 1
@@ -303,32 +338,37 @@ class Run:
         model, data, settings, epoch = self.model, self.data, self.settings, self.state["epoch"]
         model.train()
         losses, counts, penalties = [], [], []
-        steps = self._drawn()
+        shares, ranks = self._shares(), self._dealt
+        trained = [p for group in groups for p in group["params"]]
         with (
             rates_of_steps(groups, self.schedule) as set_rates,
-            closing(step_batches(data, steps)) as batches,
+            drawing_for_all(self._dealt, self.state, self._device) as common,
+            closing(step_batches(data, [share.rows for share in shares])) as batches,
         ):
             for number, (inputs, targets) in enumerate(batches):
-                lr = set_rates(epoch + number / len(steps))
+                lr, share = set_rates(epoch + number / len(shares)), shares[number]
                 step = [
-                    backward(model, self.objective, part, targets, data, settings)
+                    backward_share(
+                        model, self.objective, part, targets, data, settings, share, ranks, common
+                    )
                     for part in self._passes(inputs)
                 ]
+                mice = tuple(share.sizes)  # by which steps give gradients to others
+                self._reached[mice] = ranks.reduce(trained, self._reached.get(mice))
                 self._step()
                 losses.append(torch.cat([s[0] for s in step]))
                 counts.append(sum(s[1] for s in step))
                 penalties.append(sum((s[2] for s in step[1:]), step[0][2]))
         table = torch.stack(losses)
         weights = torch.stack([value.isfinite().all() for value in model.state_dict().values()])
+        told = [
+            torch.as_tensor(sum(counts), dtype=table.dtype, device=table.device),
+            torch.stack(penalties).mean(),
+        ]
+        table, told = ranks.total(table), list(ranks.total(torch.stack(told)))
         # the only synchronisation of the epoch
-        total, count, penalty, finite = torch.stack(
-            [
-                table.sum(),
-                torch.as_tensor(sum(counts), dtype=table.dtype, device=table.device),
-                torch.stack(penalties).mean(),
-                table.isfinite().all() & weights.all(),
-            ]
-        ).tolist()
+        finite = table.isfinite().all() & weights.all()
+        total, count, penalty, finite = torch.stack([table.sum(), *told, finite]).tolist()
         if not finite:
             last, column = first_not_finite(table)
             raise NonFiniteLossError(list(data)[column], epoch + 1, last + 1)
@@ -350,8 +390,10 @@ class Run:
 
     def _score(self) -> Record:
         assert self.validation is not None
-        over = self.schedule.mean_over
-        return self.objective.score(self.model, self.validation, self.settings, over)
+        over, ranks = self.schedule.mean_over, self.ranks
+        with ranks.sharing():
+            record = self.objective.score(self.model, self.validation, self.settings, over)
+        return dict(zip(record, ranks.agree(list(record.values())), strict=True))
 
     def _go_back(self) -> None:
         self.model.load_state_dict(self.state["best"])
@@ -372,6 +414,10 @@ class Run:
         lengths = {mouse: len(trials) for mouse, trials in self.data.items()}
         return self.draw(lengths, self.settings.batch_size, self._device)
 
+    def _shares(self) -> Sequence[Share]:
+        lengths = {mouse: len(trials) for mouse, trials in self.data.items()}
+        return deal(self._drawn(), lengths, self._dealt)
+
     def _passes(self, inputs: Mapping[str, MouseBatch]) -> list[dict[str, MouseBatch]]:
         """What goes through the core at once, of a batch of all mice."""
         return [dict(inputs)] if self.settings.joint else [{m: own} for m, own in inputs.items()]
@@ -387,6 +433,7 @@ class Run:
         try:
             if self.average.lacks_statistics():
                 self._renew_statistics()
+            self.ranks.align(self.model)
             yield
         finally:
             self.model.load_state_dict(weights)

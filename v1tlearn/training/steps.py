@@ -11,7 +11,9 @@ from torch import Tensor
 from v1tlearn.nn.batches import MouseBatch
 from v1tlearn.nn.model import EncodingModel
 from v1tlearn.training.data import MouseData, Targets
+from v1tlearn.training.dealing import Share, draw_noise
 from v1tlearn.training.devices import autocast
+from v1tlearn.training.distributed import ALONE, Ranks
 from v1tlearn.training.objectives import Objective
 from v1tlearn.training.settings import TrainingSettings
 
@@ -58,7 +60,11 @@ def backward(
     targets: Mapping[str, Targets],
     data: Mapping[str, MouseData],
     settings: TrainingSettings,
-) -> tuple[Tensor, Tensor | int, Tensor]:
+    sizes: Mapping[str, int] | None = None,
+    *,
+    weight: float = 1.0,
+    penalized: bool = True,
+) -> tuple[Tensor, Tensor | float, Tensor]:
     """Forward and backward pass of some mice through the core at once.
 
     Parameters
@@ -73,6 +79,12 @@ def backward(
     settings : TrainingSettings
         Resolved; the micro-batch size says how many trials of each mouse pass at once. Gradients
         of the parts add up to that of the batch.
+    sizes : dict of str to int, optional
+        Trials of each mouse in the whole batch, where other processes have more of them.
+    weight : float, default=1.0
+        Of everything, where other processes compute the same.
+    penalized : bool, default=True
+        Whether the penalty is counted here.
 
     Returns
     -------
@@ -86,21 +98,70 @@ def backward(
     at_once = settings.micro_batch_size
     assert not isinstance(at_once, str)  # resolved
     losses: dict[str, Tensor] = {}
-    count: int | Tensor = 0
-    total = penalty = objective.penalty(model, {m: data[m] for m in inputs})
+    count: float | Tensor = 0
+    sizes = trials if sizes is None else sizes
+
+    def weigh(value: Any) -> Any:
+        """As it is, bit for bit, where nobody else computes it."""
+        return value if weight == 1 else weight * value
+
+    if penalized:
+        total = penalty = weigh(objective.penalty(model, {m: data[m] for m in inputs}))
+    else:
+        total = penalty = next(model.parameters()).new_zeros(())
     for start in range(0, max(trials.values()), at_once):
         rows = slice(start, start + at_once)
         part = {m: _cut(batch, rows) for m, batch in inputs.items() if start < trials[m]}
         known = {m: _cut(targets[m], rows) for m in part}
         with autocast(settings.precision, penalty.device):
-            found = objective.loss(model, part, known, data, trials)
+            found = objective.loss(model, part, known, data, sizes)
         for mouse, loss in found.items():
-            total = total + loss.minimised
-            losses[mouse] = losses[mouse] + loss.summed if start else loss.summed
-            count = count + loss.count
+            total = total + weigh(loss.minimised)
+            summed = weigh(loss.summed)
+            losses[mouse] = losses[mouse] + summed if start else summed
+            count = count + weigh(loss.count)
         total.backward()
         total = torch.zeros_like(penalty)
     return torch.stack([losses[mouse] for mouse in inputs]), count, penalty.detach()
+
+
+def backward_share(
+    model: EncodingModel,
+    objective: Objective,
+    inputs: Mapping[str, MouseBatch],
+    targets: Mapping[str, Targets],
+    data: Mapping[str, MouseData],
+    settings: TrainingSettings,
+    share: Share,
+    ranks: Ranks,
+    common: torch.Generator | None,
+) -> tuple[Tensor, Tensor | float, Tensor]:
+    """Forward and backward pass of what this process has of a batch.
+
+    Parameters
+    ----------
+    model, objective, inputs, targets, data, settings
+        As of `backward`; the inputs are this process's own.
+    share : Share
+    ranks : Ranks
+        What the others have adds up with this to the gradient, and to the losses, of the batch.
+    common : Generator or None
+        See `drawing_for_all`.
+
+    Returns
+    -------
+    losses, count, penalty
+        As of `backward`.
+    """
+    known = (model, objective, inputs, targets, data, settings)
+    if common is None:
+        return backward(*known)
+    at_once = settings.micro_batch_size == settings.batch_size
+    noise = draw_noise(model, data, inputs, share, common) if at_once else {}
+    size = ranks.size if share.is_part else 1
+    with ranks.sharing(noise, is_part=share.is_part):
+        weight, penalized = size / ranks.size, ranks.is_first or not share.is_part
+        return backward(*known, share.sizes, weight=weight, penalized=penalized)
 
 
 def _cut(batch: Any, rows: slice) -> Any:
@@ -110,7 +171,9 @@ def _cut(batch: Any, rows: slice) -> Any:
 
 
 @torch.no_grad()
-def check_predictions(model: EncodingModel, inputs: Mapping[str, MouseBatch], epoch: int) -> None:
+def check_predictions(
+    model: EncodingModel, inputs: Mapping[str, MouseBatch], epoch: int, ranks: Ranks = ALONE
+) -> None:
     """Check, by a few trials, that a model that was trained for an epoch predicts numbers.
 
     Parameters
@@ -120,16 +183,20 @@ def check_predictions(model: EncodingModel, inputs: Mapping[str, MouseBatch], ep
     inputs : dict of str to MouseBatch
     epoch : int
         From 1.
+    ranks : Ranks, optional
+        Processes that try the model by trials of their own.
 
     Raises
     ------
     NonFiniteLossError
+        In all processes alike.
     """
     model.eval()
     few = {mouse: _cut(batch, slice(_TRIED)) for mouse, batch in inputs.items()}
-    finite = torch.stack([rates.isfinite().all() for rates in model(few).values()]).tolist()
+    flags = torch.stack([rates.isfinite().all() for rates in model(few).values()])
+    finite = ranks.least(flags.tolist())
     if not all(finite):
-        raise NonFiniteLossError(list(few)[finite.index(False)], epoch)
+        raise NonFiniteLossError(list(few)[finite.index(0)], epoch)
 
 
 def first_not_finite(losses: Tensor) -> tuple[int, int]:

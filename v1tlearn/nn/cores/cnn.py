@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from v1tlearn.nn import fast
+from v1tlearn.nn import fast, sharing
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.fast.convolution import ActivatedConvolutions, activated_convolutions
 from v1tlearn.nn.layers.geometry import patch_grid, window_centers
@@ -222,7 +222,7 @@ class Stacked2dCore(Core):
                 f"{tuple(images.shape[1:])}."
             )
         values = images.shape[0] * self.output_shape[1] * self.output_shape[2]
-        if self.training and values < 2:
+        if self.training and values < 2 and sharing.now() is None:
             raise ValueError(
                 f"batch normalisation needs two values per channel in training, got one image of "
                 f"{images.shape[2]} x {images.shape[3]} pixels, whose feature map is 1 x 1; choose "

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from v1tlearn.nn import fast
+from v1tlearn.nn import fast, sharing
 from v1tlearn.nn.cores.core import Core
 from v1tlearn.nn.fast.convolution import (
     ActivatedConvolutions,
@@ -218,7 +218,8 @@ class TwoLayerCore(Core):
                 f"the core is made for images of shape {self.input_shape}, got "
                 f"{tuple(images.shape[1:])}."
             )
-        if self.training and len(images) * self.output_shape[1] * self.output_shape[2] < 2:
+        values = len(images) * self.output_shape[1] * self.output_shape[2]
+        if self.training and values < 2 and sharing.now() is None:
             raise ValueError(
                 f"batch normalisation needs two values per channel in training, got one image of "
                 f"{images.shape[2]} x {images.shape[3]} pixels, whose feature map is 1 x 1; choose "

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from v1tlearn.nn import sharing
 from v1tlearn.nn.fast.choice import sized
 from v1tlearn.nn.fast.derivatives import differentiable_once
 from v1tlearn.nn.fast.dropout import CompiledDropout, draw_seed
@@ -194,6 +195,7 @@ class _ActivatedConvolutions(torch.autograd.Function):
     ) -> Tensor:
         """Chunk by chunk; see `activated_convolutions`."""
         ctx.how, ctx.seed = how, draw_seed() if how.dropout else 0
+        ctx.shared = sharing.now()
         ctx.save_for_backward(maps, gain, offset, mean, variance, *weights)
         layers = _layers(how, weights)
         shapes = _shapes(maps, how, layers)
@@ -227,7 +229,7 @@ class _ActivatedConvolutions(torch.autograd.Function):
         need_maps = any(needed[:3])
         to_residual = gradient if needed[5] else None
         with torch.autocast(maps.device.type, enabled=False):
-            normalization = _NormalizationBackward(maps, gain, mean, variance, how)
+            normalization = _NormalizationBackward(maps, gain, mean, variance, how, ctx.shared)
             largest = max(map(math.prod, _shapes(maps, how, layers)))
             for chunk in _chunks(maps, largest):
                 x, slope = _activate(maps[chunk], mean, variance, gain, offset, how)
@@ -275,8 +277,9 @@ class _NormalizationBackward:
         mean: Tensor,
         variance: Tensor,
         how: ActivatedConvolutions,
+        shared: sharing.Shared | None,
     ) -> None:
-        self.maps, self.gain, self.training = maps, gain, how.training
+        self.maps, self.gain, self.training, self.shared = maps, gain, how.training, shared
         self.mean = mean[:, None, None]
         self.scale = (variance + how.eps).rsqrt()  # (C,)
         self.gradient = torch.empty_like(maps)  # of what comes out, then of the maps
@@ -296,9 +299,12 @@ class _NormalizationBackward:
         factor = self.gain * self.scale
         along, constant = torch.zeros_like(factor), torch.zeros_like(factor)
         if self.training:  # the mean and the part along the maps are lost
-            n = self.maps.numel() // self.maps.shape[1]
-            along = -factor * self.scale * to_gain / n
-            constant = -factor * self.total / n
+            n = torch.full_like(self.total, self.maps.numel() // self.maps.shape[1])
+            total, product = self.total, to_gain
+            if self.shared is not None:  # the maps of all processes made the mean
+                total, product, n = self.shared.total(torch.stack([total, product, n]))
+            along = -factor * self.scale * product / n
+            constant = -factor * total / n
         along, constant, factor = (v[:, None, None] for v in (along, constant, factor))
         for chunk in _chunks(self.maps):
             # Centred first: maps far from zero would round all values of a channel alike.

@@ -1,5 +1,6 @@
 """Normalisation of tokens and of maps.
 
+Where several processes share a batch, statistics are those of all of it, see `nn.sharing`.
 The second derivatives that torch has for its own take mean and variance for constants, so that
 third ones are wrong: plainly, each is written out.
 """
@@ -10,8 +11,9 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from v1tlearn.nn import fast
+from v1tlearn.nn import fast, sharing
 from v1tlearn.nn.precision import at_least_float32
 
 
@@ -46,6 +48,8 @@ def batch_norm(maps: Tensor, norm: nn.BatchNorm2d) -> Tensor:
     """
     if not fast.is_plain():
         return norm(maps)
+    if norm.training and sharing.now() is not None:
+        return normalized_together(norm, maps)
     mean, variance = _running(norm)
     maps = at_least_float32(maps)
     if norm.training:
@@ -71,12 +75,67 @@ def batch_statistics(maps: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor
         Without gradient.
     """
     mean, variance = _running(norm)
+    if norm.training and sharing.now() is not None:
+        with torch.no_grad():
+            return _of_all(maps, norm)
     if norm.training:
         cast(Tensor, norm.num_batches_tracked).add_(1)
         mean, variance = torch.ops.aten.batch_norm_update_stats(
             maps.detach(), mean, variance, norm.momentum
         )
     return mean, variance
+
+
+def normalized_together(norm: _BatchNorm, maps: Tensor) -> Tensor:
+    """Batch normalisation in training, by the statistics of a batch that processes share.
+
+    Parameters
+    ----------
+    norm : BatchNorm1d, BatchNorm2d or BatchNorm3d
+        Its running statistics follow those of the whole batch.
+    maps : Tensor of shape (n_images, n_channels, ...)
+        Of this process.
+
+    Returns
+    -------
+    Tensor of this shape
+    """
+    values = at_least_float32(maps)
+    mean, variance = _of_all(values, norm)
+    shape = (-1, *[1] * (maps.dim() - 2))
+    scale = (variance + norm.eps).rsqrt()
+    scale = scale if norm.weight is None else scale * norm.weight
+    out = (values - mean.view(shape)) * scale.view(shape)
+    return (out if norm.bias is None else out + norm.bias.view(shape)).to(maps.dtype)
+
+
+def _of_all(maps: Tensor, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each channel over all processes, which the running ones follow."""
+    values = at_least_float32(maps)
+    dims = [0, *range(2, maps.dim())]
+    variance, mean = (v.double() for v in torch.var_mean(values, dims, correction=0))
+    own = float(maps.numel() // maps.shape[1])
+    # sums of squares about 0, whose differences lose nothing that float32 has
+    sums = torch.stack([mean, variance + mean.square(), torch.ones_like(mean)]) * own
+    mean, square, count = sharing.total(sums)
+    mean, square = mean / count, square / count
+    variance = (square - mean.square()).clamp(min=0)
+    _follow(norm, mean.detach(), (variance * count / (count - 1)).detach())
+    return mean.to(values.dtype), variance.to(values.dtype)
+
+
+def _follow(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
+    """Let running statistics follow those of a batch."""
+    if norm.running_mean is None or norm.running_var is None:
+        return
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    weight = norm.momentum
+    if weight is None:  # the mean over all batches
+        weight = 1 / int(cast(Tensor, norm.num_batches_tracked))
+    with torch.no_grad():
+        norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), weight)
+        norm.running_var.lerp_(variance.to(norm.running_var.dtype), weight)
 
 
 def _running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

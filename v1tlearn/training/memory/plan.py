@@ -128,6 +128,8 @@ def plan(
     data: Mapping[str, MouseData],
     settings: TrainingSettings,
     available: Available = available_memory,
+    *,
+    processes: int = 1,
 ) -> TrainingSettings:
     """Decide what "auto" means for the memory of this model, data and device.
 
@@ -141,6 +143,8 @@ def plan(
     settings : TrainingSettings
     available : callable, default=available_memory
         Tells how much memory there is.
+    processes : int, default=1
+        Among which a batch is dealt out.
 
     Returns
     -------
@@ -154,6 +158,7 @@ def plan(
     """
     check_micro_batches(model, objective, settings)
     batch = min(settings.batch_size, max(len(trials) for trials in data.values()))
+    batch = -(-batch // processes)
     device = next(iter(data.values())).device
     size, again = settings.micro_batch_size, settings.checkpoint_activations
     at_once = settings.prediction_batch_size or prediction_batch_size(

@@ -1,0 +1,331 @@
+"""Scripts that fit, started by torchrun: what one process comes to, written once."""
+
+import numpy as np
+import pytest
+
+import v1tlearn as v1
+from tests.processes import alone, torchrun
+
+TRIALS = """
+    import numpy as np
+    from v1tlearn.training import join
+
+    def make_trials(seed=0):
+        return v1.Trials(v1.make_v1_recordings(
+            n_mice=2, n_neurons=4, n_trials=30, n_test_images=2, n_repeats=2,
+            image_shape=(12, 16), random_state=seed)).sel(tier="train")
+
+    def make_cnn(**parameters):
+        return v1.CNNRegressor(**{
+            "n_layers": 2, "hidden_channels": 3, "input_kernel": 3, "hidden_kernel": 3,
+            "bias": False, "batch_size": 8, "max_epochs": 2, "random_state": 0,
+            "validation_fraction": 0.3} | parameters)
+
+    def outcome(est, trials):
+        history = [{k: v for k, v in h.items() if k != "seconds"} for h in est.history_]
+        return {
+            "history": history,
+            "seconds": [h["seconds"] for h in est.history_],
+            "stop_reason": est.stop_reason_,
+            "seed": est.seed_,
+            "weights": {k: v.double().flatten().tolist()
+                        for k, v in est.module_.state_dict().items()},
+            "predicted": est.predict(trials[:3])[est.mice_[0]].values.tolist(),
+        }
+"""
+
+QUICK = (
+    TRIALS
+    + """
+    from pathlib import Path
+    folder, trials = Path(sys.argv[1]), make_trials()
+    rank = int(os.environ.get("RANK", "0"))
+
+    # an ordinary script
+    epochs = []
+    est = make_cnn().fit(trials, on_epoch=epochs.append, checkpoint_dir=folder / "states")
+    est.save(folder / "model")
+    tell(fitted=outcome(est, trials), size=join().size, epochs=len(epochs))
+
+    # on_epoch is called in process 0; what it raises is raised in all of them
+    class Enough(Exception):
+        pass
+
+    def enough(record):
+        raise Enough("seen enough")
+
+    est = make_cnn(random_state=None)
+    try:
+        est.fit(trials, on_epoch=enough)
+    except Enough as error:
+        tell(enough=str(error), ended=outcome(est, trials))
+
+    # what differs is refused in all of them, and they go on
+    try:
+        make_cnn().fit(make_trials(rank))
+    except ValueError as error:
+        tell(refused=str(error))
+    est = make_cnn(max_epochs=1).fit(trials)
+    tell(again=outcome(est, trials))
+
+    # by oneself
+    os.environ["V1TLEARN_DISTRIBUTED"] = "0"
+    est = make_cnn(max_epochs=1, random_state=rank).fit(make_trials(rank))
+    est.save(folder / f"own-{rank}")
+    tell(own=est.seed_, alone=join().size)
+"""
+)
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    return torchrun(QUICK, 2, folder), folder
+
+
+@pytest.fixture(scope="module")
+def trials():
+    recordings = v1.make_v1_recordings(
+        n_mice=2,
+        n_neurons=4,
+        n_trials=30,
+        n_test_images=2,
+        n_repeats=2,
+        image_shape=(12, 16),
+        random_state=0,
+    )
+    return v1.Trials(recordings).sel(tier="train")
+
+
+@pytest.fixture(scope="module")
+def one(trials):
+    """The same fit in this process."""
+    return v1.CNNRegressor(
+        n_layers=2,
+        hidden_channels=3,
+        input_kernel=3,
+        hidden_kernel=3,
+        bias=False,
+        batch_size=8,
+        max_epochs=2,
+        random_state=0,
+        validation_fraction=0.3,
+    ).fit(trials)
+
+
+def assert_weights(told, expected):
+    for name, values in expected.items():
+        np.testing.assert_allclose(told[name], values, rtol=1e-4, atol=2e-5, err_msg=name)
+
+
+def assert_like(told, est):
+    """Compare a model that processes told of with one of this process, but for float noise."""
+    state = est.module_.state_dict()
+    weights = {name: values.double().flatten().numpy() for name, values in state.items()}
+    assert_weights(told["weights"], weights)
+    for one, other in zip(told["history"], est.history_, strict=True):
+        other = {name: value for name, value in other.items() if name != "seconds"}
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-4)
+
+
+def test_two_processes_come_to_what_one_does(quick, one):
+    told, _ = quick
+    assert [process["size"] for process in told] == [2, 2]
+    assert told[0]["fitted"] == told[1]["fitted"]
+    assert_like(told[0]["fitted"], one)
+
+
+def test_one_of_them_writes_and_tells(quick, trials):
+    told, folder = quick
+    assert [process["epochs"] for process in told] == [2, 0]
+    assert sorted(path.name for path in (folder / "states").iterdir()) == [
+        "epoch-000001",
+        "epoch-000002",
+    ]
+    loaded = v1.CNNRegressor.load(folder / "model")
+    predicted = loaded.predict(trials[:3])[loaded.mice_[0]].values
+    np.testing.assert_allclose(predicted, told[0]["fitted"]["predicted"], rtol=1e-5)
+
+
+def test_what_on_epoch_raises_ends_all_of_them(quick):
+    told, _ = quick
+    assert [process["enough"] for process in told] == ["seen enough"] * 2
+    assert told[0]["ended"] == told[1]["ended"]  # random_state=None is drawn once
+    assert told[0]["ended"]["stop_reason"] == "on_epoch"
+
+
+def test_other_trials_in_one_of_them_are_refused(quick):
+    told, _ = quick
+    assert told[0]["refused"] == told[1]["refused"]
+    assert "given different trials" in told[0]["refused"]
+    assert told[0]["again"] == told[1]["again"]  # and they still find each other
+
+
+def test_by_a_switch_every_process_is_alone(quick):
+    told, folder = quick
+    assert [process["alone"] for process in told] == [1, 1]
+    for rank in range(2):
+        assert v1.CNNRegressor.load(folder / f"own-{rank}").seed_ == told[rank]["own"] == rank
+
+
+FITS = (
+    TRIALS
+    + """
+    def told(est, trials):
+        before = join().seconds
+        out = outcome(est.fit(trials), trials)
+        out["talked"] = join().seconds - before
+        return out
+
+    transformer = {
+        "patch_size": 4, "n_blocks": 2, "n_heads": 2, "embed_dim": 6, "mlp_dim": 5,
+        "batch_size": 8, "max_epochs": 3, "random_state": 0, "validation_fraction": 0.3,
+        "patch_dropout": 0.0,
+        "attention_dropout": 0.0, "mlp_dropout": 0.0}
+    images = {
+        "CNN": make_cnn(max_epochs=3),
+        "CNN, mouse by mouse": make_cnn(max_epochs=3, core_pass="per_mouse"),
+        "full model": v1.FullModelRegressor(
+            channels=(3, 5), kernels=(5, 3), batch_size=8, max_epochs=3, random_state=0,
+            validation_fraction=0.3),
+        "V1T": v1.V1TRegressor(**transformer),
+        "V1T, averaged": v1.V1TRegressor(**transformer, ema_decay=0.9, clip_norm=1.0),
+        "V1T with dropout": v1.V1TRegressor(
+            **transformer | {"mlp_dropout": 0.3, "attention_dropout": 0.2}),
+    }
+    trials = make_trials()
+    tell(size=join().size, **{kind: told(est, trials) for kind, est in images.items()})
+    recordings = v1.make_movie_recordings(2, 4, 8, 2, 3, random_state=0)
+    movies = v1.Trials(recordings).sel(tier="train")
+    tell(movies=told(
+        v1.MovieCNNRegressor(
+            n_layers=2, hidden_channels=3, window_frames=20, batch_size=4, max_epochs=2,
+            random_state=0, validation_fraction=0.3),
+        movies,
+    ))
+"""
+)
+ALIKE = ["CNN", "CNN, mouse by mouse", "full model", "V1T", "V1T, averaged", "movies"]
+
+
+@pytest.fixture(scope="module")
+def fits_alone(tmp_path_factory):
+    return alone(FITS, tmp_path_factory.mktemp("one"))
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def fits(request, tmp_path_factory):
+    return torchrun(FITS, request.param, tmp_path_factory.mktemp("several"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ALIKE)
+def test_several_processes_come_to_what_one_does(kind, fits, fits_alone):
+    assert [process["size"] for process in fits] == [len(fits)] * len(fits)
+    one = fits_alone[kind]
+    for process in fits:
+        own = process[kind]
+        assert own["talked"] > 0 == one["talked"]
+        assert all(own[name] == fits[0][kind][name] for name in own if name != "talked")
+        for first, second in zip(own["history"], one["history"], strict=True):
+            assert first == pytest.approx(second, rel=1e-4, abs=1e-4)
+        assert_weights(own["weights"], one["weights"])
+
+
+@pytest.mark.slow
+def test_what_is_dropped_differs_between_processes_but_they_stay_alike(fits, fits_alone):
+    kind = "V1T with dropout"
+    assert all(process[kind]["weights"] == fits[0][kind]["weights"] for process in fits)
+    losses = [[r["loss"] for r in run[kind]["history"]] for run in (fits[0], fits_alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+    assert losses[0] != pytest.approx(losses[1], rel=1e-6)
+
+
+WHOLE = (
+    TRIALS
+    + """
+    def weights(est):
+        return {k: v.double().flatten().tolist() for k, v in est.module_.state_dict().items()}
+
+    trials = v1.Trials(v1.make_v1_recordings(
+        n_mice=2, n_neurons=6, n_trials=30, n_test_images=2, n_repeats=2,
+        image_shape=(16, 24), random_state=0)).sel(tier="train")
+    common = {"max_epochs": 2, "random_state": 0, "validation_fraction": 0.3}
+    dina = v1.DINAAligner(map_size=(4, 6), map_channels=2, **common).fit(trials)
+    full = v1.FullModelRegressor(channels=(3, 4), kernels=(5, 3), **common)
+    minimodels = v1.MinimodelRegressor(
+        full_model=full, hidden_channels=3, hidden_kernel=3, **common).fit(trials)
+    movies = v1.Trials(v1.make_movie_recordings(
+        n_neurons=5, n_movies=8, n_test_movies=2, n_repeats=3, n_frames=60,
+        image_shape=(16, 16), random_state=0)).sel(tier="train")
+    vist = v1.ViSTRegressor(
+        grid=8, n_layers=2, channels=8, kernels=((1, 5), (1, 3)), window_frames=40,
+        batch_size=1, steps_per_epoch=2, warmup_epochs=1, **common).fit(movies)
+    tell(dina=weights(dina), minimodels=weights(minimodels), vist=weights(vist))
+"""
+)
+
+
+@pytest.mark.slow
+def test_what_is_not_dealt_out_is_computed_by_each(tmp_path):
+    told, one = torchrun(WHOLE, 2, tmp_path), alone(WHOLE, tmp_path)
+    assert told[0] == told[1]
+    for kind in ("dina", "minimodels", "vist"):
+        assert_weights(told[0][kind], one[kind])
+
+
+KILLED = (
+    TRIALS
+    + """
+    import signal
+    from pathlib import Path
+    from v1tlearn.training import LostProcessError
+
+    folder, trials, killed = Path(sys.argv[1]), make_trials(), sys.argv[2]
+    rank = os.environ.get("RANK", "0")
+    (folder / f"pid-{rank}").write_text(str(os.getpid()))
+
+    def kill(record):
+        if record["epoch"] == 2 and killed != "none":
+            os.kill(int((folder / f"pid-{killed}").read_text()), signal.SIGKILL)
+
+    est = make_cnn(max_epochs=4)
+    try:
+        est.fit(trials, checkpoint_dir=folder / "states", on_epoch=kill)
+    except LostProcessError as error:
+        tell(lost=str(error))
+        raise
+    tell(**outcome(est, trials))
+"""
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_fit_whose_process_was_killed_goes_on_with_another_number_of_them(killed, tmp_path):
+    told = torchrun(KILLED, 2, tmp_path, killed, check=False)
+    assert "the same command goes on from there" in told[1 - killed]["lost"]
+    assert "history" not in told[0]
+    states = sorted(path.name for path in (tmp_path / "states").iterdir())
+    assert states == ["epoch-000001", "epoch-000002"]
+    three = torchrun(KILLED, 3, tmp_path, "none")
+    assert len(three[0]["history"]) == 4
+    other = tmp_path / "other"
+    other.mkdir()
+    one = alone(KILLED, other, "none")  # from the beginning
+    assert_weights(three[2]["weights"], one["weights"])
+
+
+@pytest.mark.slow
+def test_workers_of_joblib_fit_alone(tmp_path):
+    script = """
+    from joblib import Parallel, delayed
+    from sklearn.model_selection import GridSearchCV, KFold
+
+    search = GridSearchCV(
+        make_cnn(max_epochs=1, input_kernel=3), {"hidden_channels": [2, 3]}, cv=KFold(2), n_jobs=2)
+    search.fit(make_trials())
+    tell(scores=search.cv_results_["mean_test_score"].tolist())
+    """
+    told = torchrun(TRIALS + script, 2, tmp_path)
+    assert told[0] == told[1] == alone(TRIALS + script, tmp_path)
