@@ -29,14 +29,6 @@ import torch
 STATUS = Path("/proc/self/status")
 CLEAR_REFS = Path("/proc/self/clear_refs")
 BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")  # the last is ARM's
-# What holds torch, oneDNN and MKL to narrower vectors than the processor has, if set ahead of them.
-HELD_TO = {
-    "avx2": {
-        "ATEN_CPU_CAPABILITY": "avx2",
-        "ONEDNN_MAX_CPU_ISA": "AVX2",
-        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
-    }
-}
 
 
 @dataclass
@@ -329,33 +321,6 @@ def matrix_rate(
 def vector_bits(capability: str) -> int:
     """Bits of the vectors of a processor of which torch tells this."""
     return {"AVX512": 512, "AVX2": 256, "SVE256": 256}.get(capability, 128)
-
-
-def hold_to(vectors: str | None) -> None:
-    """Start this script again with torch and its libraries held to a kind of vectors.
-
-    Processes that it starts are held, too. The package's own kernels are chosen elsewhere, by
-    ``fast.using``.
-
-    Parameters
-    ----------
-    vectors : {"avx2"} or None
-        Nothing is done with None, or where they are held to it already.
-
-    Raises
-    ------
-    SystemExit
-        If the processor lacks these vectors.
-    """
-    if vectors is None:
-        return
-    wanted = HELD_TO[vectors]
-    if any(os.environ.get(name) != value for name, value in wanted.items()):
-        sys.stdout.flush()
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | wanted)
-    used = torch.backends.cpu.get_cpu_capability()
-    if used.lower() != vectors:
-        raise SystemExit(f"torch was held to {vectors}, but computes with {used}: not here.")
 
 
 def machine(device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -13,8 +13,9 @@ import argparse
 import time
 from collections.abc import Callable
 
+import _limits
 import torch
-from _measure import HELD_TO, Row, compare, hold_to, parser, peak_memory, report, vector_bits
+from _measure import Row, compare, parser, peak_memory, report, vector_bits
 from _models import CNN, CNN_BEHAVIORS, Targets, image_size, make_batch, make_model
 from _plain import (
     check_same,
@@ -113,13 +114,15 @@ def rows_of(size: str, args: argparse.Namespace, device: torch.device) -> list[R
 def main() -> None:
     """Run at both sizes, or tiny."""
     made = parser(__doc__)
-    made.add_argument("--as", dest="vectors", choices=HELD_TO, help="narrower vectors than here")
+    _limits.add_argument(made)
     made.add_argument("--processor-time", action="store_true", help="not that of the wall")
     args = made.parse_args()
-    hold_to(args.vectors)
+    _limits.hold(args.held_to)
     device = resolve_device(args.device)
     sizes = ("tiny",) if args.quick else ("published", "small")
-    report("cnn", [row for size in sizes for row in rows_of(size, args, device)], args)
+    with _limits.in_force():
+        rows = [row for size in sizes for row in rows_of(size, args, device)]
+    report("cnn", rows, args)
 
 
 if __name__ == "__main__":

@@ -309,24 +309,6 @@ def test_a_round_in_which_one_size_was_disturbed_does_not_count():
     assert calls[1:] == [2] * 6  # twice as often as what takes twice as long
 
 
-def test_scripts_are_held_to_narrower_vectors(tmp_path):
-    script = tmp_path / "held.py"
-    script.write_text(
-        "import sys\n"
-        f"sys.path.insert(0, {str(BENCHMARKS)!r})\n"
-        "import _measure, torch\n"
-        "_measure.hold_to(sys.argv[1])\n"
-        "print(torch.backends.cpu.get_cpu_capability())\n"
-    )
-    done = subprocess.run(
-        [sys.executable, str(script), "avx2"], capture_output=True, text=True, check=False
-    )
-    if torch.backends.cpu.get_cpu_capability().startswith("AVX"):
-        assert done.stdout.split() == ["AVX2"]
-    else:
-        assert "torch was held to avx2, but computes with" in done.stderr
-
-
 @pytest.mark.parametrize(("cost", "bar"), [("memory", 1.05), ("epoch", 2.05), ("prediction", 2.05)])
 def test_tokens_may_cost_quadratic_time_but_no_more_than_linear_memory(cost, bar):
     for values, passed in (([2.0, 4.0], True), ([2.0, 8.0], bar > 2), ([2.0, 18.0], False)):
