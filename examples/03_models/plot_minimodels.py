@@ -91,6 +91,6 @@ for strength, value, n in zip(strengths, scores, channels, strict=True):
     )
 ax.set(xlabel="channels used per neuron", ylabel="FEVE", xlim=(0, 12.8))
 ax.set_ylim(0, 1.15 * max(*scores, of_full))
-ax.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
 ax.spines[["top", "right"]].set_visible(False)
 plt.show()
