@@ -103,6 +103,13 @@ def fill_in_addresses(app: Sphinx, page: str, source: list[str]) -> None:
     source[0] = source[0].replace("REPOSITORY_URL", app.config.html_context["repository"])
 
 
+def mark_options(app: Sphinx, doctree: Any) -> None:
+    """Mark options of commands, which browsers would cut behind one of their hyphens."""
+    for literal in doctree.findall(lambda node: node.tagname == "literal"):
+        if literal.astext().startswith("--") and len(literal.astext()) <= 20:
+            literal["classes"].append("option")
+
+
 def skip_fitted(
     app: Sphinx, what: str, name: str, member: Any, skip: bool, options: Any
 ) -> bool | None:
@@ -117,5 +124,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("autodoc-process-docstring", add_headings, priority=900)
     app.connect("autodoc-process-signature", shorten_signature, priority=900)
     app.connect("source-read", fill_in_addresses)
+    app.connect("doctree-read", mark_options)
     app.connect("html-page-context", link_to_source, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

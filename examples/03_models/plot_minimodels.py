@@ -84,13 +84,13 @@ print(f"full model:   FEVE {of_full:.2f} with 32 channels")
 colors = figure_colors(["full model", "minimodels"])
 fig, ax = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
 ax.axhline(of_full, color=colors["full model"], lw=1, label="full model, 32 channels")
-ax.plot(channels, scores, "o-", color=colors["minimodels"], label="minimodels")
+ax.plot(channels, scores, "o-", color=colors["minimodels"], label="minimodels, by channel_hoyer")
 for strength, value, n in zip(strengths, scores, channels, strict=True):
     ax.annotate(
         f"{strength:g}", (n, value), (0, 7), textcoords="offset points", ha="center", fontsize=8
     )
 ax.set(xlabel="channels used per neuron", ylabel="FEVE", xlim=(0, 12.8))
 ax.set_ylim(0, 1.15 * max(*scores, of_full))
-ax.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+ax.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
 ax.spines[["top", "right"]].set_visible(False)
 plt.show()

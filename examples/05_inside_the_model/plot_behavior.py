@@ -91,8 +91,8 @@ control = v1.CNNRegressor(**size, batch_size=32, max_epochs=6, random_state=0)
 control.fit(shuffled(train, 0), validation=shuffled(validation, 1))
 truth = recordings["A"]
 variables = {
-    "running_speed": ((0.0, 16.0, " cm/s"), np.tanh(2) * truth["running_gain"].values),
-    "pupil_dilation": ((25.0, 39.0, ""), 2 * truth["dilation_gain"].values),  # two s.d.
+    "running_speed": ((0.0, 16.0, "cm/s"), np.tanh(2) * truth["running_gain"].values),
+    "pupil_dilation": ((25.0, 39.0, "a.u."), 2 * truth["dilation_gain"].values),  # two s.d.
 }
 models = {"behaviour of other trials": (control, "#999999"), "own behaviour": (model, "#d55e00")}
 fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.8), layout="constrained", sharey=True)
@@ -103,7 +103,7 @@ for ax, (variable, ((low, high, unit), true)) in zip(axes, variables.items(), st
         ax.plot(true, gain, "o", ms=5, mew=0, alpha=0.7, color=color, label=name)
         r = np.corrcoef(true, gain)[0, 1]
         print(f"{variable}, {name}: mean {gain.mean():+.2f}, true {true.mean():+.2f}; r = {r:.2f}")
-    title = f"{variable.replace('_', ' ')}, {low:g} to {high:g}{unit}"
+    title = f"{variable.replace('_', ' ')}, {low:g} to {high:g} {unit}"
     ax.set_title(title, fontsize="medium")
     ax.set_xlabel("true log gain")
     ax.spines[["top", "right"]].set_visible(False)

@@ -77,7 +77,7 @@ def test_trials_with_labels(test_trials, figures):
         row = shown[[number]]
         np.testing.assert_array_equal(display.images[number], row.get("stimuli", mouse)[0])
         speed = row.get("behaviors", mouse)[0, 2]
-        title = f"mouse {mouse}, image {image}, test\nrunning_speed {speed:.3g}"
+        title = f"mouse {mouse}, image {image}, test\nrunning speed {speed:.3g}"
         assert axis.get_title() == title
         assert display.images_[number].get_clim() == (0, 255)
 

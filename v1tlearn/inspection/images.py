@@ -365,7 +365,7 @@ def _titles(trials: Trials, labels: Sequence[str], behaviors: Sequence[str]) -> 
             )
         values = np.asarray(trials.get("behaviors", mouse))
         for place, row in zip(trials.rows(mouse)[0], values, strict=True):
-            told = [f"{name} {row[names.index(name)]:.3g}" for name in behaviors]
+            told = [f"{name.replace('_', ' ')} {row[names.index(name)]:.3g}" for name in behaviors]
             titles[place] = "\n".join([titles[place]] * bool(titles[place]) + told)
     return titles
 

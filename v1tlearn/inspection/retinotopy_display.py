@@ -64,7 +64,7 @@ class RetinotopyDisplay:
         self.unit = places["x"].attrs.get("units", "pixel")
         known = places["position"] if position is None else position
         scale = getattr(known, "attrs", {}).get("units", "micrometre")
-        self.cortex_unit = {"micrometre": " (µm)", "1": ""}.get(scale, f" ({scale})")
+        self.cortex_unit = {"micrometre": " (µm)", "um": " (µm)", "1": ""}.get(scale, f" ({scale})")
         self.smoothness = smoothness
 
     @classmethod

@@ -112,5 +112,6 @@ def test_a_dot_per_neuron(figures, cnn, test):
         assert axis.get_title().startswith(f"mouse {mouse}: ")
         assert axis.get_xlim() == axis.get_ylim()
     assert display.ax_.get_xlabel() == "smallest third of pupil dilation"
+    assert display.ax_.get_ylabel() == "single-trial correlation,\nlargest third"
     with pytest.raises(ValueError, match="at least one mouse"):
         BehaviorPerformanceDisplay({})

@@ -10,6 +10,7 @@ import xarray as xr
 
 from v1tlearn._models import by_text
 from v1tlearn.inspection._drawing import axes_for, same_axes
+from v1tlearn.inspection._metrics import LABELS
 from v1tlearn.inspection.behavior.performance import performance_by_behavior
 from v1tlearn.inspection.colors import MODEL_COLORS
 from v1tlearn.trials import Trials
@@ -141,7 +142,8 @@ class BehaviorPerformanceDisplay:
             axis.plot(np.nanmean(first), np.nanmean(last), "o", color="black", ms=7, label="mean")
             group = _GROUPS.get(own.sizes["group"], "group")
             name = own.attrs.get("column", "behaviour").replace("_", " ")
-            what = own.attrs.get("metric", "score").replace("_", " ")
+            metric = own.attrs.get("metric", "score")
+            what = LABELS.get(metric, metric.replace("_", " "))
             axis.set_xlabel(f"smallest {group} of {name}")
             if place % columns == 0:
                 axis.set_ylabel(f"{what},\nlargest {group}")
