@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from v1tlearn._opening import first_line, json_object
+from v1tlearn.datasets import told_sizes
 
 logger = logging.getLogger(__name__)
 
@@ -217,7 +218,7 @@ _opened: set[tuple] = set()  # states of files that a child opened
 _NOT_THERE = 77  # where a child does not find the library
 _OUT_OF_TIME = tuple(-getattr(signal, name) for name in ("SIGXCPU",) if hasattr(signal, name))
 _CHILD = f"""
-import sys
+import os, runpy, sys
 try:
     import netCDF4
 except Exception:
@@ -239,11 +240,13 @@ def read(group):
         variable.set_auto_maskandscale(False)
         if variable.size < 2**22:
             variable[...]
-        elif variable.ndim:
+        elif variable.ndim and variable.size // len(variable) < 2**22:
             variable[0], variable[len(variable) - 1]
     for child in group.groups.values():
         read(child)
+check_variables = runpy.run_path(sys.argv[3])["check_variables"]
 with netCDF4.Dataset(sys.argv[1]) as file:
+    check_variables(file, os.path.getsize(sys.argv[1]))
     read(file)
 """
 
@@ -254,9 +257,10 @@ def _open_in_child(path: Path, most_seconds: float, most_waiting: float) -> None
     state = (str(path), found.st_ino, found.st_size, found.st_mtime_ns)
     if state in _opened or not sys.executable:  # within a program that is no Python
         return
+    sizes = str(told_sizes.__file__)
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _CHILD, str(path), str(most_seconds)],
+            [sys.executable, "-P", "-c", _CHILD, str(path), str(most_seconds), sizes],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=most_waiting,
