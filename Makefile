@@ -18,7 +18,7 @@ OUT ?= bench_output
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-slow lint docs linkcheck bench clean
+.PHONY: help demo test test-slow smoke audit lint docs linkcheck bench clean
 
 help:
 	@echo "make demo       fit the four models to simulated mice: a first table after half a minute of"
@@ -26,6 +26,8 @@ help:
 	@echo "                neurons, trials and epochs"
 	@echo "make test       the test suite, one process per core"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make smoke      builds what is released, installs it in an empty environment, uses it there"
+	@echo "make audit      known vulnerabilities of the tested versions; needs a network"
 	@echo "make lint       ruff, import layers, docstrings, types"
 	@echo "make docs       the site, in docs/_build/html; QUICK=1 does not run the gallery's examples"
 	@echo "make linkcheck  asks for every address that the site links to; needs a network"
@@ -42,6 +44,17 @@ test: $(VENV)/.installed-test
 test-slow: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow and not gpu" --timeout 2400 \
 	  -n $(WORKERS) --maxprocesses 4
+
+smoke: $(VENV)/.installed-test
+	$(BIN)/python -m tests.smoke
+
+# Strictly: a version that could not be looked up counts as not known to be safe.
+audit: $(VENV)/.audit
+	$(VENV)/.audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
+
+$(VENV)/.audit: | $(PIP)
+	$(BIN)/python -m venv $@
+	$@/bin/pip install --quiet pip-audit
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -19,7 +19,7 @@ urls = runpy.run_path(str(here / "v1tlearn" / "_urls.py"))  # importing the pack
 
 # What one function each needs, which names its extra where it is missing.
 attribution = ["captum>=0.9"]
-backbones = ["transformers>=4.57"]
+backbones = ["transformers>=4.57.1"]
 fetch = ["pooch>=1.8", "requests>=2.31"]
 interop = ["pyyaml>=6"]
 nwb = ["pynwb>=4.1"]  # the format of DANDI, which nothing else reads in all its versions

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -139,10 +140,9 @@ def load(path):
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
-def workflow():
-    """The one workflow; YAML 1.1 reads the key `on` as True."""
-    (path,) = (ROOT / ".github" / "workflows").glob("*.yml")
-    return load(path)
+def workflow(name="ci"):
+    """A workflow; YAML 1.1 reads the key `on` as True."""
+    return load(ROOT / ".github" / "workflows" / f"{name}.yml")
 
 
 def test_the_workflow_runs_ci_on_three_systems_with_lowest_and_highest_versions():
@@ -174,8 +174,22 @@ def test_the_lowest_python_of_the_workflow_is_the_one_that_setup_asks_for(built)
     assert pythons["highest"] > pythons["lowest"]
 
 
-def test_the_workflow_may_only_read_and_names_the_version_of_every_action():
-    flow = workflow()
+def test_wheels_are_built_for_each_system_and_used():
+    jobs = workflow("wheels")["jobs"]
+    systems = {name for job in jobs.values() for name in job["strategy"]["matrix"]["system"]}
+    kinds = {name.partition("-")[0] for name in systems}
+    assert kinds == {"ubuntu", "macos", "windows"}
+    assert any(name.endswith("-arm") for name in systems)
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        settings = tomllib.load(file)["tool"]["cibuildwheel"]
+    assert settings["build"] == "cp311-*"  # of which later ones take the wheel
+    script = settings["test-command"].rpartition("{project}/")[2]
+    assert (ROOT / script).is_file()
+
+
+@pytest.mark.parametrize("name", ["ci", "wheels"])
+def test_the_workflow_may_only_read_and_names_the_version_of_every_action(name):
+    flow = workflow(name)
     assert flow["permissions"] == {"contents": "read"}
     assert "pull_request_target" not in flow[True]
     for job in flow["jobs"].values():
@@ -240,3 +254,12 @@ def test_there_are_forms_for_wrong_missing_and_unclear():
         "documentation",
         "feature_request",
     }
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="installs by names of POSIX systems")
+def test_what_is_released_works_in_an_empty_environment():
+    command = [sys.executable, "-m", "tests.smoke", "--here"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"v1tlearn {re.escape(v1tlearn.__version__)} works", done.stdout)

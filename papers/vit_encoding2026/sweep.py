@@ -79,7 +79,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def depth_of(backbone: str) -> int:
     """Return the number of blocks of a backbone, as its configuration tells."""
-    return AutoConfig.from_pretrained(backbone).num_hidden_layers
+    return AutoConfig.from_pretrained(backbone, trust_remote_code=False).num_hidden_layers
 
 
 def blocks_of(backbone: str, asked: list[int] | None) -> list[int]:

@@ -25,6 +25,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from v1tlearn._opening import first_line, json_object
+from v1tlearn.datasets import told_sizes
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ deflate = _libdeflate()
 crc32 = zlib.crc32 if deflate is None else deflate.crc32
 
 _END = struct.Struct("<IQ8s")  # checksum and length of the text before it, and the signature
-_SIGNATURE = b"V1TLRN1\n"
+_OURS, _FORMAT = b"V1TLRN", b"1\n"
 _AT_ONCE = 2**24
 _MOST_COMPARED = 2**25  # bytes; larger files are opened by a child first, which takes as long
 _PLACES_TRIED = 8
@@ -73,7 +74,7 @@ def append(path: Path, in_a_row: Mapping[str, tuple[np.ndarray, np.ndarray]]) ->
         rest = _rest(file, size, [entry["place"] for entry in known.values()])
         told = json.dumps({"size": size, "rest": rest, "trials": known}).encode()
         file.seek(0, 2)
-        file.write(told + _END.pack(crc32(told), len(told), _SIGNATURE))
+        file.write(told + _END.pack(crc32(told), len(told), _OURS + _FORMAT))
 
 
 # Files are read, never mapped: others may cut one off meanwhile, and maps count as memory.
@@ -184,8 +185,13 @@ def _read_end(file: BinaryIO) -> _End | None:
         return None
     file.seek(size - _END.size)
     checksum, length, signature = _END.unpack(file.read())
-    if signature != _SIGNATURE:
+    if not signature.startswith(_OURS):
         return None
+    if not signature.endswith(_FORMAT):
+        raise ValueError(
+            f"{file.name} has format {signature[len(_OURS) :]!r}, this version reads {_FORMAT!r}: "
+            "update v1tlearn, or copy the file again if it is not of a later version"
+        )
     file.seek(max(0, size - _END.size - length))
     text = file.read(min(length, size))
     if crc32(text) != checksum:
@@ -226,7 +232,8 @@ else:
     _, hard = getrlimit(RLIMIT_CPU)
     setrlimit(RLIMIT_CPU, (most if hard < 0 else min(most, hard), hard))
 """
-_CHILD = """
+_CHILD = f"""
+import os, runpy
 def read(group):
     for name in group.ncattrs():
         group.getncattr(name)
@@ -236,11 +243,13 @@ def read(group):
         variable.set_auto_maskandscale(False)
         if variable.size < 2**22:
             variable[...]
-        elif variable.ndim:
+        elif variable.ndim and variable.size // len(variable) < 2**22:
             variable[0], variable[len(variable) - 1]
     for child in group.groups.values():
         read(child)
+check_variables = runpy.run_path({str(told_sizes.__file__)!r})["check_variables"]
 with netCDF4.Dataset(sys.argv[1]) as file:
+    check_variables(file, os.path.getsize(sys.argv[1]))
     read(file)
 """
 

@@ -27,6 +27,7 @@ from v1tlearn.datasets.checksums import append, of_trials
 from v1tlearn.datasets.lazy_rows import is_number, take
 from v1tlearn.datasets.open_files import StoredFile, library_lock
 from v1tlearn.datasets.time_axis import frames_per_chunk
+from v1tlearn.datasets.told_sizes import check_labels, check_variables
 from v1tlearn.training.memory import is_out_of_memory
 
 _TRIED_BYTES = 2**20  # written where the library failed, to see what the system says
@@ -146,8 +147,11 @@ def read_groups(
 ) -> tuple[StoredFile, dict[str, xr.Dataset]]:
     """Read {path: dataset} of all groups of a file; variables named `lazy` stay in it."""
     file = StoredFile(str(path))
+    n_file = path.stat().st_size
     try:
         with library_lock:
+            check_variables(file.open(), n_file)
+            check_labels(_labels(file.open(), lazy), n_file)
             return file, {
                 group: _read_group(_Group(file, group, lazy, checksums), lazy)
                 for group in _walk(file.open())
@@ -161,6 +165,12 @@ def _walk(group: netCDF4.Dataset) -> Iterator[str]:
     yield group.path
     for child in group.groups.values():
         yield from _walk(child)
+
+
+def _labels(group: netCDF4.Dataset, lazy: Sequence[str]) -> Iterator[netCDF4.Variable]:
+    yield from (variable for name, variable in group.variables.items() if name not in lazy)
+    for child in group.groups.values():
+        yield from _labels(child, lazy)
 
 
 def _read_group(store: _Group, lazy: Sequence[str]) -> xr.Dataset:

@@ -161,11 +161,18 @@ def load_backbone(source: Source, weights: str | None) -> nn.Module:
         )
     with _errors_named(name, local=local), _quiet(transformers):
         if weights is None:
-            found = transformers.AutoConfig.from_pretrained(name, local_files_only=local)
+            found = transformers.AutoConfig.from_pretrained(
+                name, local_files_only=local, trust_remote_code=False
+            )
             return _random(transformers, found)
         with isolated(), uncounted():  # draws what it then replaces
             model, told = transformers.AutoModel.from_pretrained(
-                name, local_files_only=local, dtype=torch.float32, output_loading_info=True
+                name,
+                local_files_only=local,
+                dtype=torch.float32,
+                output_loading_info=True,
+                use_safetensors=True,  # never the pickles that some have beside them
+                trust_remote_code=False,  # nor code that comes with them
             )
     _check_complete(name, told)
     for parameter in model.parameters():
@@ -225,7 +232,9 @@ def _configuration(transformers: Any, source: dict[str, Any]) -> Any:
 def _random(transformers: Any, configuration: Any) -> nn.Module:
     try:
         with _quiet(transformers):
-            return transformers.AutoModel.from_config(configuration).float()
+            return transformers.AutoModel.from_config(
+                configuration, trust_remote_code=False
+            ).float()
     except OversizedError:
         raise
     except _wrong(ValueError, KeyError) as error:

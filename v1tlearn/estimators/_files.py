@@ -90,7 +90,8 @@ def _system_errors_of(path: Path) -> Iterator[None]:
         with system_errors_named(path):
             yield
     except SafetensorError as error:
-        code = re.search(r"\(os error (\d+)\)", str(error))
+        # "(os error 28)"; in the lowest version that is supported, "Os { code: 28,"
+        code = re.search(r"(?:\(os error |Os \{ code: )(\d+)", str(error))
         if code is None:
             raise
         raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from error
