@@ -13,26 +13,22 @@ import warnings
 from pathlib import Path
 from random import Random, SystemRandom
 
-from tests.interruptions import events
+from tests.interruptions.events import EVENTS, Amount
 from tests.interruptions.fits import killed, make_fits
 from tests.interruptions.writers import make_writers
 
 
-def write(names, event_names, n, seed, folder):
+def write(names, event_names, seed, most, folder):
     """Let every event happen to every writer; how many lost something."""
     lost = 0
     writers = make_writers(folder / "scratch")
     for name in names or writers:
-        for event in event_names or [*events.EVENTS, "disk full"]:
+        for event in event_names or EVENTS:
             place = folder / f"{name} {event}"
-            start = time.monotonic()
+            place.mkdir()
+            start, drawn = time.monotonic(), Random(f"{seed} {name} {event}")
             try:
-                if event == "disk full":
-                    with events.small_disk(place) as disk:
-                        counts = events.full(writers[name], disk)
-                else:
-                    place.mkdir()
-                    counts = events.EVENTS[event](writers[name], place, n, Random(f"{seed}"))
+                counts = EVENTS[event](writers[name], place, Amount(*most, drawn))
                 said = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
             except AssertionError as error:
                 lost += 1
@@ -66,6 +62,7 @@ def main():
     options.add_argument("--epochs", type=int, default=24, help="of a training")
     options.add_argument("--fit", action="append", help="a kind of training, default all")
     options.add_argument("--writes", type=int, default=10, help="per writer and event")
+    options.add_argument("--points", type=int, default=12, help="at which a disk is full")
     options.add_argument("--writer", action="append", help="default all")
     options.add_argument("--event", action="append", help="default all")
     options.add_argument("--seed", type=int, default=None, help="drawn, and printed, by default")
@@ -80,7 +77,8 @@ def main():
         if given.kills:
             lost += fit(given.fit, given.kills, given.epochs, seed, Path(folder))
         if given.writes:
-            lost += write(given.writer, given.event, given.writes, seed, Path(folder))
+            most = given.writes, given.points
+            lost += write(given.writer, given.event, seed, most, Path(folder))
     sys.exit(1 if lost else 0)
 
 

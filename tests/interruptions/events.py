@@ -10,8 +10,9 @@ import shutil
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -27,7 +28,6 @@ from tests.interruptions.processes import (
 )
 from tests.interruptions.writers import Writer
 
-_POINTS = 12  # of a disk that is full: from nothing free to room enough
 _FULL = ("disk is full", "disk I/O error")  # as SQLite says it
 
 
@@ -52,17 +52,17 @@ def ended(writer: Writer, folder: Path, n: int, drawn: Random, how: int) -> Coun
     return counts
 
 
-def full(writer: Writer, disk: Path) -> Counter:
-    """Let a small disk be full at one place after another."""
+def full(writer: Writer, disk: Path, n_points: int) -> Counter:
+    """Let a small disk be full at one place after another, from nothing free to room enough."""
     counts: Counter = Counter()
     place, filler = disk / "data", disk / "filler"
     before = 0 if writer.replaces else None
     _clear(disk, writer, place)
     _done(in_child(partial(writer.write, place, 1)))
     needed = 2 * _used(disk)  # twice, since what is replaced stays until the end
-    for point in range(_POINTS + 1):
+    for point in range(n_points + 1):
         _clear(disk, writer, place)
-        free = needed * point // _POINTS
+        free = needed * point // n_points
         with filler.open("wb") as file:
             state = os.statvfs(disk)
             os.posix_fallocate(file.fileno(), 0, max(1, state.f_bavail * state.f_frsize - free))
@@ -74,18 +74,18 @@ def full(writer: Writer, disk: Path) -> Counter:
     return counts
 
 
-def limited(writer: Writer, folder: Path) -> Counter:
+def limited(writer: Writer, folder: Path, n_points: int) -> Counter:
     """Let no file grow over one size after another, as on a disk that is full."""
     counts: Counter = Counter()
     place = _new(folder)
     _done(in_child(partial(writer.write, place, 1)))
     largest = max(path.stat().st_size for path in place.rglob("*") if path.is_file())
-    for point in range(_POINTS + 1):
+    for point in range(n_points + 1):
         place, before = _new(folder), None
         if writer.replaces:
             before = 0
             _done(in_child(partial(writer.write, place, 0)))
-        limit = 1 + 2 * largest * point // _POINTS
+        limit = 1 + 2 * largest * point // n_points
         told = in_child(partial(writer.write, place, 1), partial(limit_files, limit))
         counts[_judged(writer, place, told, before, (errno.EFBIG,))] += 1
     assert counts["refused"] >= 1
@@ -158,12 +158,28 @@ def small_disk(place: Path, n_bytes: int = 2**22) -> Iterator[Path]:
         subprocess.run(["umount", str(place)], check=True)
 
 
-EVENTS = {
-    "killed": lambda writer, folder, n, drawn: ended(writer, folder, n, drawn, signal.SIGKILL),
-    "Ctrl-C": lambda writer, folder, n, drawn: ended(writer, folder, n, drawn, signal.SIGINT),
-    "files limited": lambda writer, folder, n, drawn: limited(writer, folder),
-    "read-only": lambda writer, folder, n, drawn: read_only(writer, folder),
-    "two at once": lambda writer, folder, n, drawn: at_once(writer, folder, n),
+@dataclass(frozen=True)
+class Amount:
+    """How much is tried: times that something is written, and points at which a disk is full."""
+
+    n: int
+    n_points: int
+    drawn: Random
+
+
+def on_small_disk(writer: Writer, folder: Path, n_points: int) -> Counter:
+    """Let a small disk be full."""
+    with small_disk(folder / "disk") as disk:
+        return full(writer, disk, n_points)
+
+
+EVENTS: dict[str, Callable[[Writer, Path, Amount], Counter]] = {
+    "killed": lambda writer, place, most: ended(writer, place, most.n, most.drawn, signal.SIGKILL),
+    "Ctrl-C": lambda writer, place, most: ended(writer, place, most.n, most.drawn, signal.SIGINT),
+    "files limited": lambda writer, place, most: limited(writer, place, most.n_points),
+    "read-only": lambda writer, place, most: read_only(writer, place),
+    "two at once": lambda writer, place, most: at_once(writer, place, most.n),
+    "disk full": lambda writer, place, most: on_small_disk(writer, place, most.n_points),
 }
 
 
