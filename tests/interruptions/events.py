@@ -28,7 +28,7 @@ from tests.interruptions.processes import (
 )
 from tests.interruptions.writers import Writer
 
-_FULL = ("disk is full", "disk I/O error")  # as SQLite says it
+_BY_SQLITE = ("disk is full", "disk I/O error", "readonly", "unable to open")  # as it says it
 
 
 def ended(writer: Writer, folder: Path, n: int, drawn: Random, how: int) -> Counter:
@@ -189,7 +189,7 @@ def _judged(
     """Check what a writer told, and what it left; whether it wrote."""
     found = _done(in_child(partial(writer.read, place)))
     if told.error:
-        ours = told.errno in numbers or any(text in told.message for text in (*_FULL, "readonly"))
+        ours = told.errno in numbers or any(text in told.message for text in _BY_SQLITE)
         assert ours, told.said
         assert str(place) in told.message, told.said
         assert found == before or not writer.replaces, f"{told.said}: version {found} is there"
