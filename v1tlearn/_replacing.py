@@ -44,7 +44,10 @@ def marked() -> Iterator[str]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path beside another, whose place is taken when the block ends without an error."""
+    """Give a path beside another, whose place is taken when the block ends without an error.
+
+    A folder takes the place of none or of an empty one: what is in the way is for the caller.
+    """
     remove_left(path.parent)
     with marked() as mark:
         new = path.with_name(f".v1tlearn-{mark}.part")
@@ -89,6 +92,14 @@ def synchronize(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those around it, whose names are on the disk afterwards."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        synchronize(folder.parent)
 
 
 def remove(path: Path) -> None:
@@ -179,6 +190,28 @@ def only_one_in(folder: Path, what: str) -> Iterator[None]:
                 ) from error
             except OSError:  # no locks there
                 pass
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@contextmanager
+def alone_at(path: Path) -> Iterator[None]:
+    """Keep other processes out of the same block on a file, where the system can.
+
+    The file is made if it is not there; the block may rename or remove it.
+    """
+    descriptor = None
+    while fcntl is not None:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        with contextlib.suppress(OSError):  # file systems without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                break
+        os.close(descriptor)  # another process renamed or removed it meanwhile
+    try:
         yield
     finally:
         if descriptor is not None:

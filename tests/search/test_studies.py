@@ -314,3 +314,44 @@ def test_a_file_that_is_no_database_is_named_and_kept(trials, tmp_path):
     with pytest.raises(ValueError, match=r"study.db cannot be read.*file is not a database"):
         search_pretended(storage=path, n_trials=1).fit(trials)
     assert path.read_text() == "hello " * 1000
+
+
+def test_trials_of_an_interrupted_search_are_kept(trials):
+    class Impatient(Pretended):
+        calls: ClassVar[list] = []
+
+        def fit(self, *args, **kwargs):
+            self.calls.append(self.lr)
+            if len(self.calls) == 4:
+                raise KeyboardInterrupt
+            return super().fit(*args, **kwargs)
+
+    search = search_pretended(Impatient(max_epochs=2), n_trials=8)
+    with pytest.raises(KeyboardInterrupt):
+        search.fit(trials)
+    table = search.results_
+    assert table["state"].isin(["complete", "pruned"]).sum() == 3
+    assert table["state"].tolist()[3] == "interrupted"
+    complete = table[table["state"] == "complete"]
+    assert search.best_score_ == complete["score"].max()
+    with pytest.raises(AttributeError, match="did not come to its end"):
+        search.predict(trials)
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot follow their images")  # five neurons, two epochs
+def test_the_last_fit_of_a_search_goes_on_from_its_states(trials, tmp_path):
+    space = {"lr": loguniform(1e-4, 1e-1)}
+    params = {"n_trials": 2, "min_epochs": 1, "random_state": 0}
+    first = HyperbandSearch(small_cnn(max_epochs=2), space, **params)
+    first.fit(trials, checkpoint_dir=tmp_path)
+    again = clone(first).fit(trials, checkpoint_dir=tmp_path)
+    assert again.best_estimator_.history_ == first.best_estimator_.history_  # the seconds, too
+    more = clone(first).set_params(n_trials=4).fit(trials, checkpoint_dir=tmp_path)
+    assert more.best_score_ >= first.best_score_
+
+
+def test_a_search_of_models_that_no_file_holds_is_refused_ahead_of_it(trials, tmp_path):
+    own = v1.EncodingRegressor(lambda shape: None, device="cpu")
+    search = HyperbandSearch(own, {"lr": loguniform(1e-4, 1e-1)}, n_trials=1, min_epochs=1)
+    with pytest.raises(TypeError, match="'parameters/core' is a function, which cannot be saved"):
+        search.fit(trials, checkpoint_dir=tmp_path)

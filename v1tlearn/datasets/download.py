@@ -24,7 +24,7 @@ from urllib.parse import urljoin, urlsplit
 from tqdm.auto import tqdm
 
 from v1tlearn._opening import check_plain, first_line, reading, system_errors_named
-from v1tlearn._replacing import replace
+from v1tlearn._replacing import alone_at, make_folder, replace
 
 try:
     import pooch
@@ -116,7 +116,7 @@ def download(
         if target.exists():
             check_plain(target)
         if not target.exists() or _other_checksum(target, checksum):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             _ResumingDownload(mouse, url, target, checksum, *options).run()
         paths.append(target)
     return paths
@@ -186,9 +186,18 @@ class _ResumingDownload:
         self._part = target.with_name(target.name + ".part")
 
     def run(self) -> None:
-        """Download, check and rename."""
+        """Download, check and rename, alone: where another process does, wait for its end."""
         if self._part.exists():
             check_plain(self._part)
+        with alone_at(self._part):
+            try:
+                if not self._target.exists() or _other_checksum(self._target, self._checksum):
+                    self._run()
+            finally:
+                if self._part.exists() and not self._size():
+                    self._part.unlink()
+
+    def _run(self) -> None:
         resumed = self._size() > 0
         self._download()
         problem = self._problem()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from v1tlearn._paths import MODEL_FILE
-from v1tlearn._replacing import discard, replacing
+from v1tlearn._replacing import alone_in, discard, make_folder, replacing
 from v1tlearn._warn import warn
 from v1tlearn.estimators import _files
 from v1tlearn.training import Ranks, is_first
@@ -23,6 +23,8 @@ _FREE = ("max_epochs", "verbose", "n_jobs")
 
 class Checkpoints:
     """States of one fit, the last two of which are kept.
+
+    Processes that train the same, such as one that outlived who began it, write the same in turn.
 
     Parameters
     ----------
@@ -55,13 +57,14 @@ class Checkpoints:
         return sorted(found, key=lambda path: int(path.name.partition("-")[2]), reverse=True)
 
     def _newest(self) -> dict[str, Any] | None:
-        for path in self._states():
-            try:
-                return _files.read(path, self._kind)
-            except _files.DamagedModelError as error:
-                warn(
-                    f"{error} The training goes on from the state before it.",
-                )
+        with alone_in(self._folder):  # or another process may remove what is read
+            for path in self._states():
+                try:
+                    return _files.read(path, self._kind)
+                except _files.DamagedModelError as error:
+                    warn(
+                        f"{error} The training goes on from the state before it.",
+                    )
         return None
 
     def check(self, marks: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -101,14 +104,15 @@ class Checkpoints:
         if not is_first():
             return
         path = self._folder / f"epoch-{epoch:06d}"
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as beside:
-            _files.write(beside, self._kind, content)
-            # a damaged one, or of a training that went on from before it
-            if (path / MODEL_FILE).exists():
-                discard(path)
-        for old in self._states()[_KEPT:]:
-            discard(old)
+        make_folder(self._folder)
+        with alone_in(self._folder):
+            with replacing(path) as beside:
+                _files.write(beside, self._kind, content)
+                # a damaged one, or of another process, or a training that went on from before it
+                if (path / MODEL_FILE).exists():
+                    discard(path)
+            for old in self._states()[_KEPT:]:
+                discard(old)
         logger.debug("wrote %s", path)
 
 

@@ -7,18 +7,22 @@ processes may read and add at once. At worst two of them compute an image twice.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from v1tlearn._replacing import remove, replacing
+from v1tlearn._opening import system_errors_named
+from v1tlearn._replacing import make_folder, remove, replacing
 from v1tlearn._warn import warn
 
 DIGEST_SIZE = 16  # bytes that tell an image
+_AT_ONCE = 2**24
 
 
 class IndexedRows:
@@ -114,16 +118,17 @@ class FeatureStore:
         fill : callable
             Called with an array of shape (n_images, *shape), to fill it.
         """
-        self.folder.mkdir(exist_ok=True)
+        make_folder(self.folder)
         name = hashlib.blake2b(b"".join(digests), digest_size=DIGEST_SIZE).hexdigest()
         path, shape = self.folder / f"{name}.features", (len(digests), *self.shape)
         with replacing(path) as new:
-            with new.open("wb") as file:
-                np.save(file, np.frombuffer(b"".join(digests), f"V{DIGEST_SIZE}"))
-                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
+            with system_errors_named(new), new.open("wb") as file:
+                _write_header(file, f"|V{DIGEST_SIZE}", (len(digests),))
+                file.write(b"".join(digests))
+                _write_header(file, "<f4", shape)
+                file.flush()
                 start = file.tell()
-                file.truncate(start + 4 * math.prod(shape))
+                _reserve(file, 4 * math.prod(shape))
             values = np.memmap(new, "<f4", "r+", start, shape)
             fill(values)
             values.flush()
@@ -164,6 +169,27 @@ class FeatureStore:
         for row, digest in enumerate(digests):
             self._places.setdefault(digest.tobytes(), (len(self.parts), row))
         self.parts.append(values)
+
+
+def _write_header(file: BinaryIO, dtype: str, shape: tuple[int, ...]) -> None:
+    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _reserve(file: BinaryIO, n_bytes: int) -> None:
+    """Take room behind the end of a file.
+
+    Where a disk is full, who writes into a map of a file with holes is killed.
+    """
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(file.fileno(), file.tell(), n_bytes)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+    while n_bytes:
+        n_bytes -= file.write(bytes(min(n_bytes, _AT_ONCE)))
 
 
 def _mapped(file: BinaryIO, path: Path) -> np.ndarray:

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 
 from v1tlearn._opening import check_plain, json_object, read_plain, reading, system_errors_named
 from v1tlearn._paths import MODEL_FILE
-from v1tlearn._replacing import alone_in, is_left, marked, replace, synchronize
+from v1tlearn._replacing import alone_in, is_left, make_folder, marked, replace, synchronize
 from v1tlearn._values import plain
 from v1tlearn.nn import BackboneError, Core, Head, NeuralTower, Readout
 from v1tlearn.training.memory import is_out_of_memory
@@ -48,7 +48,7 @@ def write(path: Path, kind: str, content: dict[str, Any]) -> None:
         )
     tensors = _Tensors()
     document = {"format": FORMAT, "class": kind, "content": tensors.encode(content, "")}
-    path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     with marked() as mark:
         beside, tensor_file = _remains(path, mark)
         try:
@@ -57,6 +57,7 @@ def write(path: Path, kind: str, content: dict[str, Any]) -> None:
                 save_file(tensors.named, tensor_file)
                 document["checksum"] = _checksum(tensor_file)
             synchronize(tensor_file)
+            synchronize(path)
             with alone_in(path):
                 replaced = _own_tensors(path)
                 document |= {"tensors": tensor_file.name, "replaces": replaced}

@@ -20,9 +20,11 @@ from sklearn.utils import get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, Options
 from sklearn.utils.validation import check_is_fitted
 
+from v1tlearn._replacing import make_folder
 from v1tlearn._values import plain
 from v1tlearn.estimators import CNNRegressor, ViTRegressor
 from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._kept import check_parameters_can_be_kept
 from v1tlearn.estimators._leaks import Seen
 from v1tlearn.estimators._progress import placed
 from v1tlearn.estimators._reading import Call
@@ -211,7 +213,9 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
                     "checkpoint_dir and the parameter storage both say where the study is kept: "
                     "give one of them."
                 )
-            checkpoint_dir.mkdir(parents=True, exist_ok=True)
+            if self.refit:
+                check_parameters_can_be_kept(self.estimator.get_params(deep=False))
+            make_folder(checkpoint_dir)
             storage = checkpoint_dir / "study.db"
         name = self.study_name or type(self.estimator).__name__
         n_jobs = cpu_count() if self.n_jobs == -1 else plain(self.n_jobs)
@@ -223,19 +227,31 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
             with backend.open_storage(shared) as opened:
                 study = backend.open_study(opened, name, *epochs)
                 job = self._make_job(backend, study, storage, call, validation, on_epoch)
-                if n_jobs == 1:
-                    backend.work(job, study)
-                else:
-                    Parallel(n_jobs=n_jobs)(
-                        delayed(backend.work_in_process)(job, shared, name) for _ in range(n_jobs)
-                    )
+                try:
+                    if n_jobs == 1:
+                        backend.work(job, study)
+                    else:
+                        Parallel(n_jobs=n_jobs)(
+                            delayed(backend.work_in_process)(job, shared, name)
+                            for _ in range(n_jobs)
+                        )
+                except KeyboardInterrupt:
+                    if storage is None:  # there is no other place where trials are kept
+                        self._read_study(backend, backend.in_memory(study, opened), job)
+                    raise
                 if storage is None:
                     study = backend.in_memory(study, opened)
                 self._read_study(backend, study, job)
+                self._check_any_complete()
         if self.refit:
             best = clone(job.estimator).set_params(**self.best_params_)
+            kept: dict[str, Path] = {}
+            if checkpoint_dir is not None:  # of one trial, since a study that goes on finds others
+                kept["checkpoint_dir"] = (
+                    checkpoint_dir / f"trial-{self.study_.best_trial.number:06}"
+                )
             with placed("HyperbandSearch refit"), apart():
-                best.fit(call.trials, call.target, validation=validation)
+                best.fit(call.trials, call.target, validation=validation, **kept)
             self.best_estimator_ = best
         return self
 
@@ -393,7 +409,10 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
         # all at once; nothing that an earlier fit found to be the best stays
         stale = ("best_estimator_", "best_score_", "best_params_")
         self.__dict__ = {k: v for k, v in self.__dict__.items() if k not in stale} | found
-        if not complete:
+
+    def _check_any_complete(self) -> None:
+        table = self.results_
+        if not (table["state"] == "complete").any():
             failed = table[table["state"] == "failed"]
             reason = failed["reason"].iloc[-1] if len(failed) else "none came to its end in time"
             raise ValueError(

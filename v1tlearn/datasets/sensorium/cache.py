@@ -16,7 +16,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from v1tlearn._replacing import replacing
+from v1tlearn._replacing import make_folder, replacing
 from v1tlearn.datasets.schema import DIMS
 from v1tlearn.datasets.sensorium.folder_files import FolderFiles
 from v1tlearn.datasets.sensorium.zip_files import ZipFiles
@@ -72,7 +72,7 @@ def _source(files: FolderFiles | ZipFiles) -> str:
 
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except (FileExistsError, NotADirectoryError):
         raise ValueError(
             f"cache is {folder}, which is no folder; expected the path of one to keep stores in"

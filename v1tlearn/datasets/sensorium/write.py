@@ -15,7 +15,7 @@ import xarray as xr
 
 from v1tlearn._instead import path_of
 from v1tlearn._opening import system_errors_named
-from v1tlearn._replacing import replacing
+from v1tlearn._replacing import alone_in, make_folder, replacing
 from v1tlearn.datasets.blocks import blocks
 from v1tlearn.datasets.given_recordings import recordings_to_dict
 from v1tlearn.datasets.schema import STATISTICS, validate_recordings
@@ -80,18 +80,23 @@ def write_sensorium(
     for mouse, dataset in datasets.items():
         _check_fits(mouse, dataset)
         kind = "Gray" if dataset.sizes["channel"] == 1 else "Color"
-        target = folder / f"static{mouse}-{kind}ImageNet{'.zip' if zip else ''}"
-        if target.exists():
-            raise FileExistsError(
-                f"mouse {mouse!r}: {target} exists already; remove it or choose another folder"
-            )
-        targets[mouse] = target
-    folder.mkdir(parents=True, exist_ok=True)
+        targets[mouse] = folder / f"static{mouse}-{kind}ImageNet{'.zip' if zip else ''}"
+        _check_free(mouse, targets[mouse])
+    make_folder(folder)
     for mouse, target in targets.items():
         sinks: Any = _ZipSink if zip else _FolderSink
-        with replacing(target) as partial, sinks(partial) as sink:
-            _write_mouse(sink, mouse, datasets[mouse])
+        with alone_in(folder):
+            _check_free(mouse, target)  # another process may have written it since
+            with replacing(target) as partial, sinks(partial) as sink:
+                _write_mouse(sink, mouse, datasets[mouse])
     return list(targets.values())
+
+
+def _check_free(mouse: str, target: Path) -> None:
+    if target.exists():
+        raise FileExistsError(
+            f"mouse {mouse!r}: {target} exists already; remove it or choose another folder"
+        )
 
 
 class _FolderSink:

@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from v1tlearn._opening import system_errors_named
-from v1tlearn._replacing import replacing
+from v1tlearn._replacing import make_folder, replacing
 from v1tlearn.inspection.reports._parts import Absent, Picture, Section
 
 _MARK = "v1tlearn report"  # by which a page is known as one
@@ -60,7 +60,7 @@ class Report:
         """
         path = Path(path)
         check_free(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with replacing(path) as new, system_errors_named(new):
             new.write_text(self.html, encoding="utf-8", newline="\n")
 
