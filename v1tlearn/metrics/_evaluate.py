@@ -142,7 +142,7 @@ def _neuron_values(
 ) -> np.ndarray:
     values = np.full((n_rows, arrays.true.shape[1]), np.nan)
     for block, neurons, _ in blocks_of(arrays, trials):
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # far-off predictions
             values[:, neurons] = statistic(block)
     undefined = int(np.isnan(values).any(axis=0).sum())
     if undefined:
