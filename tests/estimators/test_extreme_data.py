@@ -54,7 +54,7 @@ LEGAL = {
 
 
 @pytest.mark.parametrize("case", LEGAL)
-@pytest.mark.parametrize("kind", [v1.CNNRegressor, v1.V1TRegressor])
+@pytest.mark.parametrize("kind", [v1.CNNRegressor])
 def test_models_are_trained_on_what_is_extreme_but_legal(kind, case, small, parts):
     name, change = LEGAL[case]
     assert_finite(small(kind), changed(parts, name, change))
@@ -62,7 +62,7 @@ def test_models_are_trained_on_what_is_extreme_but_legal(kind, case, small, part
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", LEGAL)
-@pytest.mark.parametrize("kind", [k for k in KINDS if k not in (v1.CNNRegressor, v1.V1TRegressor)])
+@pytest.mark.parametrize("kind", [k for k in KINDS if k is not v1.CNNRegressor])
 @pytest.mark.filterwarnings("ignore:mouse .* do not vary over the validation")
 def test_other_models_too(kind, case, small, parts):
     name, change = LEGAL[case]
@@ -133,8 +133,8 @@ def test_units_that_float32_cannot_hold_are_refused(unit, small, parts):
 
 
 def test_neurons_of_another_unit_than_others_are_told_of(small, parts):
+    parts[2]["A"] = parts[2]["A"] * np.r_[1e10, np.ones(4)]
     with pytest.warns(UserWarning, match="of 4 of 5 neurons vary by less than .*, others by up to"):
-        parts[2]["A"] = parts[2]["A"] * np.r_[1e8, np.ones(4)]
         small(max_epochs=1).fit(*parts)
 
 

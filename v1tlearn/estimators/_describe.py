@@ -17,7 +17,7 @@ from v1tlearn.preprocessing.statistics import trial_statistics
 from v1tlearn.trials import Responses, Trials
 
 RESPONSE_STD_FLOOR = 0.01  # of the mean standard deviation over neurons, as published
-_UNSEEN = 1e-3  # of the floor: who varies less might as well be constant
+_UNSEEN = 1e-5  # of the floor: who varies less might as well be constant
 
 ROUNDING = 1e-5  # of the mean standard deviation: so little below 0 is what was 0
 
