@@ -312,6 +312,9 @@ def test_responses_that_tell_nothing_are_refused(cnn, test_trials):
     responses[1] = -1
     with pytest.raises(ValueError, match="negative"):
         reconstruct_images(cnn, {"A": responses}, likelihood="poisson")
+    tiny = 1e-8 * np.abs(responses) / np.abs(responses).max()
+    with pytest.raises(ValueError, match="1e-08, which as counts tell nothing"):
+        reconstruct_images(cnn, {"A": tiny}, likelihood="poisson")
     responses[1] = np.inf
     with pytest.raises(ValueError, match="finite"):
         reconstruct_images(cnn, {"A": responses})

@@ -414,3 +414,15 @@ def test_constant_maps_and_silent_neurons_are_defined():
     assert np.isfinite(flat).all()
     grey = np.full((4, *images.shape[1:]), 128, np.uint8)
     assert np.isfinite(est.similarity(responses, grey)).all()
+
+
+@pytest.mark.parametrize("response_scale", ["minmax", "std"])
+def test_neurons_that_vary_by_rounding_only_tell_nothing(response_scale):
+    images, responses, _ = filtered(20)
+    odd = np.arange(len(responses)) % 2
+    responses[:, 0] = 100 * (1 + np.finfo(np.float32).eps * odd)
+    est = aligner(response_scale=response_scale, max_epochs=1).fit(images, None, responses)
+    other = responses.copy()
+    other[:, 0] = responses[::-1, 0]
+    found, expected = est.transform_responses(other), est.transform_responses(responses)
+    np.testing.assert_array_equal(found, expected)

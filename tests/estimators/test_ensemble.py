@@ -651,6 +651,13 @@ def test_members_that_do_not_go_together(ensembles, small, trials):
     for members, error, message in cases:
         with pytest.raises(error, match=message):
             EnsembleRegressor.from_members(members)
+    arrays = [{m: trials.get(name, m) for m in trials.mice} for name in ("stimuli", "behaviors")]
+    tiny = {m: 1e-10 * trials.get("responses", m) for m in trials.mice}
+    of_tiny = [
+        small().fit(*arrays, {m: unit * values for m, values in tiny.items()}) for unit in (1, 2)
+    ]
+    with pytest.raises(ValueError, match="scales responses otherwise"):
+        EnsembleRegressor.from_members(of_tiny)
     with pytest.raises(ValueError, match="needs trials to learn"):
         EnsembleRegressor.from_members([first], combine="learned")
 

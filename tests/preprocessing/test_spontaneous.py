@@ -200,6 +200,12 @@ class TestWrongInput:
         with pytest.raises(ValueError, match="of 30 frames and 45 neurons has fewer"):
             SpontaneousProjector(30).fit(trials.sel(mouse_id="B"))  # their mean is subtracted
 
+    def test_responses_in_too_large_a_unit_are_told(self, trials):
+        recording = trials["A"].copy(deep=True)
+        recording["spontaneous"] = 1e-8 * recording["spontaneous"]
+        with pytest.warns(UserWarning, match="'A': 20 of 20 neurons have standard deviations belo"):
+            SpontaneousProjector(3).fit(v1.Trials({"A": recording}))
+
     def test_silent_neurons_are_told(self, trials):
         recording = trials["A"].copy(deep=True)
         recording["spontaneous"][:, 3] = 0.0

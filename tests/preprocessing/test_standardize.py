@@ -108,7 +108,7 @@ class TestTrials:
         recording["behaviors"][:, [1, 3]] = 2.5
         view = TrialStandardizer().fit_transform(Trials({"A": recording}))
         np.testing.assert_array_equal(view.get("stimuli", "A"), 0)
-        np.testing.assert_array_equal(view.get("behaviors", "A")[:, 1], 2.5)
+        np.testing.assert_array_equal(view.get("behaviors", "A")[:, 1], 1)
         np.testing.assert_array_equal(view.get("behaviors", "A")[:, 3], 0)
 
     def test_in_a_pipeline_statistics_are_those_of_what_comes_in(self, trials):

@@ -53,13 +53,25 @@ def test_only_the_trials_of_the_view_count():
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_what_does_not_vary_is_divided_by_1(dtype):
+def test_what_does_not_vary_is_divided_by_its_size(dtype):
     images = np.full((300, 1, 3, 3), 0.1 if dtype == "float32" else 7, dtype)
-    behaviors = np.tile([0.1, 1.0, 2.0, 0.3, 5.0], (300, 1))
+    behaviors = np.tile([0.1, -1e6, 2.0, 0.3, 0.0], (300, 1))
     scaling = trial_statistics(make_trials(images, behaviors), "A").scaling(NAMES)
-    assert scaling["image_std"] == 1
-    assert scaling["image_mean"] == pytest.approx(images.flat[0])
-    np.testing.assert_array_equal(scaling["behavior_scale"], np.ones(5))
+    assert scaling["image_std"] == scaling["image_mean"] == pytest.approx(images.flat[0])
+    np.testing.assert_allclose(scaling["behavior_scale"], [0.1, 1e6, 2.0, 0.3, 1.0], rtol=1e-15)
+    black = trial_statistics(make_trials(0 * images, behaviors), "A").scaling(NAMES)
+    assert (black["image_mean"], black["image_std"]) == (0, 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_varies_by_rounding_only_does_not_vary(dtype):
+    rng = np.random.default_rng(0)
+    unit = 1 + np.finfo(dtype).eps * rng.integers(0, 2, (300, 14))
+    images, behaviors = (0.1 * unit[:, :9]).astype(dtype), (3.7 * unit[:, 9:]).astype(dtype)
+    assert behaviors.std() > 0
+    found = trial_statistics(make_trials(images.reshape(300, 1, 3, 3), behaviors), "A")
+    assert found.stimuli_std == 0
+    np.testing.assert_array_equal(found.behaviors_std, 0)
 
 
 def test_only_the_pupil_position_is_centred():

@@ -70,6 +70,13 @@ def test_edges_lie_where_the_grey_level_changes_and_keep_brightness_and_contrast
     np.testing.assert_allclose(found.std((2, 3)), images.std((2, 3)))
 
 
+@pytest.mark.parametrize("unit", [2.0**-60, 2.0**60])
+def test_edges_are_the_same_in_any_unit(unit):
+    images = np.random.default_rng(0).random((2, 1, 9, 11))
+    np.testing.assert_array_equal(edges(unit * images), unit * edges(images))
+    np.testing.assert_allclose(edges(np.full((1, 1, 9, 11), unit)), unit, rtol=1e-12)
+
+
 def test_edges_do_not_tell_texture_finer_than_the_blur():
     rng = np.random.default_rng(0)
     step = np.repeat([0.0, 100.0], 30) + np.zeros((60, 1))

@@ -15,7 +15,7 @@ from v1tlearn.nn import EncodingModel
 from v1tlearn.nn.batches import MouseBatch
 
 LIKELIHOODS = ("gaussian", "poisson")
-_LEAST_RATE = 1e-6  # whose logarithm is taken; rates of most heads are above 0 anyway
+LEAST_RATE = 1e-6  # whose logarithm is taken; rates of most heads are above 0 anyway
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,6 @@ class Posterior:
         if self.likelihood == "gaussian":
             terms = ((responses - rates) / one.noise).square() / 2
         else:
-            expected = (rates * one.scale).clamp(min=_LEAST_RATE)
+            expected = (rates * one.scale).clamp(min=LEAST_RATE)
             terms = expected - responses * one.scale * expected.log()
         return torch.where(recorded, terms, 0).sum(1, dtype=torch.float64)

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from v1tlearn._values import as_whole, plain
 from v1tlearn.decoding._calls import IMAGE_DIMS, labels_of_answer
 from v1tlearn.decoding._descent import minimize
-from v1tlearn.decoding._posterior import LIKELIHOODS, Coloring, Observed, Posterior
+from v1tlearn.decoding._posterior import LEAST_RATE, LIKELIHOODS, Coloring, Observed, Posterior
 from v1tlearn.decoding.prior import ImagePrior, natural_image_prior
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
@@ -95,8 +95,9 @@ def reconstruct_images(
     TypeError
         If the encoder is no single encoding model.
     ValueError
-        If a trial has no recorded response, responses are infinite or, for "poisson", negative,
-        images are wanted of responses that do not name them, or an option is out of its range.
+        If a trial has no recorded response, responses are infinite or, for "poisson", negative or
+        all below 1e-6 but not 0, images are wanted of responses that do not name them, or an option
+        is out of its range.
     NotFittedError
         If the encoder is not fitted.
 
@@ -286,10 +287,18 @@ def _noise(noise_std: Any, mouse: str, n_neurons: int) -> np.ndarray:
 
 
 def _check_counts(mouse: str, responses: np.ndarray, likelihood: str) -> None:
-    if likelihood == "poisson" and (responses < 0).any():
+    if likelihood != "poisson":
+        return
+    if (responses < 0).any():
         raise ValueError(
             f"mouse {mouse!r}: {int((responses < 0).sum())} responses are negative, which are no "
             "counts: use likelihood='gaussian'."
+        )
+    largest = np.nanmax(responses, initial=0.0)
+    if 0 < largest < LEAST_RATE:
+        raise ValueError(
+            f"mouse {mouse!r}: responses are at most {largest:.3g}, which as counts tell nothing "
+            "of images: give spikes per trial, to fit and here, or use likelihood='gaussian'."
         )
 
 

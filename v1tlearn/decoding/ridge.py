@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn._by_name import ByName
 from v1tlearn._documentation import DocumentationLinkMixin
+from v1tlearn._rounding import ROUNDING_FLOAT32
 from v1tlearn._values import plain
 from v1tlearn.decoding._calls import (
     ALPHA_CONSTRAINTS,
@@ -34,7 +35,6 @@ from v1tlearn.estimators._leaks import Seen, warn_of_seen_images
 from v1tlearn.estimators._populations import check_recorded, read_population
 from v1tlearn.estimators._reading import read_fit, read_score, warn_about_tiers
 from v1tlearn.estimators.base import SavingMixin
-from v1tlearn.metrics._evaluate import ROUNDING_FLOAT32
 
 
 @dataclass(frozen=True, eq=False)

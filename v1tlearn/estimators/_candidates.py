@@ -179,7 +179,7 @@ def check_members(estimators: Sequence[BaseEncodingRegressor]) -> None:
                     f"first: {difference}. Fit all of them to the same neurons in one order."
                 )
             scale, other = (e.statistics_[mouse]["response_scale"] for e in (first, member))
-            if not np.allclose(scale, other, rtol=1e-6):
+            if not np.allclose(scale, other, rtol=1e-6, atol=0):
                 raise ValueError(
                     f"mouse {mouse!r}: estimators[{number}] scales responses otherwise than the "
                     "first: fit all of them to the same training trials."

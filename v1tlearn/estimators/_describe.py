@@ -17,6 +17,7 @@ from v1tlearn.preprocessing.statistics import trial_statistics
 from v1tlearn.trials import Responses, Trials
 
 RESPONSE_STD_FLOOR = 0.01  # of the mean standard deviation over neurons, as published
+_UNSEEN = 1e-5  # of the floor: who varies less might as well be constant
 
 ROUNDING = 1e-5  # of the mean standard deviation: so little below 0 is what was 0
 
@@ -124,6 +125,17 @@ def _check_neurons(
                 f"mouse {mouse!r}: {silent.sum()} of {len(silent)} neurons never respond in the "
                 f"training trials, {_named(target, mouse, silent)}: nothing can be learned of "
                 f"them. Leave them out {out}"
+            )
+        least = _UNSEEN * RESPONSE_STD_FLOOR * known.std.mean()
+        unseen = (known.std > 0) & (known.std < least)
+        if unseen.any():
+            most = known.std == known.std.max()
+            warn(
+                f"mouse {mouse!r}: the responses of {unseen.sum()} of {len(unseen)} neurons vary "
+                f"by less than {least:.3g}, {_named(target, mouse, unseen)}, others by up to "
+                f"{known.std.max():.3g}, {_named(target, mouse, most)}: hardly anything can be "
+                "learned of the former. Give all neurons one unit, look for outliers, or leave "
+                f"neurons out {out}"
             )
 
 
@@ -283,6 +295,12 @@ def _learned(
 ) -> dict[str, Any]:
     """Statistics of one mouse over its training trials; floats and arrays."""
     scale = np.fmax(responses.std, RESPONSE_STD_FLOOR * np.nanmean(responses.std))
+    largest, least = np.nanmax(np.abs(responses.mean) + responses.std), np.finfo(np.float32).tiny
+    if largest < least or 0 < scale.min() < least:
+        raise ValueError(
+            f"mouse {mouse!r}: responses are at most some {largest:.3g} large and vary by "
+            f"{scale.min():.3g}, which is too small for float32: give them in a larger unit."
+        )
     if not (scale > 0).all():
         raise ValueError(
             f"mouse {mouse!r}: no neuron's responses vary over the "

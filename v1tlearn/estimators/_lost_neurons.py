@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from v1tlearn._rounding import ROUNDING_FLOAT32
 from v1tlearn._warn import warn
-from v1tlearn.metrics._evaluate import ROUNDING_FLOAT32
 from v1tlearn.nn import EncodingModel, GaussianReadout, Readout
 from v1tlearn.training import MouseData
 from v1tlearn.training.devices import numerics

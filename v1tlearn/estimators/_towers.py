@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from v1tlearn._rounding import ROUNDING_FLOAT32
 from v1tlearn._values import plain
 from v1tlearn.estimators._backbones import pretrained_core
 from v1tlearn.estimators._build import output_size, takes
@@ -131,6 +132,8 @@ def _scaler(how: str, statistics: Mapping[str, Any]) -> ResponseScaler:
     scale = statistics["response_scale"]
     mean = np.nan_to_num(statistics["response_mean"]) / scale
     low, high = statistics["response_low"] / scale, statistics["response_high"] / scale
+    flat = high - low <= ROUNDING_FLOAT32 * np.maximum(np.abs(low), np.abs(high))
+    high = np.where(flat, low, high)
     if how == "std":  # of a neuron that never varied no weight was trained: it stays out
         low, high = mean, np.where(low < high, mean + 1, mean)
     return ResponseScaler(*map(torch.from_numpy, (low, high, mean)), clip=how == "minmax")

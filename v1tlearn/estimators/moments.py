@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from v1tlearn._rounding import rounding_of
 from v1tlearn.trials import Responses
 from v1tlearn.trials._reading import BLOCK
 
@@ -20,7 +21,8 @@ class ResponseMoments(NamedTuple):
     ----------
     mean, std : ndarray of shape (n_neurons,)
         Over the trials that were recorded, float64, of the population; NaN for neurons that were
-        never recorded, not finite where responses are infinite or their squares too large.
+        never recorded, not finite where responses are infinite or their squares too large. The
+        standard deviation of neurons that vary by rounding only is 0.
     total : ndarray of shape (n_neurons,)
         Sum; not finite where responses are infinite.
     count : ndarray of shape (n_neurons,)
@@ -71,10 +73,11 @@ def moments_in_blocks(blocks: Callable[[], Iterable[np.ndarray]]) -> ResponseMom
     """
     count: np.ndarray | int = 0
     total: np.ndarray | None = None
-    lowest = np.inf
+    lowest, rounding = np.inf, 0.0
     for part in _parts(blocks()):
         if total is None:
             total = np.zeros(part.shape[1])
+            rounding = rounding_of(part.dtype)
         total, recorded = _add(total, part.astype(np.float64), part)
         count = count + (len(part) if recorded is None else recorded.sum(axis=0))
         given = part if recorded is None else part[recorded]
@@ -88,7 +91,9 @@ def moments_in_blocks(blocks: Callable[[], Iterable[np.ndarray]]) -> ResponseMom
             values = part - mean
             values *= values
             squares, _ = _add(squares, values, part)
-        return ResponseMoments(mean, np.sqrt(squares / n), total, counts, float(lowest))
+        std = np.sqrt(squares / n)
+        std[std <= rounding * np.abs(mean)] = 0.0
+        return ResponseMoments(mean, std, total, counts, float(lowest))
 
 
 def _parts(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

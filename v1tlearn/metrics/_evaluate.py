@@ -13,16 +13,12 @@ import numpy as np
 import xarray as xr
 from sklearn.exceptions import UndefinedMetricWarning
 
+from v1tlearn._rounding import rounding_of
 from v1tlearn._warn import warn
 from v1tlearn.metrics._arrays import MouseArrays, arrays_by_mouse, there
 from v1tlearn.trials._units import label_units
 
 logger = logging.getLogger(__name__)
-
-# A neuron whose standard deviation is at most this share of its largest absolute value is constant:
-# what varies is the rounding of the sums behind it. By the precision of the values that came.
-ROUNDING_FLOAT32 = 1e-6
-ROUNDING_FLOAT64 = 1e-12
 
 _BLOCK_VALUES = 2**19  # values treated at once: 4 MiB in float64, which stay in the cache
 
@@ -146,7 +142,7 @@ def _neuron_values(
 ) -> np.ndarray:
     values = np.full((n_rows, arrays.true.shape[1]), np.nan)
     for block, neurons, _ in blocks_of(arrays, trials):
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # far-off predictions
             values[:, neurons] = statistic(block)
     undefined = int(np.isnan(values).any(axis=0).sum())
     if undefined:
@@ -243,7 +239,7 @@ def _from_first(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         exponents = _exponents(scaled) + 1  # so that no difference overflows
         scaled = np.ldexp(scaled, -exponents)
         shifted = scaled - scaled[:1]
-        tolerance = _rounding(values.dtype) * np.abs(scaled).max(axis=0)
+        tolerance = rounding_of(values.dtype) * np.abs(scaled).max(axis=0)
     own = _exponents(shifted)
     shifted = np.ldexp(shifted, -own)
     with np.errstate(over="ignore"):  # of a neuron that is constant up to rounding
@@ -279,14 +275,6 @@ def _wide(values: np.ndarray) -> np.ndarray:
 def _exponents(values: np.ndarray) -> np.ndarray:
     """Power of two just above the largest absolute value of each neuron, (1, neurons)."""
     return np.frexp(np.abs(values).max(axis=0, keepdims=True))[1]
-
-
-def _rounding(dtype: np.dtype) -> float:
-    if dtype.kind != "f" or dtype.itemsize == 8:
-        return ROUNDING_FLOAT64
-    if dtype.itemsize < 8:
-        return ROUNDING_FLOAT32
-    return ROUNDING_FLOAT64 * float(np.finfo(dtype).eps / np.finfo(np.float64).eps)
 
 
 def _arrange(

@@ -13,8 +13,9 @@ from functools import cached_property, partial
 
 import numpy as np
 
+from v1tlearn._rounding import ROUNDING_FLOAT32
 from v1tlearn.metrics._arrays import there
-from v1tlearn.metrics._evaluate import ROUNDING_FLOAT32, Block, Repeats, Selection
+from v1tlearn.metrics._evaluate import Block, Repeats, Selection
 
 _CONSTANT = ROUNDING_FLOAT32**2  # a variance below this share of the mean square is rounding
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from v1tlearn.metrics._evaluate import ROUNDING_FLOAT32, ROUNDING_FLOAT64
+from v1tlearn._rounding import ROUNDING_FLOAT32, ROUNDING_FLOAT64
 
 
 @torch.no_grad()

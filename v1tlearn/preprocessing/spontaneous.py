@@ -25,6 +25,7 @@ from v1tlearn.trials.replaced import with_responses
 
 _EPSILON = np.finfo(np.float64).eps
 _FLOOR = 1e-6  # added to standard deviations, as published
+_SMALL = 100 * _FLOOR  # below it what is added tells
 _ATTRS = {
     "long_name": "response without spontaneous components",
     "units": "standard deviations of spontaneous activity",
@@ -121,7 +122,8 @@ class SpontaneousProjector(  # type: ignore[call-arg]  # scikit-learn, which kno
         Warns
         -----
         UserWarning
-            If neurons did not vary in spontaneous activity: their responses are divided by 1e-6.
+            If neurons did not vary in spontaneous activity, their responses are divided by 1e-6; or
+            if they varied so little that 1e-6 tells.
         """
         n_components = plain(self.n_components)
         if not isinstance(n_components, Integral) or isinstance(n_components, bool):
@@ -232,6 +234,12 @@ def _learn(trials: Trials, mouse: str, n_components: int) -> _Learned:
             f"mouse {mouse!r}: {silent} of {len(sd)} neurons did not vary in {source}: their "
             "responses are divided by 1e-6, as published, and outweigh the others. Leave them out, "
             "trials.sel(neuron=...)."
+        )
+    if small := int(((sd > 0) & (sd < _SMALL)).sum()):
+        warn(
+            f"mouse {mouse!r}: {small} of {len(sd)} neurons have standard deviations below "
+            f"{_SMALL:g}, to which 1e-6 is added, as published: they count less than others. Give "
+            "responses in a larger unit, or leave these neurons out, trials.sel(neuron=...)."
         )
     scale = sd + _FLOOR
     components = np.empty((0, len(sd)))

@@ -74,8 +74,9 @@ class TrialStandardizer(  # type: ignore[call-arg]  # scikit-learn, which knows 
 
     As published (Sensorium 2022; V1T 2023): images are z-scored with one mean and one standard
     deviation per mouse, ``pupil_x`` and ``pupil_y`` are z-scored, other behaviour is divided by
-    its standard deviation, all of the population (ddof 0). What does not vary is divided by 1.
-    Responses are left to the estimator. In a Pipeline, set ``standardize=False`` there.
+    its standard deviation, all of the population (ddof 0). What does not vary, but for
+    rounding, is divided by its size, or by 1 where it is 0. Responses are left to the estimator.
+    In a Pipeline, set ``standardize=False`` there.
 
     Parameters
     ----------

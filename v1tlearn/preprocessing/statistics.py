@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from v1tlearn._rounding import rounding_of
 from v1tlearn.trials import Trials
 from v1tlearn.trials._places import in_trials
 from v1tlearn.trials.folding import fold_time
@@ -20,6 +21,8 @@ _CHUNK = 2**14  # pixels that become float64 at once: they stay in the cache
 @dataclass(frozen=True)
 class TrialStatistics:
     """Statistics of one mouse over trials; standard deviations are of the population (ddof 0).
+
+    They are 0 of what varies by rounding only.
 
     Attributes
     ----------
@@ -39,7 +42,8 @@ class TrialStatistics:
         """What to subtract and divide by, as the published systems do.
 
         Images and pupil position are z-scored; other behaviour is divided by its standard
-        deviation only (Sensorium 2022; V1T 2023). What does not vary is divided by 1.
+        deviation only (Sensorium 2022; V1T 2023). What does not vary is divided by its size, so
+        that no unit makes it large; by 1 where it is 0.
 
         Parameters
         ----------
@@ -54,14 +58,15 @@ class TrialStatistics:
         """
         out: dict[str, float | np.ndarray] = {
             "image_mean": self.stimuli_mean,
-            "image_std": self.stimuli_std if self.stimuli_std != 0 else 1.0,
+            "image_std": self.stimuli_std or abs(self.stimuli_mean) or 1.0,
         }
         mean, std = self.behaviors_mean, self.behaviors_std
         if mean is not None and std is not None:
             assert names is not None  # of these columns
             z_scored = np.isin(names, PUPIL_POSITION)
             out["behavior_shift"] = np.where(z_scored, mean, 0.0)
-            out["behavior_scale"] = np.where(std == 0, 1.0, std)
+            size = np.where(mean == 0, 1.0, np.abs(mean))
+            out["behavior_scale"] = np.where(std == 0, size, std)
         return out
 
 
@@ -129,6 +134,7 @@ def stimuli_moments(
     """
     count, mean, squares = 0, 0.0, 0.0
     origin: float | None = None  # a pixel
+    rounding = 0.0
     seen = 0  # images
     n_levels, total, power = 0, 0, 0  # of uint8 images: whole numbers, so that sums are exact
     for block in blocks:
@@ -143,6 +149,7 @@ def stimuli_moments(
             continue
         values = np.asarray(block, dtype=np.float64)
         origin = float(values.flat[0]) if origin is None else origin
+        rounding = rounding_of(block.dtype)
         values = values - origin  # a constant becomes exactly 0
         n, block_mean = values.size, float(values.mean())
         if not math.isfinite(block_mean):
@@ -160,7 +167,8 @@ def stimuli_moments(
     if not math.isfinite(squares):
         raise ValueError(f"{whose}: stimuli hold values whose squares are too large for float64.")
     if origin is not None:
-        return origin + mean, math.sqrt(squares / count)
+        mean, std = origin + mean, math.sqrt(squares / count)
+        return mean, 0.0 if std <= rounding * abs(mean) else std
     return total / n_levels, math.sqrt(n_levels * power - total**2) / n_levels
 
 
@@ -175,11 +183,14 @@ def behavior_moments(behaviors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     mean, std : array (columns,)
-        float64; NaN where a column holds NaN or Inf, or squares are too large.
+        float64; NaN where a column holds NaN or Inf, or squares are too large. The standard
+        deviation of a column that varies by rounding only is 0.
     """
+    rounding = rounding_of(np.asarray(behaviors).dtype)
     values = np.asarray(behaviors, dtype=np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         relative = values - values[:1]  # a constant becomes exactly 0
         std = relative.std(axis=0)
         mean = np.where(np.isfinite(std), values[0] + relative.mean(axis=0), np.nan)
+        std = np.where(std <= rounding * np.abs(mean), 0.0, std)
         return mean, np.where(np.isfinite(std), std, np.nan)

@@ -155,7 +155,7 @@ def edges(images: Any, sigma: float = 1.0) -> np.ndarray:
         image = images[i, channel].astype(np.float64)
         lines = gaussian_gradient_magnitude(image, sigma, mode="nearest")
         spread = lines.std()
-        flat = spread <= 1e-9 * max(1.0, np.abs(image).max())
+        flat = spread <= 1e-9 * np.abs(image).max()
         scaled = 0.0 if flat else (lines - lines.mean()) * (image.std() / spread)
         out[i, channel] = image.mean() + scaled
     return out
