@@ -1,6 +1,15 @@
 """Models that predict the responses of visual cortex neurons, in several animals at once."""
 
-from v1tlearn import decoding, inspection, interop, metrics, model_selection, preprocessing, search
+from v1tlearn import (
+    decoding,
+    inspection,
+    interop,
+    metrics,
+    model_selection,
+    parallel,
+    preprocessing,
+    search,
+)
 from v1tlearn._versions import show_versions, versions_info
 from v1tlearn.datasets import (
     bin_spikes,
@@ -109,6 +118,7 @@ __all__ = [
     "model_selection",
     "noise_ceiling",
     "open_recordings",
+    "parallel",
     "preprocessing",
     "publish_model",
     "read_cadena2019",
