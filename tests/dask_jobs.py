@@ -1,4 +1,4 @@
-"""What workers of dask run in tests, in a module that they can import."""
+"""What workers of dask and joblib run in tests, in a module that they can import."""
 
 import gc
 import json
@@ -6,6 +6,8 @@ import os
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+
+from v1tlearn.training.workers import worker_number
 
 
 def take(folder, times):
@@ -59,6 +61,10 @@ class OpenFilesScorer:
         with open(self.notes, "a") as file:
             file.write(f"{os.getpid()} {times_open(self.path)}\n")
         return score
+
+
+def process_and_number():
+    return os.getpid(), worker_number()
 
 
 def times_open(path):

@@ -11,7 +11,13 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
 import v1tlearn as v1
-from tests.dask_jobs import KillingCallback, KillingScorer, OpenFilesScorer, times_open
+from tests.dask_jobs import (
+    KillingCallback,
+    KillingScorer,
+    OpenFilesScorer,
+    process_and_number,
+    times_open,
+)
 from v1tlearn.training.workers import worker_number
 
 N_WORKERS = 2
@@ -175,14 +181,16 @@ def test_workers_of_dask_search_by_one_study(workers, trials, tmp_path):
 
 @pytest.mark.slow
 def test_workers_have_numbers(workers):
-    workers.restart()
-    with v1.parallel.on_dask(workers):
-        assert worker_number() is None
-    assert sorted(workers.run(number_in_worker).values()) == [0, 1]
-    tasks = [joblib.delayed(worker_number)() for _ in range(4)]
-    numbers = joblib.Parallel(n_jobs=2, backend="loky")(tasks)
-    assert set(numbers) <= {0, 1}
+    assert worker_number() is None
+    addresses = workers.scheduler_info()["workers"]
+    tasks = [workers.submit(worker_number, workers=[a], pure=False) for a in addresses]
+    assert sorted(task.result() for task in tasks) == [0, 1]
 
 
-def number_in_worker():
-    return worker_number()
+@pytest.mark.slow
+def test_processes_of_joblib_have_numbers():
+    tasks = [joblib.delayed(process_and_number)() for _ in range(8)]
+    found = dict(joblib.Parallel(n_jobs=2, backend="loky", batch_size=1)(tasks))
+    assert os.getpid() not in found
+    assert None not in found.values()
+    assert len(set(found.values())) == len(found)
