@@ -31,6 +31,10 @@ def on_dask(client: Client | None = None) -> Iterator[None]:
     client : distributed.Client, optional
         Of the cluster; by default the one that was made last.
 
+    Yields
+    ------
+    None
+
     Raises
     ------
     ImportError
