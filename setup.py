@@ -20,6 +20,7 @@ urls = runpy.run_path(str(here / "v1tlearn" / "_urls.py"))  # importing the pack
 # What one function each needs, which names its extra where it is missing.
 attribution = ["captum>=0.9"]
 backbones = ["transformers>=4.57.1"]
+dask = ["dask[distributed]>=2026.1"]  # workers on several machines, which joblib speaks to
 fetch = ["pooch>=1.8", "requests>=2.31"]
 interop = ["pyyaml>=6"]
 nwb = ["pynwb>=4.1"]  # the format of DANDI, which nothing else reads in all its versions
@@ -40,6 +41,7 @@ test = [
     "tslearn>=0.10",  # an oracle; the gradients of earlier ones are wrong
     *attribution,
     *backbones,
+    *dask,
     *fetch,
     *interop,
     *nwb,
@@ -159,6 +161,7 @@ setup(
     extras_require={
         "attribution": attribution,
         "backbones": backbones,
+        "dask": dask,
         "docs": docs,
         "fetch": fetch,
         "interop": interop,

@@ -242,6 +242,16 @@ FEW_FITS = {
     "v1.search.V1T_SPACE": '{"lr": v1.search.V1T_SPACE["lr"]}',
 }
 
+FEW_JOBS = {  # without processes, which tests of clusters start
+    "n_jobs=2": "n_jobs=1",
+    "[0.001, 0.003, 0.01]": "[0.001]",
+    "GroupKFold(3)": "GroupKFold(2)",
+    "LocalCluster(n_workers=2,": (
+        "LocalCluster(n_workers=1, processes=False, dashboard_address=':0',"
+    ),
+    "n_candidates=4, n_members=2": "n_candidates=2, n_members=1",
+}
+
 
 def pretrained(names):
     """A backbone in a folder of the published name, and trials of a mouse by tier."""
@@ -278,6 +288,12 @@ def nwb(names):
     of_recording(made["A"], folder / "sub-mouse1_image+ophys.nwb")
 
 
+def clusters(names):
+    """Trials and a model, in a script that was started."""
+    views(names)
+    names["__name__"] = "__main__"
+
+
 def sharing(names):
     """A model that hardly learned anything."""
     scored(names)
@@ -299,6 +315,7 @@ PAGES = {
     "docs/sharing.rst": Page(sharing),
     "docs/data_model.rst": Page(data_model),
     "docs/several_gpus.rst": Page(),
+    "docs/clusters.rst": Page(clusters, FEW_JOBS),
     "docs/several_models.rst": Page(several_models, FEW_FITS),
     "docs/ceilings_and_metrics.rst": Page(scored),
     "docs/not_a_mouse.rst": Page(not_a_mouse, {"max_epochs=25": "max_epochs=1"}),

@@ -10,17 +10,23 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = """
     import sys
 
-    EXTRAS = {"captum", "deflate", "matplotlib", "optuna", "pooch", "pyarrow", "pynwb"}
-    EXTRAS |= {"requests", "tensorboard", "transformers", "yaml"}
+    EXTRAS = {"captum", "dask", "deflate", "distributed", "matplotlib", "optuna", "pooch"}
+    EXTRAS |= {"pyarrow", "pynwb", "requests", "tensorboard", "transformers", "yaml"}
 
 
-    class Missing:
+    class Without:
+        def __init__(self, finder):
+            self.finder = finder
+
+        def __getattr__(self, name):
+            return getattr(self.finder, name)
+
         def find_spec(self, name, path=None, target=None):
-            if name.partition(".")[0] in EXTRAS:
-                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            if name.partition(".")[0] not in EXTRAS:
+                return self.finder.find_spec(name, path, target)
 
 
-    sys.meta_path.insert(0, Missing())
+    sys.meta_path[:] = map(Without, sys.meta_path)
     import numpy as np
     import v1tlearn as v1
 
@@ -45,6 +51,7 @@ SCRIPT = """
     for extra, call in (
         ("attribution", lambda: v1.inspection.neuron_importance(aligner, test, integrated)),
         ("backbones", lambda: backbone.fit(trials.sel(tier="train"))),
+        ("dask", lambda: v1.parallel.on_dask().__enter__()),
         ("fetch", lambda: v1.fetch_sensorium2022("A", "here")),
         ("interop", lambda: v1.load_v1t("run")),
         ("nwb", lambda: v1.read_nwb("recordings.nc")),

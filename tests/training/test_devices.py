@@ -29,6 +29,16 @@ def test_a_gpu_beyond_those_that_there_are_is_named():
         resolve_device("cuda:2", present=["cpu", "cuda"], n_cuda=2)
 
 
+def test_workers_take_one_gpu_each_in_turn():
+    several = {"present": ["cpu", "cuda"], "n_cuda": 2}
+    taken = [resolve_device("auto", **several, worker=number) for number in range(4)]
+    assert taken == [torch.device("cuda", index) for index in (0, 1, 0, 1)]
+    assert resolve_device("auto", **several) == CUDA  # no worker
+    assert resolve_device("cuda", **several, worker=1) == CUDA  # as the caller has set it
+    assert resolve_device("auto", present=["cpu", "cuda"], n_cuda=1, worker=3) == CUDA
+    assert resolve_device("auto", present=["cpu"], n_cuda=0, worker=3) == CPU
+
+
 @pytest.mark.parametrize("wrong", ["gpu", "cuda:x", "", None, 3.5])
 def test_what_is_no_device(wrong):
     with pytest.raises(ValueError, match="is no device: expected 'auto'"):

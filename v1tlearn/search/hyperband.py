@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, cpu_count, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import MetaEstimatorMixin, clone
 from sklearn.utils import get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, Options
@@ -86,7 +86,7 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
         estimator has none of its own. A single process without `storage` comes to the same result
         again. A study that goes on keeps its seed where this is None.
     n_jobs : int, default=1
-        Processes that run trials; -1 means all cores.
+        Processes that run trials; -1 means all cores, or all workers of a cluster.
     refit : bool, default=True
         Train the best parameters once more, as in their trial, for `predict` and `score`.
     verbose : int, default=0
@@ -218,7 +218,7 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
             make_folder(checkpoint_dir)
             storage = checkpoint_dir / "study.db"
         name = self.study_name or type(self.estimator).__name__
-        n_jobs = cpu_count() if self.n_jobs == -1 else plain(self.n_jobs)
+        n_jobs = effective_n_jobs(-1) if self.n_jobs == -1 else plain(self.n_jobs)
         epochs = plain((self.min_epochs_, self.estimator.max_epochs, self.reduction_factor))
         with tempfile.TemporaryDirectory() as folder, backend.quiet(), apart():
             shared = storage

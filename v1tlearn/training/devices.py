@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from v1tlearn.nn.fast.variants import processor_multiplies_bfloat16
+from v1tlearn.training.workers import worker_number
 
 logger = logging.getLogger("v1tlearn")
 
@@ -32,17 +33,21 @@ def resolve_device(
     device: str | torch.device = "auto",
     present: Collection[str] | None = None,
     n_cuda: int | None = None,
+    worker: int | None = None,
 ) -> torch.device:
     """Turn a device parameter into a device.
 
     Parameters
     ----------
     device : str or torch.device
-        "auto" takes the first that is there of cuda, mps, cpu.
+        "auto" takes the first that is there of cuda, mps, cpu. Of several CUDA devices, workers of
+        joblib or dask take one each, in turn.
     present : collection of str, optional
         Kinds of devices that are there; found out by default.
     n_cuda : int, optional
         CUDA devices that are there; found out by default.
+    worker : int, optional
+        Number of this process among the workers; found out by default, see `worker_number`.
 
     Returns
     -------
@@ -57,7 +62,12 @@ def resolve_device(
         found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         present = [kind for kind, there in found.items() if there] + ["cpu"]
     if isinstance(device, str) and device == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if kind in present))
+        kind = next(kind for kind in ("cuda", "mps", "cpu") if kind in present)
+        worker = worker_number() if worker is None else worker
+        if kind != "cuda" or worker is None:
+            return torch.device(kind)
+        n_devices = torch.cuda.device_count() if n_cuda is None else n_cuda
+        return torch.device(kind, worker % n_devices) if n_devices > 1 else torch.device(kind)
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as error:
