@@ -38,7 +38,8 @@ def one_round(number, folder):
     pickle.loads(pickle.dumps(model)).predict(given["stimuli"], given["behaviors"])
     clone(model)
     trials = v1.Trials.from_arrays(**given)
-    trials.to_netcdf(folder / "trials.nc")
+    if number % 4 == 0:  # others open the file once more
+        trials.to_netcdf(folder / "trials.nc")
     opened = v1.Trials.open(folder / "trials.nc")
     tiny(kind, warm_start=True).fit(opened).fit(opened)
     model.transfer(opened.sel(mouse_id="A"))

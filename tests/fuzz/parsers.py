@@ -81,5 +81,4 @@ SHARES = {
     "backbone": 5,
     "arguments": 130,
     "parameters": 20,
-    "sequences": 5,
 }
