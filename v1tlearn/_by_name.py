@@ -73,6 +73,8 @@ class ByName(_Beside):
             allowed = self._parameter_constraints.get(name, "no_validation")
             if isinstance(value, bool) and not {"boolean", "verbose"} & {*map(str, allowed)}:
                 value = repr(value)  # no number is meant by it
+            if isinstance(value, Real) and not isinstance(value, int | float):
+                value = repr(value)  # a fraction, with which neither NumPy nor torch computes
             try:
                 validate_parameter_constraints({name: allowed}, {name: value}, caller_name=owner)
             except InvalidParameterError as error:

@@ -5,6 +5,7 @@ Nothing is converted here: a wrong argument is named, with the call that was mea
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -15,6 +16,7 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn._paths import what_lies_at
+from v1tlearn._values import as_ids, shape_of
 
 _ARGUMENTS = ("stimuli", "behaviors", "responses", "mouse_ids", "image_ids", "tiers")
 _AXES = "(trials, channels, height, width)"
@@ -171,7 +173,7 @@ def check_form(stimuli: Any, mouse_ids: Any) -> None:
     elif isinstance(stimuli, list | tuple):
         _check_entries("list", list(stimuli))
         _check_images_in_list(stimuli)
-        n = 0 if mouse_ids is None else np.size(mouse_ids)
+        n = 0 if mouse_ids is None else math.prod(shape_of(mouse_ids) or (0,))
         arrays = all(hasattr(entry, "shape") for entry in stimuli)
         if arrays and n > len(stimuli) and n == sum(map(len, stimuli)):
             raise ValueError(
@@ -181,7 +183,7 @@ def check_form(stimuli: Any, mouse_ids: Any) -> None:
             )
     elif isinstance(mouse_ids, list | tuple | np.ndarray) and hasattr(stimuli, "shape"):
         n = len(stimuli) if len(stimuli.shape) else 0
-        ids = np.asarray(mouse_ids)
+        ids = as_ids(mouse_ids, "mouse_ids")
         if ids.ndim == 1 and 0 < len(ids) < n and len(set(ids.tolist())) == len(ids):
             raise ValueError(
                 f"stimuli has {n} trials but mouse_ids has shape {ids.shape}: give one mouse id "

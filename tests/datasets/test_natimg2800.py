@@ -157,6 +157,27 @@ class TestClasses:
         with pytest.raises(ValueError, match=message):
             read(folder, classes=path)
 
+    def test_names_that_are_written_as_nothing_are_refused(self, folder, tmp_path):
+        path = write_classes(tmp_path / "classes.mat", np.arange(N_IMAGES) % 3)
+        path.write_bytes(with_last_cell_empty(path.read_bytes()))
+        with pytest.raises(ValueError, match=r"classes.mat.*a cell of 'class_names'.* is empty"):
+            read(folder, classes=path)
+
+
+def with_last_cell_empty(data):
+    """A file of version 5 whose last variable holds cells, the last of which becomes a bare tag."""
+    variable = 128
+    while (end := variable + 8 + int.from_bytes(data[variable + 4 : variable + 8], "little")) < len(
+        data
+    ):
+        variable = end
+    tag = data.rfind((14).to_bytes(4, "little"))
+    n_bytes = int.from_bytes(data[tag + 4 : tag + 8], "little")
+    assert variable < tag
+    assert tag + 8 + n_bytes == len(data)
+    size = (end - variable - 8 - n_bytes).to_bytes(4, "little")
+    return data[: variable + 4] + size + data[variable + 8 : tag + 4] + bytes(4)
+
 
 class TestLayouts:
     def test_a_table_of_one_response_per_image(self, tmp_path):

@@ -1,5 +1,7 @@
 """Parameters as searches give them: numbers of NumPy count as Python's, absurd ones are named."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -142,6 +144,7 @@ def test_absurd_recordings_are_named(name):
         ({"batch_size": True}, "'batch_size' parameter of"),
         ({"n_layers": np.True_}, "'n_layers' parameter of"),
         ({"lr": True}, "'lr' parameter of"),
+        ({"clip_norm": Fraction(1, 2)}, r"'clip_norm' parameter of.*Fraction\(1, 2\)"),
         ({"batch_size": 2**70}, "'batch_size' parameter of"),
         ({"init_sigma": 1e300}, "'init_sigma' parameter of"),
         ({"betas": ("a", 0.9)}, "betas=.*two numbers"),

@@ -1,7 +1,8 @@
-"""Fuzz the readers for long: ``python -m tests.fuzz --hours 1 --parser npy``.
+"""Fuzz every reader and every call: ``python -m tests.fuzz --count 100000 --seed 1``.
 
-Prints how many inputs were tried, read right and refused, per error; keeps inputs that led to
-anything else, with the steps that made them, in the folder given by ``--keep``.
+Prints how many inputs were tried, read right and refused, per error, and the time they took; keeps
+files that led to anything else in the folder given by ``--keep``. An input is found again by
+``--parser NAME --seed SEED --input NUMBER``.
 """
 
 import argparse
@@ -12,60 +13,68 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.fuzz.harness import Counts, Wrong, attempt_steps
-from tests.fuzz.mutations import change_all, draw_steps
-from tests.fuzz.parsers import PARSERS
+from tests.fuzz.harness import Counts, Files, Wrong
+from tests.fuzz.parsers import CALLS, PARSERS, SHARES
+
+SUBJECTS = {name: lambda folder, make=make: Files(make(folder)) for name, make in PARSERS.items()}
+SUBJECTS |= CALLS
 
 
-def fuzz(name, seconds, seed, keep):
-    """Fuzz one reader; return how many inputs it failed on."""
-    drawn = random.Random(f"{name} {seed}")
+def fuzz(name, numbers, seed, keep, seconds=float("inf")):
+    """Fuzz one reader or kind of call; return how many inputs there were, and went wrong."""
     counts, failures, slowest = Counts(), set(), 0.0
     with tempfile.TemporaryDirectory() as folder:
-        parser = PARSERS[name](Path(folder))
+        subject = SUBJECTS[name](Path(folder))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        start = time.process_time(), time.monotonic()
-        while time.monotonic() - start[1] < seconds:
-            which, steps = drawn.randrange(100), draw_steps(drawn)
-            began = time.monotonic()
+        start, began = time.process_time(), time.monotonic()
+        for number in numbers:
+            if time.monotonic() - began > seconds:
+                break
+            drawn, used = random.Random(f"{name} {seed} {number}"), time.process_time()
             try:
-                counts[attempt_steps(parser, which, steps)] += 1
+                counts[subject.attempt(drawn)] += 1
             except Wrong as error:
                 counts["WRONG"] += 1
-                text = str(error).replace(folder, "")[:300]
+                text = str(error).replace(folder, "")[:400]
                 if text.split(":")[0] not in failures:
-                    print(f"  {name}: {text}\n    file {which}, steps {steps}", flush=True)
+                    print(f"  {name}, input {number}: {text}", flush=True)
                     failures.add(text.split(":")[0])
-                    _keep(parser, which, steps, keep, f"{name}-{len(failures)}")
-            slowest = max(slowest, time.monotonic() - began)
+                    if keep is not None and hasattr(subject, "keep"):
+                        again = random.Random(f"{name} {seed} {number}")
+                        subject.keep(again, keep, f"{name}-{number}")
+            slowest = max(slowest, time.process_time() - used)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
-        used = time.process_time() - start[0]
+        used = time.process_time() - start
     print(f"{name}: {counts.said()}; {used:.0f} s of processor, slowest {slowest:.1f} s, "
           f"{grown:.0f} MiB more memory", flush=True)  # fmt: skip
-    return counts["WRONG"]
-
-
-def _keep(parser, which, steps, keep, name):
-    if keep is None:
-        return
-    target = parser.targets[which % len(parser.targets)]
-    donor = parser.targets[(which + 1) % len(parser.targets)].read_bytes()
-    keep.mkdir(parents=True, exist_ok=True)
-    (keep / f"{name}{target.suffix}").write_bytes(change_all(target.read_bytes(), steps, donor))
+    return sum(counts.values()), counts["WRONG"]
 
 
 def main():
     """Read the command line, and fuzz."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--hours", type=float, default=1.0, help="in all, shared by the parsers")
-    options.add_argument("--parser", choices=[*PARSERS], action="append", help="default all")
+    options.add_argument("--count", type=int, default=100_000, help="of inputs, in all")
+    options.add_argument("--hours", type=float, default=None, help="the most, in all")
+    options.add_argument("--parser", choices=[*SUBJECTS], action="append", help="default all")
     options.add_argument("--seed", type=int, default=None, help="drawn, and printed, by default")
+    options.add_argument("--input", type=int, default=None, help="one alone, by its number")
     options.add_argument("--keep", type=Path, default=None, help="a folder for what went wrong")
     given = options.parse_args()
     seed = random.SystemRandom().randrange(2**32) if given.seed is None else given.seed
     print(f"seed {seed}", flush=True)
-    names = given.parser or [*PARSERS]
-    failed = sum(fuzz(n, given.hours * 3600 / len(names), seed, given.keep) for n in names)
+    names = given.parser or [*SUBJECTS]
+    shares = {name: SHARES.get(name, 1) for name in names}
+    seconds = float("inf") if given.hours is None else given.hours * 3600 / len(names)
+    tried = failed = 0
+    began = time.process_time()
+    for name in names:
+        numbers = range(-(-given.count * shares[name] // sum(shares.values())))
+        if given.input is not None:
+            numbers = [given.input]
+        n, wrong = fuzz(name, numbers, seed, given.keep, seconds)
+        tried, failed = tried + n, failed + wrong
+    used = time.process_time() - began
+    print(f"{tried} inputs in all, {failed} wrong; {used:.0f} s of processor")
     sys.exit(1 if failed else 0)
 
 

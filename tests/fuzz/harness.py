@@ -5,7 +5,7 @@ import os
 import warnings
 from collections import Counter
 
-from tests.fuzz.mutations import change_all
+from tests.fuzz.mutations import change_all, draw_steps
 
 SECONDS = 20  # for one file in a process of its own
 
@@ -78,13 +78,36 @@ def _told(sender, parser, target, data):
     os._exit(0)
 
 
-def attempt_steps(parser, which, steps):
-    """Change one of a parser's files by steps, and try it."""
+def changed(parser, which, steps):
+    """Give one of a parser's files, and its bytes after some steps."""
     target = parser.targets[which % len(parser.targets)]
     donor = parser.targets[(which + 1) % len(parser.targets)].read_bytes()
-    data = change_all(target.read_bytes(), steps, donor)
+    return target, change_all(target.read_bytes(), steps, donor)
+
+
+def attempt_steps(parser, which, steps):
+    """Change one of a parser's files by steps, and try it."""
+    target, data = changed(parser, which, steps)
     run = attempt_in_child if parser.in_child else attempt
     return run(parser, target, data)
+
+
+class Files:
+    """A reader, its files changed step by step."""
+
+    def __init__(self, parser):
+        self.parser = parser
+
+    def attempt(self, drawn):
+        """Draw a file and changes to it, and read it."""
+        return attempt_steps(self.parser, drawn.randrange(100), draw_steps(drawn))
+
+    def keep(self, drawn, folder, name):
+        """Write the file that was drawn into a folder."""
+        which = drawn.randrange(100)
+        target, data = changed(self.parser, which, draw_steps(drawn))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}{target.suffix}").write_bytes(data)
 
 
 class Counts(Counter):

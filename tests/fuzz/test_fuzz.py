@@ -1,4 +1,4 @@
-"""Every reader, a few changed files at a time; ``python -m tests.fuzz`` does it for hours."""
+"""Every reader and call, a few inputs at a time; ``python -m tests.fuzz`` tries a great many."""
 
 import random
 import resource
@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 
 from tests.fuzz.harness import Counts, attempt_steps
 from tests.fuzz.mutations import KINDS, draw_steps
-from tests.fuzz.parsers import PARSERS
+from tests.fuzz.parsers import CALLS, PARSERS
 
-HERE = [name for name in PARSERS if name not in ("netcdf", "trials", "studies", "mat73", "nwb")]
+SLOW = ("netcdf", "trials", "studies", "mat73", "nwb", "spikes_v73", "backbone")
+SLOW += ("checkpoint_folder",)
+HERE = [name for name in PARSERS if name not in SLOW]
 EXAMPLES = {"yaml": 6, "pickles": 8}
 MANY = {"nwb": 100}  # each takes two processes
+N_CALLS = {"arguments": 200}
 
 steps = st.lists(
     st.tuples(st.sampled_from(KINDS), st.floats(0, 1, allow_nan=False), st.integers(0, 2**16 - 1)),
@@ -38,7 +41,7 @@ def parsers(tmp_path_factory):
 def test_a_changed_file_gives_an_error_of_ours_or_what_is_right(name, parsers):
     parser = parsers(name)
 
-    @settings(max_examples=EXAMPLES.get(name, 20), suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=EXAMPLES.get(name, 15), suppress_health_check=[HealthCheck.too_slow])
     @given(which=st.integers(0, 99), steps=steps)
     def check(which, steps):
         attempt_steps(parser, which, steps)
@@ -52,6 +55,30 @@ def test_an_intact_file_is_right(name, parsers):
         assert attempt_steps(parsers(name), which, []) == "right"
 
 
+@pytest.mark.parametrize("name", [*CALLS])
+def test_a_changed_call_is_refused_by_name_or_right(name, tmp_path):
+    subject, counts = CALLS[name](tmp_path), Counts()
+    for number in range(N_CALLS[name] // 4):
+        counts[subject.attempt(random.Random(f"quick {name} {number}"))] += 1
+    assert 0 < counts["right"] < N_CALLS[name] // 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*CALLS])
+def test_many_changed_calls(name, tmp_path):
+    subject, counts = CALLS[name](tmp_path), Counts()
+    for number in range(10 * N_CALLS[name]):
+        counts[subject.attempt(random.Random(f"slow {name} {number}"))] += 1
+    assert 0 < counts["right"] < 10 * N_CALLS[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_intact_files_of_slow_readers_are_right(name, parsers):
+    for which in range(len(parsers(name).targets)):
+        assert attempt_steps(parsers(name), which, []) == "right"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*PARSERS])
 def test_many_changed_files_of_each_reader(name, parsers):
@@ -61,5 +88,6 @@ def test_many_changed_files_of_each_reader(name, parsers):
     n_files = MANY.get(name, 300)
     for _ in range(n_files):
         counts[attempt_steps(parser, drawn.randrange(100), draw_steps(drawn))] += 1
-    assert counts["right"] < n_files
+    # a folder of checkpoints begins anew, and says so
+    assert counts["right"] < n_files or name == "checkpoint_folder"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # in KiB

@@ -257,3 +257,10 @@ def test_statistics_that_a_pipeline_remembers_are_those_of_the_files_as_they_are
         expected = TrialStandardizer().fit(trials).transform(trials).get("stimuli", "A")
         np.testing.assert_array_equal(found[-1], expected)
     assert not np.array_equal(found[0], found[1])
+
+
+def test_stimuli_beyond_all_bounds_are_refused():
+    images = np.ones((4, 1, 5, 5))
+    images[2, 0, 1, 1] = 1e300
+    with pytest.raises(ValueError, match=r"stimuli hold values whose squares are too large"):
+        TrialStandardizer().fit(np.concatenate([images, images * 1e-3, images]))

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
 
 import v1tlearn as v1
@@ -268,6 +269,10 @@ def test_dicts_that_do_not_fit(replaced, error, match):
         ({"mouse_ids": None}, ValueError, "list of 2 recordings without mouse_ids"),
         ({"mouse_ids": ["A"]}, ValueError, "mouse_ids has 1 entries"),
         ({"mouse_ids": ["A", "A"]}, ValueError, r"duplicate mouse ids \['A'\]"),
+        ({"mouse_ids": [["A"], ["B"]]}, ValueError, r"mouse_ids has shape \(2, 1\).*in one row"),
+        ({"mouse_ids": [b"\xff", "B"]}, ValueError, r"the id b'\\xff' is bytes that are no text"),
+        ({"stimuli": [STIMULI["A"], np.ndarray]}, TypeError, "stimuli: the class ndarray came"),
+        ({"responses": [np.ndarray, RESPONSES["B"]]}, TypeError, "responses: the class ndarray"),
         ({"stimuli": [], "mouse_ids": []}, ValueError, "empty list"),
         ({"responses": [RESPONSES["A"]]}, ValueError, "responses has 1 entries"),
         ({"behaviors": BEHAVIORS}, TypeError, "behaviors is a dict"),
@@ -292,6 +297,16 @@ def test_lists_that_do_not_fit(replaced, error, match):
         ),
         ({"stimuli": "images"}, TypeError, "stimuli is a str: expected an array"),
         ({"positions": [1, 2]}, TypeError, "positions is a list for 2 mice"),
+        ({"mouse_ids": [b"\xff", *MICE[1:]]}, ValueError, "bytes that are no text in UTF-8"),
+        ({"stimuli": np.ndarray}, TypeError, "stimuli: the class ndarray came"),
+        ({"stimuli": np.array(2.0)}, TypeError, r"stimuli is a ndarray of shape \(\): expected"),
+        ({"responses": 3}, TypeError, "responses is a int: expected an array or a list"),
+        ({"image_ids": len}, TypeError, "image_ids is a builtin_function_or_method: expected"),
+        (
+            {"behaviors": torch.ones(7, 3).to_sparse()},
+            TypeError,
+            "behaviors is a Tensor of which no rows can be taken",
+        ),
     ],
 )
 def test_flat_arrays_that_do_not_fit(arguments, error, match):

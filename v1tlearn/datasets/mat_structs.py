@@ -164,7 +164,11 @@ def read_texts(path: Path, name: str) -> list[str]:
     ValueError
         If it is no such file or a damaged one, or has no cells of texts under the name.
     """
-    return _cells(path, name, _text)[0]
+    texts = _cells(path, name, _text)[0]
+    with reading_mat(path):
+        if not all(isinstance(text, str) for text in texts):  # written as nothing, not as ""
+            raise ValueError(f"a cell of {name!r} in it is empty, where a text was expected")
+    return texts
 
 
 def read_cells(path: Path, name: str) -> np.ndarray:

@@ -160,7 +160,7 @@ def stimuli_moments(
             )
         values -= block_mean
         delta = block_mean - mean
-        squares += float(np.vdot(values, values)) + delta**2 * count * n / (count + n)
+        squares += float(np.vdot(values, values)) + delta * delta * count * n / (count + n)
         mean += delta * n / (count + n)
         count += n
         seen += len(block)

@@ -55,7 +55,6 @@ def recordings_from_arrays(
     frame_rate: float | None = None,
 ) -> tuple[dict[str, xr.Dataset], CallForm]:
     """Bring the four call forms to one ``Dataset`` per mouse."""
-    check_form(stimuli, mouse_ids)
     per_trial = {
         "stimuli": stimuli,
         "behaviors": behaviors,
@@ -63,6 +62,9 @@ def recordings_from_arrays(
         "image_ids": image_ids,
         "tiers": tiers,
     }
+    for name, field in per_trial.items():
+        _refuse_classes(name, field)
+    check_form(stimuli, mouse_ids)
     if isinstance(stimuli, Mapping):
         parts, form = _split_dict(per_trial, mouse_ids)
     elif isinstance(stimuli, list | tuple):
@@ -81,6 +83,30 @@ def recordings_from_arrays(
         for mouse, part in parts.items()
     }
     return recordings, form
+
+
+def _refuse_classes(name: str, field: Any) -> None:
+    """Refuse classes in the place of their instances, alone or as an entry."""
+    entries = field.values() if isinstance(field, Mapping) else field
+    listed = isinstance(field, Mapping | list | tuple)
+    for entry in (field, *(entries if listed else ())):
+        if isinstance(entry, type):
+            raise TypeError(
+                f"{name}: the class {entry.__name__} came where an array was expected: give the "
+                "values themselves."
+            )
+
+
+def _n_entries(name: str, field: Any) -> int:
+    """Count the trials of a flat array, or of a list."""
+    try:
+        return len(field)
+    except TypeError as error:
+        shape = getattr(field, "shape", None)
+        what = type(field).__name__ if shape is None else f"{type(field).__name__} of shape {shape}"
+        raise TypeError(
+            f"{name} is a {what}: expected an array or a list with one entry per trial."
+        ) from error
 
 
 def _names(ids: Sequence[Hashable]) -> dict[str, Hashable]:
@@ -102,7 +128,9 @@ def _split_dict(
     if not keys:
         raise ValueError("stimuli is an empty dict: expected one entry per mouse.")
     if mouse_ids is not None:
-        given = list(map(str, as_ids(mouse_ids, "mouse_ids", of="recording").ravel()))
+        given_ids = as_ids(mouse_ids, "mouse_ids", of="recording")
+        _check_row(given_ids)
+        given = list(map(str, given_ids.ravel()))
         if sorted(given) != sorted(keys):
             raise ValueError(
                 f"mouse_ids are {given}, but stimuli is a dict with the mice {list(keys)}: "
@@ -131,6 +159,13 @@ def _split_dict(
     return parts, CallForm("dict", keys)
 
 
+def _check_row(ids: np.ndarray) -> None:
+    if ids.ndim > 1:
+        raise ValueError(
+            f"mouse_ids has shape {ids.shape}: expected one id per recording, in one row."
+        )
+
+
 def _split_list(
     fields: dict[str, Any], mouse_ids: Any
 ) -> tuple[dict[str, dict[str, Any]], CallForm]:
@@ -141,7 +176,7 @@ def _split_list(
             "mouse_ids, or wrap the recordings in Trials(...); an array of trials of one mouse "
             "is given as an array, not as a list."
         )
-    as_ids(mouse_ids, "mouse_ids", of="recording")
+    _check_row(as_ids(mouse_ids, "mouse_ids", of="recording"))
     ids = list(np.asarray(mouse_ids, dtype=object).ravel()) if n else []
     if len(ids) != n:
         raise ValueError(
@@ -192,13 +227,13 @@ def _split_flat(
                 "per trial, or dicts per mouse for all of them."
             )
     check_same_trials({**fields, "mouse_ids": mouse_ids})
-    n = len(stimuli)
-    if mouse_ids is None or np.ndim(mouse_ids) == 0:
-        key = ONE_MOUSE if mouse_ids is None else as_ids(mouse_ids, "mouse_ids").item()
+    n = _n_entries("stimuli", stimuli)
+    ids = None if mouse_ids is None else as_ids(mouse_ids, "mouse_ids")
+    if ids is None or not ids.ndim:
+        key = ONE_MOUSE if ids is None else ids.item()
         (mouse,) = keys = _names([key])
         part = {name: field for name, field in fields.items() if field is not None}
         return {mouse: part}, CallForm("single", keys)
-    ids = as_ids(mouse_ids, "mouse_ids")
     if ids.shape != (n,):
         raise ValueError(
             f"stimuli has {n} trials but mouse_ids has shape {ids.shape}: give one mouse id per "
@@ -215,25 +250,31 @@ def _split_flat(
     for name, field in fields.items():
         if field is None:
             continue
-        if len(field) != n:
+        if _n_entries(name, field) != n:
             raise ValueError(
                 f"stimuli has {n} trials but {name} has {len(field)}: "
                 "flat arrays need one entry per trial."
             )
         for mouse, take in zip(keys, rows, strict=True):
-            part = _take(field, take)
+            part = _take(field, take, name)
             if name == "responses":
                 part = _without_padding(mouse, part, n_neurons.get(mouse))
             parts[mouse][name] = part
     return parts, CallForm("flat", keys, np.concatenate(rows))
 
 
-def _take(field: Any, rows: np.ndarray) -> Any:
+def _take(field: Any, rows: np.ndarray, name: str) -> Any:
     if isinstance(field, list | tuple):
         return [field[i] for i in rows]
     if hasattr(field, "iloc"):
         return field.iloc[rows]
-    return field[rows]
+    try:
+        return field[rows]
+    except (TypeError, RuntimeError) as error:  # a sparse tensor
+        raise TypeError(
+            f"{name} is a {type(field).__name__} of which no rows can be taken: {error}. Give an "
+            "array of NumPy."
+        ) from error
 
 
 def _positions_by_mouse(positions: Any, form: CallForm) -> dict[str, Any]:
