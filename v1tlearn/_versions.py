@@ -240,7 +240,7 @@ def _registered() -> str:
 
 
 def _program(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=True)
+    done = subprocess.run([*command], capture_output=True, text=True, timeout=_SECONDS, check=True)
     return done.stdout
 
 

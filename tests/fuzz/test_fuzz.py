@@ -16,7 +16,7 @@ SLOW += ("checkpoint_folder",)
 HERE = [name for name in PARSERS if name not in SLOW]
 EXAMPLES = {"yaml": 6, "pickles": 8}
 MANY = {"nwb": 100}  # each takes two processes
-N_CALLS = {"arguments": 200}
+N_CALLS = {"arguments": 200, "parameters": 60}
 
 steps = st.lists(
     st.tuples(st.sampled_from(KINDS), st.floats(0, 1, allow_nan=False), st.integers(0, 2**16 - 1)),

@@ -272,7 +272,7 @@ _NETWORKS = {"has no behaviour networks|are movies": [
 ]} | _SINGLE  # fmt: skip
 _UNUSED = {
     "behaviors names .*running_speed": [
-        "pretrained", "class token", "bare", "own factorized", "movie LN", "Vi-ST",
+        "pretrained", "class token", "bare", "movie LN", "Vi-ST",
     ]
 }  # fmt: skip
 _NO_BEHAVIOR = {"has no behaviour": ["bare", "Vi-ST"]}

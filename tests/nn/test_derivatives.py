@@ -11,6 +11,7 @@ from v1tlearn.nn.fast.attention import attend
 from v1tlearn.nn.fast.contraction import contract_separable
 from v1tlearn.nn.layers.attention import Attention, weigh
 from v1tlearn.nn.layers.dropout import Dropout
+from v1tlearn.nn.sharing import Shared, shared, total
 
 NAMED = r"v1tlearn\.nn\.plain\(\)"
 
@@ -399,7 +400,7 @@ def own_functions(kind=torch.autograd.Function):
 
 
 # What has derivatives of any order; all others refuse them, which the parts above go through.
-ANY_ORDER = {"CompiledDropout", "NumpyDropout", "_OntoMap"}
+ANY_ORDER = {"CompiledDropout", "NumpyDropout", "_OntoMap", "_Total"}
 REFUSING = {"CompiledAttention", "BlockedAttention", "_ActivatedConvolutions", "_Read", "_Once"}
 REFUSING |= {"SoftDTW", "CompiledWarping", "SquaredDistances", "_DepthwiseInTime"}
 REFUSING |= {"_LargeFilters", "_Separable", "_Minimodels", "NeuronAttention", "_NearestPixels"}
@@ -480,3 +481,10 @@ def test_ways_are_named_and_left_again():
             _ = 1 / fast.is_plain()
         assert fast.is_plain()
     assert not fast.is_plain()
+
+
+def test_gradients_of_gradients_of_sums_over_processes():
+    x = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    with shared(Shared(0, 3, lambda values: 3 * values, {})):
+        assert torch.autograd.gradcheck(lambda x: total(x**3), x)
+        assert torch.autograd.gradgradcheck(lambda x: total(x**3), x)

@@ -229,5 +229,5 @@ def test_errors_say_what_to_do():
         nn.attention_rollout(core, images, behaviors, sizes=SIZES, head_reduction="min")
     with pytest.raises(ValueError, match=r"training mode.*core\.eval\(\)"):
         nn.attention_rollout(core.train(), images, behaviors, sizes=SIZES)
-    with pytest.raises(TypeError, match="that of a ViTCore, got a Stacked2dCore"):
+    with pytest.raises(TypeError, match="of a ViTCore or PretrainedViTCore, got a Stacked2dCore"):
         nn.attention_weights(nn.Stacked2dCore((2, 9, 14)).eval(), images)

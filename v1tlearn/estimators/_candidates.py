@@ -47,7 +47,7 @@ def noted_seed(folder: Path, owner: str, parameters: dict[str, Any], seed: int) 
     """Seed of the fit whose states are in a folder, noted there when it begins."""
     checkpoints = Checkpoints(folder, owner)
     own = as_told(parameters)
-    checkpoints.check({"parameter": own})
+    checkpoints.check({"parameter": own}, {})
     if checkpoints.found is not None:
         return checkpoints.found["seed"]
     checkpoints.write(0, {"marks": {"parameter": own}, "seed": seed})

@@ -67,14 +67,20 @@ class Checkpoints:
                     )
         return None
 
-    def check(self, marks: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Check that what was found is of this fit, and give it."""
+    def check(self, marks: Mapping[str, Any], as_ever: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Check that what was found is of this fit, and give it.
+
+        What an earlier version did not have, and so not note, counts as what it has always been.
+        """
         if self.found is None:
             return None
         were = self.found["marks"]
         told = []
         for what in dict.fromkeys([*were, *marks]):
-            was, now = were.get(what) or {}, marks.get(what) or {}
+            now = marks.get(what) or {}
+            was = {n: v for n, v in as_ever.get(what, {}).items() if n in now} | (
+                were.get(what) or {}
+            )
             told += [
                 f"{what} {name} (was {was.get(name, 'not there')}, is {now.get(name, 'not there')})"
                 for name in dict.fromkeys([*was, *now])

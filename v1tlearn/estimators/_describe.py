@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from v1tlearn.estimators._movies import common_rate
 from v1tlearn.estimators.moments import ResponseMoments, moments_in_blocks, response_blocks
 from v1tlearn.preprocessing.statistics import trial_statistics
 from v1tlearn.trials import Responses, Trials
+
+logger = logging.getLogger("v1tlearn")
 
 RESPONSE_STD_FLOOR = 0.01  # of the mean standard deviation over neurons, as published
 _UNSEEN = 1e-5  # of the floor: who varies less might as well be constant
@@ -130,12 +133,12 @@ def _check_neurons(
         unseen = (known.std > 0) & (known.std < least)
         if unseen.any():
             most = known.std == known.std.max()
-            warn(
-                f"mouse {mouse!r}: the responses of {unseen.sum()} of {len(unseen)} neurons vary "
-                f"by less than {least:.3g}, {_named(target, mouse, unseen)}, others by up to "
-                f"{known.std.max():.3g}, {_named(target, mouse, most)}: hardly anything can be "
-                "learned of the former. Give all neurons one unit, look for outliers, or leave "
-                f"neurons out {out}"
+            logger.warning(  # in the log alone: it may be a neuron that hardly ever responds
+                "mouse %r: the responses of %d of %d neurons vary by less than %.3g, %s, others by "
+                "up to %.3g, %s: hardly anything can be learned of the former. Give all neurons "
+                "one unit, look for outliers, or leave neurons out %s",
+                *(mouse, unseen.sum(), len(unseen), least, _named(target, mouse, unseen)),
+                *(known.std.max(), _named(target, mouse, most), out),
             )
 
 

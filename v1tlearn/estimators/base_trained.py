@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -234,7 +235,8 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
         """Train on trials that are split: anew, from an earlier fit, from `start`, or a state."""
         left = plain(self.max_epochs) if max_epochs is None else max_epochs
         marks = {} if checkpoints is None else self._marks(training, held_out)
-        found = None if checkpoints is None else checkpoints.check(marks)
+        as_ever = {"parameter": as_told(self._as_ever_parameters())}
+        found = None if checkpoints is None else checkpoints.check(marks, as_ever)
         ranks = join()
         if checkpoints is not None:
             checkpoints.check_alike(ranks)
@@ -342,6 +344,12 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
             "recording of mouse": describe_recording(*training),
             "validation of mouse": describe_recording(*held_out) if held_out else {},
         }
+
+    @classmethod
+    def _as_ever_parameters(cls) -> dict[str, Any]:
+        """What models did before a parameter was there, for all that have a default."""
+        known = signature(cls).parameters.items()
+        return {n: p.default for n, p in known if p.default is not p.empty} | cls._as_ever
 
     def _to_device(self) -> None:
         device = resolve_device(self.device)

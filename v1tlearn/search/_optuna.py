@@ -226,15 +226,25 @@ def in_memory(study: optuna.Study, storage: optuna.storages.BaseStorage) -> optu
 
 
 def check_settings(
-    study: optuna.Study, settings: dict[str, Any], storage: str | Path | None
+    study: optuna.Study,
+    settings: dict[str, Any],
+    storage: str | Path | None,
+    as_ever: dict[str, dict[str, Any]],
 ) -> None:
-    """Note the settings of a search in its study, or check that they are those noted there."""
+    """Note the settings of a search in its study, or check that they are those noted there.
+
+    What an earlier version did not have, and so not note, counts as what it has always been.
+    """
     settings = json.loads(json.dumps(settings))
     noted = _noted(study, storage)
     if noted is None and not study.get_trials(deepcopy=False):
         study.set_user_attr(_SETTINGS, settings)
         return
-    differing = _differences(noted or {}, settings)
+    noted = noted or {}
+    for name, known in as_ever.items():
+        if isinstance(noted.get(name), dict):
+            noted = noted | {name: known | noted[name]}
+    differing = _differences(noted, settings)
     if differing:
         raise ValueError(
             f"the study {study.study_name!r} was begun with other settings: "

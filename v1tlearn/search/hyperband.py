@@ -368,6 +368,7 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
             for name, value in self.estimator._plain_params().items()
             if name not in {*_IRRELEVANT, *space}
         }
+        as_ever = self.estimator._as_ever_parameters()
         backend.check_settings(
             study,
             {
@@ -383,6 +384,7 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
                 "validation": validation and describe_recording(validation, validation.responses),
             },
             storage,
+            {"fixed parameters": {n: repr(v) for n, v in as_ever.items() if n in fixed}},
         )
         return backend.Job(
             estimator=estimator,

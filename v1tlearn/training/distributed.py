@@ -6,10 +6,11 @@ Everything of ``torch.distributed`` is here. How a batch is dealt out is in `dea
 from __future__ import annotations
 
 import atexit
+import json
 import logging
 import multiprocessing
 import os
-import pickle
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -267,8 +268,7 @@ class ProcessRanks(Ranks):
             return bool(yes)
         there = self._there(torch.frombuffer(bytearray(told or n), dtype=torch.uint8))
         self._do(dist.broadcast, there, 0)
-        # what a process of the same job has written for this one, and no file
-        raise failed or pickle.loads(there.cpu().numpy().tobytes())
+        raise failed or _heard(there.cpu().numpy().tobytes())
 
     def check_alike(self, numbers: Mapping[str, float], what: str) -> None:
         """Refuse, in all processes, that these numbers are not the same in all of them."""
@@ -312,13 +312,18 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
 
 def _told(error: BaseException) -> bytes:
     """An error as other processes can read it."""
-    try:
-        told = pickle.dumps(error)
-        pickle.loads(told)
-    except Exception:
-        what = f"process 0 raised {type(error).__name__}: {error}"
-        return pickle.dumps(RuntimeError(what))
-    return told
+    kind = type(error)
+    return json.dumps([kind.__module__, kind.__qualname__, str(error)]).encode()
+
+
+def _heard(told: bytes) -> BaseException:
+    """The error of process 0: of its class where this process has that, and takes a message."""
+    module, name, message = json.loads(told)
+    kind = getattr(sys.modules.get(module), name, None)
+    if isinstance(kind, type) and issubclass(kind, BaseException):
+        with suppress(TypeError):
+            return kind(message)
+    return RuntimeError(f"process 0 raised {name}: {message}")
 
 
 # ------------------------------------------------------------------------------- which there are
