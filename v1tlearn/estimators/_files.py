@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 
 from v1tlearn._opening import check_plain, json_object, read_plain, reading, system_errors_named
 from v1tlearn._paths import MODEL_FILE
@@ -155,7 +155,8 @@ def read(path: Path, kind: str) -> dict[str, Any]:
                 checksum = _checksum(tensor_file)
                 if document.get("checksum", checksum) != checksum:  # earlier ones have none
                     raise ValueError(f"{tensor_file.name} differs from its checksum")
-                tensors = load_file(tensor_file)
+                # `load_file` of safetensors 0.8 keeps some bytes of every tensor that it gives
+                tensors = load(tensor_file.read_bytes())
             except FileNotFoundError as error:
                 if _document(path) != document:
                     continue  # another process replaced it at this moment
