@@ -70,11 +70,12 @@ def change(call, given, form, drawn, but=None):
         apply, verdict = LABELS[label]
     else:
         label, apply, verdict = drawn.choice(CHANGES[name])
-    if isinstance(what, dict) or (form == "list" and name != "mouse_ids"):
-        key = drawn.choice(list(what) if isinstance(what, dict) else range(len(what)))
-        what[key] = apply(what[key], drawn)
-    else:
-        given[name] = apply(what, drawn)
+    with np.errstate(all="ignore"):  # NaN among whole numbers
+        if isinstance(what, dict) or (form == "list" and name != "mouse_ids"):
+            key = drawn.choice(list(what) if isinstance(what, dict) else range(len(what)))
+            what[key] = apply(what[key], drawn)
+        else:
+            given[name] = apply(what, drawn)
     verdict = _of_call(call, form, name, verdict, label)
     return name, f"{name} in the form {form!r}: {label}", verdict
 

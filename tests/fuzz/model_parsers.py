@@ -5,7 +5,6 @@ and an oracle that says whether what was read of a changed file is right.
 """
 
 import json
-import shutil
 import zipfile
 
 import numpy as np
@@ -128,25 +127,6 @@ def studies(folder):
 
     read()
     return Parser(path, [path], read)
-
-
-def checkpoint_folder(folder):
-    """States that a fit goes on from: a fit with damaged ones is the fit without, or an error."""
-    root, data = folder / "states", in_form(arrays(), "dict")
-    tiny(max_epochs=1).fit(**data, checkpoint_dir=root)
-    expected = tiny(max_epochs=2).fit(**data).module_.state_dict()
-    kept = shutil.copytree(root, folder / "kept")
-    files = sorted(root.rglob("model.json")) + sorted(root.rglob("*.safetensors"))
-
-    def read():
-        try:
-            return tiny(max_epochs=2).fit(**data, checkpoint_dir=root)
-        finally:
-            for path in root.iterdir():
-                shutil.rmtree(path)
-            shutil.copytree(kept, root, dirs_exist_ok=True)
-
-    return Parser(root, files, read, lambda found: _same_weights(found, expected))
 
 
 def ensemble(folder):

@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pooch  # noqa: F401  # while all of Python may be read: nobody may not, perhaps
+import requests  # noqa: F401
 
 import v1tlearn as v1
 from v1tlearn.inspection import Report

@@ -134,7 +134,11 @@ def read_stimulus_spikes(
     dataset = _dataset(shown, responses, bin_seconds * bins_per_frame)
     if isinstance(files, Mapping):
         dataset = dataset.assign_coords(tier=("trial", np.array(tiers)))
-    validate_recordings({name: dataset})
+    try:
+        validate_recordings({name: dataset})
+    except ValueError as error:
+        told = [*files.values()] if isinstance(files, Mapping) else [files]
+        raise ValueError(f"{', '.join(map(str, told))}: {error}") from error
     return xr.DataTree(children={name: xr.DataTree(dataset)})
 
 

@@ -103,14 +103,19 @@ def pretrained_core(
         If there is no such backbone, or it does not take these images.
     """
     source, weights = parameters["backbone"], parameters["weights"]
-    return PretrainedViTCore(
-        input_shape,
-        load_backbone(source, weights),
-        weight_decay=parameters["core_weight_decay"],
-        kept_elsewhere=isinstance(source, str | os.PathLike) and weights is not None,
-        fine_tune=fine_tune,
-        **{name: parameters[name] for name in _OF_CORE},
-    )
+    is_named = isinstance(source, str | os.PathLike)
+    loaded = load_backbone(source, weights)
+    try:
+        return PretrainedViTCore(
+            input_shape,
+            loaded,
+            weight_decay=parameters["core_weight_decay"],
+            kept_elsewhere=is_named and weights is not None,
+            fine_tune=fine_tune,
+            **{name: parameters[name] for name in _OF_CORE},
+        )
+    except BackboneError as error:
+        raise BackboneError(f"{error} The backbone is {source}.") if is_named else error from error
 
 
 def load_backbone(source: Source, weights: str | None) -> nn.Module:

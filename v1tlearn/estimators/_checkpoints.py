@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, kind: str) -> None:
         self._folder, self._kind = folder, kind
+        self._from = folder  # where `found` is
         self.found = self._newest()
 
     def _states(self) -> list[Path]:
@@ -59,6 +61,7 @@ class Checkpoints:
     def _newest(self) -> dict[str, Any] | None:
         with alone_in(self._folder):  # or another process may remove what is read
             for path in self._states():
+                self._from = path
                 try:
                     return _files.read(path, self._kind)
                 except _files.DamagedModelError as error:
@@ -66,6 +69,10 @@ class Checkpoints:
                         f"{error} The training goes on from the state before it.",
                     )
         return None
+
+    def damage_named(self) -> AbstractContextManager[None]:
+        """Name the state that was found in what goes wrong while a model is built of it."""
+        return _files.damage_named(self._from, building=True)
 
     def check(self, marks: Mapping[str, Any], as_ever: Mapping[str, Any]) -> dict[str, Any] | None:
         """Check that what was found is of this fit, and give it.

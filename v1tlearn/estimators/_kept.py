@@ -62,7 +62,12 @@ def opened(recipe_of: RecipeOf, content: Mapping[str, Any]) -> Start:
         if lost := not_finite(weights):
             raise ValueError(f"the weights {lost[:3]} hold NaN or infinite values")
     with bounded_by(content["weights"]):
-        return Start(fitted, with_weights(recipe_of, fitted, content["weights"]), state)
+        model = with_weights(recipe_of, fitted, content["weights"])
+    known = {name: values.shape for name, values in model.state_dict().items()}
+    for weights in (state["model"] or {}, state["best"] or {}):
+        if lost := [name for name, values in weights.items() if values.shape != known.get(name)]:
+            raise ValueError(f"the model has no weights {lost[:3]} of these shapes")
+    return Start(fitted, model, state)
 
 
 def with_weights(

@@ -242,8 +242,9 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
             checkpoints.check_alike(ranks)
         with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode is
             with isolated():
-                if found is not None:
-                    start, first = opened(self._recipe, found), found["first_epoch"]
+                if checkpoints is not None and found is not None:
+                    with checkpoints.damage_named():
+                        start, first = opened(self._recipe, found), found["first_epoch"]
                     over = start.state["finished"]
                     left = 0 if over else max(0, left + first - start.state["epoch"])
                 else:

@@ -173,9 +173,15 @@ def database_named(storage: str | Path | None) -> Iterator[None]:
             raise
         raise ValueError(
             f"the studies in {_in_words(storage)} cannot be read or written "
-            f"({first_line(error)}); make the folder, restore the file from a copy, or give "
+            f"({_causes_in_words(error)}); make the folder, restore the file from a copy, or give "
             "another storage."
         ) from error
+
+
+def _causes_in_words(error: BaseException) -> str:
+    """What went wrong, and, where Optuna tells of another error only, what that was."""
+    told = first_line(error)
+    return told if error.__cause__ is None else f"{told}: {first_line(error.__cause__)}"
 
 
 def _in_words(storage: str | Path | None) -> str:
