@@ -22,7 +22,7 @@ import v1tlearn as v1
 from tests.fuzz.arguments import arrays, tiny
 
 STATUS = Path("/proc/self/status")
-MOST_KIB = 4.0  # per round of five trainings: one model that is kept takes five times as much
+MOST_KIB = 2.0  # per round of five trainings: one model that is kept takes ten times as much
 
 
 def one_round(number, folder):

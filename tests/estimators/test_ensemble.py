@@ -16,6 +16,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 
 import v1tlearn as v1
+from tests.descriptions import sealed
 from v1tlearn.estimators.ensemble import EnsembleRegressor
 from v1tlearn.estimators.mixing import learn_weights
 from v1tlearn.estimators.mouse_data import mouse_data
@@ -609,9 +610,9 @@ def test_damaged_files_say_so(damage, message, saved):
         del content["content"]
         (saved / MODEL).write_text(json.dumps(content))
     elif damage == "unknown parameter":
-        (saved / MODEL).write_text(text.replace('"combine"', '"mixture"'))
+        (saved / MODEL).write_text(sealed(text.replace('"combine"', '"mixture"')))
     elif damage == "unknown class":
-        (saved / MODEL).write_text(text.replace('"CNNRegressor"', '"PerceptronRegressor"'))
+        (saved / MODEL).write_text(sealed(text.replace('"CNNRegressor"', '"PerceptronRegressor"')))
     elif damage == "later format":
         (saved / MODEL).write_text(json.dumps({**content, "format": 99}))
     elif damage == "no tensors":

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 import v1tlearn as v1
+from tests.descriptions import sealed
 
 
 @pytest.fixture
@@ -143,7 +144,7 @@ def changed(saved, change):
     """Change the JSON of a saved model."""
     content = json.loads((saved / "model.json").read_text())
     change(content)
-    (saved / "model.json").write_text(json.dumps(content))
+    (saved / "model.json").write_text(sealed(json.dumps(content)))
 
 
 def pairs(content, *names):

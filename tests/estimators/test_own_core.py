@@ -9,6 +9,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
 import v1tlearn as v1
+from tests.descriptions import sealed
 from v1tlearn.inspection import receptive_fields
 
 
@@ -64,7 +65,8 @@ def test_it_is_saved_and_loaded(fitted, trials, tmp_path):
 def test_a_class_that_is_not_imported_is_named(fitted, tmp_path):
     fitted.save(tmp_path / "model")
     text = (tmp_path / "model" / "model.json").read_text()
-    (tmp_path / "model" / "model.json").write_text(text.replace(".Recurrent", ".Elsewhere"))
+    changed = sealed(text.replace(".Recurrent", ".Elsewhere"))
+    (tmp_path / "model" / "model.json").write_text(changed)
     with pytest.raises(ValueError, match=r"the class .*\.Elsewhere, which is not here: import it"):
         v1.load(tmp_path / "model")
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import v1tlearn as v1
+from tests.descriptions import sealed
 
 pytestmark = pytest.mark.filterwarnings("ignore:mouse .* neurons cannot follow:UserWarning")
 STILL = {"max_epochs": 1, "validation_fraction": 0, "lr": 1e-12, "core_pass": "per_mouse"}
@@ -61,7 +62,7 @@ def test_models_saved_before_there_was_a_scale_go_on_as_they_began(small, trials
     document = json.loads(file.read_text(encoding="utf-8"))
     text = json.dumps(document)
     assert text.count('"penalty_scale"') == 2  # as given, and as fitted
-    file.write_text(json.dumps(without(document, "penalty_scale")), encoding="utf-8")
+    file.write_text(sealed(json.dumps(without(document, "penalty_scale"))), encoding="utf-8")
     opened = v1.load(tmp_path / "model")
     assert opened.penalty_scale == "absolute"
     one, other = (e.partial_fit(trials).history_[-1] for e in (est, opened))

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from sklearn.base import clone
 
 import v1tlearn as v1
+from tests.descriptions import sealed
 
 MODEL = "model.json"
 
@@ -332,6 +333,7 @@ def test_a_model_of_another_class(kind, saved):
         "no weights",
         "other weights",
         "unknown parameter",
+        "another number",
     ],
 )
 def test_damaged_files_say_so(damage, saved):
@@ -350,9 +352,14 @@ def test_damaged_files_say_so(damage, saved):
     elif damage == "no weights":
         weights.unlink()
     elif damage == "other weights":
-        (saved / MODEL).write_text(text.replace('"hidden_channels",\n', '"other_channels",\n'))
+        (saved / MODEL).write_text(
+            sealed(text.replace('"hidden_channels",\n', '"other_channels",\n'))
+        )
+    elif damage == "unknown parameter":
+        (saved / MODEL).write_text(sealed(text.replace('"n_layers"', '"n_floors"')))
     else:
-        (saved / MODEL).write_text(text.replace('"n_layers"', '"n_floors"'))
+        assert "0.002" in text
+        (saved / MODEL).write_text(text.replace("0.002", "0.003"))
     with pytest.raises(ValueError, match="damaged or incomplete") as caught:
         v1.CNNRegressor.load(saved)
     assert str(saved) in str(caught.value)
@@ -379,7 +386,7 @@ def test_models_saved_before_a_parameter_came_have_its_default(saved, fitted, tr
     at_fit = dict(kept["fitted"]["$dict"])["parameters"]
     for items in (kept["parameters"]["$dict"], at_fit["$dict"]):
         items[:] = [item for item in items if item[0] not in new]
-    (saved / MODEL).write_text(json.dumps(content))
+    (saved / MODEL).write_text(sealed(json.dumps(content)))
     loaded = v1.CNNRegressor.load(saved, device="cpu")
     assert [getattr(loaded, name) for name in new] == ["auto"] * 3
     assert equal(loaded.predict(trials), fitted.predict(trials))

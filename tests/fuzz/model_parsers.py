@@ -4,7 +4,7 @@ A parser is a folder made once, the files in it that are changed, one call throu
 and an oracle that says whether what was read of a changed file is right.
 """
 
-import json
+import shutil
 import zipfile
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 
 import v1tlearn as v1
 from tests.backbones import DINOV2, random_backbone
+from tests.descriptions import unsealed
 from tests.fuzz.arguments import arrays, in_form, tiny
 from tests.fuzz.parser import Parser
 from tests.interop.published_runs import Published
@@ -106,10 +107,7 @@ def model(folder):
     root = folder / "saved"
     load_sensorium(source, image_shape=(1, 14, 18)).save(root)
     (weights,) = root.glob("*.safetensors")
-    description = root / "model.json"  # without its checksum, so that weights are parsed
-    document = json.loads(description.read_text())
-    del document["checksum"]
-    description.write_text(json.dumps(document))
+    unsealed(root / "model.json")
     targets = [root / "model.json", root / "model.json", weights]
     return Parser(root, targets, lambda: load(root, device="cpu"))
 
@@ -129,12 +127,32 @@ def studies(folder):
     return Parser(path, [path], read)
 
 
+def checkpoint_folder(folder):
+    """States that a fit goes on from: a fit with damaged ones is the fit without, or an error."""
+    root, data = folder / "states", in_form(arrays(), "dict")
+    tiny(max_epochs=1).fit(**data, checkpoint_dir=root)
+    expected = tiny(max_epochs=2).fit(**data).module_.state_dict()
+    kept = shutil.copytree(root, folder / "kept")
+    files = sorted(root.rglob("model.json")) + sorted(root.rglob("*.safetensors"))
+
+    def read():
+        try:
+            return tiny(max_epochs=2).fit(**data, checkpoint_dir=root)
+        finally:
+            for path in root.iterdir():
+                shutil.rmtree(path)
+            shutil.copytree(kept, root, dirs_exist_ok=True)
+
+    return Parser(root, files, read, lambda found: _same_weights(found, expected))
+
+
 def ensemble(folder):
     """A saved ensemble."""
     root = folder / "saved"
     data = in_form(arrays(), "dict")
     member = tiny(validation_fraction=0.4)
     v1.EnsembleRegressor(member, n_candidates=2, n_members=2, random_state=0).fit(**data).save(root)
+    unsealed(root / "model.json")
     targets = [root / "model.json", *root.glob("*.safetensors")]
     return Parser(root, targets, lambda: load(root, device="cpu"))
 
@@ -155,6 +173,7 @@ def decoder(folder):
     """A saved decoder of images."""
     root, trials = folder / "saved", Trials.from_arrays(**in_form(arrays(), "dict"))
     v1.RidgeDecoder().fit(trials).save(root)
+    unsealed(root / "model.json")
     targets = [root / "model.json", *root.glob("*.safetensors")]
     return Parser(root, targets, lambda: load(root, device="cpu"))
 

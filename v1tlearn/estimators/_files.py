@@ -47,7 +47,8 @@ def write(path: Path, kind: str, content: dict[str, Any]) -> None:
             f"{path} exists and is no saved model: choose another path, or remove it first."
         )
     tensors = _Tensors()
-    document = {"format": FORMAT, "class": kind, "content": tensors.encode(content, "")}
+    told = tensors.encode(content, "")
+    document = {"format": FORMAT, "class": kind, "content": told, "described": _described(told)}
     make_folder(path)
     with marked() as mark:
         beside, tensor_file = _remains(path, mark)
@@ -106,6 +107,11 @@ def _checksum(path: Path) -> int:
     return total
 
 
+def _described(content: Any) -> int:
+    """Checksum of the description of a content, the same however it is laid out."""
+    return zlib.crc32(json.dumps(content).encode())
+
+
 def _own_tensors(path: Path) -> list[str]:
     """Files of tensors that the model in a directory names: its own, and any left of earlier."""
     try:
@@ -149,6 +155,9 @@ def read(path: Path, kind: str) -> dict[str, Any]:
                 + ("fit the model anew." if found_format == 1 else "update v1tlearn.")
             )
         with damage_named(path, described=True):
+            checksum = _described(document["content"])
+            if document.get("described", checksum) != checksum:  # earlier ones have none
+                raise ValueError(f"what {MODEL_FILE} tells of it differs from its checksum")
             tensor_file = path / Path(document["tensors"]).name
             try:
                 check_plain(tensor_file)
