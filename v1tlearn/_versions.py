@@ -78,21 +78,9 @@ def versions_info() -> dict[str, dict[str, str]]:
         what `show_versions` prints.
     """
     return {
-        "versions": _told({"v1tlearn": _own_version, "python": platform.python_version})
-        | _told({name: partial(_version, name) for name in _packages(extras=False)})
-        | _told({"HDF5": _hdf5}),
+        "versions": package_versions(),
         "extras": _told({name: partial(_version, name) for name in _packages(extras=True)}),
-        "processor": _told(
-            {
-                "platform": platform.platform,
-                "processor": processor_name,
-                "vector units": vector_units,
-                "bfloat16": lambda: _bfloat16(multiplies_bfloat16(_CPU)),
-                "kernels": fast.describe_kernels,
-                "soft-DTW": lambda: "compiled" if compiled_warping.kernel else "not compiled",
-                "torch uses": torch.backends.cpu.get_cpu_capability,
-            }
-        ),
+        "processor": processor_info(),
         "threads": _told(
             {
                 "cores": _cores,
@@ -108,6 +96,40 @@ def versions_info() -> dict[str, dict[str, str]]:
         "memory": _told({"whole": _whole_memory, "free": _free_memory}),
         "GPUs": _told({"CUDA": _cuda, "driver": _driver, "MPS": _mps}) | _numbered(_gpus, "GPU"),
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Tell the versions of Python and of what is needed always.
+
+    Returns
+    -------
+    dict of str to str
+    """
+    return (
+        _told({"v1tlearn": _own_version, "python": platform.python_version})
+        | _told({name: partial(_version, name) for name in _packages(extras=False)})
+        | _told({"HDF5": _hdf5})
+    )
+
+
+def processor_info() -> dict[str, str]:
+    """Tell platform and processor, and with which instructions is computed.
+
+    Returns
+    -------
+    dict of str to str
+    """
+    return _told(
+        {
+            "platform": platform.platform,
+            "processor": processor_name,
+            "vector units": vector_units,
+            "bfloat16": lambda: _bfloat16(multiplies_bfloat16(_CPU)),
+            "kernels": fast.describe_kernels,
+            "soft-DTW": lambda: "compiled" if compiled_warping.kernel else "not compiled",
+            "torch uses": torch.backends.cpu.get_cpu_capability,
+        }
+    )
 
 
 def _told(parts: Mapping[str, Callable[[], Any]]) -> dict[str, str]:

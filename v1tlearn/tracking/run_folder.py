@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 import re
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self
@@ -25,11 +23,11 @@ from v1tlearn._models import last_step
 from v1tlearn._opening import first_line, json_object, read_plain, reading
 from v1tlearn._replacing import only_one_in, replacing
 from v1tlearn._values import plain
+from v1tlearn._versions import package_versions, processor_info
 from v1tlearn.trials import Trials
 from v1tlearn.trials._fingerprint import describe_recording
 
 FORMAT = 1
-_PACKAGES = ("v1tlearn", "torch", "numpy", "scikit-learn", "scipy", "xarray", "netCDF4")
 _TOLD = {"seed_": "seed", "device_": "device", "precision_": "precision"}
 _TOLD |= {"best_epoch_": "best_epoch", "stop_reason_": "stop_reason"}
 # Parameters that may change where a training goes on.
@@ -206,10 +204,9 @@ class RunFolder:
             "validation": describe_recording(validation, validation.responses)
             if validation is not None
             else None,
-            "versions": {"python": platform.python_version(), **_versions()},
+            "versions": package_versions(),
             "machine": {
-                "system": platform.platform(),
-                "processor": platform.processor() or platform.machine(),
+                **processor_info(),
                 "cores": os.cpu_count(),
                 "command": list(sys.argv),
             },
@@ -322,14 +319,6 @@ def as_json(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return re.sub(r" at 0x[0-9a-f]+", "", str(value))
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def _now() -> str:
