@@ -11,6 +11,7 @@ import platform
 import re
 from collections.abc import Mapping
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from v1tlearn.estimators._fitted import Fitted
 CARD_FILE = "README.md"
 _LIBRARY = "library_name: v1tlearn"
 _KEYS = ("title", "description", "licence", "scores")
+_PARAMETERS = ["parameter", "value"]
 _MOST_BYTES = 2**20
 _OF_TRAINING = ("v1tlearn", "torch", "numpy", "scikit-learn")
 
@@ -48,9 +50,15 @@ def check_card(card: Any) -> dict[str, Any]:
     return told
 
 
-def write_card(path: Path, estimator: Any, fitted: Fitted | None, card: Mapping[str, Any]) -> None:
+def write_card(
+    path: Path,
+    kind: type,
+    parameters: Mapping[str, Any],
+    fitted: Fitted | None,
+    card: Mapping[str, Any],
+) -> None:
     """Write the card of a model into its folder; an earlier one is replaced."""
-    text = _text(path, estimator, fitted, card)
+    text = _text(path, kind, parameters, fitted, card)
     with replacing(path / CARD_FILE) as new:
         new.write_text(text, encoding="utf-8")
 
@@ -67,8 +75,14 @@ def _is_card(path: Path) -> bool:
     return text.startswith("---\n") and _LIBRARY in text.partition("\n---\n")[0]
 
 
-def _text(path: Path, estimator: Any, fitted: Fitted | None, card: Mapping[str, Any]) -> str:
-    name = type(estimator).__name__
+def _text(
+    path: Path,
+    kind: type,
+    parameters: Mapping[str, Any],
+    fitted: Fitted | None,
+    card: Mapping[str, Any],
+) -> str:
+    name = kind.__name__
     licence = card.get("licence")
     title = card.get("title", f"{name} of v1tlearn")
     head = ["---", _LIBRARY, f"license: {_quoted(licence)}" if licence else "", "---"]
@@ -84,7 +98,7 @@ def _text(path: Path, estimator: Any, fitted: Fitted | None, card: Mapping[str, 
         "predictions = model.predict(trials)\n```",
         f"With [v1tlearn]({REPOSITORY_URL}). Nothing in the files is executed.",
         "## Model",
-        _table([[n, f"`{v!r}`"] for n, v in _changed(estimator).items()], ["parameter", "value"]),
+        _table([[n, f"`{v!r}`"] for n, v in _changed(kind, parameters).items()], _PARAMETERS),
         "## Files and versions",
         _table(_files_of(path), ["file", "SHA-256"]),
         "Saved with Python "
@@ -123,11 +137,10 @@ def _number(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _changed(estimator: Any) -> dict[str, Any]:
-    """Parameters that are not at their defaults, and where nothing differs by machine."""
-    defaults = estimator.__init__.__kwdefaults__ or {}
-    given = estimator.get_params(deep=False)
-    told = {n: v for n, v in given.items() if n not in ("device", "verbose")}
+def _changed(kind: type, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters that are not at their defaults, but for those that are of the machine."""
+    defaults = {name: known.default for name, known in signature(kind).parameters.items()}
+    told = {n: v for n, v in parameters.items() if n not in ("device", "verbose")}
     return {n: v for n, v in told.items() if n not in defaults or repr(defaults[n]) != repr(v)}
 
 

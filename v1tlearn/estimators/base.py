@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -156,6 +156,8 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, CallbackMixin, BaseEstimat
 class SavingMixin:
     """`save` and `load`, for estimators that say in `_content` and `_restore` what is kept."""
 
+    get_params: Callable[..., dict[str, Any]]  # of scikit-learn's own base
+
     def save(self, path: str | Path, *, card: Mapping[str, Any] | None = None) -> None:
         """Save the fitted estimator: weights, statistics and training state, without pickle.
 
@@ -192,7 +194,8 @@ class SavingMixin:
         if told is None:
             _cards.remove_card(Path(path))
         else:
-            _cards.write_card(Path(path), self, self._fitted_on(), told)
+            given = self.get_params(deep=False)
+            _cards.write_card(Path(path), type(self), given, self._fitted_on(), told)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> Self:

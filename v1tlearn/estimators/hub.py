@@ -303,7 +303,8 @@ def publish_model(
     if not (path / CARD_FILE).is_file():
         card = {"title": name, "licence": licence, "description": description, "scores": scores}
         told = {key: value for key, value in card.items() if value is not None}
-        write_card(path, model, model._fitted_on(), told)
+        given = model.get_params(deep=False)
+        write_card(path, type(model), given, model._fitted_on(), told)
     elif description is not None or scores is not None:
         raise ValueError(
             f"{path} has a card, {CARD_FILE}, which is published as it is: leave out description "
