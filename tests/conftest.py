@@ -1,6 +1,7 @@
 """What all tests share: hypothesis profiles and fixtures used by more than one file."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,19 @@ settings.register_profile(
     "explore", settings.get_profile("ci"), derandomize=False, max_examples=500
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible():
+    """Let Ctrl-C arrive, here and in processes begun here, also where a shell began the tests.
+
+    Shells let what they run in the background ignore it, and so do all processes of that.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True)
