@@ -55,11 +55,11 @@ for name, values in means.items():
 
 rates, responses = trials.expected_responses, trials.responses
 reached = {
-    "single_trial_ceiling": single_trial_correlation,
-    "average_ceiling": average_correlation,
+    "single_trial_ceiling": (single_trial_correlation, "single-trial correlation"),
+    "average_ceiling": (average_correlation, "correlation to average"),
 }
 fig, axes = plt.subplots(1, 2, figsize=(7.2, 3.4), sharey=True, layout="constrained")
-for ax, (name, metric) in zip(axes, reached.items(), strict=True):
+for ax, (name, (metric, title)) in zip(axes, reached.items(), strict=True):
     value, low, high = ceilings[name].values
     order = np.argsort(value)
     truth = metric(responses, rates, multioutput="raw_values").values
@@ -67,7 +67,7 @@ for ax, (name, metric) in zip(axes, reached.items(), strict=True):
     ax.fill_between(place, low[order], high[order], color="0.85", lw=0, label="95 % interval")
     ax.plot(value[order], color=MODEL_COLORS["oracle"], lw=2, label="noise ceiling")
     ax.plot(place, truth[order], ".", color=MODEL_COLORS["CNN"], ms=4, label="true rates")
-    ax.set(xlabel="neuron, by its ceiling", title=metric.__name__.replace("_", " "))
+    ax.set(xlabel="neuron, by its ceiling", title=title)
     ax.spines[["top", "right"]].set_visible(False)
 axes[0].set(ylabel="correlation", ylim=(0, 1))
 axes[1].legend(frameon=False, loc="lower right")

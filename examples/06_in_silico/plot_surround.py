@@ -147,7 +147,7 @@ found = {"the cells": truth.assign_coords(relative_orientation=degrees), **found
 # network underestimates a lot: gratings of full contrast, one around the other, are far from any
 # image that it was fitted to. Ask a model who has a surround, and an experiment how large it is.
 
-figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.3), layout="constrained")
+figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.3), sharey=True, layout="constrained")
 kinds = {"cells with a surround": has_surround, "cells without": ~has_surround}
 for ax, (name, index) in zip(axes, found.items(), strict=True):
     for (kind, of_kind), color in zip(kinds.items(), ("tab:blue", "tab:orange"), strict=True):
@@ -158,7 +158,6 @@ for ax, (name, index) in zip(axes, found.items(), strict=True):
         print(f"{name}, {kind}: median {middle[0]:.2f} along the centre, {middle[-1]:.2f} across")
     ax.axhline(0, color="0.6", lw=1)
     ax.set(title=name, xlabel="ring against centre (degree)", xticks=degrees[::2])
-    ax.set_ylim((-0.95, 0.15) if name == "the cells" else (-0.4, 0.1))
     ax.spines[["top", "right"]].set_visible(False)
 axes[0].set_ylabel("(both − centre) / (both + centre)")
 handles = axes[0].get_legend_handles_labels()

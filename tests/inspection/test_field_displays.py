@@ -171,6 +171,22 @@ def test_retinotopy_of_a_model(figures, models):
     assert bars[1].yaxis_inverted()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_of_a_retinotopy_is_cut_off(figures, seed):
+    rng = np.random.default_rng(seed)
+    cortex = rng.uniform((-350, 80), (270, 700), (41, 2))
+    limits = {"x": (5, 27), "y": (0, 17)}
+    places = xr.Dataset({axis: ("neuron", rng.uniform(*ends, 41)) for axis, ends in limits.items()})
+    smoothness = retinotopy_smoothness(places, cortex, n_permutations=9)
+    figure = RetinotopyDisplay(places, cortex, smoothness=smoothness).plot().figure_
+    figure.canvas.draw()
+    assert len(figure.axes) == 4  # maps and their colour bars
+    for axis in figure.axes:
+        drawn = axis.get_tightbbox(figure.canvas.get_renderer())
+        assert figure.bbox.x0 <= drawn.x0 < drawn.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= drawn.y0 < drawn.y1 <= figure.bbox.y1
+
+
 def test_retinotopy_tells_its_smoothness(figures):
     rng = np.random.default_rng(0)
     cortex = rng.uniform(0, 600, (40, 2))

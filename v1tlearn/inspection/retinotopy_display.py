@@ -127,7 +127,9 @@ class RetinotopyDisplay:
             bar.set_label(f"looks at {name} ({self.unit})")
             if name == "y":
                 bar.ax.invert_yaxis()  # as in the image, where y grows downwards
-            axis.set(aspect="equal", xlabel=f"cortex, x{self.cortex_unit}")
+            # Matplotlib lays out boxes that shrink a second time late, and labels are cut off
+            axis.set_aspect("equal", adjustable="datalim" if ax is None else None)
+            axis.set_xlabel(f"cortex, x{self.cortex_unit}")
             axis.spines[["top", "right"]].set_visible(False)
         self.axes_[0].set_ylabel(f"cortex, y{self.cortex_unit}")
         if self.smoothness is not None:
