@@ -39,11 +39,11 @@ demo: $(VENV)/.installed-plot
 
 # One thread per worker: the workers fill the cores.
 test: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 4
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --maxprocesses 4 --dist worksteal
 
 test-slow: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow and not gpu" --timeout 2400 \
-	  -n $(WORKERS) --maxprocesses 4
+	  -n $(WORKERS) --maxprocesses 4 --dist worksteal
 
 smoke: $(VENV)/.installed-test
 	$(BIN)/python -m tests.smoke

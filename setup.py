@@ -19,11 +19,11 @@ urls = runpy.run_path(str(here / "v1tlearn" / "_urls.py"))  # importing the pack
 
 # What one function each needs, which names its extra where it is missing.
 attribution = ["captum>=0.9"]
-backbones = ["transformers>=4.57.1"]
-dask = ["dask[distributed]>=2026.1"]  # workers on several machines, which joblib speaks to
-fetch = ["pooch>=1.8", "requests>=2.31"]
+backbones = ["transformers>=5.4"]
+dask = ["dask[distributed]>=2026.1.1"]  # workers on several machines; 2026.1.0 does not install
+fetch = ["pooch>=1.8", "requests>=2.31", "urllib3>=2.2"]
 interop = ["pyyaml>=6"]
-nwb = ["pynwb>=4.1"]  # the format of DANDI, which nothing else reads in all its versions
+nwb = ["pynwb>=4.2"]  # the format of DANDI, which nothing else reads in all its versions
 parquet = ["pyarrow>=20"]  # without which pandas writes none
 plot = ["matplotlib>=3.8.4"]
 search = ["optuna>=5"]
@@ -32,11 +32,14 @@ zips = ["deflate>=0.9"]  # of which the standard library reads the same, slower
 test = [
     "hypothesis>=6.100",
     "import-linter>=2.3",
+    "ipykernel>=7.4",  # notebooks whose kernels are interrupted
+    "jupyter_client>=8.10",
     "mypy>=2.4",
     "numpydoc>=1.8",
     "pytest>=8.2",
     "pytest-timeout>=2.3.1",
     "pytest-xdist>=3.6.1",
+    "setuptools>=77.0.3",  # builds what tests look into
     "ruff>=0.17",
     "tslearn>=0.10",  # an oracle; the gradients of earlier ones are wrong
     *attribution,
@@ -75,7 +78,8 @@ def extension(name, *flags):
         sources=sorted(glob.glob(f"v1tlearn/nn/fast/{name}*.c", root_dir=here)),
         depends=sorted(glob.glob(f"v1tlearn/nn/fast/{name}*.h", root_dir=here)),
         define_macros=[("Py_LIMITED_API", "0x030B0000")] if limited_api else [],
-        extra_compile_args=["-O3", "-std=c11", "-ffp-contract=off", "-pthread", *flags],
+        # No text for debuggers, which Python's own flags ask for, and which tells local paths.
+        extra_compile_args=["-O3", "-g0", "-std=c11", "-ffp-contract=off", "-pthread", *flags],
         extra_link_args=["-pthread", "-lm"],
         py_limited_api=limited_api,
         optional=True,
@@ -122,7 +126,7 @@ setup(
         "Issues": urls["REPOSITORY_URL"] + "/issues",
         "Changelog": urls["DOCS_URL"] + "/changelog.html",
     },
-    license="BSD-3-Clause",
+    license_expression="BSD-3-Clause",
     license_files=["LICENSE"],
     keywords="neuroscience visual cortex system identification vision transformer scikit-learn",
     classifiers=[
@@ -151,7 +155,7 @@ setup(
         "netCDF4>=1.7.5",
         "numpy>=2.0",
         "pandas>=2.2.2",
-        "safetensors>=0.4.4",
+        "safetensors>=0.6.2",
         "scikit-learn>=1.8",
         "scipy>=1.14",
         "torch>=2.10",

@@ -3,8 +3,10 @@
 A store is written, and what the system keeps of it in memory is dropped ahead of every reading, so
 that the disk is read. Plain is reading the file from its first byte to the last. Ours are all
 batches of an epoch as `low_memory=True` reads them, images and responses, checksums compared, once
-with trials drawn one by one (``shuffle_block=1``) and once with blocks. No model is trained: what
-this costs on top, a GPU or other cores do meanwhile. Ratios are shares of the disk's own speed.
+with trials drawn one by one (``shuffle_block=1``) and once with blocks; and these rows as they are
+read, before a CPU makes float32 of them and standardises them, which a GPU does itself. No model is
+trained: what this costs on top, a GPU or other cores do meanwhile. Ratios are shares of the disk's
+own speed; on cores that others use, too, both wait for these more than for the disk.
 Where the system keeps the file in memory, processor time tells how fast a disk may be before the
 reading is what takes the time.
 """
@@ -12,6 +14,7 @@ reading is what takes the time.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import tempfile
 import time
@@ -27,7 +30,7 @@ from bench_streaming import bring, make_estimator
 import v1tlearn as v1
 from v1tlearn.estimators._runs import drawing
 from v1tlearn.estimators.placement import RECORDINGS
-from v1tlearn.training.data import step_batches
+from v1tlearn.training.data import _arriving, step_batches
 
 BAR = 0.5  # of the disk's speed in a row
 
@@ -53,24 +56,26 @@ def forget(path: Path) -> None:
 
 def in_a_row(path: Path) -> None:
     with path.open("rb", buffering=0) as file:
-        buffer = bytearray(2**23)
+        buffer = bytearray(2**20)  # which stays in the cache of the processor
         while file.readinto(buffer):
             pass
 
 
-def epoch(args: argparse.Namespace, trials: v1.Trials, block: int) -> Callable[[], object]:
-    """All batches of an epoch, read in the background as a fit reads them."""
+def epoch(
+    args: argparse.Namespace, trials: v1.Trials, block: int
+) -> tuple[Callable[[], object], Callable[[], object]]:
+    """All batches of an epoch, read in the background as a fit reads them; and their rows alone."""
     estimator = make_estimator(args)
     estimator.set_params(max_epochs=1, shuffle_block=block, validation_fraction=0)
     estimator.fit(trials[: 2 * args.batch_size])
     draw, data = drawing(estimator._plain_params(), bring(estimator, trials, RECORDINGS))
 
-    def run() -> None:
+    def run(bring_them: Callable) -> None:
         lengths = {mouse: len(own) for mouse, own in data.items()}
-        for _ in step_batches(data, draw(lengths, args.batch_size, torch.device("cpu"))):
+        for _ in bring_them(data, draw(lengths, args.batch_size, torch.device("cpu"))):
             pass
 
-    return run
+    return partial(run, step_batches), partial(run, _arriving)
 
 
 def measure(args: argparse.Namespace, path: Path) -> list[Row]:
@@ -78,8 +83,8 @@ def measure(args: argparse.Namespace, path: Path) -> list[Row]:
     megabytes = path.stat().st_size / 1e6
     note = f"{megabytes:.0f} MB, {args.trials} trials, {args.neurons} neurons"
     rows = []
-    for block in (1, args.block):
-        ours = epoch(args, trials, block)
+    for block, alone in itertools.product((1, args.block), (False, True)):
+        ours = epoch(args, trials, block)[alone]
         for clock in (time.perf_counter, time.process_time):
             on_disk = clock is time.perf_counter
             pairs = []
@@ -94,7 +99,7 @@ def measure(args: argparse.Namespace, path: Path) -> list[Row]:
                     times[name] = clock() - start
                 pairs.append((times["plain"], times["ours"]))
             plain, own, ratio = summary(pairs)
-            what = f"an epoch's batches, shuffle_block={block}, "
+            what = f"an epoch's {'rows' if alone else 'batches'}, shuffle_block={block}, "
             what += "from the disk" if on_disk else "per processor time, kept by the system"
             bar = BAR if block > 1 and on_disk else None
             rows.append(Row(what, megabytes / plain, megabytes / own, "MB/s", ratio, bar, note))

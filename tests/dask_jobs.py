@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,18 @@ class KillingCallback:
 
 
 @dataclass(frozen=True)
+class KillingTrial:
+    """Kills the first process that has trained a trial of a search for some epochs."""
+
+    folder: Path
+    epochs: int
+
+    def __call__(self, record):
+        if record["epoch"] == self.epochs and take(self.folder, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
 class OpenFilesScorer:
     """Notes how often a worker has a file open where a model is scored."""
 
@@ -61,6 +74,15 @@ class OpenFilesScorer:
         with open(self.notes, "a") as file:
             file.write(f"{os.getpid()} {times_open(self.path)}\n")
         return score
+
+
+def fail_or_wait(folder, number):
+    """The first fails; the others wait until somebody has seen that, and note their number."""
+    if number == 0:
+        raise ValueError("the first one")
+    while not (folder / "seen").exists():
+        time.sleep(0.05)
+    (folder / f"{number}").touch()
 
 
 def process_and_number():

@@ -1,9 +1,11 @@
 """Small files of every kind that the package writes, to be opened by later releases.
 
-``python -m tests.kept_files`` writes those of today into one zip. The zip of a format is never
-written anew: its worth is that an earlier release wrote it.
+``python -m tests.kept_files NAME`` writes into one zip those of today that no zip of today's format
+holds. A zip is never written anew: its worth is that an earlier version wrote it. That of the older
+backbone was written beside transformers 5.0, which calls weights otherwise than 5.18 and later.
 """
 
+import json
 import sys
 import tempfile
 import zipfile
@@ -11,10 +13,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from sklearn.frozen import FrozenEstimator
 
 import v1tlearn as v1
 from tests.mice import two_mice
 from tests.search.pretended import search_pretended
+from v1tlearn.tracking import CSVLog, RunFolder
 
 FOLDER = Path(__file__).parent / "reference" / "kept"
 
@@ -43,20 +47,22 @@ DINA = {"map_size": (2, 3), "map_channels": 2, "hidden_channels": 2, "n_layers":
 DINA |= {"input_kernel": 3, "hidden_units": (4,), "neural_channels": 2}
 
 
+CORE = partial(v1.nn.Stacked2dCore, n_layers=1, hidden_channels=2, input_kernel=5)
+MINI = {"hidden_channels": 2, "hidden_kernel": 3, "space_init": 0.3, **FIT}
+
+
 def unfitted():
     """One of each class, by the recordings that it is fitted to."""
-    core = partial(v1.nn.Stacked2dCore, n_layers=1, hidden_channels=2, input_kernel=5)
     pretrained = v1.PretrainedViTRegressor(
         BACKBONE, weights=None, block=0, image_size=(14, 14), **FIT
     )
-    mini = {"hidden_channels": 2, "hidden_kernel": 3, "space_init": 0.3, **FIT}
     return {
         "images": [
             v1.LNRegressor(**CNN),
             v1.CNNRegressor(**CNN),
-            v1.EncodingRegressor(core, **FIT, **FEW),
+            v1.EncodingRegressor(CORE, **FIT, **FEW),
             v1.FullModelRegressor(**FULL),
-            v1.MinimodelRegressor(full_model=v1.FullModelRegressor(**FULL), **mini),
+            v1.MinimodelRegressor(full_model=v1.FullModelRegressor(**FULL), **MINI),
             v1.ViTRegressor(**VIT),
             v1.V1TRegressor(**VIT),
             pretrained,
@@ -70,6 +76,36 @@ def unfitted():
             v1.ViSTRegressor(**VIST, random_state=0, device="cpu"),
         ],
     }
+
+
+def fitted(training):
+    """Each class as it is kept, and more of what classes keep: (name, recordings, fitted model).
+
+    Names begin with that of the class.
+    """
+    for name, models in unfitted().items():
+        for model in models:
+            yield type(model).__name__, name, model.fit(training[name])
+    images = training["images"]
+    first, second = (images.sel(mouse_id=mouse) for mouse in images.mice)
+    start = v1.LNRegressor(**CNN).fit(first)
+    yield "LNRegressor-transferred", "images", start.transfer(second)
+    full = FrozenEstimator(v1.FullModelRegressor(**FULL).fit(images))
+    frozen = v1.MinimodelRegressor(full_model=full, **MINI)
+    yield "MinimodelRegressor-frozen", "images", frozen.fit(images)
+    factorized = v1.EncodingRegressor(CORE, readout="factorized", **FIT)
+    yield "EncodingRegressor-factorized", "images", factorized.fit(images)
+    learned = v1.EnsembleRegressor(v1.LNRegressor(**CNN), 1, 1, combine="learned", random_state=0)
+    yield "EnsembleRegressor-learned", "images", learned.fit(images)
+    with_lags = v1.V1TRegressor(**VIT | {"batch_size": 4, "window_frames": 8}, readout_lags=2)
+    yield "V1TRegressor-movies", "movies", with_lags.fit(training["movies"])
+
+
+def interrupted():
+    """Models that are trained in steps of different kinds, by the recordings they are fitted to."""
+    kinds = {"images": (v1.MinimodelRegressor, v1.DINAAligner), "movies": (v1.ViSTRegressor,)}
+    for name, models in unfitted().items():
+        yield from ((name, model) for model in models if isinstance(model, kinds[name]))
 
 
 def made_recordings():
@@ -93,7 +129,7 @@ def outputs(model, trials):
         return dict(zip(("images", "neurons"), (values.values for values in flat), strict=True))
     if isinstance(model, v1.RidgeDecoder):
         return {"images": model.predict(trials.responses).values}
-    predicted = model.predict(trials)
+    predicted = model.predict(trials.sel(mouse_id=model.mice_))
     return {
         mouse: np.concatenate([np.ravel(trial) for trial in predicted.get(mouse)])
         for mouse in predicted.mice
@@ -101,29 +137,55 @@ def outputs(model, trials):
 
 
 def write(folder):
-    """Write recordings, models with what they give, responses, a checkpoint and a study."""
-    recordings = made_recordings()
-    for name, models in unfitted().items():
-        trials = v1.Trials(recordings[name])
-        test = trials.sel(tier="test")
+    """Write recordings, models with what they give, responses, states of fits, a study, a run."""
+    recordings = {name: v1.Trials(found) for name, found in made_recordings().items()}
+    for name, trials in recordings.items():
         trials.to_netcdf(folder / f"{name}.nc")
-        for model in models:
-            fitted = model.fit(trials.sel(tier="train"))
-            kind = type(model).__name__
-            fitted.save(folder / kind)
-            np.savez_compressed(folder / f"{kind}.npz", **outputs(fitted, test))
-    images = v1.Trials(recordings["images"])
-    test, train = images.sel(tier="test"), images.sel(tier="train")
-    v1.load(folder / "CNNRegressor", device="cpu").predict(test).to_netcdf(folder / "predicted.nc")
+    tests, training = (
+        {name: trials.sel(tier=tier) for name, trials in recordings.items()}
+        for tier in ("test", "train")
+    )
+    for kind, name, model in fitted(training):
+        model.save(folder / kind)
+        np.savez_compressed(folder / f"{kind}.npz", **outputs(model, tests[name]))
+    model, train = v1.load(folder / "CNNRegressor", device="cpu"), training["images"]
+    model.predict(tests["images"]).to_netcdf(folder / "predicted.nc")
     v1.LNRegressor(**CNN).fit(train, checkpoint_dir=folder / "checkpoints")
+    for name, model in interrupted():
+        model.fit(training[name], checkpoint_dir=folder / f"checkpoints-{type(model).__name__}")
     search_pretended(storage=folder / "study.db", n_trials=2).fit(train)
+    with RunFolder(folder / "run", model := v1.LNRegressor(**CNN), train) as run:
+        log = CSVLog(run.path / "epochs.csv")
+        model.fit(train, on_epoch=[run, log], checkpoint_dir=run.checkpoints)
+    anonymous(folder / "run" / "run.json")
+
+
+def anonymous(path):
+    """Take out of the description of a run where it ran."""
+    document = json.loads(path.read_text())
+    document["machine"] = {}
+    document["attempts"][0] |= {"host": "somewhere", "process": 1}
+    path.write_text(json.dumps(document, indent=1))
+
+
+def held(model_format):
+    """What the zips of a format hold already: parts of their first level."""
+    for path in FOLDER.glob(f"format_{model_format}*.zip"):
+        with zipfile.ZipFile(path) as archive:
+            yield from (name.partition("/")[0] for name in archive.namelist())
+
+
+def main(target):
+    with tempfile.TemporaryDirectory() as made:
+        write(Path(made))
+        document = json.loads(Path(made, "LNRegressor", "model.json").read_text())
+        left_out = set(held(document["format"])) - {"images.nc", "movies.nc"}
+        with zipfile.ZipFile(target, "x", zipfile.ZIP_LZMA) as archive:
+            for path in sorted(Path(made).rglob("*")):
+                name = path.relative_to(made).as_posix()
+                if path.is_file() and name.partition("/")[0] not in left_out:
+                    archive.write(path, name)
 
 
 if __name__ == "__main__":
-    target = FOLDER / f"{sys.argv[1]}.zip"
-    with tempfile.TemporaryDirectory() as made:
-        write(Path(made))
-        with zipfile.ZipFile(target, "x", zipfile.ZIP_LZMA) as archive:
-            for path in sorted(Path(made).rglob("*")):
-                if path.is_file():
-                    archive.write(path, path.relative_to(made).as_posix())
+    main(FOLDER / f"{sys.argv[1]}.zip")

@@ -415,6 +415,7 @@ def test_gpu_script_checks_as_far_as_a_cpu_gets(capsys):
     assert ended.value.code == 0, capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_gpu_script_trains_and_compares_on_any_device(tmp_path):
     command = ["--quick", "--device", "cpu", "--repeats", "1", "--out", str(tmp_path)]
     gpu.main([*command, "--only", "training", "epochs"])

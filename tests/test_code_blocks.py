@@ -23,7 +23,7 @@ import torch
 import v1tlearn as v1
 from tests.backbones import DINOV3, random_backbone
 from tests.datasets.nat60k_files import make_responses, write_stack
-from tests.datasets.nwb_files import of_recording
+from tests.datasets.nwb_files import movie_shown_often, of_recording
 from tests.datasets.onken_files import write_onken
 from tests.datasets.sensorium2023_files import NAME, TIERS, write_movies
 from tests.datasets.stimulus_spikes_files import make_bins, write
@@ -34,6 +34,7 @@ from tests.datasets.stringer_files import (
     write_recording,
 )
 from tests.interop.published_runs import Published
+from tests.sweeps import quick
 
 ROOT = Path(__file__).parents[1]
 KEYS = ("21067-10-18", "22846-10-16", "23343-5-17", "23656-14-22", "23964-4-22")
@@ -286,6 +287,7 @@ def nwb(names):
     sizes = {"n_neurons": 30, "n_trials": 400, "n_test_images": 10, "n_repeats": 5}
     made = recordings(1, image_shape=(18, 32), **sizes)
     of_recording(made["A"], folder / "sub-mouse1_image+ophys.nwb")
+    movie_shown_often(folder / "sub-mouse1_movie+ophys.nwb")
 
 
 def clusters(names):
@@ -388,7 +390,9 @@ def compare_all(shown, printed):
 
 
 @pytest.mark.filterwarnings("ignore:.*cannot follow their images")  # tiny models, one epoch
-@pytest.mark.parametrize("name", [n for n, page in PAGES.items() if not page.shown] + ["README.md"])
+@pytest.mark.parametrize(
+    "name", quick([n for n, page in PAGES.items() if not page.shown] + ["README.md"], -1)
+)
 def test_code_of_the_page_runs(name, tmp_path, monkeypatch, small_models):
     run(name, tmp_path, monkeypatch, PAGES[name].replace, compare_but_for_training)
 
@@ -442,6 +446,7 @@ def test_no_page_installs_from_an_index():
 def test_parameters_that_pages_set_exist():
     kinds = (v1.V1TRegressor, v1.CNNRegressor, v1.MinimodelRegressor, v1.MovieCNNRegressor)
     known = {name for kind in kinds for name in kind().get_params()}
+    known |= v1.EnsembleRegressor(v1.LNRegressor()).get_params(deep=False).keys()
     for page in ("docs/choosing_a_model.rst", "docs/speed.rst"):
         seen = set()
         for literal in literals(page):

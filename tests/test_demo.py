@@ -51,6 +51,7 @@ def quick(tmp_path_factory):
     return run("--quick", "--output", str(output)), output
 
 
+@pytest.mark.slow
 def test_it_tells_from_the_start_what_it_does(quick):
     lines, _ = quick
     assert "importing PyTorch" in lines[0]
@@ -63,6 +64,7 @@ def test_it_tells_from_the_start_what_it_does(quick):
     assert order[-1] == "drawing"
 
 
+@pytest.mark.slow
 def test_every_epoch_has_a_line(quick):
     lines, output = quick
     for name in MODELS:
@@ -73,6 +75,7 @@ def test_every_epoch_has_a_line(quick):
             assert line.endswith(f"{record['validation_correlation']:.3f}")
 
 
+@pytest.mark.slow
 def test_a_first_table_comes_before_the_transformers(quick):
     lines, _ = quick
     first, last = tables(lines)
@@ -84,6 +87,7 @@ def test_a_first_table_comes_before_the_transformers(quick):
     assert spent[0] < next(i for i, line in enumerate(lines) if "fitting ViT" in line)
 
 
+@pytest.mark.slow
 def test_the_table_on_disk_scores_the_models_on_disk(quick):
     lines, output = quick
     table = pd.read_csv(output / "scores.csv", index_col="model")
@@ -98,6 +102,7 @@ def test_the_table_on_disk_scores_the_models_on_disk(quick):
         assert abs(tables(lines)[1][name] - table.loc[name, COLUMNS[2]]) < 0.001
 
 
+@pytest.mark.slow
 def test_the_figure_is_readable_at_the_width_of_a_page(quick):
     picture = matplotlib.image.imread(quick[1] / "demo.png")
     height, width, _ = picture.shape

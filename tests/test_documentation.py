@@ -41,6 +41,7 @@ ESTIMATORS = [
     v1.Grayscale(),
 ]
 VOID = {"input", "br", "img", "meta", "link", "hr", "path", "circle", "use"}
+VOID |= {"combining_estimators", "metadata_routing"}  # references, tags by scikit-learn 1.8
 
 
 class Links(HTMLParser):

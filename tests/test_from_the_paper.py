@@ -20,6 +20,8 @@ from sklearn.pipeline import make_pipeline
 import v1tlearn as v1
 from tests.interop.published_runs import Published
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "from_the_paper.rst").read_text()
 # The analyses of the last section are run below, and in the tests of `inspection`.
@@ -337,6 +339,7 @@ def test_hyperband_search(names, monkeypatch):
         run("search.importances()", names)
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot follow their images")  # one epoch of any lr
 def test_halving_search(names):
     names["space"] = {n: v1.search.V1T_SPACE[n] for n in ("lr", "patch_dropout")}
     small = "max_resources=2, min_resources=1, factor=2, n_candidates=2"

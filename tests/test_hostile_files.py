@@ -11,9 +11,12 @@ import os
 import resource
 import stat
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 
+import h5py
 import netCDF4
 import numpy as np
 import pytest
@@ -25,6 +28,7 @@ from tests.backbones import DINOV2, random_backbone
 from tests.datasets.sensorium_files import recording
 from tests.fuzz.parsers import PARSERS
 from tests.mice import two_mice
+from tests.sweeps import quick
 from v1tlearn import nn
 
 LIMIT = 2**29  # bytes beyond what the process has when it begins
@@ -251,6 +255,29 @@ def test_netcdf_that_tells_of_more_than_it_holds_is_refused(name, tmp_path):
         kind, said = limited(lambda read=read: read(path))
         refused(kind, said, path)
         assert "cannot hold; expected at most" in said
+
+
+# In a process of its own: what others that the tests started held at most would count, too.
+READ = """
+import resource, sys
+import v1tlearn as v1
+try:
+    v1.{}(sys.argv[1])
+except ValueError as error:
+    print(error, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, sep="\\n")  # KiB
+"""
+
+
+@pytest.mark.parametrize("read", quick(["open_recordings", "Trials.open", "Responses.open"], 0))
+def test_groups_that_hold_themselves_are_refused(read, tmp_path):
+    path = tmp_path / "a.nc"
+    v1.save_recordings({"m": recording()}, path)
+    with h5py.File(path, "r+") as file:
+        file["m/again"] = file["/"]
+    command = [sys.executable, "-c", READ.format(read), path]
+    *said, most = subprocess.check_output(command, text=True).splitlines()
+    assert path.name in said[0]
+    assert int(most) < 2 * 2**20
 
 
 def test_netcdf_of_others_with_labels_that_compress_well_is_opened(tmp_path):

@@ -1,12 +1,18 @@
+import contextlib
 import json
 import os
 import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
-import dask
 import distributed
 import joblib
 import numpy as np
 import pytest
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
@@ -14,12 +20,15 @@ import v1tlearn as v1
 from tests.dask_jobs import (
     KillingCallback,
     KillingScorer,
+    KillingTrial,
     OpenFilesScorer,
+    fail_or_wait,
     process_and_number,
     times_open,
 )
 from v1tlearn.training.workers import worker_number
 
+ROOT = Path(__file__).parents[1]
 N_WORKERS = 2
 
 
@@ -38,26 +47,40 @@ def trials(tmp_path):
     return stored(tmp_path, (12, 18)).sel(tier="train")
 
 
+@contextlib.contextmanager
+def cluster(folder, n_workers):
+    """A scheduler and workers, processes that all end; killed workers are replaced."""
+    environment = os.environ | {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "1"}
+    scheduler = ["scheduler", "--scheduler-file", "cluster.json", "--port", "0", "--no-dashboard"]
+    worker = ["worker", "--scheduler-file", "cluster.json", "--nworkers", str(n_workers)]
+    worker += ["--nthreads", "1", "--name", "node", "--no-dashboard"]
+    with contextlib.ExitStack() as ends, open(folder / "log", "w") as log:
+        for command in (scheduler, worker):
+            started = subprocess.Popen(
+                [sys.executable, "-m", "dask", *command],
+                cwd=folder,
+                env=environment | {"PYTHONPATH": str(ROOT)},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+            ends.callback(started.wait)
+            ends.callback(os.killpg, started.pid, signal.SIGKILL)
+        with distributed.Client(scheduler_file=folder / "cluster.json", timeout=300) as client:
+            client.wait_for_workers(n_workers, timeout=300)
+            yield client
+
+
 @pytest.fixture(scope="module")
-def client():
-    """A cluster of processes, which replaces those that end."""
-    config = {
-        "distributed.scheduler.allowed-failures": 1,
-        "distributed.nanny.pre-spawn-environ.OMP_NUM_THREADS": os.environ["OMP_NUM_THREADS"],
-    }
-    quiet = {"dashboard_address": ":0", "silence_logs": 50}
-    with (
-        dask.config.set(config),
-        distributed.LocalCluster(n_workers=N_WORKERS, threads_per_worker=1, **quiet) as cluster,
-        distributed.Client(cluster) as made,
-    ):
+def client(tmp_path_factory):
+    with cluster(tmp_path_factory.mktemp("cluster"), N_WORKERS) as made:
         yield made
 
 
 @pytest.fixture
 def workers(client):
     """The cluster, with all of its workers."""
-    client.wait_for_workers(N_WORKERS, timeout=120)
+    client.wait_for_workers(N_WORKERS, timeout=300)
     return client
 
 
@@ -115,7 +138,7 @@ def test_a_killed_worker_loses_nothing_of_a_grid_search(workers, trials, tmp_pat
     with v1.parallel.on_dask(workers):
         found = search(scoring).fit(trials, groups=trials.image_ids)
     assert (tmp_path / "kill-0").exists()
-    workers.wait_for_workers(N_WORKERS, timeout=120)
+    workers.wait_for_workers(N_WORKERS, timeout=300)
     assert len(before - set(workers.run(os.getpid).values())) == 1
     alone = search().fit(trials, groups=trials.image_ids)
     assert scores(found) == scores(alone)
@@ -131,6 +154,24 @@ def test_a_fit_that_ends_every_worker_is_named(workers, trials, tmp_path):
         pytest.raises(distributed.KilledWorker, match=named),
     ):
         search(scoring).fit(trials, groups=trials.image_ids)
+    for number in range(scoring.times):  # what runs now may go on
+        (tmp_path / f"kill-{number}").touch()
+    wait_for_no_task(workers)
+
+
+def wait_for_no_task(client):
+    while any(client.processing().values()):
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_what_was_not_begun_when_a_search_failed_is_left(workers, tmp_path):
+    tasks = [joblib.delayed(fail_or_wait)(tmp_path, number) for number in range(20)]
+    with v1.parallel.on_dask(workers), pytest.raises(ValueError, match="the first one"):
+        joblib.Parallel(n_jobs=-1)(tasks)
+    (tmp_path / "seen").touch()
+    wait_for_no_task(workers)
+    assert len(list(tmp_path.iterdir())) <= 1 + N_WORKERS  # those that ran already
 
 
 @pytest.mark.slow
@@ -162,21 +203,60 @@ def test_a_killed_worker_loses_no_epoch_of_an_ensemble(workers, trials, tmp_path
     assert same_predictions(found, alone, trials)
 
 
-@pytest.mark.slow
-def test_workers_of_dask_search_by_one_study(workers, trials, tmp_path):
-    hyperband = v1.search.HyperbandSearch(
+def hyperband(folder, **params):
+    return v1.search.HyperbandSearch(
         small(max_epochs=2),
         {"lr": [1e-3, 2e-3, 4e-3]},
         n_trials=4,
-        n_jobs=-1,
-        storage=tmp_path / "study.db",
+        storage=folder / "study.db",
         random_state=0,
         refit=False,
+        **params,
     )
+
+
+@pytest.mark.slow
+def test_workers_of_dask_search_by_one_study(workers, trials, tmp_path):
     with v1.parallel.on_dask(workers):
-        found = hyperband.fit(trials)
+        found = hyperband(tmp_path, n_jobs=-1).fit(trials)
     assert set(found.results_["state"]) <= {"complete", "pruned"}
     assert len(found.results_) >= 4
+
+
+@pytest.mark.slow
+def test_a_killed_worker_loses_no_trial_of_a_search(workers, trials, tmp_path):
+    with v1.parallel.on_dask(workers):
+        found = hyperband(tmp_path, n_jobs=-1).fit(trials, on_epoch=KillingTrial(tmp_path, 1))
+    assert (tmp_path / "kill-0").exists()
+    ended = found.results_[found.results_["state"].isin(["complete", "pruned"])]
+    assert len(ended) >= 4
+    assert np.isfinite(ended["score"]).all()
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_of_joblib_ends_goes_on(trials, tmp_path):
+    ensemble = v1.EnsembleRegressor(small(max_epochs=3), 3, 2, n_jobs=2, random_state=0)
+    states = {"checkpoint_dir": tmp_path / "states"}
+    with pytest.raises(TerminatedWorkerError):
+        clone(ensemble).fit(trials, **states, on_epoch=KillingCallback(tmp_path, times=1))
+    epochs = tmp_path / "epochs.jsonl"
+    before = len(epochs.read_text().splitlines())
+    found = clone(ensemble).fit(trials, **states, on_epoch=KillingCallback(tmp_path, times=1))
+    told = [json.loads(line) for line in epochs.read_text().splitlines()]
+    assert before >= 2  # of the candidate whose process was killed, which went on
+    assert len({(t["candidate"], t["epoch"]) for t in told}) == len(told) == 9
+    alone = ensemble.fit(trials)
+    assert found.validation_scores_.tolist() == alone.validation_scores_.tolist()
+
+
+@pytest.mark.slow
+def test_a_search_whose_process_of_joblib_was_killed_goes_on(trials, tmp_path):
+    search = hyperband(tmp_path, n_jobs=2)
+    with pytest.raises(TerminatedWorkerError):
+        clone(search).fit(trials, on_epoch=KillingTrial(tmp_path, 2))
+    found = clone(search).fit(trials)
+    ended = found.results_["state"].isin(["complete", "pruned"])
+    assert ended.sum() >= 4
 
 
 @pytest.mark.slow
@@ -185,6 +265,14 @@ def test_workers_have_numbers(workers):
     addresses = workers.scheduler_info()["workers"]
     tasks = [workers.submit(worker_number, workers=[a], pure=False) for a in addresses]
     assert sorted(task.result() for task in tasks) == [0, 1]
+
+
+@pytest.mark.slow
+def test_the_only_worker_of_a_cluster_does_the_work(tmp_path):
+    with cluster(tmp_path, 1) as client, v1.parallel.on_dask(client):
+        (worker,) = client.run(os.getpid).values()
+        tasks = [joblib.delayed(process_and_number)() for _ in range(3)]
+        assert {process for process, _ in joblib.Parallel(n_jobs=-1)(tasks)} == {worker}
 
 
 @pytest.mark.slow

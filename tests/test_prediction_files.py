@@ -1,5 +1,8 @@
 """Predictions that are written part by part are those of all trials at once."""
 
+import gc
+import tracemalloc
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -55,6 +58,35 @@ def test_parts_make_the_whole(model, recordings, tmp_path, values, at_once):
     assert sum(counted.given) == len(trials)
     model.predict(trials).to_netcdf(tmp_path / "b.nc")
     same_files(tmp_path / "a.nc", tmp_path / "b.nc")
+
+
+class Large:
+    """A model of many neurons that notes how much memory is held when it is asked."""
+
+    def __init__(self, n_neurons):
+        self.n_neurons, self.held = n_neurons, []
+
+    def predict(self, trials):
+        gc.collect()
+        self.held.append(tracemalloc.get_traced_memory()[0])
+        values = np.ones((len(trials), self.n_neurons), np.float32)
+        return v1.Responses.from_arrays(dict.fromkeys(trials.mice, values), like=trials)
+
+
+def test_no_part_is_held_while_the_next_one_is_made(tmp_path):
+    n, at_once, n_neurons = 60, 20, 5000
+    trials = v1.Trials.from_arrays(
+        np.zeros((n, 1, 4, 4), np.uint8), None, np.ones((n, n_neurons), np.float32)
+    )
+    model, part = Large(n_neurons), at_once * n_neurons * 4
+    tracemalloc.start()
+    try:
+        v1.save_predictions(model, trials, tmp_path / "a.nc", part_bytes=part)
+    finally:
+        tracemalloc.stop()
+    _, *parts = model.held  # the first is one trial, which tells the shape
+    assert len(parts) == n // at_once
+    assert max(parts) - parts[0] < part / 2
 
 
 def test_pipelines_and_mice_without_unit_ids(recordings, tmp_path):

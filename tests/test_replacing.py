@@ -1,18 +1,26 @@
 """Files of writers that were killed go, those of living ones and of the user stay."""
 
+import errno
 import os
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
 import v1tlearn as v1
 
+processes = pytest.importorskip(
+    "tests.interruptions.processes",
+    reason="processes of this system do not fork",
+    exc_type=ImportError,
+)
 ROOT = Path(__file__).parents[1]
 
 WRITES = """
@@ -79,3 +87,83 @@ def test_a_failed_write_leaves_nothing_and_the_earlier_file(tmp_path):
         v1.save_recordings({"A": odd}, path)
     assert os.listdir(tmp_path) == ["r.nc"]
     assert path.read_text() == "earlier"
+
+
+@pytest.fixture
+def table():
+    return pd.DataFrame({"mouse": ["A", "B"], "score": [0.25, 0.5]})
+
+
+@pytest.mark.skipif(os.name == "nt", reason="its files have other permissions")
+def test_a_file_keeps_its_permissions_and_a_new_one_has_those_of_the_umask(table, tmp_path):
+    before = os.umask(0o027)
+    try:
+        v1.save_table(table, tmp_path / "t.csv")
+        assert stat.S_IMODE((tmp_path / "t.csv").stat().st_mode) == 0o640
+        (tmp_path / "t.csv").chmod(0o664)
+        v1.save_table(table, tmp_path / "t.csv")
+        assert stat.S_IMODE((tmp_path / "t.csv").stat().st_mode) == 0o664
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="its files have other permissions")
+def test_models_are_for_those_whom_the_umask_lets_read(tmp_path):
+    trials = v1.Trials(v1.make_v1_recordings(1, 2, 12, 2, 2, image_shape=(8, 12), random_state=0))
+    model = v1.LNRegressor(input_kernel=3, max_epochs=1, device="cpu", random_state=0)
+    model.fit(trials.sel(tier="train"))
+    before = os.umask(0o027)
+    try:
+        model.save(tmp_path / "m", card={})
+        model.save(tmp_path / "m", card={})
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "m").iterdir()}
+    assert len(modes) == 3
+    assert set(modes.values()) == {0o640}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_stays_and_leads_to_what_is_new(table, tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "t.csv").symlink_to(tmp_path / "far" / "kept.csv")
+    v1.save_table(table, tmp_path / "t.csv")
+    v1.save_table(table[:1], tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").is_symlink()
+    assert os.listdir(tmp_path / "far") == ["kept.csv"]
+    assert len(pd.read_csv(tmp_path / "far" / "kept.csv")) == 1
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "getuid") or os.getuid() != 0, reason="root alone becomes another user"
+)
+def test_a_file_that_is_read_only_is_not_replaced(table, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("earlier")
+    for place in (path, tmp_path):
+        os.chown(place, processes.NOBODY, processes.NOBODY)
+    for parent in tmp_path.parents[:3]:
+        parent.chmod(0o755)
+    path.chmod(0o444)
+    told = processes.in_child(lambda: v1.save_table(table, path), processes.become_nobody)
+    assert (told.error, told.errno) == ("PermissionError", errno.EACCES)
+    assert told.message == f"[Errno {errno.EACCES}] the file is read-only: '{path}'"
+    assert path.read_text() == "earlier"
+
+
+@pytest.mark.parametrize("name", ["ä ö 漢字 with spaces", "x" * 251, "-rf", "a'b\"c;$(ls)&"])
+def test_any_name_is_one(table, tmp_path, name):
+    path = tmp_path / f"{name}.csv"
+    v1.save_table(table, path)
+    v1.save_table(table[:1], path)
+    assert os.listdir(tmp_path) == [path.name]
+    assert len(pd.read_csv(path)) == 1
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_folder_that_is_missing_is_told_by_the_name_of_the_file(table, tmp_path, suffix):
+    path = tmp_path / "none" / f"t{suffix}"
+    with pytest.raises(FileNotFoundError) as told:
+        v1.save_table(table, path)
+    assert told.value.filename == str(path)
+    assert ".v1tlearn" not in str(told.value)

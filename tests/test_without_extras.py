@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 import textwrap
+import zipfile
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = """
@@ -51,6 +54,7 @@ SCRIPT = """
     for extra, call in (
         ("attribution", lambda: v1.inspection.neuron_importance(aligner, test, integrated)),
         ("backbones", lambda: backbone.fit(trials.sel(tier="train"))),
+        ("backbones", lambda: v1.load("PretrainedViTRegressor")),
         ("dask", lambda: v1.parallel.on_dask().__enter__()),
         ("fetch", lambda: v1.fetch_sensorium2022("A", "here")),
         ("interop", lambda: v1.load_v1t("run")),
@@ -58,6 +62,7 @@ SCRIPT = """
         ("parquet", lambda: v1.save_table(est.predict(test), "predictions.parquet")),
         ("plot", lambda: v1.inspection.TrainingDisplay.from_estimator(est).plot()),
         ("plot", lambda: v1.inspection.report(est, test)),
+        ("search", lambda: v1.search.HyperbandSearch(est).fit(trials.sel(tier="train"))),
         ("tensorboard", lambda: v1.tracking.TensorBoardLog("runs")),
     ):
         try:
@@ -70,7 +75,10 @@ SCRIPT = """
 """
 
 
+@pytest.mark.slow
 def test_fitting_saving_and_reading_need_no_extra(tmp_path):
+    with zipfile.ZipFile(ROOT / "tests" / "reference" / "kept" / "format_2.zip") as archive:
+        archive.extractall(tmp_path)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(SCRIPT)],
         cwd=tmp_path,

@@ -21,6 +21,7 @@ from v1tlearn._values import as_ids, shape_of
 _ARGUMENTS = ("stimuli", "behaviors", "responses", "mouse_ids", "image_ids", "tiers")
 _AXES = "(trials, channels, height, width)"
 _MOST_CHANNELS = 4
+_FEW_PIXELS = 8  # images of fewer rows or columns may well have more channels
 
 
 # ------------------------------------------------------------------------------------- recordings
@@ -86,6 +87,8 @@ def recordings_instead(value: Any) -> str:
 def path_of(name: str, value: Any, call: str) -> Path:
     """Return an argument that is to be a path as one, or show the call that was meant."""
     if isinstance(value, str | os.PathLike):
+        if "\x00" in os.fspath(value):
+            raise ValueError(f"{name} is {value!r}: no path holds a null character.")
         return Path(value)
     raise TypeError(
         f"{name} is a {type(value).__name__}: expected a path, as text or a Path. The call is "
@@ -116,8 +119,9 @@ def refuse_no_array(name: str, value: Any, attribute: str) -> None:
         raise TypeError(
             f"{name} is a {_class_name(value)}: pass what it predicts, model.predict(trials)."
         )
-    if value is None:
-        raise TypeError(f"{name} is None: expected {attribute}.")
+    if value is None or isinstance(value, type):
+        what = "None" if value is None else f"the class {value.__name__}"
+        raise TypeError(f"{name} is {what}: expected {attribute}.")
     if _is_responses(value) or (_is_trials(value) and attribute == "responses"):
         return  # the caller knows what to say of these
     found = trials_instead(value)
@@ -128,7 +132,9 @@ def refuse_no_array(name: str, value: Any, attribute: str) -> None:
 
 
 def _refuse_tensors(name: str, value: Any) -> None:
-    """Refuse tensors that numpy cannot read where they are."""
+    """Refuse tensors that numpy cannot read where they are, or as they are."""
+    if getattr(value, "is_sparse", False) or getattr(value, "is_sparse_csr", False):
+        raise TypeError(f"{name} is a sparse tensor: give {name}.to_dense().numpy().")
     if getattr(value, "requires_grad", False) or getattr(value, "is_cpu", True) is False:
         raise TypeError(
             f"{name} is a tensor that numpy cannot read ({value.device}, requires_grad="
@@ -224,8 +230,11 @@ def _is_arrays(entries: tuple) -> bool:
     return len(entries) > 1 and all(hasattr(e, "shape") and len(e.shape) > 1 for e in entries)
 
 
-def check_axes(mouse: str, part: Mapping[str, Any]) -> None:
-    """Refuse arrays of one mouse that are turned, swapped or lack an axis, with what mends it."""
+def check_axes(mouse: str, part: Mapping[str, Any], *, named: bool = False) -> None:
+    """Refuse arrays of one mouse that are turned, swapped or lack an axis, with what mends it.
+
+    Axes of stimuli that are `named` are what they are called.
+    """
     shapes = {name: np.shape(value) for name, value in _arrays(part)}
     if "stimuli" not in shapes:
         return
@@ -236,6 +245,8 @@ def check_axes(mouse: str, part: Mapping[str, Any]) -> None:
                 f"mouse {mouse!r}: stimuli has shape {stimuli} and {name} {shapes[name]}: swapped? "
                 "The order is fit(stimuli, behaviors, responses, mouse_ids)."
             )
+    if not named and len(stimuli) in (4, 5):
+        _refuse_channels_last(mouse, stimuli)
     if len(stimuli) == 5:
         return  # movies, whose other axes are checked where all are stacked
     if len(stimuli) != 4:
@@ -259,6 +270,16 @@ def check_axes(mouse: str, part: Mapping[str, Any]) -> None:
                 f"are trials the last axis? Expected {_AXES}: give numpy.moveaxis(stimuli, -1, 0), "
                 "with channels next."
             )
+
+
+def _refuse_channels_last(mouse: str, stimuli: tuple[int, ...]) -> None:
+    channels = stimuli[-3]
+    if channels > _FEW_PIXELS and (hint := channels_last(stimuli[-3:])):
+        raise ValueError(
+            f"mouse {mouse!r}: stimuli has shape {stimuli}.{hint} If there are {channels} channels "
+            "indeed, name the axes: xarray.DataArray(stimuli, dims=[..., 'channel', 'height', "
+            "'width'])."
+        )
 
 
 def _missing_axes(stimuli: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -300,5 +321,5 @@ def channels_last(shape: tuple[int, ...], wanted: tuple[int, ...] | None = None)
     if not like:
         return ""
     return (
-        f" Are the channels the last axis? Expected {_AXES}: give numpy.moveaxis(stimuli, -1, 1)."
+        f" Are the channels the last axis? Expected {_AXES}: give numpy.moveaxis(stimuli, -1, -3)."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 from sklearn.exceptions import NotFittedError
@@ -53,6 +54,13 @@ def short_name(estimator: Any) -> str:
     kind = estimator if isinstance(estimator, type) else type(last_step(estimator))
     name = kind.__name__.removesuffix("Regressor")
     return "ensemble" if name == "Ensemble" else name
+
+
+def as_ever(kind: type) -> dict[str, Any]:
+    """Give what estimators of a class did before a parameter was there, for all with a default."""
+    known = signature(kind).parameters.items()
+    defaults = {name: p.default for name, p in known if p.default is not p.empty}
+    return defaults | getattr(kind, "_as_ever", {})
 
 
 def last_step(estimator: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+# What a terminal obeys in place of showing it, and what turns the direction of text.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 # Of the system's own errors those that a wrong number in a file leads to.
 _OF_DAMAGE = (None, errno.EINVAL, errno.EOVERFLOW)
 
@@ -34,6 +37,16 @@ def check_plain(path: str | os.PathLike) -> os.stat_result:
         what = _KINDS.get(stat.S_IFMT(state.st_mode), "something else")
         raise ValueError(f"{os.fspath(path)}: is {what}, which is never opened; expected a file")
     return state
+
+
+def no_file(path: str | os.PathLike, said: str) -> OSError:
+    """Make the error for a path where a file was expected and none is."""
+    return (IsADirectoryError if os.path.isdir(path) else FileNotFoundError)(said)
+
+
+def no_folder(path: str | os.PathLike, said: str) -> OSError:
+    """Make the error for a path where a folder was expected and none is."""
+    return (NotADirectoryError if os.path.exists(path) else FileNotFoundError)(said)
 
 
 def read_plain(path: str | os.PathLike, most: int | None = None) -> bytes:
@@ -112,14 +125,20 @@ def _is_of_system(error: Exception) -> bool:
 
 def first_line(error: BaseException) -> str:
     """Name an error, and the first line of what it says."""
-    lines = str(error).strip().splitlines()
+    lines = printable(str(error)).strip().splitlines()
     said = f", {lines[0].rstrip('.')[:_LONGEST]}" if lines else ""
     return f"{type(error).__name__}{said}"
 
 
+def printable(text: str) -> str:
+    """Write what a terminal would obey as it is written in Python: names come from strangers."""
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
+
+
 def json_object(data: bytes | str) -> dict[str, Any]:
-    """Parse a JSON object."""
+    """Parse a JSON object, all texts of which can be written."""
     content = json.loads(data)
+    json.dumps(content, ensure_ascii=False).encode()  # halves of characters end no file's name
     if not isinstance(content, dict):
         raise TypeError(f"it holds a {type(content).__name__}, expected an object")
     return content

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 MODEL_FILE = "model.json"  # of a saved estimator, which is a directory
+REGISTRY_FILE = "registry.json"  # of models by name
 
 _NETCDF = (b"\x89HDF\r\n\x1a\n", b"CDF\x01", b"CDF\x02", b"CDF\x05")
 _PICKLED = (".pkl", ".pickle", ".joblib")
@@ -55,7 +56,7 @@ def what_lies_at(path: str | os.PathLike) -> Found:
     if not path.is_file():  # a pipe, a device: opening it might wait for ever
         return Found("no plain file", None)
     with path.open("rb") as file:
-        start = file.read(8)
+        start = file.read(64)
     if path.suffix.lower() == ".nwb":
         return Found("an NWB file", f"v1tlearn.read_nwb({str(path)!r})", True)
     if start.startswith(_NETCDF):
@@ -67,6 +68,8 @@ def what_lies_at(path: str | os.PathLike) -> Found:
         return Found(what, f"joblib.load({str(path)!r})")
     if path.suffix in _WEIGHTS:
         return Found("perhaps weights of published code", f"v1tlearn.load_sensorium({str(path)!r})")
+    if start.startswith(b"PK") and MODEL_FILE.encode() in start:  # the name of its first member
+        return Found("a zip of a saved model, whose folder load opens once it is unpacked", None)
     if start.startswith(b"PK"):
         return Found("a zip, as a mouse in the Sensorium layout comes", sensorium, True)
     return Found("a file of another kind", None)
@@ -77,6 +80,9 @@ def _directory(path: Path, sensorium: str) -> Found:
         return Found("a saved model", f"v1tlearn.load({str(path)!r})")
     if (path / "args.yaml").is_file():
         return Found("a run of the published V1T code", f"v1tlearn.load_v1t({str(path)!r})")
+    if (path / REGISTRY_FILE).is_file():
+        opens = f"v1tlearn.load(v1tlearn.fetch_model(name, {str(path)!r}))"
+        return Found("a registry of models", opens)
     if (path / "data").is_dir():
         return Found("a mouse in the Sensorium layout", sensorium, True)
     children = list(path.iterdir())

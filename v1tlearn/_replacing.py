@@ -7,6 +7,7 @@ writer removes what killed ones left, never what one still writes, never what is
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import os
@@ -46,13 +47,18 @@ def marked() -> Iterator[str]:
 def replacing(path: Path) -> Iterator[Path]:
     """Give a path beside another, whose place is taken when the block ends without an error.
 
-    A folder takes the place of none or of an empty one: what is in the way is for the caller.
+    A folder takes the place of none or of an empty one: what is in the way is for the caller. A
+    link stays, and leads to what is new. Errors of the system in the block that name no file are
+    of what it writes.
     """
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path.absolute()
+    check_writable(path)
     remove_left(path.parent)
     with marked() as mark:
         new = path.with_name(f".v1tlearn-{mark}.part")
         try:
-            yield new
+            with system_errors_named(new):
+                yield new
             replace(new, path)
         except OSError as error:  # of a file that the caller does not know, or one within it
             place = Path(os.fsdecode(error.filename)) if _names_a_path(error) else None
@@ -69,15 +75,39 @@ def _names_a_path(error: OSError) -> bool:
 
 
 def replace(new: Path, path: Path) -> None:
-    """Rename a file, or a folder, once all in it is on the disk; then so is its name."""
+    """Rename a file, or a folder, once all in it is on the disk; then so is its name.
+
+    A file that takes the place of another is for the same people.
+    """
     for folder, _, names in os.walk(new, topdown=False):
         for name in names:
             synchronize(Path(folder, name))
         synchronize(Path(folder))
     if new.is_file():
+        if path.is_file():
+            shutil.copymode(path, new)
         synchronize(new)
     os.replace(new, path)
     synchronize(path.parent)
+
+
+def check_writable(path: Path) -> None:
+    """Refuse to replace a file that is read-only, which a rename would not mind."""
+    if path.is_file() and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, "the file is read-only", str(path))
+
+
+def append(path: Path, content: bytes) -> None:
+    """Add to a file, made where there is none: all of it, or nothing; then it is on the disk."""
+    with system_errors_named(path), path.open("ab", buffering=0) as file:
+        start, left = os.fstat(file.fileno()).st_size, memoryview(content)
+        try:
+            while left:
+                left = left[file.write(left) :]
+            os.fsync(file.fileno())
+        except BaseException:
+            file.truncate(start)
+            raise
 
 
 def synchronize(path: Path) -> None:

@@ -6,6 +6,8 @@ the values mean, and which shape they need, is known to the callers.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
@@ -65,9 +67,9 @@ def as_ids(values: Any, name: str, *, of: str = "trial", blank: bool = False) ->
     return _of_one_type(labels, name).reshape(shape)
 
 
-def as_names(values: Any, name: str, *, of: str = "mouse") -> list[str]:
-    """The text of each of several labels, of which none is missing."""
-    return [str(label) for label in _checked_labels(list(values), name, of)[0]]
+def as_names(values: Any, name: str, *, of: str = "mouse", blank: bool = False) -> list[str]:
+    """The text of each of several labels, of which none is missing; `blank` allows empty ones."""
+    return [str(label) for label in _checked_labels(list(values), name, of, blank)[0]]
 
 
 def as_text(labels: np.ndarray, name: str) -> np.ndarray:
@@ -199,9 +201,10 @@ def _refuse_other_number(
 
 
 def shape_of(values: Any) -> tuple[int, ...] | None:
-    """Shape of an array or of nested lists; None where these are ragged."""
-    with suppress(ValueError):
-        return np.shape(values)
+    """Shape of an array or of nested lists; None where these are ragged, or there is none."""
+    with suppress(ValueError, TypeError):
+        shape = np.shape(values)
+        return shape if isinstance(shape, tuple) else None  # the class of arrays has another one
     return None
 
 
@@ -225,12 +228,52 @@ def plain(value: Any, name: str = "a parameter") -> Any:
     return value
 
 
-def as_whole(value: Any, name: str, least: int = 1) -> int:
-    """A whole number that is not below another."""
+def as_whole(value: Any, name: str, least: int = 1, *, more: str = "") -> int:
+    """A whole number that is not below another; `more` tells what else would do."""
     number = plain(value, name)
     if not isinstance(number, Integral) or isinstance(number, bool) or number < least:
-        raise ValueError(f"{name}={value!r}: expected a whole number from {least} on.")
+        raise ValueError(f"{name}={value!r}: expected {more}a whole number from {least} on.")
     return int(number)
+
+
+def as_sides(value: Any, name: str) -> tuple[int, int]:
+    """Two whole numbers from 1 on, as of a height and a width."""
+    sides = whole_numbers(value)
+    if sides is None or len(sides) != 2:
+        raise ValueError(f"{name} is {value!r}: expected two whole numbers from 1 on.")
+    return sides[0], sides[1]
+
+
+def whole_numbers(values: Any) -> tuple[int, ...] | None:
+    """Several whole numbers from 1 on; None where they are something else."""
+    if not isinstance(values, tuple | list) and np.ndim(values) != 1:
+        return None
+    numbers = tuple(plain(number) for number in values)
+    return numbers if all(type(n) is int and n >= 1 for n in numbers) else None
+
+
+def as_flag(value: Any, name: str) -> bool:
+    """A truth value; text, numbers and None are none."""
+    flag = plain(value, name)
+    if not isinstance(flag, bool):
+        raise TypeError(f"{name} is {value!r}, expected True or False.")
+    return flag
+
+
+def as_number(value: Any, name: str, minimum: float = -math.inf) -> float:
+    """One number that is not below `minimum` and not NaN."""
+    number = plain(value, name)
+    if not isinstance(number, Real) or isinstance(number, bool):
+        raise TypeError(f"{name} is {value!r}, expected one number.")
+    if not float(number) >= minimum:  # not so NaN
+        wanted = "a number" if minimum == -math.inf else f"a number from {minimum:g} on"
+        raise ValueError(f"{name} is {value!r}, expected {wanted}.")
+    return float(number)
+
+
+def without_addresses(text: str) -> str:
+    """What an object says of itself in any process: without its place in memory."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
 def without_flips(array: np.ndarray) -> np.ndarray:

@@ -106,7 +106,7 @@ def package_versions() -> dict[str, str]:
     dict of str to str
     """
     return (
-        _told({"v1tlearn": _own_version, "python": platform.python_version})
+        _told({"v1tlearn": own_version, "python": platform.python_version})
         | _told({name: partial(_version, name) for name in _packages(extras=False)})
         | _told({"HDF5": _hdf5})
     )
@@ -156,7 +156,8 @@ def _numbered(tell: Callable[[], Iterator[str]], name: str) -> dict[str, str]:
 # ----------------------------------------------------------------------------------------- versions
 
 
-def _own_version() -> str:
+def own_version() -> str:
+    """Tell the version of this package, which its metadata have alone."""
     return importlib.metadata.version("v1tlearn")
 
 

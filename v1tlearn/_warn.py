@@ -5,7 +5,11 @@ from __future__ import annotations
 import sys
 import warnings
 
-_BETWEEN = ("v1tlearn.", "torch.", "contextlib", "sklearn.callback.")  # what may lie on the way
+# What may lie on the way: of joblib and Optuna where fits are tasks of this process.
+_BETWEEN = (
+    *("v1tlearn.", "torch.", "contextlib", "joblib.", "optuna."),
+    *("sklearn.callback.", "sklearn.utils."),
+)
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

@@ -16,7 +16,8 @@ from sklearn.model_selection import PredefinedSplit
 from sklearn.utils.parallel import Parallel, delayed
 
 from v1tlearn._instead import refuse_no_array, refuse_no_trials
-from v1tlearn._values import as_ids
+from v1tlearn._options import as_jobs
+from v1tlearn._values import as_flag, as_ids, as_names, as_number
 from v1tlearn.training.seeds import RandomState, draw_seed
 from v1tlearn.trials import Trials
 from v1tlearn.trials.cutting import Span, cut_in_time
@@ -66,7 +67,7 @@ def tier_split(
     refuse_no_trials(trials, "tier_split({})")
     tiers = getattr(trials, "tiers", None)
     tiers = as_ids(trials, "tiers", blank=True).astype(str) if tiers is None else tiers
-    test, train = ([side] if isinstance(side, str) else list(side) for side in (test, train))
+    test, train = _tiers(test, "test"), _tiers(train, "train")
     if set(test) & set(train):
         raise ValueError(f"tiers {sorted(set(test) & set(train))} are in both test and train.")
     present = sorted(set(tiers.tolist()))
@@ -81,6 +82,13 @@ def tier_split(
             f"trials.sel(tier={[*train, *test]})."
         )
     return PredefinedSplit(np.where(np.isin(tiers, test), 0, -1))
+
+
+def _tiers(side: Any, name: str) -> list[str]:
+    try:
+        return [side] if isinstance(side, str) else as_names(side, name, of="tier", blank=True)
+    except TypeError as error:
+        raise TypeError(f"{name} is {side!r}: expected the name of a tier, or several.") from error
 
 
 def image_train_test_split(
@@ -162,7 +170,7 @@ def split_in_time(
             "the trials are images: split_in_time cuts movies; images are split by "
             "image_train_test_split(trials)."
         )
-    if not 0 < test_size < 1:
+    if not 0 < as_number(test_size, "test_size") < 1:
         raise ValueError(f"test_size is {test_size}, expected between 0 and 1.")
     for name, value, least in (("gap", gap, 0), ("n_blocks", n_blocks, 1)):
         if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
@@ -256,6 +264,7 @@ def leave_one_mouse_out(
         )
     if isinstance(est, type):
         raise TypeError(f"est is the class {est.__name__}: make a model of it, {est.__name__}().")
+    freeze_core, n_jobs = as_flag(freeze_core, "freeze_core"), as_jobs(n_jobs)
     _check_trials(trials, "leave_one_mouse_out(model, {})")
     for part in (test, validation):
         if part is not None:
@@ -319,6 +328,14 @@ def _fit_and_score(
     return model.transfer(last[0], freeze_core, validation=last[1], **params).score(test)
 
 
+def _one_per_trial(labels: Any, name: str) -> np.ndarray:
+    refuse_no_array(name, labels, name)
+    found = as_ids(labels, name)
+    if found.ndim != 1:
+        raise ValueError(f"{name} has the shape {found.shape}: expected one label per trial.")
+    return found
+
+
 def split_by_image(
     image_ids: Any,
     fraction: float,
@@ -352,13 +369,12 @@ def split_by_image(
     ValueError
         If `fraction` is not between 0 and 1, lengths differ, or a mouse cannot be split.
     """
-    refuse_no_array("image_ids", image_ids, "image_ids")
-    images = _codes(as_ids(image_ids, "image_ids"))
+    images = _codes(_one_per_trial(image_ids, "image_ids"))
     whole = np.full(len(images), "all")
-    mouse_ids = whole if mouse_ids is None else as_ids(mouse_ids, "mouse_ids")
+    mouse_ids = whole if mouse_ids is None else _one_per_trial(mouse_ids, "mouse_ids")
     if len(mouse_ids) != len(images):
         raise ValueError(f"image_ids has {len(images)} trials, mouse_ids has {len(mouse_ids)}.")
-    if not 0 < fraction < 1:
+    if not 0 < as_number(fraction, "the validation fraction") < 1:
         raise ValueError(f"the validation fraction is {fraction}, expected between 0 and 1.")
     if len(images) == 0:
         raise ValueError("there are no trials to split.")

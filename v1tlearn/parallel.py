@@ -61,7 +61,7 @@ def on_dask(client: Client | None = None) -> Iterator[None]:
         import distributed  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            'on_dask needs distributed: pip install "dask[distributed]>=2026.1", or the extra '
+            'on_dask needs distributed: pip install "dask[distributed]>=2026.1.1", or the extra '
             '"dask", from the folder of v1tlearn with pip install -e ".[dask]".'
         ) from error
     from v1tlearn._dask_backend import WholeTasks

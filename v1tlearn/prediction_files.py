@@ -10,6 +10,7 @@ import numpy as np
 from v1tlearn._instead import path_of
 from v1tlearn._values import as_whole
 from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials.predicted import predict_responses
 
 _PART_BYTES = 2**28
 
@@ -80,12 +81,7 @@ def save_predictions(
     for mouse in trials.mice:
         places, _ = trials.rows(mouse)
         rows[places] = np.arange(len(places))
-        first = estimator.predict(trials[places[:1]])
-        if not isinstance(first, Responses):
-            raise TypeError(
-                f"{type(estimator).__name__} predicts a {type(first).__name__} for Trials: "
-                "expected a model that predicts Responses."
-            )
+        first = predict_responses(estimator, trials[places[:1]])
         sources[mouse] = _Predicted(estimator, trials[places], first.get(mouse), mouse, part_bytes)
         neurons[mouse] = first.neuron_ids(mouse)
     predictions = Responses(trials, sources, rows, name="predictions")
@@ -110,6 +106,7 @@ class _Predicted:
             first = int(rows[done])
             if not self._start <= first < self._start + len(self._kept):
                 part = self._trials[first : first + self._at_once]
+                self._kept = self._kept[:0].copy()  # let go of, or there would be two parts
                 self._start, self._kept = first, self._estimator.predict(part).get(self._mouse)
             stop = int(np.searchsorted(rows, self._start + len(self._kept)))
             out[done:stop] = self._kept[rows[done:stop] - self._start]

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import v1tlearn as v1
+from tests.exact_csv import read_csv
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,9 @@ def test_scores(command, run_folder, files, tmp_path, model, trials):
     code, out, err = command(f"{line} --out {tmp_path}/s.csv")
     assert (code, err) == (0, "")
     expected = v1.score_table(model, trials.sel(tier="test"))
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "s.csv"), expected)
+    pd.testing.assert_frame_equal(read_csv(tmp_path / "s.csv"), expected)
+    assert command(f"{line} --out {tmp_path}/s.parquet")[0] == 0
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "s.parquet"), expected)
     assert len(out.splitlines()) == 1 + len(expected)
     assert out.split()[:4] == ["model", "mouse", "metric", "value"]
     code, out, _ = command(
@@ -95,8 +98,15 @@ def test_a_run_that_is_not_over(command, files, tmp_path, run_folder):
         ("predict {run} {files}/recordings.nc --out p.csv", 2, "expected a file .nc"),
         ("score {run} {files}/recordings.nc --out none/s.csv", 2, "there is no folder"),
         ("score {run} {files}/recordings.nc --tier none", 2, "--tier all takes all trials"),
-        ("score {run} {files}/recordings.nc --metric fev", 1, "fev"),
+        ("score {run} {files}/recordings.nc --mouse Q", 2, "--mouse: no trial with mouse_id 'Q'"),
+        ("score {run} {files}/recordings.nc --device nope", 2, "device='nope' is no device"),
+        ("score {run} {files}/recordings.nc --bootstrap -1", 2, "expected 0 or more draws"),
+        ("score {run} {files}/recordings.nc --metric fev", 2, "--metric fev: expected one of"),
+        ("score {run} {files}/recordings.nc --metric fecv", 1, "have no coordinate `category`"),
         ("score {files} {files}/recordings.nc", 1, "holds no saved model"),
+        ("score {files}/none {files}/recordings.nc", 2, "none: there is no such file"),
+        ("score {run} {files}/none.nc", 2, "none.nc: there is no such file"),
+        ("score {run} {files} --cache {files}/recordings.nc", 2, "is a file: expected a folder"),
         ("score {run} {run}", 1, "model"),
         ("score {run} {run}/model", 1, "it is a saved model"),
         ("report {run} {files}/recordings.nc --out r.nc", 2, "expected a file .html"),
@@ -107,3 +117,8 @@ def test_what_is_wrong(command, run_folder, files, line, code, said):
     assert (found, out) == (code, "")
     assert said in err
     assert "Traceback" not in err
+
+
+def test_names_are_shown_and_not_obeyed_by_a_terminal(command, files, tmp_path):
+    code, _, err = command(f"score {tmp_path}/no\x1b[2J\u202emodel {files}/recordings.nc")
+    assert (code, "no\\x1b[2J\\u202emodel" in err) == (2, True)

@@ -12,11 +12,11 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import v1tlearn as v1
 from tests.cli.conftest import SMALL
+from tests.exact_csv import read_csv
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +41,7 @@ def test_the_run_is_that_of_python(run_folder, trials, equal_models):
     assert names == {"run.json", "history.csv", "checkpoints", "model"}
     told = json.loads((run_folder / "run.json").read_text())
     assert (told["status"], told["model"]) == ("finished", "CNNRegressor")
-    table = pd.read_csv(run_folder / "history.csv")
+    table = read_csv(run_folder / "history.csv")
     assert table["loss"].tolist() == [r["loss"] for r in model.history_]
 
 
@@ -95,7 +95,7 @@ def test_a_run_goes_on(command, fit, tmp_path, run_folder, equal_models, trials)
         max_epochs=3, device="cpu",
     ).fit(trials.sel(tier="train"))  # fmt: skip
     assert equal_models(model, whole)
-    assert pd.read_csv(copied / "history.csv")["epoch"].tolist() == [1, 2, 3]
+    assert read_csv(copied / "history.csv")["epoch"].tolist() == [1, 2, 3]
     code, _, err = command(fit(copied, "--set max_epochs=3 --set lr=0.5 --resume"))
     assert code == 1
     assert "holds another run; there differ: parameters lr (was 0.009, is 0.5)" in err
@@ -122,6 +122,7 @@ def test_resume_begins_where_there_is_nothing(command, fit, tmp_path):
         ("--mouse Z", "CNNRegressor", "no trial with mouse_id 'Z'"),
         ("--validation-tier tests", "CNNRegressor", "no trial with tier 'tests'"),
         ("--params p.toml", "CNNRegressor", "expected a file .json"),
+        ("--device nope", "CNNRegressor", "device='nope' is no device"),
         ("--nonsense", "CNNRegressor", "unrecognized arguments: --nonsense"),
     ],
 )
@@ -136,6 +137,17 @@ def test_wrong_command_lines(command, fit, tmp_path, more, model, said):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_mouse_that_two_files_hold_is_refused(command, tmp_path, files):
+    """Its trials would count twice."""
+    stored = f"{files}/recordings.nc"
+    code, _, err = command(f"fit {stored} {stored} --model CNNRegressor --out {tmp_path / 'run'}")
+    assert code == 2
+    assert "both hold a mouse 'A': expected each mouse in one of them" in err
+    assert not (tmp_path / "run").exists()
+    code, _, err = command(f"fit {stored} --model CNNRegressor --params no.json --out {tmp_path}/r")
+    assert (code, "--params no.json: there is no such file" in err) == (2, True)
+
+
 def test_folders_that_are_taken(command, fit, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     code, _, err = command(fit(tmp_path))
@@ -147,7 +159,7 @@ def test_folders_that_are_taken(command, fit, tmp_path):
 
 def test_files_that_fail(command, fit, tmp_path, files):
     code, _, err = command(fit(tmp_path / "run", recordings="none.nc"))
-    assert (code, "none.nc: there is no such file or directory" in err) == (1, True)
+    assert (code, "none.nc: there is no such file or directory" in err) == (2, True)
     (tmp_path / "broken.nc").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99))
     line = fit(tmp_path / "run").replace(f"{files}/recordings.nc", f"{tmp_path}/broken.nc")
     code, _, err = command(line)
@@ -222,17 +234,20 @@ def start(line, **more):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no such signals")
-def test_a_job_that_is_terminated_goes_on_to_the_same_model(fit, tmp_path, command, equal_models):
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGUSR1", 138), ("SIGHUP", 129)])
+def test_a_job_that_is_terminated_goes_on_to_the_same_model(
+    fit, tmp_path, command, equal_models, name, code
+):
     more = "--set max_epochs=40 --resume"
     line = fit(tmp_path / "run", more)
     with start(line) as job:
         for told in job.stderr:
             if "epoch 3 of" in told:
                 break
-        job.send_signal(signal.SIGTERM)
+        job.send_signal(getattr(signal, name))
         _, err = job.communicate()
-    assert job.returncode == 143
-    assert "v1tlearn fit: terminated (SIGTERM). The state after epoch" in err
+    assert job.returncode == code
+    assert f"v1tlearn fit: terminated ({name}). The state after epoch" in err
     assert "Traceback" not in err
     with start(line) as job:
         _, err = job.communicate()
@@ -241,10 +256,30 @@ def test_a_job_that_is_terminated_goes_on_to_the_same_model(fit, tmp_path, comma
     assert command(fit(tmp_path / "whole", more))[0] == 0
     models = [v1.load(tmp_path / name / "model") for name in ("run", "whole")]
     assert equal_models(*models)
-    tables = [pd.read_csv(tmp_path / name / "history.csv") for name in ("run", "whole")]
+    tables = [read_csv(tmp_path / name / "history.csv") for name in ("run", "whole")]
     assert tables[0]["loss"].tolist() == tables[1]["loss"].tolist()
     attempts = json.loads((tmp_path / "run" / "run.json").read_text())["attempts"]
     assert [attempt["status"] for attempt in attempts] == ["interrupted", "finished"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such signals")
+@pytest.mark.parametrize("ignored", [False, True], ids=["heard", "nohup"])
+def test_a_terminal_that_closes_ends_a_run_unless_it_is_to_go_on(
+    command, fit, tmp_path, monkeypatch, ignored
+):
+    def closes(self, record):
+        signal.raise_signal(signal.SIGHUP)
+
+    monkeypatch.setattr(v1.tracking.CSVLog, "__call__", closes)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        code, _, _ = command(fit(tmp_path / "run"))
+        after = signal.getsignal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    status = json.loads((tmp_path / "run" / "run.json").read_text())["status"]
+    assert (code, status) == ((0, "finished") if ignored else (129, "interrupted"))
+    assert after == (signal.SIG_IGN if ignored else signal.SIG_DFL)
 
 
 @pytest.mark.slow

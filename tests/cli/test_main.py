@@ -1,7 +1,9 @@
 """What the page on the command line shows is what the command takes."""
 
+import errno
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,9 +29,11 @@ def test_commands_of_the_page_fail_only_for_want_of_files(line, tmp_path, monkey
     words = shlex.split(line)
     if "--out" in words:
         Path(words[words.index("--out") + 1]).parent.mkdir(parents=True, exist_ok=True)
-    assert main(words) == 1
-    said = capsys.readouterr().err
-    assert "there is no such file or directory" in said or "no saved model" in said
+    code, said = main(words), capsys.readouterr().err
+    if words[0] == "fit":
+        assert (code, "there is no such file or directory" in said) == (2, True)
+    else:  # of a folder that is made above
+        assert (code, "no saved model" in said) == (1, True)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["fit", "--help"], ["score", "-h"], ["--version"]])
@@ -51,3 +55,12 @@ def test_models_that_can_be_named_take_all_their_presets():
             made = make_estimator(name, preset, parse_assignments(["random_state=3"]))
             assert type(made) is kind
             assert made.random_state == 3
+
+
+def test_a_terminal_that_is_gone_leaves_the_exit_code(tmp_path, monkeypatch):
+    class Gone:
+        def write(self, text):
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    assert main(["score", str(tmp_path), str(tmp_path / "none.nc")]) == 1

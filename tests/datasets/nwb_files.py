@@ -151,6 +151,25 @@ def units(path, *, n_trials=20, n_units=3, seed=0):
     return held
 
 
+def add_movie(nwb, movie, name="movie", **params):
+    """Frames among the templates, without times, as movies are kept that were shown often."""
+    told = {"unit": "n.a.", "format": "raw", "rate": float("nan"), "starting_time": float("nan")}
+    series = ImageSeries(name=name, data=movie, **told | params)
+    nwb.add_stimulus_template(series)
+    return series
+
+
+def add_frames(nwb, shown, times, series, name="movie_stimulus"):
+    """Which frame was shown when, by the link that is deprecated and in use."""
+    indices = IndexSeries.__new__(IndexSeries, in_construct_mode=True)
+    indices.__init__(
+        name=name, data=np.asarray(shown, "u4"), unit="N/A", timestamps=np.asarray(times),
+        indexed_timeseries=series,
+    )  # fmt: skip
+    indices._in_construct_mode = False
+    nwb.add_stimulus(indices)
+
+
 def add_table(nwb, onsets, columns, *, seconds=0.5, name=None):
     """A table of intervals, that of trials without a name."""
     if name is None:
@@ -194,4 +213,17 @@ def of_recording(recording, path):
     speeds = np.repeat(np.append(speed, 0.0), rate)
     series = TimeSeries(name="running_speed", data=speeds, unit="cm/s", timestamps=times)
     module.add(BehavioralTimeSeries(time_series=series))
+    return write(nwb, path)
+
+
+def movie_shown_often(path, *, n_frames=40, repeats=6, n_neurons=5):
+    """A movie, shown again and again, and traces that are stamped as its frames are."""
+    made = np.random.default_rng(0)
+    nwb = new(subject=Subject(subject_id="mouse1", species="Mus musculus"))
+    series = add_movie(nwb, make_images(n_images=n_frames, shape=(18, 32)), "natural_movie_one")
+    clock = 10 + np.arange(repeats * n_frames + 2) / 30
+    shown = np.tile(np.arange(n_frames), repeats)
+    add_frames(nwb, shown, clock[:-2], series, "natural_movie_one_stimulus")
+    traces = made.gamma(2.0, 0.1, (len(clock), n_neurons))
+    add_traces(nwb, add_plane(nwb, 1, n_neurons), traces, name="dff", timestamps=clock)
     return write(nwb, path)

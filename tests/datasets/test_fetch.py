@@ -9,6 +9,7 @@ import re
 import sys
 import threading
 import zipfile
+from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote
@@ -55,6 +56,8 @@ class Server:
     def __init__(self):
         self.content, self.break_after, self.status, self.ranges = CONTENT, [], [], True
         self.tells_length, self.headers, self.redirects = True, {}, {}
+        self.slow = threading.Event()  # set once a slow server may end
+        self.slow.set()
         self.requests = []
         server = self
 
@@ -88,6 +91,11 @@ class Server:
                     self.send_header(name, value)
                 self.end_headers()
                 cut = server.break_after.pop(0) if server.break_after else None
+                while body and not server.slow.is_set():  # a byte at a time, for ever
+                    with suppress(OSError):
+                        self.wfile.write(body[:1])
+                    body = body[1:] or body
+                    server.slow.wait(0.01)
                 self.wfile.write(body[:cut])
                 self.close_connection = True
 
@@ -102,6 +110,7 @@ class Server:
         self._thread.start()
 
     def close(self):
+        self.slow.set()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
@@ -139,7 +148,7 @@ def test_a_small_file_goes_on_from_where_it_broke_off(server, tmp_path):
     server.content, server.break_after = make_zip(n_bytes=66_000), [33_000]
     (path,) = fetch_sensorium2022("A", tmp_path, base_url=server.url)
     assert path.read_bytes() == server.content
-    assert [asked for _, asked in server.requests] == [None, "bytes=32768-"]
+    assert [asked for _, asked in server.requests] == [None, "bytes=33000-"]
 
 
 @pytest.mark.parametrize("ranges", [True, False])
@@ -154,6 +163,20 @@ def test_a_page_without_a_known_length_is_given_up(server, tmp_path):
     server.tells_length, server.ranges, server.content = False, False, b"<html>log in</html>"
     with pytest.raises(OSError, match=r"mouse '21067-10-18'.*2 times in a row.*not a whole zip"):
         fetch_sensorium2022("A", tmp_path, base_url=server.url, retries=1)
+
+
+def test_what_comes_a_byte_at_a_time_is_given_up_and_kept(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("v1tlearn.datasets.download._MINUTE_S", 0.05)
+    server.slow.clear()
+    slow = r"2 times in a row \(\d+ bytes came in 0 s, fewer than 65536 a minute\); (\d+) bytes"
+    with pytest.raises(OSError, match=slow) as raised:
+        fetch_sensorium2022("A", tmp_path, base_url=server.url, retries=1)
+    server.slow.set()
+    kept = int(re.search(slow, str(raised.value))[1])
+    assert 0 < kept < len(CONTENT)
+    (path,) = fetch_sensorium2022("A", tmp_path, base_url=server.url)
+    assert server.requests[-1][1] == f"bytes={kept}-"
+    assert path.read_bytes() == CONTENT
 
 
 def test_nothing_is_written_to_the_terminal(server, tmp_path, capfd):
@@ -233,6 +256,7 @@ def test_a_right_checksum_passes_and_a_wrong_one_keeps_nothing(server, tmp_path)
         (b"<html>please log in</html>", "is not a zip"),
         (CONTENT[:1000] + b"\xff" * 8 + CONTENT[1008:], "damaged member"),
     ],
+    ids=["a page", "a damaged zip"],  # of bytes, ids would have the time that a zip has
 )
 def test_without_a_checksum_only_a_whole_zip_passes(server, tmp_path, content, problem):
     server.content = content
@@ -415,7 +439,7 @@ def test_a_length_that_is_no_number_counts_as_unknown(server, tmp_path, length):
 
 
 def test_a_length_beyond_all_measure_is_never_reached(server, tmp_path):
-    server.headers["Content-Length"] = "9" * 40
+    server.headers["Content-Length"], server.ranges = "9" * 40, False
     with pytest.raises(OSError, match=r"mouse '21067-10-18'.*times in a row"):
         fetch_sensorium2022("A", tmp_path, base_url=server.url, retries=0)
     assert NAME not in names(tmp_path / "sensorium2022")

@@ -488,7 +488,7 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, images, change, message):
         ({"window": (3, 3)}, ValueError, r"window is \(3, 3\)"),
         ({"window": (0, 7)}, ValueError, "6 wide"),
         ({"window": {"other": None}}, ValueError, "has no entry"),
-        ({"flips": "sometimes"}, ValueError, "flips is 'sometimes'"),
+        ({"flips": "sometimes"}, ValueError, "flips='sometimes'"),
         ({"validation_every": 0}, ValueError, "validation_every is 0"),
         ({"validation_every": 2.5}, ValueError, "validation_every is 2.5"),
         ({"window": (0, 2.5)}, ValueError, r"window is \(0, 2.5\)"),

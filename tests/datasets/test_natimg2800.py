@@ -313,7 +313,7 @@ class TestWrongFiles:
             v1.read_natimg2800(__file__, images)
         with pytest.raises(FileNotFoundError, match="expected a file of natimg2800"):
             v1.read_natimg2800(folder / "none.mat", images)
-        with pytest.raises(ValueError, match="red_cells is 'no', expected one of"):
+        with pytest.raises(ValueError, match="red_cells='no': expected one of"):
             read(folder, red_cells="no")
 
     def test_images_that_are_not_finite_are_refused(self, folder, tmp_path):

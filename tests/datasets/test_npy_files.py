@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.datasets.sensorium_files import write_by_hand
+from tests.sweeps import quick
 from v1tlearn.datasets.sensorium import read_sensorium
 
 IMAGE = "data/images/0.npy"
@@ -62,7 +63,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("damage", DAMAGED)
-@pytest.mark.parametrize("name", [IMAGE, "data/images/7.npy", TIERS])
+@pytest.mark.parametrize("name", quick([IMAGE, "data/images/7.npy", TIERS], 0))
 @pytest.mark.filterwarnings("ignore")  # of the compiler, about what such headers hold
 def test_damaged_headers_name_the_file(mouse, damage, name):
     (mouse / name).write_bytes(DAMAGED[damage])

@@ -261,13 +261,14 @@ def test_spikes_of_units_are_counted_after_each_image_of_a_series(tmp_path):
     np.testing.assert_allclose(recording["position"], [[5, 10, 1], [25, 50, 1], [45, 90, 1]])
 
 
-def test_units_that_were_not_observed_are_not_recorded(tmp_path):
+@pytest.mark.parametrize("first", [[[0.0, 3.7]], [[2.3, 3.7], [0.0, 2.3]]])  # in pieces that meet
+def test_units_that_were_not_observed_are_not_recorded(first, tmp_path):
     nwb, onsets = new(), 1.0 + np.arange(6)
     nwb.add_stimulus(
         ImageSeries(name="scenes", data=make_images(), unit="grey", format="raw", timestamps=onsets)
     )
     trains = [[1.2, 2.3, 5.4], [1.3, 6.2]]
-    observed = [[[0.0, 3.7]], [[0.0, 2.0], [4.0, 9.0]]]
+    observed = [first, [[0.0, 2.0], [4.0, 9.0]]]
     add_units(nwb, trains, observed=observed)
     write(nwb, tmp_path / "a.nwb")
     found = v1.read_nwb(tmp_path / "a.nwb", window=WINDOW, reduction="sum")["responses"].values

@@ -18,6 +18,7 @@ from tests.datasets.nwb_files import (
     templates,
     write,
 )
+from tests.sweeps import quick
 
 
 @pytest.fixture(scope="module")
@@ -56,17 +57,36 @@ def set_at(place, value):
 
 @pytest.mark.parametrize(
     ("name", "change", "said"),
-    [
-        (f"{SHOWN}/timestamps", set_at(3, 2.5), r"timestamps of shown do not rise: 3 s .* 2.5 s"),
-        (f"{SHOWN}/timestamps", set_at(3, np.nan), r"timestamps of shown hold nan at place 3"),
-        (f"{SHOWN}/timestamps", set_at(29, 99.0), r"1 of 30 windows were not recorded.*at 99 s"),
-        (f"{SHOWN}/timestamps", set_at(0, -0.5), r"1 of 30 windows were not recorded.*at -0.5 s"),
-        (f"{SHOWN}/timestamps", set_at(3, 3.3), r"presentation 3 of shown follows 0.3 s after"),
-        (f"{SHOWN}/data", set_at(3, 6), r"shows image 6 in row 3.*whole numbers from 0 to 5"),
-        (f"{TRACES}/data", set_at((15, 1), np.inf), r"responses hold infinite values"),
-        (f"{SPEED}/data", set_at(22, np.nan), r"in 1 of 30 trials behaviour \(speed\) is NaN"),
-        (f"{SPEED}/timestamps", set_at(22, 1.05), r"timestamps of .*speed do not rise"),
-    ],
+    quick(
+        [
+            (
+                f"{SHOWN}/timestamps",
+                set_at(3, 2.5),
+                r"timestamps of shown do not rise: 3 s .* 2.5 s",
+            ),
+            (f"{SHOWN}/timestamps", set_at(3, np.nan), r"timestamps of shown hold nan at place 3"),
+            (
+                f"{SHOWN}/timestamps",
+                set_at(29, 99.0),
+                r"1 of 30 windows were not recorded.*at 99 s",
+            ),
+            (
+                f"{SHOWN}/timestamps",
+                set_at(0, -0.5),
+                r"1 of 30 windows were not recorded.*at -0.5 s",
+            ),
+            (f"{SHOWN}/timestamps", set_at(3, 3.3), r"presentation 3 of shown follows 0.3 s after"),
+            (f"{SHOWN}/data", set_at(3, 6), r"shows image 6 in row 3.*whole numbers from 0 to 5"),
+            (f"{TRACES}/data", set_at((15, 1), np.inf), r"responses hold infinite values"),
+            (f"{SPEED}/data", set_at(22, np.nan), r"in 1 of 30 trials behaviour \(speed\) is NaN"),
+            (f"{SPEED}/timestamps", set_at(22, 1.05), r"timestamps of .*speed do not rise"),
+        ],
+        0,
+        2,
+        5,
+        6,
+        7,
+    ),
 )
 def test_values_that_cannot_be_are_refused(path, name, change, said):
     put(path, name, change)
@@ -99,7 +119,9 @@ def test_a_sample_that_is_nan_is_a_response_that_was_not_recorded(path):
 
 
 def test_windows_may_overlap_when_asked(path):
-    with pytest.raises(ValueError, match=r"so do 29 in all, but the window is 1.5 s.*Movies"):
+    with pytest.raises(
+        ValueError, match=r"so do 29 in all, but the window is 1.5 s.*read_nwb_movies"
+    ):
         v1.read_nwb(path, window=(0.0, 1.5))
     found = v1.read_nwb(path, window=(0.0, 1.5), overlapping=True)["responses"]
     with h5py.File(path, "r") as file:
@@ -190,11 +212,13 @@ def test_templates_whose_order_is_not_told_are_not_counted(tmp_path):
     nwb = new()
     stack = templates(make_images(), ordered=False)
     nwb.add_stimulus_template(stack)
-    add_table(nwb, [1.0, 2.0], {"frame": [0, 1]})
+    add_table(nwb, [1.0, 2.0], {"frame": [1, 2]})
     add_units(nwb, [np.linspace(0, 9, 50)], electrodes=False)
     path = write(nwb, tmp_path / "a.nwb")
+    counted = v1.read_nwb(path, positions="none")  # "image 0" to "image 5" are numbers from 0
+    np.testing.assert_array_equal(counted["stimuli"][:, 0], make_images()[[1, 2]])
     with pytest.raises(ValueError, match="whose order is not told; expected order_of_images"):
-        v1.read_nwb(path)
+        v1.read_nwb(path, first_index=1)
 
 
 def test_images_of_several_sizes_are_refused(tmp_path):
@@ -274,6 +298,14 @@ def test_paths_that_lead_to_no_file_are_told(tmp_path):
         v1.read_nwb(tmp_path / "a.nwb")
     with pytest.raises(IsADirectoryError, match="a folder, expected a file"):
         v1.read_nwb(tmp_path)
+
+
+def test_folders_of_zarr_are_named(tmp_path):
+    folder = tmp_path / "sub-1.nwb.zarr"
+    folder.mkdir()
+    (folder / ".zgroup").write_text('{"zarr_format": 2}')
+    with pytest.raises(ValueError, match=r"sub-1.nwb.zarr: it is a folder of Zarr.*export"):
+        v1.read_nwb(folder)
 
 
 def test_files_of_another_kind_are_named(tmp_path, path):

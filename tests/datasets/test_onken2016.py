@@ -144,6 +144,9 @@ def test_frames_that_are_missing_or_of_another_size_are_refused(tmp_path):
 def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="is no folder"):
         v1.read_onken2016(tmp_path / "away")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(NotADirectoryError, match="is no folder"):
+        v1.read_onken2016(tmp_path / "file")
     with pytest.raises(FileNotFoundError, match="Stimuli/Movie1 is missing"):
         v1.read_onken2016(tmp_path)
 

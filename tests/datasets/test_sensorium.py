@@ -129,6 +129,7 @@ def test_any_index_reads_the_same_as_numpy(mouse, tmp_path, zipped):
     )
 
 
+@pytest.mark.slow
 def test_a_few_neurons_of_many_trials_are_read_in_blocks_and_threads(mouse, tmp_path):
     written = np.arange(N_TRIALS * 3 * 2**18, dtype="f4").reshape(N_TRIALS, 1, 3 * 2**9, 2**9)
     assert written.nbytes / N_TRIALS < trial_files.BLOCK_BYTES < written.nbytes

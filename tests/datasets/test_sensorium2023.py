@@ -206,3 +206,11 @@ def test_missing_trials_and_folders_are_named(mouse):
         (mouse / "data" / "responses" / f"{trial}.npy").unlink()
     with pytest.raises(ValueError, match="data/responses is missing or empty"):
         v1.read_sensorium2023(mouse)
+
+
+@pytest.mark.parametrize("trial", [0, 2])
+def test_a_trial_without_frames_in_one_file_is_named(mouse, trial):
+    write_movies(mouse)
+    np.save(mouse / f"data/pupil_center/{trial}.npy", np.zeros((2, 0)))
+    with pytest.raises(ValueError, match=rf"pupil_center/{trial}\.npy"):
+        v1.read_sensorium2023(mouse).load()

@@ -2,6 +2,7 @@ import errno
 import logging
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from v1tlearn.datasets.schema import BEHAVIOR_NAMES
 from v1tlearn.datasets.sensorium import read_sensorium, write_sensorium
 from v1tlearn.datasets.sensorium.cache import VERSION, store_name
 from v1tlearn.datasets.sensorium.folder_files import FolderFiles
-from v1tlearn.datasets.store import open_recordings
+from v1tlearn.datasets.store import open_groups, open_recordings, save_recordings
 
 ROOT = Path(__file__).parents[2]
 
@@ -217,6 +218,7 @@ def test_sources_of_one_name_have_stores_of_their_own(tmp_path, cache):
     assert len(stores(cache)) == 2
 
 
+@pytest.mark.slow
 def test_a_store_with_damage_gives_the_values_of_the_source_or_is_refused(source, cache):
     plain = read_sensorium(source)["A"].to_dataset().load()
     read_sensorium(source, cache=cache).close()
@@ -251,6 +253,26 @@ def test_a_broken_store_is_written_again(source, cache, kept, caplog):
     assert len(stores(cache)) == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda own: {"other": own}, "stimuli is missing"),
+        (lambda own: {"recording": own.drop_vars("responses")}, "responses is missing"),
+        (lambda own: {"recording": own.isel(trial=slice(4))}, "stimuli is {'trial': 4, "),
+        (lambda own: {"recording": own.astype("f8")}, "stimuli is .* of float64, expected .*uint8"),
+    ],
+)
+def test_a_whole_store_of_other_trials_is_written_again(tmp_path, cache, change, said, caplog):
+    (source,) = write_sensorium({"A": recording()}, tmp_path / "in")
+    read_sensorium(source, cache=cache).close()
+    (store,) = cache.iterdir()
+    save_recordings(change(open_groups(store)["recording"].to_dataset().load()), store)
+    with caplog.at_level(logging.WARNING, "v1tlearn"):
+        cached = read_sensorium(source, cache=cache)
+    assert re.search(said, caplog.text)
+    xr.testing.assert_identical(cached, read_sensorium(source))
+
+
 def test_a_damaged_source_leaves_no_store(tmp_path, cache):
     (source,) = write_sensorium({"A": recording()}, tmp_path / "in")
     (source / "data/images/4.npy").write_bytes(b"spoilt")
@@ -281,7 +303,7 @@ def test_a_source_that_changes_while_it_is_read_is_refused(source, cache, caplog
 def test_a_cache_that_cannot_be_is_named(source, tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(ValueError, match=r"cache is .*file.*no folder"):
+        with pytest.raises(NotADirectoryError, match=r"cache is .*file.*no folder"):
             read_sensorium(source, cache=path)
 
 

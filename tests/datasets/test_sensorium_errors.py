@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.datasets.sensorium_files import GRAY, pack, recording, save
+from tests.sweeps import quick
 from v1tlearn.datasets.sensorium import read_sensorium, write_sensorium
 
 
@@ -64,7 +65,7 @@ def _save(name, values, **kwargs):
         ),
     ],
 )
-@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("zipped", quick([False, True], 1))
 def test_errors_name_the_mouse_and_the_file(mouse, tmp_path, change, message, zipped):
     change(mouse)
     path = mouse

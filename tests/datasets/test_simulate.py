@@ -147,7 +147,10 @@ class TestSchema:
         shared = np.corrcoef(stimuli[:, 0].ravel(), stimuli[:, 1].ravel())[0, 1]
         assert 0.5 < shared < 0.95
 
-    @pytest.mark.parametrize("image_shape", [(144, 256), (18, 32), (40, 40), (8, 30)])
+    @pytest.mark.parametrize(
+        "image_shape",
+        [pytest.param((144, 256), marks=pytest.mark.slow), (18, 32), (40, 40), (8, 30)],
+    )
     def test_other_image_shapes(self, image_shape):
         recordings = make_v1_recordings(1, 8, 6, 2, 2, image_shape, random_state=0)
         validate_recordings(recordings)

@@ -187,7 +187,7 @@ def test_kinds_of_other_cells_do_not_change_simple_ones():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"scene": "rain"}, r"scene must be one of \['drifting', 'saccades', 'noise'\]"),
+        ({"scene": "rain"}, r"scene='rain': expected one of \['drifting', 'saccades', 'noise'\]"),
         ({"cells": "complex"}, "cells must be one or several of"),
         ({"cells": []}, "cells must be one or several of"),
         ({"adaptation": -0.1}, "adaptation must be 0 or more"),

@@ -332,7 +332,7 @@ def test_files_that_hold_no_recordings_are_refused(tmp_path):
     path = tmp_path / "r.nc"
     with pytest.raises(FileNotFoundError, match=r"r.nc is not a file"):
         open_recordings(path)
-    with pytest.raises(FileNotFoundError, match="is not a file"):
+    with pytest.raises(IsADirectoryError, match="is not a file"):
         open_recordings(tmp_path)
     path.write_text("plain text")
     with pytest.raises(ValueError, match="not a readable netCDF4 file"):

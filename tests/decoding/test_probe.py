@@ -31,6 +31,7 @@ def pixels(aligner, trials):
     return v1.LinearProbe("pixels", aligner=aligner).fit(trials)
 
 
+@pytest.mark.slow
 def test_images_are_read_from_the_maps_of_responses_of_all_mice(pixels, aligner, trials):
     maps = aligner.transform_responses(trials, flat=True).values.astype(float)
     images = np.empty((len(trials), 12 * 16))

@@ -142,6 +142,7 @@ def _joint(model, shown, prior):
     )
 
 
+@pytest.mark.slow
 def test_batches_and_starts_change_nothing_of_a_linear_model(linear, answers):
     test = answers[:7]
     one = reconstruct_images(linear, test, n_starts=1, n_steps=40)
@@ -152,6 +153,7 @@ def test_batches_and_starts_change_nothing_of_a_linear_model(linear, answers):
     assert one.image_id.values.tolist() == test.image_ids.tolist()
 
 
+@pytest.mark.slow
 def test_the_best_of_several_starts_is_kept(cnn, test_trials):
     test = test_trials[:4]
     courses = [
@@ -206,6 +208,7 @@ def test_a_transformer_can_be_gone_down_on(trials, test_trials):
     assert (found.objective[:, -1] < found.objective[:, 0]).all()
 
 
+@pytest.mark.slow
 def test_images_of_simulated_mice_are_reconstructed_better_than_the_prior_does():
     recordings = v1.make_v1_recordings(
         n_mice=1,

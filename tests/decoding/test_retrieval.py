@@ -8,6 +8,7 @@ import v1tlearn as v1
 from v1tlearn.decoding import reconstruct_by_retrieval
 
 
+@pytest.mark.slow
 def test_the_nearest_image_is_the_reconstruction(aligner, trials, test_trials):
     found = reconstruct_by_retrieval(aligner, test_trials, trials.sel(mouse_id="A"))
     images = trials.get("stimuli", "A")

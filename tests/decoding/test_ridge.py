@@ -328,3 +328,13 @@ def test_images_without_contrast_do_not_count(trials):
     images[:] = np.arange(len(images), dtype=images.dtype)[:, None, None, None]
     with pytest.raises(ValueError, match="no image has contrast"):
         decoder.score(images, None, responses, "A")
+
+
+def test_mice_stand_in_the_order_of_their_names():
+    rng = np.random.default_rng(0)
+    images, responses = rng.random((8, 1, 4, 5)), rng.random((8, 3))
+    mice = ["m10", "m2", 9, 10, "b", "m02", 2]
+    fitted = v1.RidgeDecoder(alpha=1.0).fit(
+        dict.fromkeys(mice, images), None, dict.fromkeys(mice, responses)
+    )
+    assert fitted.mice_ == ["2", "9", "10", "b", "m02", "m2", "m10"]

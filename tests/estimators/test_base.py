@@ -14,10 +14,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils import get_tags
 
 import v1tlearn as v1
+from tests.sweeps import quick
+from v1tlearn.estimators import prediction
+from v1tlearn.metrics import single_trial_correlation
 from v1tlearn.training import NonFiniteLossError
 from v1tlearn.trials import Responses, Trials
 
-BOTH = pytest.mark.parametrize("kind", [v1.CNNRegressor, v1.V1TRegressor])
+BOTH = pytest.mark.parametrize("kind", quick([v1.CNNRegressor, v1.V1TRegressor], 0))
 
 
 def no_time(history):
@@ -29,14 +32,18 @@ def no_time(history):
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        v1.CNNRegressor,
-        v1.FullModelRegressor,
-        v1.MinimodelRegressor,
-        v1.LNRegressor,
-        v1.ViTRegressor,
-        v1.V1TRegressor,
-    ],
+    quick(
+        [
+            v1.CNNRegressor,
+            v1.FullModelRegressor,
+            v1.MinimodelRegressor,
+            v1.LNRegressor,
+            v1.ViTRegressor,
+            v1.V1TRegressor,
+        ],
+        0,
+        5,
+    ),
 )
 def test_equal_seeds_give_equal_models_and_others_do_not(kind, small, trials, equal):
     first, again = (small(kind).fit(trials) for _ in range(2))
@@ -98,7 +105,7 @@ def test_global_generators_and_settings_are_left_as_found(
 
 @BOTH
 @pytest.mark.parametrize("validation_fraction", [0, 0.2])
-@pytest.mark.parametrize("how", ["memory", "pickle", "save"])
+@pytest.mark.parametrize("how", quick(["memory", "pickle", "save"], 0))
 def test_warm_start_goes_on_exactly(kind, validation_fraction, how, small, trials, equal, tmp_path):
     params = {"validation_fraction": validation_fraction, "batch_size": 8}
     whole = small(kind, max_epochs=4, **params).fit(trials)
@@ -385,6 +392,34 @@ def test_score_is_the_correlation_over_trials(fitted, test_trials):
         for m in test_trials.mice
     ]
     assert fitted.score(test_trials) == pytest.approx(np.mean(per_mouse), abs=1e-6)
+
+
+@pytest.mark.parametrize("n_bytes", [1, 3000])
+def test_the_score_of_parts_is_that_of_the_whole(fitted, test_trials, monkeypatch, n_bytes):
+    """Where predictions are large; with responses that were not recorded, and a silent neuron."""
+    changed = {}
+    for mouse in test_trials.mice:
+        changed[mouse] = test_trials.responses.get(mouse).copy()
+        changed[mouse][::3, 1], changed[mouse][1:, 2], changed[mouse][:, 3] = np.nan, np.nan, 5.0
+    target = v1.Responses.from_arrays(changed, like=test_trials)
+    seen, predict = [], type(fitted)._predict
+    monkeypatch.setattr(prediction, "_HELD_BYTES", 0)
+    monkeypatch.setattr(prediction, "_PART_BYTES", n_bytes)
+    monkeypatch.setattr(
+        type(fitted), "_predict", lambda self, part: seen.append(predict(self, part)) or seen[-1]
+    )
+    found = fitted.score(test_trials, target)
+    parts = {mouse: [part[mouse] for part in seen if mouse in part] for mouse in test_trials.mice}
+    assert max(part.nbytes for own in parts.values() for part in own) <= max(n_bytes, 4 * 7)
+    together = {mouse: np.concatenate(own) for mouse, own in parts.items()}  # by the same rows
+    predicted = v1.Responses.from_arrays(together, like=test_trials)
+    assert found == pytest.approx(single_trial_correlation(target, predicted), abs=1e-9)
+    np.testing.assert_allclose(together["A"], fitted.predict(test_trials).get("A"), rtol=1e-5)
+    with pytest.raises(ValueError, match="at least 2 trials, got 1"):
+        fitted.score(test_trials[:1], target[:1])
+    changed[test_trials.mice[0]][4, 0] = np.inf
+    with pytest.raises(ValueError, match="mouse 'A': y_true holds Inf"):
+        fitted.score(test_trials, v1.Responses.from_arrays(changed, like=test_trials))
 
 
 def test_weights_of_zero_leave_trials_out_of_the_score(fitted, trials):

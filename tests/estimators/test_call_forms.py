@@ -7,6 +7,7 @@ import xarray as xr
 from sklearn.pipeline import Pipeline, make_pipeline
 
 import v1tlearn as v1
+from tests.sweeps import quick
 from v1tlearn.trials import Responses, Trials
 
 COLUMNS = ["pupil_dilation", "pupil_dilation_derivative", "running_speed", "pupil_x", "pupil_y"]
@@ -62,12 +63,17 @@ def calls(forms, trials, arrays):
     keywords = {"positions": arrays["positions"]}
     mice = list(d["stimuli"])
     ids = {"image_ids": forms.vectors("image_ids")}
+    turned = {name: dict(reversed(values.items())) for name, values in d.items()}
     flat = (forms.flat("stimuli"), forms.flat("behaviors"))
     return {
         "trials": ((trials,), {}),
         "trials, y": ((trials, trials.responses), {}),
         "trials, object y": ((trials, np.asarray(trials.responses)), {}),
         "dicts": ((d["stimuli"], d["behaviors"], d["responses"]), keywords),
+        "dicts, turned": (
+            (turned["stimuli"], turned["behaviors"], turned["responses"]),
+            {"positions": d["positions"]},
+        ),
         "dicts, ids": ((d["stimuli"], d["behaviors"], d["responses"], mice), keywords),
         "lists": ((ls["stimuli"], ls["behaviors"], ls["responses"], mice), keywords),
         "lists, positions": (
@@ -80,7 +86,7 @@ def calls(forms, trials, arrays):
     }
 
 
-@pytest.mark.parametrize("kind", [v1.CNNRegressor, v1.V1TRegressor])
+@pytest.mark.parametrize("kind", quick([v1.CNNRegressor, v1.V1TRegressor], 0))
 @pytest.mark.parametrize(
     "form",
     [
@@ -88,6 +94,7 @@ def calls(forms, trials, arrays):
         "trials, y",
         "trials, object y",
         "dicts",
+        "dicts, turned",
         "dicts, ids",
         "lists",
         "lists, positions",
@@ -266,7 +273,9 @@ def test_data_arrays(recordings, small, trials, equal):
     assert np.array_equal(est.predict(stimuli, behaviors)["B"], expected.predict(trials).get("B"))
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int64, np.float32, np.float64])
+@pytest.mark.parametrize(
+    "dtype", quick([np.uint8, np.int16, np.uint16, np.int64, np.float32, np.float64], 0, 4)
+)
 def test_grey_levels_of_any_dtype(dtype, forms, small):
     d = forms.dicts
     stimuli = {m: s.astype(dtype) for m, s in d["stimuli"].items()}

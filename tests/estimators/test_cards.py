@@ -1,11 +1,17 @@
 """Cards of saved models: what they tell, and when they go."""
 
 import hashlib
+import json
+import re
 
 import numpy as np
 import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, GroupKFold
 
 import v1tlearn as v1
+from tests.kept_files import made_recordings, unfitted
+from v1tlearn.tracking import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -86,12 +92,103 @@ def test_scores_may_be_a_dict_and_ensembles_have_cards(trials, tmp_path):
     assert f"| A | {ensemble.estimators_[0].fitted_.trained_on['A']['trials']} | 3 |" in text
 
 
-def test_decoders_have_cards(trials, tmp_path):
-    v1.RidgeDecoder().fit(trials.sel(tier="train")).save(tmp_path / "m", card={"licence": "MIT"})
-    text = (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
-    assert "# RidgeDecoder of v1tlearn" in text
-    assert "## Fitted on\n\nNot told." in text
-    assert type(v1.load(tmp_path / "m")) is v1.RidgeDecoder
+@pytest.fixture(scope="module")
+def recordings():
+    return made_recordings()
+
+
+KINDS = [(data, one) for data, kinds in unfitted().items() for one in kinds]
+
+
+@pytest.mark.filterwarnings("ignore:mouse 'B'")  # of 15 trials little can be learned
+@pytest.mark.parametrize(("data", "estimator"), KINDS, ids=[type(one).__name__ for _, one in KINDS])
+def test_cards_of_every_kind_of_model_tell_all(data, estimator, recordings, tmp_path):
+    train = v1.Trials(recordings[data]).sel(tier="train")
+    model = clone(estimator).fit(train)
+    card = {"licence": "CC0-1.0", "scores": {"correlation": 0.25}}
+    model.save(tmp_path / "m", card=card)
+    v1.load(tmp_path / "m", device="cpu").save(tmp_path / "again", card=card)
+    for folder in (tmp_path / "m", tmp_path / "again"):
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        assert f"# {type(model).__name__} of v1tlearn" in text
+        assert "not told" not in text.lower()
+        for mouse, n_neurons in train.n_neurons.items():
+            assert re.search(rf"\| {mouse} \| \d+ \| {n_neurons} \| [0-9a-f]{{16}} \|", text)
+        shape = train.recordings[train.mice[0]]["stimuli"].shape[-3:]
+        assert f"Stimuli of {shape[0]} × {shape[1]} × {shape[2]}" in text
+        assert ("movies of 30 frames per second" in text) == (data == "movies")
+        assert "| correlation | 0.250 |" in text
+        assert "Licence: CC0-1.0." in text
+        for weights in folder.glob("*.safetensors"):
+            digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+            assert f"| {weights.name} | {digest} |" in text
+
+
+def test_transferred_and_searched_models_tell_what_they_saw_last(trials, model, tmp_path):
+    train = trials.sel(tier="train")
+    moved = model.transfer(train.sel(mouse_id="B"))
+    search = GridSearchCV(small(), {"lr": [0.01]}, cv=GroupKFold(2))
+    search.fit(train, groups=train.image_ids)
+    for name, one, mice in (("t", moved, "B"), ("s", search.best_estimator_, "AB")):
+        one.save(tmp_path / name, card={})
+        text = (tmp_path / name / "README.md").read_text(encoding="utf-8")
+        for mouse in "AB":
+            assert (f"| {mouse} | " in text) == (mouse in mice)
+
+
+def told_of(trials, folder):
+    """The fingerprints that a run folder notes."""
+    with RunFolder(folder, small(), trials):
+        noted = json.loads((folder / "run.json").read_text())["recordings"]
+    return {mouse: one.rpartition(" hash ")[2] for mouse, one in noted.items()}
+
+
+def test_cards_and_run_folders_have_one_fingerprint(trials, tmp_path):
+    train = trials.sel(tier="train")
+    model = small(validation_fraction=0).fit(train)
+    noted = {mouse: one["hash"] for mouse, one in model.fitted_.trained_on.items()}
+    assert told_of(train, tmp_path / "run") == noted
+
+
+def test_the_fingerprint_does_not_depend_on_where_data_are(trials, recordings, tmp_path):
+    for name, tree in (("images", trials.recordings), ("movies", recordings["movies"])):
+        v1.save_recordings(tree, tmp_path / f"{name}.nc")
+        v1.save_recordings(tree, tmp_path / f"{name}-plain.nc", compression=None)
+        told = told_of(v1.Trials(tree), tmp_path / name)
+        for stored in (f"{name}.nc", f"{name}-plain.nc"):
+            assert told_of(v1.Trials.open(tmp_path / stored), tmp_path / f"run-{stored}") == told
+        copies = {mouse: node.to_dataset().copy(deep=True) for mouse, node in tree.children.items()}
+        assert told_of(v1.Trials(copies), tmp_path / f"{name}-copies") == told
+
+
+def changed(dataset, what):
+    """A copy that differs in one place, at the end."""
+    made = dataset.load().copy(deep=True)
+    if what in ("stimuli", "responses", "behaviors"):
+        value = made[what].values
+        value.flat[-1] = 7 if value.flat[-1] != 7 else 8
+        return made
+    if what == "order":
+        n = made.sizes["trial"]
+        return made.isel(trial=[1, 0, *range(2, n)])
+    if what == "behavior":
+        return made.assign_coords(behavior=[*made["behavior"].values[:-1], "licks"])
+    values = made[what].values.copy()
+    values.flat[-1] = "test" if what == "tier" else values.max() + 1
+    return made.assign_coords({what: (made[what].dims, values)})
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["stimuli", "responses", "behaviors", "order", "behavior", "tier", "image_id", "neuron",
+     "position"],
+)  # fmt: skip
+def test_the_fingerprint_changes_with_whatever_changes(trials, tmp_path, what):
+    of = {mouse: node.to_dataset() for mouse, node in trials.recordings.children.items()}
+    told = told_of(v1.Trials(of), tmp_path / "a")
+    now = told_of(v1.Trials(of | {"A": changed(of["A"], what)}), tmp_path / "b")
+    assert now["A"] != told["A"]
+    assert now["B"] == told["B"]
 
 
 def test_models_without_that_knowledge_have_cards(model, tmp_path):
@@ -118,3 +215,19 @@ def test_cards_that_say_something_else_are_refused_before_anything_is_written(
     with pytest.raises(error, match=said):
         model.save(tmp_path / "m", card=card)
     assert not (tmp_path / "m").exists()
+
+
+def test_what_safetensors_left_where_it_was_killed_is_no_obstacle_and_goes(model, tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / ".tmpqqMYo2").write_bytes(b"half")
+    model.save(tmp_path / "m")
+    names = sorted(path.name.partition("-")[0] for path in (tmp_path / "m").iterdir())
+    assert names == ["model.json", "tensors"]
+
+
+def test_names_in_cards_are_no_markdown_and_no_html(model, tmp_path):
+    name = "<script>x</script>[a](javascript:b)|`c`"
+    model.save(tmp_path / "m", card={"scores": {name: 0.5}})
+    text = (tmp_path / "m" / "README.md").read_text()
+    row = r"| &lt;script&gt;x&lt;/script&gt;\[a\](javascript:b)\|\`c\` | 0.500 |"
+    assert row in text.splitlines()

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import v1tlearn as v1
+from tests.sweeps import quick
 
 SCHEDULES = {
     "plateau": {"schedule": "plateau", "lr_patience": 0, "max_lr_drops": 5},
@@ -49,7 +50,7 @@ def cut_after(epoch):
     return on_epoch
 
 
-@pytest.mark.parametrize("kind", SCHEDULES)
+@pytest.mark.parametrize("kind", quick(SCHEDULES, 0))
 def test_a_fit_cut_after_any_epoch_goes_on_to_the_same_model(kind, small, trials, tmp_path):
     options = {"max_epochs": 4, "random_state": 3, **SCHEDULES[kind]}
     whole = small(**options).fit(trials)
@@ -62,6 +63,7 @@ def test_a_fit_cut_after_any_epoch_goes_on_to_the_same_model(kind, small, trials
         same_models(small(**options).fit(trials, checkpoint_dir=folder), whole)  # it is over
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", ["pickle", "save"])
 def test_what_is_kept_from_on_epoch_goes_on_to_the_same_model(kept, small, trials, tmp_path):
     options = {"max_epochs": 4, "random_state": 3, "warm_start": True}
@@ -172,11 +174,12 @@ def test_more_epochs_are_the_same_fit(small, trials, tmp_path):
     same_models(more, small(max_epochs=3, random_state=0).fit(trials))
 
 
-def test_a_seed_of_the_system_is_that_of_the_state(small, trials, tmp_path):
-    first = small(max_epochs=2, random_state=None)
+@pytest.mark.parametrize("draw", [lambda: None, np.random.RandomState])
+def test_a_seed_of_the_system_is_that_of_the_state(draw, small, trials, tmp_path):
+    first = small(max_epochs=2, random_state=draw())
     with pytest.raises(CutError):
         first.fit(trials, checkpoint_dir=tmp_path, on_epoch=cut_after(1))
-    again = small(max_epochs=2, random_state=None).fit(trials, checkpoint_dir=tmp_path)
+    again = small(max_epochs=2, random_state=draw()).fit(trials, checkpoint_dir=tmp_path)
     assert again.seed_ == first.seed_
     assert len(again.history_) == 2
 
@@ -195,6 +198,7 @@ def test_interrupted_fits_leave_a_usable_model(small, trials, tmp_path):
     np.testing.assert_array_equal(model.predict(trials)["A"], two.predict(trials)["A"])
 
 
+@pytest.mark.slow
 def test_ensembles_go_on_and_name_their_candidates(small, trials, tmp_path):
     def ensemble():
         return v1.EnsembleRegressor(small(max_epochs=2), 3, 2, random_state=0)
@@ -238,7 +242,7 @@ model.save(sys.argv[2])
 
 @pytest.mark.slow
 def test_fits_killed_at_any_moment_go_on_to_the_same_model(tmp_path):
-    """Twenty processes are killed at random moments; the last one comes to its end."""
+    """Eight processes are killed at random moments; the last one comes to its end."""
     script = textwrap.dedent(_FIT)
 
     def start(folder, model):
@@ -255,7 +259,7 @@ def test_fits_killed_at_any_moment_go_on_to_the_same_model(tmp_path):
     seconds = time.perf_counter() - ready
     assert process.returncode == 0
     moments = random.Random(0)
-    for _ in range(20):
+    for _ in range(8):
         with start(tmp_path / "states", tmp_path / "model") as process:
             process.stdout.readline()
             time.sleep(moments.uniform(0, seconds / 3))

@@ -1,5 +1,7 @@
 """The estimators in scikit-learn's tools, on `Trials` in memory and in files."""
 
+import warnings
+
 import numpy as np
 import pytest
 import sklearn
@@ -12,6 +14,8 @@ from sklearn.model_selection import (
     HalvingGridSearchCV,
     KFold,
     RandomizedSearchCV,
+    StratifiedGroupKFold,
+    StratifiedKFold,
     cross_val_predict,
     cross_val_score,
     cross_validate,
@@ -23,13 +27,14 @@ from sklearn.model_selection import (
 from sklearn.pipeline import Pipeline, make_pipeline
 
 import v1tlearn as v1
+from tests.sweeps import quick
 from v1tlearn.metrics import scorers, single_trial_correlation
 from v1tlearn.model_selection import tier_split
 from v1tlearn.preprocessing import TrialStandardizer
 from v1tlearn.trials import Trials
 
 FOLDS = GroupKFold(2)
-WITH_Y = pytest.mark.parametrize("with_y", [False, True])
+WITH_Y = pytest.mark.parametrize("with_y", quick([False, True], 0))
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +115,7 @@ def test_train_test_split(with_y, cnn, trials):
         assert isinstance(test, Trials)
 
 
+@pytest.mark.slow
 def test_learning_and_validation_curves(cnn, trials):
     keywords = {"groups": trials.image_ids, "cv": FOLDS, "error_score": "raise"}
     sizes, train, test = learning_curve(
@@ -170,6 +176,7 @@ def test_randomized_search(with_y, cnn, trials):
     assert search.best_params_["lr"] in (1e-3, 2e-3, 4e-3)
 
 
+@pytest.mark.slow
 @WITH_Y
 def test_halving_search(with_y, cnn, trials):
     search = HalvingGridSearchCV(
@@ -283,6 +290,34 @@ def test_scorers_of_scikit_learn_are_refused_in_words(name, with_y, cnn, trials)
         assert "y_true" in message
 
 
+@pytest.mark.parametrize("kind", ["model", "pipeline", "decoder"])
+def test_folds_that_hold_out_whole_mice_are_told_of_ahead_of_the_training(kind, cnn, pipe, trials):
+    # two mice, one after the other, and KFold cuts in the middle: every score is NaN
+    est = {"model": cnn, "pipeline": pipe, "decoder": v1.RidgeDecoder()}[kind]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = cross_val_score(est, trials, cv=2)
+    assert np.isnan(found).all()
+    told = [str(one.message) for one in caught if "this fold" in str(one.message)]
+    assert ["['A']" in text for text in told] == [True, False]
+    assert ["['B']" in text for text in told] == [False, True]
+    assert all("GroupKFold(5) with groups=trials.image_ids" in text for text in told)
+    assert str(caught[0].message) == told[0]
+
+
+def test_splits_by_responses_are_refused_with_those_by_mouse(trials):
+    for split in (
+        lambda: next(StratifiedKFold(2).split(trials, trials.responses)),
+        lambda: train_test_split(trials, stratify=trials.responses),
+    ):
+        with pytest.raises(TypeError, match=r"StratifiedGroupKFold\(5\)\.split\(trials, trials"):
+            split()
+    folds = StratifiedGroupKFold(2).split(trials, trials.mouse_ids, trials.image_ids)
+    for train, test in folds:
+        assert trials[train].mice == trials[test].mice == trials.mice
+        assert not set(trials[train].image_ids) & set(trials[test].image_ids)
+
+
 # ------------------------------------------------------------------------------- pipelines
 
 
@@ -367,6 +402,7 @@ def test_the_validation_set_passes_through_the_transformers(pipe, small, trials,
 # ------------------------------------------------------------------------------- metadata routing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("routing", [False, True])
 def test_groups_with_and_without_routing(routing, pipe, cnn, trials, scores):
     groups = trials.image_ids

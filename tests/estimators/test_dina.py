@@ -12,6 +12,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
 import v1tlearn as v1
+from tests.sweeps import quick
 from v1tlearn.nn import closest
 
 PREPARATION = Path(__file__).parents[1] / "reference" / "dina" / "preparation.npz"
@@ -55,7 +56,16 @@ def filtered(n_images=60, n_neurons=40, repeats=2, seed=0):
 # ------------------------------------------------------------------------------- what is learned
 
 
-@pytest.mark.parametrize("tower", ["mlp", "attention"])
+def test_a_large_mean_does_not_swallow_the_contrast_of_images():
+    rng = np.random.default_rng(0)
+    images = 2.0**20 + 4 * rng.integers(-2, 3, size=(30, 1, 12, 16))
+    responses = rng.gamma(1, size=(30, 4))
+    est = aligner(max_epochs=1, validation_fraction=0).fit(images, None, responses)
+    known = est.statistics_["mouse"]
+    assert known["image_std"] == pytest.approx((images - 2.0**20).std(), rel=1e-9)
+
+
+@pytest.mark.parametrize("tower", quick(["mlp", "attention"], 0))
 def test_the_image_that_was_seen_is_found(tower):
     images, responses, shown = filtered(100)
     train = shown < 80

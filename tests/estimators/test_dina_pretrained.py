@@ -11,6 +11,7 @@ from sklearn.base import clone
 
 import v1tlearn as v1
 from tests.backbones import DINOV2, random_backbone
+from tests.sweeps import quick
 from v1tlearn import nn
 from v1tlearn.nn import BackboneError
 
@@ -135,7 +136,7 @@ def test_images_and_tokens_are_read_as_by_the_encoding_model(trials, options, gr
 # ------------------------------------------------------------------------------------- the cache
 
 
-@pytest.mark.parametrize("where", ["auto", "device", "memory", "folder"])
+@pytest.mark.parametrize("where", quick(["auto", "device", "memory", "folder"], 3))
 @pytest.mark.parametrize("wanted", [False, "projection"])
 def test_features_are_kept_and_change_nothing(trials, wanted, where, tmp_path):
     place = tmp_path if where == "folder" else where

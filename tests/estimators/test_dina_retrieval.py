@@ -51,6 +51,7 @@ def test_any_order_of_queries_and_gallery_finds_the_same_images(fitted, seed):
     assert_same(columns[found.places], found.similarities, similarity[rows])
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_queries_in_parts_find_what_all_find(fitted, data):
     est, responses, images = fitted
@@ -127,6 +128,7 @@ def held(n_images, n_queries=300, n_features=16):
     return memory.most
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_gallery():
     few, many = held(4_000), held(16_000)
     assert many < 1.05 * few

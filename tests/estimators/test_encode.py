@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import v1tlearn as v1
 from tests.spoilt import spoil
+from tests.sweeps import quick
 from v1tlearn.estimators import predicting
 from v1tlearn.training import memory
 
@@ -117,7 +118,7 @@ KINDS = [v1.CNNRegressor, v1.LNRegressor, v1.ViTRegressor, v1.V1TRegressor]
 KINDS += [v1.FullModelRegressor]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", quick(KINDS, 0, 3))
 @pytest.mark.parametrize("shift", ["none", "readout"])
 def test_images_without_behavior_are_encoded_once_for_all_mice(fit, count, kind, shift):
     estimator, trials = fit(kind, behavior_mode="none", shift=shift), make_trials()
@@ -127,7 +128,7 @@ def test_images_without_behavior_are_encoded_once_for_all_mice(fit, count, kind,
     assert_agree(found, one_by_one(estimator, trials))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", quick(KINDS, 0, 3))
 def test_with_behavior_every_trial_is_encoded(fit, count, kind):
     estimator, trials = fit(kind), make_trials()
     encoded = count(estimator)
@@ -225,7 +226,7 @@ def test_blocks_and_batches_of_any_size(fit, shift, block, at_once):
     assert_agree(predicted(estimator, trials, block=block, at_once=at_once), expected)
 
 
-@pytest.mark.parametrize("block", [1, 5, 256])
+@pytest.mark.parametrize("block", quick([1, 5, 256], 1))
 @pytest.mark.parametrize("at_once", [1, 7, 10**6])
 def test_batches_of_any_size_with_behavior(fit, block, at_once):
     estimator, trials = fit(v1.V1TRegressor), make_trials()

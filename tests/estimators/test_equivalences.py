@@ -8,6 +8,7 @@ import torch
 from sklearn.pipeline import make_pipeline
 
 import v1tlearn as v1
+from tests.sweeps import quick
 from v1tlearn.preprocessing import CenterCrop, ResizeStimuli, TrialStandardizer
 
 KINDS = [v1.CNNRegressor, v1.V1TRegressor]
@@ -30,7 +31,7 @@ def predictions(model, trials):
     return {mouse: np.asarray(predicted[mouse]) for mouse in trials.mice}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", quick(KINDS, 0))
 @pytest.mark.parametrize(
     ("inside", "outside"),
     [
@@ -46,7 +47,7 @@ def test_crop_and_resize_inside_and_outside(kind, inside, outside, small, grey, 
     assert equal(predictions(one, grey), predictions(other, grey))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", quick(KINDS, 0))
 def test_models_standardize_then_crop_then_resize(kind, small, grey):
     """With statistics of whole images; the same order outside gives the same model."""
     common = {"validation_fraction": 0.0}  # a set aside would have no part in the statistics

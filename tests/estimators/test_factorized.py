@@ -9,6 +9,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
 import v1tlearn as v1
+from tests.sweeps import quick
 from v1tlearn.inspection import receptive_fields
 from v1tlearn.metrics import single_trial_correlation
 
@@ -21,7 +22,7 @@ def fitted(small, trials):
     return small(v1.CNNRegressor, readout="factorized", rank=2).fit(trials)
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", quick(MODELS, 0, 2))
 def test_every_model_takes_it(kind, small, trials):
     options = {"channel_hoyer": 0.1, "space_weight_decay": 0.1}
     options |= {"space_init": 0.3, "channel_init": 0.3}  # or so few steps leave neurons constant
@@ -65,6 +66,7 @@ def test_it_is_saved_loaded_cloned_and_transferred(fitted, trials, tmp_path):
     assert isinstance(other.module_.readout("A"), v1.nn.GaussianReadout)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*cannot follow their images")
 def test_it_is_searched_over_and_combined(small, trials):
     grid = {"readout": ["gaussian", "factorized"]}
@@ -80,6 +82,7 @@ def test_it_has_receptive_fields(fitted, trials):
     assert receptive_fields(fitted, 20)["A"].sizes["neuron"] == trials.n_neurons["A"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*cannot follow their images")
 def test_penalties_and_decays_reach_the_training(small, trials):
     def size(part, **options):

@@ -6,6 +6,7 @@ import torch
 
 import v1tlearn as v1
 from tests.nn.minimodel_files import REFERENCE
+from tests.sweeps import quick
 from v1tlearn.training import make_optimizer
 
 # Of so few trials some neurons are not learned.
@@ -99,16 +100,20 @@ def test_weight_decays_are_those_of_the_preset(small, trials):
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {"channels": (3,)},
-        {"channels": (3, 4, 5, 6), "kernels": (5, 3)},
-        {"activation": "none", "pooling": "mean"},
-        {"activation": "relu", "pointwise_output": False},
-        {"pooling": "stride", "kernels": (4, 2)},
-        {"depth_separable": False},
-        {"readout": "gaussian", "schedule": "plateau", "loss_scale": "sqrt"},
-        {"behavior_mode": "none", "shift": "none", "core_weight_decay": None},
-    ],
+    quick(
+        [
+            {"channels": (3,)},
+            {"channels": (3, 4, 5, 6), "kernels": (5, 3)},
+            {"activation": "none", "pooling": "mean"},
+            {"activation": "relu", "pointwise_output": False},
+            {"pooling": "stride", "kernels": (4, 2)},
+            {"depth_separable": False},
+            {"readout": "gaussian", "schedule": "plateau", "loss_scale": "sqrt"},
+            {"behavior_mode": "none", "shift": "none", "core_weight_decay": None},
+        ],
+        1,
+        5,
+    ),
 )
 def test_variants_train_predict_and_are_saved(options, small, trials, equal, tmp_path):
     weights = {"space_init": 0.01, "channel_init": 0.01}  # from where the loss surely falls

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import v1tlearn as v1
+from tests.sweeps import quick
 from v1tlearn.inspection import receptive_fields
 
 PRODUCTS = (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv)
@@ -132,7 +133,7 @@ def expected(small, trials, other, tmp_path_factory):
     return computed(small, trials, other, tmp_path_factory.mktemp("expected") / "model")
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", quick(STATES, 0, 4))
 def test_models_are_the_same_and_switches_stay(state, small, trials, other, expected, tmp_path):
     with STATES[state]():
         before = seen()
@@ -142,7 +143,7 @@ def test_models_are_the_same_and_switches_stay(state, small, trials, other, expe
         np.testing.assert_array_equal(one, same)
 
 
-@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize("state", quick(STATES, 0, 4))
 def test_switches_stay_where_a_fit_raises(state, small, trials):
     def end(record):
         raise KeyboardInterrupt

@@ -61,6 +61,7 @@ def cost_of_an_epoch(model, *, mice=1, trials=8, neurons=5):
     return np.subtract(ends[1], ends[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("axis", "sizes", "model"),
     [("trials", (8, 16, 32), model) for model in SMALL]

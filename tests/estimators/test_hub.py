@@ -1,6 +1,7 @@
 """Models by name, from a folder and from a real server on this machine."""
 
 import functools
+import hashlib
 import json
 import shutil
 import ssl
@@ -186,7 +187,7 @@ def test_addresses_that_are_not_encrypted_are_not_opened(registry, tmp_path, url
 
 def test_addresses_that_lead_out_of_the_folder_are_not_followed(registry, tmp_path):
     shutil.copy(next(registry.glob("*.zip")), tmp_path / "outside.zip")
-    for url in ("../outside.zip", "%2e%2e/outside.zip", str(tmp_path / "outside.zip")):
+    for url in ("../outside.zip", "%2e%2e/outside.zip", str(tmp_path / "outside.zip"), "a%00/b"):
         change(registry, url=url)
         with pytest.raises(ValueError, match="leads out of"):
             fetch_model("v1-cnn", registry, tmp_path / "cache")
@@ -205,10 +206,15 @@ def packed(registry, members):
 @pytest.mark.parametrize(
     ("members", "said"),
     [
-        ({"../model.json": "{}"}, "is in a folder, hidden or encrypted"),
-        ({"a/model.json": "{}"}, "is in a folder, hidden or encrypted"),
-        ({".hidden": "{}"}, "is in a folder, hidden or encrypted"),
-        ({"weights.safetensors": "x"}, "it has no model.json"),
+        *[
+            ({"model.json": "{}", name: "{}"}, "is none of a model, encrypted or there twice")
+            for name in (
+                *("../model.json", "a/model.json", "/tmp/evil", ".hidden", "MODEL.json"),
+                *("..\\evil", "C:evil", "CON", "nul.txt", "model.json ", "m\N{DIAERESIS}odel.json"),
+                *("tensors-0.safetensors.exe", "weights.safetensors"),
+            )
+        ],
+        ({"tensors-0.safetensors": "x"}, "it has no model.json"),
         ({}, "it has no model.json"),
     ],
 )
@@ -217,6 +223,25 @@ def test_zips_that_hold_something_else_are_refused_whole(registry, tmp_path, mem
     with pytest.raises(ValueError, match=rf"is no zip of a model.*{said}"):
         fetch_model("v1-cnn", registry, tmp_path / "cache")
     assert list((tmp_path / "cache" / "models").iterdir()) == []
+
+
+def test_members_of_one_name_are_refused(registry, tmp_path):
+    archive = registry / "other.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("model.json", "{}")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            file.writestr("model.json", "[]")
+    change(registry, url="other.zip", sha256=hashlib.sha256(archive.read_bytes()).hexdigest())
+    with pytest.raises(ValueError, match=r"'model.json' is none of a model, .* there twice"):
+        fetch_model("v1-cnn", registry, tmp_path / "cache")
+
+
+def test_load_says_what_a_registry_and_its_zips_are(registry):
+    (archive,) = registry.glob("*.zip")
+    with pytest.raises(NotADirectoryError, match="it is a zip of a saved model, whose"):
+        v1.load(archive)
+    with pytest.raises(ValueError, match="it is a registry of models: v1tlearn"):
+        v1.load(registry)
 
 
 def test_what_is_no_zip_and_what_is_no_registry_are_named(registry, tmp_path):
@@ -264,6 +289,16 @@ def test_weights_that_were_changed_after_all_are_refused_when_loaded(registry, t
     weights.write_bytes(content)
     with pytest.raises(ValueError, match="differs from its checksum"):
         v1.load(folder)
+
+
+def test_a_model_that_was_damaged_after_all_is_fetched_again_as_its_error_says(registry, tmp_path):
+    folder = fetch_model("v1-cnn", registry, tmp_path)
+    (weights,) = folder.glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(ValueError, match="remove the folder and fetch it again"):
+        v1.load(fetch_model("v1-cnn", registry, tmp_path))
+    shutil.rmtree(folder)
+    v1.load(fetch_model("v1-cnn", registry, tmp_path))
 
 
 def test_several_models_share_a_registry_and_a_card_goes_as_it_is(model, registry, tmp_path):

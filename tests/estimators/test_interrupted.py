@@ -9,6 +9,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 
 import v1tlearn as v1
+from tests.sweeps import quick
 
 POINTS = [0.02, 0.2, 0.4, 0.6, 0.8, 0.95]
 
@@ -69,7 +70,7 @@ def state(model):
     ]
 
 
-@pytest.mark.parametrize("share", POINTS)
+@pytest.mark.parametrize("share", quick(POINTS, 2))
 def test_a_fit_that_goes_on(small, trials, share, equal):
     model = small(warm_start=True, max_epochs=1).fit(trials)
     predictions, before = model.predict(trials), state(model)
@@ -84,7 +85,7 @@ def test_a_fit_that_goes_on(small, trials, share, equal):
     assert equal(model.fit(trials).predict(trials), other.fit(trials).predict(trials))
 
 
-@pytest.mark.parametrize("share", POINTS)
+@pytest.mark.parametrize("share", quick(POINTS, 1, 3))
 @pytest.mark.parametrize("fitted", [False, True])
 def test_a_fit_anew(small, trials, share, fitted, equal):
     n = stopped(until_first_epoch(lambda told: small().fit(trials, on_epoch=told)), -1)
@@ -99,7 +100,7 @@ def test_a_fit_anew(small, trials, share, fitted, equal):
             model.predict(trials)
 
 
-@pytest.mark.parametrize("share", POINTS)
+@pytest.mark.parametrize("share", quick(POINTS, 2))
 def test_partial_fit(small, trials, share, equal):
     model = small().fit(trials)
     predictions = model.predict(trials)
@@ -160,6 +161,7 @@ def test_a_core_that_stops_within_the_first_epoch(trials):
         model.predict(trials)
 
 
+@pytest.mark.slow
 def test_an_interrupted_ensemble_keeps_its_members(small, trials, equal):
     make = lambda: v1.EnsembleRegressor(  # noqa: E731
         small(max_epochs=1), n_candidates=2, n_members=1, random_state=0

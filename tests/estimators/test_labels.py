@@ -215,6 +215,7 @@ def test_values_like_trials_go_by_their_labels(trials_of_a):
         Responses.from_arrays({"A": other}, like=trials_of_a)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*show images that the model was trained on")
 @pytest.mark.filterwarnings("ignore:no image is repeated")
 @pytest.mark.parametrize("name", ["single_trial_correlation", "average_correlation"])

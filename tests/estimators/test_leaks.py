@@ -12,6 +12,9 @@ import v1tlearn as v1
 from v1tlearn.metrics import average_correlation, scorers
 from v1tlearn.model_selection import image_train_test_split
 
+# Images that no other has are made by adding a number, which is told of, too.
+pytestmark = pytest.mark.filterwarnings("ignore:.*stimuli.*in another unit than at fit")
+
 
 @pytest.fixture(scope="module")
 def repeated(recordings):

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 import v1tlearn as v1
 from tests.descriptions import sealed
+from tests.sweeps import quick
 
 
 @pytest.fixture
@@ -23,7 +24,11 @@ def saved(fitted, tmp_path):
 
 @pytest.mark.parametrize(
     "kind",
-    [v1.CNNRegressor, v1.FullModelRegressor, v1.LNRegressor, v1.ViTRegressor, v1.V1TRegressor],
+    quick(
+        [v1.CNNRegressor, v1.FullModelRegressor, v1.LNRegressor, v1.ViTRegressor, v1.V1TRegressor],
+        0,
+        4,
+    ),
 )
 def test_single_models(kind, small, trials, equal, tmp_path):
     est = small(kind, max_epochs=1).fit(trials)
@@ -126,12 +131,16 @@ def make(kind, path, recordings):
 )
 def test_what_else_a_path_may_be(kind, name, advice, recordings, tmp_path):
     path = make(kind, tmp_path / name, recordings)
-    with pytest.raises(ValueError, match=f"holds no saved model: .*{advice}"):
+    error = ValueError if path.is_dir() else NotADirectoryError
+    error = error if path.exists() else FileNotFoundError
+    with pytest.raises(error, match=f"holds no saved model: .*{advice}"):
         v1.load(path)
 
 
 def test_a_file_of_a_model_or_the_folder_above(saved):
-    with pytest.raises(ValueError, match=r"it is a file of a saved model: v1tlearn\.load\("):
+    with pytest.raises(
+        NotADirectoryError, match=r"it is a file of a saved model: v1tlearn\.load\("
+    ):
         v1.load(saved / "model.json")
     with pytest.raises(ValueError, match=r"a folder of the saved models \['model'\]: v1tl"):
         v1.load(saved.parent)

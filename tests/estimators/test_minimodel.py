@@ -68,8 +68,16 @@ def test_a_full_model_is_fitted_first_where_none_is(full, trials, test_trials):
     assert not hasattr(unfitted, "module_")
     # on the same training and validation trials
     assert torch.equal(est.module_.core.filters, full.module_.core.filters)
-    wide = make(max_epochs=1).fit(trials)
+    wide = make(max_epochs=1, random_state=None).fit(trials, validation=test_trials)
     assert wide.module_.core.filters.shape == (16, 4, 25, 25)  # behaviour, too
+
+
+def test_a_full_model_that_is_fitted_first_has_its_own_seed(full, trials, test_trials):
+    alone = clone(full).set_params(max_epochs=1).fit(trials, validation=test_trials)
+    other = make(full_model=clone(alone), max_epochs=0, random_state=1)
+    with pytest.warns(UserWarning, match="max_epochs is 0"):
+        other.fit(trials, validation=test_trials)
+    assert torch.equal(other.module_.core.filters, alone.module_.core.filters)
 
 
 def test_clones_fit_the_full_model_anew_unless_it_is_frozen(full, trials):

@@ -124,6 +124,7 @@ class Stop(Exception):
     """Ends a training from outside."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ln", "cnn"])
 def test_a_training_that_was_stopped_goes_on_to_the_same_model(parts, name, tmp_path):
     train, validation, _ = parts

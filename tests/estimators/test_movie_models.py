@@ -12,6 +12,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 
 import v1tlearn as v1
+from tests.sweeps import quick
 from v1tlearn.estimators.predicting import predict
 
 TRAINING = {"max_epochs": 2, "window_frames": 8, "random_state": 0, "device": "cpu"}
@@ -222,6 +223,7 @@ def test_low_memory_gives_the_same_model(trials, tmp_path):
         assert torch.equal(value, other.module_.state_dict()[name])
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_a_movie(tmp_path):
     rng = np.random.default_rng(0)
     stimuli = rng.integers(0, 256, (1, 2000, 1, 36, 64)).astype("u1")
@@ -324,7 +326,7 @@ def joined(parts):
     return {place: xr.concat(own, "time") for place, own in found.items()}
 
 
-@pytest.mark.parametrize("name", [*MODELS, "symmetric"])
+@pytest.mark.parametrize("name", quick([*MODELS, "symmetric"], 0, 4))
 def test_parts_are_those_of_the_whole_prediction_with_its_labels(fitted, trials, name):
     test = trials.sel(tier="test")[::-1]
     model = fitted[name]

@@ -57,6 +57,7 @@ def in_another_order(trials):
     return v1.Trials(mice)
 
 
+@pytest.mark.slow
 def test_filters_and_latencies_of_simulated_cells_are_recovered(trials, fitted):
     recording, found = trials.recordings["A"], fitted.kernels("A")[:, :, 0]
     in_time = recording["temporal_filter"].values[:, : LN["n_lags"]]
@@ -71,6 +72,7 @@ def test_filters_and_latencies_of_simulated_cells_are_recovered(trials, fitted):
     assert np.abs(peaks - in_time.argmax(1)).max() <= 1
 
 
+@pytest.mark.slow
 def test_time_adds_what_a_shuffled_order_takes_away(trials, fitted):
     frames = fit(v1.MovieLNRegressor(**(LN | {"n_lags": 1})), trials)
     shuffled = in_another_order(trials)

@@ -10,6 +10,8 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 
 import v1tlearn as v1
+from tests.sweeps import quick
+from v1tlearn.estimators import prediction
 
 SMALL = {"hidden_channels": 4, "n_layers": 2, "max_epochs": 2, "batch_size": 32, "device": "cpu"}
 SMALL |= {"random_state": 0, "input_kernel": 5, "hidden_kernel": 3}
@@ -72,7 +74,7 @@ def assert_same_predictions(of_movies, of_images, n_frames):
 
 @pytest.mark.parametrize(
     "model",
-    [
+    quick([
         cnn(),
         cnn(behavior_mode="none"),
         v1.LNRegressor(max_epochs=2, batch_size=32, random_state=0, device="cpu"),
@@ -80,7 +82,7 @@ def assert_same_predictions(of_movies, of_images, n_frames):
             n_blocks=1, n_heads=1, embed_dim=8, mlp_dim=8, patch_stride=4, max_epochs=1,
             batch_size=32, random_state=0, device="cpu",
         ),
-    ],
+    ], 0),
     ids=["cnn", "cnn without behaviour", "ln", "v1t"],
 )  # fmt: skip
 def test_movies_are_fitted_as_their_frames_are(trials, model):
@@ -91,11 +93,14 @@ def test_movies_are_fitted_as_their_frames_are(trials, model):
     assert_same_predictions(one, other, test.n_frames)
 
 
-def test_the_score_is_the_correlation_over_all_frames(trials, fitted):
+def test_the_score_is_the_correlation_over_all_frames(trials, fitted, monkeypatch):
     test = trials.sel(tier="test")
     wanted = v1.metrics.single_trial_correlation(test.responses, fitted.predict(test))
     assert fitted.score(test) == pytest.approx(wanted)
     assert fitted.score(test) == pytest.approx(fitted.score(images_of(test)), rel=1e-6)
+    monkeypatch.setattr(prediction, "_HELD_BYTES", 0)  # as where predictions are large
+    monkeypatch.setattr(prediction, "_PART_BYTES", 1)
+    assert fitted.score(test) == pytest.approx(wanted)
 
 
 def test_a_model_of_images_predicts_movies(trials):
@@ -203,6 +208,7 @@ def test_ensembles_transfer_and_files(trials, tmp_path):
     np.testing.assert_array_equal(again.predict(own).get("B"), moved.predict(own).get("B"))
 
 
+@pytest.mark.slow
 def test_prediction_of_a_long_movie_is_streamed(tmp_path):
     """In parts from a file, in memory that does not grow with its length but for what comes out."""
     rng = np.random.default_rng(0)
@@ -228,7 +234,7 @@ def test_prediction_of_a_long_movie_is_streamed(tmp_path):
 
 @pytest.mark.slow
 def test_parts_of_a_long_movie_take_memory_that_does_not_grow_with_it(tmp_path):
-    """Neither frames nor predictions nor labels: one movie is six times as long."""
+    """Neither frames nor predictions nor labels: one movie is thirteen times as long."""
     rng = np.random.default_rng(0)
     model = v1.MovieCNNRegressor(
         n_layers=1, hidden_channels=2, input_kernel=5, window_frames=20,
@@ -237,7 +243,7 @@ def test_parts_of_a_long_movie_take_memory_that_does_not_grow_with_it(tmp_path):
     few = rng.integers(0, 256, (1, 40, 1, 36, 64)).astype("u1")
     model.fit({"A": few}, None, {"A": rng.random((1, 40, 2)).astype("f4")})
     most = []
-    for length in (150, 900):
+    for length in (150, 2000):
         given = rng.integers(0, 256, (1, length, 1, 36, 64)).astype("u1")
         v1.Trials.from_arrays({"A": given}, frame_rate=30.0).to_netcdf(tmp_path / f"{length}.nc")
         stored = v1.Trials.open(tmp_path / f"{length}.nc")

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import v1tlearn as v1
+from tests.sweeps import quick
 from v1tlearn.training import InsufficientMemoryError
 from v1tlearn.trials import Trials
 
@@ -21,7 +22,8 @@ def changed_by_behavior(est, trials, columns, mouse="A"):
     """Whether predictions depend on these columns of the behaviour."""
     stimuli, behaviors = trials.get("stimuli", mouse), trials.get("behaviors", mouse)
     altered = behaviors.copy()
-    altered[:, [COLUMNS.index(c) for c in columns]] *= 3
+    places = [COLUMNS.index(c) for c in columns]
+    altered[:, places] = behaviors[::-1, places]
     first, second = (est.predict({mouse: stimuli}, {mouse: b}) for b in (behaviors, altered))
     return not np.array_equal(first[mouse], second[mouse])
 
@@ -38,7 +40,7 @@ def test_behavior_modes_of_v1t(mode, small, trials):
     assert changed_by_behavior(est, trials, COLUMNS) == (mode != "none")
 
 
-@pytest.mark.parametrize("kind", [v1.CNNRegressor, v1.LNRegressor, v1.ViTRegressor])
+@pytest.mark.parametrize("kind", quick([v1.CNNRegressor, v1.LNRegressor, v1.ViTRegressor], 0, 2))
 @pytest.mark.parametrize("mode", ["none", "channels"])
 def test_behavior_modes_of_the_others(kind, mode, small, trials):
     est = small(kind, behavior_mode=mode, shift="none").fit(trials)
@@ -109,7 +111,7 @@ def test_one_pupil_column_is_no_pupil_position(small, arrays):
 
 
 @pytest.mark.parametrize("given", ["all", "none", "A", "three axes"])
-@pytest.mark.parametrize("kind", [v1.CNNRegressor, v1.V1TRegressor])
+@pytest.mark.parametrize("kind", quick([v1.CNNRegressor, v1.V1TRegressor], 0))
 def test_positions(kind, given, small, arrays):
     positions = {
         "all": arrays["positions"],
@@ -162,7 +164,7 @@ WAYS += [("per_neuron", "joint", "periods"), ("per_neuron", "per_mouse", "cosine
 WAYS += [("per_recorded", "joint", "reduce"), ("per_recorded", "per_mouse", "constant")]
 
 
-@pytest.mark.parametrize(("loss_scale", "core_pass", "schedule"), WAYS)
+@pytest.mark.parametrize(("loss_scale", "core_pass", "schedule"), quick(WAYS, 0, 5, 10))
 def test_ways_to_train(loss_scale, core_pass, schedule, small, trials):
     est = small(loss_scale=loss_scale, core_pass=core_pass, schedule=schedule, max_epochs=1)
     assert np.isfinite(est.fit(trials).score(trials))
@@ -267,7 +269,7 @@ def test_means_over_what_was_recorded_need_the_loss_of_neurons(trials):
 
 
 @pytest.mark.parametrize("tokenizer", ["unfold", "conv", "spt", "cct", "dual_norm"])
-@pytest.mark.parametrize("attention", ["standard", "lsa"])
+@pytest.mark.parametrize("attention", quick(["standard", "lsa"], 1))
 def test_tokenizers_and_attention(tokenizer, attention, small, trials):
     est = small(v1.ViTRegressor, tokenizer=tokenizer, attention=attention, max_epochs=1)
     assert np.isfinite(est.fit(trials).score(trials))
@@ -286,6 +288,7 @@ def test_image_size(image_size, small, trials):
     assert tuple(size) == ((10, 14) if image_size != "auto" else (9, 12))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
@@ -424,6 +427,7 @@ def test_what_the_report_raises_ends_training_in_good_order(small, trials):
 WAYS = ("compile", "micro_batch_size", "low_memory")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [v1.V1TRegressor, v1.ViTRegressor])
 def test_less_memory_gives_the_same_model(kind, small, trials, equal):
     """Recomputation to the bit; parts draw other random numbers, which are many enough to see."""

@@ -86,6 +86,7 @@ def test_it_is_transferred(fitted, trials):
         assert kept == freeze
 
 
+@pytest.mark.slow
 def test_it_is_searched_over(trials):
     grid = {"core": [Recurrent, partial(Recurrent, n_steps=0)], "head": ["elu", "softplus"]}
     search = GridSearchCV(model(max_epochs=1), grid, cv=GroupKFold(2))

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import v1tlearn as v1
+from tests.sweeps import quick
 from v1tlearn.estimators import placement
 from v1tlearn.estimators.moments import moments_in_blocks
 from v1tlearn.estimators.mouse_data import bring, read_responses, with_responses
@@ -63,11 +64,14 @@ def folder(recordings, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("kind", "params"),
-    [
-        (v1.CNNRegressor, {"core_pass": "per_mouse", "loss_scale": "sqrt_recording"}),
-        (v1.V1TRegressor, {"attention_dropout": 0.3, "batch_size": 7}),
-        (v1.CNNRegressor, {"shuffle_block": 4, "batch_size": 5, "max_epochs": 1}),
-    ],
+    quick(
+        [
+            (v1.CNNRegressor, {"core_pass": "per_mouse", "loss_scale": "sqrt_recording"}),
+            (v1.V1TRegressor, {"attention_dropout": 0.3, "batch_size": 7}),
+            (v1.CNNRegressor, {"shuffle_block": 4, "batch_size": 5, "max_epochs": 1}),
+        ],
+        0,
+    ),
 )
 def test_streaming_changes_nothing(kind, params, small, trials, store, equal):
     resident = small(kind, low_memory=False, **params).fit(trials)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import v1tlearn as v1
+from tests.sweeps import quick
 
 EPSILON = 2.0**-23  # of float32
 N_TRIALS = {"A": 40, "B": 23}
@@ -275,7 +276,8 @@ def roughness(filters):
 
 
 @pytest.mark.parametrize(
-    ("name", "bias"), [("sensorium2022", True), ("sensorium2022", False), ("v1t2023", True)]
+    ("name", "bias"),
+    quick([("sensorium2022", True), ("sensorium2022", False), ("v1t2023", True)], 2),
 )
 def test_cnn_presets_step_by_step(unequal, validation, recordings, name, bias):
     est = v1.CNNRegressor.from_preset(name, **TINY_CNN, bias=bias, max_epochs=3)

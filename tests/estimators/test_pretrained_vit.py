@@ -23,6 +23,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 import v1tlearn as v1
 from tests.backbones import DINOV2, DINOV3, random_backbone
+from tests.sweeps import quick
 from v1tlearn.nn import BackboneError, PretrainedViTCore
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +81,7 @@ def predicted(est, trials):
 # ------------------------------------------------------------------------------------- the cache
 
 
-@pytest.mark.parametrize("where", ["auto", "device", "memory", "folder"])
+@pytest.mark.parametrize("where", quick(["auto", "device", "memory", "folder"], 3))
 def test_features_are_computed_once_and_change_nothing(where, train, tmp_path, images_seen):
     place = tmp_path if where == "folder" else where
     est = random(feature_cache=place).fit(train)
@@ -144,6 +145,7 @@ def test_features_of_another_configuration_with_the_same_weights_are_not_taken(
     np.testing.assert_array_equal(predicted(est, train), predicted(anew, train))
 
 
+@pytest.mark.slow
 def test_a_folder_serves_other_subsets_and_folds(train, tmp_path, images_seen):
     some, more = train.sel(mouse_id="A"), train
     random(feature_cache=tmp_path).fit(some)
@@ -196,7 +198,7 @@ def test_a_fit_that_is_stopped_leaves_no_features(train, tmp_path, images_seen):
     assert sum(images_seen) == n_images(train)
 
 
-@pytest.mark.parametrize("kept", [0, 10, 0.5])
+@pytest.mark.parametrize("kept", quick([0, 10, 0.5], 1))
 def test_a_damaged_file_of_features_is_replaced(kept, train, tmp_path, images_seen):
     some = train.sel(mouse_id="A")
     random(feature_cache=tmp_path).fit(some)
@@ -326,7 +328,9 @@ def test_frozen_weights_are_kept_by_name_and_checksum(folder, train, tmp_path):
         v1.load(tmp_path / "model")
 
 
-@pytest.mark.parametrize("options", [{}, {"fine_tune": 1}, {"fine_tune": "all"}, {"weights": None}])
+@pytest.mark.parametrize(
+    "options", quick([{}, {"fine_tune": 1}, {"fine_tune": "all"}, {"weights": None}], 1)
+)
 def test_a_saved_model_refuses_another_configuration(options, folder, train, tmp_path):
     est = v1.PretrainedViTRegressor(folder, **QUICK, **options).fit(train)
     est.save(tmp_path / "model")
@@ -444,6 +448,7 @@ def test_every_mouse_has_its_own_window(trials, train):
         np.testing.assert_allclose(est.predict(test)[mouse].values, theirs[mouse], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_resolution_is_a_parameter(train):
     for options, grid in (
         ({}, (2, 3)),
@@ -579,6 +584,7 @@ def told_of_the_hub(tmp_path_factory):
     return [json.loads(line) for line in done.stdout.splitlines()], ours, theirs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("owner", "message"),
     [
@@ -596,6 +602,7 @@ def test_weights_that_cannot_be_had_are_refused(owner, message, told_of_the_hub)
         assert f"{owner}/vit" in said
 
 
+@pytest.mark.slow
 def test_what_a_library_says_while_it_tries_again_is_not_printed(told_of_the_hub):
     _, ours, theirs = told_of_the_hub
     if "Retrying" not in theirs:
@@ -622,6 +629,7 @@ def test_sources_that_contradict_weights_are_refused(train):
         ({"patch_size": 0}, "ZeroDivisionError"),
         ({"num_attention_heads": 0}, "ZeroDivisionError"),
         ({"hidden_act": "none_such"}, "none_such"),
+        ({"image_size": []}, "IndexError"),
     ],
 )
 def test_configurations_with_wrong_values_are_refused(change, message, train):

@@ -6,6 +6,7 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 import v1tlearn as v1
+from tests.sweeps import quick
 from v1tlearn.metrics import average_correlation, feve, single_trial_correlation
 from v1tlearn.preprocessing import TrialStandardizer
 from v1tlearn.trials import Responses, Trials
@@ -28,7 +29,7 @@ def selected(request, recordings, tmp_path_factory):
     return trials.sel(neuron={m: recordings[m]["neuron"].values[p] for m, p in PLACES.items()})
 
 
-@pytest.mark.parametrize("kind", [v1.CNNRegressor, v1.V1TRegressor])
+@pytest.mark.parametrize("kind", quick([v1.CNNRegressor, v1.V1TRegressor], 0))
 def test_fit_predict_and_score(kind, small, selected, cut, equal):
     train, test = (
         {

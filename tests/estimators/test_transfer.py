@@ -197,6 +197,7 @@ class TestErrors:
 
 
 class TestLeaveOneMouseOut:
+    @pytest.mark.slow
     def test_rows_are_scores_of_the_fits_they_name(self, small, three):
         table = leave_one_mouse_out(small(), three, max_epochs=1)
         assert table.columns.tolist() == ["mouse", "training", "correlation", "n_trials"]

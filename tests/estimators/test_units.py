@@ -13,6 +13,7 @@ from sklearn.base import clone
 import v1tlearn as v1
 from tests.backbones import DINOV2
 from tests.estimators.conftest import SMALL
+from tests.sweeps import quick
 
 COMMON = {"batch_size": 16, "max_epochs": 2, "random_state": 0, "device": "cpu", "lr": 2e-3}
 MOVIES = {"max_epochs": 2, "window_frames": 8, "random_state": 0, "device": "cpu"}
@@ -133,13 +134,13 @@ def assert_no_bit_differs(model, train, test, units):
     assert other == score
 
 
-@pytest.mark.parametrize("name", OF_IMAGES)
+@pytest.mark.parametrize("name", quick(OF_IMAGES, 0, 5))
 def test_powers_of_two_change_no_bit(name, recorded, test_recorded):
     units = (2.0**-60, 2.0**60)
     assert_no_bit_differs(OF_IMAGES[name], recorded, test_recorded, units)
 
 
-@pytest.mark.parametrize("name", OF_MOVIES)
+@pytest.mark.parametrize("name", quick(OF_MOVIES, 1))
 def test_nor_do_they_over_time(name, movies):
     train, test = movies.sel(tier="train"), movies.sel(tier="test")
     assert_no_bit_differs(OF_MOVIES[name], train, test, (2.0**-27, 2.0**27))
@@ -171,6 +172,7 @@ def in_their_unit(recorded, test_recorded):
     return {name: fitted_in(OF_IMAGES[name], recorded, test_recorded, (1, 1)) for name in OF_IMAGES}
 
 
+@pytest.mark.slow
 @given(
     name=st.sampled_from(sorted(OF_IMAGES)),
     exponents=st.tuples(*[st.floats(-30, 30)] * 2),
@@ -191,7 +193,7 @@ def test_any_unit_gives_one_model(name, exponents, dtype, in_their_unit, recorde
 
 @pytest.mark.parametrize("name", ["stimuli", "behaviors"])
 @pytest.mark.parametrize("unit", [2.0**-60, 2.0**60])
-@pytest.mark.parametrize("kind", [v1.CNNRegressor, v1.V1TRegressor])
+@pytest.mark.parametrize("kind", quick([v1.CNNRegressor, v1.V1TRegressor], 0))
 def test_nor_does_a_power_of_two_of_inputs(kind, unit, name, small, arrays, equal):
     parts = [arrays[n] for n in ("stimuli", "behaviors", "responses")]
     expected = small(kind).fit(*parts).predict(*parts[:2])

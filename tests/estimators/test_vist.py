@@ -1,6 +1,7 @@
 """Vi-ST on movies: what it learns, streams, keeps and refuses."""
 
 import pickle
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
 
 import v1tlearn as v1
+from tests.sweeps import quick
 from v1tlearn import nn
 
 SMALL = {
@@ -56,6 +58,23 @@ def part_of(trials, **changes):
     return v1.Trials({"A": trials.recordings["A"].to_dataset().assign(**changes)})
 
 
+def test_responses_that_are_not_scaled_are_to_be_of_a_size_around_1(train):
+    responses = train.get("responses", "A")
+    size = np.nanstd(responses, axis=(0, 1)).mean()
+    options = {"max_epochs": 1, "steps_per_epoch": 1, "warmup_epochs": 0, "validation_fraction": 0}
+    for unit, told in ((1e-4, True), (0.1, False), (10.0, False), (1e4, True)):
+        dims = ("trial", "time", "neuron")
+        trials = part_of(train, responses=(dims, (responses * unit / size).astype(np.float32)))
+        model = vist(**options, scale_responses=False, loss="rmse")
+        with (
+            pytest.warns(UserWarning, match="'A': responses vary by some")
+            if told
+            else nullcontext()
+        ):
+            model.fit(trials)
+        vist(**options, loss="rmse").fit(trials)
+
+
 # --------------------------------------------------------------------------------- predictions
 
 
@@ -73,7 +92,7 @@ def whole(est, movie):
 
 
 @pytest.mark.parametrize("causal", [True, False, (True, False)])
-@pytest.mark.parametrize("at_once", [40, 53])
+@pytest.mark.parametrize("at_once", quick([40, 53], 1))
 def test_whole_movies_are_predicted_in_parts_as_at_once(train, causal, at_once):
     est = vist(causal=causal, max_epochs=1, warmup_epochs=0, window_frames=at_once)
     long = v1.Trials(movies(n_frames=130))
@@ -223,18 +242,23 @@ def test_epochs_may_be_judged_by_absolute_correlations(train):
 
 @pytest.mark.parametrize(
     "changes",
-    [
-        {"loss": "rmse"},
-        {"loss": "poisson"},
-        {"condition": "per_cell"},
-        {"condition": "video"},
-        {"condition": "none"},
-        {"extractor": "none"},
-        {"kernels": ()},
-        {"causal": (False, True)},
-        {"scale_responses": False},
-        {"average_from": 1},
-    ],
+    quick(
+        [
+            {"loss": "rmse"},
+            {"loss": "poisson"},
+            {"condition": "per_cell"},
+            {"condition": "video"},
+            {"condition": "none"},
+            {"extractor": "none"},
+            {"kernels": ()},
+            {"causal": (False, True)},
+            {"scale_responses": False},
+            {"average_from": 1},
+        ],
+        1,
+        4,
+        7,
+    ),
 )
 def test_every_ablation_is_a_parameter(train, test, fitted, changes):
     est = vist(**changes).fit(train)

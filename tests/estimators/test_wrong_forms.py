@@ -189,10 +189,14 @@ def turned(**changes):
         (turned(stimuli=lambda s: s.transpose(2, 3, 1, 0)),
          ["(12, 16, 1, 41) for 41 trials", "numpy.moveaxis(stimuli, -1, 0)"]),
         (turned(stimuli=lambda s: np.moveaxis(s, 1, -1)),
-         ["Are the channels the last axis?", "numpy.moveaxis(stimuli, -1, 1)"]),
+         ["Are the channels the last axis?", "numpy.moveaxis(stimuli, -1, -3)"]),
         (turned(stimuli=lambda s: np.repeat(np.moveaxis(s, 1, -1), 3, -1)),
-         ["Are the channels the last axis?", "numpy.moveaxis(stimuli, -1, 1)"]),
+         ["Are the channels the last axis?", "numpy.moveaxis(stimuli, -1, -3)"]),
         (turned(stimuli=lambda s: s[:, 0]), ["(41, 12, 16)", "channel axis: stimuli[:, None]"]),
+        (turned(responses=lambda r: r[:, 0]), ["(41,)", "One neuron", "responses[:, None]"]),
+        (turned(responses=lambda r: np.stack([r, r], 1)),
+         ["(41, 2, 5)", "Repeats of an image are trials of their own", "image_id"]),
+        (turned(behaviors=lambda b: b[:, 2]), ["(41,)", "One column", "behaviors[:, None]"]),
         (turned(stimuli=lambda s: s.reshape(len(s), -1)),
          ["(41, 192)", "Flattened", "stimuli.reshape(-1, 1, height, width)"]),
         (turned(stimuli=lambda s: s[:, :, None]),
@@ -240,7 +244,7 @@ def test_turned_arrays(alter, parts, arrays, small):
 def test_what_mends_turned_arrays_mends_them(arrays, small):
     s, b, r = (arrays[name]["A"] for name in ("stimuli", "behaviors", "responses"))
     model = small(max_epochs=1).fit(np.moveaxis(np.moveaxis(s, 1, -1), -1, 1), b.T.T, r.T.T)
-    with pytest.raises(ValueError, match=says("(12, 16, 1)", "numpy.moveaxis(stimuli, -1, 1)")):
+    with pytest.raises(ValueError, match=says("(41, 12, 16, 1)", "stimuli, -1, -3)")):
         model.predict(np.moveaxis(s, 1, -1), b)
     with pytest.raises(ValueError, match=says("stimuli[None], behaviors[None]")):
         model.predict(s[0], b[0])
@@ -253,6 +257,18 @@ def test_shapes_that_only_look_turned_are_taken(small):
     responses = rng.poisson(2.0, size=(30, 30))  # as many neurons as trials
     model = small(input_kernel=3, max_epochs=1).fit(stimuli, None, responses)
     assert model.image_shape_ == (6, 9, 4)
+
+
+@pytest.mark.parametrize("options", [{"input_kernel": 3}, {"image_size": (12, 16)}])
+def test_channels_at_the_end_are_refused_where_a_model_would_take_them(arrays, small, options):
+    stimuli, responses = (arrays[name]["A"] for name in ("stimuli", "responses"))
+    turned = np.repeat(np.moveaxis(stimuli, 1, -1), 3, -1)
+    with pytest.raises(ValueError, match=says("(41, 12, 16, 3)", "Are the channels the last")):
+        small(max_epochs=1, **options).fit(turned, None, responses)
+    with pytest.raises(ValueError, match=says("(1, 41, 12, 16, 3)", "Are the channels the last")):
+        Trials.from_arrays(turned[None], None, responses[None])
+    named = xr.DataArray(turned, dims=["trial", "channel", "height", "width"])
+    assert small(max_epochs=0, **options).fit(named, None, responses).image_shape_ == (12, 16, 3)
 
 
 def test_an_unknown_mouse_in_a_pipeline(trials, arrays, small):

@@ -7,47 +7,50 @@ files that led to anything else in the folder given by ``--keep``. An input is f
 
 import argparse
 import random
-import resource
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from tests.fuzz.harness import Counts, Files, Wrong
-from tests.fuzz.parsers import CALLS, PARSERS, SHARES
+from tests.fuzz.parsers import CALLS, PARSERS, SHARES, STRUCTURES
+from tests.peak_memory import PeakMemory
 
 SUBJECTS = {name: lambda folder, make=make: Files(make(folder)) for name, make in PARSERS.items()}
-SUBJECTS |= CALLS
+SUBJECTS |= CALLS | STRUCTURES
 
 
 def fuzz(name, numbers, seed, keep, seconds=float("inf")):
     """Fuzz one reader or kind of call; return how many inputs there were, and went wrong."""
-    counts, failures, slowest = Counts(), set(), 0.0
     with tempfile.TemporaryDirectory() as folder:
-        subject = SUBJECTS[name](Path(folder))
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        start, began = time.process_time(), time.monotonic()
-        for number in numbers:
-            if time.monotonic() - began > seconds:
-                break
-            drawn, used = random.Random(f"{name} {seed} {number}"), time.process_time()
-            try:
-                counts[subject.attempt(drawn)] += 1
-            except Wrong as error:
-                counts["WRONG"] += 1
-                text = str(error).replace(folder, "")[:400]
-                if text.split(":")[0] not in failures:
-                    print(f"  {name}, input {number}: {text}", flush=True)
-                    failures.add(text.split(":")[0])
-                    if keep is not None and hasattr(subject, "keep"):
-                        again = random.Random(f"{name} {seed} {number}")
-                        subject.keep(again, keep, f"{name}-{number}")
-            slowest = max(slowest, time.process_time() - used)
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10
+        subject, start = SUBJECTS[name](Path(folder)), time.process_time()
+        with PeakMemory() as memory:
+            counts, slowest = _attempts(subject, name, numbers, seed, keep, seconds, folder)
         used = time.process_time() - start
     print(f"{name}: {counts.said()}; {used:.0f} s of processor, slowest {slowest:.1f} s, "
-          f"{grown:.0f} MiB more memory", flush=True)  # fmt: skip
+          f"{memory.most / 2**20:.0f} MiB more memory", flush=True)  # fmt: skip
     return sum(counts.values()), counts["WRONG"]
+
+
+def _attempts(subject, name, numbers, seed, keep, seconds, folder):
+    counts, failures, slowest, began = Counts(), set(), 0.0, time.monotonic()
+    for number in numbers:
+        if time.monotonic() - began > seconds:
+            break
+        drawn, used = random.Random(f"{name} {seed} {number}"), time.process_time()
+        try:
+            counts[subject.attempt(drawn)] += 1
+        except Wrong as error:
+            counts["WRONG"] += 1
+            text = str(error).replace(folder, "")[:400]
+            if text.split(":")[0] not in failures:
+                print(f"  {name}, input {number}: {text}", flush=True)
+                failures.add(text.split(":")[0])
+                if keep is not None and hasattr(subject, "keep"):
+                    again = random.Random(f"{name} {seed} {number}")
+                    subject.keep(again, keep, f"{name}-{number}")
+        slowest = max(slowest, time.process_time() - used)
+    return counts, slowest
 
 
 def main():

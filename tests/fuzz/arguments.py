@@ -85,7 +85,7 @@ def _of_call(call, form, name, verdict, label):
     if call == "from_arrays" and (label in NOT_FINITE or label in MISSING):
         return EITHER  # refused when a model is fitted to them
     if call == "partial_fit" and name == "positions":
-        return EITHER  # those of the first call stay
+        return SAME if verdict == SAME else EITHER  # those of the first call, or none
     if name == "positions" and label in ("dict of nothing", "beyond float32"):
         return EITHER  # none, and far away
     if call == "score" and name == "responses" and label == "beyond float32":

@@ -2,12 +2,17 @@
 
 import multiprocessing
 import os
+import resource
 import warnings
 from collections import Counter
+from dataclasses import replace
 
+from tests.fuzz.forked import in_place_of_new_processes
 from tests.fuzz.mutations import change_all, draw_steps
+from tests.fuzz.structures import KNOWN, change_structure
 
-SECONDS = 20  # for one file in a process of its own
+SECONDS = 20  # of the processor, for one file in a process of its own
+WAITING_SECONDS = 600  # on a clock, for one that waits for ever
 
 
 class Wrong(AssertionError):
@@ -52,8 +57,8 @@ def attempt_in_child(parser, target, data):
     process.start()
     try:
         sender.close()
-        if not receiver.poll(SECONDS):
-            raise Wrong(f"not read after {SECONDS} s")
+        if not receiver.poll(WAITING_SECONDS):
+            raise Wrong(f"not read after {WAITING_SECONDS} s")
         try:
             outcome, is_wrong = receiver.recv()
         except EOFError:
@@ -70,12 +75,21 @@ def attempt_in_child(parser, target, data):
 
 
 def _told(sender, parser, target, data):
+    resource.setrlimit(resource.RLIMIT_CPU, (_used() + SECONDS, resource.RLIM_INFINITY))
     try:
-        sender.send((attempt(parser, target, data), False))
+        with in_place_of_new_processes():
+            outcome = attempt(parser, target, data)
+        sender.send((outcome, False))
     except Wrong as error:
         sender.send((str(error), True))
     sender.close()
     os._exit(0)
+
+
+def _used():
+    """Whole seconds of the processor that this process has used, a forked one its own alone."""
+    told = resource.getrusage(resource.RUSAGE_SELF)
+    return int(told.ru_utime + told.ru_stime) + 1
 
 
 def changed(parser, which, steps):
@@ -106,6 +120,29 @@ class Files:
         """Write the file that was drawn into a folder."""
         which = drawn.randrange(100)
         target, data = changed(self.parser, which, draw_steps(drawn))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}{target.suffix}").write_bytes(data)
+
+
+class Structures:
+    """A reader, its files whole, but of other content: checksums in them tell nothing."""
+
+    def __init__(self, parser):
+        self.parser = replace(parser, is_right=parser.is_sane)
+        self._targets = [target for target in parser.targets if target.suffix in KNOWN]
+
+    def _draw(self, drawn):
+        target = drawn.choice(self._targets)
+        return target, change_structure(target.read_bytes(), target.suffix, drawn)
+
+    def attempt(self, drawn):
+        """Draw a file and what it says instead, and read it."""
+        run = attempt_in_child if self.parser.in_child else attempt
+        return run(self.parser, *self._draw(drawn))
+
+    def keep(self, drawn, folder, name):
+        """Write the file that was drawn into a folder."""
+        target, data = self._draw(drawn)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}{target.suffix}").write_bytes(data)
 

@@ -123,8 +123,20 @@ def studies(folder):
     def read():
         return search_pretended(storage=path, n_trials=2).fit(data).results_
 
+    def is_sane(table):
+        states = {"complete", "pruned", "failed", "interrupted", "running"}
+        done = table[table["state"].isin(["complete", "pruned"])]
+        scores, lr = done["score"].to_numpy(float), done["param_lr"].to_numpy(float)
+        in_space = (lr >= 0.1) & (lr <= 1.0)
+        return (
+            len(done) >= 2
+            and in_space.all()
+            and np.isfinite(scores).all()
+            and (set(table["state"]) <= states)
+        )
+
     read()
-    return Parser(path, [path], read)
+    return Parser(path, [path], read, is_sane=is_sane)
 
 
 def checkpoint_folder(folder):

@@ -25,6 +25,8 @@ class Parser:
         The public door, without arguments.
     is_right : callable
         Whether what `read` gave is right for the files as they now are.
+    is_sane : callable
+        Whether it can be right for files of any content, for those that say something else.
     in_child : bool
         Whether it is tried in a process of its own, because a library in C may crash or hang.
     """
@@ -33,6 +35,7 @@ class Parser:
     targets: list[Path]
     read: Callable[[], Any]
     is_right: Callable[[Any], bool] = always
+    is_sane: Callable[[Any], bool] = always
     in_child: bool = False
 
 

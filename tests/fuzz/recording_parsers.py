@@ -5,6 +5,7 @@ and an oracle that says whether what was read of a changed file is right.
 """
 
 import shutil
+import struct
 import zipfile
 
 import numpy as np
@@ -16,7 +17,7 @@ from tests.datasets.nat60k_files import (
     make_responses,
     write_stack,
 )
-from tests.datasets.nwb_files import calcium
+from tests.datasets.nwb_files import calcium, movie_shown_often
 from tests.datasets.onken_files import SHAPE, write_onken
 from tests.datasets.sensorium2023_files import NAME, write_movies
 from tests.datasets.sensorium_files import GRAY, recording, write_by_hand
@@ -30,11 +31,13 @@ from tests.datasets.stringer_files import (
 from tests.fuzz.parser import Parser, loaded
 from v1tlearn import Trials
 from v1tlearn.datasets import (
+    checksums,
     open_recordings,
     read_cadena2019,
     read_nat60k,
     read_natimg2800,
     read_nwb,
+    read_nwb_movies,
     read_onken2016,
     read_sensorium,
     read_sensorium2023,
@@ -100,6 +103,22 @@ def netcdf(folder):
     path = folder / "a.nc"
     save_recordings({"m": recording()}, path)
     return Parser(path, [path], lambda: loaded(open_recordings(path)), in_child=True)
+
+
+def sealed(folder):
+    """The same with checksums that are right whatever it says, as a stranger can make them, too."""
+    path, plain = folder / "a.nc", folder / "plain.nc"
+    save_recordings({"m": recording()}, path)
+    written = path.read_bytes()
+    (length,) = struct.unpack("<Q", written[-16:-8])  # of the checksums, ahead of 20 bytes
+    plain.write_bytes(written[: -20 - length])
+
+    def read():
+        path.write_bytes(plain.read_bytes())
+        checksums.append(path, {})
+        return loaded(open_recordings(path))
+
+    return Parser(folder, [plain], read, in_child=True)
 
 
 def trials(folder):
@@ -229,6 +248,29 @@ def nwb(folder):
     calcium(path, n_trials=4)
     wanted = {"pupil_x": ("place", 0), "running_speed": "speed"}
     return Parser(path, [path], lambda: read_nwb(path, behaviors=wanted).load(), in_child=True)
+
+
+def nwb_movies(folder):
+    """A movie of which indices tell when each frame was shown, as `nwb`."""
+    path = folder / "mouse.nwb"
+    movie_shown_often(path, n_frames=4, repeats=2, n_neurons=2)
+
+    def is_sane(dataset):
+        shown, frames = dataset["stimuli"].dims, dataset.sizes.get("time", 0)
+        times = dataset["time"].values
+        return (
+            shown == ("trial", "time", "channel", "height", "width")
+            and dataset["responses"].dims == ("trial", "time", "neuron")
+            and min(dataset.sizes.values()) > 0
+            and (np.diff(times) > 0).all()
+            and np.isfinite(times).all()
+            and not np.isinf(dataset["responses"].values).any()
+            and ("n_frames" not in dataset or 0 < int(dataset["n_frames"].max()) <= frames)
+        )
+
+    return Parser(
+        path, [path], lambda: read_nwb_movies(path).load(), is_sane=is_sane, in_child=True
+    )
 
 
 def movies(folder):

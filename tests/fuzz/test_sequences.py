@@ -3,31 +3,31 @@
 import copy
 import pickle
 import tempfile
-import warnings
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import v1tlearn as v1
-from tests.fuzz.arguments import arrays, tiny
-from tests.fuzz.odd_arrays import CHANGES, REFUSED
+from tests.fuzz.arguments import arrays
+from tests.fuzz.machine import Machine, run_sequences
+from tests.fuzz.odd_arrays import CHANGES, REFUSED, SAME
+from tests.fuzz.parameters import SMALL, small
 from tests.fuzz.watched import WatchedModel, check_refusal
 
 MICE = [("A",), ("B",), ("A", "B")]
 WRONG = [(name, *change) for name, found in CHANGES.items() for change in found
          if name != "positions" and change[2] == REFUSED]  # fmt: skip
+CLOTHES = [(name, *change) for name in ("stimuli", "behaviors") for change in CHANGES[name]
+           if change[2] == SAME]  # fmt: skip
 SETTINGS = [
     {"lr": 0.01},
     {"max_epochs": 2},
@@ -51,21 +51,16 @@ def of(mice, *names):
     return {name: {m: arrays()[name][m] for m in mice} for name in names}
 
 
-class Sequences(RuleBasedStateMachine):
+class Sequences(Machine):
     """One model; `known` are its mice, None while it is not fitted."""
 
-    def __init__(self):
-        super().__init__()
-        self._caught = warnings.catch_warnings()
-        self._caught.__enter__()
-        warnings.simplefilter("ignore")
-
-    def teardown(self):
-        self._caught.__exit__(None, None, None)
-
-    @initialize(kind=st.sampled_from([v1.LNRegressor, v1.CNNRegressor]))
+    @initialize(kind=st.sampled_from([*SMALL]))
     def begin(self, kind):
-        self.model, self.known, self.bad = tiny(kind), None, {}
+        self.model, self.known = small(kind), None
+
+    def _own(self, changed):
+        """Those parameters that this kind of model has."""
+        return {n: v for n, v in changed.items() if n in self.model.get_params()}
 
     def _predicted(self, model=None):
         model = self.model if model is None else model
@@ -82,11 +77,13 @@ class Sequences(RuleBasedStateMachine):
 
     @rule(changed=st.sampled_from(SETTINGS))
     def set_params(self, changed):
-        self.model.set_params(**changed)
-        self.bad = {name: v for name, v in self.bad.items() if name not in changed}
+        self.model.set_params(**self._own(changed))
 
     @rule(changed=st.sampled_from(BAD))
     def set_wrong_params(self, changed):
+        changed = self._own(changed)
+        if not changed:
+            return
         kept = {name: self.model.get_params()[name] for name in changed}
         self.model.set_params(**changed)
         self._refused(lambda: self.model.fit(**of(("A",), "stimuli", "behaviors", "responses")))
@@ -114,7 +111,7 @@ class Sequences(RuleBasedStateMachine):
 
     def _other_than_fitted(self):
         now = self.model.get_params()
-        names = ("hidden_channels", "standardize")
+        names = self._own(dict.fromkeys(("hidden_channels", "standardize")))
         return any(now[name] != self.fitted_with[name] for name in names)
 
     @rule(what=st.sampled_from(WRONG), call=st.sampled_from(["fit", "partial_fit"]),
@@ -149,6 +146,34 @@ class Sequences(RuleBasedStateMachine):
         turned = {name: {m: a[order] for m, a in by.items()} for name, by in given.items()}
         for mouse, values in self.model.predict(**turned).items():
             assert np.allclose(values, self._predicted()[mouse][order], atol=1e-5, rtol=1e-4)
+
+    @rule(what=st.sampled_from(CLOTHES), drawn=st.randoms(use_true_random=False))
+    @precondition(lambda self: self.known is not None)
+    def predict_the_same_in_other_clothes(self, what, drawn):
+        name, _, change, _ = what
+        given = of(self.known[::-1], "stimuli", "behaviors")
+        mouse = drawn.choice(self.known)
+        given[name][mouse] = change(given[name][mouse], drawn)
+        found = self.model.predict(**given)
+        for mouse, values in self._predicted().items():
+            assert np.allclose(found[mouse], values, atol=1e-5, rtol=1e-4)
+
+    @rule(rows=st.lists(st.integers(0, 5), min_size=1, max_size=9))
+    @precondition(lambda self: self.known is not None)
+    def predict_some_trials_several_times(self, rows):
+        whole = self._predicted()
+        for mouse in self.known:
+            given = of((mouse,), "stimuli", "behaviors")
+            some = {name: {mouse: by[mouse][rows]} for name, by in given.items()}
+            found = self.model.predict(**some)[mouse]
+            assert np.allclose(found, whole[mouse][rows], atol=1e-5, rtol=1e-4)
+
+    @rule()
+    @precondition(lambda self: self.known is not None)
+    def go_on_with_other_positions(self):
+        places = {m: a + np.float32(1) for m, a in arrays()["positions"].items() if m in self.known}
+        given = of(self.known, "stimuli", "behaviors", "responses") | {"positions": places}
+        self._refused(lambda: self.model.partial_fit(**given))
 
     @rule()
     @precondition(lambda self: self.known is not None)
@@ -215,24 +240,10 @@ class Sequences(RuleBasedStateMachine):
             self.model, self.known, self.fitted_with = other, mice, other.get_params()
 
 
-def run_sequences(n, steps=12, **options):
-    """Run that many sequences of calls."""
-    run_state_machine_as_test(
-        Sequences,
-        settings=settings(
-            max_examples=n,
-            stateful_step_count=steps,
-            deadline=None,
-            suppress_health_check=[*HealthCheck],
-            **options,
-        ),
-    )
-
-
 def test_a_few_sequences_of_calls():
-    run_sequences(4, 8, derandomize=True)
+    run_sequences(Sequences, 4, 8, derandomize=True)
 
 
 @pytest.mark.slow
 def test_many_sequences_of_calls():
-    run_sequences(25, derandomize=True)
+    run_sequences(Sequences, 8, derandomize=True)

@@ -17,6 +17,7 @@ DISPLAYS = [
 ]
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_no_matplotlib():
     script = """
         import sys

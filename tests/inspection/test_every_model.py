@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 
 import v1tlearn as v1
 from tests.mice import two_mice
+from tests.sweeps import quick
 from v1tlearn import inspection as look
 from v1tlearn.preprocessing import CenterCrop, TrialStandardizer
 
@@ -357,7 +358,7 @@ def _arrays(found):
     return [found.values] if isinstance(found, xr.DataArray) else []
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", quick(MODELS, 1))
 @pytest.mark.parametrize("analysis", ANALYSES)
 def test_a_result_for_every_mouse_or_a_reason(analysis, name, known, figures):
     model, test = known(name)

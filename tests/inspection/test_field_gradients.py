@@ -116,6 +116,7 @@ def test_over_images_they_are_the_mean(models, trials, name):
                 np.testing.assert_allclose(field.values[neuron] / most, expected / most, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_over_normal_noise_they_are_what_covariances_estimate(trials):
     """Stein's lemma."""
     rng = np.random.default_rng(0)
@@ -187,7 +188,7 @@ def test_labels_and_places(models):
 def test_behavior_counts(models):
     rest = receptive_fields(models["V1T"], method="gradient")["A"].values
     runs = receptive_fields(models["V1T"], method="gradient", behaviors={"running_speed": 30.0})
-    assert not np.allclose(runs["A"].values, rest, rtol=1e-3, atol=1e-6)
+    assert np.abs(runs["A"].values - rest).max() > 1e-4 * np.abs(rest).max()  # rounding: 1e-6
 
 
 def test_the_model_stays_as_it_is(models):

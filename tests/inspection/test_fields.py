@@ -347,6 +347,7 @@ def test_bfloat16_core_with_sums_in_full_precision(fit):
     assert np.corrcoef(found.ravel(), exact.ravel())[0, 1] > 0.99
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_images(fit):
     estimator, most = fit(v1.LNRegressor, behavior_mode="none", n_layers=1), []
     for n_images in (2000, 30_000):

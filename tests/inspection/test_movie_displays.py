@@ -5,6 +5,7 @@ import pytest
 import xarray as xr
 
 import v1tlearn as v1
+from tests.sweeps import quick
 from v1tlearn.inspection import KernelDisplay, MoviePredictionDisplay, spike_triggered_average
 
 
@@ -168,7 +169,7 @@ def test_kernels_that_are_none_are_refused():
 
 
 @pytest.mark.parametrize("shape", [(4, 12, 12, 12), (2, 9, 8, 20), (2, 12, 1, 12)])
-@pytest.mark.parametrize("n_maps", [1, 3, 5])
+@pytest.mark.parametrize("n_maps", quick([1, 3, 5], 1))
 def test_labels_of_kernels_lie_within_the_figure(shape, n_maps, figures):
     kernels = np.random.default_rng(0).normal(size=shape)
     names = ["cell 1\ntrue"] * len(kernels)

@@ -228,7 +228,11 @@ def test_kernels_of_a_model_are_drawn(fitted, figures):
 
 @pytest.mark.parametrize(
     ("n_lags", "message"),
-    [(0, "n_lags=0: expected a whole number from 1 on"), (1.5, r"n_lags=1\.5"), ("all", "n_lags")],
+    [
+        (0, "n_lags=0: expected None or a whole number from 1 on"),
+        (1.5, r"n_lags=1\.5"),
+        ("all", "n_lags"),
+    ],
 )
 def test_lags_are_counts(fitted, n_lags, message):
     with pytest.raises(ValueError, match=message):

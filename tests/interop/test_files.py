@@ -10,6 +10,8 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+import yaml
+from packaging.version import Version
 
 from v1tlearn.interop import load_sensorium, load_v1t
 from v1tlearn.interop.plain_yaml import read_yaml
@@ -355,10 +357,6 @@ def test_checkpoints_without_checksums_are_read(run):
 @pytest.mark.parametrize(
     "text",
     [
-        "".join(
-            f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" if i else "a0: &a0 {x: 1}\n"
-            for i in range(12)
-        ),
         f"a: &a 1\nb: [{', '.join(['*a'] * 1001)}]\n",
         "x: " + "[" * 10_000,
         "x: " + "{a: " * 5_000,
@@ -378,6 +376,19 @@ def test_arguments_that_would_not_end_are_refused(run, text):
     path = run / "args.yaml"
     path.write_bytes(path.read_bytes() + b"\n" + text.encode("latin1") + b"\n")
     refused(run, r"args\.yaml")
+
+
+@pytest.mark.timeout(120)
+def test_merges_of_merges_end(tmp_path):
+    """PyYAML merges each key once since 6.0.4; before, they double, and are refused."""
+    path = tmp_path / "args.yaml"
+    merged = (f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}" for i in range(1, 12))
+    path.write_text("\n".join(["a0: &a0 {x: 1}", *merged]))
+    if Version(yaml.__version__) < Version("6.0.4"):
+        with pytest.raises(ValueError, match="without end"):
+            read_yaml(path)
+    else:
+        assert read_yaml(path)["a11"] == {"x": 1}
 
 
 def test_merged_and_repeated_arguments_are_read(tmp_path):

@@ -185,6 +185,36 @@ def test_fixtures(name):
     assert_agrees(est.predict(arrays["x"][:, :1], behaviors), arrays["prediction"])
 
 
+def test_a_file_that_is_called_as_an_ln_model_is_asks_which_it_is(tmp_path):
+    path = tmp_path / "sensorium_ln_model.npz"
+    np.savez(path, **make_state())
+    with pytest.warns(UserWarning, match=r"sensorium_ln_model.npz is called .* linear=True"):
+        assert type(load_sensorium(path, image_shape=(1, 14, 18))) is v1.CNNRegressor
+    for linear, kind in ((True, v1.LNRegressor), (False, v1.CNNRegressor)):
+        assert type(load_sensorium(path, linear=linear, image_shape=(1, 14, 18))) is kind
+
+
+def test_grey_levels_are_told_of_where_statistics_are_unknown(tmp_path):
+    state, arrays = fixture_state("cnn_gray")
+    images, plane = arrays["x"][:, :1], np.zeros((len(arrays["x"]), 5), np.float32)
+    grey = (images * 44 + 113).clip(0, 255).astype(np.uint8)
+    est = load_sensorium(state, image_shape=(1, 36, 64))
+    est.save(tmp_path / "model")
+    for opened in (est, v1.load(tmp_path / "model")):
+        opened.predict(images, plane)
+        for raw in (grey, grey.astype(np.float32)):
+            with pytest.warns(UserWarning, match="are grey levels, .* takes standardised ones"):
+                opened.predict(raw, plane)
+    mine = np.random.default_rng(0).poisson(2.0, size=(len(grey), 3)).astype(np.float32)
+    new = v1.Trials.from_arrays({"mine": grey}, {"mine": plane}, {"mine": mine})
+    options = {"max_epochs": 1, "validation_fraction": 0.0}
+    with pytest.warns(UserWarning, match="'mine': the images are grey levels"):
+        est.transfer(new, **options)
+    est.transfer(new, standardize=True, **options).predict(new)
+    told = {mouse: {"image": (113.0, 44.0)} for mouse in est.mice_}
+    load_sensorium(state, told, image_shape=(1, 36, 64)).predict(grey, plane)
+
+
 @pytest.mark.parametrize("name", FIXTURES)
 def test_fixtures_in_data_units(name, tmp_path):
     state, arrays = fixture_state(name)

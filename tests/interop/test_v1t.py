@@ -343,6 +343,10 @@ def test_arguments_that_do_not_fit_the_arrays(published, tmp_path, changed, matc
     folder = published.write(tmp_path / "run", {**published.arguments(), **changed}, arrays)
     with pytest.raises(ValueError, match=match):
         load_v1t(folder)
+    with pytest.raises(FileNotFoundError, match="is no folder: expected that of a run"):
+        load_v1t(tmp_path / "none")
+    with pytest.raises(NotADirectoryError, match="is no folder: expected that of a run"):
+        load_v1t(folder / "args.yaml")
 
 
 @pytest.mark.parametrize(

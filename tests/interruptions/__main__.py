@@ -13,6 +13,8 @@ import warnings
 from pathlib import Path
 from random import Random, SystemRandom
 
+import torch
+
 from tests.interruptions.events import EVENTS, Amount
 from tests.interruptions.fits import killed, make_fits
 from tests.interruptions.writers import make_writers
@@ -70,6 +72,7 @@ def main():
     seed = SystemRandom().randrange(2**32) if given.seed is None else given.seed
     print(f"seed {seed}", flush=True)
     warnings.simplefilter("ignore")
+    torch.set_num_threads(1)  # a forked process would wait for threads that it has not
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         (Path(folder) / "scratch").mkdir()

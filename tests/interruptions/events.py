@@ -5,7 +5,9 @@ beside what it wrote.
 """
 
 import errno
+import faulthandler
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,10 +26,12 @@ from tests.interruptions.processes import (
     ended_after,
     in_child,
     limit_files,
+    limit_memory,
     seconds_of,
 )
-from tests.interruptions.writers import Writer
+from tests.interruptions.writer import Writer
 
+_BEGINS_A_THREAD = re.compile(r"File .*threading\.py\", line \d+ in start\n")
 _BY_SQLITE = ("disk is full", "disk I/O error", "readonly", "unable to open")  # as it says it
 
 
@@ -93,6 +97,48 @@ def limited(writer: Writer, folder: Path, n_points: int) -> Counter:
     return counts
 
 
+def starved(writer: Writer, folder: Path, n_points: int) -> Counter:
+    """Let memory end, from next to none to enough of it.
+
+    Python waits for ever for a thread for which memory does not suffice once it runs: whoever waits
+    there is killed. Nobody else may wait.
+    """
+    counts: Counter = Counter()
+    for point in range(n_points + 1):
+        place, before = _new(folder), None
+        if writer.replaces:
+            before = 0
+            _done(in_child(partial(writer.write, place, 0)))
+        waits = folder / f"waits {point}"
+        waits.touch()
+        limit = partial(_starve, 2 ** (14 + 16 * point // n_points), waits)
+        child = Child(partial(writer.write, place, 1), limit)
+        while not child.says(1):
+            if len(_BEGINS_A_THREAD.findall(waits.read_text())) > 2:
+                os.kill(child.pid, signal.SIGKILL)
+                break
+        told = child.outcome()
+        found = _done(in_child(partial(writer.read, place)))
+        assert found in (before, 1) or not writer.replaces, f"version {found} is there"
+        assert told.error != "hang"
+        if told.error:
+            counts[told.error] += 1
+        else:
+            assert found == 1 or not writer.replaces
+            counts["written"] += 1
+        _done(in_child(partial(writer.write, place, 1)))
+        assert _done(in_child(partial(writer.read, place))) is not None
+        _nothing_beside(place)
+    assert counts["written"] >= 1
+    return counts
+
+
+def _starve(n_bytes: int, waits: Path) -> None:
+    """Limit the memory of this process, which says every few seconds where it is."""
+    faulthandler.dump_traceback_later(3, repeat=True, file=waits.open("w"))
+    limit_memory(n_bytes)
+
+
 def read_only(writer: Writer, folder: Path) -> Counter:
     """Let nobody write into a folder."""
     place, before = _new(folder), None
@@ -128,12 +174,16 @@ def at_once(writer: Writer, folder: Path, n: int) -> Counter:
     if writer.replaces:
         children.append(Child(read))
     outcomes = [child.outcome() for child in children]
+    # A log is refused to a training that began as the other had not noted its state yet.
+    refusals = ("another process has", "of an earlier training, and this one begins anew")
+    refused = [one for one in outcomes if any(text in one.message for text in refusals)]
     for outcome in outcomes:
-        _done(outcome)
-    assert _done(in_child(partial(writer.read, place))) is not None
+        assert outcome in refused or not outcome.error, outcome.said
+    assert len(refused) < len(outcomes)
+    assert refused or _done(in_child(partial(writer.read, place))) is not None
     _done(in_child(partial(writer.write, place, 1)))
     _nothing_beside(place)
-    return Counter({"written": 2 * n})
+    return Counter({"written": 2 * n} if not refused else {"refused while another was at it": 1})
 
 
 @contextmanager
@@ -177,6 +227,7 @@ EVENTS: dict[str, Callable[[Writer, Path, Amount], Counter]] = {
     "killed": lambda writer, place, most: ended(writer, place, most.n, most.drawn, signal.SIGKILL),
     "Ctrl-C": lambda writer, place, most: ended(writer, place, most.n, most.drawn, signal.SIGINT),
     "files limited": lambda writer, place, most: limited(writer, place, most.n_points),
+    "out of memory": lambda writer, place, most: starved(writer, place, most.n_points),
     "read-only": lambda writer, place, most: read_only(writer, place),
     "two at once": lambda writer, place, most: at_once(writer, place, most.n),
     "disk full": lambda writer, place, most: on_small_disk(writer, place, most.n_points),
@@ -231,7 +282,8 @@ def _let_write(place: Path, allowed: bool) -> None:
 
 
 def _nothing_beside(place: Path) -> None:
-    left = [str(p.relative_to(place)) for p in place.rglob("*") if p.name.startswith(".")]
+    hidden = [p for p in place.rglob(".*") if p.name != ".lock"]  # which stays in run folders
+    left = [str(p.relative_to(place)) for p in hidden]
     left += [str(p.relative_to(place)) for p in place.rglob("*.part") if p.name[0] != "."]
     assert not left, f"left: {left}"
     for folder in {path.parent for path in place.rglob("*.safetensors")}:

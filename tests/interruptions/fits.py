@@ -18,7 +18,8 @@ from scipy.stats import loguniform
 
 import v1tlearn as v1
 from tests.interruptions.processes import Outcome, ended_after, in_child, seconds_of
-from tests.interruptions.writers import an_hour_passes, small
+from tests.interruptions.writer import small
+from tests.interruptions.writers import an_hour_passes
 
 _ATTENTION = {"patch_size": 4, "patch_stride": 4, "n_blocks": 2, "n_heads": 2, "embed_dim": 8,
               "mlp_dim": 8, "batch_size": 8, "device": "cpu", "random_state": 0}  # fmt: skip

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,11 +70,15 @@ class Child:
         finally:
             os._exit(0)
 
+    def says(self, seconds: float) -> bool:
+        """Whether it has something to say, or is over, within some seconds."""
+        return bool(select.select([self._end], [], [], max(0, seconds))[0])
+
     def outcome(self, seconds: float = _MOST_SECONDS) -> Outcome:
         """Wait for the end."""
         parts, until = [], time.monotonic() + seconds
         while True:
-            if not select.select([self._end], [], [], max(0, until - time.monotonic()))[0]:
+            if not self.says(until - time.monotonic()):
                 os.kill(self.pid, signal.SIGKILL)
                 parts.append(pickle.dumps(Outcome(error="hang", message=f"{seconds} s")))
                 break
@@ -84,7 +89,7 @@ class Child:
         _, status = os.waitpid(self.pid, 0)
         if os.WIFSIGNALED(status) and not parts:
             return Outcome(error=f"signal {os.WTERMSIG(status)}")
-        return pickle.loads(b"".join(parts))
+        return pickle.loads(b"".join(parts)) if parts else Outcome(error="no last words")
 
 
 def in_child(call: Callable[[], Any], prepare: Callable[[], Any] | None = None) -> Outcome:
@@ -111,6 +116,22 @@ def limit_files(n_bytes: int) -> None:
     """Let files grow no larger."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))
+
+
+_hoarded: list[bytearray] = []
+
+
+def limit_memory(n_bytes: int) -> None:
+    """Leave a process so much memory: what it had and let go of is taken, too."""
+    room = bytearray(n_bytes)
+    with open("/proc/self/statm") as file:
+        now = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now, now))
+    for size in (2**20, 2**16, 2**12, 2**10):
+        with suppress(MemoryError):
+            while True:
+                _hoarded.append(bytearray(size))
+    del room
 
 
 def seconds_of(call: Callable[[], Any]) -> float:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,12 @@ ENSEMBLE = """
     model = v1.EnsembleRegressor(make(max_epochs=12), 4, 2, n_jobs=2, random_state=0)
     model.fit(trials, checkpoint_dir=sys.argv[1], on_epoch=tell)
     print(model.predict(trials)["A"].values.tobytes().hex())
+"""
+GRID = """
+    from sklearn.model_selection import GridSearchCV, GroupKFold
+    search = GridSearchCV(
+        make(max_epochs=100_000), {"lr": [0.001, 0.003]}, cv=GroupKFold(2), n_jobs=2)
+    search.fit(trials, groups=trials.image_ids, on_epoch=tell)
 """
 INTERRUPTED = """
     model = make(max_epochs=100_000)
@@ -91,6 +98,29 @@ def test_an_ensemble_whose_processes_die_goes_on(who, tmp_path):
     process.stdout.close()
     process.wait()
     assert last_line(start(ENSEMBLE, tmp_path / "states")) == whole
+
+
+@pytest.mark.parametrize("who", ["all", "parent"])
+def test_processes_of_a_grid_search_end_with_who_began_it(who):
+    process = start(GRID)
+    process.stdout.readline()  # of a fit in another process
+    if who == "all":
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.stdout.close()
+    process.wait()
+    until = time.monotonic() + 300
+    while left := of_group(process.pid):
+        assert time.monotonic() < until, left
+        time.sleep(0.1)
+
+
+def of_group(number):
+    """Processes of a group that are not over."""
+    told = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True)
+    lines = [line.split(None, 2) for line in told.stdout.splitlines()]
+    return [line[2] for line in lines if line[0] == str(number) and line[1][0] != "Z"]
 
 
 def test_control_c_leaves_what_was_trained():

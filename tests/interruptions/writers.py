@@ -1,7 +1,4 @@
-"""All that the package writes: how two versions of each are written, and which one lies there.
-
-`read` raises where something is taken for whole that is not.
-"""
+"""All that the package writes: how two versions of each are written, and which one lies there."""
 
 import http.server
 import io
@@ -9,9 +6,7 @@ import sqlite3
 import threading
 import warnings
 import zipfile
-from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,31 +15,11 @@ import pooch  # noqa: F401  # while all of Python may be read: nobody may not, p
 import requests  # noqa: F401
 
 import v1tlearn as v1
+from tests.interruptions import for_others
+from tests.interruptions.writer import Writer, small, which
 from v1tlearn.inspection import Report
 
 ZIP = "static21067-10-18-GrayImageNet-94c6ff995dac583098847cfecd43e7b6.zip"
-
-
-@dataclass(frozen=True)
-class Writer:
-    """One kind of what is written.
-
-    Attributes
-    ----------
-    write : callable
-        Writes version 0 or 1 into a folder.
-    read : callable
-        Which version is in a folder, None where there is none.
-    replaces : bool
-        Whether one version takes the place of the other; or both stay beside each other.
-    keeps_parts : bool
-        Whether what came so far stays, to go on from.
-    """
-
-    write: Callable[[Path, int], None]
-    read: Callable[[Path], int | None]
-    replaces: bool = True
-    keeps_parts: bool = False
 
 
 def make_writers(scratch: Path) -> dict[str, Writer]:
@@ -62,15 +37,9 @@ def make_writers(scratch: Path) -> dict[str, Writer]:
         "cache of features": _features(trials[0].sel(tier="train")),
         "study": _study(trials[0].sel(tier="train")),
         "download": _download(),
+        **for_others.make_writers(trees, scratch),
     }
     return writers
-
-
-def _which(found, known, what):
-    for version, expected in enumerate(known):
-        if np.array_equal(found, expected):
-            return version
-    raise AssertionError(f"{what} is none of those that were written")
 
 
 def _loaded(path):
@@ -104,7 +73,7 @@ def _responses(trials):
         if not (folder / "y.nc").exists():
             return None
         found = v1.trials.Responses.open(folder / "y.nc")["A"].values
-        return _which(found, [t.responses["A"].values for t in trials], "responses")
+        return which(found, [t.responses["A"].values for t in trials], "responses")
 
     return Writer(lambda folder, v: trials[v].responses.to_netcdf(folder / "y.nc"), read)
 
@@ -120,13 +89,6 @@ def _reports():
     return Writer(lambda folder, v: Report(texts[v], {}).save(folder / "page.html"), read)
 
 
-def small(kind=v1.CNNRegressor, **params):
-    """A model of a moment."""
-    sizes = {"n_layers": 2, "hidden_channels": 4, "input_kernel": 3, "hidden_kernel": 3}
-    common = {"batch_size": 8, "max_epochs": 1, "device": "cpu", "random_state": 0}
-    return kind(**{**sizes, **common, **params})
-
-
 def _models(train):
     models = [small(random_state=seed).fit(train) for seed in range(2)]
     # built of one by one, since candidates are trained in no time that matters here
@@ -139,7 +101,7 @@ def _models(train):
             if not (folder / "model" / "model.json").exists():
                 return None
             found = v1.load(folder / "model", device="cpu").predict(train)["A"].values
-            return _which(found, predicted, "a model")
+            return which(found, predicted, "a model")
 
         return Writer(lambda folder, v: kept[v].save(folder / "model"), read)
 

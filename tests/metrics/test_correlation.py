@@ -314,6 +314,9 @@ def test_errors_name_the_mouse():
         single_trial_correlation(inf, data["pred"])
     with pytest.raises(ValueError, match=r"mouse 'b'.*at least 2 trials, got 1"):
         single_trial_correlation({"b": [[1.0, 2.0]]}, {"b": [[1.0, 2.0]]})
+    nothing = np.zeros(len(data["true"]))
+    with pytest.raises(ValueError, match=r"got 0\. \d+ more have a sample_weight of 0"):
+        single_trial_correlation(data["true"], data["pred"], sample_weight=nothing)
     with pytest.raises(ValueError, match=r"mouse 'b'.*at least 2 images, got 1"):
         average_correlation({"b": data["true"][:3]}, {"b": data["pred"][:3]}, image_ids=[7, 7, 7])
     with pytest.raises(ValueError, match=r"mouse 'b'.*no image is repeated"):
@@ -380,3 +383,19 @@ def test_weights_of_any_scale_weigh_alike():
     for scale in (2.0**1023, 2.0**-1022):
         got = metrics.single_trial_correlation(SMALL, GUESSES, sample_weight=weights * scale)
         assert got == pytest.approx(expected, rel=1e-12)
+
+
+def test_averages_that_are_equal_but_for_the_rounding_of_sums_are_constant():
+    spikes = np.array([[1, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0]], float).reshape(-1, 1)
+    ids = np.repeat(np.arange(3), 5)
+    predicted = np.array([[0, 1, 1, 0, 0], [1, 0, 1, 0, 0], [0, 0, 0, 1, 1]], float).reshape(-1, 1)
+    assert metrics.average_correlation(spikes, predicted, image_ids=ids) == 0
+
+    rng = np.random.default_rng(0)
+    orders = rng.permuted(np.tile(rng.random(7), (6, 1)), axis=1).reshape(-1, 1)
+    ids = np.repeat(np.arange(6), 7)
+    true = ids[:, None] ** 2 + rng.random(orders.shape)
+    assert metrics.average_correlation(true, orders, image_ids=ids) == 0
+    assert metrics.normalized_correlation(true, orders, image_ids=ids) == 0
+    silent = metrics.fecv(orders, categories=ids % 2, image_ids=ids, multioutput="raw_values")
+    assert np.isnan(silent).all()

@@ -220,6 +220,7 @@ def test_own_metrics(test_trials):
     )
 
 
+@pytest.mark.slow
 def test_pipelines_searches_and_ensembles(trials, test_trials):
     train = trials.sel(tier="train")
     model = v1.LNRegressor(
@@ -269,6 +270,8 @@ def test_wrong_models_are_refused(test_trials, estimators, error, match):
     [
         ({"metrics": "fev"}, r"metrics is 'fev': expected names among \['single_trial"),
         ({"metrics": []}, "expected names among"),
+        ({"metrics": np.array(1.0)}, "expected names among"),
+        ({"metrics": np.ma.masked}, "expected names among"),
         ({"metrics": "share_of_oracle"}, "'share_of_oracle' for simulated recordings only"),
         ({"metrics": dict.fromkeys([1, "1"], metrics.feve)}, "metrics: two are called '1'"),
         ({"oracle": "yes"}, "oracle is 'yes'"),

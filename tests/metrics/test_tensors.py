@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from v1tlearn.metrics import single_trial_correlation
-from v1tlearn.metrics.tensors import correlation
+from v1tlearn.metrics.tensors import (
+    CorrelationSums,
+    VarianceSums,
+    correlation,
+    variance_explained,
+)
 
 
 def brute_force(prediction, target):
@@ -112,3 +119,48 @@ def test_the_device_is_not_waited_for():
         torch.cuda.set_sync_debug_mode("default")
     expected = brute_force(prediction.cpu().numpy(), target.cpu().numpy())
     np.testing.assert_allclose(got.cpu().numpy(), expected, atol=1e-10)
+
+
+# ---------------------------------------------------------------------------------- part by part
+
+
+@given(
+    seed=st.integers(0, 1000),
+    cuts=st.lists(st.integers(0, 40), max_size=6),
+    mean_and_std=st.sampled_from([(0.0, 1.0), (3e4, 1.0), (-1e6, 1.0), (1e6, 1e-3)]),
+    masked=st.booleans(),
+    n_holders=st.integers(1, 3),
+)
+def test_scores_of_parts_are_those_of_all_trials(seed, cuts, mean_and_std, masked, n_holders):
+    rng, (offset, std) = np.random.default_rng(seed), mean_and_std
+    target = std * rng.standard_normal((40, 6)) + offset
+    prediction = target + std * rng.standard_normal((40, 6))
+    target[rng.random(target.shape) < 0.3] = np.nan
+    target[:20, 2] = np.nan  # not recorded in the first parts
+    target[:, 3], target[:, 4], prediction[:, 5] = np.nan, offset + 0.1, 0.1
+    mask = torch.tensor(rng.random(target.shape) < 0.8) if masked else None
+    whole = torch.tensor(prediction), torch.tensor(target)
+    borders = [0, *sorted(cuts), 40]
+    for sums, at_once in ((CorrelationSums, correlation), (VarianceSums, variance_explained)):
+        holders = [sums() for _ in range(n_holders)]
+        for number, (start, stop) in enumerate(itertools.pairwise(borders)):
+            some = slice(start, stop)
+            part = [values[some] for values in whole]
+            holders[number % n_holders].add(*part, None if mask is None else mask[some])
+        for holder in holders[len(borders) - 1 :]:  # who had none
+            holder.add(*(values[:0] for values in whole))
+        joined = holders[0]
+        joined.join([holder.parts() for holder in holders])
+        expected = at_once(*whole, mask)
+        torch.testing.assert_close(joined.value(), expected, rtol=1e-12, atol=1e-12, equal_nan=True)
+    seen = target if mask is None else np.where(mask, target, np.nan)
+    about_0 = brute_force(prediction - offset, seen - offset)
+    np.testing.assert_allclose(correlation(*whole, mask), about_0, atol=1e-9)
+
+
+def test_a_constant_stays_one_over_parts():
+    sums, values = CorrelationSums(), torch.randn(9, 2, generator=torch.Generator().manual_seed(0))
+    for part in values.split(2):
+        sums.add(part, torch.full_like(part, 0.1))
+    assert sums.value().tolist() == [0, 0]
+    assert sums.add(torch.full((1, 2), torch.nan), torch.ones(1, 2)).value().tolist() == [0, 0]

@@ -6,10 +6,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import v1tlearn as v1
 from v1tlearn import metrics
 from v1tlearn.metrics.tensors import correlation, variance_explained
 
 RAW = {"multioutput": "raw_values"}
+
+
+def compared(true, pred, ids):
+    """Scores, their difference, and its interval, of predictions and such of other trials."""
+    black = np.zeros((len(ids), 1, 2, 2), np.uint8)
+    trials = v1.Trials.from_arrays(black, responses=true, image_ids=ids)
+    models = {"shifted": np.roll(pred, 1, axis=0), "in place": pred}
+    table = v1.compare_scores(models, trials, metric="average_correlation", n_bootstrap=20)
+    names = ["value", "reference_value", "difference", "low", "high", "improved", "improved_low"]
+    return table[names].to_numpy()
+
+
 METRICS = {
     "single_trial_correlation": lambda true, pred, _: metrics.single_trial_correlation(
         true, pred, **RAW
@@ -37,6 +50,7 @@ METRICS = {
         true, image_ids=ids, n_bootstrap=5
     ).to_array(),
     "fecv": lambda true, _, ids: metrics.fecv(true, categories=ids % 2, image_ids=ids, **RAW),
+    "compare_scores": lambda true, pred, ids: compared(true, pred, ids),
     "correlation_over_time": lambda true, pred, _: metrics.correlation_over_time(true, pred, **RAW),
 }
 OF_ONE_UNIT = ("feve", "variance explained")  # predictions in the unit of the responses
@@ -90,3 +104,26 @@ def test_scores_of_tensors_too(exponent):
     other = [values * 2.0**exponent for values in one]
     for score in (correlation, variance_explained):
         torch.testing.assert_close(score(*other), score(*one), rtol=0, atol=0, equal_nan=True)
+
+
+IMAGES = {
+    "pixel_correlation": metrics.pixel_correlation,
+    "ssim": lambda one, other, high=1.0: metrics.ssim(one, other, high=high),
+    "sd_kl": lambda one, other, high=1.0: metrics.sd_kl(
+        one.reshape(-1, 4), other.reshape(-1, 4), ceiling=high, multioutput="raw_values"
+    ),
+    "seen_ranks": lambda one, other: metrics.seen_ranks(one.reshape(16, -1)),
+}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+@given(exponent=st.floats(-30, 30))
+@settings(max_examples=5, deadline=None)
+def test_nor_does_any_measure_of_images_and_of_peaks(name, exponent):
+    one, other = np.random.default_rng(0).random((2, 3, 1, 12, 16))
+    one[0], other[1] = 0.5, 0.25
+    unit = 10.0**exponent
+    scaled = {"high": unit} if name in ("ssim", "sd_kl") else {}
+    expected = IMAGES[name](one, other)
+    found = IMAGES[name](one * unit, other * unit, **scaled)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)

@@ -176,6 +176,20 @@ def test_cc_norm_without_signal_power():
     np.testing.assert_array_equal(constant, [np.nan, 0])
 
 
+@pytest.mark.parametrize("counts", [[2] * 6, [5] * 12, [2, 3, 2, 5]], ids=str)
+def test_a_neuron_that_responded_once_has_no_signal_power_to_divide_by(counts):
+    # Its power is 0 in exact numbers, and its rounding would make a correlation of millions.
+    rng = np.random.default_rng(0)
+    ids = np.repeat(np.arange(len(counts)), counts)
+    true = np.zeros((len(ids), 50))
+    true[rng.integers(0, len(ids), 50), np.arange(50)] = rng.lognormal(0, 3, 50)
+    pred = rng.standard_normal(true.shape)
+    assert np.isnan(values(normalized_correlation, true, pred, ids)).all()
+    signal = np.concatenate([rng.standard_normal((len(counts), 1))[ids], true], axis=1)
+    pred = np.concatenate([signal[:, :1], pred], axis=1)
+    assert normalized_correlation(signal, pred, image_ids=ids) == pytest.approx(1)
+
+
 def test_one_repeated_image_has_no_correlation_over_images():
     true, pred, _, _ = make_data()
     with pytest.warns(UndefinedMetricWarning, match="no neuron"):

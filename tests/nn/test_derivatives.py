@@ -371,6 +371,7 @@ def turned(x):
     return x.transpose(0, -1).contiguous().transpose(0, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUICK)
 @pytest.mark.parametrize("layout", [turned, lambda x: x[:1].expand(x.shape), lambda x: 2 * x])
 @pytest.mark.parametrize("linear", [True, False])
@@ -485,6 +486,6 @@ def test_ways_are_named_and_left_again():
 
 def test_gradients_of_gradients_of_sums_over_processes():
     x = torch.randn(5, dtype=torch.float64, requires_grad=True)
-    with shared(Shared(0, 3, lambda values: 3 * values, {})):
+    with shared(Shared(0, 3, lambda values: 3 * values)):
         assert torch.autograd.gradcheck(lambda x: total(x**3), x)
         assert torch.autograd.gradgradcheck(lambda x: total(x**3), x)

@@ -212,7 +212,8 @@ def test_published_penalties(published):
         same(getattr(made, ours).grad, get(f"penalised_grad/{theirs}"), tolerance)
 
 
-def test_published_steps(published):
+@pytest.mark.parametrize("what", ["step", "epoch"])
+def test_published_steps(what, published):
     """AdamW with a weight decay per group, and the constraint after each step."""
     get, given, tolerance = published
     space, _, channel, bias = given("optim/weight_decay_Wy_Wx_Wc_bias").tolist()
@@ -229,12 +230,28 @@ def test_published_steps(published):
     optimizer = torch.optim.AdamW(groups, lr=lr)
 
     def step(rows):
+        """Take a step on some images, and give the loss before it."""
         optimizer.zero_grad()
         value = loss(made, maps[rows], responses[rows]) + made.penalty() / made.n_neurons
         value.backward()
         optimizer.step()
         return value.item()
 
+    if what == "epoch":
+        batches = given("epoch/order").long().split(int(given("epoch/batch_size")))
+        losses = []
+        for rows in batches:
+            losses.append(step(rows))
+            made.project_()
+        same(torch.tensor(losses, dtype=maps.dtype), get("epoch/batch_losses"), tolerance)
+        same(
+            torch.tensor(sum(losses) / len(maps), dtype=maps.dtype),
+            get("epoch/train_loss"),
+            tolerance,
+        )
+        for theirs, ours in NAMES.items():
+            same(getattr(made, ours), get(f"after_epoch/{theirs}"), tolerance)
+        return
     step(slice(None))
     for theirs, ours in NAMES.items():
         same(getattr(made, ours), get(f"after_step_unclamped/{theirs}"), tolerance)

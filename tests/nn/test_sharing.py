@@ -11,7 +11,7 @@ from v1tlearn.nn import fast, sharing
 from v1tlearn.nn.layers.normalization import batch_norm, normalized_together
 
 # two processes with the same trials: what one has, twice
-TWICE = sharing.Shared(0, 2, lambda values: 2 * values, {})
+TWICE = sharing.Shared(0, 2, lambda values: 2 * values)
 
 
 def maps(seed=0, *, far=0.0):
@@ -92,16 +92,6 @@ def test_a_single_image_of_each_process_can_be_normalised():
         core(torch.ones(1, 1, 3, 3))
     with sharing.shared(TWICE):
         assert core(torch.ones(1, 1, 3, 3)).shape == (1, 2, 1, 1)
-
-
-def test_readouts_take_the_rows_that_were_drawn_for_them():
-    readout = nn.GaussianReadout((2, 5, 6), 4)
-    noise = torch.randn(3, *readout.noise_shape)
-    features = torch.randn(3, 2, 5, 6)
-    with sharing.shared(sharing.Shared(0, 2, lambda values: values, {readout: noise})):
-        one, other = readout(features), readout(features)
-    assert torch.equal(one, other)
-    assert not torch.equal(readout(features), readout(features))
 
 
 def test_a_total_has_derivatives_of_any_order():

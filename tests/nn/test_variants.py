@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 
 import v1tlearn as v1
+from tests.sweeps import quick
 from v1tlearn import nn
 
 MICE = ("A", "b.2")
@@ -441,7 +442,7 @@ def restated_model(p, inputs, positions, shift, noise, channels):
     return rates
 
 
-@pytest.mark.parametrize("kind", [v1.V1TRegressor, v1.ViTRegressor])
+@pytest.mark.parametrize("kind", quick([v1.V1TRegressor, v1.ViTRegressor], 0))
 @pytest.mark.parametrize("shift", ["none", "readout", "stimulus", "both", "both_behavior"])
 def test_whole_models_and_what_the_eye_moves(kind, shift, trials):
     """Cropper, core, readouts and shifters as an estimator puts them together."""

@@ -90,6 +90,7 @@ def test_the_figure_shows_both_models_in_their_colours(results):
         assert (np.abs(image - color).max(axis=-1) < 0.02).sum() > 50, name
 
 
+@pytest.mark.slow
 def test_without_a_number_it_trains_longer(zips, tmp_path):
     with subprocess.Popen(
         [sys.executable, SCRIPT, zips], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE

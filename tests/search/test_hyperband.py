@@ -49,6 +49,7 @@ def searched(trials):
     return search.fit(trials), list(Recorded.seen)
 
 
+@pytest.mark.slow
 def test_best_trial_is_the_maximum_of_what_full_trainings_reached(searched):
     search, seen = searched
     tried = seen[:-1]  # the last training is that of best_estimator_
@@ -107,6 +108,7 @@ def test_score_is_that_of_the_validation_set_that_is_given(trials):
     assert search.best_score_ == pytest.approx(search.best_estimator_.score(held_out), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_searches_with_one_seed_are_the_same_and_with_another_differ(trials):
     space = {"lr": loguniform(1e-4, 1e-1), "laplace": CNN_SPACE["laplace"]}
 
@@ -324,6 +326,7 @@ def test_parameter_that_alone_matters_is_all_the_importance(trials):
     assert search.importances()["lr"] > 0.95
 
 
+@pytest.mark.slow
 def test_fanova_is_the_share_of_the_variance_of_a_sum(trials):
     space = {"lr": uniform(0.1, 0.9), "laplace": uniform(0.1, 0.9)}
     search = search_pretended(Additive(max_epochs=1), space, n_trials=10, random_state=3)
@@ -342,6 +345,7 @@ def test_fanova_is_the_share_of_the_variance_of_a_sum(trials):
     assert search.importances()["lr"] == pytest.approx(4 / 5, abs=0.05)
 
 
+@pytest.mark.slow
 def test_parameters_with_a_limit_have_an_importance(trials):
     class Strided(v1.V1TRegressor):
         def fit(self, *args, on_epoch=None, **kwargs):

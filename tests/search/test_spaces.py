@@ -149,6 +149,7 @@ def test_space_that_cannot_be_searched_is_refused(trials, space, error, match):
         search_pretended(space=space).fit(trials)
 
 
+@pytest.mark.slow
 def test_spaces_need_no_optuna_and_the_search_says_how_to_get_it():
     code = """
         import sys
@@ -183,6 +184,7 @@ def test_searches_of_scikit_learn_say_how_they_take_a_space_with_limits(trials):
             search.fit(trials, groups=trials.image_ids)
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot follow their images")  # five neurons, two epochs
 def test_halving_search_of_scikit_learn_takes_epochs_as_its_resource(trials):
     from sklearn.experimental import enable_halving_search_cv  # noqa: F401
     from sklearn.model_selection import HalvingRandomSearchCV

@@ -1,11 +1,13 @@
 import io
+import os
+import pickle
 import re
 import signal
 import sqlite3
 import subprocess
 import sys
 import textwrap
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,9 +17,11 @@ import pandas as pd
 import pytest
 from scipy.stats import loguniform, uniform
 from sklearn.base import clone
+from sqlalchemy.pool import NullPool
 
 import v1tlearn as v1
 from tests.search.pretended import Pretended, search_pretended, small_cnn
+from tests.sweeps import quick
 from v1tlearn.search import (
     HyperbandSearch,
 )
@@ -38,7 +42,9 @@ def test_study_goes_on_where_it_stopped_as_if_it_had_not(trials, tmp_path):
     assert again.best_params_ == second.best_params_
 
 
-@pytest.mark.parametrize("name", ["st?udy.db", "st#u%2Fdy.db", "a: b[0]&c=d.db", "étude+1.db"])
+@pytest.mark.parametrize(
+    "name", quick(["st?udy.db", "st#u%2Fdy.db", "a: b[0]&c=d.db", "étude+1.db"], 0)
+)
 @pytest.mark.parametrize("kind", [Path, str])
 def test_the_name_of_a_file_is_no_address(trials, tmp_path, name, kind):
     storage = kind(tmp_path / name)
@@ -83,7 +89,7 @@ def test_study_of_another_search_is_not_mixed_with_this_one(trials, tmp_path):
     assert len(moved.fit(trials).results_) == 2
 
 
-def test_study_of_other_recordings_is_not_mixed_with_this_one(trials, tmp_path):
+def test_study_of_other_recordings_is_not_mixed_with_this_one(trials, recordings, tmp_path):
     """Also not of recordings of the same size: other images, responses, or another order."""
     search = search_pretended(storage=tmp_path / "study.db", n_trials=1).fit(trials)
 
@@ -106,13 +112,12 @@ def test_study_of_other_recordings_is_not_mixed_with_this_one(trials, tmp_path):
     ((mouse, *_),) = differing(trials, v1.trials.Responses.from_arrays(loud, trials))
     assert mouse == "recording, B"
 
-    arrays = {n: {m: trials.get(n, m) for m in trials.mice} for n in ("stimuli", "behaviors")}
-    ids = {m: trials.sel(mouse_id=m).image_ids.copy() for m in trials.mice}
-    ids["A"][1] = ids["A"][0]
-    others = v1.Trials.from_arrays(
-        *arrays.values(), {m: trials.responses.get(m) for m in trials.mice}, image_ids=ids
-    )
-    ((mouse, *_),) = differing(others)
+    others = {mouse: recordings[mouse].to_dataset() for mouse in trials.mice}
+    ids = others["A"]["image_id"].copy()
+    first, second = np.flatnonzero(others["A"]["tier"] == "train")[:2]
+    ids[second] = ids[first]
+    others["A"] = others["A"].assign_coords(image_id=ids)
+    ((mouse, *_),) = differing(v1.Trials(others).sel(tier="train"))
     assert mouse == "recording, A"
 
     ((what, was, now),) = differing(trials, validation=trials[:5])
@@ -143,6 +148,7 @@ def test_trial_that_the_user_breaks_off_is_run_again(trials, tmp_path):
     assert Impatient.calls[2] == Impatient.calls[1]
 
 
+@pytest.mark.slow
 def test_trial_that_another_process_gave_up_is_left_to_it(trials, tmp_path, caplog):
     path = tmp_path / "study.db"
 
@@ -152,7 +158,7 @@ def test_trial_that_another_process_gave_up_is_left_to_it(trials, tmp_path, capl
         def fit(self, *args, **kwargs):
             self.calls.append(self.lr)
             if len(self.calls) == 1:
-                study = optuna.load_study(study_name="Suspended", storage=f"sqlite:///{path}")
+                study = study_in(path, "Suspended")
                 study.tell(0, state=optuna.trial.TrialState.FAIL)
             return super().fit(*args, **kwargs)
 
@@ -161,6 +167,13 @@ def test_trial_that_another_process_gave_up_is_left_to_it(trials, tmp_path, capl
     assert table["state"][0] == "interrupted"
     assert set(table["state"][1:]) <= {"complete", "pruned"}
     assert len(table) == 3
+
+
+def study_in(path, name="Pretended"):
+    """A study as other programs open it; its database is open for as long as it is asked."""
+    options = {"poolclass": NullPool}
+    storage = optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs=options)
+    return optuna.load_study(study_name=name, storage=storage)
 
 
 def an_hour_passes(path):
@@ -215,7 +228,7 @@ def test_trial_of_a_killed_process_is_run_again(tmp_path):
     kill = "calls.append(epoch) or len(calls) < 5 or die_with_a_sign_of_life()"
     killed = subprocess.run(script(path, 6, kill), check=False)
     assert killed.returncode == -signal.SIGKILL
-    study = optuna.load_study(study_name="Pretended", storage=f"sqlite:///{path}")
+    study = study_in(path)
     states = [trial.state.name for trial in study.trials]
     assert states[-1] == "RUNNING"
     assert "RUNNING" not in states[:-1]
@@ -243,15 +256,46 @@ def test_trial_of_a_killed_process_is_run_again(tmp_path):
     assert (table["param_lr"][broken + 1 :] == left["lr"]).sum() == 1
 
 
+@pytest.mark.slow
 def test_trial_that_died_before_its_first_sign_of_life_is_given_up(trials, tmp_path):
     path = tmp_path / "study.db"
     search = search_pretended(storage=path, n_trials=1).fit(trials)
-    optuna.load_study(study_name="Pretended", storage=f"sqlite:///{path}").ask()  # and dies
+    study_in(path).ask()  # and dies
     an_hour_passes(path)
     table = clone(search).set_params(n_trials=2).fit(trials).results_
     assert table["state"].tolist()[0] == "complete"
     assert table["state"].tolist()[1] == "interrupted"
     assert len(table) == 3
+
+
+@pytest.mark.slow
+def test_a_dead_trial_that_two_processes_give_up_at_a_time(trials, tmp_path, monkeypatch):
+    path = tmp_path / "study.db"
+    search = search_pretended(storage=path, n_trials=1).fit(trials)
+    study_in(path).ask()  # and dies
+    an_hour_passes(path)
+    storage, changed = optuna.storages.RDBStorage, []
+    change = storage.set_trial_state_values
+
+    def another_is_first(self, trial_id, state, values=None):
+        if state == optuna.trial.TrialState.FAIL and not changed:
+            changed.append(change(self, trial_id, state, values))
+        return change(self, trial_id, state, values)
+
+    monkeypatch.setattr(storage, "set_trial_state_values", another_is_first)
+    table = clone(search).set_params(n_trials=2).fit(trials).results_
+    assert changed == [True]
+    assert table["state"].tolist()[1] == "interrupted"
+    assert len(table) == 3
+
+
+def test_a_trial_gives_a_sign_of_life_before_it_is_trained(trials, tmp_path, monkeypatch):
+    path = tmp_path / "study.db"
+    monkeypatch.setattr("optuna.study._optimize.get_heartbeat_thread", lambda *_: nullcontext())
+    search_pretended(storage=path, n_trials=2).fit(trials)
+    with closing(sqlite3.connect(path)) as database:
+        (signs,) = database.execute("SELECT count(*) FROM trial_heartbeats").fetchone()
+    assert signs == 2
 
 
 @pytest.mark.slow
@@ -306,6 +350,71 @@ def test_a_damaged_database_is_named(trials, tmp_path, statement):
         database.commit()
     with pytest.raises(ValueError, match=r"study.db cannot be read|'Pretended' notes a list"):
         search_pretended(storage=path, n_trials=2).fit(trials)
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("update trial_params set param_value = 7", "trial 0 .* has lr=7.0, which is not in the"),
+        ("delete from trial_params", r"trial 0 .* lacks \['lr'\]"),
+        ("delete from trial_intermediate_values", "trial 0 .* has no score"),
+        (
+            "update trial_values set value = null, value_type = 'INF_POS'",
+            "trial 0 .* has the score inf",
+        ),
+        (
+            "update study_user_attributes set value_json = "
+            "json_set(value_json, '$.random_state', 'x')",
+            "notes the seed 'x'",
+        ),
+    ],
+)
+def test_trials_that_no_search_makes_are_refused(trials, tmp_path, statement, said):
+    path = tmp_path / "study.db"
+    search_pretended(storage=path, n_trials=1, random_state=0).fit(trials)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(statement)
+    with pytest.raises(ValueError, match=f"{said}.*kept in .*study.db"):
+        search_pretended(storage=path, n_trials=2, random_state=None).fit(trials)
+
+
+class _Hostile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.slow
+def test_nothing_in_a_database_is_unpickled(trials, tmp_path):
+    path, marker = tmp_path / "study.db", tmp_path / "ran"
+    search_pretended(storage=path, n_trials=2).fit(trials)
+    intact, hostile = path.read_bytes(), pickle.dumps(_Hostile(marker))
+    with closing(sqlite3.connect(path)) as connection:
+        tables = "SELECT name FROM sqlite_master WHERE type = 'table'"
+        places = [
+            (table, name)
+            for (table,) in connection.execute(tables).fetchall()
+            for _, name, kind, *_ in connection.execute(f"PRAGMA table_info({table})").fetchall()
+            if kind.startswith(("VARCHAR", "TEXT"))  # where SQLAlchemy would keep them, too
+        ]
+    assert len(places) > 10
+    refused = 0
+    for table, column in places:
+        path.write_bytes(intact)
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(f"UPDATE OR IGNORE {table} SET {column} = ?", (hostile,))
+        said = None
+        try:
+            search_pretended(storage=path, n_trials=2).fit(trials)
+        except ValueError as error:
+            refused, said = refused + 1, str(error)
+        assert said is None or str(path) in said
+        assert not marker.exists()
+    assert refused > 3
+    pickle.loads(hostile)
+    assert marker.exists()
 
 
 def test_a_file_that_is_no_database_is_named_and_kept(trials, tmp_path):

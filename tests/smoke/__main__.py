@@ -15,7 +15,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 USE = Path(__file__).parent / "use.py"
-BUILD = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
+BUILD = """
+import sys
+from setuptools import build_meta
+build_meta.build_sdist(sys.argv[1], {"--global-option": "--quiet"})
+"""
 
 
 def run(*command, cwd):

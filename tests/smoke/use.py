@@ -1,5 +1,11 @@
-"""What an installed package has to do: run alone, in the environment that holds it."""
+"""What an installed package has to do: run alone, in the environment that holds it.
 
+With ``--compiled`` it also has to have its compiled kernels, as wheels of a release do: a build in
+which they fail goes on without them.
+"""
+
+import importlib
+import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -12,6 +18,10 @@ from v1tlearn.nn.fast import describe_kernels
 
 def main():
     assert Path(sys.prefix) in Path(v1.__file__).parents, f"{v1.__file__} is not what was installed"
+    if "--compiled" in sys.argv:
+        importlib.import_module("v1tlearn.nn.fast._kernels")
+        if (sys.platform, platform.machine()) == ("linux", "x86_64"):
+            importlib.import_module("v1tlearn.nn.fast._warping")
     recordings = v1.make_v1_recordings(2, 5, 40, 4, 4, image_shape=(12, 16), random_state=0)
     with tempfile.TemporaryDirectory() as folder:
         v1.save_recordings(recordings, Path(folder) / "a.nc")

@@ -4,16 +4,16 @@ import math
 import multiprocessing
 import pickle
 
-import pandas as pd
 import pytest
 
 import v1tlearn as v1
+from tests.exact_csv import read_csv
 from v1tlearn.tracking import CSVLog
 
 
 def test_the_table_is_the_history(small, trials, tmp_path):
     model = small().fit(trials, on_epoch=CSVLog(tmp_path / "log.csv"))
-    table = pd.read_csv(tmp_path / "log.csv")
+    table = read_csv(tmp_path / "log.csv")
     assert list(table.columns) == list(model.history_[0])
     assert table.to_dict("records") == model.history_
 
@@ -23,11 +23,11 @@ def test_a_training_that_goes_on_goes_on_with_the_file(small, trials, tmp_path, 
     whole = small(max_epochs=4).fit(trials)
     with pytest.raises(cut.error):  # after the state of epoch 2 is written, before its line is
         small(max_epochs=4).fit(trials, on_epoch=[cut(2), CSVLog(path)], checkpoint_dir=states)
-    assert pd.read_csv(path)["epoch"].tolist() == [1]
+    assert read_csv(path)["epoch"].tolist() == [1]
     with path.open("a") as file:
         file.write("2,0.3")  # half a line
     model = small(max_epochs=4).fit(trials, on_epoch=CSVLog(path), checkpoint_dir=states)
-    table = pd.read_csv(path)
+    table = read_csv(path)
     assert table["loss"].tolist() == [record["loss"] for record in whole.history_]
     assert table.to_dict("records") == model.history_
 
@@ -35,7 +35,7 @@ def test_a_training_that_goes_on_goes_on_with_the_file(small, trials, tmp_path, 
 def test_warm_starts_add_to_it(small, trials, tmp_path):
     model, log = small(max_epochs=1, warm_start=True), CSVLog(tmp_path / "log.csv")
     model.fit(trials, on_epoch=log).fit(trials, on_epoch=log)
-    assert pd.read_csv(log.path).to_dict("records") == model.history_
+    assert read_csv(log.path).to_dict("records") == model.history_
 
 
 def test_epochs_that_are_trained_again_replace_those_of_before(tmp_path):
@@ -46,10 +46,20 @@ def test_epochs_that_are_trained_again_replace_those_of_before(tmp_path):
     again = CSVLog(tmp_path / "log.csv")
     again.begin([{"epoch": 1, "loss": 1.0}])
     again({"epoch": 2, "loss": 0.5})
-    assert pd.read_csv(log.path)["epoch"].tolist() == [1, 2]
+    assert read_csv(log.path)["epoch"].tolist() == [1, 2]
     untold = CSVLog(tmp_path / "log.csv")  # nobody says that it begins
     untold({"epoch": 2, "loss": 0.4})
-    assert pd.read_csv(log.path)["loss"].tolist() == [1.0, 0.4]
+    assert read_csv(log.path)["loss"].tolist() == [1.0, 0.4]
+
+
+@pytest.mark.parametrize("mouse", ["Maus Ä", "鼠", 'a, "b"', "two\nlines", "٣"])
+def test_it_goes_on_whatever_mice_are_called(mouse, tmp_path):
+    first, second = ({"epoch": n, f"validation_loss_{mouse}": 1 / n} for n in (1, 2))
+    CSVLog(tmp_path / "log.csv")(first)
+    log = CSVLog(tmp_path / "log.csv")
+    log.begin([first])
+    log(second)
+    assert read_csv(log.path).to_dict("records") == [first, second]
 
 
 def test_another_training_is_not_mixed_in(small, trials, tmp_path):
@@ -64,10 +74,16 @@ def test_another_training_is_not_mixed_in(small, trials, tmp_path):
         log.begin([{"epoch": 1, "loss": 123.0}])
     assert log.path.read_bytes() == before
     model = small(max_epochs=2).fit(trials, on_epoch=CSVLog(log.path, replace=True))
-    assert pd.read_csv(log.path).to_dict("records") == model.history_
+    assert read_csv(log.path).to_dict("records") == model.history_
 
 
-@pytest.mark.parametrize("text", ["a,b\n1,2\n", "epoch,loss\none,2\n", "\x89HDF\r\n\x1a\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a,b\n1,2\n", "epoch,loss\none,2\n", "\x89HDF\r\n\x1a\n", "epoch,loss\n1,0\xdc5\n"),
+        *("epoch,loss\n1,=1+1\n", "epoch,epoch\n1,2\n", "epoch,loss\n1,0.50\n"),
+    ],
+)
 def test_what_is_no_log_is_left_alone(tmp_path, text):
     path = tmp_path / "log.csv"
     path.write_bytes(text.encode())
@@ -105,7 +121,7 @@ def test_candidates_share_a_table(small, trials, tmp_path, cut):
     with pytest.raises(cut.error):
         ensemble().fit(trials, on_epoch=[log, CutLater()], checkpoint_dir=states)
     ensemble().fit(trials, on_epoch=pickle.loads(pickle.dumps(log)), checkpoint_dir=states)
-    table = pd.read_csv(log.path)
+    table = read_csv(log.path)
     assert table.columns[0] == "candidate"
     told = sorted(zip(table["candidate"], table["epoch"], strict=True))
     assert told == [(c, e) for c in range(3) for e in (1, 2)]
@@ -129,6 +145,6 @@ def test_processes_that_write_at_a_time_lose_no_line(tmp_path):
         writer.start()
     for writer in writers:
         writer.join()
-    table = pd.read_csv(path)
+    table = read_csv(path)
     told = sorted(zip(table["candidate"], table["epoch"], strict=True))
     assert told == [(c, e) for c in range(3) for e in range(1, 31)]

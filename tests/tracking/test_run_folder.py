@@ -3,9 +3,12 @@
 import json
 import os
 import pickle
+import re
+import tracemalloc
 from datetime import datetime
 from importlib.metadata import version
 
+import numpy as np
 import pytest
 import torch
 from sklearn.pipeline import make_pipeline
@@ -77,7 +80,43 @@ def test_another_run_is_refused_and_the_first_one_stays(small, trials, tmp_path)
     assert (tmp_path / "run.json").read_text() == before
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": 9}', '{"format": 1, "attempts": 3}'])
+def test_a_run_of_before_a_parameter_was_there_goes_on(small, trials, tmp_path):
+    """It did what the parameter's default does, or, as here, what a model did before."""
+
+    def model(**parameters):
+        return make_pipeline(v1.TrialStandardizer(), small(penalty_scale="absolute", **parameters))
+
+    last = "penalty_scale"
+    for folder, given, name in (("a", model(), f"cnnregressor__{last}"), ("b", model()[-1], last)):
+        with RunFolder(tmp_path / folder, given, trials):
+            pass
+        file = tmp_path / folder / "run.json"
+        text, n = re.subn(r'\n +"(penalty_scale|standardize)": [^\n]*,(?=\n)', "", file.read_text())
+        assert n == 2
+        file.write_text(text)
+        with RunFolder(tmp_path / folder, given, trials):
+            pass
+        file.write_text(text)
+        given.set_params(**{name: "relative"})
+        with pytest.raises(FileExistsError, match="penalty_scale"):
+            RunFolder(tmp_path / folder, given, trials).__enter__()
+
+
+WHOLE = {"format": 1, "model": "CNNRegressor", "parameters": {}, "recordings": {}, "started": ""}
+WHOLE |= {"validation": None, "attempts": [], "history": []}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"format": 9}', '{"format": 1, "attempts": 3}']
+    + [
+        json.dumps(WHOLE | changed)
+        for changed in (
+            *({"validation": []}, {"recordings": [{}]}, {"attempts": [1]}, {"history": ["x"]}),
+            *({"model": {}}, {"started": None}, {"started": "\ud800"}),
+        )
+    ],
+)
 def test_a_file_that_tells_of_no_run_is_named(small, trials, tmp_path, text):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(ValueError, match=r"run\.json does not tell of a run .*; remove it"):
@@ -118,3 +157,27 @@ def test_wrong_arguments(small, trials, tmp_path):
         RunFolder(tmp_path, small(), {})
     with pytest.raises(TypeError, match="validation is a str"):
         RunFolder(tmp_path, small(), trials, "validation")
+
+
+def test_movies_of_a_file_are_described_frame_by_frame(tmp_path):
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(200, 300, 40)
+    made = {
+        name: {"A": [rng.random((n, *shape), np.float32) for n in lengths]}
+        for name, shape in {"stimuli": (1, 3, 4), "behaviors": (3,), "responses": (300,)}.items()
+    }
+    trials = v1.Trials.from_arrays(**made, image_ids={"A": np.arange(40)}, frame_rate=30.0)
+    trials.to_netcdf(tmp_path / "movies.nc")
+    model = v1.MovieLNRegressor()
+    with RunFolder(tmp_path / "memory", model, trials):
+        pass
+    opened = v1.Trials.open(tmp_path / "movies.nc")
+    tracemalloc.start()
+    try:
+        with RunFolder(tmp_path / "file", model, opened):
+            pass
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 4 * 300 * lengths.sum() / 2  # bytes of responses
+    assert told(tmp_path / "file")["recordings"] == told(tmp_path / "memory")["recordings"]

@@ -1,6 +1,10 @@
 """Memory of machines, containers and GPUs."""
 
 import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 import torch
@@ -75,6 +79,32 @@ def test_free_memory_is_that_of_the_machine_or_the_container(container, tmp_path
     container("max")
     assert memory.free_memory(CPU, tmp_path) is None
     assert memory.free_memory(torch.device("meta")) is None
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others tell no memory in use")
+@pytest.mark.parametrize("kind", ["RLIMIT_DATA", pytest.param("RLIMIT_AS", marks=pytest.mark.slow)])
+def test_limits_of_the_process_count(kind):
+    script = f"""
+        import resource
+        import torch
+        from v1tlearn.training import memory
+
+        limit = 2**40
+        resource.setrlimit(resource.{kind}, (limit, limit))
+        cpu = torch.device("cpu")
+        before = memory.free_memory(cpu)
+        used = int(open("/proc/self/statm").read().split()[{0 if kind == "RLIMIT_AS" else 5}])
+        limit = used * resource.getpagesize() + 2**26
+        resource.setrlimit(resource.{kind}, (limit, limit))
+        held = torch.empty(2**25, dtype=torch.uint8)
+        free = memory.free_memory(cpu)
+        assert 0 < free <= 2**25 < before, (free, before)
+        assert memory.available_memory(cpu) == limit / 2
+    """
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    subprocess.run(command, check=True, env=environment)
 
 
 def test_what_this_machine_tells():

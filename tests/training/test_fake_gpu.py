@@ -28,6 +28,7 @@ NAMES = [f"{name}, bfloat16" for name in CASES]
 NAMES += [f"{name}, float32" for name in IN_FLOAT32] + [f"{name}, mps" for name in ON_MPS]
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="libraries are linked as on Linux"),
     pytest.mark.skipif(COMPILER is None, reason="no C++ compiler"),
     pytest.mark.skipif(torch.backends.cuda.is_built(), reason="this torch has CUDA of its own"),

@@ -201,6 +201,7 @@ def vit_core_without_dropout():
     return vit_core(patch_dropout=0.0, attention_dropout=0.0, mlp_dropout=0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("core", [None, vit_core_without_dropout])
 @pytest.mark.parametrize("joint", [True, False])
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW])

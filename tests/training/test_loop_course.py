@@ -197,6 +197,7 @@ def test_no_epoch_leaves_the_weights_alone():
 # ------------------------------------------------------------------- going on, and randomness
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [ConstantSchedule, PlateauSchedule, RoundsSchedule])
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.AdamW])
 def test_going_on_is_training_without_a_break(schedule, optimizer):

@@ -143,6 +143,7 @@ def test_blocks_are_put_back_when_the_training_fails():
     assert all("forward" not in vars(block) for block in model.core.blocks)
 
 
+@pytest.mark.slow
 def test_recomputed_blocks_hold_less_memory():
     sizes = {"patch_size": 4, "patch_stride": 4, "n_heads": 1, "embed_dim": 64, "mlp_dim": 128}
     rates = {"attention_dropout": 0.0, "patch_dropout": 0.0}
@@ -403,6 +404,13 @@ def test_predictions_follow_the_widest_layer_and_the_largest_readout():
     assert at_once() == 1
     model.readouts[1].n_neurons = 10**5
     assert at_once(4.0 * 8 * 3.5 * 10**5) == 3  # which eight layers of float32 fit into
+
+
+def test_predictions_follow_images_that_are_larger_than_all_that_is_made_of_them():
+    cropper = nn.ImageCropper((400, 600), image_size=(20, 24))
+    model = make_model(convolutional)
+    model.cropper = cropper
+    assert memory.prediction_batch_size(model, CPU) == 2**21 // (400 * 600)
 
 
 def test_images_at_once_follow_layers_that_are_larger_than_maps():

@@ -7,7 +7,7 @@ import torch
 
 from tests.training.loop_runs import make_model
 from v1tlearn import nn
-from v1tlearn.training import make_optimizer, update_groups
+from v1tlearn.training import clip_gradients, make_optimizer, update_groups
 
 
 def test_the_core_comes_first_and_the_rest_second():
@@ -83,3 +83,16 @@ def test_steps_are_those_of_torch():
         optimizer.step()
     for one, other in zip(*(model.parameters() for model in models), strict=True):
         assert torch.equal(one, other)
+
+
+def test_the_norm_of_millions_of_gradients_is_right_to_the_last_digits():
+    parameters = [torch.nn.Parameter(torch.zeros(n)) for n in (3_000_000, 5, 2)]
+    for p in parameters[:2]:
+        p.grad = torch.full_like(p, 0.1)
+    norm = 0.1 * 3_000_005**0.5
+    clip_gradients(parameters, 2 * norm)
+    assert all((p.grad == 0.1).all() for p in parameters[:2])
+    clip_gradients(parameters, 1.0)
+    for p in parameters[:2]:
+        torch.testing.assert_close(p.grad, torch.full_like(p, 0.1 / norm), rtol=1e-6, atol=0)
+    assert parameters[2].grad is None

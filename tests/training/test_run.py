@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+from tests.sweeps import quick
 from tests.training.loop_runs import (
     CPU,
     assert_same,
@@ -53,13 +54,16 @@ def assert_same_state(one, other):
 
 @pytest.mark.parametrize(
     ("schedule", "settings"),
-    [
-        (ConstantSchedule, {}),
-        (lambda: PlateauSchedule(patience=0, max_drops=2), {"lr": 0.3}),
-        (lambda: RoundsSchedule(patience=1, n_rounds=3), {"lr": 0.3}),
-        (ConstantSchedule, {"ema_decay": 0.8}),
-        (lambda: PlateauSchedule(patience=0, max_drops=2), {"lr": 0.3, "ema_decay": 0.5}),
-    ],
+    quick(
+        [
+            (ConstantSchedule, {}),
+            (lambda: PlateauSchedule(patience=0, max_drops=2), {"lr": 0.3}),
+            (lambda: RoundsSchedule(patience=1, n_rounds=3), {"lr": 0.3}),
+            (ConstantSchedule, {"ema_decay": 0.8}),
+            (lambda: PlateauSchedule(patience=0, max_drops=2), {"lr": 0.3, "ema_decay": 0.5}),
+        ],
+        1,
+    ),
 )
 def test_a_run_cut_after_any_epoch_goes_on_as_if_it_was_not(schedule, settings):
     """By way of a pickle of the state, taken while the run is suspended."""

@@ -86,6 +86,27 @@ def test_neighbours_share_batches_as_stated():
     assert together / epochs == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.parametrize(("batch_size", "block"), [(16, 8), (16, 32), (128, 32)])
+def test_slow_changes_are_mixed_as_stated(batch_size, block):
+    """What changes slowly over trials correlates within a batch as if 16 blocks were one each.
+
+    Trials that follow each other in an epoch are of one block with (block - 1) / (window - 1), so
+    that places correlate by this, and means of batches vary 1 + (batch - 1) times this more.
+    """
+    n, epochs = 6144, 60
+    shared = (block - 1) / (steps_of_window(batch_size, block) * batch_size - 1)
+    torch.manual_seed(0)
+    places, spread = [], []
+    for _ in range(epochs):
+        order = drawn(n, batch_size, block).double()
+        places.append(np.corrcoef(order[1:], order[:-1])[0, 1])
+        slow = torch.sin(2 * np.pi * order / 500)
+        spread.append(slow.view(-1, batch_size).mean(1).var() * batch_size / slow.var())
+    assert np.mean(places) == pytest.approx(shared, abs=0.01)
+    assert np.mean(spread) == pytest.approx(1 + (batch_size - 1) * shared, rel=0.12)
+    assert shared < 1 / (MIXED - 0.5)
+
+
 def test_the_generator_is_that_of_torch():
     orders = []
     for seed in (0, 0, 1):

@@ -144,6 +144,27 @@ def test_reading_is_ahead_but_not_by_more_than_asked():
     assert source.furthest_ahead == READ_AHEAD
 
 
+@pytest.mark.parametrize("together", [1, 3])
+def test_what_is_read_next_is_announced_before_others_are_read(together):
+    told = []
+
+    class Told(HostArray):
+        def read(self, rows, out):
+            told.append(("read", *rows))
+            super().read(rows, out)
+
+        def announce(self, rows):
+            told.append(("soon", *rows))
+
+    steps = [{"x": np.array([i])} for i in range(7)]
+    assert len(list(read_ahead({"x": Told(np.arange(7.0))}, steps, CPU, together=together))) == 7
+    groups = [range(7)[i : i + together] for i in range(0, 7, together)]
+    expected = [("read", *groups[0])]
+    for group in groups[1:]:
+        expected[-1:] = [("soon", *group), expected[-1], ("read", *group)]
+    assert told == expected
+
+
 def test_the_thread_ends_when_the_iterator_is_closed():
     source, steps = one_source()
     stream = read_ahead({"x": source}, steps, CPU)

@@ -99,6 +99,15 @@ def test_files_stay_on_disk(tmp_path, recordings):
     np.testing.assert_array_equal(
         copy.get("responses", "A"), expected["A"]["responses"][[10, 3]][:, [2]]
     )
+    responses = v1.concat([v1.Trials.open(path).responses[::-1] for path in paths])
+    turned = np.concatenate([part["responses"][::-1] for part in parts.values()])
+    for key in keys:
+        if key != 8:
+            np.testing.assert_array_equal(responses[key].get("A"), turned[key])
+    np.testing.assert_array_equal(responses.sel(neuron=1002).get("A"), turned[:, [2]])
+    copied = pickle.dumps(responses)
+    np.testing.assert_array_equal(pickle.loads(copied).get("A"), turned)
+    assert str(paths[1]).encode() in copied  # where they stay
     v1.save_recordings(joined, tmp_path / "both.nc")
     xr.testing.assert_equal(v1.open_recordings(tmp_path / "both.nc").load(), expected)
     for path in paths:

@@ -159,9 +159,10 @@ def test_what_is_no_file_of_recordings_is_told_what_reads_it(trials, tmp_path):
     ]
     for opening in (v1.Trials.open, v1.open_recordings):
         for path, match in cases:
-            with pytest.raises(FileNotFoundError, match=match):
+            error = IsADirectoryError if path.is_dir() else FileNotFoundError
+            with pytest.raises(error, match=match):
                 opening(path)
-            with pytest.raises(FileNotFoundError, match=match):
+            with pytest.raises(error, match=match):
                 opening(os.fspath(path))
     for came in (trials, {"A": recording("A")}, [tmp_path / "r.nc"], None):
         with pytest.raises(TypeError, match=r"a \w+ came where the path of one netCDF4 file"):

@@ -82,6 +82,7 @@ def test_an_image_is_found_however_it_is_stored(images, train, change):
     assert not found["same_id"].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(12, 16), (36, 64)])
 def test_other_images_are_not(shape):
     """Nine million pairs, flipped in four ways."""

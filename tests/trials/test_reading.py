@@ -13,6 +13,7 @@ class Noted:
 
     def __init__(self, n):
         self.values = np.arange(3 * n).reshape(n, 3)
+        self.shape, self.dtype = self.values.shape, self.values.dtype
         self.pieces, self.n_rows = 0, 0
 
     def __getitem__(self, key):

@@ -1,6 +1,7 @@
 """`Responses`: labels, arrays, averages, tables and files."""
 
 import pickle
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -132,6 +133,26 @@ def test_responses_are_written_and_read_back(key, tmp_path):
     assert again[::-1].n_neurons == predictions.n_neurons
     again.to_netcdf(tmp_path / "p.nc")  # in memory: the file may be replaced
     xr.testing.assert_identical(Responses.open(tmp_path / "p.nc")["A"], again["A"])
+
+
+def test_a_file_that_is_written_anew_while_it_is_read_gives_what_it_holds_then(
+    tmp_path, monkeypatch
+):
+    trials = v1.Trials({mouse: known_neurons(mouse) for mouse in SIZES})
+    for name, factor in (("first", 1), ("second", 2)):
+        (trials.responses * factor).to_netcdf(tmp_path / name)
+    path, load, others = tmp_path / "r.nc", xr.DataTree.load, ["second", "first"]
+    shutil.copyfile(tmp_path / "first", path)
+
+    def late(tree, **options):
+        if others:
+            shutil.copyfile(tmp_path / others.pop(0), path)
+        return load(tree, **options)
+
+    monkeypatch.setattr(xr.DataTree, "load", late)
+    found = Responses.open(path)
+    assert not others
+    np.testing.assert_array_equal(found["A"], trials.responses["A"])
 
 
 def test_images_known_by_their_content_keep_their_ids_in_a_file(tmp_path):

@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.model_selection import GridSearchCV, GroupKFold
 
 import v1tlearn as v1
+from tests.exact_csv import read_csv
 from v1tlearn.trials import Responses, tables
 
 
@@ -14,7 +16,7 @@ def path(tmp_path, request):
 
 
 def read(path):
-    return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    return read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,41 @@ def test_numbers_and_text_of_several_mice_are_text(path):
     assert set(read(path)["neuron"]) == {*map(str, made["A"]["neuron"].values), "x", "y"}
 
 
+def test_long_ids_that_one_mouse_lacks_keep_their_digits(trials, path):
+    ids = 864_691_135_000_000_000 + np.array([1, 3, 7])
+    recordings = {mouse: trials.recordings[mouse].to_dataset() for mouse in trials.mice}
+    recordings["A"] = recordings["A"].assign_coords(root_id=("neuron", ids))
+    responses = v1.Trials(recordings).responses
+    expected = np.tile(ids, len(responses.rows("A")[0]))
+    v1.save_table(responses, path)
+    text = {"dtype": {"root_id": "Int64"}}
+    found = pd.read_csv(path, **text) if path.suffix == ".csv" else pd.read_parquet(path)
+    for table in (found, responses.to_dataframe()):
+        assert table.loc[table["mouse"] == "A", "root_id"].tolist() == expected.tolist()
+        assert table.loc[table["mouse"] == "B", "root_id"].isna().all()
+    by_unit = responses.mean("trial")["root_id"].sel(mouse="A")
+    assert by_unit.values.tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("other", [np.arange(4) + 0.5, 2**63 + np.arange(4).astype("u8")])
+def test_long_ids_beside_numbers_of_another_kind_keep_their_digits(trials, other):
+    ids = 864_691_135_000_000_000 + np.array([1, 3, 7])
+    recordings = {mouse: trials.recordings[mouse].to_dataset() for mouse in trials.mice}
+    told = {"A": ids, "B": other}
+    for mouse, own in told.items():
+        recordings[mouse] = recordings[mouse].assign_coords(root_id=("neuron", own))
+    responses = v1.Trials(recordings).responses
+    table, by_unit = responses.to_dataframe(), responses.mean("trial")["root_id"]
+    for mouse, own in told.items():
+        assert table.loc[table["mouse"] == mouse, "root_id"].tolist()[: len(own)] == own.tolist()
+        assert by_unit.sel(mouse=mouse).values.tolist() == own.tolist()
+
+
+def test_an_index_with_a_name_is_written(tmp_path):
+    v1.save_table(pd.DataFrame({"a": [5, 6]}).rename_axis("trial"), tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_text() == "trial,a\n0,5\n1,6\n"
+
+
 def test_scores_come_back(trials, path):
     model = v1.LNRegressor(
         n_layers=1, hidden_channels=2, input_kernel=3, max_epochs=1, device="cpu", random_state=0
@@ -64,6 +101,64 @@ def test_scores_come_back(trials, path):
     found = read(path)
     found = found.set_index("model") if path.suffix == ".csv" else found
     np.testing.assert_allclose(found.loc[wide.index, wide.columns], wide)
+
+
+AWKWARD = ["007", "1e5", "inf", 'a, "b"\r\nc', "µ ✓", "TRUE", "0x1A"]
+
+
+def read_exactly(path):
+    """As the documentation of `save_table` says."""
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    return read_csv(path, dtype={"mouse": str}, keep_default_na=False, na_values=[""])
+
+
+@pytest.fixture(scope="module")
+def awkward():
+    made = v1.make_v1_recordings(
+        n_mice=len(AWKWARD), n_neurons=2, n_trials=2, n_test_images=2, n_repeats=2,
+        image_shape=(8, 12), random_state=0,
+    )  # fmt: skip
+    named = zip(AWKWARD, made.children.values(), strict=True)
+    return v1.Trials({name: node.to_dataset() for name, node in named})
+
+
+def test_awkward_names_and_every_digit_come_back(awkward, path):
+    responses = awkward.responses
+    v1.save_table(responses, path)
+    found = read_exactly(path)
+    assert found["mouse"].drop_duplicates().tolist() == AWKWARD
+    for mouse in AWKWARD:
+        own = found.loc[found["mouse"] == mouse, "responses"].to_numpy(np.float32)
+        np.testing.assert_array_equal(own, responses[mouse].values.ravel())
+
+
+def test_scores_of_awkward_mice_and_missing_ones_come_back(path):
+    value = [np.nan, 1 / 3, 1e-300, -0.0, np.inf, 0.1 + 0.2, 12345678901234567.0]
+    table = pd.DataFrame({"model": "CNN", "mouse": AWKWARD, "metric": "feve", "value": value})
+    v1.save_table(table, path)
+    found = read_exactly(path)
+    assert found["mouse"].tolist() == AWKWARD
+    np.testing.assert_array_equal(found["value"].astype(float), value)
+    assert found.columns.tolist() == table.columns.tolist()
+
+
+def test_results_of_searches_come_back(path):
+    made = v1.make_v1_recordings(1, 4, 60, 2, 2, image_shape=(8, 12), random_state=0)
+    train = v1.Trials(made).sel(tier="train")
+    model = v1.LNRegressor(
+        n_layers=1, hidden_channels=2, input_kernel=3, max_epochs=1, device="cpu", random_state=0
+    )
+    grid = {"lr": [0.1, 0.001], "readout": ["gaussian", "factorized"]}
+    search = GridSearchCV(model, grid, cv=GroupKFold(2), refit=False)
+    search.fit(train, groups=train.image_ids)
+    table = pd.DataFrame(search.cv_results_).drop(columns="params")
+    v1.save_table(table, path)
+    found = read_exactly(path)
+    assert found.columns.tolist() == table.columns.tolist()
+    for name in ("mean_test_score", "mean_fit_time", "param_lr", "rank_test_score"):
+        np.testing.assert_array_equal(found[name].astype(float), table[name].astype(float))
+    assert found["param_readout"].tolist() == table["param_readout"].tolist()
 
 
 def test_movies_have_a_row_per_frame(path):

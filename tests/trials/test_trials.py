@@ -12,6 +12,7 @@ import v1tlearn as v1
 from tests.spoilt import spoil
 from tests.trials.labelled import FLAT_MICE, FLAT_ROWS, NAMES, SIZES, N, Scale, recording, same
 from v1tlearn.model_selection import tier_split
+from v1tlearn.trials import _steps
 
 # ------------------------------------------------------------------------------------- making
 
@@ -358,6 +359,21 @@ def test_steps_are_applied_when_data_are_read_and_only_to_what_is_read(trials):
         view.recordings["A"]["behaviors"], trials.recordings["A"]["behaviors"][[3, 1]]
     )
     assert pickle.loads(pickle.dumps(view)).get("stimuli", "B").max() == 102
+
+
+def test_steps_are_applied_to_some_trials_after_the_others(trials, monkeypatch):
+    step = Scale({"A": 2.0, "B": -1.0, "C": 0.5})
+    view = trials.with_step(step)[[9, 3, 1, 3, 8]]
+    whole = {(n, m): view.get(n, m) for n in ("stimuli", "behaviors") for m in view.mice}
+    n_calls = len(step.calls)
+    assert n_calls == len(whole)
+    monkeypatch.setattr(_steps, "_PROCESSED_BYTES", 1)
+    for (name, mouse), values in whole.items():
+        found = view.get(name, mouse)
+        assert found.dtype == values.dtype
+        np.testing.assert_array_equal(found, values)
+    assert {n for *_, n in step.calls[n_calls:]} == {1}
+    assert view[:0].get("stimuli", "A").shape == (0, *whole["stimuli", "A"].shape[1:])
 
 
 # --------------------------------------------------------------------------------------- files

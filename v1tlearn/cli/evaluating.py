@@ -9,14 +9,16 @@ from typing import Any
 
 import pandas as pd
 
+from v1tlearn._opening import printable
 from v1tlearn._replacing import replacing
 from v1tlearn.cli.errors import UsageError
 from v1tlearn.cli.models import load_model
 from v1tlearn.cli.recordings import ALL, open_trials, select
 from v1tlearn.inspection import report
 from v1tlearn.metrics import score_table
+from v1tlearn.metrics.table import NAMES
 from v1tlearn.prediction_files import save_predictions
-from v1tlearn.trials import Trials
+from v1tlearn.trials import Trials, save_table
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, tier: str) -> None:
@@ -93,7 +95,11 @@ def score(options: argparse.Namespace) -> None:
     ----------
     options : Namespace
     """
-    model, trials = _opened(options, (".csv", ".json"))
+    if unknown := [name for name in options.metrics or () if name not in NAMES]:
+        raise UsageError(f"--metric {unknown[0]}: expected one of {', '.join(NAMES)}.")
+    if options.bootstrap < 0:
+        raise UsageError(f"--bootstrap {options.bootstrap}: expected 0 or more draws.")
+    model, trials = _opened(options, (".csv", ".parquet", ".json"))
     table = score_table(
         model,
         trials,
@@ -103,17 +109,18 @@ def score(options: argparse.Namespace) -> None:
         n_bootstrap=options.bootstrap,
     )
     if options.out is not None:
-        with replacing(options.out) as beside:
-            _write(table, beside, options.out.suffix.lower())
+        _write(table, options.out)
     with pd.option_context("display.width", 120, "display.max_rows", 60):
-        sys.stdout.write(f"{table.to_string(index=False, float_format='{:.4f}'.format)}\n")
+        text = table.to_string(index=False, float_format="{:.4f}".format)
+    sys.stdout.write(f"{printable(text)}\n")
 
 
-def _write(table: pd.DataFrame, path: Path, suffix: str) -> None:
-    if suffix == ".csv":
-        table.to_csv(path, index=False)
-    else:
-        table.to_json(path, orient="records", indent=1)
+def _write(table: pd.DataFrame, path: Path) -> None:
+    if path.suffix.lower() != ".json":
+        save_table(table, path)
+        return
+    with replacing(path) as beside:
+        table.to_json(beside, orient="records", indent=1)
 
 
 def make_report(options: argparse.Namespace) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from v1tlearn.cli.errors import InterruptedCommandError, UsageError
-from v1tlearn.cli.models import make_estimator
+from v1tlearn.cli.models import check_device, make_estimator
 from v1tlearn.cli.recordings import ALL, open_trials, select
 from v1tlearn.cli.stopping import code_of, name_of
 from v1tlearn.cli.values import parse_assignments, read_parameters
 from v1tlearn.tracking import CSVLog, RunFolder, TensorBoardLog
+from v1tlearn.training import join
 
 logger = logging.getLogger("v1tlearn")
 
@@ -75,8 +76,9 @@ def run(options: argparse.Namespace) -> None:
         given["device"] = options.device
     given.setdefault("verbose", int(sys.stderr.isatty() and not options.quiet))
     estimator = make_estimator(options.model, options.preset, given)
+    check_device(estimator.device)
     folder = options.out
-    _check_folder(folder, options.resume)
+    join().first(lambda: _check_folder(folder, options.resume))
     trials = open_trials(options.recordings, options.cache)
     training = select(trials, options.tiers or ["train"], options.mice)
     validation = None

@@ -8,11 +8,12 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from v1tlearn._opening import printable
 from v1tlearn.cli import evaluating, fitting
 from v1tlearn.cli.errors import FAILED, USAGE, InterruptedCommandError, UsageError
 from v1tlearn.cli.stopping import code_of, name_of, stopping
@@ -21,8 +22,8 @@ from v1tlearn.cli.stopping import code_of, name_of, stopping
 _EXPLAINED = (ArithmeticError, ImportError, MemoryError, OSError, TypeError, ValueError)
 
 _EPILOG = """\
-exit codes: 0 done, 1 failed, 2 the command line is wrong, 130 and 143 interrupted by Ctrl-C or
-the signal to terminate
+exit codes: 0 done, 1 failed, 2 the command line is wrong, 130, 143, 138 and 129 interrupted by
+Ctrl-C, the signal to terminate, SIGUSR1 or a terminal that closed
 """
 
 
@@ -65,8 +66,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _say(options: argparse.Namespace, text: str, code: int) -> int:
     if options.debug:
         traceback.print_exc()
-    sys.stderr.write(f"v1tlearn {options.command}: {text}\n")
+    with suppress(OSError):  # the terminal may be gone, and the code remains
+        sys.stderr.write(f"v1tlearn {options.command}: {printable(text)}\n")
     return code
+
+
+class _Lines(logging.Formatter):
+    """Lines of the log, in which names from files are shown and not obeyed."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 @contextmanager
@@ -74,14 +83,14 @@ def _log_shown(options: argparse.Namespace) -> Iterator[None]:
     """Show the log, and warnings without the lines of code that they are of."""
     logger = logging.getLogger("v1tlearn")
     handler, before = logging.StreamHandler(sys.stderr), logger.level
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(_Lines("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     usual = logging.INFO if options.command == "fit" else logging.WARNING
     level = logging.DEBUG if options.verbose else logging.WARNING if options.quiet else usual
     logger.setLevel(level)
     logger.addHandler(handler)
 
     def show(message: Warning | str, *others: Any, **also: Any) -> None:
-        sys.stderr.write(f"v1tlearn {options.command}: warning: {message}\n")
+        sys.stderr.write(f"v1tlearn {options.command}: warning: {printable(str(message))}\n")
 
     try:
         with warnings.catch_warnings():
@@ -126,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_recordings(score)
     evaluating.add_common_arguments(score, "test")
     evaluating.add_score_arguments(score)
-    _add_out(score, "FILE", "also write the table, as .csv or .json", required=False)
+    _add_out(score, "FILE", "also write the table, as .csv, .parquet or .json", required=False)
 
     page = _command(commands, "report", "write a page about a model", evaluating.make_report)
     _add_model(page)
@@ -158,7 +167,7 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 def _add_recordings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "recordings", type=Path, nargs="+", metavar="RECORDINGS",
-        help="netCDF files, zips or folders in the layouts of Sensorium; mice side by side",
+        help="netCDF files, zips or folders in the layouts of Sensorium, each with mice of its own",
     )  # fmt: skip
     parser.add_argument("--mouse", action="append", metavar="ID", dest="mice",
                         help="of these mice alone; several times")  # fmt: skip

@@ -14,6 +14,7 @@ from v1tlearn._paths import MODEL_FILE
 from v1tlearn.cli.errors import UsageError
 from v1tlearn.estimators import EncodingRegressor, load
 from v1tlearn.estimators.base_trained import TrainedEstimator
+from v1tlearn.training import resolve_device
 
 _SAVED = "model"  # the folder within that of a run
 
@@ -68,6 +69,24 @@ def make_estimator(name: str, preset: str | None, parameters: Mapping[str, Any])
     return estimator
 
 
+def check_device(device: str) -> None:
+    """Raise where there is no such device, ahead of all work.
+
+    Parameters
+    ----------
+    device : str
+
+    Raises
+    ------
+    UsageError
+        If it is none, or not on this machine.
+    """
+    try:
+        resolve_device(device)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
 def load_model(path: Path, device: str) -> Any:
     """Open a saved model, or the one in the folder of a run.
 
@@ -83,9 +102,14 @@ def load_model(path: Path, device: str) -> Any:
 
     Raises
     ------
+    UsageError
+        If nothing is there, or there is no such device.
     ValueError
-        If there is none, or it is damaged.
+        If it holds no model, or a damaged one.
     """
+    check_device(device)
+    if not path.exists():
+        raise UsageError(f"{path}: there is no such file or directory. Expected a saved model.")
     saved = path / _SAVED
     if (saved / MODEL_FILE).is_file() and not (path / MODEL_FILE).is_file():
         return load(saved, device)

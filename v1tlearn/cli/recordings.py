@@ -30,17 +30,31 @@ def open_trials(paths: Sequence[Path], cache: Path | None = None) -> Trials:
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        If there are no such recordings, or they are damaged.
+    UsageError
+        If one of them is not there, two hold a mouse of one name, or the cache is a file.
+    ValueError
+        If they hold no recordings, or are damaged.
     """
+    if cache is not None and cache.exists() and not cache.is_dir():
+        raise UsageError(f"--cache {cache} is a file: expected a folder, which is made.")
     parts = [_open(path, cache) for path in paths]
+    holders: dict[str, Path] = {}
+    for path, part in zip(paths, parts, strict=True):
+        for mouse in part.mice:
+            if mouse in holders:
+                raise UsageError(
+                    f"{holders[mouse]} and {path} both hold a mouse {mouse!r}: expected each mouse "
+                    "in one of them. If they are sessions of one animal, join them in Python, "
+                    "v1tlearn.concat; if not, save them under other names."
+                )
+            holders[mouse] = path
     return parts[0] if len(parts) == 1 else cast(Trials, concat(parts))
 
 
 def _open(path: Path, cache: Path | None) -> Trials:
     found = what_lies_at(path)
     if not found.exists:
-        raise FileNotFoundError(f"{path}: {found.said()}. Expected recordings.")
+        raise UsageError(f"{path}: {found.said()}. Expected recordings.")
     if path.suffix.lower() != ".zip" and not path.is_dir():
         return Trials.open(path)
     if path.is_dir() and not found.is_recordings and found.expression:
@@ -76,8 +90,11 @@ def select(trials: Trials, tiers: Sequence[str] | None, mice: Sequence[str] | No
     try:
         if mice:
             trials = trials.sel(mouse_id=list(mice))
-        if not tiers or list(tiers) == [ALL]:
-            return trials
+    except ValueError as error:
+        raise UsageError(f"--mouse: {error}") from error
+    if not tiers or list(tiers) == [ALL]:
+        return trials
+    try:
         return trials.sel(tier=list(tiers))
     except ValueError as error:
         raise UsageError(f"{error} --tier {ALL} takes all trials.") from error

@@ -1,4 +1,4 @@
-"""Signals that end a command: Ctrl-C, and what clusters send ahead of the end of a job."""
+"""Signals that end a command: Ctrl-C, a terminal that closes, and what clusters send to a job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_SIGNALS = [signal.SIGTERM]
+# Schedulers send the second where a job asks for it, closing terminals the third.
+_NAMES = ("SIGTERM", "SIGUSR1", "SIGHUP")
+_SIGNALS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 
 
 class StoppedError(KeyboardInterrupt):
@@ -21,7 +23,7 @@ class StoppedError(KeyboardInterrupt):
 
 @contextmanager
 def stopping() -> Iterator[None]:
-    """Let the signal to terminate end what runs within as Ctrl-C does, in the main thread."""
+    """Let signals to terminate end what runs within as Ctrl-C does, in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -31,7 +33,8 @@ def stopping() -> Iterator[None]:
         signal.signal(number, signal.SIG_IGN)  # once is enough
         raise StoppedError(number)
 
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    heard = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup
+    before = {number: signal.signal(number, stop) for number in heard}
     try:
         yield
     finally:

@@ -97,17 +97,18 @@ def read_parameters(path: Path) -> dict[str, Any]:
     Raises
     ------
     UsageError
-        If it is of another kind.
+        If it is not there, or of another kind.
     ValueError
         If it is damaged.
-    FileNotFoundError
-        If it is not there.
     """
-    if path.suffix.lower() in (".yaml", ".yml"):
+    suffix = path.suffix.lower()
+    if suffix in (".yaml", ".yml", ".json") and not path.exists():
+        raise UsageError(f"--params {path}: there is no such file.")
+    if suffix in (".yaml", ".yml"):
         from v1tlearn.interop.plain_yaml import read_yaml  # needs an extra
 
         content = read_yaml(path)
-    elif path.suffix.lower() == ".json":
+    elif suffix == ".json":
         with reading(path, "is no JSON of parameters", "correct it"):
             content = _from_json(read_plain(path, _MOST_BYTES).decode("utf-8"))
     else:

@@ -10,7 +10,7 @@ from v1tlearn.datasets.fetch import (
 from v1tlearn.datasets.fetch_movies import fetch_mahuas2020, fetch_sensorium2023
 from v1tlearn.datasets.nat60k import read_nat60k, read_text16
 from v1tlearn.datasets.natimg2800 import read_natimg2800
-from v1tlearn.datasets.nwb import read_nwb
+from v1tlearn.datasets.nwb import read_nwb, read_nwb_movies
 from v1tlearn.datasets.onken2016 import read_onken2016
 from v1tlearn.datasets.outlines import receptive_fields_from_outlines
 from v1tlearn.datasets.receptive_fields import with_receptive_fields
@@ -41,6 +41,7 @@ __all__ = [
     "read_nat60k",
     "read_natimg2800",
     "read_nwb",
+    "read_nwb_movies",
     "read_onken2016",
     "read_sensorium",
     "read_sensorium2023",

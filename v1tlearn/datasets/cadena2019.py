@@ -13,7 +13,7 @@ import xarray as xr
 from v1tlearn._instead import path_of
 from v1tlearn._values import as_ids, plain
 from v1tlearn.datasets.npz_files import NpzFile
-from v1tlearn.datasets.schema import DIMS, RESPONSES_ATTRS, STIMULI_ATTRS, validate_recordings
+from v1tlearn.datasets.schema import DIMS, RESPONSES_ATTRS, STIMULI_ATTRS, check_read
 
 _SPIKES = RESPONSES_ATTRS | {"long_name": "spike count", "units": "1"}
 
@@ -112,7 +112,7 @@ def read_cadena2019(
         },
         coords | file.neurons(),
     )
-    validate_recordings({name: dataset}, check_values=False)
+    check_read([found], {name: dataset})
     return xr.DataTree(children={name: xr.DataTree(dataset)})
 
 

@@ -49,6 +49,13 @@ SECONDS = 60.0  # of its processor for the child; it may wait for a disk
 WAITING_SECONDS = 600.0
 
 
+class InARow(NamedTuple):
+    """Trials of a variable, of which each has a checksum."""
+
+    sums: np.ndarray  # (n_trials,)
+    place: list[int] | None  # start and stop in the file, where it is known
+
+
 def of_trials(values: np.ndarray) -> np.ndarray:
     """Give the checksum of every trial."""
     rows = np.ascontiguousarray(values).reshape(len(values), math.prod(values.shape[1:]))
@@ -134,7 +141,7 @@ def check(
     *,
     most_seconds: float = SECONDS,
     most_waiting: float = WAITING_SECONDS,
-) -> dict[str, np.ndarray]:
+) -> dict[str, InARow]:
     """Check that a file is as it was written; or, without checksums, that it can be opened.
 
     Parameters
@@ -143,12 +150,13 @@ def check(
     needed : bool
         Refuse a file that has none.
     most_seconds, most_waiting : float
-        How long another process may compute, and take in all, to open the file.
+        How long another process may compute, and take in all, to open the file. Its memory is
+        limited, too, on Linux.
 
     Returns
     -------
-    dict of str to ndarray
-        Checksums of all trials of variables that are to be compared when they are read.
+    dict of str to InARow
+        Variables whose trials are to be compared with their checksums when they are read.
 
     Raises
     ------
@@ -162,10 +170,11 @@ def check(
         if known is None:
             open_in_child(path, most_seconds, most_waiting)
             return {}
-        compared = known.size - sum(stop - start for start, stop in filter(None, known.places))
+        places = [trials.place for trials in known.trials.values()]
+        compared = known.size - sum(stop - start for start, stop in filter(None, places))
         if compared > _MOST_COMPARED:
             open_in_child(path, most_seconds, most_waiting)
-        elif _rest(file, known.size, known.places) != known.rest:
+        elif _rest(file, known.size, places) != known.rest:
             raise ValueError("its checksum is not that of what was written")
     return known.trials
 
@@ -175,8 +184,7 @@ class _End(NamedTuple):
 
     size: int
     rest: int
-    places: list[list[int] | None]
-    trials: dict[str, np.ndarray]
+    trials: dict[str, InARow]
 
 
 def _read_end(file: BinaryIO) -> _End | None:
@@ -205,10 +213,13 @@ def _read_end(file: BinaryIO) -> _End | None:
 def _parsed(text: bytes, size: int) -> _End:
     told = json_object(text)
     trials = {
-        name: np.frombuffer(base64.b64decode(entry["checksums"], validate=True), "<u4")
+        name: InARow(
+            np.frombuffer(base64.b64decode(entry["checksums"], validate=True), "<u4"),
+            entry["place"],
+        )
         for name, entry in told["trials"].items()
     }
-    places = [entry["place"] for entry in told["trials"].values()]
+    places = [own.place for own in trials.values()]
     ends = [end for start, stop in filter(None, places) for end in (start, stop)]
     if any(type(number) is not int for number in (told["size"], told["rest"], *ends)):
         raise TypeError("expected whole numbers")
@@ -216,7 +227,7 @@ def _parsed(text: bytes, size: int) -> _End:
         0 <= start < stop <= size for start, stop in filter(None, places)
     ):
         raise ValueError(f"they are of other places than its {size} bytes")
-    return _End(size, told["rest"], places, trials)
+    return _End(size, told["rest"], trials)
 
 
 _opened: set[tuple] = set()  # states of files that a child opened
@@ -231,6 +242,14 @@ else:
     most = int(float(sys.argv[2]) + getrusage(RUSAGE_SELF).ru_utime) + 1
     _, hard = getrlimit(RLIMIT_CPU)
     setrlimit(RLIMIT_CPU, (most if hard < 0 else min(most, hard), hard))
+    if sys.platform == "linux":  # where groups that hold themselves would fill all memory
+        import os
+        from resource import RLIMIT_AS, getpagesize
+        with open("/proc/self/statm") as told:
+            most = int(told.read().split()[0]) * getpagesize()
+        most += 2**30 + 16 * os.path.getsize(sys.argv[1])
+        _, hard = getrlimit(RLIMIT_AS)
+        setrlimit(RLIMIT_AS, (most if hard < 0 else min(most, hard), hard))
 """
 _CHILD = f"""
 import os, runpy

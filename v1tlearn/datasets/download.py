@@ -2,7 +2,8 @@
 
 Where no checksum is known, a download is checked as a whole zip with intact members, and files of
 MATLAB by their length and first bytes. Addresses may send on to another host, as publishers do to
-their stores, which is logged; never from https to http. No file may be larger than `MOST_BYTES`.
+their stores, which is logged; never from https to http. No file may be larger than `MOST_BYTES`,
+and what comes so slowly that it would never end counts as broken off.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 import shutil
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urljoin, urlsplit
@@ -38,8 +39,10 @@ except ImportError as error:
 
 logger = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 2**12  # what a break-off loses at most
-_TIMEOUT_S = 60.0
+_CHUNK_BYTES = 2**16
+_TIMEOUT_S = 60.0  # to wait for a connection, and for whatever comes next
+_MINUTE_S = 60.0
+_LEAST_PER_MINUTE = 2**16  # bytes, of what still comes
 MOST_BYTES = 2**36  # of one file: many times the largest zip of the publishers
 _MOST_JSON = 2**22  # bytes of a list of files
 _PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
@@ -58,6 +61,26 @@ _OF_THE_ADDRESS = (
 )
 
 
+class _TooSlow(requests.ConnectionError):
+    """What is sent keeps coming, and would never end."""
+
+
+def _pieces(response: requests.Response) -> Iterator[bytes]:
+    """Give what comes as it comes, and raise `_TooSlow` after a minute in which hardly any did."""
+    since, came = time.monotonic(), 0
+    while piece := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+        yield piece
+        came += len(piece)
+        passed = time.monotonic() - since
+        if passed < _MINUTE_S:
+            continue
+        if came < _LEAST_PER_MINUTE * passed / _MINUTE_S:
+            raise _TooSlow(
+                f"{came} bytes came in {passed:.0f} s, fewer than {_LEAST_PER_MINUTE} a minute"
+            )
+        since, came = time.monotonic(), 0
+
+
 def data_folder(cache_dir: str | os.PathLike | None, dataset: str) -> Path:
     """Return where the files of a data set are kept, by default where the system keeps such."""
     root = cache_dir or os.environ.get("V1TLEARN_DATA") or pooch.os_cache("v1tlearn")
@@ -73,9 +96,11 @@ def read_json(url: str, what: str) -> Any:
             session.get(url, stream=True, timeout=_TIMEOUT_S) as response,
         ):
             response.raise_for_status()
-            content = response.raw.read(_MOST_JSON + 1, decode_content=True)
-            if len(content) > _MOST_JSON:
-                raise ValueError(f"it is longer than {_MOST_JSON} bytes")
+            content = b""
+            for piece in _pieces(response):
+                content += piece
+                if len(content) > _MOST_JSON:
+                    raise ValueError(f"it is longer than {_MOST_JSON} bytes")
             return json.loads(content)
     except (*_OF_THE_NETWORK, ValueError, RecursionError) as error:
         raise OSError(f"{what} could not be read from {url} ({first_line(error)})") from error
@@ -220,7 +245,7 @@ class _ResumingDownload:
         return self._part.stat().st_size if self._part.exists() else 0
 
     def _download(self) -> None:
-        """Complete the part file; try again as long as each few tries bring it further."""
+        """Complete the part file; try again as long as each few tries bring it further, in time."""
         furthest, failures = self._size(), 0
         while True:
             try:
@@ -243,7 +268,8 @@ class _ResumingDownload:
                 ) from error
             except _OF_THE_NETWORK as error:
                 reason = error
-            failures = 0 if self._size() > furthest else failures + 1
+            further = self._size() > furthest and not isinstance(reason, _TooSlow)
+            failures = 0 if further else failures + 1
             furthest = max(furthest, self._size())
             if failures > self._retries:
                 raise OSError(
@@ -289,12 +315,12 @@ class _ResumingDownload:
                 ) as bar,
             ):
                 most, came = self._most_bytes if total is None else total, start
-                for chunk in response.iter_content(_CHUNK_BYTES):
-                    came += len(chunk)
+                for piece in _pieces(response):
+                    came += len(piece)
                     if came > most:
                         self._give_up(f"sends more than {most} bytes")
-                    file.write(chunk)
-                    bar.update(len(chunk))
+                    file.write(piece)
+                    bar.update(len(piece))
         if total is not None and self._size() != total:
             raise requests.ConnectionError(f"{self._size()} of {total} bytes came")
         if total is None and (self._is_mat() or not zipfile.is_zipfile(self._part)):

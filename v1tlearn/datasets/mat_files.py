@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from v1tlearn._opening import check_plain, reading
+from v1tlearn.datasets.checksums import open_in_child
 from v1tlearn.datasets.mat_elements import MOST_INFLATED, Inflated, Variable, numbers_of, variables
 from v1tlearn.datasets.open_files import StoredFile
 from v1tlearn.training.memory import is_out_of_memory
@@ -93,6 +94,7 @@ def is_hdf5(path: Path) -> bool:
 
 
 def _read_hdf5(path: Path, name: str, n_file: int) -> np.ndarray:
+    open_in_child(path)  # as of any HDF5 file without a checksum: the library may crash
     file = StoredFile(str(path))
     try:
         with file.lock:

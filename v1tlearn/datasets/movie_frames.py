@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -16,9 +17,24 @@ from v1tlearn.datasets.lazy_rows import Key, LazyRows, is_number, take
 _NUMBER = re.compile(r"\d+")
 
 
+class Frames(Protocol):
+    """Images of one size: the frames of a movie, or a set of images."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Frames, channels, height and width."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """In which frames are read."""
+
+    def read(self, frames: np.ndarray) -> np.ndarray:
+        """Read frames by their numbers from 0, (n, channel, height, width)."""
+
+
 @dataclass(frozen=True)
 class MovieInMemory:
-    """The frames of a movie, (frames, channel, height, width)."""
+    """The frames of a movie, or images, (frames, channel, height, width)."""
 
     values: np.ndarray
 
@@ -113,18 +129,86 @@ class RawMovie:
         return out
 
 
+@dataclass(frozen=True)
+class MovieOfFrames:
+    """A movie that shows some frames of others, in an order.
+
+    Attributes
+    ----------
+    frames : Frames
+    order : ndarray of int (n_frames,)
+        Numbers of the frames that are shown.
+    """
+
+    frames: Frames
+    order: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Frames, channels, height and width."""
+        return len(self.order), *self.frames.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """In which frames are read."""
+        return self.frames.dtype
+
+    def read(self, frames: np.ndarray) -> np.ndarray:
+        """Read frames by their places in the order, each that is shown again once."""
+        numbers, places = np.unique(self.order[frames], return_inverse=True)
+        return self.frames.read(numbers)[places]
+
+
+@dataclass(frozen=True)
+class JoinedFrames:
+    """Frames of several movies, counted one movie behind the other.
+
+    Attributes
+    ----------
+    movies : tuple of Frames
+        With frames of one shape.
+    """
+
+    movies: tuple[Frames, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Frames, channels, height and width."""
+        return int(self.starts[-1]), *self.movies[0].shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """In which frames are read."""
+        return np.result_type(*(movie.dtype for movie in self.movies))
+
+    @property
+    def starts(self) -> np.ndarray:
+        """Number of the first frame of each movie, and of the one behind the last."""
+        return np.cumsum([0] + [movie.shape[0] for movie in self.movies])
+
+    def read(self, frames: np.ndarray) -> np.ndarray:
+        """Read frames by their numbers from 0, (n, channel, height, width)."""
+        out = np.empty((len(frames), *self.shape[1:]), self.dtype)
+        own = np.searchsorted(self.starts, frames, side="right") - 1
+        for number in np.unique(own):
+            out[own == number] = self.movies[number].read(
+                frames[own == number] - self.starts[number]
+            )
+        return out
+
+
 class ShownMovies(LazyRows):
     """Stimuli of trials, (trial, time, channel, height, width), read when and as far as indexed.
 
     Parameters
     ----------
-    movies : sequence of RawMovie or MovieInMemory
+    movies : sequence of Frames
         With frames of one shape. Of several types all are read in one that holds them.
     shown : ndarray of int (trials,)
         Which movie each trial shows. Behind its last frame there are zeros.
     """
 
-    def __init__(self, movies: Sequence[RawMovie | MovieInMemory], shown: np.ndarray):
+    def __init__(self, movies: Sequence[Frames], shown: np.ndarray):
         self._movies, self._shown = tuple(movies), shown
         longest = max(movie.shape[0] for movie in movies)
         self.shape = (len(shown), longest, *movies[0].shape[1:])

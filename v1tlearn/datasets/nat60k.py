@@ -14,6 +14,7 @@ import xarray as xr
 from xarray.core import indexing
 
 from v1tlearn._instead import path_of
+from v1tlearn._options import as_word
 from v1tlearn._values import plain
 from v1tlearn._warn import warn
 from v1tlearn.datasets.given_files import check_there, mouse_names, paths_of
@@ -23,7 +24,7 @@ from v1tlearn.datasets.schema import (
     DIMS,
     RESPONSES_ATTRS,
     STIMULI_ATTRS,
-    validate_recordings,
+    check_read,
 )
 
 N_TEST_IMAGES = 500  # the first of the natural images
@@ -122,8 +123,7 @@ def read_nat60k(
     ----------
     Du et al. 2025, Towards a simplified model of primary visual cortex; Figshare 28797638.
     """
-    if flips not in _FLIPS:
-        raise ValueError(f"flips is {flips!r}, expected one of {_FLIPS}.")
+    as_word(flips, _FLIPS, "flips")
     every = plain(validation_every)
     if every is not None and not (isinstance(every, int) and every >= 1):
         raise ValueError(
@@ -249,7 +249,7 @@ def _read_all(
         file, view = ResponseFile.open(mouse, path), views[mouse]
         recording = read(file, stack)
         datasets[mouse] = _dataset(file, view, recording, moments[str(view.window)])
-    validate_recordings(datasets, check_values=False)
+    check_read(paths, datasets)
     return xr.DataTree(children={mouse: xr.DataTree(ds) for mouse, ds in datasets.items()})
 
 

@@ -14,6 +14,7 @@ import xarray as xr
 from xarray.core import indexing
 
 from v1tlearn._instead import path_of
+from v1tlearn._options import as_word
 from v1tlearn._values import plain
 from v1tlearn.datasets.given_files import check_there, mouse_names, paths_of
 from v1tlearn.datasets.image_stack import StimulusArray, View
@@ -24,7 +25,7 @@ from v1tlearn.datasets.schema import (
     POSITION_ATTRS,
     RESPONSES_ATTRS,
     STIMULI_ATTRS,
-    validate_recordings,
+    check_read,
 )
 from v1tlearn.datasets.spontaneous import SPONTANEOUS, SPONTANEOUS_DIMS
 
@@ -108,8 +109,7 @@ def read_natimg2800(
     Stringer et al. 2019, High-dimensional geometry of population responses in visual cortex, Nature
     571, 361-365; Figshare 6845348. Wang et al. 2026, arXiv 2605.04309.
     """
-    if red_cells not in _RED_CELLS:
-        raise ValueError(f"red_cells is {red_cells!r}, expected one of {_RED_CELLS}.")
+    as_word(red_cells, _RED_CELLS, "red_cells")
     call = "read_natimg2800(responses, images)"
     paths = paths_of(responses, "read_natimg2800")
     mice = mouse_names([_name_of(path) for path in paths], names)
@@ -126,7 +126,7 @@ def read_natimg2800(
     for mouse, path in zip(mice, paths, strict=True):
         recorded = read_recorded(mouse, path, stack.shape[0], red_cells)
         datasets[mouse] = _dataset(mouse, recorded, view, labels)
-    validate_recordings(datasets, check_values=False)
+    check_read(paths, datasets)
     return xr.DataTree(children={mouse: xr.DataTree(ds) for mouse, ds in datasets.items()})
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
@@ -23,9 +24,10 @@ from xarray.core import indexing
 from v1tlearn._opening import reading, system_errors_named
 from v1tlearn.datasets.attributes import packed, packed_dataset, unpacked_dataset
 from v1tlearn.datasets.blocks import blocks, blocks_in_time
-from v1tlearn.datasets.checksums import append, of_trials
+from v1tlearn.datasets.checksums import InARow, append, of_trials
 from v1tlearn.datasets.lazy_rows import is_number, take
-from v1tlearn.datasets.open_files import StoredFile, library_lock
+from v1tlearn.datasets.open_files import FileState, StoredFile, library_lock
+from v1tlearn.datasets.stored_rows import IS_OFFERED, announce_rows, read_rows
 from v1tlearn.datasets.time_axis import frames_per_chunk
 from v1tlearn.datasets.told_sizes import check_labels, check_variables
 from v1tlearn.training.memory import is_out_of_memory
@@ -47,10 +49,15 @@ class StoredArray(NetCDF4ArrayWrapper):
         group: str,
         name: str,
         like: xr.Variable,
-        checksums: np.ndarray | None,
+        in_a_row: InARow | None,
     ) -> None:
         self.datastore, self.variable_name, self._group = file, name, group
-        self.shape, self.dtype, self._checksums = like.shape, like.dtype, checksums
+        self.shape, self.dtype, self._in_a_row = like.shape, like.dtype, in_a_row
+
+    @property
+    def is_in_a_row(self) -> bool:
+        """Whether trials follow each other in the file, each with a checksum."""
+        return self._in_a_row is not None
 
     def get_array(self, needs_lock: bool = True) -> netCDF4.Variable:
         """Give the variable, to who holds the lock."""
@@ -66,12 +73,10 @@ class StoredArray(NetCDF4ArrayWrapper):
         )
 
     def _outer(self, key: tuple) -> np.ndarray:
-        if self._checksums is None:
+        if self._in_a_row is None:
             return self._read(key)
         trials = np.atleast_1d(np.arange(self.shape[0])[key[0]])
-        step = max(1, _CHECKED_BYTES // max(1, self.dtype.itemsize * int(np.prod(self.shape[1:]))))
-        if all(isinstance(k, slice) and k == slice(None) for k in key[1:]):
-            step = max(1, len(trials))
+        step = max(1, len(trials)) if _are_whole(key[1:]) else self._n_checked
         parts = [
             take(self._checked(trials[start : start + step]), key[1:])
             for start in range(0, max(1, len(trials)), step)
@@ -79,18 +84,50 @@ class StoredArray(NetCDF4ArrayWrapper):
         values = parts[0] if len(parts) == 1 else np.concatenate(parts)
         return values[0] if is_number(key[0]) else values
 
+    @property
+    def _n_checked(self) -> int:
+        """Trials that are read at once where only a part of them is kept."""
+        n_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
+        return max(1, _CHECKED_BYTES // max(1, n_bytes))
+
     def _checked(self, trials: np.ndarray) -> np.ndarray:
-        """Read whole trials, and compare them with their checksums."""
-        in_a_row = len(trials) and (np.diff(trials) == 1).all()
-        rows = slice(int(trials[0]), int(trials[-1]) + 1) if in_a_row else trials
-        values = np.ascontiguousarray(self._read((rows,)))
-        found = of_trials(values)
-        assert self._checksums is not None
+        values = np.empty((len(trials), *self.shape[1:]), self.dtype)
+        self.fill(trials, values)
+        return values
+
+    def fill(self, trials: np.ndarray, out: np.ndarray) -> None:
+        """Read whole trials that lie in a row, in any order, and compare them with checksums."""
+        if self._in_a_row is None:
+            raise RuntimeError("fill is for what is_in_a_row")
+        sums, known = self._in_a_row.sums, self._straight
         with self._damage_named():
-            if (bad := np.flatnonzero(found != self._checksums[trials])).size:
+            if not (known and len(trials) and read_rows(self.datastore.path, *known, trials, out)):
+                for start in range(0, len(trials), self._n_checked):
+                    some = slice(start, start + self._n_checked)
+                    out[some] = self._by_the_library(trials[some])
+            if (bad := np.flatnonzero(of_trials(out) != sums[trials])).size:
                 first = trials[bad[0]]
                 raise ValueError(f"{bad.size} trials differ from their checksums, first {first}")
-        return values
+
+    def announce(self, trials: np.ndarray) -> None:
+        """Tell the disk which whole trials, in any order, are read soon."""
+        if self._straight is not None:
+            n_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
+            announce_rows(self.datastore.path, *self._straight, n_bytes, trials)
+
+    @property
+    def _straight(self) -> tuple[FileState, int] | None:
+        """The state of the file, and where in it the trials begin; None for the library alone."""
+        state, in_a_row = self.datastore.state, self._in_a_row
+        if state is None or in_a_row is None or in_a_row.place is None:
+            return None
+        return state, in_a_row.place[0]
+
+    def _by_the_library(self, trials: np.ndarray) -> np.ndarray:
+        unique, inverse = np.unique(trials, return_inverse=True)
+        in_a_row = unique[-1] - unique[0] == len(unique) - 1
+        values = self._getitem((slice(unique[0], unique[-1] + 1) if in_a_row else unique,))
+        return values if np.array_equal(unique, trials) else values[inverse]
 
     def _read(self, key: tuple) -> np.ndarray:
         with self._damage_named():
@@ -103,6 +140,70 @@ class StoredArray(NetCDF4ArrayWrapper):
             "write the file again, or copy it again; one in a cache is to be removed",
             passed=is_out_of_memory,
         )
+
+
+def _are_whole(others: tuple) -> bool:
+    """Whether keys of all axes but the first leave nothing out."""
+    return all(isinstance(k, slice) and k == slice(None) for k in others)
+
+
+def fill_rows(variable: Any, rows: np.ndarray, out: np.ndarray) -> bool:
+    """Read rows of a variable of a file straight to where they are wanted.
+
+    Parameters
+    ----------
+    variable : Variable or array
+    rows : ndarray of int
+        In any order, from 0 on.
+    out : ndarray
+        Of the shape of these rows.
+
+    Returns
+    -------
+    bool
+        False, with nothing read, where they do not lie in a row in a file, or `out` is no place
+        for them as they are.
+    """
+    found = _whole_rows(variable, rows)
+    if found is None:
+        return False
+    stored, rows = found
+    fits = out.dtype == stored.dtype and out.shape == (len(rows), *stored.shape[1:])
+    if not (stored.is_in_a_row and fits and out.flags.c_contiguous):
+        return False
+    stored.fill(rows, out)
+    return True
+
+
+def announce_rows_of(variable: Any, rows: np.ndarray) -> None:
+    """Tell the disk which rows of a variable of a file are read soon, where that is of use.
+
+    Parameters
+    ----------
+    variable : Variable or array
+    rows : ndarray of int
+        In any order, from 0 on.
+    """
+    found = _whole_rows(variable, rows)
+    if found is not None:
+        stored, rows = found
+        stored.announce(rows)
+
+
+def _whole_rows(variable: Any, rows: np.ndarray) -> tuple[StoredArray, np.ndarray] | None:
+    """What is stored, and which of its rows these are; None where they are none as they lie."""
+    data = getattr(variable, "_data", None)
+    if isinstance(data, indexing.CopyOnWriteArray):
+        data = data.array
+    if not isinstance(data, indexing.LazilyIndexedArray) or not isinstance(data.array, StoredArray):
+        return None
+    first, *others = data.key.tuple
+    if not _are_whole(tuple(others)):
+        return None
+    if isinstance(first, slice):
+        taken = range(data.array.shape[0])[first]
+        return data.array, taken.start + taken.step * rows
+    return data.array, np.atleast_1d(first)[rows]
 
 
 def _bound_cache(variable: netCDF4.Variable) -> None:
@@ -125,7 +226,7 @@ class _Group(NetCDF4DataStore):
         file: StoredFile,
         group: str,
         lazy: Sequence[str] | None,
-        checksums: Mapping[str, np.ndarray],
+        checksums: Mapping[str, InARow],
     ) -> None:
         super().__init__(file.open(), group=group, mode="r", lock=library_lock)
         self._file, self._lazy, self._checksums = file, lazy, checksums
@@ -134,16 +235,28 @@ class _Group(NetCDF4DataStore):
         variable = super().open_store_variable(name, var)
         if self._lazy is not None and name not in self._lazy:
             return variable
-        checksums = self._checksums.get(f"{self._group}/{name}")
-        if checksums is not None and len(checksums) != variable.shape[0]:
-            raise ValueError(f"{name} has {len(checksums)} checksums, shape {variable.shape}")
-        stored = StoredArray(self._file, self._group, name, variable, checksums)
+        in_a_row = self._checksums.get(f"{self._group}/{name}")
+        if in_a_row is not None:
+            if len(in_a_row.sums) != variable.shape[0]:
+                n_sums = len(in_a_row.sums)
+                raise ValueError(f"{name} has {n_sums} checksums, shape {variable.shape}")
+            if not _is_straight(in_a_row, var, variable):
+                in_a_row = in_a_row._replace(place=None)
+        stored = StoredArray(self._file, self._group, name, variable, in_a_row)
         data = indexing.LazilyIndexedArray(stored)
         return xr.Variable(variable.dims, data, variable.attrs, variable.encoding)
 
 
+def _is_straight(in_a_row: InARow, var: netCDF4.Variable, variable: xr.Variable) -> bool:
+    """Whether the bytes of the file are the values as this machine holds them."""
+    n_bytes = variable.dtype.itemsize * math.prod(variable.shape)
+    known = in_a_row.place is not None and in_a_row.place[1] - in_a_row.place[0] == n_bytes
+    alike = var.endian() in ("native", sys.byteorder) and variable.dtype.isnative
+    return IS_OFFERED and known and alike and variable.dtype.kind in "iuf"
+
+
 def read_groups(
-    path: Path, lazy: Sequence[str], checksums: Mapping[str, np.ndarray]
+    path: Path, lazy: Sequence[str], checksums: Mapping[str, InARow]
 ) -> tuple[StoredFile, dict[str, xr.Dataset]]:
     """Read {path: dataset} of all groups of a file; variables named `lazy` stay in it."""
     file = StoredFile(str(path))
@@ -242,6 +355,7 @@ class Writing:
                 **layout,
             )
             variable.set_auto_maskandscale(False)
+            _bound_cache(variable)
             for name, value in packed(array.attrs, array.dtype).items():
                 _write_attribute(variable, name, value)
         if movies:

@@ -13,11 +13,12 @@ import xarray as xr
 from xarray.core import indexing
 
 from v1tlearn._instead import path_of
+from v1tlearn._opening import no_folder
 from v1tlearn._values import plain
 from v1tlearn.datasets.mat_structs import read_cells
 from v1tlearn.datasets.movie_frames import RawMovie, ShownMovies
 from v1tlearn.datasets.outlines import receptive_fields_from_outlines
-from v1tlearn.datasets.schema import DIMS, STIMULI_ATTRS, validate_recordings
+from v1tlearn.datasets.schema import DIMS, STIMULI_ATTRS, check_read
 from v1tlearn.datasets.sensorium.folder_files import find_entry
 from v1tlearn.datasets.spike_times import bin_spikes
 from v1tlearn.datasets.time_axis import pad, time_coordinate, with_time
@@ -81,8 +82,8 @@ def read_onken2016(
 
     Raises
     ------
-    FileNotFoundError
-        If a folder or file is missing.
+    FileNotFoundError, NotADirectoryError
+        If a folder or file is missing, or a file is where the folder is expected.
     ValueError
         Naming the file: damaged files, cells of version 7.3, files of one recording that differ in
         their neurons or receptive fields, frames that are missing or of another size.
@@ -107,7 +108,7 @@ def read_onken2016(
     """
     root = Path(path_of("folder", folder, "read_onken2016(folder)"))
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} is no folder: expected the unpacked data set.")
+        raise no_folder(root, f"{root} is no folder: expected the unpacked data set.")
     if not 0 < plain(frame_rate) < np.inf:
         raise ValueError(f"frame_rate is {frame_rate}: expected frames per second, above 0.")
     known = dict(ONKEN_2016 if table is None else table)
@@ -135,7 +136,7 @@ def read_onken2016(
         f"recording{number}": _recording(root, own, movies, plain(frame_rate), grid, shape)
         for number, own in sorted(recordings.items())
     }
-    validate_recordings(datasets, check_values=False)
+    check_read([root], datasets)
     return xr.DataTree(children={name: xr.DataTree(ds) for name, ds in datasets.items()})
 
 

@@ -18,6 +18,10 @@ from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK, combine_locks
 _OPEN_FILES = 64  # kept open at most; the others are opened again when they are read
 
 
+class ReplacedFileError(ValueError):
+    """A file is gone, or another lies in its place, since it was opened."""
+
+
 class _Lock:
     """Reentrant, and one with that of xarray, by which the user may read files of his own.
 
@@ -82,9 +86,13 @@ class FileState(NamedTuple):
 def file_state(path: str | os.PathLike) -> FileState | None:
     """Look at a file; None where there is none."""
     try:
-        found = os.stat(path)
+        return state_of(os.stat(path))
     except OSError:
         return None
+
+
+def state_of(found: os.stat_result) -> FileState:
+    """What tells the state of a file, of all that the system says."""
     return FileState(found.st_ino, found.st_size, found.st_mtime_ns)
 
 
@@ -163,7 +171,7 @@ class StoredFile:
         there = now is not None and self.state is not None and now.inode == self.state.inode
         # Where another file lies there, one that is open is still as it was.
         if now != self.state and (there or handle.dataset is None):
-            raise ValueError(
+            raise ReplacedFileError(
                 f"{self.path} was {'removed' if now is None else 'written anew'} since it was "
                 "opened: open it again"
             )

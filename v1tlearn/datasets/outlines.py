@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from numbers import Integral
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from v1tlearn._values import first_few
+from v1tlearn._values import as_number, as_sides, first_few
 from v1tlearn._warn import warn
 
 _CROSSED = 1e-6  # of a cell's area, by which rounding may leave its bounds
@@ -66,11 +66,11 @@ def receptive_fields_from_outlines(
     array([[[1. , 0.5],
             [0. , 0. ]]], dtype=float32)
     """
-    for name, shape in (("image_shape", image_shape), ("grid", grid)):
-        if len(shape) != 2 or not all(isinstance(n, Integral) and n >= 1 for n in shape):
-            raise ValueError(f"{name} is {shape!r}: expected two whole numbers from 1 on.")
-    sides = zip(image_shape, grid, strict=True)
+    grid, first_pixel = as_sides(grid, "grid"), as_number(first_pixel, "first_pixel")
+    sides = zip(as_sides(image_shape, "image_shape"), grid, strict=True)
     down, right = (first_pixel - 0.5 + np.linspace(0, n, cells + 1) for n, cells in sides)
+    if not isinstance(outlines, Sequence | np.ndarray) or getattr(outlines, "ndim", 1) == 0:
+        raise TypeError(f"outlines are a {type(outlines).__name__}: expected one array per neuron.")
     maps = np.empty((len(outlines), *grid), np.float32)
     for neuron, outline in enumerate(outlines):
         areas = np.diff(np.diff(_areas_above(_points(outline, neuron), down, right), axis=0))
@@ -96,7 +96,7 @@ def _points(outline: Any, neuron: int) -> np.ndarray:
     """Corners (2, points), the last not the first again."""
     try:
         points = np.asarray(outline, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # of a tensor with gradients
         raise ValueError(
             f"outlines: that of neuron {neuron} holds no numbers (2, points)"
         ) from None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from v1tlearn._values import labels_along
+from v1tlearn._values import as_array, as_sides, labels_along
 from v1tlearn.datasets.given_recordings import recordings_to_dict
 from v1tlearn.datasets.receptive_maps import (
     FIELD,
@@ -60,6 +60,11 @@ def with_receptive_fields(
     (5, 16, 16)
     """
     datasets = recordings_to_dict(recordings)
+    grid = None if grid is None else as_sides(grid, "grid")
+    if not isinstance(fields, Mapping) or isinstance(fields, xr.Dataset):
+        raise TypeError(
+            f"fields is a {type(fields).__name__}: expected a dict of the maps of each mouse"
+        )
     own = {str(mouse): maps for mouse, maps in fields.items()}
     if set(own) != set(datasets):
         raise ValueError(
@@ -70,7 +75,7 @@ def with_receptive_fields(
     for mouse, dataset in datasets.items():
         maps = _maps(mouse, dataset, own[mouse])
         if grid is not None:
-            maps = average_over_areas(maps, (int(grid[0]), int(grid[1])))
+            maps = average_over_areas(maps, grid)
         # another grid has other sides
         bare = dataset.drop_vars(FIELD, errors="ignore").drop_vars(FIELD_DIMS[1:], errors="ignore")
         out[mouse] = bare.assign({FIELD: (FIELD_DIMS, maps.astype(np.float32))})
@@ -93,8 +98,8 @@ def _maps(mouse: str, dataset: xr.Dataset, maps: Any) -> np.ndarray:
                 "space_time_components"
             )
         maps = maps.transpose("neuron", *sides[0])
-    values = np.asarray(maps)
-    if values.ndim != 3 or len(values) != n or values.dtype.kind not in "uif":
+    values = as_array(maps, f"mouse {mouse!r}: fields", of="neuron")
+    if values.ndim != 3 or len(values) != n or values.dtype == bool:
         raise ValueError(
             f"mouse {mouse!r}: fields have shape {values.shape} and dtype {values.dtype}, expected "
             f"numbers ({n}, rows, columns), a map for each neuron of the recording"

@@ -6,12 +6,14 @@ with one child per mouse, or a mapping {mouse: dataset}. No reading or writing o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import xarray as xr
 
-from v1tlearn._values import as_ids
+from v1tlearn._values import as_flag, as_ids
 from v1tlearn.datasets.blocks import blocks
 from v1tlearn.datasets.given_recordings import recordings_to_dict
 from v1tlearn.datasets.receptive_maps import check_receptive_field
@@ -158,6 +160,7 @@ def validate_recordings(
     TypeError, ValueError
         Naming the mouse, the variable, what came, what was expected and what to do.
     """
+    check_values = as_flag(check_values, "check_values")
     for mouse, dataset in recordings_to_dict(recordings).items():
         check_structure(mouse, dataset)
         _check_columns_named(mouse, dataset)
@@ -171,6 +174,43 @@ def validate_recordings(
                     check_frames(mouse, name, dataset[name], frames_of(dataset))
                 elif name in dataset:
                     _check_finite(mouse, name, dataset[name])
+
+
+def check_read(
+    files: str | os.PathLike | Sequence[str | os.PathLike],
+    recordings: Mapping[str, xr.Dataset],
+    *,
+    check_values: bool = False,
+) -> None:
+    """Check recordings that were read of files, which are named where something is wrong.
+
+    Parameters
+    ----------
+    files : path or sequence of path
+    recordings : mapping {mouse: Dataset}
+    check_values : bool, default=False
+        As in `validate_recordings`.
+
+    Raises
+    ------
+    ValueError
+        Naming the files, the mouse and the variable.
+    """
+    with files_named(files):
+        validate_recordings(recordings, check_values=check_values)
+
+
+@contextmanager
+def files_named(files: str | os.PathLike | Sequence[str | os.PathLike]) -> Iterator[None]:
+    """Put files into errors about what they hold, which name none of them."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        every = [files] if isinstance(files, str | os.PathLike) else files
+        paths = [os.fspath(file) for file in every]
+        if any(path in str(error) for path in paths):
+            raise
+        raise ValueError(f"{', '.join(paths)}: {error}") from error
 
 
 def check_structure(mouse: str, dataset: xr.Dataset) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
+
+from v1tlearn._options import as_word
+from v1tlearn._values import as_array
 
 _OUTSIDE = ("raise", "drop")
 
@@ -47,7 +51,7 @@ def bin_spikes(
     >>> bin_spikes([[[1.0], []], [[12.0, 13.0], [3.0]]], [0, 10, 20]).shape  # 2 neurons, 2 trials
     (2, 2, 2)
     """
-    bins = np.asarray(edges)
+    bins = as_array(edges, "edges", of="edge")
     if bins.ndim != 1 or len(bins) < 2 or bins.dtype.kind not in "iuf":
         raise ValueError(
             f"edges have shape {bins.shape} and dtype {bins.dtype}: expected numbers (n_bins + 1,)"
@@ -55,19 +59,18 @@ def bin_spikes(
     bins = bins.astype(np.float64)
     if not np.isfinite(bins).all() or (np.diff(bins) <= 0).any():
         raise ValueError("edges do not rise, or are not finite: expected each above the one before")
-    if outside not in _OUTSIDE:
-        raise ValueError(f"outside is {outside!r}: expected one of {_OUTSIDE}.")
+    as_word(outside, _OUTSIDE, "outside")
     return _counted(spike_times, bins, outside == "drop", ())
 
 
 def _counted(times: Any, edges: np.ndarray, drop: bool, place: tuple[int, ...]) -> np.ndarray:
-    if _is_train(times):
-        return _count(np.asarray(times), edges, drop, place)
-    if isinstance(times, str | bytes) or not hasattr(times, "__len__"):
+    if _is_one_value(times):
         raise TypeError(
             f"spike_times{list(place) or ''} is {times!r}, a {type(times).__name__}: expected times"
             " of spikes, or sequences of these"
         )
+    if _is_train(times):
+        return _count(np.asarray(times), edges, drop, place)
     parts = [_counted(times[n], edges, drop, (*place, n)) for n in range(len(times))]
     shapes = [part.shape for part in parts]
     if len(set(shapes)) > 1:
@@ -80,11 +83,15 @@ def _counted(times: Any, edges: np.ndarray, drop: bool, place: tuple[int, ...]) 
     return np.stack(parts)
 
 
+def _is_one_value(times: Any) -> bool:
+    """Whether it is no sequence, by its place, of anything."""
+    no_sequence = isinstance(times, str | bytes | Mapping | type)
+    return no_sequence or not hasattr(times, "__len__") or getattr(times, "ndim", 1) == 0
+
+
 def _is_train(times: Any) -> bool:
     if isinstance(times, np.ndarray):
-        return times.dtype != object and times.ndim > 0
-    if isinstance(times, str | bytes) or not hasattr(times, "__len__"):
-        return False
+        return times.dtype != object
     return all(isinstance(time, Real) for time in times)
 
 

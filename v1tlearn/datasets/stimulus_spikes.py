@@ -19,7 +19,7 @@ from v1tlearn.datasets.given_files import check_there
 from v1tlearn.datasets.mat_files import read_mat
 from v1tlearn.datasets.mat_structs import names_in
 from v1tlearn.datasets.movie_frames import MovieInMemory, ShownMovies
-from v1tlearn.datasets.schema import DIMS, STIMULI_ATTRS, validate_recordings
+from v1tlearn.datasets.schema import DIMS, STIMULI_ATTRS, check_read
 from v1tlearn.datasets.time_axis import pad, time_coordinate, with_time
 
 _STIMULUS_DIMS = ("height", "width", "channel", "time", "trial")
@@ -134,11 +134,8 @@ def read_stimulus_spikes(
     dataset = _dataset(shown, responses, bin_seconds * bins_per_frame)
     if isinstance(files, Mapping):
         dataset = dataset.assign_coords(tier=("trial", np.array(tiers)))
-    try:
-        validate_recordings({name: dataset})
-    except ValueError as error:
-        told = [*files.values()] if isinstance(files, Mapping) else [files]
-        raise ValueError(f"{', '.join(map(str, told))}: {error}") from error
+    told = [*files.values()] if isinstance(files, Mapping) else [files]
+    check_read(told, {name: dataset}, check_values=True)
     return xr.DataTree(children={name: xr.DataTree(dataset)})
 
 

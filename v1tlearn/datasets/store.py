@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import xarray as xr
 
 from v1tlearn._instead import path_of
-from v1tlearn._opening import reading
+from v1tlearn._opening import no_file, reading
 from v1tlearn._paths import what_lies_at
 from v1tlearn._replacing import replacing
 from v1tlearn.datasets.attributes import check_attrs, check_fits
 from v1tlearn.datasets.checksums import check
 from v1tlearn.datasets.given_recordings import recordings_to_dict
 from v1tlearn.datasets.netcdf import read_groups, writing
+from v1tlearn.datasets.open_files import ReplacedFileError, file_state
 from v1tlearn.datasets.schema import validate_recordings
 from v1tlearn.datasets.spontaneous import SPONTANEOUS
 
@@ -28,6 +30,8 @@ STREAMED = ("stimuli", "responses", "expected_responses", SPONTANEOUS)
 RESPONSES_FILE = "v1tlearn responses"
 
 _COMPRESSIONS = ("zlib", None)
+
+_ATTEMPTS = 10  # at a file that is replaced meanwhile
 
 
 def save_recordings(
@@ -139,8 +143,8 @@ def open_recordings(path: str | os.PathLike) -> xr.DataTree:
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
+    FileNotFoundError, IsADirectoryError
+        If there is no such file, or a folder.
     ValueError
         If the file is not readable netCDF4 (truncated, broken, of another format) or does not
         hold recordings.
@@ -189,7 +193,14 @@ def open_groups(
         "or copy it again"
     )
     with reading(path, "is not a readable netCDF4 file", remedy):
-        file, groups = read_groups(path, lazy, check(path, checked))
+        for _ in range(_ATTEMPTS):  # checksums and data are those of one file, not of two
+            state = file_state(path)
+            file, groups = read_groups(path, lazy, check(path, checked))
+            if file.state == state:
+                break
+            file.close()
+        else:
+            raise ValueError("it was written anew each time that it was read")
         try:
             tree = xr.DataTree.from_dict(groups)
         except BaseException:
@@ -197,6 +208,30 @@ def open_groups(
             raise
     tree.set_close(file.close)
     return tree
+
+
+def load_groups(
+    path: str | os.PathLike, lazy: tuple[str, ...], refuse: Callable[[xr.DataTree], None]
+) -> xr.DataTree:
+    """Read all of a file of `open_groups`: of one that is replaced meanwhile, the one after it.
+
+    Parameters
+    ----------
+    path, lazy
+        As there.
+    refuse : callable
+        Raises where the file is none to read, ahead of reading it.
+
+    Returns
+    -------
+    DataTree
+        In memory.
+    """
+    for _ in range(_ATTEMPTS):
+        with suppress(ReplacedFileError), open_groups(path, lazy) as tree:
+            refuse(tree)
+            return tree.load()
+    raise ReplacedFileError(f"{path} was written anew each time that it was read")
 
 
 def _existing_file(path: str | os.PathLike) -> Path:
@@ -211,9 +246,8 @@ def _existing_file(path: str | os.PathLike) -> Path:
     if path.is_file():
         return path
     found = what_lies_at(path)
-    raise FileNotFoundError(
-        f"{path} is not a file: {found.said()}. Expected a netCDF4 file written by save_recordings."
-    )
+    said = f"{path} is not a file: {found.said()}."
+    raise no_file(path, f"{said} Expected a netCDF4 file written by save_recordings.")
 
 
 def _check_not_reading_from(path: Path, mouse: str, dataset: xr.Dataset) -> None:

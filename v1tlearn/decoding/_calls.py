@@ -60,6 +60,8 @@ def images_of(trials: Trials) -> np.ndarray:
     ValueError
         If mice saw images of different shapes.
     """
+    if not len(trials):
+        raise ValueError("there are no trials, and no images of them: give some.")
     parts = {mouse: read_images(trials, mouse) for mouse in trials.mice}
     shapes = {mouse: images.shape[1:] for mouse, images in parts.items()}
     if len(set(shapes.values())) > 1:

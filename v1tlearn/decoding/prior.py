@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from v1tlearn._values import as_array
+from v1tlearn._options import as_finite
+from v1tlearn._values import as_array, whole_numbers
 from v1tlearn.decoding._calls import images_of
 from v1tlearn.trials import Trials
 
@@ -84,6 +85,10 @@ def natural_image_prior(
     >>> prior.power.shape
     (1, 36, 33)
     """
+    exponent, mean = as_finite(exponent, "exponent", 0), as_finite(mean, "mean")
+    std = as_finite(std, "std")
+    if not std > 0:
+        raise ValueError(f"std={std!r}: expected a number above 0.")
     if images is not None:
         if image_shape is not None or (exponent, mean, std) != (2.0, 0.0, 1.0):
             raise ValueError(
@@ -91,24 +96,19 @@ def natural_image_prior(
                 "exponent, mean or std, which state them: give one of both."
             )
         return _measured(images)
-    if image_shape is None or len(image_shape) != 3 or min(image_shape) < 1:
+    shape = None if image_shape is None else whole_numbers(image_shape)
+    if shape is None or len(shape) != 3:
         raise ValueError(
             f"image_shape={image_shape!r}: expected (channels, height, width), or images whose "
             "spectrum is measured."
         )
-    if not (np.isfinite([exponent, mean, std]).all() and exponent >= 0 and std > 0):
-        raise ValueError(
-            f"exponent={exponent!r}, mean={mean!r}, std={std!r}: expected finite numbers, exponent "
-            "from 0 on and std above 0."
-        )
-    channels, height, width = map(int, image_shape)
+    channels, height, width = shape
     if height * width < 2:
         raise ValueError(f"image_shape={image_shape!r}: expected images of several pixels.")
     squares = np.fft.fftfreq(height)[:, None] ** 2 + np.fft.rfftfreq(width) ** 2
     squares[0, 0] = squares[squares > 0].min()
     power = squares ** (-exponent / 2)
     power *= std**2 / _mean_over_all(power, width)
-    shape = (channels, height, width)
     return ImagePrior(np.full(channels, float(mean)), np.tile(power, (channels, 1, 1)), shape)
 
 

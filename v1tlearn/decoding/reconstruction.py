@@ -10,6 +10,7 @@ import torch
 import xarray as xr
 from sklearn.utils.validation import check_is_fitted
 
+from v1tlearn._options import as_numbers, as_word
 from v1tlearn._values import as_whole, plain
 from v1tlearn.decoding._calls import IMAGE_DIMS, labels_of_answer
 from v1tlearn.decoding._descent import minimize
@@ -277,7 +278,7 @@ def _noise(noise_std: Any, mouse: str, n_neurons: int) -> np.ndarray:
         if mouse not in noise_std:
             raise ValueError(f"noise_std has the mice {list(noise_std)}, not mouse {mouse!r}.")
         given = noise_std[mouse]
-    values = np.asarray(given, dtype=np.float32)
+    values = as_numbers(given, f"mouse {mouse!r}: noise_std", of="neuron").astype(np.float32)
     if values.shape not in ((), (n_neurons,)) or not (np.isfinite(values) & (values > 0)).all():
         raise ValueError(
             f"mouse {mouse!r}: noise_std is {given!r}: expected a finite number above 0, or one "
@@ -312,7 +313,6 @@ def _check(encoder: Any, likelihood: Any, by: Any, counts: Mapping[str, Any]) ->
         )
     check_is_fitted(encoder)
     for name, value, known in (("likelihood", likelihood, LIKELIHOODS), ("by", by, _BY)):
-        if not isinstance(value, str) or value not in known:
-            raise ValueError(f"{name}={value!r}: expected one of {known}.")
+        as_word(value, known, name)
     for name, value in counts.items():
         as_whole(value, name)

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from sklearn.utils.validation import check_is_fitted
 
+from v1tlearn._options import as_word
 from v1tlearn._values import as_array
 from v1tlearn.decoding._calls import images_of, labelled_images
 from v1tlearn.estimators import DINAAligner
@@ -69,8 +70,7 @@ def reconstruct_by_retrieval(
     if not isinstance(aligner, DINAAligner):
         raise TypeError(f"aligner is a {type(aligner).__name__}: expected a fitted DINAAligner.")
     check_is_fitted(aligner)
-    if weights not in _WEIGHTS:
-        raise ValueError(f"weights={weights!r}: expected one of {_WEIGHTS}.")
+    weights = as_word(weights, _WEIGHTS, "weights")
     if isinstance(gallery, Trials):
         first = np.unique(gallery.image_ids, return_index=True)[1]
         gallery = gallery[np.sort(first)]

@@ -30,11 +30,13 @@ from v1tlearn.decoding._calls import (
 )
 from v1tlearn.decoding._regression import LinearMap, choose_alpha, coordinates, fit_map
 from v1tlearn.estimators._calls import explained
+from v1tlearn.estimators._cards import FittedOn
 from v1tlearn.estimators._fitted import plain_labels
-from v1tlearn.estimators._leaks import Seen, warn_of_seen_images
+from v1tlearn.estimators._leaks import Seen, warn_of_held_out_mice, warn_of_seen_images
 from v1tlearn.estimators._populations import check_recorded, read_population
 from v1tlearn.estimators._reading import read_fit, read_score, warn_about_tiers
 from v1tlearn.estimators.base import SavingMixin
+from v1tlearn.trials._fingerprint import fingerprint
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +81,9 @@ class RidgeDecoder(DocumentationLinkMixin, SavingMixin, ByName, BaseEstimator):
         At most as many as there are images.
     standardize : bool, default=True
         Divide the responses of each neuron by their standard deviation over the training trials.
+        Without, neurons count by their variance, and so by the unit that each is recorded in: what
+        is decoded changes where the unit of some neurons does, and, with an `alpha` that is given,
+        where that of all does. ``alpha="auto"`` goes along with a unit of all.
 
     Attributes
     ----------
@@ -182,6 +187,7 @@ class RidgeDecoder(DocumentationLinkMixin, SavingMixin, ByName, BaseEstimator):
         )
         trials = call.trials
         warn_about_tiers(trials)
+        warn_of_held_out_mice(trials)
         images = images_of(trials)
         fitted = {}
         for mouse in trials.mice:
@@ -195,8 +201,15 @@ class RidgeDecoder(DocumentationLinkMixin, SavingMixin, ByName, BaseEstimator):
             fitted[mouse] = self._fit_mouse(mouse, responses, own, ids, unit_ids)
         self._decoders = fitted
         self.image_shape_ = images.shape[1:]
+        self._fingerprint: dict[str, dict[str, int | str]] | None = fingerprint(trials, call.target)
         self._seen = Seen.of(trials).hashed(trials)
         return self
+
+    def _fitted_on(self) -> FittedOn | None:
+        recordings = self._fingerprint or {
+            mouse: {"neurons": count} for mouse, count in self.n_neurons_.items()
+        }
+        return FittedOn(recordings, self.image_shape_)
 
     def _fit_mouse(
         self,
@@ -320,17 +333,23 @@ class RidgeDecoder(DocumentationLinkMixin, SavingMixin, ByName, BaseEstimator):
             for mouse, one in self._decoders.items()
         }
         parameters = {name: plain(value) for name, value in self.get_params(deep=False).items()}
-        return {"parameters": parameters, "mice": mice, "image_shape": tuple(self.image_shape_)}
+        return {
+            "parameters": parameters,
+            "mice": mice,
+            "image_shape": tuple(self.image_shape_),
+            "trained_on": self._fingerprint,
+        }
 
     @classmethod
     def _restore(cls, content: dict[str, Any], device: str) -> Self:
-        decoder = cls(**content["parameters"])
+        decoder = cls._with(content["parameters"])
         decoder._decoders = {}
         for mouse, one in content["mice"].items():
             alphas = one.pop("alphas")
             errors = xr.DataArray(one.pop("errors"), dims=("alpha",), coords={"alpha": alphas})
             decoder._decoders[mouse] = _Mouse(**one, errors=errors)
         decoder.image_shape_ = tuple(content["image_shape"])
+        decoder._fingerprint = content.get("trained_on")  # earlier versions did not keep it
         return decoder
 
     def __sklearn_is_fitted__(self) -> bool:

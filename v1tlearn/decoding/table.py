@@ -13,7 +13,7 @@ from v1tlearn._values import as_whole, plain
 from v1tlearn.decoding._calls import check_images, warn_of_seen
 from v1tlearn.decoding._comparison import SLOW, Comparison, Measure, check_decoder, compare
 from v1tlearn.decoding._statistics import cosines, draw_counts, repeat_counts, statistics
-from v1tlearn.metrics._chance import check_level, draw_images, interval, p_value, shuffle_images
+from v1tlearn.metrics._chance import as_level, draw_images, interval, p_value, shuffle_images
 from v1tlearn.training import draw_seed
 from v1tlearn.trials import Trials
 
@@ -137,9 +137,13 @@ def decoding_table(
     >>> found.chance.tolist()
     [0.125, 0.125]
     """
-    options = plain((tuple(gallery_sizes), tuple(k), n_bootstrap, n_permutations, level))
-    sizes, ks, n_bootstrap, n_permutations, level = options
-    _check_options(sizes, ks, n_bootstrap, n_permutations, level)
+    for name, values in (("gallery_sizes", gallery_sizes), ("k", k)):
+        if not isinstance(values, tuple | list) and np.ndim(values) != 1:
+            raise ValueError(f"{name}={values!r}: expected whole numbers, in a tuple or list.")
+    options = plain((tuple(gallery_sizes), tuple(k), n_bootstrap, n_permutations))
+    sizes, ks, n_bootstrap, n_permutations = options
+    _check_options(sizes, ks, n_bootstrap, n_permutations)
+    level = as_level(level)
     models = named(decoders)
     if not isinstance(trials, Trials):
         raise TypeError(
@@ -293,7 +297,7 @@ def _told(row: _Row, level: float) -> dict[str, Any]:
 
 
 def _check_options(
-    sizes: Sequence[Any], ks: Sequence[Any], n_bootstrap: Any, n_permutations: Any, level: Any
+    sizes: Sequence[Any], ks: Sequence[Any], n_bootstrap: Any, n_permutations: Any
 ) -> None:
     for size in sizes:
         as_whole(size, "each of gallery_sizes", 2)
@@ -301,4 +305,3 @@ def _check_options(
         as_whole(one, "each of k")
     as_whole(n_bootstrap, "n_bootstrap", 0)
     as_whole(n_permutations, "n_permutations", 0)
-    check_level(level)

@@ -68,10 +68,11 @@ def describe_alignment(
     shares = {mouse: n / sum(counts.values()) for mouse, n in counts.items()}
     own = {m: mouse.statistics for m, mouse in fitted.mice.items()}
     mean = sum(shares[m] * one["image_mean"] for m, one in own.items())
-    square = sum(
-        shares[m] * (one["image_std"] ** 2 + one["image_mean"] ** 2) for m, one in own.items()
+    square = sum(  # of deviations, which a large mean does not swallow
+        shares[m] * (one["image_std"] ** 2 + (one["image_mean"] - mean) ** 2)
+        for m, one in own.items()
     )
-    pooled = {"image_mean": float(mean), "image_std": float(np.sqrt(square - mean**2))}
+    pooled = {"image_mean": float(mean), "image_std": float(np.sqrt(square))}
     ranges = {m: _range(response_blocks(target, m)) for m in fitted.mice}
     if parameters["range_over"] == "recording":
         ranges = {

@@ -24,7 +24,7 @@ class FittedAttributes:
 
     @property
     def mice_(self) -> list[str]:
-        """The mice, in the order of the recordings."""
+        """The mice in the order of their names; of published models in that of their files."""
         return list(self.fitted_.mice)
 
     @property

@@ -230,7 +230,7 @@ def _configuration(transformers: Any, source: dict[str, Any]) -> Any:
         )
     try:
         return transformers.AutoConfig.for_model(kind, **values)
-    except _wrong(ValueError, KeyError) as error:
+    except _wrong(ValueError) as error:
         raise BackboneError(f"the configuration of the backbone is not one: {error}") from error
 
 
@@ -242,7 +242,7 @@ def _random(transformers: Any, configuration: Any) -> nn.Module:
             ).float()
     except OversizedError:
         raise
-    except _wrong(ValueError, KeyError) as error:
+    except _wrong(ValueError) as error:
         raise BackboneError(
             f"no backbone can be made of a configuration of {type(configuration).__name__}: "
             f"{type(error).__name__}: {error}"
@@ -253,7 +253,7 @@ def _wrong(*others: type[Exception]) -> tuple[type[Exception], ...]:
     """Errors of values in a configuration of a wrong type or out of range, and others."""
     from huggingface_hub.errors import StrictDataclassError
 
-    return StrictDataclassError, ArithmeticError, AttributeError, TypeError, *others
+    return StrictDataclassError, ArithmeticError, AttributeError, LookupError, TypeError, *others
 
 
 def _check_complete(name: str, told: Mapping[str, Any]) -> None:
@@ -294,7 +294,7 @@ def _errors_named(name: str, *, local: bool) -> Iterator[None]:
         raise BackboneError(
             f"the weights of the backbone {name} are damaged or cut short ({error}): get them anew."
         ) from error
-    except _wrong(OSError, ValueError, RuntimeError, KeyError, EOFError) as error:
+    except _wrong(OSError, ValueError, RuntimeError, EOFError) as error:
         if isinstance(error, BackboneError | OversizedError | torch.OutOfMemoryError):
             raise
         raise BackboneError(_words(name, error, local=local)) from error

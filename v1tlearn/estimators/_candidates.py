@@ -23,7 +23,7 @@ from v1tlearn.estimators._telling import Numbered, OnEpoch
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.estimators.mixing import learn_weights
 from v1tlearn.nn import Head
-from v1tlearn.training import NonFiniteLossError, draw_seed, is_first, resolve_device
+from v1tlearn.training import NonFiniteLossError, draw_seed, is_first, join, resolve_device
 from v1tlearn.trials import Responses, Trials
 
 logger = logging.getLogger("v1tlearn")
@@ -60,10 +60,12 @@ def run(
     """Train candidates in processes of joblib, and report those that failed.
 
     Where joblib would take threads they are trained one by one: threads would draw from torch's one
-    generator in turn.
+    generator in turn. So they are by processes that train together, of which each would start as
+    many, for the same candidates.
     """
     backend, _ = get_active_backend(prefer="processes")
-    n_jobs = 1 if getattr(backend, "supports_sharedmem", False) else n_jobs
+    one_by_one = getattr(backend, "supports_sharedmem", False) or join().size > 1
+    n_jobs = 1 if one_by_one else n_jobs
     logger.info("training %d models, n_jobs=%s: %s ...", len(named), n_jobs, named[0][0])
     parallel = Parallel(n_jobs=n_jobs, prefer="processes", return_as="generator")
     trained = parallel(delayed(_placed_and_shown)(task, name, verbose) for name, task in named)

@@ -7,9 +7,11 @@ Nothing is read of it.
 from __future__ import annotations
 
 import hashlib
+import html
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from v1tlearn._opening import read_plain
+from v1tlearn._opening import printable, read_plain
 from v1tlearn._replacing import replacing
 from v1tlearn._urls import REPOSITORY_URL
 from v1tlearn.estimators._fitted import Fitted
@@ -28,6 +30,37 @@ _KEYS = ("title", "description", "licence", "scores")
 _PARAMETERS = ["parameter", "value"]
 _MOST_BYTES = 2**20
 _OF_TRAINING = ("v1tlearn", "torch", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class FittedOn:
+    """What a model was fitted on.
+
+    Attributes
+    ----------
+    recordings : dict of str to dict
+        Per mouse "trials", "neurons" and "hash", the fingerprint; some may not be known.
+    image_shape : tuple of int
+        Channels, height, width.
+    behavior_names : sequence of str
+    frame_rate : float or None
+    """
+
+    recordings: Mapping[str, Mapping[str, Any]]
+    image_shape: tuple[int, int, int]
+    behavior_names: Sequence[str] = ()
+    frame_rate: float | None = None
+
+
+def fitted_on(fitted: Fitted) -> FittedOn:
+    """Gather what a trained model was fitted on."""
+    told = fitted.trained_on or {}
+    recordings = {
+        mouse: {"neurons": known.n_neurons} | dict(told.get(mouse, {}))
+        for mouse, known in fitted.mice.items()
+    }
+    names = next(iter(fitted.mice.values())).behavior_names
+    return FittedOn(recordings, fitted.image_shape, names or (), fitted.frame_rate)
 
 
 def check_card(card: Any) -> dict[str, Any]:
@@ -54,13 +87,32 @@ def write_card(
     path: Path,
     kind: type,
     parameters: Mapping[str, Any],
-    fitted: Fitted | None,
+    fitted: FittedOn | None,
     card: Mapping[str, Any],
 ) -> None:
     """Write the card of a model into its folder; an earlier one is replaced."""
     text = _text(path, kind, parameters, fitted, card)
     with replacing(path / CARD_FILE) as new:
         new.write_text(text, encoding="utf-8")
+
+
+def check_replaceable(path: Path) -> None:
+    """Refuse to write the card of a model over what somebody wrote himself."""
+    found = path / CARD_FILE
+    if found.exists() and not (found.is_file() and _is_card(found)):
+        raise FileExistsError(
+            f"{found} is there, and no card of v1tlearn: rename it, or save without card."
+        )
+
+
+def check_tells_of(card: Path, tensors: Path) -> None:
+    """Refuse a card of another model, as a process leaves it that is killed as it saves one."""
+    told = re.findall(r"\| \S+\.safetensors \| ([0-9a-f]{64}) \|", _read(card))
+    if told and sha256_of(tensors) not in told:
+        raise ValueError(
+            f"{card} tells of another model than {tensors} is of: save the model with its card "
+            "anew, or remove the card."
+        )
 
 
 def remove_card(path: Path) -> None:
@@ -71,15 +123,19 @@ def remove_card(path: Path) -> None:
 
 
 def _is_card(path: Path) -> bool:
-    text = read_plain(path)[:_MOST_BYTES].decode("utf-8", "replace")
+    text = _read(path)
     return text.startswith("---\n") and _LIBRARY in text.partition("\n---\n")[0]
+
+
+def _read(path: Path) -> str:
+    return read_plain(path)[:_MOST_BYTES].decode("utf-8", "replace")
 
 
 def _text(
     path: Path,
     kind: type,
     parameters: Mapping[str, Any],
-    fitted: Fitted | None,
+    fitted: FittedOn | None,
     card: Mapping[str, Any],
 ) -> str:
     name = kind.__name__
@@ -98,7 +154,7 @@ def _text(
         "predictions = model.predict(trials)\n```",
         f"With [v1tlearn]({REPOSITORY_URL}). Nothing in the files is executed.",
         "## Model",
-        _table([[n, f"`{v!r}`"] for n, v in _changed(kind, parameters).items()], _PARAMETERS),
+        _table([[n, _Code(repr(v))] for n, v in _changed(kind, parameters).items()], _PARAMETERS),
         "## Files and versions",
         _table(_files_of(path), ["file", "SHA-256"]),
         "Saved with Python "
@@ -108,20 +164,19 @@ def _text(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _data(fitted: Fitted | None) -> list[str]:
+def _data(fitted: FittedOn | None) -> list[str]:
     if fitted is None:
         return ["Not told."]
-    rows = []
-    for mouse, known in fitted.mice.items():
-        told = (fitted.trained_on or {}).get(mouse)
-        trials, digest = (told["trials"], told["hash"]) if told else ("not told", "not told")
-        rows.append([mouse, str(trials), str(known.n_neurons), str(digest)])
+    rows = [
+        [mouse, *(str(told.get(what, "not told")) for what in ("trials", "neurons", "hash"))]
+        for mouse, told in fitted.recordings.items()
+    ]
     channels, height, width = fitted.image_shape
     said = f"Stimuli of {channels} × {height} × {width} (channels, height, width)"
     if fitted.frame_rate is not None:
         said += f", movies of {fitted.frame_rate:g} frames per second"
-    names = next(iter(fitted.mice.values())).behavior_names
-    said += f"; behaviour: {', '.join(names)}." if names else "; no behaviour."
+    names = fitted.behavior_names
+    said += f"; behaviour: {_cell(', '.join(names))}." if names else "; no behaviour."
     header = ["mouse", "training trials", "neurons", "fingerprint of the data"]
     return [_table(rows, header), said]
 
@@ -162,8 +217,16 @@ def _table(rows: list[list[str]], header: list[Any]) -> str:
     return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
 
 
+class _Code(str):
+    """Text that is shown as code, in which Markdown and HTML mean nothing."""
+
+
 def _cell(value: Any) -> str:
-    return re.sub(r"\s+", " ", str(value)).replace("|", "\\|")
+    """Text as it is: what Markdown or HTML would make of it, names of mice may hold."""
+    text = printable(re.sub(r"\s+", " ", str(value)))
+    if isinstance(value, _Code):
+        return f"`{text.replace('`', chr(39))}`".replace("|", "\\|")
+    return html.escape(re.sub(r"([\\`*|!\[\]])", r"\\\1", text), quote=False)
 
 
 def _quoted(value: str) -> str:

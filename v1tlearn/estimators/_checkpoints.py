@@ -11,6 +11,7 @@ from typing import Any
 
 from v1tlearn._paths import MODEL_FILE
 from v1tlearn._replacing import alone_in, discard, make_folder, replacing
+from v1tlearn._values import without_addresses
 from v1tlearn._warn import warn
 from v1tlearn.estimators import _files
 from v1tlearn.training import Ranks, is_first
@@ -41,8 +42,8 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, kind: str) -> None:
-        self._folder, self._kind = folder, kind
-        self._from = folder  # where `found` is
+        self._folder, self._kind = folder.absolute(), kind  # wherever a fit goes
+        self._from = self._folder  # where `found` is
         self.found = self._newest()
 
     def _states(self) -> list[Path]:
@@ -131,9 +132,5 @@ class Checkpoints:
 
 def as_told(parameters: Mapping[str, Any]) -> dict[str, str]:
     """Give the parameters that tell fits apart, as text."""
-    return {name: _text(v) for name, v in parameters.items() if name not in _FREE}
-
-
-def _text(value: Any) -> str:
-    """Text that is the same in another process: without addresses in memory."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+    told = {name: v for name, v in parameters.items() if name not in _FREE}
+    return {name: without_addresses(repr(value)) for name, value in told.items()}

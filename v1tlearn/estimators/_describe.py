@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from v1tlearn._guesses import did_you_mean, guess
+from v1tlearn._rounding import ROUNDING_FLOAT32
 from v1tlearn._values import first_few
 from v1tlearn._warn import warn
 from v1tlearn.estimators._fitted import PUPIL, Fitted, Mouse, plain_labels, shift_columns
@@ -130,7 +131,7 @@ def _check_neurons(
                 f"them. Leave them out {out}"
             )
         least = _UNSEEN * RESPONSE_STD_FLOOR * known.std.mean()
-        unseen = (known.std > 0) & (known.std < least)
+        unseen = ~silent & (known.std < least)
         if unseen.any():
             most = known.std == known.std.max()
             logger.warning(  # in the log alone: it may be a neuron that hardly ever responds
@@ -318,7 +319,16 @@ def _learned(
     }
     if not standardize:
         return out
-    return out | trial_statistics(trials, mouse).scaling(names)
+    statistics = trial_statistics(trials, mouse)
+    mean, std = statistics.stimuli_mean, statistics.stimuli_std
+    if std <= ROUNDING_FLOAT32 * abs(mean):
+        warn(
+            f"mouse {mouse!r}: stimuli do not vary over the training trials, or by no more than "
+            f"float32 tells apart (mean {mean:.4g}, standard deviation {std:.2g}): nothing can be "
+            "learned of them. Are they what was shown? From stimuli of so low a contrast subtract "
+            "their mean."
+        )
+    return out | statistics.scaling(names)
 
 
 def response_moments(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ show the groups that stand here and, of architectures, in `_architectures`.
 
 from __future__ import annotations
 
+import inspect
 import re
 import textwrap
 from collections.abc import Callable
@@ -228,7 +229,8 @@ micro_batch_size : "auto" or int, default="auto"
     the gradients of a step add up, which needs less memory. "auto" takes, on CUDA devices, as many
     as fit into the memory; on a CPU as many as fit and as keep every tensor at 8 MB per thread or
     less, which is faster; whole batches on other devices. Cores with batch normalisation take
-    whole batches always. Parts of another size draw other numbers for dropout and the readouts.
+    whole batches always. On GPUs parts of another size draw other numbers for dropout and the
+    readouts.
 low_memory : "auto" or bool, default="auto"
     True takes less memory and more time, for the same model: the backward pass keeps only the
     inputs of the core's blocks or layers and computes the rest again (convolutions do so on a CPU
@@ -243,7 +245,7 @@ _ATTRIBUTES = """
 Attributes
 ----------
 mice_ : list of str
-    The mice, in the order of the recordings.
+    The mice, in the order of their names, "2" ahead of "10".
 n_neurons_ : dict of str to int
     Neurons per mouse.
 neurons_ : dict of str to dict of str to ndarray of shape (n_neurons,)
@@ -322,13 +324,11 @@ def document(
             "{parameters}": "\n\n".join(groups.values()).format(**defaults),
             "{attributes}": _ATTRIBUTES.strip(),
         }
-        for place, text in texts.items():
-            if own.__doc__ is not None:  # python -OO leaves no docstrings
-                own.__doc__ = own.__doc__.replace(place, _indent(text))
+        if own.__doc__ is not None:  # python -OO leaves no docstrings
+            whole = inspect.cleandoc(own.__doc__)  # as Python does from 3.13 on
+            for place, text in texts.items():
+                whole = whole.replace(place, text)
+            own.__doc__ = whole
         return kind
 
     return complete
-
-
-def _indent(text: str) -> str:
-    return re.sub(r"\n(?=.)", "\n    ", text)

@@ -17,7 +17,6 @@ from typing import BinaryIO
 
 import numpy as np
 
-from v1tlearn._opening import system_errors_named
 from v1tlearn._replacing import make_folder, remove, replacing
 from v1tlearn._warn import warn
 
@@ -72,6 +71,14 @@ class IndexedRows:
             here = part == number
             out[here] = self.parts[number][place[here]]
 
+    def announce(self, rows: np.ndarray) -> None:
+        """Do nothing: the system reads ahead in files that are mapped.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+        """
+
 
 class FeatureStore:
     """Feature maps of one core in a folder.
@@ -122,7 +129,7 @@ class FeatureStore:
         name = hashlib.blake2b(b"".join(digests), digest_size=DIGEST_SIZE).hexdigest()
         path, shape = self.folder / f"{name}.features", (len(digests), *self.shape)
         with replacing(path) as new:
-            with system_errors_named(new), new.open("wb") as file:
+            with new.open("wb") as file:
                 _write_header(file, f"|V{DIGEST_SIZE}", (len(digests),))
                 file.write(b"".join(digests))
                 _write_header(file, "<f4", shape)

@@ -13,9 +13,11 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,26 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
-from v1tlearn._opening import check_plain, json_object, read_plain, reading, system_errors_named
-from v1tlearn._paths import MODEL_FILE
-from v1tlearn._replacing import alone_in, is_left, make_folder, marked, replace, synchronize
+from v1tlearn._opening import (
+    check_plain,
+    json_object,
+    no_folder,
+    read_plain,
+    reading,
+    system_errors_named,
+)
+from v1tlearn._paths import MODEL_FILE, what_lies_at
+from v1tlearn._replacing import (
+    alone_in,
+    check_writable,
+    is_left,
+    make_folder,
+    marked,
+    replace,
+    synchronize,
+)
 from v1tlearn._values import plain
+from v1tlearn._versions import own_version
 from v1tlearn.nn import BackboneError, Core, Head, NeuralTower, Readout
 from v1tlearn.training.memory import is_out_of_memory
 from v1tlearn.training.state import map_tensors
@@ -40,15 +58,22 @@ _SMALL = 2**24
 _KINDS = (Core, Readout, Head, NeuralTower)
 
 
-def write(path: Path, kind: str, content: dict[str, Any]) -> None:
-    """Write a fitted estimator into a directory; an earlier one stays whole until the end."""
+def write(
+    path: Path, kind: str, content: dict[str, Any], then: Callable[[], None] = lambda: None
+) -> None:
+    """Write a fitted estimator into a directory; an earlier one stays whole until the end.
+
+    `then` writes what goes along with it, before another process writes there.
+    """
     if path.exists() and not _is_free(path):
         raise FileExistsError(
             f"{path} exists and is no saved model: choose another path, or remove it first."
         )
+    check_writable(path / MODEL_FILE)
     tensors = _Tensors()
     told = tensors.encode(content, "")
-    document = {"format": FORMAT, "class": kind, "content": told, "described": _described(told)}
+    document: dict[str, Any] = {"format": FORMAT, "version": _own_version(), "class": kind}
+    document |= {"content": told, "described": _described(told)}
     make_folder(path)
     with marked() as mark:
         beside, tensor_file = _remains(path, mark)
@@ -56,6 +81,9 @@ def write(path: Path, kind: str, content: dict[str, Any]) -> None:
             beside.touch()  # first, since by it the tensors are known to be ours
             with _system_errors_of(tensor_file):
                 save_file(tensors.named, tensor_file)
+                # which safetensors makes for the owner alone
+                known = path / MODEL_FILE
+                shutil.copymode(known if known.exists() else beside, tensor_file)
                 document["checksum"] = _checksum(tensor_file)
             synchronize(tensor_file)
             synchronize(path)
@@ -67,17 +95,23 @@ def write(path: Path, kind: str, content: dict[str, Any]) -> None:
                 replace(beside, path / MODEL_FILE)
                 for name in replaced:
                     (path / name).unlink(missing_ok=True)
+                then()
         except BaseException:
             beside.unlink(missing_ok=True)
             if tensor_file.name not in _own_tensors(path):  # interrupted after the rename
                 tensor_file.unlink(missing_ok=True)
             raise
+    begun, living = _begun(path), False  # in this order, since a mark is there before
     for other in _marks(path):
         left = _remains(path, other)
         with suppress(FileNotFoundError):  # finished meanwhile
-            if is_left(left[0], other):
-                for file in reversed(left):
-                    file.unlink(missing_ok=True)
+            if not is_left(left[0], other):
+                living = True
+                continue
+            for file in reversed(left):
+                file.unlink(missing_ok=True)
+    for file in begun if not living else ():
+        file.unlink(missing_ok=True)
 
 
 def check(content: dict[str, Any]) -> None:
@@ -107,6 +141,12 @@ def _checksum(path: Path) -> int:
     return total
 
 
+def _own_version() -> str | None:
+    with suppress(PackageNotFoundError):
+        return own_version()
+    return None  # used from a folder, without an installation
+
+
 def _described(content: Any) -> int:
     """Checksum of the description of a content, the same however it is laid out."""
     return zlib.crc32(json.dumps(content).encode())
@@ -128,10 +168,35 @@ def _document(path: Path) -> dict[str, Any]:
         return json_object(read_plain(path / MODEL_FILE))
 
 
+def class_of(path: Path) -> str:
+    """Name of the class of a saved model, of a format that this version reads."""
+    return _class_of(path, _document(path))
+
+
+def _class_of(path: Path, document: dict[str, Any]) -> str:
+    with damage_named(path):
+        kind, found = document["class"], document["format"]
+        if not isinstance(kind, str):
+            raise TypeError(f"its class is {kind!r}")
+    if found != FORMAT:
+        writer = document.get("version")
+        raise OtherVersionError(
+            f"{path} has format {found!r}, this version reads {FORMAT}: "
+            + ("fit the model anew." if found == 1 else "update v1tlearn.")
+            + (f" v1tlearn {writer} wrote it." if isinstance(writer, str) else "")
+        )
+    return kind
+
+
 def _marks(path: Path) -> list[str]:
     """Marks of writers that have not finished in a directory."""
     names = (re.fullmatch(rf"\.{MODEL_FILE}-([0-9a-f-]+)", file.name) for file in path.iterdir())
     return [found[1] for found in names if found]
+
+
+def _begun(path: Path) -> set[Path]:
+    """What safetensors leaves where it is killed."""
+    return {file for file in path.iterdir() if re.fullmatch(r"\.tmp[A-Za-z0-9]{6}", file.name)}
 
 
 def _remains(path: Path, mark: str) -> tuple[Path, Path]:
@@ -139,21 +204,23 @@ def _remains(path: Path, mark: str) -> tuple[Path, Path]:
     return path / f".{MODEL_FILE}-{mark}", path / f"tensors-{mark}.safetensors"
 
 
+def check_holds_model(path: Path) -> None:
+    """Raise for what is no directory of a model, and say what it is."""
+    if (path / MODEL_FILE).is_file():
+        return
+    said = f"{path} holds no saved model: {what_lies_at(path).said()}."
+    said += " Expected the directory that save wrote."
+    raise ValueError(said) if path.is_dir() else no_folder(path, said)
+
+
 def read(path: Path, kind: str) -> dict[str, Any]:
     """Read what `write` wrote."""
-    if not (path / MODEL_FILE).is_file():
-        raise ValueError(f"{path} holds no saved model: it has no {MODEL_FILE}.")
+    check_holds_model(path)
     while True:
         document = _document(path)
-        with damage_named(path):
-            found, found_format = document["class"], document["format"]
+        found = _class_of(path, document)
         if found != kind:
             raise ValueError(f"{path} holds a {found}: load it with {found}.load(...).")
-        if found_format != FORMAT:
-            raise ValueError(
-                f"{path} has format {found_format!r}, this version reads {FORMAT}: "
-                + ("fit the model anew." if found_format == 1 else "update v1tlearn.")
-            )
         with damage_named(path, described=True):
             checksum = _described(document["content"])
             if document.get("described", checksum) != checksum:  # earlier ones have none
@@ -186,10 +253,14 @@ def damage_named(
     """
 
     def passed(error: Exception) -> bool:
-        kinds = (UnknownModuleError, BackboneError, torch.OutOfMemoryError)
-        return isinstance(error, kinds) or (not building and is_out_of_memory(error))
+        named = (UnknownModuleError, OtherVersionError, BackboneError, ImportError)  # of an extra
+        if isinstance(error, (*named, torch.OutOfMemoryError)):
+            return True
+        return not building and is_out_of_memory(error)
 
-    remedy = "save it anew." if described or building else "remove the folder and save it anew."
+    remedy = "save it anew, or, of one that was fetched, remove the folder and fetch it again."
+    if not (described or building):
+        remedy = "remove the folder and save it anew, or fetch it again."
     wrong = "is damaged or incomplete"
     return reading(f"the model in {path}", wrong, remedy, DamagedModelError, passed)
 
@@ -219,7 +290,7 @@ def _is_free(path: Path) -> bool:
         return False
     with alone_in(path):  # or a model may appear between the looks
         if not (path / MODEL_FILE).exists():
-            found = set(path.iterdir())
+            found = set(path.iterdir()) - _begun(path)
             return found == found & {file for m in _marks(path) for file in _remains(path, m)}
         try:
             return {"format", "class"} <= set(_document(path))
@@ -232,6 +303,10 @@ def _is_free(path: Path) -> bool:
 
 class DamagedModelError(ValueError):
     """A model that cannot be read."""
+
+
+class OtherVersionError(ValueError):
+    """A model of a version that knows more than this one, or of one that no release was."""
 
 
 class UnknownModuleError(ValueError):

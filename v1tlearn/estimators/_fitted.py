@@ -65,13 +65,18 @@ class Fitted:
         Behaviour that enters the core.
     columns_assumed : bool
         Whether nobody told the behaviour columns, so that names decide.
+    images_told : bool
+        Whether the statistics of the images at training are known: without them images of a model
+        that was opened have to come standardised.
     core_frozen : bool
     seed : int
     frame_rate : float or None
         Frames per second of the movies at `fit`, where they were movies and all mice saw the same
         rate.
     trained_on : dict of str to dict, or None
-        Per mouse the number of "trials" of the last training, and a "hash" of some of them.
+        Per mouse the number of "trials" of the last training, of "neurons", and their "hash".
+    ranges : dict of str to dict, or None
+        Per mouse in which range "stimuli" and "behaviors" were at fit, see `_ranges.ranges_of`.
     """
 
     parameters: Mapping[str, Any]
@@ -81,10 +86,12 @@ class Fitted:
     core_columns: list[str]
     channels: list[str] | None = None
     columns_assumed: bool = False
+    images_told: bool = True
     core_frozen: bool = False
     seed: int = 0
     frame_rate: float | None = None
     trained_on: Mapping[str, Mapping[str, Any]] | None = None
+    ranges: Mapping[str, Mapping[str, Any]] | None = None
 
     @property
     def moving_columns(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from v1tlearn.estimators._build import Recipe, begin, bounded_by
 from v1tlearn.estimators._fitted import Fitted, from_tree, to_tree
 from v1tlearn.estimators._runs import Start
 from v1tlearn.nn import EncodingModel
+from v1tlearn.nn.cores.weight_names import renamed
 from v1tlearn.training.state import copy_weights, not_finite
 
 RecipeOf = Callable[[Mapping[str, Any]], Recipe]
@@ -64,7 +65,10 @@ def opened(recipe_of: RecipeOf, content: Mapping[str, Any]) -> Start:
     with bounded_by(content["weights"]):
         model = with_weights(recipe_of, fitted, content["weights"])
     known = {name: values.shape for name, values in model.state_dict().items()}
-    for weights in (state["model"] or {}, state["best"] or {}):
+    for part in ("model", "best"):
+        if state[part]:
+            state[part] = renamed(state[part], known)
+        weights = state[part] or {}
         if lost := [name for name, values in weights.items() if values.shape != known.get(name)]:
             raise ValueError(f"the model has no weights {lost[:3]} of these shapes")
     return Start(fitted, model, state)
@@ -75,7 +79,8 @@ def with_weights(
 ) -> EncodingModel:
     """Build the model of what is known, with weights of before."""
     model, _ = begin(recipe_of(fitted.parameters), fitted)
-    model.load_state_dict(weights)
+    names = [name for name, _ in (*model.named_parameters(), *model.named_buffers())]
+    model.load_state_dict(renamed(weights, names))
     return model.eval()
 
 

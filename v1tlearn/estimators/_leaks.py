@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,6 +83,39 @@ def warn_of_validation(seen: Seen, training: Trials, held_out: Trials) -> None:
             f"{told}, so that the validation score is too good: leave out those that "
             "model_selection.overlapping_images(train, validation) finds."
         )
+
+
+def warn_of_held_out_mice(training: Trials) -> None:
+    """Warn where a fold of scikit-learn scores mice that it trains on no trial of.
+
+    scikit-learn makes NaN of the error that scoring them raises, once the model is trained.
+    """
+    held_out = _test_side()
+    if held_out is None:
+        return
+    if without := [mouse for mouse in held_out.mice if mouse not in training.mice]:
+        warn(
+            f"this fold of the cross-validation holds out all trials of the mice {without}, whose "
+            "neurons no model predicts that was not trained on some: its score will be an error, "
+            "or NaN. Trials stand mouse after mouse, and KFold, which cv=5 and no cv mean, cuts "
+            "them in that order: give cv=GroupKFold(5) with groups=trials.image_ids, or "
+            "cv=KFold(5, shuffle=True), and shuffle=True to learning_curve. "
+            "model_selection.leave_one_mouse_out compares models on mice that are left out."
+        )
+
+
+def _test_side() -> Trials | None:
+    """What the tool of scikit-learn that is under way will score, where it is one.
+
+    It tells nobody; where it calls its variable otherwise, nothing is found.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_globals.get("__name__") == "sklearn.model_selection._validation":
+            found = frame.f_locals.get("X_test")
+            return found if isinstance(found, Trials) else None
+    return None
 
 
 def warn_of_seen_images(seen: Seen | None, trials: Trials) -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from v1tlearn._equality import same_arrays
 from v1tlearn._guesses import guess, in_words
 from v1tlearn._instead import channels_last, trials_instead
+from v1tlearn._warn import warn
 from v1tlearn.estimators._fitted import Fitted, Mouse
 from v1tlearn.estimators._movies import movie_lengths, rate_of_movies, rates_differ, refuse_movies
 from v1tlearn.nn import AlignmentModel, EncodingModel
@@ -39,6 +41,8 @@ _SAME_WEIGHTS = frozenset(
     | {"channel_l1", "channel_l2", "channel_hoyer", "channel_weight_decay"}
 )
 
+_MOST_STANDARDISED = 20.0  # standard deviations, which no grey level of an image is away
+
 _JUDGE = frozenset({"selection"})  # of _MAY_CHANGE, by what epochs are judged
 
 _WORDS = {
@@ -51,13 +55,13 @@ _WORDS = {
 def other_model(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Names of changed parameters that make another model, not only another training."""
     names = was.keys() & now.keys() - _MAY_CHANGE - _SAME_WEIGHTS
-    return [n for n in was if n in names and not np.array_equal(now[n], was[n])]
+    return [n for n in was if n in names and not same_arrays(now[n], was[n])]
 
 
 def other_training(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """Changed parameters with which modules are built anew, around the same weights."""
     names = was.keys() & now.keys() & _SAME_WEIGHTS
-    return {n: now[n] for n in was if n in names and not np.array_equal(now[n], was[n])}
+    return {n: now[n] for n in was if n in names and not same_arrays(now[n], was[n])}
 
 
 def other_judge(was: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,6 +101,8 @@ def check_like_fit(
         _check_columns(fitted, trials, mouse)
         if isinstance(model, EncodingModel) and model.context_frames is not None:
             _check_movies(fitted, trials, mouse)
+        if same_mice:
+            _check_positions(fitted.mice[mouse], trials, mouse)
     if same_mice and set(trials.mice) != set(known):
         raise ValueError(
             f"the model was fitted on the mice {known}, the trials to go on with are of "
@@ -147,7 +153,8 @@ def _check_neurons(one: Mouse, trials: Trials, mouse: str) -> None:
 def _check_images(
     fitted: Fitted, model: EncodingModel | AlignmentModel, trials: Trials, mouse: str
 ) -> None:
-    shape = trials[trials.rows(mouse)[0][:1]].get("stimuli", mouse).shape[1:]
+    first = trials[trials.rows(mouse)[0][:1]].get("stimuli", mouse)
+    shape = first.shape[1:]
     same_channels = shape[0] == fitted.image_shape[0]
     if not same_channels or not model.cropper.takes(shape[1:]):
         raise ValueError(
@@ -155,12 +162,33 @@ def _check_images(
             f"the model was fitted on {tuple(fitted.image_shape)}."
             f"{channels_last(shape, fitted.image_shape)}"
         )
+    if not fitted.images_told:
+        _warn_of_grey_levels(np.asarray(first), mouse)
     channels = trials.channel_names(mouse)
     if None not in (channels, fitted.channels) and channels != fitted.channels:
         raise ValueError(
             f"mouse {mouse!r}: the channels of the stimuli are {channels}, the model was fitted on "
             f"{fitted.channels}: bring them to that order, recording.isel(channel=[...])."
         )
+
+
+def warn_of_grey_levels(fitted: Fitted, trials: Trials) -> None:
+    """Warn of images in grey levels that a core meets which was trained on standardised ones."""
+    if not fitted.images_told:
+        for mouse in trials.mice:
+            first = trials[trials.rows(mouse)[0][:1]].get("stimuli", mouse)
+            _warn_of_grey_levels(np.asarray(first), mouse)
+
+
+def _warn_of_grey_levels(image: np.ndarray, mouse: str) -> None:
+    if image.dtype.kind not in "iu" and not np.abs(image).max(initial=0) > _MOST_STANDARDISED:
+        return
+    warn(
+        f"mouse {mouse!r}: the images are grey levels, up to {image.max():g} in the first one, but "
+        "the model was opened without the statistics of the images that it was trained on, and "
+        "takes standardised ones, of mean 0 and standard deviation 1. Open it with statistics=, "
+        "or standardise the images as those were."
+    )
 
 
 def _check_movies(fitted: Fitted, frames: Trials, mouse: str) -> None:
@@ -171,6 +199,22 @@ def _check_movies(fitted: Fitted, frames: Trials, mouse: str) -> None:
             f"mouse {mouse!r}: movies have {rate:g} frames per second, the model was fitted to "
             f"movies of {known:g}, and sees time in frames: bring stimuli and responses to that "
             "rate, or fit anew."
+        )
+
+
+def _check_positions(one: Mouse, trials: Trials, mouse: str) -> None:
+    """Check that neurons are where they were at `fit`: readouts are never placed anew."""
+    given = trials.positions(mouse)
+    if given is None:
+        return
+    known = one.position
+    same = known is not None and given.shape == known.shape
+    if known is None or not (same and np.allclose(given, known, equal_nan=True)):
+        was = "without any" if known is None else "with others"
+        raise ValueError(
+            f"mouse {mouse!r}: positions of neurons are given, the model was fitted {was}, and "
+            "keeps what it has where it goes on: leave positions out, give those of the fit, or "
+            "fit anew with warm_start=False."
         )
 
 

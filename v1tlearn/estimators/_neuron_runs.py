@@ -55,7 +55,7 @@ def make_neuron_run(
     data, validation = to_device(*training), None
     if held_out is not None:
         check_like_fit(fitted, model, held_out[0], whose="validation")
-        _warn_of_constant(held_out[1])
+        _check_constant(held_out[1], parameters["selection"])
         validation = to_device(*held_out)
     precision = parameters["precision"]
     if precision == "auto":
@@ -126,11 +126,13 @@ def warn_of_awoken(fitted: Fitted, target: Responses) -> None:
             )
 
 
-def _warn_of_constant(target: Responses) -> None:
-    """Warn of neurons whose validation responses tell no share of variance."""
+def _check_constant(target: Responses, selection: str) -> None:
+    """Warn of neurons whose validation responses tell no share of variance; refuse them alone."""
+    every = True
     for mouse in target.mice:
         moments = recorded_moments(target, mouse)
         constant = np.flatnonzero(~(np.nan_to_num(moments.std) > 0))
+        every = every and len(constant) == len(moments.std)
         if len(constant):
             warn(
                 f"mouse {mouse!r}: the responses of {len(constant)} of {len(moments.std)} neurons "
@@ -138,6 +140,12 @@ def _warn_of_constant(target: Responses) -> None:
                 "epochs are judged by the squared error, and without any response the last epoch "
                 "is kept. Give more validation trials, or leave these neurons out."
             )
+    if every and selection == "variance_explained":
+        raise ValueError(
+            f"no neuron's responses vary over the validation trials of the mice {target.mice}, so "
+            "that there is no variance to explain: give other trials, or use "
+            "selection='correlation'."
+        )
 
 
 def warn_of_lost(state: Mapping[str, Any]) -> None:

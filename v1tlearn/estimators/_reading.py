@@ -15,6 +15,7 @@ from v1tlearn.estimators._movies import refuse_movies
 from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials._arithmetic import labels_of
 from v1tlearn.trials._call_forms import CallForm
+from v1tlearn.trials._order import in_order_of_names
 from v1tlearn.trials._targets import target_of
 from v1tlearn.trials.folding import fold_time
 
@@ -39,7 +40,8 @@ def read_fit(
     """Read the arguments of `fit`: `Trials` mean ``(X, y)``, anything else four arrays.
 
     Movies come as their frames, each with the responses to it; all bear the id of their movie, so
-    that no split puts frames of one movie on both sides.
+    that no split puts frames of one movie on both sides. Mice come in the order of their names,
+    since models are built, and batches drawn, mouse after mouse.
     """
     if isinstance(stimuli, Trials):
         given = [name for name, value in labels.items() if value is not None]
@@ -50,7 +52,8 @@ def read_fit(
         call = Call(trials, trials.responses)
     if not frame_wise:
         refuse_movies(call.trials)
-    return Call(fold_time(call.trials, "movies"), fold_time(call.target, None))
+    trials, target = in_order_of_names(call.trials), in_order_of_names(call.target)
+    return Call(fold_time(trials, "movies"), fold_time(target, None))
 
 
 def read_score(

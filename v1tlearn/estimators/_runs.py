@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-import torch
 
 from v1tlearn._warn import warn
 from v1tlearn.estimators._describe import check_validation
@@ -19,7 +18,7 @@ from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators._movies import movie_lengths, rate_of_movies, rates_differ
 from v1tlearn.estimators.moments import response_blocks
 from v1tlearn.estimators.mouse_data import bring
-from v1tlearn.metrics.tensors import correlation, variance_explained
+from v1tlearn.metrics.tensors import CorrelationSums, VarianceSums
 from v1tlearn.nn import EncodingModel, FeatureModel, squared_loss
 from v1tlearn.training import (
     ConstantSchedule,
@@ -45,6 +44,7 @@ from v1tlearn.training import (
     update_groups,
 )
 from v1tlearn.training.data import Draw, epoch_batches
+from v1tlearn.training.judging import SummedScore
 from v1tlearn.training.objectives import Record
 from v1tlearn.training.shuffling import block_batches, steps_of_window
 from v1tlearn.trials import Responses, Trials
@@ -59,6 +59,8 @@ _SCORES = {
     "absolute_correlation": "validation_absolute_correlation",
 }
 _JUDGED = (*_SCORES.values(), "validation_top1")
+
+MEAN_CORRELATION = SummedScore(CorrelationSums)  # of the neurons that were recorded
 
 _LEAST_SQUARES = 1e-8  # of the scaled validation responses of a neuron, as published
 
@@ -218,9 +220,10 @@ def check_good(history: Sequence[Record]) -> None:
 
 def _objective(parameters: Mapping[str, Any]) -> RateObjective:
     loss, scale = parameters.get("loss", "poisson"), parameters["loss_scale"]
-    judge, score, also = parameters["selection"], _mean_correlation, {}
+    judge, score, also = parameters["selection"], MEAN_CORRELATION, {}
     if judge == "variance_explained":
-        score, also = _mean_variance_explained, {_SCORES["correlation"]: _mean_correlation}
+        also = {_SCORES["correlation"]: score}
+        score = SummedScore(partial(VarianceSums, _LEAST_SQUARES))  # of the neurons that vary
     options = {"loss_scale": scale, "penalty_scale": parameters["penalty_scale"]}
     options |= {"score_name": _SCORES[judge], "also": also}
     if loss == "poisson":
@@ -257,17 +260,3 @@ def make_schedule(parameters: Mapping[str, Any], *, judged: bool = True) -> Sche
         case "reduce":
             return ReduceSchedule(parameters["lr"], patience, factor, min_lr)
     return PlateauSchedule(patience, factor, drops)
-
-
-def _mean_correlation(
-    predictions: torch.Tensor, responses: torch.Tensor, recorded: torch.Tensor | None
-) -> torch.Tensor:
-    """Validation score of one mouse: mean correlation of the neurons that were recorded."""
-    return correlation(predictions, responses, recorded).nanmean()
-
-
-def _mean_variance_explained(
-    predictions: torch.Tensor, responses: torch.Tensor, recorded: torch.Tensor | None
-) -> torch.Tensor:
-    """Validation score of one mouse: mean variance explained of the neurons that vary."""
-    return variance_explained(predictions, responses, recorded, _LEAST_SQUARES).nanmean()

@@ -18,6 +18,7 @@ from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._leaks import warn_of_seen_images
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators._populations import Population
+from v1tlearn.estimators._ranges import warn_of_other_ranges
 from v1tlearn.estimators._reading import names_at_fit, read_score
 from v1tlearn.estimators._space_inputs import (
     are_maps,
@@ -249,6 +250,7 @@ class SpaceMixin:
             names_at_fit(self.fitted_),
         )
         check_like_fit(self.fitted_, self.module_, call.trials)
+        warn_of_other_ranges(self.fitted_, call.trials)
         check_images(call.trials)
         warn_of_seen_images(self.__dict__.get("_seen"), call.trials)
         found = []

@@ -17,6 +17,7 @@ from v1tlearn._values import as_array, as_dims
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators._populations import Population, read_population
+from v1tlearn.estimators._ranges import warn_of_other_ranges
 from v1tlearn.estimators._reading import read_predict
 from v1tlearn.nn import AlignmentModel, check_towers, unit_length
 from v1tlearn.trials import Trials
@@ -40,6 +41,7 @@ def read_images(fitted: Fitted, model: AlignmentModel, stimuli: Any) -> Trials:
     mouse = next(iter(fitted.mice)) if one_array else None
     trials, _ = read_predict(fitted, stimuli, None, mouse, None, "transform_images")
     check_like_fit(fitted, model, trials)
+    warn_of_other_ranges(fitted, trials)
     return trials
 
 

@@ -58,9 +58,11 @@ def listening(
     first(lambda: begin(on_epoch, history))
     try:
         yield
-    finally:
+    except BaseException:  # after which the others may be gone
         if is_first():
             end(on_epoch)
+        raise
+    first(lambda: end(on_epoch))
 
 
 def begin(on_epoch: Any, history: Sequence[Record], **labels: int) -> None:

@@ -14,11 +14,11 @@ from v1tlearn.estimators._describe import check_validation
 from v1tlearn.estimators._features import features_for
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators._movies import movie_lengths
-from v1tlearn.estimators._runs import Part, Start, check_one_rate, windows_of
+from v1tlearn.estimators._runs import MEAN_CORRELATION, Part, Start, check_one_rate, windows_of
 from v1tlearn.estimators.moments import response_blocks
 from v1tlearn.estimators.mouse_data import bring
-from v1tlearn.metrics.tensors import correlation
-from v1tlearn.nn import FeatureModel, squared_loss, vist_loss
+from v1tlearn.metrics.tensors import CorrelationSums
+from v1tlearn.nn import FeatureModel, sharing, squared_loss, vist_loss
 from v1tlearn.nn.contrastive import root_mean_square_error
 from v1tlearn.nn.losses import poisson_loss
 from v1tlearn.training import (
@@ -39,6 +39,7 @@ from v1tlearn.training import (
     resolve_settings,
     update_groups,
 )
+from v1tlearn.training.judging import SummedScore
 from v1tlearn.training.sequences import longest_runs
 from v1tlearn.trials import Responses, Trials
 
@@ -143,8 +144,11 @@ def _validation_window(frames: Trials, context: tuple[int, int], window: int) ->
 
 def _objective(parameters: Mapping[str, Any]) -> SequenceObjective:
     judges = {
-        "correlation": ("validation_correlation", _mean_correlation),
-        "absolute_correlation": ("validation_absolute_correlation", _mean_absolute_correlation),
+        "correlation": ("validation_correlation", MEAN_CORRELATION),
+        "absolute_correlation": (
+            "validation_absolute_correlation",
+            SummedScore(CorrelationSums, _mean_of_absolutes),
+        ),
     }
     name, score = judges.pop(parameters["selection"])
     also = dict(judges.values())
@@ -155,7 +159,8 @@ def _objective(parameters: Mapping[str, Any]) -> SequenceObjective:
 def _poisson(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean Poisson loss of a response."""
     n = prediction.shape[-1]
-    return poisson_loss(prediction.reshape(-1, n), target.reshape(-1, n)) / target.numel()
+    own = poisson_loss(prediction.reshape(-1, n), target.reshape(-1, n)) / target.numel()
+    return sharing.mean(own, target.numel())
 
 
 _Loss = Callable[..., Tensor]
@@ -188,13 +193,6 @@ def _average(parameters: Mapping[str, Any]) -> EpochAverage | None:
     return EpochAverage(epochs, parameters["steps_per_epoch"])
 
 
-def _mean_correlation(predictions: Tensor, responses: Tensor, recorded: Tensor | None) -> Tensor:
-    """Validation score of one mouse: mean correlation over time."""
-    return correlation(predictions, responses, recorded).nanmean()
-
-
-def _mean_absolute_correlation(
-    predictions: Tensor, responses: Tensor, recorded: Tensor | None
-) -> Tensor:
+def _mean_of_absolutes(correlations: Tensor) -> Tensor:
     """As published: a correlation of the wrong sign counts as one of the right sign."""
-    return correlation(predictions, responses, recorded).abs().nanmean()
+    return correlations.abs().nanmean()

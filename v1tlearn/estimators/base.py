@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -15,7 +16,7 @@ from v1tlearn._values import plain
 from v1tlearn.estimators import _cards, _files
 from v1tlearn.estimators._callbacks import CallbackMixin, with_callbacks
 from v1tlearn.estimators._calls import explained
-from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._leaks import warn_of_held_out_mice
 from v1tlearn.estimators._like_fit import check_held_out
 from v1tlearn.estimators._progress import shown_log
 from v1tlearn.estimators._reading import (
@@ -104,6 +105,8 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, CallbackMixin, BaseEstimat
         Returns
         -------
         self
+            The same model whatever the order of the mice in a dict, and another one where the
+            trials of a mouse come in another order, by whose places batches are drawn.
 
         Raises
         ------
@@ -132,6 +135,7 @@ class TrialsEstimator(DocumentationLinkMixin, ByName, CallbackMixin, BaseEstimat
         )
         warn_about_tiers(call.trials)
         warn_about_mirrored(call.trials)
+        warn_of_held_out_mice(call.trials)
         with shown_log(plain(self.verbose)):
             folder = None if checkpoint_dir is None else Path(checkpoint_dir)
             self._begin_task(call.trials, call.target, self._most_epochs())
@@ -157,6 +161,7 @@ class SavingMixin:
     """`save` and `load`, for estimators that say in `_content` and `_restore` what is kept."""
 
     get_params: Callable[..., dict[str, Any]]  # of scikit-learn's own base
+    _as_ever: ClassVar[dict[str, Any]] = {}  # parameters of models saved before these were there
 
     def save(self, path: str | Path, *, card: Mapping[str, Any] | None = None) -> None:
         """Save the fitted estimator: weights, statistics and training state, without pickle.
@@ -170,17 +175,19 @@ class SavingMixin:
         card : dict, optional
             Also write a card for people, README.md, in the form that hubs of models show: animals,
             training trials, neurons and a fingerprint of the data, image size, parameters,
-            versions, and the checksum of the weights. In it "title", "description", "licence" (an
-            SPDX id, such as "CC-BY-4.0") and "scores" (a table, as `score_table` gives, or a dict),
-            each where given; ``card={}`` writes what is known anyway. Without, the card of an
-            earlier model is removed.
+            versions, and the checksum of the weights. Number and fingerprint are of the trials
+            trained on, without those that ``validation_fraction`` set aside; ``run.json`` of a
+            `tracking.RunFolder` has those of the trials given. In it "title", "description",
+            "licence" (an SPDX id, such as "CC-BY-4.0") and "scores" (a table, as `score_table`
+            gives, or a dict), each where given; ``card={}`` writes what is known anyway. Without,
+            the card of an earlier model is removed.
 
         Raises
         ------
         NotFittedError
             Before `fit`.
         FileExistsError
-            If something that is no saved model is in the way.
+            If something that is no saved model is in the way, or no card where one is written.
         TypeError
             If a parameter cannot be written, or the card says something in another form.
         ValueError
@@ -190,12 +197,19 @@ class SavingMixin:
         told = None if card is None else _cards.check_card(card)
         if not is_first():
             return
-        _files.write(Path(path), type(self).__name__, self._content())
-        if told is None:
-            _cards.remove_card(Path(path))
-        else:
-            given = self.get_params(deep=False)
-            _cards.write_card(Path(path), type(self), given, self._fitted_on(), told)
+        place = Path(path)
+        if told is not None:
+            _cards.check_replaceable(place)
+
+        def then() -> None:
+            """Write the card, or remove that of an earlier model."""
+            if told is None:
+                _cards.remove_card(place)
+            else:
+                given = self.get_params(deep=False)
+                _cards.write_card(place, type(self), given, self._fitted_on(), told)
+
+        _files.write(place, type(self).__name__, self._content(), then)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto") -> Self:
@@ -214,18 +228,35 @@ class SavingMixin:
 
         Raises
         ------
+        FileNotFoundError, NotADirectoryError
+            If there is nothing at `path`, or a file.
         ValueError
             If the directory holds no such model, or one of another class.
         """
         path = Path(path)
         resolve_device(device)  # what is wrong with it is no damage of the file
         content = _files.read(path, cls.__name__)
-        with _files.damage_named(path, building=True):
-            return cls._restore(content, device)
+        try:
+            with _files.damage_named(path, building=True):
+                return cls._restore(content, device)
+        except _files.OtherVersionError as error:
+            raise _files.OtherVersionError(f"{path}: {error}") from error
 
-    def _fitted_on(self) -> Fitted | None:
-        """What is known of the animals; None where nothing is that a card tells."""
-        return self.__dict__.get("fitted_")
+    @classmethod
+    def _with(cls, parameters: Mapping[str, Any], *own: Any) -> Self:
+        """Make an estimator of parameters that a version of before, or of later, wrote."""
+        known = signature(cls).parameters
+        if unknown := [name for name in parameters if name not in known]:
+            raise _files.OtherVersionError(
+                f"the {cls.__name__} was saved with {', '.join(map(repr, unknown))}, which this "
+                "version does not know as a parameter: update v1tlearn."
+            )
+        return cls(*own, **{**cls._as_ever, **parameters})
+
+    def _fitted_on(self) -> _cards.FittedOn | None:
+        """What is known of the recordings; None where nothing is that a card tells."""
+        fitted = self.__dict__.get("fitted_")
+        return None if fitted is None else _cards.fitted_on(fitted)
 
     def _content(self) -> dict[str, Any]:
         """Give what is kept in a file, as a tree of plain values, arrays and tensors."""

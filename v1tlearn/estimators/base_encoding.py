@@ -17,12 +17,13 @@ from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._describe import describe
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._like_fit import check_like_fit
-from v1tlearn.estimators._lost_neurons import warn_of_lost_neurons
+from v1tlearn.estimators._lost_neurons import warn_of_diverged, warn_of_lost_neurons
 from v1tlearn.estimators._movies import frames_of_movies
 from v1tlearn.estimators._parameters import (
     InputParameters,
     TrainingParameters,
 )
+from v1tlearn.estimators._ranges import warn_of_other_ranges
 from v1tlearn.estimators._reading import read_predict
 from v1tlearn.estimators._runs import Part, Start, make_run
 from v1tlearn.estimators.base_trained import TrainedEstimator
@@ -53,6 +54,7 @@ class ModelRegressor(
 
     def _look_back(self, run: Run) -> None:
         warn_of_lost_neurons(run.model, run.data)
+        warn_of_diverged(run.model, run.data)
 
     def _predict(
         self, trials: Trials, *, activate: bool = True, at_once: int | None = None
@@ -142,6 +144,7 @@ class ModelRegressor(
                 else one_part(movies, first, 0, min(2, int(n_frames[first])))
             )
             check_like_fit(fitted, model, frames_of_movies(few, labelled=False))
+        warn_of_other_ranges(fitted, frames_of_movies(movies, labelled=False))
         return predict_parts(
             model,
             fitted,

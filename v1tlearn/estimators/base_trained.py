@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 
+from v1tlearn._models import as_ever
 from v1tlearn._values import plain
+from v1tlearn._versions import package_versions
 from v1tlearn._warn import warn
 from v1tlearn.estimators import _files
 from v1tlearn.estimators._attributes import FittedAttributes, Record
@@ -49,6 +50,7 @@ from v1tlearn.estimators._progress import (
     shown_log,
     warn_of_equal_work,
 )
+from v1tlearn.estimators._ranges import ranges_of, warn_of_other_ranges
 from v1tlearn.estimators._reading import Call, read_fit, warn_about_tiers
 from v1tlearn.estimators._runs import Part, Start, check_good, is_good
 from v1tlearn.estimators._telling import OnEpoch, listening
@@ -68,8 +70,10 @@ from v1tlearn.training import (
     train,
 )
 from v1tlearn.training.state import map_tensors
+from v1tlearn.training.workers import end_if_left
 from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials._fingerprint import describe_recording, fingerprint
+from v1tlearn.trials._order import in_order_of_names
 from v1tlearn.trials.folding import fold_time
 
 
@@ -80,7 +84,6 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
     ahead of the training, and in `_make_run` how it is trained.
     """
 
-    _as_ever: ClassVar[dict[str, Any]] = {}  # parameters of models saved before these were there
     _rates: ClassVar[bool] = False  # whether responses below 0 are warned of
 
     @classmethod
@@ -100,7 +103,7 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
         if checkpoint_dir is not None:
             check_parameters_can_be_kept(self.get_params(deep=False))
             checkpoints = Checkpoints(checkpoint_dir, type(self).__name__)
-        seed = self.seed_ if go_on else shared_seed(plain(self.random_state))
+        seed = shared_seed(self.seed_ if go_on else plain(self.random_state))
         if checkpoints is not None and checkpoints.found is not None:
             if go_on:
                 raise ValueError(
@@ -140,7 +143,10 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
         responses : dict, list or ndarray, optional
         mouse_ids : sequence, optional
         image_ids : dict, list or ndarray, optional
+            Noted, to warn where these images are scored; models that align images with responses
+            tell them apart by these.
         positions : dict, list or ndarray, optional
+            After the first call those of that, or none.
         behavior_names : sequence of str, optional
         frame_rate : float, optional
 
@@ -162,7 +168,7 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
         )
         warn_about_tiers(call.trials)
         go_on = self.__sklearn_is_fitted__()
-        seed = self.seed_ if go_on else shared_seed(plain(self.random_state))
+        seed = shared_seed(self.seed_ if go_on else plain(self.random_state))
         training = call.trials, self._read(call.trials, call.target)
         with shown_log(plain(self.verbose)):
             return self._train(training, None, seed, go_on=go_on, max_epochs=1)
@@ -188,7 +194,7 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
         if validation is not None:
             if not self._frame_wise:
                 refuse_movies(validation)
-            validation = fold_time(validation, "movies")
+            validation = fold_time(in_order_of_names(validation), "movies")
             held_out = validation, self._read(validation, validation.responses)
             return (call.trials, target), held_out
         if self.validation_fraction == 0:
@@ -234,10 +240,18 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
     ) -> Self:
         """Train on trials that are split: anew, from an earlier fit, from `start`, or a state."""
         left = plain(self.max_epochs) if max_epochs is None else max_epochs
-        marks = {} if checkpoints is None else self._marks(training, held_out)
-        as_ever = {"parameter": as_told(self._as_ever_parameters())}
-        found = None if checkpoints is None else checkpoints.check(marks, as_ever)
+        marks = {}
+        if checkpoints is not None:
+            noted = {} if checkpoints.found is None else checkpoints.found["marks"]
+            marks = self._marks(training, held_out, noted)
+        ever = {"parameter": as_told(as_ever(type(self)))}
+        found = None if checkpoints is None else checkpoints.check(marks, ever)
         ranks = join()
+        if ranks.size > 1:
+            before = f"of {len(self.history_)} epochs" if go_on else "none"
+            given = "none" if checkpoints is None else "given"
+            own = {"the fit to go on from": before, "checkpoint_dir": given}
+            ranks.check_same(self._told_of_all() | own)
         if checkpoints is not None:
             checkpoints.check_alike(ranks)
         with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode is
@@ -257,13 +271,20 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
                         # go on from the weights that predict, not from those of the last epoch
                         again = {"model": start.state["best"], "schedule": None, "average": None}
                         start.state.update(again | {"finished": False})
-                told = fingerprint(*training)
-                start = start._replace(fitted=replace(start.fitted, trained_on=told))
+                if start.fitted.ranges is not None:
+                    warn_of_other_ranges(start.fitted, training[0])
+                known = replace(
+                    start.fitted,
+                    trained_on=fingerprint(*training),
+                    ranges=start.fitted.ranges or ranges_of(start.fitted, training[0]),
+                )
+                start = start._replace(fitted=known)
                 name = run_name(type(self).__name__, start.fitted.seed)
                 run = self._make_run(start, training, held_out, left, name)
             seen = Seen.of(training[0])
             if held_out is not None:
                 warn_of_validation(seen, training[0], held_out[0])
+                warn_of_other_ranges(start.fitted, held_out[0], whose="validation")
             log_start(repr(self), start.fitted, run)
             if max_epochs is None or not first:  # of `partial_fit` at its first call
                 log_choices(run)
@@ -282,21 +303,27 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
                     _seen=seen,
                 )
 
-            def after_epoch(record: Record) -> bool:
-                """Count as fitted from a good epoch on, keep the state, then tell."""
+            def write_state() -> None:
+                if checkpoints is not None:
+                    whole = {"marks": marks, "first_epoch": first}
+                    content = content_of(self.get_params(deep=False), start, precision)
+                    checkpoints.write(run.state["epoch"], content | whole)
+
+            def keep(record: Record) -> None:
+                """Count as fitted from a good epoch on, and keep the state."""
                 if any(map(is_good, history[first:])):
                     become_fitted()
+                ranks.first(write_state)
+                end_if_left()
 
-                def keep_and_tell() -> bool:
-                    """Of several processes, in the first alone."""
-                    if checkpoints is not None:
-                        whole = {"marks": marks, "first_epoch": first}
-                        content = content_of(self.get_params(deep=False), start, precision)
-                        checkpoints.write(run.state["epoch"], content | whole)
+            def tell(record: Record) -> bool:
+                """Of several processes, in the first alone."""
+
+                def told() -> bool:
                     enough = report(record) is True
                     return epoch_told(run.state["stop_reason"] is None and not enough) or enough
 
-                return ranks.first(keep_and_tell)
+                return ranks.first(told)
 
             def as_if_over() -> dict[str, Any]:
                 """What is fitted if the training ends here, a copy."""
@@ -319,7 +346,7 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
                     ):
                         if ranks.is_first:
                             epoch_told = self._telling_of_epochs(*training, as_if_over)
-                        train(run, after_epoch)
+                        train(run, tell, keep)
                 check_good(history[first:])
                 become_fitted()
             finally:
@@ -338,19 +365,20 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
     def _look_back(self, run: Run) -> None:
         """Warn of what a training came to: of nothing here."""
 
-    def _marks(self, training: Part, held_out: Part | None) -> dict[str, dict[str, str]]:
-        """What tells this fit from others."""
-        return {
-            "parameter": as_told(self._plain_params()),
-            "recording of mouse": describe_recording(*training),
-            "validation of mouse": describe_recording(*held_out) if held_out else {},
-        }
+    def _marks(
+        self, training: Part, held_out: Part | None, noted: Mapping[str, Any]
+    ) -> dict[str, dict[str, str]]:
+        """What tells this fit from others, in the form of what was noted before."""
+        marks = {"parameter": as_told(self._plain_params())}
+        for what, part in (("recording of mouse", training), ("validation of mouse", held_out)):
+            marks[what] = describe_recording(*part, noted.get(what)) if part else {}
+        return marks
 
-    @classmethod
-    def _as_ever_parameters(cls) -> dict[str, Any]:
-        """What models did before a parameter was there, for all that have a default."""
-        known = signature(cls).parameters.items()
-        return {n: p.default for n, p in known if p.default is not p.empty} | cls._as_ever
+    def _told_of_all(self) -> dict[str, str]:
+        """What has to be the same in all processes that train a model."""
+        parameters = {n: v for n, v in self.get_params(deep=False).items() if n != "device"}
+        versions = {f"the version of {name}": told for name, told in package_versions().items()}
+        return {"the model": type(self).__name__} | as_told(parameters) | versions
 
     def _to_device(self) -> None:
         device = resolve_device(self.device)
@@ -367,7 +395,7 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
 
     @classmethod
     def _restore(cls, content: dict[str, Any], device: str) -> Self:
-        estimator = cls(**{**cls._as_ever, **content["parameters"], "device": device})
+        estimator = cls._with({**content["parameters"], "device": device})
         estimator._become(*opened(cls._recipe, content))
         if content["precision"] is not None:
             estimator.precision_ = content["precision"]

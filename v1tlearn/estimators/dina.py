@@ -39,7 +39,7 @@ class DINAAligner(  # type: ignore[misc]  # the model of the others is an Encodi
     One image tower, and a neural tower per mouse, give maps of one shape, which keep their spatial
     layout. They are trained so that the maps of an image and of the responses to it are more
     similar than those of other images of the batch: afterwards `retrieve` tells which image of a
-    gallery was seen.
+    gallery was seen. Behaviour is not looked at.
 
     Parameters
     ----------
@@ -345,6 +345,9 @@ class DINAAligner(  # type: ignore[misc]  # the model of the others is an Encodi
     def _from_fit(self, trials: Trials, target: Responses) -> Start:
         check_towers(self.module_.core, *self.module_.readouts)
         return super()._from_fit(trials, target)
+
+    def _keeps_scaling(self) -> bool:
+        return True
 
     def _adopted(self, start: Start, *, freeze: bool) -> Fitted:
         """Keep the statistics of images, too: one space serves the animals of both."""

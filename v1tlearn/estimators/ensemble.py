@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
-import torch
 from sklearn.base import MetaEstimatorMixin, MultiOutputMixin, RegressorMixin, clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -23,6 +22,7 @@ from v1tlearn._values import plain
 from v1tlearn.estimators import _candidates
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._candidates import Candidate, shared_head
+from v1tlearn.estimators._cards import FittedOn
 from v1tlearn.estimators._files import subclasses
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._leaks import Seen
@@ -33,6 +33,7 @@ from v1tlearn.estimators._runs import Part
 from v1tlearn.estimators._telling import OnEpoch
 from v1tlearn.estimators.base import SavingMixin, TrialsEstimator
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
+from v1tlearn.estimators.mixing import add_share, responses_of
 from v1tlearn.estimators.prediction import PredictionMixin
 from v1tlearn.nn import EncodingModel
 from v1tlearn.training import shared_seed
@@ -393,16 +394,20 @@ class EnsembleRegressor(
         rates = self.combine == "rates"
         totals: dict[str, np.ndarray] = {}
         for number, member in enumerate(self.estimators_):
-            for mouse, values in member._predict(trials, activate=rates).items():
-                share = self._shares(mouse)[number]
-                totals[mouse] = totals.get(mouse, 0.0) + share * values.astype(np.float64)
-        for mouse, total in totals.items() if not rates else ():
-            outputs = total + (self.intercepts_[mouse] if self.combine in _LEARNED else 0.0)
+            given = member._predict(trials, activate=rates)
+            for mouse in list(given):
+                values = given.pop(mouse)
+                if mouse not in totals:
+                    totals[mouse] = np.zeros(values.shape)
+                add_share(totals[mouse], values, self._shares(mouse)[number])
+                del values  # before the next member predicts
+        out = {}
+        for mouse in list(totals):
+            head = None if rates else shared_head(self.estimators_, mouse)
+            added = self.intercepts_[mouse] if self.combine in _LEARNED else 0.0
             scale = self.estimators_[0].statistics_[mouse]["response_scale"]
-            with torch.no_grad():
-                rates_of = shared_head(self.estimators_, mouse)(torch.from_numpy(outputs))
-            totals[mouse] = rates_of.cpu().numpy() * scale
-        return {mouse: total.astype(np.float32) for mouse, total in totals.items()}
+            out[mouse] = responses_of(totals.pop(mouse), head, added, scale)
+        return out
 
     def _shares(self, mouse: str) -> np.ndarray:
         if self.combine in _LEARNED:
@@ -412,8 +417,8 @@ class EnsembleRegressor(
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "estimators_")
 
-    def _fitted_on(self) -> Fitted | None:
-        return self.estimators_[0].fitted_
+    def _fitted_on(self) -> FittedOn | None:
+        return self.estimators_[0]._fitted_on()
 
     def _trained_on(self) -> Seen | None:
         return super()._trained_on() or self.estimators_[0]._trained_on()
@@ -445,7 +450,7 @@ class EnsembleRegressor(
         if content["model"] not in kinds:
             raise ValueError(f"its members are of the unknown class {content['model']}")
         model = kinds[content["model"]]
-        estimator = model(**content["parameters of the model"] | {"device": device})
-        ensemble = cls(estimator, **content["parameters"])
+        estimator = model._with(content["parameters of the model"] | {"device": device})
+        ensemble = cls._with(content["parameters"], estimator)
         members = [model._restore(part, device) for part in content["members"]]
         return ensemble._adopt(members, content["fitted"])

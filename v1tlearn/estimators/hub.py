@@ -7,6 +7,7 @@ it is ever executed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -20,16 +21,21 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from v1tlearn._guesses import did_you_mean, guess
 from v1tlearn._instead import path_of
-from v1tlearn._opening import check_plain, json_object, read_plain, reading
-from v1tlearn._paths import MODEL_FILE
-from v1tlearn._replacing import alone_in, replacing
-from v1tlearn.estimators._cards import CARD_FILE, sha256_of, write_card
+from v1tlearn._opening import (
+    check_plain,
+    json_object,
+    read_plain,
+    reading,
+    system_errors_named,
+)
+from v1tlearn._paths import MODEL_FILE, REGISTRY_FILE
+from v1tlearn._replacing import alone_in, make_folder, replacing
+from v1tlearn.estimators._cards import CARD_FILE, check_tells_of, sha256_of, write_card
 from v1tlearn.estimators.loading import load
 
-REGISTRY_FILE = "registry.json"
 _VARIABLE = "V1TLEARN_MODELS"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_MEMBER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_MEMBER = re.compile(rf"{MODEL_FILE}|{CARD_FILE}|tensors-[0-9a-f-]{{1,99}}\.safetensors")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _MOST_REGISTRY = 2**22  # bytes
 _MOST_BYTES = 2**35  # of a model, unpacked
@@ -198,19 +204,19 @@ def _check_encrypted(url: str) -> None:
 
 def _beside(name: str, folder: Path, url: str) -> Path:
     """A file of the folder of a registry, or below it."""
-    path = (folder / unquote(url)).resolve()
-    if not path.is_relative_to(folder.resolve()):
+    path = folder / unquote(url)
+    if "\0" in str(path) or not path.resolve().is_relative_to(folder.resolve()):
         raise ValueError(
             f"model {name!r}: {url!r} leads out of {folder}, the folder of the registry; expected "
             "a file within it, or an address."
         )
-    return path
+    return path.resolve()
 
 
 def _unpack(archive: Path, folder: Path) -> None:
     """Unpack the zip of a model, whole or not at all."""
     wrong, remedy = "is no zip of a model", "nothing was kept; expected what publish_model writes"
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     with alone_in(folder.parent):
         if (folder / MODEL_FILE).is_file():
             return  # another process was first
@@ -226,15 +232,16 @@ def _unpack_alone(archive: Path, folder: Path) -> None:
         new.mkdir()
         most = left = min(_MOST_BYTES, _MOST_INFLATED * archive.stat().st_size)
         for info in packed.infolist():
-            if not _MEMBER.fullmatch(info.filename) or info.flag_bits & 1:
+            file = new / info.filename
+            if not _MEMBER.fullmatch(info.filename) or info.flag_bits & 1 or file.exists():
                 raise ValueError(
-                    f"its member {info.filename!r} is in a folder, hidden or encrypted"
+                    f"its member {info.filename!r} is none of a model, encrypted or there twice"
                 )
             left -= info.file_size
             if left < 0:
                 raise ValueError(f"unpacked it would be larger than {most} bytes")
-            with packed.open(info) as member, (new / info.filename).open("xb") as file:
-                shutil.copyfileobj(member, file, 2**20)
+            with packed.open(info) as member, system_errors_named(file), file.open("xb") as copy:
+                shutil.copyfileobj(member, copy, 2**20)
         if not (new / MODEL_FILE).is_file():
             raise ValueError(f"it has no {MODEL_FILE}")
 
@@ -310,18 +317,22 @@ def publish_model(
             f"{path} has a card, {CARD_FILE}, which is published as it is: leave out description "
             "and scores, or save the model with card=None before."
         )
-    folder.mkdir(parents=True, exist_ok=True)
     document = json_object(read_plain(path / MODEL_FILE))
     tensors = path / Path(document["tensors"]).name
-    members = [path / MODEL_FILE, tensors, path / CARD_FILE]
-    archive = folder / f"{name}-{sha256_of(tensors)[:12]}.zip"
-    text = folder / f"{name}.md"
+    check_tells_of(path / CARD_FILE, tensors)
+    make_folder(folder)
+    members = {member.name: member for member in (path / MODEL_FILE, tensors, path / CARD_FILE)}
+    digests = " ".join(sha256_of(member) for member in members.values())
+    archive = folder / f"{name}-{hashlib.sha256(digests.encode()).hexdigest()[:12]}.zip"
+    text = archive.with_suffix(".md")
     with alone_in(folder):
         with replacing(archive) as new, zipfile.ZipFile(new, "w") as packed:
-            for member in members:
-                packed.write(member, member.name)
+            for member_name, member in members.items():  # of one date, so the same is the same
+                into = zipfile.ZipInfo(member_name)
+                with member.open("rb") as source, packed.open(into, "w", force_zip64=True) as file:
+                    shutil.copyfileobj(source, file, 2**20)
         with replacing(text) as new:
-            shutil.copyfile(path / CARD_FILE, new)
+            new.write_bytes(read_plain(path / CARD_FILE))
         listed: dict[str, Any] = {}
         index = folder / REGISTRY_FILE
         if index.exists():

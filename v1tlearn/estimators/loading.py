@@ -8,9 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from v1tlearn._instead import path_of
-from v1tlearn._opening import json_object, read_plain
-from v1tlearn._paths import MODEL_FILE, what_lies_at
-from v1tlearn.estimators._files import damage_named, subclasses
+from v1tlearn.estimators._files import check_holds_model, class_of, subclasses
 from v1tlearn.estimators.base import SavingMixin
 
 
@@ -35,9 +33,11 @@ def load(path: str | Path, device: str = "auto") -> SavingMixin:
     ------
     TypeError
         If `path` is no path.
+    FileNotFoundError, NotADirectoryError
+        If there is nothing at `path`, or a file.
     ValueError
-        If there is no such model, with what else it might be; if it is damaged; or if it is of a
-        class that this package does not have, whose own ``load`` is named.
+        If the directory holds no model, with what else it might be; if it is damaged; or if it is
+        of a class that this package does not have, whose own ``load`` is named.
 
     See Also
     --------
@@ -47,12 +47,8 @@ def load(path: str | Path, device: str = "auto") -> SavingMixin:
     load_sensorium : Opens models of the Sensorium 2022 code.
     """
     path = path_of("path", path, "load(path)")
-    if not (path / MODEL_FILE).is_file():
-        raise ValueError(
-            f"{path} holds no saved model: {what_lies_at(path).said()}. Expected the "
-            "directory that save wrote."
-        )
-    name = _class_name(path)
+    check_holds_model(path)
+    name = class_of(path)
     kinds = {kind.__name__: kind for kind in subclasses(SavingMixin)}
     ours = {n: k for n, k in kinds.items() if k.__module__.split(".")[0] == "v1tlearn"}
     if name not in ours:
@@ -61,11 +57,3 @@ def load(path: str | Path, device: str = "auto") -> SavingMixin:
             + ("." if name in kinds else ", after importing that class.")
         )
     return ours[name].load(path, device)
-
-
-def _class_name(path: Path) -> str:
-    with damage_named(path):
-        name = json_object(read_plain(path / MODEL_FILE))["class"]
-        if not isinstance(name, str):
-            raise TypeError(f"its class is {name!r}")
-    return name

@@ -15,6 +15,7 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from v1tlearn._values import plain
 from v1tlearn._warn import warn
 from v1tlearn.estimators._architectures import MINIMODEL
 from v1tlearn.estimators._build import Recipe, begin
@@ -28,13 +29,14 @@ from v1tlearn.estimators._parameters import (
     InputParameters,
     TrainingParameters,
 )
+from v1tlearn.estimators._ranges import warn_of_other_ranges
 from v1tlearn.estimators._runs import Part, Start
 from v1tlearn.estimators._telling import OnEpoch
 from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.estimators.full_model import MINIMODEL_2025 as FULL_MODEL_2025
 from v1tlearn.estimators.full_model import FullModelRegressor
 from v1tlearn.nn import FirstConvolution, MinimodelReadout
-from v1tlearn.training import NeuronRun
+from v1tlearn.training import NeuronRun, shared_seed
 from v1tlearn.trials import Responses, Trials
 
 _USED = 0.01  # absolute weight of channels that count as used, as published
@@ -233,6 +235,9 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
         self, trials: Trials, target: Responses, seed: int, held_out: Part | None = None
     ) -> Start:
         shared = self._shared((trials, target), held_out, seed)
+        known = [mouse for mouse in trials.mice if mouse in shared.fitted_.mice]
+        if known:  # which are scaled as there
+            warn_of_other_ranges(shared.fitted_, trials.sel(mouse_id=known))
         parameters = self._plain_params() | {"first_layer": first_layer(shared)}
         del parameters["full_model"]
         mode = self._published_behavior_mode
@@ -276,10 +281,9 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
         if given.__sklearn_is_fitted__():
             return given
         full = clone(given)
-        if full.random_state is None:
-            full.set_params(random_state=seed)
         full._validate_params()
-        return full._train(training, held_out, seed)
+        own = plain(full.random_state)
+        return full._train(training, held_out, seed if own is None else shared_seed(own))
 
     def _make_run(
         self, start: Start, training: Part, held_out: Part | None, max_epochs: int, name: str
@@ -296,8 +300,10 @@ class MinimodelRegressor(FactorizedReadoutParameters, BaseEncodingRegressor):
         warn_of_lost(self.state_)
         return self
 
-    def _marks(self, training: Part, held_out: Part | None) -> dict[str, dict[str, str]]:
-        marks, given = super()._marks(training, held_out), _inner(self.full_model)
+    def _marks(
+        self, training: Part, held_out: Part | None, noted: Mapping[str, Any]
+    ) -> dict[str, dict[str, str]]:
+        marks, given = super()._marks(training, held_out, noted), _inner(self.full_model)
         if given is not None and given.__sklearn_is_fitted__():
             filters = given.module_.core.filters.detach().cpu().numpy()
             told = f" with filters {sha256(filters.tobytes()).hexdigest()[:16]}"
@@ -425,7 +431,7 @@ def _from_tree(tree: Mapping[str, Any] | None, device: str) -> Any:
         raise ValueError(f"its full_model is of the unknown class {tree['class']}")
     kind = kinds[tree["class"]]
     if tree["content"] is None:
-        inner = kind(**tree["parameters"])
+        inner = kind._with(tree["parameters"])
     else:
         inner = kind._restore(tree["content"], device)
     return FrozenEstimator(inner) if tree["frozen"] else inner

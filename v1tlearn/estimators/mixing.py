@@ -1,8 +1,8 @@
-"""Weights of the members of an ensemble, learned as the published code learns them."""
+"""Weights of the members of an ensemble, learned as the published code learns them; their sum."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from v1tlearn.training.data import epoch_batches
 # Of the published mixing layers (bryanlimy/V1T, ensemble.py).
 EPOCHS, BATCH_SIZE = 200, 4
 OPTIMIZER: dict[str, Any] = {"lr": 0.001, "betas": (0.9, 0.9999), "eps": 1e-8, "weight_decay": 0.01}
+
+_AT_ONCE = 2**16  # values that are combined together: they stay in the cache
 
 
 @torch.inference_mode(False)  # whatever the caller's mode is
@@ -83,3 +85,54 @@ def learn_weights(
     table = weights.detach().cpu().numpy().astype(np.float64)
     added = intercepts.detach().cpu().tolist()
     return {m: table[k].copy() for m, k in row.items()}, {m: added[k] for m, k in row.items()}
+
+
+def add_share(total: np.ndarray, values: np.ndarray, share: float) -> None:
+    """Add what a member gives, weighted, some trials after the others.
+
+    Parameters
+    ----------
+    total : ndarray of shape (n_trials, n_neurons)
+        Of the members before it, float64; changed in place.
+    values : ndarray of this shape
+    share : float
+    """
+    for rows in _some_rows(total):
+        total[rows] += share * values[rows].astype(np.float64)
+
+
+def responses_of(
+    total: np.ndarray, head: Callable[[Tensor], Tensor] | None, added: float, scale: np.ndarray
+) -> np.ndarray:
+    """Make responses of the weighted sum of what members give, some trials after the others.
+
+    Parameters
+    ----------
+    total : ndarray of shape (n_trials, n_neurons)
+        float64.
+    head : callable or None
+        The output non-linearity; None where these are responses already.
+    added : float
+        Ahead of the non-linearity.
+    scale : ndarray of shape (n_neurons,)
+        In the units of the responses, of what comes out of it.
+
+    Returns
+    -------
+    ndarray of shape (n_trials, n_neurons)
+        float32.
+    """
+    out = np.empty(total.shape, np.float32)
+    for rows in _some_rows(total):
+        values = total[rows]
+        if head is not None:
+            with torch.no_grad():
+                values = head(torch.from_numpy(values + added)).cpu().numpy() * scale
+        out[rows] = values
+    return out
+
+
+def _some_rows(values: np.ndarray) -> Iterator[slice]:
+    """Cut trials into parts, so that no copy of all is made."""
+    step = max(1, _AT_ONCE // max(1, values.shape[1]))
+    return (slice(start, start + step) for start in range(0, len(values), step))

@@ -105,25 +105,28 @@ def n_bytes(trials: Trials, target: Responses) -> int:
     return total
 
 
-def read_images(trials: Trials, mouse: str) -> np.ndarray:
+def read_images(trials: Trials, mouse: str, out: np.ndarray | None = None) -> np.ndarray:
     """Read the images of all trials of a mouse as they are kept.
 
     Parameters
     ----------
     trials : Trials
     mouse : str
+    out : ndarray, optional
+        Where they may be read to.
 
     Returns
     -------
     ndarray of shape (n_trials, channels, height, width)
-        uint8 where they are uint8, otherwise float32.
+        uint8 where they are uint8, otherwise float32; `out` where that is a place for them.
 
     Raises
     ------
     ValueError
         If images hold NaN or infinite values.
     """
-    images = trials.get("stimuli", mouse)
+    images = trials._get("stimuli", mouse, out)
+    assert images is not None  # every recording has stimuli
     if images.ndim != 4:  # which would be read as something else
         raise ValueError(
             f"mouse {mouse!r}: stimuli have the shape {images.shape}, expected images (trials, "
@@ -135,7 +138,12 @@ def read_images(trials: Trials, mouse: str) -> np.ndarray:
 
 
 def scale_responses(
-    values: np.ndarray, mouse: str, scale: np.ndarray, rows: np.ndarray, of: View | None = None
+    values: np.ndarray,
+    mouse: str,
+    scale: np.ndarray,
+    rows: np.ndarray,
+    of: View | None = None,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Divide responses by the scale of their neurons.
 
@@ -150,6 +158,8 @@ def scale_responses(
         Places of the trials in the recording.
     of : Trials or Responses, optional
         Where trials may be frames of movies, of which errors tell.
+    out : ndarray of shape (n_trials, n_neurons), optional
+        float32, where they are to be; may be `values`.
 
     Returns
     -------
@@ -162,7 +172,7 @@ def scale_responses(
         If responses are infinite.
     """
     with np.errstate(over="ignore"):
-        scaled = values / scale
+        scaled = np.divide(values, scale, out=out, casting="same_kind")
     return float32(scaled, mouse, "responses", rows, missing=True, of=of)
 
 
@@ -187,7 +197,14 @@ class StoredImages:
     def read(self, rows: np.ndarray, out: np.ndarray) -> None:
         """Fill `out` with the images of some of these trials."""
         with _reading(self._mouse, "stimuli"):
-            out[:] = read_images(self._trials[rows], self._mouse)
+            images = read_images(self._trials[rows], self._mouse, out)
+            if images is not out:
+                out[:] = images
+
+    def announce(self, rows: np.ndarray) -> None:
+        """Tell the disk of images that are read soon."""
+        with _reading(self._mouse, "stimuli"):
+            self._trials[rows]._announce("stimuli", self._mouse)
 
 
 class StoredResponses:
@@ -216,7 +233,13 @@ class StoredResponses:
         with _reading(self._mouse, "responses"):
             some = self._target[rows]
             places = some.rows(self._mouse)[1]
-            out[:] = scale_responses(some.get(self._mouse), self._mouse, self._scale, places, some)
+            values = some._get(self._mouse, out)
+            scale_responses(values, self._mouse, self._scale, places, some, out)
+
+    def announce(self, rows: np.ndarray) -> None:
+        """Tell the disk of responses that are read soon."""
+        with _reading(self._mouse, "responses"):
+            self._target[rows]._announce(self._mouse)
 
 
 @contextmanager

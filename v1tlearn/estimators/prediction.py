@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -13,11 +13,24 @@ from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators._leaks import Seen, warn_of_seen_images
 from v1tlearn.estimators._like_fit import check_like_fit
 from v1tlearn.estimators._movies import frames_of_movies
-from v1tlearn.estimators._reading import answer, names_at_fit, read_predict, read_score
+from v1tlearn.estimators._ranges import warn_of_other_ranges
+from v1tlearn.estimators._reading import Call, answer, names_at_fit, read_predict, read_score
 from v1tlearn.metrics import single_trial_correlation
+from v1tlearn.metrics._in_parts import correlation_of_parts
 from v1tlearn.nn import EncodingModel
 from v1tlearn.trials import Responses, Trials
 from v1tlearn.trials.folding import unfold_time
+
+_HELD_BYTES = 2**27  # of predictions that are held to be scored; more come in parts
+_PART_BYTES = 2**25
+
+
+def _n_bytes(target: Responses) -> int:
+    """Bytes of predictions of all these responses."""
+    counts = target.n_frames
+    frames = np.ones(len(target), np.int64) if counts is None else counts
+    per_mouse = target.n_neurons.items()
+    return sum(4 * n * int(frames[target.rows(mouse)[0]].sum()) for mouse, n in per_mouse)
 
 
 class PredictionMixin:
@@ -98,10 +111,14 @@ class PredictionMixin:
         once.
 
         Movies are predicted frame by frame and read a few hundred frames at a time, however long
-        they are; what is predicted is in memory as a whole. `predict_parts` of a model that sees
-        time gives it out in parts.
+        they are; what is predicted is in memory as a whole, four bytes for each trial, or frame,
+        and neuron. `save_predictions` writes predictions larger than memory, and `predict_parts` of
+        a model that sees time gives them out in parts.
 
         `precision` holds for predictions, too; "auto" predicts in float32.
+
+        Stimuli and behaviour that look as if they were in another unit than at `fit`, such as grey
+        levels from 0 to 1 for 0 to 255, are warned of, by some trials of each mouse.
         """
         check_is_fitted(self)
         fitted, model = self._knows()
@@ -110,6 +127,7 @@ class PredictionMixin:
         )
         trials = frames_of_movies(whole, labelled=model.context_frames is None)
         check_like_fit(fitted, model, trials)
+        warn_of_other_ranges(fitted, trials)
         values = unfold_time(self._predict(trials), like=whole)
         predictions = Responses.from_arrays(values, like=whole, name="predictions")
         predictions = predictions._with_known_neurons(
@@ -147,6 +165,11 @@ class PredictionMixin:
         See Also
         --------
         v1tlearn.metrics.single_trial_correlation
+
+        Notes
+        -----
+        Predictions that take more than 128 MiB are made and added up in parts, of 32 MiB or one
+        movie, unless trials are weighted.
         """
         check_is_fitted(self)
         fitted, model = self._knows()
@@ -161,11 +184,26 @@ class PredictionMixin:
         )
         trials = frames_of_movies(call.trials, labelled=model.context_frames is None)
         check_like_fit(fitted, model, trials)
+        warn_of_other_ranges(fitted, trials)
         self._warn_of_seen_images(call.trials)
+        if sample_weight is None and _n_bytes(call.target) > _HELD_BYTES:
+            return correlation_of_parts(self._in_parts(call, model))
         values = unfold_time(self._predict(trials), like=call.trials)
         predictions = Responses.from_arrays(values, like=call.trials)
         found = single_trial_correlation(call.target, predictions, sample_weight=sample_weight)
         return cast(float, found)  # the mean over mice
+
+    def _in_parts(self, call: Call, model: EncodingModel) -> Iterator[tuple[Responses, Responses]]:
+        """Responses and predictions of some trials of one mouse after the others."""
+        for mouse in call.trials.mice:
+            places, _ = call.trials.rows(mouse)
+            step = max(1, _PART_BYTES * len(places) // max(1, _n_bytes(call.target[places])))
+            for start in range(0, len(places), step):
+                some = places[start : start + step]
+                own = call.trials[some]
+                trials = frames_of_movies(own, labelled=model.context_frames is None)
+                values = unfold_time(self._predict(trials), like=own)
+                yield call.target[some], Responses.from_arrays(values, like=own)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()  # type: ignore[misc]  # of BaseEstimator, which comes after

@@ -11,8 +11,14 @@ from sklearn.utils.validation import check_is_fitted
 from v1tlearn._values import plain
 from v1tlearn.estimators._calls import explained
 from v1tlearn.estimators._fitted import Fitted
-from v1tlearn.estimators._like_fit import check_held_out, check_parameters, check_transfer
+from v1tlearn.estimators._like_fit import (
+    check_held_out,
+    check_parameters,
+    check_transfer,
+    warn_of_grey_levels,
+)
 from v1tlearn.estimators._progress import shown_log
+from v1tlearn.estimators._ranges import warn_of_other_ranges
 from v1tlearn.estimators._reading import read_fit, warn_about_tiers
 from v1tlearn.estimators._runs import Start
 from v1tlearn.estimators._telling import OnEpoch, as_one
@@ -26,6 +32,7 @@ class TransferMixin:
 
     fitted_: Fitted
     module_: Any
+    standardize: bool
     _frame_wise: ClassVar[bool]
     _plain_params: Callable[[], dict[str, Any]]
 
@@ -88,13 +95,21 @@ class TransferMixin:
         new._validate_params()
         call = read_fit(trials, None, None, None, frame_wise=self._frame_wise)
         warn_about_tiers(trials)
+        if not new.standardize:
+            warn_of_grey_levels(self.fitted_, call.trials)
         seed = shared_seed(plain(new.random_state))
         training, held_out = new._split(call, validation, seed)
         new._warn_of_no_epochs()
         start = new._from_scratch(*training, seed)
+        if self._keeps_scaling():
+            warn_of_other_ranges(self.fitted_, training[0], of=start.fitted)
         start = start._replace(fitted=self._adopted(start, freeze=bool(freeze_core)))
         with shown_log(plain(new.verbose)):
             return new._train(training, held_out, seed, start=start, on_epoch=told)
+
+    def _keeps_scaling(self) -> bool:
+        """Tell whether stimuli of new animals are scaled as those of the first ones."""
+        return not plain(self.standardize)
 
     def _adopted(self, start: Start, *, freeze: bool) -> Fitted:
         """Give a model that was just begun the trained core; what it then knows."""

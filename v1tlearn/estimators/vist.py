@@ -12,10 +12,12 @@ import numpy as np
 from torch import Tensor, nn
 
 from v1tlearn._values import plain
+from v1tlearn._warn import warn
 from v1tlearn.estimators._backbones import pretrained_core, whole_path
 from v1tlearn.estimators._build import Recipe, begin
 from v1tlearn.estimators._describe import describe
 from v1tlearn.estimators._fitted import Fitted
+from v1tlearn.estimators._lost_neurons import warn_of_diverged
 from v1tlearn.estimators._movies import ends_of_movies, movie_lengths
 from v1tlearn.estimators._parameters import Presets
 from v1tlearn.estimators._reading import Call
@@ -28,6 +30,8 @@ from v1tlearn.nn import CallableCore, Core, EluHead, IdentityHead, PatchCore, Vi
 from v1tlearn.nn.movies.vist import PUBLISHED_KERNELS
 from v1tlearn.training import Run
 from v1tlearn.trials import Responses, Trials
+
+_UNIT = 0.01  # responses that vary by less, or by more than its inverse, are not around 1
 
 
 @dataclass(eq=False, repr=False)
@@ -91,7 +95,10 @@ class ViSTRegressor(Presets, ModelRegressor):
         Standardise frames by mean and standard deviation of the training trials, for patches and
         backbones. Other features are what they are.
     scale_responses : bool, default=True
-        Divide responses by their standard deviation ahead of the loss; the paper does not.
+        Divide responses by their standard deviation ahead of the loss; the paper does not. Without,
+        the model depends on the unit of the responses, since loss, learning rates and first weights
+        are made for values around 1: where they vary by less than 0.01 or more than 100 there is a
+        warning.
     loss : {"vist", "rmse", "poisson"}, default="vist"
         `v1tlearn.nn.vist_loss`; its first term alone; or the Poisson loss, with ELU + 1 as output
         non-linearity, where the others have none.
@@ -300,7 +307,8 @@ class ViSTRegressor(Presets, ModelRegressor):
         return make_vist_run(self._plain_params(), start, training, held_out, max_epochs, name)
 
     def _look_back(self, run: Run) -> None:
-        """Warn of nothing: outputs are linear, and have no places that could be lost."""
+        """Warn of what ran off: outputs are linear, and have no places that could be lost."""
+        warn_of_diverged(run.model, run.data)
 
     def _predict(
         self, trials: Trials, *, activate: bool = True, at_once: int | None = None
@@ -339,6 +347,14 @@ def _unscaled(fitted: Fitted) -> Fitted:
     """Take responses in their own units."""
     mice = {}
     for name, mouse in fitted.mice.items():
-        ones = np.ones_like(mouse.statistics["response_scale"])
+        scale = mouse.statistics["response_scale"]
+        typical = float(np.median(scale))
+        if not _UNIT <= typical <= 1 / _UNIT:
+            warn(
+                f"mouse {name!r}: responses vary by some {typical:.3g}, and with "
+                "scale_responses=False loss and learning rates are those for values around 1: "
+                "give responses in another unit, or set scale_responses=True."
+            )
+        ones = np.ones_like(scale)
         mice[name] = replace(mouse, statistics={**mouse.statistics, "response_scale": ones})
     return replace(fitted, mice=mice)

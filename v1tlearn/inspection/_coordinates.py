@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from numbers import Real
 
 import numpy as np
 import xarray as xr
+
+from v1tlearn._values import plain, shape_of
 
 
 def step_of(positions: np.ndarray) -> float:
@@ -112,8 +115,12 @@ def pixel_scale(degrees_per_pixel: Sequence[float] | None) -> tuple[Sequence[flo
     """
     if degrees_per_pixel is None:
         return (1.0, 1.0), "pixel"
-    values = tuple(degrees_per_pixel)
-    if len(values) != 2 or not all(isinstance(v, Real) and v > 0 for v in values):
+    shape = shape_of(degrees_per_pixel)
+    values = tuple(plain(v) for v in degrees_per_pixel) if shape == (2,) else ()
+    positive = [
+        isinstance(v, Real) and not isinstance(v, bool) and 0 < float(v) < inf for v in values
+    ]
+    if len(values) != 2 or not all(positive):
         raise ValueError(
             f"degrees_per_pixel={degrees_per_pixel!r}: expected two positive numbers, for the "
             "height and the width of a pixel."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +11,8 @@ import xarray as xr
 from torch import Tensor
 
 from v1tlearn._guesses import did_you_mean, guess
-from v1tlearn._values import as_ids
+from v1tlearn._options import as_finite
+from v1tlearn._values import as_ids, as_whole
 from v1tlearn.datasets.time_axis import FRAMES, SECONDS
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.inspection._opened import behavior_at_model
@@ -68,9 +68,7 @@ def frames_of(model: EncodingModel, n_lags: Any) -> Frames | None:
     before, after = model.context_frames
     if n_lags is None:
         n_lags = before + 1
-    if not isinstance(n_lags, Integral) or n_lags < 1:
-        raise ValueError(f"n_lags={n_lags!r}: expected a whole number from 1 on, or None.")
-    return Frames(int(n_lags), before, after)
+    return Frames(as_whole(n_lags, "n_lags", more="None or "), before, after)
 
 
 def places_of(
@@ -147,6 +145,11 @@ def same_behavior(
         If a column is unknown, or a value not finite.
     """
     columns = fitted.core_columns
+    if not isinstance(behaviors, Mapping):
+        raise TypeError(
+            f"behaviors is a {type(behaviors).__name__}: expected a dict of values by column, such "
+            'as {"running_speed": 0.0}.'
+        )
     if strangers := [name for name in behaviors if name not in columns]:
         found = [column for name in strangers for column in guess(name, columns)]
         raise ValueError(
@@ -258,10 +261,7 @@ def labelled(
 
 
 def _finite(name: str, value: Any) -> float:
-    number = float(value)
-    if not np.isfinite(number):
-        raise ValueError(f"behaviors: {name!r} is {number}: expected a finite number.")
-    return number
+    return as_finite(value, f"behaviors: {name!r}")
 
 
 def _standardized(fitted: Fitted, mouse: str, name: str, value: float) -> float:

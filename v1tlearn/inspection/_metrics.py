@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from v1tlearn import metrics
+from v1tlearn._options import as_word
 from v1tlearn.metrics._arrays import arrays_by_mouse
 from v1tlearn.metrics._draws import Draws
 from v1tlearn.metrics._intervals import ends_of
@@ -29,9 +30,7 @@ def metric_of(metric: str | Callable[..., Any]) -> Callable[..., Any]:
     """Take a metric by its name, or as it is."""
     if callable(metric):
         return metric
-    if metric not in LABELS:
-        raise ValueError(f"metric={metric!r}: expected one of {list(LABELS)}, or a function.")
-    return getattr(metrics, metric)
+    return getattr(metrics, as_word(metric, list(LABELS), "metric", ", or a function"))
 
 
 def jackknife(y_true: Any, labels: dict[str, Any]) -> dict[str, np.ndarray] | None:

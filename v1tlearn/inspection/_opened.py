@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn._guesses import did_you_mean, guess
 from v1tlearn._models import ahead, last_step
+from v1tlearn._options import as_words
 from v1tlearn._values import plain
 from v1tlearn.estimators import EnsembleRegressor
 from v1tlearn.estimators._fitted import Fitted
@@ -226,7 +227,7 @@ def known_mice(fitted: Fitted, mice: str | Sequence[str] | None) -> list[str]:
     """
     if mice is None:
         return list(fitted.mice)
-    wanted = [mice] if isinstance(mice, str) else [str(mouse) for mouse in mice]
+    wanted = as_words(mice, "mice", of="A")
     unknown = [mouse for mouse in wanted if mouse not in fitted.mice]
     if unknown or not wanted:
         found = [name for mouse in unknown for name in guess(mouse, fitted.mice)]

@@ -6,7 +6,6 @@ Those of models that see time are kernels of lags and pixels.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from v1tlearn._values import plain
+from v1tlearn._options import as_verbosity, as_word
+from v1tlearn._values import as_whole, plain
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.inspection._field_gradients import gradient_fields, shown_images
 from v1tlearn.inspection._field_inputs import (
@@ -185,6 +185,7 @@ def receptive_fields(
     (('neuron', 'channel', 'height', 'width'), (5, 1, 16, 24))
     """
     n_images, batch_size = plain((n_images, batch_size))
+    verbose = as_verbosity(verbose)
     found = one_model(estimator, "receptive fields")
     fitted, model, device = found.fitted, found.model, found.device
     _check(n_images, noise, method, batch_size, images, average)
@@ -280,19 +281,17 @@ def _of_mice(images: Trials, mice: list[str]) -> Trials:
 def _check(
     n_images: Any, noise: str, method: str, batch_size: int | str, images: Any, average: str
 ) -> None:
-    if n_images is not None and (not isinstance(n_images, Integral) or n_images < 2):
-        raise ValueError(f"n_images={n_images!r}: expected a whole number from 2 on.")
+    if n_images is not None:
+        as_whole(n_images, "n_images", 2)
     choices = (
         ("noise", noise, NOISE),
         ("method", method, METHODS),
         ("average", average, _AVERAGES),
     )
     for name, value, known in choices:
-        if value not in known:
-            raise ValueError(f"{name}={value!r}: expected one of {known}.")
-    auto = isinstance(batch_size, str) and batch_size == "auto"
-    if not auto and (not isinstance(batch_size, Integral) or batch_size < 1):
-        raise ValueError(f"batch_size={batch_size!r}: expected 'auto' or a whole number from 1 on.")
+        as_word(value, known, name)
+    if not isinstance(batch_size, str) or batch_size != "auto":
+        as_whole(batch_size, "batch_size", more="'auto' or ")
     if method == "gradient" and n_images is not None:
         raise ValueError(
             f"n_images={n_images} came for method='gradient', which sees no noise: leave it out, "

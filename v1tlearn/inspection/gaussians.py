@@ -10,7 +10,8 @@ from joblib import Parallel, delayed
 from scipy.optimize import OptimizeWarning, curve_fit
 from scipy.stats import f as f_distribution
 
-from v1tlearn._values import as_dims
+from v1tlearn._options import as_jobs, as_numbers
+from v1tlearn._values import as_dims, as_number
 from v1tlearn.inspection._coordinates import at, folded, step_of
 
 PARAMETERS = ("amplitude", "x", "y", "sigma_x", "sigma_y", "angle", "offset")
@@ -98,9 +99,12 @@ def fit_gaussians(
         raise ValueError(
             f"fields has the dimensions {fields.dims}: expected neuron, channel, height, width."
         )
+    if not fields.size:
+        raise ValueError(f"fields are empty, {dict(fields.sizes)}: expected at least one neuron.")
+    worst, n_jobs = as_number(worst, "worst"), as_jobs(n_jobs)
     if not 0 <= worst < 1:
         raise ValueError(f"worst={worst!r}: expected a share from 0 to below 1.")
-    values = fields.values.astype(np.float64).mean(1)
+    values = as_numbers(fields.values, "fields", of="neuron").mean(1)
     parts = np.array_split(values, max(1, -(-len(values) // _TOGETHER)))
     fitted = Parallel(n_jobs=n_jobs)(delayed(_fit_all)(part) for part in parts)
     rows = [row for part in fitted for row in part]
@@ -205,7 +209,7 @@ def _positions(fields: xr.DataArray, name: str) -> np.ndarray:
     """Where the pixels of one side lie; counted where nothing tells."""
     if name not in fields.coords:
         return np.arange(fields.sizes[name], dtype=np.float64)
-    return fields[name].values.astype(np.float64)
+    return as_numbers(fields[name].values, f"{name} of the fields", of="pixel")
 
 
 def _in_coordinates(table: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import xarray as xr
 
+from v1tlearn._options import as_word
 from v1tlearn._values import as_whole
 from v1tlearn.inspection._drawing import pyplot
 
@@ -77,8 +78,7 @@ class KernelDisplay:
         self.lags = np.arange(n_lags, dtype=float) if lags is None else np.asarray(lags, float)
         if self.lags.shape != (n_lags,):
             raise ValueError(f"lags have the shape {self.lags.shape}: expected ({n_lags},).")
-        if units not in _UNITS:
-            raise ValueError(f"units={units!r}: expected one of {list(_UNITS)}.")
+        as_word(units, list(_UNITS), "units")
         self.units = units
         self.titles = [""] * n if titles is None else [str(title) for title in titles]
         if len(self.titles) != n:

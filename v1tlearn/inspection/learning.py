@@ -14,6 +14,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.utils.parallel import Parallel, delayed
 
 from v1tlearn._models import check_predicts, named
+from v1tlearn._options import as_word
 from v1tlearn._values import as_whole, plain
 from v1tlearn.inspection._drawing import legend_above, only_axes
 from v1tlearn.inspection._metrics import LABELS, mean_known, metric_of
@@ -263,8 +264,7 @@ def _parts(
     for name, one in (("trials", trials), ("test", test)):
         if not isinstance(one, Trials) and (one is not None or name == "trials"):
             raise TypeError(f"{name} is a {type(one).__name__}: expected Trials.")
-    if over not in _OVER:
-        raise ValueError(f"over={over!r}: expected one of {list(_OVER)}.")
+    as_word(over, list(_OVER), "over")
     wrong = [
         s for s in sizes if not isinstance(s, Real) or isinstance(s, bool) or not 0 < float(s) <= 1
     ]

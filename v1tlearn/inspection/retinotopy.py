@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from scipy.spatial import cKDTree
 
+from v1tlearn._options import as_numbers
 from v1tlearn._values import as_whole
 from v1tlearn._warn import warn
 from v1tlearn.inspection._controls import generator
@@ -145,6 +146,8 @@ def places_and_positions(places: Any, position: Any) -> tuple[np.ndarray, np.nda
             )
         position = places["position"]
     if isinstance(position, xr.DataArray):
+        if "neuron" not in position.dims:
+            raise ValueError(f"position has the dimensions {position.dims}, not neuron.")
         position = position.transpose("neuron", ...)
         if "neuron" in position.coords and "neuron" in places.coords:
             lacks = ~np.isin(places["neuron"].values, position["neuron"].values)
@@ -154,14 +157,20 @@ def places_and_positions(places: Any, position: Any) -> tuple[np.ndarray, np.nda
                     f" as {places['neuron'].values[lacks][0]!r}."
                 )
             position = position.sel(neuron=places["neuron"].values)
-    cortex = np.asarray(position, dtype=np.float64)
+    cortex = as_numbers(position, "position", of="neuron")
     n = places.sizes["neuron"]
     if cortex.ndim != 2 or len(cortex) != n or cortex.shape[1] not in (2, 3):
         raise ValueError(
             f"position has the shape {cortex.shape}: expected ({n}, 2 or 3), for the neurons of "
             "places."
         )
-    looks = np.stack([places["x"].values, places["y"].values], 1).astype(np.float64)
+    sides = [as_numbers(places[name].values, f"places: {name}", of="neuron") for name in ("x", "y")]
+    if any(side.shape != (n,) for side in sides):
+        raise ValueError(
+            f"places: x and y have the shapes {[side.shape for side in sides]}: expected a number "
+            f"for each of the {n} neurons."
+        )
+    looks = np.stack(sides, 1)
     counted = np.isfinite(looks).all(1) & np.isfinite(cortex).all(1)
     if "good" in places:
         counted &= places["good"].values

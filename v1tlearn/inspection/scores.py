@@ -10,6 +10,7 @@ import pandas as pd
 
 from v1tlearn import metrics
 from v1tlearn._models import by_text, named_models
+from v1tlearn._options import as_word
 from v1tlearn.inspection._drawing import legend_above, only_axes, same_axes
 from v1tlearn.inspection._metrics import (
     LABELS,
@@ -320,8 +321,7 @@ class ScoreDisplay:
         ImportError
             Without matplotlib, the extra `plot`.
         """
-        if kind not in _KINDS:
-            raise ValueError(f"kind={kind!r}: expected one of {_KINDS}.")
+        as_word(kind, _KINDS, "kind")
         across, models = self._against(x) if kind == "scatter" else ("", [])
         if kind != "scatter" and x is not None:
             raise ValueError(f"x={x!r} is for kind='scatter', not for {kind!r}.")
@@ -424,8 +424,7 @@ class ScoreDisplay:
         known = [*self.scores] + [self.ceiling_name] * (self.ceiling is not None)
         if x is None:
             x = known[-1] if self.ceiling is not None else known[0]
-        if x not in known:
-            raise ValueError(f"x={x!r}: expected one of {known}.")
+        as_word(x, known, "x")
         models = [name for name in self.scores if name != x]
         if not models:
             raise ValueError(

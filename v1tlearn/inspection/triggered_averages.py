@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from scipy import linalg
 
+from v1tlearn._options import as_numbers
 from v1tlearn._values import plain
 from v1tlearn.datasets.time_axis import FRAMES, SECONDS
 from v1tlearn.trials import Trials
@@ -128,7 +129,8 @@ def space_time_components(averages: xr.DataArray) -> xr.Dataset:
             'spike_triggered_average(trials, 10)["A"].'
         )
     needed = {"neuron", "lag", "height", "width"}
-    if set(averages.dims) - {"channel"} != needed or averages.sizes.get("channel", 1) > 1:
+    one_channel = averages.sizes.get("channel", 1) == 1
+    if set(averages.dims) - {"channel"} != needed or not one_channel or not averages.size:
         raise ValueError(
             f"averages have the dimensions {dict(averages.sizes)}: expected {sorted(needed)}, and "
             "one channel: take one, .isel(channel=0), or the mean of them"
@@ -137,7 +139,7 @@ def space_time_components(averages: xr.DataArray) -> xr.Dataset:
         averages = averages.isel(channel=0, drop=True)
     averages = averages.transpose("neuron", "lag", "height", "width")
     n, n_lags, height, width = averages.shape
-    values = averages.values.astype(np.float64).reshape(n, n_lags, -1)
+    values = as_numbers(averages.values, "averages", of="neuron").reshape(n, n_lags, -1)
     known = np.isfinite(values).all(axis=(1, 2))
     maps, courses = np.full((n, height * width), np.nan), np.full((n, n_lags), np.nan)
     strength, share = np.full((2, n), np.nan)
@@ -267,7 +269,7 @@ def _recorded_alike(trials: Trials, mouse: str, n_lags: int) -> np.ndarray:
         for block in _blocks(trials, mouse, n_lags, stimuli=False)
     ]
     _, group = np.unique(np.concatenate(masks), axis=1, return_inverse=True)
-    return group
+    return group.ravel()  # NumPy 2.0.0 gives it the shape of the masks
 
 
 def _blocks(trials: Trials, mouse: str, n_lags: int, *, stimuli: bool = True) -> Iterator[_Block]:

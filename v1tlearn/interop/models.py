@@ -243,6 +243,7 @@ def build(
         behavior_mode=estimator.behavior_mode,
         core_columns=list(core_columns),
         columns_assumed=assumed,
+        images_told=all("image" in one.pairs for one in known.values()),
         seed=seed,
     )
     with as_model(arrays.origin), bounded_by(arrays.tensors()):

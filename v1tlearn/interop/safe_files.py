@@ -71,6 +71,7 @@ def read_checkpoint(path: Path) -> Any:
             _check_pickles(path)
         with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # an error, if it matters
+            warnings.filterwarnings("ignore", "Validating sparse tensor")  # refused by name later
             try:
                 # Mapped, arrays end where the file does, whatever sizes it tells of.
                 return torch.load(path, map_location="cpu", weights_only=True, mmap=in_zip)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from v1tlearn._warn import warn
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
 from v1tlearn.estimators import CNNRegressor, LNRegressor
 from v1tlearn.interop.arrays import Arrays, sensorium_name
@@ -27,7 +30,7 @@ def load_sensorium(
     state_dict: str | os.PathLike | Mapping[str, Any],
     statistics: Any = None,
     *,
-    linear: bool = False,
+    linear: bool | None = None,
     image_shape: tuple[int, int, int] | None = None,
     behavior_names: Sequence[str] | None = None,
 ) -> CNNRegressor:
@@ -48,8 +51,9 @@ def load_sensorium(
         What the data were standardised with, see `load_v1t`. Mice are called by their data keys,
         as `read_sensorium` does, or by their letters in the paper. Recordings also tell
         `image_shape` and `behavior_names`.
-    linear : bool, default=False
-        The model is an LN model. That leaves no trace in the arrays.
+    linear : bool, optional
+        The model is an LN model. That leaves no trace in the arrays: without being told, a model
+        counts as a CNN, with a warning where the name of its file says LN.
     image_shape : (int, int, int), optional
         Channels, height and width of the stimuli, in pixels. Without recordings the default is
         (1, 144, 256) for a core of one input channel, and of four, the image and three planes of
@@ -91,6 +95,11 @@ def load_sensorium(
     Willeke et al., "The Sensorium competition on predicting large-scale mouse primary visual
     cortex activity", arXiv:2206.08666, 2022; code at https://github.com/sinzlab/sensorium.
     """
+    if linear is None and _named_linear(state_dict):
+        warn(
+            f"{state_dict} is called as an LN model is, but is opened as a CNN: arrays do not tell "
+            "whether layers are linear. Say linear=True, or linear=False if it is a CNN indeed."
+        )
     arrays = _read_arrays(state_dict)
     mice = arrays.parts("readout.")
     if not mice:
@@ -125,6 +134,13 @@ def load_sensorium(
         source_grids=source_grids,
         behavior_names=told,
     )
+
+
+def _named_linear(state_dict: Any) -> bool:
+    if not isinstance(state_dict, str | os.PathLike):
+        return False
+    words = re.split(r"[^a-z]+", Path(os.fsdecode(state_dict)).stem.lower())
+    return "ln" in words or "linear" in words
 
 
 def _read_arrays(state_dict: str | os.PathLike | Mapping[str, Any]) -> Arrays:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from v1tlearn._instead import path_of
+from v1tlearn._opening import no_folder
 from v1tlearn._warn import warn
 from v1tlearn.datasets.schema import BEHAVIOR_NAMES
 from v1tlearn.estimators import CNNRegressor, LNRegressor, V1TRegressor, ViTRegressor
@@ -87,8 +88,8 @@ def load_v1t(
     ------
     ImportError
         Without PyYAML.
-    FileNotFoundError
-        If one of the files is missing.
+    FileNotFoundError, NotADirectoryError
+        If the folder or one of its files is missing, or it is none.
     ValueError
         If a file is damaged, asks for code to be run or is of another kind; if the two do not go
         together; if statistics are of other mice, neurons or stimuli.
@@ -112,6 +113,8 @@ def load_v1t(
     from v1tlearn.interop.plain_yaml import read_yaml
 
     directory = path_of("directory", directory, "load_v1t(directory)")
+    if not directory.is_dir():
+        raise no_folder(directory, f"{directory} is no folder: expected that of a run.")
     with as_model(str(directory)):
         args = Arguments(read_yaml(directory / "args.yaml"), str(directory / "args.yaml"))
         arrays = _read_arrays(directory / "ckpt" / "model_state.pt")

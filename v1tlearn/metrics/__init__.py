@@ -41,7 +41,8 @@ Two functions look at responses over time, and take arrays (frames, neurons) of 
 of them: `correlation_over_time` and `sd_kl`.
 
 Values that differ by rounding only do not count as varying: a neuron is constant if its standard
-deviation over trials is at most 1e-6 of its largest absolute value, 1e-12 where float64 came.
+deviation over trials is at most 1e-6 of its largest absolute value, 1e-12 where float64 came. So it
+is with averages over repeats, by 1e-12.
 
 Images that were found or reconstructed from responses have measures of their own, which take plain
 arrays: `seen_ranks` and what follows from ranks, `pixel_correlation` and `ssim`.

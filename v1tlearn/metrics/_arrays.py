@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from v1tlearn._equality import same_arrays
 from v1tlearn._models import by_text
 from v1tlearn._values import (
     as_array,
@@ -238,9 +239,9 @@ def _mouse_labels(sources: list[Source], mouse_ids: Any) -> tuple[np.ndarray, li
     for source in labelled:
         own = there(source.mouse_ids)
         if source.per_mouse:
-            agree = np.array_equal(np.sort(own), np.sort(labels))
+            agree = same_arrays(np.sort(own), np.sort(labels))
         else:
-            agree = np.array_equal(own, labels)
+            agree = same_arrays(own, labels)
         if not agree:
             raise ValueError(
                 f"{source.name} holds trials of other mice, or in another order: trials per mouse "
@@ -279,7 +280,7 @@ def _check_same_trials(sources: list[Source], labels: np.ndarray, mice: list[str
 
 def _agree(one: np.ndarray | None, two: np.ndarray | None) -> bool:
     """Whether labels are the same, numbers as their text, as far as both are known."""
-    if one is None or two is None or np.array_equal(one, two):
+    if one is None or two is None or same_arrays(one, two):
         return True
     return np.array_equal(one.astype(str), two.astype(str))
 
@@ -326,6 +327,8 @@ def _flat(
     if isinstance(values, Mapping):
         whose = f"mouse {{!r}}: {name}".format
         given = by_text(name, values)
+        if not given:
+            raise ValueError(f"{name} is an empty dict: expected {', '.join(map(repr, mice))}.")
         parts = {mouse: read(part, whose(mouse)) for mouse, part in given.items()}
         dtype = np.result_type(*parts.values())
         if (

@@ -45,12 +45,16 @@ def shuffle_images(n_images: int, n: int, rng: np.random.Generator) -> np.ndarra
     return rng.permuted(np.tile(np.arange(n_images), (n, 1)), axis=1)
 
 
-def check_level(level: Any) -> None:
+def as_level(level: Any) -> float:
     """Check the level of an interval.
 
     Parameters
     ----------
     level : float
+
+    Returns
+    -------
+    float
 
     Raises
     ------
@@ -60,6 +64,7 @@ def check_level(level: Any) -> None:
     number = plain(level, "level")
     if isinstance(number, bool) or not isinstance(number, Real) or not 0 < float(number) < 1:
         raise ValueError(f"level={level!r}: expected a number between 0 and 1.")
+    return float(number)
 
 
 def interval(draws: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ import xarray as xr
 
 from v1tlearn._values import as_whole, plain
 from v1tlearn.metrics._arrays import MouseArrays, there
-from v1tlearn.metrics._chance import check_level, draw_images, interval
+from v1tlearn.metrics._chance import as_level, draw_images, interval
 from v1tlearn.metrics._corrected import corrected_bounds, left_out
 from v1tlearn.metrics._evaluate import blocks_of
 from v1tlearn.metrics._weighted import Statistic, Weighted
@@ -51,7 +51,7 @@ class Draws:
             If one is out of its range.
         """
         n, level, random_state, block_frames = plain((n, level, random_state, block_frames))
-        check_level(level)
+        level = as_level(level)
         if block_frames is not None:
             as_whole(block_frames, "block_frames", 1)
         return cls(as_whole(n, "n_bootstrap", 0), level, draw_seed(random_state), block_frames)

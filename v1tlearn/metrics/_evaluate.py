@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from sklearn.exceptions import UndefinedMetricWarning
 
-from v1tlearn._rounding import rounding_of
+from v1tlearn._rounding import ROUNDING_FLOAT64, rounding_of
 from v1tlearn._warn import warn
 from v1tlearn.metrics._arrays import MouseArrays, arrays_by_mouse, there
 from v1tlearn.trials._units import label_units
@@ -22,8 +22,9 @@ logger = logging.getLogger(__name__)
 
 _BLOCK_VALUES = 2**19  # values treated at once: 4 MiB in float64, which stay in the cache
 
-# "all" in their order; else by image: all, all where some are repeated, or the repeated ones alone.
-Selection = Literal["all", "by_image", "with_repeats", "repeated"]
+# "all" in their order; else by image: all, where images are known; all of two images and more; all
+# where some are repeated; or the repeated alone.
+Selection = Literal["all", "stimuli", "by_image", "with_repeats", "repeated"]
 Multioutput = Literal["uniform_average", "mice", "raw_values"]
 _MULTIOUTPUTS = ("uniform_average", "mice", "raw_values")
 
@@ -41,6 +42,13 @@ class Repeats(NamedTuple):
     def mean(self, values: np.ndarray) -> np.ndarray:
         """Mean of (trials, neurons) over the repeats of each image -> (images, neurons)."""
         return self.sum(values) / self.counts[:, None]
+
+    def averages(self, values: np.ndarray) -> np.ndarray:
+        """Means less that of the first image; 0 where they differ by the rounding of sums only."""
+        means = self.mean(values)
+        means -= means[:1]
+        rounding = ROUNDING_FLOAT64 * np.abs(values).max(axis=0)
+        return np.where(means.std(axis=0) > rounding, means, 0.0)
 
     def spread(self, means: np.ndarray) -> np.ndarray:
         """(images, neurons) -> (trials, neurons), the same value for all repeats."""
@@ -92,14 +100,16 @@ def evaluate(
         mouse_ids=mouse_ids,
         categories=categories,
         sample_weight=sample_weight,
-        needs_images=trials != "all" or "image_ids" in needs,
+        needs_images=trials not in ("all", "stimuli") or "image_ids" in needs,
         needs_categories="categories" in needs,
     ):
         arrays = prepare(arrays)
         rows, repeats = _arrange(arrays, np.arange(len(arrays.true)), trials)
         problem = _too_few(rows, repeats, trials, name)
         if problem:
-            raise ValueError(f"mouse {arrays.mouse!r}: {problem}")
+            left = len(arrays.true) - len(rows) if arrays.weights is not None else 0
+            weights = f" {left} more have a sample_weight of 0 and do not count." if left else ""
+            raise ValueError(f"mouse {arrays.mouse!r}: {problem}{weights}")
         if trials == "by_image" and there(repeats).counts.max() == 1:
             once.append(arrays.mouse)
         per_mouse[arrays.mouse] = _neuron_values(statistic, arrays, trials, n_rows)
@@ -133,7 +143,7 @@ def check_multioutput(multioutput: Any) -> None:
     ValueError
         If it is unknown.
     """
-    if multioutput not in _MULTIOUTPUTS:
+    if not isinstance(multioutput, str) or multioutput not in _MULTIOUTPUTS:
         raise ValueError(f"multioutput is {multioutput!r}, expected one of {_MULTIOUTPUTS}.")
 
 
@@ -159,7 +169,7 @@ def blocks_of(
     Parameters
     ----------
     arrays : MouseArrays
-    trials : {"all", "by_image", "with_repeats", "repeated"}
+    trials : {"all", "stimuli", "by_image", "with_repeats", "repeated"}
     n_most : int, optional
         Neurons of a block; by default as many as the cache holds.
 
@@ -283,7 +293,7 @@ def _arrange(
     """Rows in the order and selection the statistic needs."""
     if arrays.weights is not None:
         recorded = recorded[arrays.weights[recorded] > 0]
-    if trials == "all":
+    if trials == "all" or (trials == "stimuli" and arrays.image_ids is None):
         return recorded, None
     _, codes, counts = np.unique(
         there(arrays.image_ids)[recorded], return_inverse=True, return_counts=True
@@ -299,7 +309,7 @@ def _too_few(
     rows: np.ndarray, repeats: Repeats | None, trials: str, name: str = "it"
 ) -> str | None:
     """Why the statistic cannot be computed from these trials."""
-    if trials == "all" and len(rows) < 2:
+    if trials in ("all", "stimuli") and len(rows) < 2:
         return f"{name} needs at least 2 trials, got {len(rows)}."
     if trials == "by_image" and len(there(repeats).counts) < 2:
         return (

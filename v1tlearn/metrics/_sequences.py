@@ -6,10 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from v1tlearn._instead import refuse_no_array
+from v1tlearn._values import as_array, shape_of
+
 
 def joined(y_true: Any, y_pred: Any) -> tuple[np.ndarray, np.ndarray]:
     """Frames of all movies, one movie after the other, of both (frames, neurons)."""
-    true, pred = _as_list(y_true), _as_list(y_pred)
+    true, pred = _as_list(y_true, "y_true"), _as_list(y_pred, "y_pred")
     shapes = [[movie.shape for movie in movies] for movies in (true, pred)]
     if not true or shapes[0] != shapes[1] or any(len(s) != 2 or s[1] != shapes[0][0][1]
                                                  for s in shapes[0]):  # fmt: skip
@@ -20,8 +23,9 @@ def joined(y_true: Any, y_pred: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(true), np.concatenate(pred)
 
 
-def _as_list(movies: Any) -> list[np.ndarray]:
+def _as_list(movies: Any, name: str) -> list[np.ndarray]:
     """Movies as arrays; a matrix, or a list of its rows, is one movie."""
+    refuse_no_array(name, movies, "responses")
     listed = isinstance(movies, list | tuple)
-    several = np.ndim(movies[0]) == 2 if listed and len(movies) else np.ndim(movies) == 3
-    return [np.asarray(movie) for movie in movies] if several else [np.asarray(movies)]
+    depth = len(shape_of(movies[0]) or ()) + 1 if listed and len(movies) else np.ndim(movies)
+    return [as_array(movie, name, of="frame") for movie in (movies if depth == 3 else [movies])]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from v1tlearn._equality import same_arrays
 from v1tlearn._instead import refuse_no_array
 from v1tlearn._models import by_text
 from v1tlearn._values import as_dims, as_ids, as_responses, labels_along, shape_of
@@ -168,7 +169,7 @@ def _check_frames(true: Responses, pred: Responses) -> None:
     if len(true) != len(pred) or not np.array_equal(true.mouse_ids, pred.mouse_ids):
         return  # which is told where all forms are compared
     one, two = _counts(true), _counts(pred)
-    if not np.array_equal(one, two):
+    if not same_arrays(one, two):
         trial = int(np.argmax(one != two))
         raise ValueError(
             f"mouse {str(true.mouse_ids[trial])!r}: trial {trial} has {one[trial]} frames in "

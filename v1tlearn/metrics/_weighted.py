@@ -13,7 +13,7 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from v1tlearn._rounding import ROUNDING_FLOAT32
+from v1tlearn._rounding import ROUNDING_FLOAT32, variance_left
 from v1tlearn.metrics._arrays import there
 from v1tlearn.metrics._evaluate import Block, Repeats, Selection
 
@@ -152,16 +152,17 @@ def _total_and_noise(drawn: Weighted) -> tuple[np.ndarray, np.ndarray]:
 
 def _fev(drawn: Weighted) -> np.ndarray:
     total, noise = _total_and_noise(drawn)
-    return np.where(total > 0, (total - noise) / total, np.nan)
+    return np.where(total > 0, variance_left(total, noise) / total, np.nan)
 
 
 def _feve(drawn: Weighted, *, strict: bool = False, threshold: float = 0.15) -> np.ndarray:
     total, noise = _total_and_noise(drawn)
     error = drawn.total_of_trials(there(drawn.block.error) ** 2) / drawn.n_trials
-    explainable = (total - noise) / total
+    left = variance_left(total, noise)
+    explainable = left / total
     enough = explainable > threshold if strict else explainable >= threshold
-    explained = 1.0 - (error - noise) / (total - noise)
-    return np.where((total > 0) & (total != noise) & enough, explained, np.nan)
+    explained = 1.0 - (error - noise) / left
+    return np.where((total > 0) & (left != 0) & enough, explained, np.nan)
 
 
 def _of_means(drawn: Weighted) -> tuple[np.ndarray, np.ndarray]:
@@ -172,13 +173,13 @@ def _of_means(drawn: Weighted) -> tuple[np.ndarray, np.ndarray]:
     n = counts[0]
     if (counts != n).any():
         noise = drawn.between_repeats / (counts * (counts - 1.0))[:, None]
-        return variance, variance - drawn.total(noise) / count
+        return variance, variance_left(variance, drawn.total(noise) / count)
     by_repeat = drawn.true.reshape(len(counts), n, -1)  # (images, repeats, neurons)
     of_repeats = sum(
         _variance(count, drawn.total(by_repeat[:, k]), drawn.total(by_repeat[:, k] ** 2), ddof=1)
         for k in range(n)
     )
-    return variance, (n**2 * variance - of_repeats) / (n * (n - 1.0))
+    return variance, variance_left(n**2 * variance, of_repeats) / (n * (n - 1.0))
 
 
 def _normalized_correlation(drawn: Weighted) -> np.ndarray:

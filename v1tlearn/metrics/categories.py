@@ -5,7 +5,6 @@ Every function takes the argument forms described in `v1tlearn.metrics`.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -13,11 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from v1tlearn._values import as_ids
+from v1tlearn._values import as_flag, as_ids, as_number
 from v1tlearn.datasets.schema import are_known
 from v1tlearn.metrics._arrays import MouseArrays, there
 from v1tlearn.metrics._evaluate import Block, Multioutput, evaluate
-from v1tlearn.metrics._options import as_flag, as_number
 
 _SMALL_OF_PAIRS = 1e-4  # of the variance over all stimuli, as published
 
@@ -79,6 +77,7 @@ def fecv(
         them in a single stimulus, or saw none of `among`; if `small_difference` is negative or NaN.
     """
     chosen = None if among is None else as_ids(among, "among", of="category")
+    pairwise = as_flag(pairwise, "pairwise")
     if small_difference is None:
         small_difference = _SMALL_OF_PAIRS if pairwise else 0.0
     return evaluate(
@@ -86,7 +85,7 @@ def fecv(
         partial(
             _fecv,
             among=chosen,
-            pairwise=as_flag(pairwise, "pairwise"),
+            pairwise=pairwise,
             small_difference=as_number(small_difference, "small_difference", minimum=0),
         ),
         y_true,
@@ -94,16 +93,16 @@ def fecv(
         mouse_ids=mouse_ids,
         categories=categories,
         needs=("categories",),
-        prepare=partial(_stimuli, among=chosen),
+        prepare=partial(_checked, among=chosen),
         multioutput=multioutput,
+        trials="stimuli",
     )
 
 
-def _stimuli(arrays: MouseArrays, among: np.ndarray | None) -> MouseArrays:
-    """One row per stimulus, the mean of its recorded repeats, of the trials of a mouse."""
-    if arrays.image_ids is not None:
-        arrays = _without_repeats(arrays)
-    present, counts = np.unique(there(arrays.categories), return_counts=True)
+def _checked(arrays: MouseArrays, among: np.ndarray | None) -> MouseArrays:
+    """The trials of a mouse, which saw some stimuli of each of some categories."""
+    categories = _of_stimuli(arrays)
+    present, counts = np.unique(categories, return_counts=True)
     if among is None:
         chosen = are_known(present)
     else:
@@ -125,9 +124,12 @@ def _stimuli(arrays: MouseArrays, among: np.ndarray | None) -> MouseArrays:
     return arrays
 
 
-def _without_repeats(arrays: MouseArrays) -> MouseArrays:
-    shown, of_trials = there(arrays.image_ids), there(arrays.categories)
-    images, first, codes = np.unique(shown, return_index=True, return_inverse=True)
+def _of_stimuli(arrays: MouseArrays) -> np.ndarray:
+    """Category of each image, or of each trial where images are not known."""
+    of_trials = there(arrays.categories)
+    if arrays.image_ids is None:
+        return of_trials
+    images, first, codes = np.unique(arrays.image_ids, return_index=True, return_inverse=True)
     categories = of_trials[first]
     other = np.flatnonzero(categories[codes] != of_trials)
     if len(other):
@@ -137,16 +139,7 @@ def _without_repeats(arrays: MouseArrays) -> MouseArrays:
             f"mouse {arrays.mouse!r}: image {images[image].item()!r} is in the categories {both}: "
             "expected one category per image. Are categories and image_ids in one order?"
         )
-    order = np.argsort(codes, kind="stable")
-    starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
-    true = arrays.true[order]
-    recorded = ~np.isnan(true)
-    sums = np.add.reduceat(np.where(recorded, true, 0).astype(np.float64), starts, axis=0)
-    with np.errstate(invalid="ignore"):
-        means = sums / np.add.reduceat(recorded.astype(np.int64), starts, axis=0)
-    if true.dtype.kind == "f":
-        means = means.astype(true.dtype)  # by whose precision rounding is told from variance
-    return replace(arrays, true=means, image_ids=images, categories=categories)
+    return categories
 
 
 class _Classes(NamedTuple):
@@ -176,7 +169,10 @@ def _classes(values: np.ndarray, categories: np.ndarray) -> _Classes:
 def _fecv(
     block: Block, among: np.ndarray | None, pairwise: bool, small_difference: float
 ) -> np.ndarray:
-    values, categories = block.true / block.true.std(axis=0), there(block.categories)
+    values, categories = block.true, there(block.categories)
+    if block.repeats is not None:
+        values, categories = block.repeats.averages(values), categories[block.repeats.starts]
+    values = values / values.std(axis=0)
     chosen = are_known(categories) if among is None else np.isin(categories, among)
     values, categories = values[chosen], categories[chosen]
     classes = _classes(values, categories)

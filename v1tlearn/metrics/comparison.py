@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from v1tlearn._models import named, named_models
+from v1tlearn._options import as_word
 from v1tlearn.metrics._arrays import MouseArrays, arrays_by_mouse, there
 from v1tlearn.metrics._chance import draw_images
 from v1tlearn.metrics._draws import Draws, drawn_values
@@ -137,8 +138,7 @@ def compare_scores(
     >>> bool(table["low"].item() > 0)
     True
     """
-    if metric not in _COMPARED:
-        raise ValueError(f"metric is {metric!r}: expected one of {_COMPARED}.")
+    metric = as_word(metric, _COMPARED, "metric")
     if not isinstance(trials, Trials):
         raise TypeError(
             f"trials is a {type(trials).__name__}: expected Trials, such as v1.Trials(recordings) "
@@ -177,6 +177,10 @@ def _predictions(models: Any, trials: Trials) -> dict[str, Any]:
         given = named_models(models)  # predictions have no name of their own
     out = {}
     for name, model in given.items():
+        if model is None:
+            raise TypeError(
+                f"models: {name!r} is None: expected a fitted estimator, or what one predicted."
+            )
         if isinstance(model, type) or hasattr(model, "fit"):
             model = named_models({name: model})[name].predict(trials)
         out[name] = model

@@ -259,11 +259,11 @@ def _single_trial(block: Block) -> np.ndarray:
 
 def _to_average(block: Block) -> np.ndarray:
     repeats = there(block.repeats)
-    return pearson(repeats.mean(block.true), repeats.mean(there(block.pred)))
+    return pearson(repeats.averages(block.true), repeats.averages(there(block.pred)))
 
 
 def _oracle_of(kind: OracleKind):
-    if kind not in ("jackknife", "conservative"):
+    if not isinstance(kind, str) or kind not in ("jackknife", "conservative"):
         raise ValueError(f"kind is {kind!r}, expected 'jackknife' or 'conservative'.")
     return _jackknife if kind == "jackknife" else _conservative
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from v1tlearn._values import as_array, as_dims
+from v1tlearn._values import as_array, as_dims, as_flag, shape_of
 from v1tlearn.nn import structural_similarity
 
 _DIMS = {4: ("trial", "channel", "height", "width"), 3: ("trial", "height", "width")}
@@ -112,6 +112,7 @@ def ssim(
         )
     if not (isinstance(low, Real) and isinstance(high, Real) and -np.inf < low < high < np.inf):
         raise ValueError(f"low={low!r} and high={high!r}: expected finite numbers, low below high.")
+    clip = as_flag(clip, "clip")
     maps = [v.reshape(len(v), -1, *v.shape[-2:]) for v in (images, reconstructions)]
     scaled = [torch.from_numpy((v - low) / (high - low)) for v in maps]
     out = []
@@ -148,7 +149,7 @@ def unit_contrast(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _pair(images: Any, reconstructions: Any) -> tuple[np.ndarray, np.ndarray]:
     pair = []
     for name, values in (("images", images), ("reconstructions", reconstructions)):
-        dims = _DIMS.get(np.ndim(values))
+        dims = _DIMS.get(len(shape_of(values) or ()))
         turned = values if dims is None else as_dims(values, dims, name)
         pair.append(as_array(turned, name, of="image").astype(np.float64))
     for name, values in zip(("images", "reconstructions"), pair, strict=True):

@@ -58,9 +58,9 @@ def correlation_over_time(
     >>> round(correlation_over_time(responses, predictions, summary="absolute"), 2)
     1.0
     """
-    if summary not in ("signed", "absolute", "positive"):
+    if not isinstance(summary, str) or summary not in ("signed", "absolute", "positive"):
         raise ValueError(f"summary={summary!r}: expected 'signed', 'absolute' or 'positive'.")
-    if multioutput not in ("uniform_average", "raw_values"):
+    if not isinstance(multioutput, str) or multioutput not in ("uniform_average", "raw_values"):
         raise ValueError(
             f"multioutput={multioutput!r}: expected 'uniform_average' or 'raw_values'."
         )

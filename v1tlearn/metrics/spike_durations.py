@@ -9,6 +9,8 @@ import numpy as np
 from scipy.signal import find_peaks, peak_widths
 from scipy.stats import gaussian_kde
 
+from v1tlearn._options import as_word
+from v1tlearn._values import as_array, as_number, as_whole
 from v1tlearn.metrics._sequences import joined
 
 WORST = 1000.0  # where densities cannot be compared
@@ -77,12 +79,15 @@ def sd_kl(
     """
     for name, value, known in (
         ("variant", variant, ("stated", "published", "supplement")),
-        ("direction", direction, (None, "pred_true", "true_pred")),
         ("distance", distance, ("kl", "tvd")),
         ("multioutput", multioutput, ("uniform_average", "raw_values")),
     ):
-        if value not in known:
-            raise ValueError(f"{name}={value!r}: expected one of {list(known)}.")
+        as_word(value, known, name)
+    if direction is not None:
+        as_word(direction, ("pred_true", "true_pred"), "direction", ", or None")
+    bandwidth, ceiling = as_number(bandwidth, "bandwidth"), as_number(ceiling, "ceiling")
+    floor = as_number(floor, "floor")
+    grid_points = as_whole(grid_points, "grid_points", 2)
     if not (bandwidth > 0 and ceiling > 0 and grid_points >= 2 and floor >= 0):
         raise ValueError(
             f"bandwidth={bandwidth}, ceiling={ceiling}, grid_points={grid_points}, floor={floor}: "
@@ -124,10 +129,10 @@ def spike_durations(trace: Any, *, ceiling: float = 1.0) -> np.ndarray:
     ValueError
         If the trace has another shape, a value is not finite, or the ceiling is not positive.
     """
-    values = np.asarray(trace)
+    values = as_array(trace, "trace", of="frame")
     if values.ndim != 1:
         raise ValueError(f"trace has the shape {values.shape}: expected (frames,), of one neuron.")
-    if not ceiling > 0:
+    if not as_number(ceiling, "ceiling") > 0:
         raise ValueError(f"ceiling={ceiling}: expected a positive number.")
     _check_finite(values, "trace")
     return _durations(values, ceiling, 1.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -13,11 +13,11 @@ import xarray as xr
 from sklearn.exceptions import UndefinedMetricWarning
 
 from v1tlearn._models import by_text, named_models
+from v1tlearn._values import as_flag, shape_of
 from v1tlearn._warn import warn
 from v1tlearn.metrics._draws import Draws
 from v1tlearn.metrics._evaluate import Multioutput
 from v1tlearn.metrics._intervals import ceilings_of, ends_of, ends_of_share
-from v1tlearn.metrics._options import as_flag
 from v1tlearn.metrics._weighted import METRICS as DRAWN
 from v1tlearn.metrics.categories import fecv
 from v1tlearn.metrics.correlation import (
@@ -234,13 +234,14 @@ def _chosen(metrics: Any, trials: Trials, multioutput: Multioutput) -> dict[str,
     """Metrics by name."""
     share = {_SHARE: _Share(trials, multioutput)} if _is_simulated(trials) else {}
     known = _METRICS | share
-    if isinstance(metrics, Mapping):
+    if isinstance(metrics, Mapping) and metrics:
         return by_text("metrics", metrics)
     if metrics is None:
         return known | _limited_to_repeats(trials)
     known |= _BY_NAME
-    names = [metrics] if isinstance(metrics, str) else list(metrics)
-    unknown = [name for name in names if name not in known]
+    one = isinstance(metrics, str) or not isinstance(metrics, Iterable) or shape_of(metrics) == ()
+    names = [metrics] if one else [*metrics]
+    unknown = [name for name in names if not isinstance(name, str) or name not in known]
     if unknown or not names:
         raise ValueError(
             f"metrics is {metrics!r}: expected names among {list(known)}"
@@ -272,6 +273,7 @@ _BY_NAME: dict[str, _Metric] = {
     "fecv": _fecv_of_predictions,
     "fecv_pairwise": partial(_fecv_of_predictions, pairwise=True),
 }
+NAMES = (*_METRICS, *_BY_NAME, _SHARE)  # the last one of simulated recordings only
 
 
 class _Share:

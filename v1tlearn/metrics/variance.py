@@ -12,10 +12,11 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from v1tlearn._rounding import variance_left
+from v1tlearn._values import as_flag, as_number
 from v1tlearn.metrics._arrays import there
 from v1tlearn.metrics._evaluate import Block, Multioutput, Selection, evaluate
 from v1tlearn.metrics._first_repeats import keep_first_repeats
-from v1tlearn.metrics._options import as_flag, as_number
 
 ShownOnce = Literal["left_out", "counted"]
 
@@ -246,15 +247,16 @@ def _total_and_noise(block: Block) -> tuple[np.ndarray, np.ndarray]:
 
 def _fev(block: Block) -> np.ndarray:
     total, noise = _total_and_noise(block)
-    return np.where(total > 0, (total - noise) / total, np.nan)
+    return np.where(total > 0, variance_left(total, noise) / total, np.nan)
 
 
 def _feve(block: Block, threshold: float, strict: bool) -> np.ndarray:
     total, noise = _total_and_noise(block)
-    explained = 1.0 - (np.mean(there(block.error) ** 2, axis=0) - noise) / (total - noise)
-    explainable = (total - noise) / total
+    left = variance_left(total, noise)
+    explained = 1.0 - (np.mean(there(block.error) ** 2, axis=0) - noise) / left
+    explainable = left / total
     enough = explainable > threshold if strict else explainable >= threshold
-    return np.where((total > 0) & (total != noise) & enough, explained, np.nan)
+    return np.where((total > 0) & (left != 0) & enough, explained, np.nan)
 
 
 def _variance_explained(block: Block) -> np.ndarray:
@@ -269,16 +271,17 @@ def _signal_power(block: Block) -> np.ndarray:
     if (counts == n).all():
         by_repeat = block.true.reshape(len(counts), n, -1)  # (images, repeats, neurons)
         power_of_sum = by_repeat.sum(axis=1).var(axis=0, ddof=1)
-        return (power_of_sum - by_repeat.var(axis=0, ddof=1).sum(axis=0)) / (n * (n - 1.0))
+        of_repeats = by_repeat.var(axis=0, ddof=1).sum(axis=0)
+        return variance_left(power_of_sum, of_repeats) / (n * (n - 1.0))
     noise_of_mean = (_variance_between_repeats(block) / counts[:, None]).mean(axis=0)
-    return repeats.mean(block.true).var(axis=0, ddof=1) - noise_of_mean
+    return variance_left(repeats.mean(block.true).var(axis=0, ddof=1), noise_of_mean)
 
 
 def _normalized_correlation(block: Block) -> np.ndarray:
     repeats = there(block.repeats)
     if len(repeats.counts) < 2:
         return np.full(block.true.shape[1], np.nan)
-    response, prediction = repeats.mean(block.true), repeats.mean(there(block.pred))
+    response, prediction = repeats.averages(block.true), repeats.averages(there(block.pred))
     response, prediction = response - response.mean(axis=0), prediction - prediction.mean(axis=0)
     degrees = len(response) - 1.0
     covariance = np.einsum("ij,ij->j", response, prediction) / degrees

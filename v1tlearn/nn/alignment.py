@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from v1tlearn.nn.batches import MouseBatch
 from v1tlearn.nn.contrastive import scale_maps
 from v1tlearn.nn.cores.core import Core
+from v1tlearn.nn.drawing import of_mouse
 from v1tlearn.nn.layers.images import ImageCropper
 from v1tlearn.nn.precision import at_least_float32
 from v1tlearn.nn.towers.missing import check_towers
@@ -212,7 +213,8 @@ class AlignmentModel(nn.Module):
             If it has no neural tower.
         """
         responses = self.scale_responses(mouse, responses, recorded)
-        return self.scaled_maps(self.readout(mouse)(responses))
+        with of_mouse(mouse):
+            return self.scaled_maps(self.readout(mouse)(responses))
 
     def scale_responses(
         self, mouse: str, responses: Tensor, recorded: Tensor | None = None

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from v1tlearn.nn import sharing
+
 _FLOOR = 1e-8  # under the range of a map, as published
 # Constants of the structural similarity for values from 0 to 1 (Wang et al. 2004).
 _C1, _C2 = 0.01**2, 0.03**2
@@ -170,7 +172,7 @@ def _multi_positive(logits: Tensor, same: Tensor) -> Tensor:
 
 
 def root_mean_square_error(first: Tensor, second: Tensor) -> Tensor:
-    """Root of the mean squared difference over all values.
+    """Root of the mean squared difference over all values, of all processes that share a batch.
 
     Parameters
     ----------
@@ -181,7 +183,8 @@ def root_mean_square_error(first: Tensor, second: Tensor) -> Tensor:
     Tensor
         Scalar. Where it is 0, so is its gradient.
     """
-    square = (first - second).square().mean()
+    squares = (first - second).square()
+    square = sharing.mean(squares.mean(), squares.numel())
     return torch.where(square == 0, 0, torch.where(square == 0, 1, square).sqrt())
 
 

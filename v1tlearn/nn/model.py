@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from v1tlearn.nn.batches import MouseBatch
 from v1tlearn.nn.cores.core import Core
+from v1tlearn.nn.drawing import of_mouse
 from v1tlearn.nn.heads import EluHead, Head
 from v1tlearn.nn.layers.images import ImageCropper
 from v1tlearn.nn.layers.parts import parts_around
@@ -206,7 +207,8 @@ class EncodingModel(nn.Module):
                     f"and none came; pass it, or build the model without shift."
                 )
             shift = shifter(batch.pupil)
-        return self.readout(mouse)(features, shift)
+        with of_mouse(mouse):
+            return self.readout(mouse)(features, shift)
 
     def forward(
         self,

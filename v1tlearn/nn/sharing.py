@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Shared(NamedTuple):
@@ -24,14 +25,14 @@ class Shared(NamedTuple):
     total : callable
         ``total(values)`` gives the sum over all processes, in a new tensor. All have to call it, in
         the same order.
-    noise : dict of Module to Tensor
-        Random numbers of readouts, which were drawn for the whole batch: the rows of this process.
+    starts : dict of str to int
+        Of each mouse, where the trials of this process begin among those of the batch.
     """
 
     rank: int
     size: int
     total: Callable[[Tensor], Tensor]
-    noise: Mapping[nn.Module, Tensor]
+    starts: Mapping[str, int] = MappingProxyType({})
 
 
 # One of the whole process: backward passes run in threads of torch's own, and trainings take turns.
@@ -56,11 +57,6 @@ def shared(by: Shared) -> Iterator[None]:
 def now() -> Shared | None:
     """What this process has of the batch that is computed; None where it has all of it."""
     return _NOW[-1] if _NOW and _NOW[-1].size > 1 else None
-
-
-def noise_of(readout: nn.Module) -> Tensor | None:
-    """Random numbers that were drawn for a readout; None where it is to draw them."""
-    return _NOW[-1].noise.get(readout) if _NOW else None
 
 
 class _Total(torch.autograd.Function):
@@ -90,3 +86,53 @@ def total(values: Tensor) -> Tensor:
     """
     by = now()
     return values if by is None else _Total.apply(values, by.total)
+
+
+def share() -> float:
+    """What each process has to minimise of a loss that all of them compute alike."""
+    by = now()
+    return 1.0 if by is None else 1 / by.size
+
+
+def mean(own: Tensor, n: int) -> Tensor:
+    """Mean over the processes that share a batch; differentiable.
+
+    Parameters
+    ----------
+    own : Tensor
+        Scalar, the mean of what this process has.
+    n : int
+        Values that it is the mean of.
+
+    Returns
+    -------
+    Tensor
+        Scalar, of all values, the same in all processes.
+    """
+    if now() is None:
+        return own
+    summed, count = total(torch.stack([own * n, own.new_tensor(float(n))]))
+    return summed / count
+
+
+def gathered(own: Tensor, mouse: str, sizes: Mapping[str, int]) -> Tensor:
+    """What all processes have of the batch of a mouse; differentiable.
+
+    Parameters
+    ----------
+    own : Tensor of shape (n_own, ...)
+        Of the trials of this process.
+    mouse : str
+    sizes : dict of str to int
+        Trials of each mouse in the whole batch.
+
+    Returns
+    -------
+    Tensor of shape (sizes[mouse], ...)
+    """
+    by = now()
+    if by is None:
+        return own
+    before, n = by.starts[mouse], sizes[mouse]
+    around = (own.new_zeros(m, *own.shape[1:]) for m in (before, n - before - len(own)))
+    return total(torch.cat([next(around), own, next(around)]))

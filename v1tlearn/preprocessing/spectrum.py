@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import fft
 
-from v1tlearn._values import plain
+from v1tlearn._values import as_sides, plain
 from v1tlearn.preprocessing.stimuli import check_images, float_dtype
 from v1tlearn.training import draw_seed
 
@@ -34,6 +34,7 @@ def spatial_frequencies(size: tuple[int, int]) -> np.ndarray:
         In cycles per image height, whatever the orientation: a grating of frequency f has
         height / f pixels per cycle in all directions.
     """
+    size = as_sides(size, "size")
     rows, columns = fft.fftfreq(size[0])[:, None], fft.rfftfreq(size[1])
     return np.hypot(rows, columns) * size[0]
 
@@ -160,7 +161,7 @@ def scramble_phases(images: Any, share: float = 1.0, *, random_state: Any = None
     def turned(spectra: np.ndarray) -> np.ndarray:
         """Spectra with the same amplitudes."""
         noise = rng.normal(size=(len(spectra), 1, height, width))
-        angles = share * np.angle(fft.rfft2(noise))
+        angles = float(share) * np.angle(fft.rfft2(noise))
         angles[(..., *real)] = 0
         return spectra * np.exp(1j * angles)
 
@@ -174,7 +175,7 @@ def _gain(images: np.ndarray, cutoff: Any, kind: str, who: str) -> np.ndarray:
         raise ValueError(
             f"{who}: cutoff={cutoff!r}: expected a number above 0, in cycles per image height."
         )
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise ValueError(f"{who}: kind={kind!r}: expected one of {_KINDS}.")
     frequencies = spatial_frequencies(images.shape[2:])
     if kind == "gaussian":

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn._by_name import ByName
 from v1tlearn._documentation import DocumentationLinkMixin
+from v1tlearn._equality import same_arrays
 from v1tlearn._instead import refuse_no_trials
 from v1tlearn._values import plain
 from v1tlearn._warn import warn
@@ -174,7 +175,7 @@ class SpontaneousProjector(  # type: ignore[call-arg]  # scikit-learn, which kno
                     f"unknown mouse {mouse!r}: this SpontaneousProjector was fitted on the mice "
                     f"{list(self.neurons_)}. Fit it on training trials of this one, too."
                 )
-            if not np.array_equal(X.neuron_ids(mouse), self.neurons_[mouse]):
+            if not same_arrays(X.neuron_ids(mouse), self.neurons_[mouse]):
                 raise ValueError(
                     f"mouse {mouse!r} has {len(X.neuron_ids(mouse))} neurons that are not those of "
                     f"fit ({len(self.neurons_[mouse])}) in their order: select neurons before fit, "

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from v1tlearn._by_name import ByName
 from v1tlearn._documentation import DocumentationLinkMixin
-from v1tlearn._values import as_array, as_dims, holds_mask, labels_along
+from v1tlearn._values import as_array, as_dims, as_flag, holds_mask, labels_along
 from v1tlearn._warn import warn
 from v1tlearn.datasets.schema import DIMS, default_behavior_names
 from v1tlearn.preprocessing.statistics import (
@@ -130,9 +130,13 @@ class TrialStandardizer(  # type: ignore[call-arg]  # scikit-learn, which knows 
         ------
         ValueError
             If stimuli hold NaN or Inf, the shape is another one, or columns have no known names.
+        TypeError
+            If `stimuli` or `behaviors` is no truth value.
         """
         for attribute in ("n_features_in_", "feature_names_in_"):  # of an earlier fit
             self.__dict__.pop(attribute, None)
+        for name in ("stimuli", "behaviors"):
+            as_flag(getattr(self, name), name)
         refuse_other_forms(X, "fit", "TrialStandardizer")
         if isinstance(X, Trials):
             names = {mouse: X.behavior_names(mouse) for mouse in X.mice}

@@ -239,7 +239,11 @@ def check_stimuli(X: Any, who: str) -> np.ndarray:
     X = as_dims(X, with_time(DIMS["stimuli"]) if timed else DIMS["stimuli"], f"{who}: stimuli")
     if holds_mask(X) or isinstance(X, list | tuple):
         X = as_array(X, f"{who}: stimuli")
-    images = np.asarray(X)
+    try:
+        images = np.asarray(X)
+    except (TypeError, RuntimeError) as error:  # a tensor with gradients, or a sparse one
+        kind = type(X).__name__
+        raise TypeError(f"{who}: stimuli are a {kind} that NumPy cannot read: {error}") from error
     if images.ndim not in (4, 5) or images.dtype.kind not in "fiu":
         raise ValueError(
             f"{who} takes Trials or stimuli of shape (trials, [time,] channels, height, width), "
@@ -293,6 +297,8 @@ def check_images(X: Any, who: str) -> np.ndarray:
             f"{who} takes images of shape (images, channels, height, width), got movies of shape "
             f"{images.shape}: give frames, movies.reshape(-1, *movies.shape[2:])."
         )
+    if 0 in images.shape[1:]:
+        raise ValueError(f"{who}: images of the shape {images.shape} have no pixels.")
     bad = np.flatnonzero(~np.isfinite(images).all((1, 2, 3)))
     if len(bad):
         raise ValueError(f"{who}: image {bad[0]} has values that are not finite: leave it out.")

@@ -140,6 +140,14 @@ def decode(params: Mapping[str, Any], space: Mapping[str, Parameter]) -> dict[st
     }
 
 
+def holds(parameter: Parameter, value: Any) -> bool:
+    """Whether a value, as stored by Optuna, can have been drawn."""
+    distribution = parameter.distribution
+    if isinstance(distribution, CategoricalDistribution):
+        return value in distribution.choices
+    return isinstance(value, int | float) and distribution.low <= value <= distribution.high
+
+
 def describe_space(space: Mapping[str, Parameter]) -> dict[str, str]:
     """Describe a space for `check_settings`."""
     return {

@@ -12,7 +12,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,8 +28,9 @@ from optuna.exceptions import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sklearn.base import clone
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.pool import NullPool
 from tqdm.auto import tqdm
 
 from v1tlearn._opening import first_line
@@ -52,9 +53,7 @@ _ATTEMPTS = 3  # times that parameters are tried whose process was killed
 
 _SETTINGS = "v1tlearn_settings"
 _STARTED = "v1tlearn_started"
-_ATTEMPT = "v1tlearn_attempt"
 
-_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 _UNTRAINABLE = (ValueError, NonFiniteLossError, MemoryError, torch.OutOfMemoryError)
 
 
@@ -134,7 +133,9 @@ def _open(storage: str | Path | None) -> Iterator[optuna.storages.BaseStorage]:
         url = URL.create("sqlite", database=file).render_as_string(hide_password=False)
     engine: dict[str, Any] = {}
     if url.startswith("sqlite:"):
-        engine = {"connect_args": {"timeout": 60}}  # seconds to wait while others write
+        engine["connect_args"] = {"timeout": 60}  # seconds to wait while others write
+        if make_url(url).database not in (None, "", ":memory:"):
+            engine["poolclass"] = NullPool  # leaves no file open, of what is no database either
     for attempt in range(_OPENINGS):
         try:
             found = optuna.storages.RDBStorage(
@@ -157,10 +158,11 @@ def _open(storage: str | Path | None) -> Iterator[optuna.storages.BaseStorage]:
 
 
 def _is_of_database(error: Exception) -> bool:
-    """Whether what reads and writes tables raised it, or what it called."""
+    """Whether what reads tables and makes sense of them raised it, or what it called."""
     frames = traceback.walk_tb(error.__traceback__)
-    modules = [str(frame.f_globals.get("__name__")) for frame, _ in frames]
-    return any(name.startswith(("sqlalchemy.", "optuna.storages.")) for name in modules)
+    modules = [str(frame.f_globals.get("__name__")).partition(".")[0] for frame, _ in frames]
+    known = [name for name in modules if name in ("sqlalchemy", "optuna", "v1tlearn")]
+    return bool(known) and known[-1] != "v1tlearn"
 
 
 @contextmanager
@@ -169,7 +171,7 @@ def database_named(storage: str | Path | None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_of_database(error):  # but of what is trained meanwhile
+        if storage is None or not _is_of_database(error):  # but of what is trained meanwhile
             raise
         raise ValueError(
             f"the studies in {_in_words(storage)} cannot be read or written "
@@ -268,9 +270,21 @@ def _differences(was: Any, now: Any, name: str = "") -> list[str]:
     return [] if was == now else [f"{name}: {was} -> {now}"]
 
 
+def noted_recordings(study: optuna.Study, storage: str | Path | None) -> dict[str, Any]:
+    """How the search that began a study described its recordings."""
+    noted = (_noted(study, storage) or {}).get("recording")
+    return noted if isinstance(noted, dict) else {}
+
+
 def noted_seed(study: optuna.Study, storage: str | Path | None) -> int | None:
     """Seed of the search that began a study."""
-    return (_noted(study, storage) or {}).get("random_state")
+    seed = (_noted(study, storage) or {}).get("random_state")
+    if seed is not None and not (type(seed) is int and 0 <= seed < 2**32):
+        raise ValueError(
+            f"the study {study.study_name!r} notes the seed {seed!r}: it is damaged; give another "
+            f"study_name.{_kept_in(storage)}"
+        )
+    return seed
 
 
 def _noted(study: optuna.Study, storage: str | Path | None) -> dict[str, Any] | None:
@@ -286,6 +300,19 @@ def _noted(study: optuna.Study, storage: str | Path | None) -> dict[str, Any] | 
 # ------------------------------------------------------------------------------------------ trials
 
 
+def check_trials(
+    study: optuna.Study, space: dict[str, distributions.Parameter], storage: str | Path | None
+) -> None:
+    """Check that trials of a study that goes on are such as a search with this space makes."""
+    for trial in study.get_trials(deepcopy=False):
+        problem = results.problem(trial, space)
+        if problem:
+            raise ValueError(
+                f"trial {trial.number} of the study {study.study_name!r} {problem}: it is damaged; "
+                f"give another study_name.{_kept_in(storage)}"
+            )
+
+
 class _SeededByTrial(optuna.samplers.BaseSampler):
     """TPE with a seed for every trial, of the search's seed and the number of the trial.
 
@@ -297,6 +324,7 @@ class _SeededByTrial(optuna.samplers.BaseSampler):
         self._seed = seed
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        _give_first_sign_of_life(study, trial)
         seed = np.random.SeedSequence([self._seed, trial.number]).generate_state(1)[0]
         self._tpe = optuna.samplers.TPESampler(seed=int(seed))
         self._tpe.before_trial(study, trial)
@@ -322,7 +350,7 @@ def work(job: Job, study: optuna.Study) -> None:
             optuna.storages.fail_stale_trials(study)
             _give_up_unborn(study)
             states = Counter(t.state for t in study.get_trials(deepcopy=False))
-            finished = sum(states[state] for state in _FINISHED)
+            finished = sum(states[state] for state in results.FINISHED)
             running = states[TrialState.RUNNING]
             bar.update(finished - bar.n)
             if job.n_trials is not None and finished >= job.n_trials:
@@ -357,9 +385,12 @@ def _run(job: Job, study: optuna.Study) -> None:
 
     try:
         study.optimize(objective, n_trials=1)
-    except (UpdateFinishedTrialError, ValueError):
+    except UpdateFinishedTrialError:
+        lost = True
+    except ValueError:
         if not lost:
             raise
+    if lost:
         logger.warning(
             "another process took a trial for dead, because this one stood still for more than "
             "%d s; the trial is left to it.",
@@ -410,9 +441,20 @@ def _train(job: Job, trial: optuna.Trial) -> float:
 
 def _try_again(study: optuna.Study, trial: FrozenTrial) -> None:
     """Queue the parameters of a trial whose process ended."""
-    attempt = trial.user_attrs.get(_ATTEMPT, 1)
+    attempt = trial.user_attrs.get(results.ATTEMPT, 1)
     if trial.params and attempt < _ATTEMPTS:
-        study.enqueue_trial(trial.params, user_attrs={_ATTEMPT: attempt + 1})
+        study.enqueue_trial(trial.params, user_attrs={results.ATTEMPT: attempt + 1})
+
+
+def _give_first_sign_of_life(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Write it before the trial says that it started, and before the thread that writes the others.
+
+    That thread may come late. Nobody would ever take the trial of a process that is killed in
+    between for dead, and every later search would wait for it.
+    """
+    storage = study._storage  # which optuna gives out in no other way
+    if hasattr(storage, "record_heartbeat"):  # not of one in memory
+        storage.record_heartbeat(trial._trial_id)
 
 
 def _give_up_unborn(study: optuna.Study) -> None:
@@ -421,4 +463,5 @@ def _give_up_unborn(study: optuna.Study) -> None:
         assert trial.datetime_start is not None  # it is running
         age = (datetime.now() - trial.datetime_start).total_seconds()
         if _STARTED not in trial.user_attrs and age > _GRACE:
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            with suppress(UpdateFinishedTrialError):  # another process was first
+                study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)

@@ -1,6 +1,6 @@
 """What a search found: a table of its trials, and how much each parameter matters.
 
-Imported only with Optuna, as `_optuna` is, which notes the REASON.
+Imported only with Optuna, as `_optuna` is, which notes REASON and ATTEMPT.
 """
 
 from __future__ import annotations
@@ -12,11 +12,34 @@ import optuna
 import pandas as pd
 from optuna.distributions import BaseDistribution
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from v1tlearn.search import _distributions as distributions
 
 REASON = "v1tlearn_reason"  # notes why a trial could not be trained
+ATTEMPT = "v1tlearn_attempt"  # and how often its parameters were tried
+FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def problem(trial: FrozenTrial, space: Mapping[str, distributions.Parameter]) -> str | None:
+    """What of a stored trial no search with this space makes; None where all is as it should be."""
+    for name, value in trial.params.items():
+        if name not in space or not distributions.holds(space[name], value):
+            return f"has {name}={value!r}, which is not in the space"
+    attempt = trial.user_attrs.get(ATTEMPT, 1)
+    if type(attempt) is not int:
+        return f"was tried {attempt!r} times"
+    if trial.state not in FINISHED or REASON in trial.user_attrs:
+        return None
+    if missing := [name for name in space if name not in trial.params]:
+        return f"lacks {missing}"
+    scores = [*trial.intermediate_values.values()]
+    told = (trial.values or [None]) if trial.state == TrialState.COMPLETE else []
+    if wrong := [v for v in (*scores, *told) if not isinstance(v, float) or np.isinf(v)]:
+        return f"has the score {wrong[0]!r}"
+    if np.isnan(scores).all() or np.isnan(told).any():
+        return "has no score"
+    return None
 
 
 def table(study: optuna.Study, space: Mapping[str, distributions.Parameter]) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from sklearn.utils import get_tags
 from sklearn.utils._param_validation import HasMethods, Interval, Options
 from sklearn.utils.validation import check_is_fitted
 
+from v1tlearn._models import as_ever
 from v1tlearn._replacing import make_folder
 from v1tlearn._values import plain
 from v1tlearn.estimators import CNNRegressor, ViTRegressor
@@ -34,7 +35,7 @@ from v1tlearn.estimators.base_encoding import BaseEncodingRegressor
 from v1tlearn.estimators.prediction import PredictionMixin
 from v1tlearn.nn import EncodingModel
 from v1tlearn.search.spaces import CNN_SPACE, V1T_SPACE
-from v1tlearn.training import apart, draw_seed
+from v1tlearn.training import draw_seed, join
 from v1tlearn.trials import Trials
 from v1tlearn.trials._fingerprint import describe_recording
 
@@ -205,6 +206,7 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
         on_epoch: OnEpoch | None,
         checkpoint_dir: Path | None,
     ) -> Self:
+        _refuse_to_share()
         backend = _import_backend()
         storage = self.storage
         if checkpoint_dir is not None:
@@ -219,8 +221,8 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
             storage = checkpoint_dir / "study.db"
         name = self.study_name or type(self.estimator).__name__
         n_jobs = effective_n_jobs(-1) if self.n_jobs == -1 else plain(self.n_jobs)
-        epochs = plain((self.min_epochs_, self.estimator.max_epochs, self.reduction_factor))
-        with tempfile.TemporaryDirectory() as folder, backend.quiet(), apart():
+        epochs = plain((self._least_epochs(), self.estimator.max_epochs, self.reduction_factor))
+        with tempfile.TemporaryDirectory() as folder, backend.quiet():
             shared = storage
             if shared is None and n_jobs > 1:
                 shared = Path(folder) / "study.db"
@@ -250,7 +252,7 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
                 kept["checkpoint_dir"] = (
                     checkpoint_dir / f"trial-{self.study_.best_trial.number:06}"
                 )
-            with placed("HyperbandSearch refit"), apart():
+            with placed("HyperbandSearch refit"):
                 best.fit(call.trials, call.target, validation=validation, **kept)
             self.best_estimator_ = best
         return self
@@ -331,19 +333,21 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
             raise ValueError(f"there is no ready space for {type(estimator).__name__}: give one.")
         if not self._space():
             raise ValueError("space is empty: there is nothing to search over.")
-        if self.min_epochs is None:
-            most = plain(estimator.max_epochs) // plain(self.reduction_factor)
-            self.min_epochs_ = max(1, min(_PUBLISHED_MIN_EPOCHS, most))
-        else:
-            self.min_epochs_ = plain(self.min_epochs)
-        if self.min_epochs_ > estimator.max_epochs:
+        if self._least_epochs() > estimator.max_epochs:
             raise ValueError(
-                f"min_epochs is {self.min_epochs_}, but the estimator trains for at most "
+                f"min_epochs is {self._least_epochs()}, but the estimator trains for at most "
                 f"{estimator.max_epochs} epochs, its max_epochs, so no trial could be ended "
                 "before: lower min_epochs."
             )
         if self.n_trials is None and self.timeout is None:
             raise ValueError("n_trials and timeout are both None: the search would never end.")
+
+    def _least_epochs(self) -> int:
+        """Epochs before the first comparison."""
+        if self.min_epochs is not None:
+            return plain(self.min_epochs)
+        most = plain(self.estimator.max_epochs) // plain(self.reduction_factor)
+        return max(1, min(_PUBLISHED_MIN_EPOCHS, most))
 
     def _make_job(
         self,
@@ -356,9 +360,9 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
     ) -> Any:
         drawn = self.random_state is None
         seed = backend.noted_seed(study, storage) if drawn else None
-        self.seed_ = _seed(self.random_state) if seed is None else seed
+        seed = _seed(self.random_state) if seed is None else seed
         training = self.estimator.random_state
-        training = self.seed_ if training is None else _seed(training)
+        training = seed if training is None else _seed(training)
         estimator = clone(self.estimator).set_params(
             validation_fraction=plain(self.validation_fraction), random_state=training
         )
@@ -368,24 +372,27 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
             for name, value in self.estimator._plain_params().items()
             if name not in {*_IRRELEVANT, *space}
         }
-        as_ever = self.estimator._as_ever_parameters()
+        like = backend.noted_recordings(study, storage)
+        held_out = validation and describe_recording(validation, validation.responses, like)
+        before = as_ever(type(self.estimator)).items()
         backend.check_settings(
             study,
             {
                 "estimator": type(self.estimator).__name__,
                 "fixed parameters": fixed,
                 "space": backend.distributions.describe_space(space),
-                "min_epochs": self.min_epochs_,
+                "min_epochs": self._least_epochs(),
                 "reduction_factor": int(self.reduction_factor),
                 "validation_fraction": float(self.validation_fraction),
-                "random_state": self.seed_,
+                "random_state": seed,
                 "random_state of the estimator": training,
-                "recording": describe_recording(call.trials, call.target),
-                "validation": validation and describe_recording(validation, validation.responses),
+                "recording": describe_recording(call.trials, call.target, like),
+                "validation": held_out,
             },
             storage,
-            {"fixed parameters": {n: repr(v) for n, v in as_ever.items() if n in fixed}},
+            {"fixed parameters": {n: repr(v) for n, v in before if n in fixed}},
         )
+        backend.check_trials(study, space, storage)
         return backend.Job(
             estimator=estimator,
             trials=call.trials,
@@ -394,17 +401,18 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
             space=space,
             n_trials=plain(self.n_trials),
             timeout=plain(self.timeout),
-            min_epochs=self.min_epochs_,
+            min_epochs=self._least_epochs(),
             reduction_factor=plain(self.reduction_factor),
-            seed=self.seed_,
+            seed=seed,
             verbose=plain(self.verbose),
             on_epoch=on_epoch,
         )
 
     def _read_study(self, backend: ModuleType, study: Any, job: Any) -> None:
         table = backend.results.table(study, job.space)
-        found, complete = {"study_": study, "results_": table}, (table["state"] == "complete").any()
-        if complete:
+        found = {"study_": study, "results_": table}
+        found |= {"seed_": job.seed, "min_epochs_": job.min_epochs}
+        if (table["state"] == "complete").any():
             best = study.best_trial
             found["best_score_"] = best.value
             found["best_params_"] = backend.distributions.decode(best.params, job.space)
@@ -444,6 +452,18 @@ class HyperbandSearch(PredictionMixin, MetaEstimatorMixin, TrialsEstimator):
         return tags
 
 
+def _refuse_to_share() -> None:
+    """Refuse to search once in each of several processes, with what each of them draws."""
+    n = join().size
+    if n > 1:
+        raise ValueError(
+            f"{n} processes train together here, as torchrun starts them, and a HyperbandSearch is "
+            "not dealt out to them: search by one process, which trains n_jobs trials at once; or "
+            "set the environment variable V1TLEARN_DISTRIBUTED=0, and give the search a storage, "
+            "by which each process trains trials of its own for one study."
+        )
+
+
 def _seed(random_state: Any) -> int:
     """One seed, of a size that estimators take."""
     return draw_seed(plain(random_state)) % 2**32
@@ -455,7 +475,8 @@ def _import_backend() -> ModuleType:
         import optuna  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            'HyperbandSearch needs Optuna: pip install "optuna>=5". scikit-learn\'s '
+            'HyperbandSearch needs Optuna: pip install "optuna>=5", or the extra "search", from '
+            'the folder of v1tlearn with pip install -e ".[search]". scikit-learn\'s '
             "RandomizedSearchCV and HalvingRandomSearchCV do without it."
         ) from error
     from v1tlearn.search import _optuna

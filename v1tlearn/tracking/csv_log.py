@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from v1tlearn._instead import path_of
-from v1tlearn._opening import read_plain, system_errors_named
-from v1tlearn._replacing import alone_in, replacing
+from v1tlearn._opening import read_plain
+from v1tlearn._replacing import alone_in, append, replacing
 
 _LABEL = "candidate"
 _Row = dict[str, str]
@@ -63,14 +63,15 @@ class CSVLog:
     >>> path = tempfile.mkdtemp() + "/epochs.csv"
     >>> model = model.fit(trials.sel(tier="train"), on_epoch=CSVLog(path))
     >>> table = pd.read_csv(path)
-    >>> table["epoch"].tolist(), table["loss"].tolist() == [r["loss"] for r in model.history_]
+    >>> table["epoch"].tolist(), table.columns.tolist() == list(model.history_[0])
     ([1, 2], True)
     """
 
     def __init__(self, path: str | os.PathLike, *, replace: bool = False) -> None:
-        self.path = path_of("path", path, "CSVLog(path)")
+        self.path = path_of("path", path, "CSVLog(path)").absolute()  # wherever a fit goes
         self.replace = replace
         self._columns: list[str] | None = None  # of the file, once it is known to be in order
+        self._size = 0  # of the file, as this process left it
 
     def __repr__(self) -> str:
         return f"CSVLog({str(self.path)!r})"
@@ -94,6 +95,7 @@ class CSVLog:
             if not self.replace and any(_differ(a, b) for a, b in zip(own, rows, strict=False)):
                 raise FileExistsError(self._taken(own, "has other losses"))
             self._columns = self._write([*others, *rows])
+            self._size = self._size_now()
 
     def __call__(self, record: Mapping[str, Any]) -> None:
         """Add the line of an epoch.
@@ -101,6 +103,11 @@ class CSVLog:
         Parameters
         ----------
         record : dict
+
+        Raises
+        ------
+        FileExistsError
+            If another process, whose training differs, writes into the file, too.
         """
         row = _as_text(record)
         self._check_folder()
@@ -111,21 +118,26 @@ class CSVLog:
                     raise FileExistsError(self._taken(own, "begins anew"))
                 kept = [one for one in own if int(one["epoch"]) < int(row["epoch"])]
                 self._columns = self._write([*others, *kept, row])
+            elif own := self._later(row):  # of a process that trains the same
+                same = [one for one in own if one["epoch"] == row["epoch"]]
+                if any(_differ(one, row) for one in same):
+                    raise FileExistsError(self._taken(own, "has other losses"))
+                if not same:
+                    rows = sorted([*self._read(), row], key=lambda one: int(one["epoch"]))
+                    self._columns = self._write(rows)
             elif set(row) <= set(self._columns) and self._header() == self._columns:
-                with system_errors_named(self.path), self.path.open("ab") as file:
-                    file.write(_lines([row], self._columns))
-                    file.flush()
-                    os.fsync(file.fileno())
+                append(self.path, _lines([row], self._columns))
             else:
                 self._columns = self._write([*self._read(), row])
+            self._size = self._size_now()
 
     # ------------------------------------------------------------------------------------- the file
 
     def _check_folder(self) -> None:
-        if not self.path.absolute().parent.is_dir():
+        if not self.path.parent.is_dir():
             raise FileNotFoundError(
-                f"there is no folder {self.path.absolute().parent} to write {self.path.name} into; "
-                "make it first"
+                f"there is no folder {self.path.parent} to write {self.path.name} into; make it "
+                "first"
             )
 
     def _taken(self, own: list[_Row], why: str) -> str:
@@ -140,14 +152,17 @@ class CSVLog:
         """Rows of the file, without a last one that is not whole."""
         if not self.path.exists():
             return []
-        text = read_plain(self.path).decode("utf-8", errors="replace")
-        whole = text[: text.rfind("\n") + 1]
+        content = read_plain(self.path)
+        whole = content[: content.rfind(b"\n") + 1]
         if not whole:
             return []
         try:
-            columns, *rows = csv.reader(io.StringIO(whole))
+            columns, *rows = csv.reader(io.StringIO(whole.decode("utf-8")))
             place = columns.index("epoch")
-            ours = all(len(row) == len(columns) and row[place].isdecimal() for row in rows)
+            ours = len(set(columns)) == len(columns) and all(
+                len(row) == len(columns) and row[place].isdecimal() and all(map(_is_number, row))
+                for row in rows
+            )
         except (csv.Error, ValueError):
             ours = False
         if not ours:
@@ -155,6 +170,16 @@ class CSVLog:
                 f"{self.path} is there, and no log of epochs: choose another path, or remove it."
             )
         return [{n: v for n, v in zip(columns, row, strict=True) if v} for row in rows]
+
+    def _size_now(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def _later(self, row: _Row) -> list[_Row]:
+        """Epochs of the same candidate, from that of a row on, that others wrote."""
+        if self._size_now() == self._size:
+            return []
+        own, _ = _parted(self._read(), row.get(_LABEL))
+        return [one for one in own if int(one["epoch"]) >= int(row["epoch"])]
 
     def _ends_whole(self) -> bool:
         """Whether there is nothing yet, or no other process died within a line."""
@@ -180,7 +205,7 @@ class CSVLog:
             columns = [_LABEL, *(name for name in columns if name != _LABEL)]
         content = _lines([dict(zip(columns, columns, strict=True)), *rows], columns)
         if not self.path.exists() or self.path.read_bytes() != content:
-            with replacing(self.path) as beside, system_errors_named(beside):
+            with replacing(self.path) as beside:
                 beside.write_bytes(content)
         return columns
 
@@ -200,7 +225,15 @@ def _number(value: Any) -> str:
     return repr(float(value)) if isinstance(value, float) else str(value)
 
 
-def _parted(rows: list[_Row], candidate: int | None) -> tuple[list[_Row], list[_Row]]:
+def _is_number(text: str) -> bool:
+    """Whether a value is one that `_number` writes, or none."""
+    try:
+        return not text or _number(float(text)) in (text, f"{text}.0")
+    except ValueError:
+        return False
+
+
+def _parted(rows: list[_Row], candidate: int | str | None) -> tuple[list[_Row], list[_Row]]:
     """Rows of a candidate, and of all others."""
     label = None if candidate is None else str(int(candidate))
     own = [row for row in rows if row.get(_LABEL) == label]

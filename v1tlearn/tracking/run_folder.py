@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,17 +18,20 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from v1tlearn._instead import path_of
-from v1tlearn._models import last_step
+from v1tlearn._models import as_ever, last_step
 from v1tlearn._opening import first_line, json_object, read_plain, reading
-from v1tlearn._replacing import only_one_in, replacing
-from v1tlearn._values import plain
+from v1tlearn._replacing import make_folder, only_one_in, replacing
+from v1tlearn._values import plain, without_addresses
 from v1tlearn._versions import package_versions, processor_info
+from v1tlearn.training import is_first, join
 from v1tlearn.trials import Trials
 from v1tlearn.trials._fingerprint import describe_recording
 
 FORMAT = 1
 _TOLD = {"seed_": "seed", "device_": "device", "precision_": "precision"}
 _TOLD |= {"best_epoch_": "best_epoch", "stop_reason_": "stop_reason"}
+_KINDS: dict[str, Any] = {"attempts": list, "history": list, "parameters": dict, "model": str}
+_KINDS |= {"recordings": dict, "validation": dict | None, "started": str}
 # Parameters that may change where a training goes on.
 _FREE = ("max_epochs", "verbose", "n_jobs", "device", "warm_start")
 
@@ -40,6 +42,7 @@ class RunFolder:
     Its file ``run.json`` is written when the block begins, after every epoch and at the end, whole
     or not at all. A block that begins in the folder of the same run, after a crash or to go on, is
     noted there as another attempt; another run is refused, and so is a second process at a time.
+    Of processes that train together (`torchrun`), which all enter the block, the first one writes.
 
     Parameters
     ----------
@@ -48,7 +51,7 @@ class RunFolder:
     estimator : V1TRegressor, EnsembleRegressor or another estimator
         What is fitted in the block; a Pipeline, too.
     trials : Trials
-        What it is fitted to. Responses and behaviour are read once, for the fingerprint.
+        What it is fitted to. It is read once, for the fingerprint.
     validation : Trials, optional
         What it is validated with, where `fit` is given that.
 
@@ -75,8 +78,10 @@ class RunFolder:
     Notes
     -----
     ``run.json`` holds ``format``; ``model``, its class; ``parameters``; ``recordings`` and
-    ``validation``, for each mouse the numbers of trials and neurons and a hash of responses,
-    behaviour, image ids and some images; ``versions`` of Python and packages; ``machine``;
+    ``validation``, for each mouse the numbers of trials and neurons and a fingerprint of the trials
+    given (the card of a model, ``save(card=...)``, has the same of those trained on: without the
+    trials that ``validation_fraction`` set aside, so that it differs where some were);
+    ``versions`` of Python and packages; ``machine``;
     ``started`` and ``ended``, in UTC; ``status``, "running", "finished", "interrupted" or "failed";
     ``error``, its first line; as soon as they are known ``seed``, ``device``, ``precision``,
     ``best_epoch`` and ``stop_reason``; ``history``, a record per epoch; and ``attempts``, when
@@ -112,7 +117,7 @@ class RunFolder:
         trials: Trials,
         validation: Trials | None = None,
     ) -> None:
-        self.path = path_of("folder", folder, "RunFolder(folder, model, trials)")
+        self.path = path_of("folder", folder, "RunFolder(folder, model, trials)").absolute()
         if not hasattr(estimator, "get_params") or isinstance(estimator, type):
             raise TypeError(
                 f"estimator is {estimator!r:.60}: expected what is fitted, such as CNNRegressor()."
@@ -129,12 +134,16 @@ class RunFolder:
         return f"RunFolder({str(self.path)!r}, {type(self._estimator).__name__})"
 
     def __enter__(self) -> Self:
-        self.path.mkdir(parents=True, exist_ok=True)
+        join().first(self._begin)
+        return self
+
+    def _begin(self) -> None:
+        make_folder(self.path)
         with ExitStack() as held:
             held.enter_context(only_one_in(self.path, "a training"))
-            document = self._described()
-            attempts = []
-            if (earlier := read_run(self.path)) is not None:
+            earlier, attempts = read_run(self.path), []
+            document = self._described(None if earlier is None else earlier["recordings"])
+            if earlier is not None:
                 self._check_same(earlier, document)
                 attempts = earlier["attempts"]
                 document["history"] = earlier["history"]
@@ -144,9 +153,10 @@ class RunFolder:
             self._document = document | {"attempts": [*attempts, attempt]}
             self._write()
             self._held = held.pop_all()
-        return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not is_first():
+            return
         with self._held:
             status = "finished"
             if error is not None:
@@ -193,17 +203,18 @@ class RunFolder:
 
     # -------------------------------------------------------------------------------------- content
 
-    def _described(self) -> dict[str, Any]:
+    def _described(self, like: Mapping[str, str] | None) -> dict[str, Any]:
+        """What is to run, its recordings described as an earlier attempt described them."""
         last, validation = last_step(self._estimator), self._validation
         now = _now()
         return {
             "format": FORMAT,
             "model": type(last).__name__,
             "parameters": parameters_as_json(self._estimator),
-            "recordings": describe_recording(self._trials, self._trials.responses),
-            "validation": describe_recording(validation, validation.responses)
-            if validation is not None
-            else None,
+            "recordings": describe_recording(self._trials, self._trials.responses, like),
+            "validation": None
+            if validation is None
+            else describe_recording(validation, validation.responses, like),
             "versions": package_versions(),
             "machine": {
                 **processor_info(),
@@ -222,8 +233,10 @@ class RunFolder:
         told = []
         if earlier["model"] != now["model"]:
             told.append(f"model (was {earlier['model']}, is {now['model']})")
+        compared = dict(earlier)
+        compared["parameters"] = _completed(earlier["parameters"], self._estimator)
         for what in ("parameters", "recordings", "validation"):
-            was, given = earlier[what] or {}, now[what] or {}
+            was, given = compared[what] or {}, now[what] or {}
             told += [
                 f"{what} {name} (was {was.get(name)!r}, is {given.get(name)!r})"
                 for name in dict.fromkeys([*was, *given])
@@ -269,12 +282,15 @@ def read_run(folder: Path) -> dict[str, Any] | None:
     with reading(path, "does not tell of a run", remedy):
         found = json_object(read_plain(path))
         if found["format"] != FORMAT:
-            raise ValueError(f"it has format {found['format']!r}, this version reads {FORMAT}")
-        for name, kind in (("attempts", list), ("history", list), ("parameters", dict)):
+            raise ValueError(
+                f"it has format {found['format']!r}, this version reads {FORMAT}: update v1tlearn"
+            )
+        for name, kind in _KINDS.items():
             if not isinstance(found[name], kind):
                 raise TypeError(f"{name} is a {type(found[name]).__name__}")
-        for name in ("model", "recordings", "validation", "started"):
-            found[name]
+        for name in ("attempts", "history"):
+            if wrong := [one for one in found[name] if not isinstance(one, dict)]:
+                raise TypeError(f"{name} holds a {type(wrong[0]).__name__}")
         return found
 
 
@@ -290,6 +306,20 @@ def parameters_as_json(estimator: Any) -> dict[str, Any]:
     dict
     """
     return {name: as_json(value) for name, value in estimator.get_params(deep=False).items()}
+
+
+def _completed(were: Any, estimator: Any) -> Any:
+    """Parameters of an earlier run, with those that came later: these count as they always were."""
+    if isinstance(were, list) and isinstance(estimator, list | tuple):  # the steps of a Pipeline
+        same = len(were) == len(estimator)
+        return [_completed(*pair) for pair in zip(were, estimator, strict=True)] if same else were
+    if not isinstance(were, dict) or not isinstance(estimator, BaseEstimator):
+        return were
+    if "parameters" in were:
+        return were | {"parameters": _completed(were["parameters"], estimator)}
+    before = {name: as_json(value) for name, value in as_ever(type(estimator)).items()}
+    inner = estimator.get_params(deep=False)
+    return {n: _completed(were.get(n, before.get(n)), inner.get(n)) for n in before | were}
 
 
 def as_json(value: Any) -> Any:
@@ -318,7 +348,7 @@ def as_json(value: Any) -> Any:
         return {"class": type(value).__name__, "parameters": parameters_as_json(value)}
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
+    return without_addresses(str(value))
 
 
 def _now() -> str:

@@ -12,22 +12,16 @@ from v1tlearn.training.devices import (
     resolve_device,
     resolve_precision,
 )
-from v1tlearn.training.distributed import (
-    ALONE,
-    LostProcessError,
-    Ranks,
-    apart,
-    is_first,
-    join,
-    shared_seed,
-)
+from v1tlearn.training.distributed import is_first, join, shared_seed
+from v1tlearn.training.lost import LostProcessError
 from v1tlearn.training.memory import InsufficientMemoryError
 from v1tlearn.training.movies import MovieData, cut_into_windows
 from v1tlearn.training.neuron_run import NeuronRun, NeuronSchedule
 from v1tlearn.training.neuron_steps import NeuronObjective, NeuronOptions
 from v1tlearn.training.objectives import MouseLoss, Objective, PoissonObjective, RateObjective
-from v1tlearn.training.optimizers import make_optimizer, update_groups
+from v1tlearn.training.optimizers import clip_gradients, make_optimizer, update_groups
 from v1tlearn.training.prediction import predict_mouse
+from v1tlearn.training.ranks import ALONE, Ranks
 from v1tlearn.training.rng import initial_rng, isolated_rng, private_rng
 from v1tlearn.training.run import Run, train
 from v1tlearn.training.schedule import (
@@ -79,8 +73,8 @@ __all__ = [
     "Verdict",
     "WarmupSchedule",
     "all_windows",
-    "apart",
     "autocast",
+    "clip_gradients",
     "cut_into_windows",
     "draw_seed",
     "initial_rng",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from v1tlearn.nn import sharing
 from v1tlearn.nn.alignment import AlignmentModel
 from v1tlearn.nn.batches import MouseBatch
 from v1tlearn.nn.contrastive import alignment_loss, ranks_of_seen, steady_cosines
@@ -43,9 +44,11 @@ class ContrastiveObjective:
     score_name : str
     in_parts : bool
         False: trials of a batch are compared with each other.
+    gathers : bool
+        True: processes tell each other the maps of their trials.
     """
 
-    in_parts = False
+    in_parts, gathers = False, True
 
     def __init__(
         self,
@@ -81,9 +84,12 @@ class ContrastiveObjective:
         images, losses = self._maps_of_images(model, inputs), {}
         for mouse, maps in images.items():
             responses = self._maps_of_responses(model, mouse, *targets[mouse])
-            loss = self._loss(model, maps, responses, inputs[mouse].labels)
-            n = len(maps)
-            losses[mouse] = MouseLoss(loss, n * loss.detach(), n)
+            n, labels = len(maps), inputs[mouse].labels
+            stacked = sharing.gathered(torch.stack([maps, responses], 1), mouse, sizes)
+            if labels is not None:
+                labels = sharing.gathered(labels, mouse, sizes)
+            loss = self._loss(model, stacked[:, 0], stacked[:, 1], labels)
+            losses[mouse] = MouseLoss(sharing.share() * loss, n * loss.detach(), n)
         return losses
 
     def _loss(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from v1tlearn._opening import first_line
 from v1tlearn.training.memory import InsufficientMemoryError
 from v1tlearn.training.schedule import Verdict
 
@@ -68,8 +69,8 @@ def reason_of(error: BaseException, otherwise: str) -> tuple[str, str]:
     Parameters
     ----------
     error : BaseException
-    otherwise : {"on_epoch", "error"}
-        The reason where the error itself does not tell.
+    otherwise : {"on_epoch", "checkpoint_dir", "error"}
+        Who raised it, where the error itself does not tell the reason; the last is the training.
 
     Returns
     -------
@@ -89,6 +90,8 @@ def reason_of(error: BaseException, otherwise: str) -> tuple[str, str]:
     if isinstance(error, EnoughError):
         return "on_epoch", "on_epoch asked for it"
     raised = f"{type(error).__name__} was raised"
+    if otherwise == "checkpoint_dir":
+        return "error", f"the state was not written to checkpoint_dir, {first_line(error)}"
     return otherwise, f"{raised} by on_epoch" if otherwise == "on_epoch" else raised
 
 

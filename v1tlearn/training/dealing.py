@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,13 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from v1tlearn.nn import sharing
+from v1tlearn.nn import drawing, sharing
 from v1tlearn.nn.batches import MouseBatch
 from v1tlearn.nn.layers.normalization import normalized_together
-from v1tlearn.nn.model import EncodingModel
-from v1tlearn.nn.readouts.readout import Readout
 from v1tlearn.training.data import MouseData, Rows
-from v1tlearn.training.distributed import ALONE, Ranks
+from v1tlearn.training.ranks import ALONE, Ranks
 from v1tlearn.training.rng import forked_rng
 from v1tlearn.training.settings import TrainingSettings
 from v1tlearn.training.stand_ins import StandIns
@@ -43,6 +41,14 @@ class Share(NamedTuple):
     sizes: dict[str, int]
     starts: dict[str, int]
     is_part: bool
+
+    def of(self, mice: Iterable[str]) -> Share:
+        """The part of it that concerns some mice."""
+        names = list(mice)
+        rows = {mouse: self.rows[mouse] for mouse in names}
+        sizes = {mouse: self.sizes[mouse] for mouse in names}
+        starts = {mouse: self.starts[mouse] for mouse in names}
+        return Share(rows, sizes, starts, self.is_part)
 
 
 def deal(
@@ -96,9 +102,11 @@ def _count(rows: Rows, length: int) -> int:
 
 
 def drawing_for_all(
-    ranks: Ranks, state: Mapping[str, Any], device: torch.device
+    ranks: Ranks, state: Mapping[str, Any], device: torch.device, *, in_parts: bool = False
 ) -> AbstractContextManager[torch.Generator | None]:
-    """Let each process draw for its own trials, such as dropout, and all alike for whole batches.
+    """Let one generator draw for whole batches, of which a process computes parts.
+
+    Torch's own draws for this process alone, where a module asks for it that knows of no parts.
 
     Parameters
     ----------
@@ -106,52 +114,58 @@ def drawing_for_all(
     state : dict
         Of the run.
     device : torch.device
+    in_parts : bool, default=False
+        Whether a process computes its share in parts.
 
     Returns
     -------
     context manager
         Gives the generator for whole batches, which goes on where torch's own was and comes back as
-        it; None where the process is alone, and draws everything by torch's own.
+        it; None where batches are whole, and torch's own draws everything. So it does in parts
+        on one GPU, where drawing for the whole batch each time would take longer.
     """
-    if ranks.size == 1:
+    if ranks.size == 1 and not (in_parts and device.type == "cpu"):
         return nullcontext()
     sequence = np.random.SeedSequence([state["rng"]["seed"], state["epoch"], ranks.rank])
     return forked_rng(int(sequence.generate_state(1, np.uint64)[0] >> 1), device)
 
 
-def draw_noise(
-    model: EncodingModel,
-    data: Mapping[str, MouseData],
-    inputs: Mapping[str, MouseBatch],
+def part_of_batch(
+    part: Mapping[str, MouseBatch],
+    start: int,
     share: Share,
     generator: torch.Generator,
-) -> dict[nn.Module, Tensor]:
-    """Draw for a whole batch what readouts take, in the order of the mice, and give the own rows.
+    states: dict[str | object, Tensor],
+) -> AbstractContextManager[None]:
+    """Let a model draw for some rows what they have where the whole batch passes.
 
     Parameters
     ----------
-    model : EncodingModel
-    data : dict of str to MouseData
-    inputs : dict of str to MouseBatch
-        Of the mice that pass the core together, what is this process's own.
+    part : dict of str to MouseBatch
+        What passes the model at once, of the mice of `share`.
+    start : int
+        Where its rows begin among those of this process.
     share : Share
+        Of the mice whose whole batches would pass together.
     generator : torch.Generator
-        On the device of the data; the same in all processes.
+        See `drawing_for_all`.
+    states : dict of str to Tensor
+        The same for all parts of the batch, empty at first.
 
     Returns
     -------
-    dict of Readout to Tensor
+    context manager
     """
-    noise: dict[nn.Module, Tensor] = {}
-    for mouse, batch in inputs.items():
-        each = data[mouse].n_images
-        first, n_images = share.starts[mouse] * each, share.sizes[mouse] * each
-        for part in model.readout(mouse).modules():
-            if isinstance(part, Readout) and part.noise_shape is not None:
-                shape, device = (n_images, *part.noise_shape), generator.device
-                drawn = torch.randn(shape, dtype=torch.float32, device=device, generator=generator)
-                noise[part] = drawn[first : first + len(batch.images) * each]
-    return noise
+    mice, rows, before = {}, [], 0
+    for mouse, size in share.sizes.items():
+        if mouse in part:
+            first = share.starts[mouse] + start
+            own = torch.arange(first, first + len(part[mouse].images))
+            mice[mouse] = drawing.Places(own, size)
+            rows.append(before + own)
+        before += size
+    places = drawing.Places(torch.cat(rows), before)
+    return drawing.part(drawing.Part(generator, places, mice, states))
 
 
 def normalized_by_all(model: nn.Module, ranks: Ranks) -> StandIns:
@@ -206,8 +220,15 @@ def begin_alike(
     numbers: dict[str, float] = {"the epoch to go on from": epoch}
     numbers |= {"batch_size": settings.batch_size, "max_epochs": settings.max_epochs}
     numbers["the number of weights"] = sum(p.numel() for p in model.parameters())
+    if epoch:  # of which a process has not only the weights
+        sizes = [p.detach().double().square().sum() for p in model.parameters()]
+        numbers["the size of the weights to go on from"] = float(torch.stack(sizes).sum())
+    mice: dict[str, str] = {}
     for whose, data in parts.items():
         numbers |= _described(data, whose)
+        told = f"the number of {whose} trials of mouse"
+        mice |= {f"{told} {mouse!r}": str(len(trials)) for mouse, trials in data.items()}
+    ranks.check_same(mice)
     ranks.check_alike(numbers, "trials or parameters")
     ranks.align(model)
 
@@ -218,10 +239,12 @@ def _described(data: Mapping[str, MouseData], whose: str) -> dict[str, float]:
     for mouse, trials in data.items():
         n = len(trials)
         of = f"of the {whose} trials of mouse {mouse!r}"
-        numbers |= {f"the number {of}": n, f"the number of neurons {of}": trials.n_neurons}
+        numbers[f"the number of neurons {of}"] = trials.n_neurons
         for row in sorted({0, n // 3, n // 2, n - 1}):
             rows = slice(row, row + 1)
-            seen = trials.batch(rows).images.double().square().mean()
-            target = trials.targets(rows)[0].double().square().mean()
-            numbers |= {f"trial {row} {of}": float(seen), f"response {row} {of}": float(target)}
+            seen = trials.batch(rows)._asdict() | {"responses": trials.targets(rows)[0]}
+            for name, values in seen.items():
+                if values is not None:
+                    size = float(values.double().square().mean())
+                    numbers[f"the size of the {name} of trial {row} {of}"] = size
     return numbers

@@ -9,8 +9,8 @@ from v1tlearn.nn.model import EncodingModel
 from v1tlearn.training import memory
 from v1tlearn.training.compilation import resolve_compile
 from v1tlearn.training.data import MouseData, n_steps
-from v1tlearn.training.distributed import ALONE, Ranks
-from v1tlearn.training.objectives import Objective
+from v1tlearn.training.objectives import Objective, is_shared
+from v1tlearn.training.ranks import ALONE, Ranks
 from v1tlearn.training.settings import TrainingSettings
 
 
@@ -49,8 +49,8 @@ def resolve_settings(
     device = next(iter(data.values())).device
     lengths = {mouse: len(trials) for mouse, trials in data.items()}
     steps = settings.max_epochs * n_steps(lengths, settings.batch_size)
-    ranks = ranks if objective.in_parts else ALONE
-    if settings.batch_size < ranks.size:
+    ranks = ranks if is_shared(objective) else ALONE
+    if settings.batch_size < ranks.size and objective.in_parts:
         raise ValueError(
             f"batch_size={settings.batch_size} trials of each mouse are fewer than the "
             f"{ranks.size} processes that are to share them: start fewer, or set a larger "

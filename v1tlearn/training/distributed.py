@@ -14,16 +14,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from contextvars import ContextVar
+from contextlib import suppress
 from datetime import timedelta
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from v1tlearn.nn.sharing import Shared, shared
+from v1tlearn._warn import warn
+from v1tlearn.training.lost import LastWords, LostProcessError
+from v1tlearn.training.ranks import ALONE, Ranks
 from v1tlearn.training.seeds import RandomState, draw_seed
 
 logger = logging.getLogger("v1tlearn")
@@ -32,140 +34,8 @@ SWITCH = "V1TLEARN_DISTRIBUTED"
 TIMEOUT = timedelta(minutes=30)  # for processes that do not answer; those that die are noticed
 _BUCKET = 2**25  # bytes that are summed at once
 _ALIKE = 1e-4  # relative difference of sums over the same numbers on two kinds of machines
+_SMALL = 0.01  # numbers that are no more than this are nothing but rounding, at times
 _LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
-
-class LostProcessError(RuntimeError):
-    """A process that trains with this one is gone, or did not answer in time."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(
-            f"the processes that train this model together do not find each other any more: {why} "
-            "The first error that one of them printed says what happened. What was trained before "
-            "is in the checkpoint_dir, if fit was given one: the same command goes on from there, "
-            "with any number of processes."
-        )
-        self.why = why
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.why,)
-
-
-class Ranks:
-    """The processes that train one model; this one alone.
-
-    Attributes
-    ----------
-    rank : int
-        Number of this process, from 0; process 0 writes.
-    size : int
-        How many there are.
-    seconds : float
-        Time that this process has spent on sums and agreements, waiting for others included. On
-        GPUs, whose work goes on meanwhile, less than it took.
-    """
-
-    rank, size, seconds = 0, 1, 0.0
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this process writes and tells."""
-        return self.rank == 0
-
-    def total(self, values: Tensor) -> Tensor:
-        """Sum over all processes, in a new tensor.
-
-        Parameters
-        ----------
-        values : Tensor
-
-        Returns
-        -------
-        Tensor
-        """
-        return values
-
-    def reduce(
-        self, parameters: Sequence[nn.Parameter], known: list[bool] | None = None
-    ) -> list[bool] | None:
-        """Give the parameters of all processes the sum of their gradients.
-
-        Parameters
-        ----------
-        parameters : sequence of Parameter
-        known : list of bool, optional
-            Which of them have gradients, as an earlier call with such a step gave it, so that no
-            step waits for a GPU to tell.
-
-        Returns
-        -------
-        list of bool or None
-            Which of them have gradients in any process; None where there is one.
-        """
-        return None
-
-    def align(self, module: nn.Module) -> None:
-        """Give a module of all processes the weights and buffers that it has in the first one."""
-
-    def agree(self, values: Sequence[float]) -> list[float]:
-        """Give what the first process has.
-
-        Parameters
-        ----------
-        values : sequence of float
-            As many in all processes.
-
-        Returns
-        -------
-        list of float
-        """
-        return list(values)
-
-    def least(self, values: Sequence[float]) -> list[float]:
-        """Give the least that one of them has, of each of some numbers."""
-        return list(values)
-
-    def first(self, action: Callable[[], bool | None]) -> bool:
-        """Do something in the first process alone.
-
-        Parameters
-        ----------
-        action : callable
-            What it raises is raised in all of them.
-
-        Returns
-        -------
-        bool
-            Whether its answer was True, in all of them.
-        """
-        return action() is True
-
-    def check_alike(self, numbers: Mapping[str, float], what: str) -> None:
-        """Refuse, in all processes, that these numbers are not the same in all of them."""
-
-    def leave(self) -> None:
-        """Let the others know that this process goes on no more."""
-
-    def sharing(
-        self, noise: Mapping[nn.Module, Tensor] | None = None, *, is_part: bool = True
-    ) -> AbstractContextManager[None]:
-        """Let models compute a part of what the processes have together.
-
-        Parameters
-        ----------
-        noise : dict of Readout to Tensor, optional
-            See `v1tlearn.nn.sharing.Shared`.
-        is_part : bool, default=True
-            False where every process computes all of it.
-
-        Returns
-        -------
-        context manager
-        """
-        return shared(Shared(self.rank, self.size if is_part else 1, self.total, noise or {}))
-
-
-ALONE = Ranks()
 
 
 class ProcessRanks(Ranks):
@@ -175,7 +45,7 @@ class ProcessRanks(Ranks):
         self.rank, self.size, self.seconds = dist.get_rank(), dist.get_world_size(), 0.0
         backends = str(dist.get_backend_config()).split(",")  # such as "cpu:gloo", "cuda:nccl"
         self._carried = {backend.partition(":")[0] for backend in backends}
-        self._lost = False
+        self._lost, self._words = False, LastWords(self.rank, self.size)
 
     def _there(self, values: Tensor) -> Tensor:
         """A copy where the group can carry it."""
@@ -192,8 +62,9 @@ class ProcessRanks(Ranks):
         try:
             operation(values, *args, **kwargs)
         except (RuntimeError, ValueError) as error:  # the latter where the script ended the group
+            who = self._words.heard()
             self.leave()
-            raise LostProcessError(f"{str(error).splitlines()[0]}.") from error
+            raise LostProcessError(who or f"{str(error).splitlines()[0]}.") from error
         finally:
             self.seconds += time.perf_counter() - begun
 
@@ -262,13 +133,40 @@ class ProcessRanks(Ranks):
                 answer = action() is True
             except BaseException as error:
                 failed = error
-        told = b"" if failed is None else _told(failed)
-        n, yes = (int(n) for n in self.agree([len(told), answer]))
+        told = self._spread(b"" if failed is None else _told(failed))
+        if told:
+            raise failed or _heard(told)
+        return bool(self.agree([answer])[0])
+
+    def _spread(self, told: bytes, by: int = 0) -> bytes:
+        """Give what one of them says, from whom what the others say does not count."""
+        length = self._there(torch.tensor([len(told)]))
+        self._do(dist.broadcast, length, by)
+        n = int(length)
         if not n:
-            return bool(yes)
-        there = self._there(torch.frombuffer(bytearray(told or n), dtype=torch.uint8))
-        self._do(dist.broadcast, there, 0)
-        raise failed or _heard(there.cpu().numpy().tobytes())
+            return b""
+        there = self._there(
+            torch.frombuffer(bytearray(told if self.rank == by else n), dtype=torch.uint8)
+        )
+        self._do(dist.broadcast, there, by)
+        return there.cpu().numpy().tobytes()
+
+    def check_same(self, facts: Mapping[str, str]) -> None:
+        """Refuse, in all processes, that one was given something else than the first."""
+        first = json.loads(self._spread(json.dumps(dict(facts)).encode()))
+        others = [name for name in {**first, **facts} if first.get(name) != facts.get(name)]
+        (who,) = self.least([self.rank if others else self.size])
+        if who == self.size:
+            return
+        name = next(iter(others), "")
+        told = (
+            f"{name} is {first.get(name)} in process 0 and {facts.get(name)} in process {self.rank}"
+        )
+        raise ValueError(
+            f"the processes differ: {self._spread(told.encode(), int(who)).decode()}. Start the "
+            "same script with the same arguments in the same environment in all of them, and seed "
+            "whatever it draws at random."
+        )
 
     def check_alike(self, numbers: Mapping[str, float], what: str) -> None:
         """Refuse, in all processes, that these numbers are not the same in all of them."""
@@ -280,16 +178,17 @@ class ProcessRanks(Ranks):
         lowest = self.least([*own, *(-v for v in own)])
         low, high = lowest[: len(own)], [-v for v in lowest[len(own) :]]
         for name, a, b in zip(numbers, low, high, strict=True):
-            if b - a > _ALIKE * max(abs(a), abs(b)):
+            if b - a > _ALIKE * max(abs(a), abs(b), _SMALL):
                 raise ValueError(
                     f"the processes were given different {what}: {name} is {a:.6g} in one and "
                     f"{b:.6g} in another. Give all of them the same, in the same order; seed "
                     "whatever is drawn at random."
                 )
 
-    def leave(self) -> None:
+    def leave(self, error: BaseException | None = None) -> None:
         """Let the others know that this process goes on no more, so that they do not wait."""
         if not self._lost:
+            self._words.say(error)
             self._lost = True
             with suppress(Exception):
                 dist.destroy_process_group()
@@ -335,18 +234,7 @@ class _Place(NamedTuple):
 
 
 _IMPORTED_BY = os.getpid()  # a process that was forked from this one has no part in its group
-_apart: ContextVar[bool] = ContextVar("v1tlearn_apart", default=False)
 _joined: list[ProcessRanks] = []
-
-
-@contextmanager
-def apart() -> Iterator[None]:
-    """Train within as one process, whatever others there are."""
-    token = _apart.set(True)
-    try:
-        yield
-    finally:
-        _apart.reset(token)
 
 
 def is_first() -> bool:
@@ -363,7 +251,7 @@ def join() -> Ranks:
     initialised here, with NCCL for GPUs and Gloo for CPUs, and every process takes the GPU that has
     its ``LOCAL_RANK``.
 
-    A process is alone within `apart`; where the environment variable ``V1TLEARN_DISTRIBUTED`` is
+    A process is alone where the environment variable ``V1TLEARN_DISTRIBUTED`` is
     "0"; in a thread beside the main one; and in processes that joblib, ``multiprocessing`` and
     others started within one of those, unless they initialised a group themselves.
 
@@ -379,6 +267,7 @@ def join() -> Ranks:
     """
     place = _place()
     if place is None:
+        _tell_of_slurm()
         return ALONE
     if not _joined:
         if not dist.is_initialized():
@@ -408,7 +297,7 @@ def shared_seed(random_state: RandomState = None) -> int:
 
 def _place() -> _Place | None:
     """Number of this process and how many there are; None where it is alone."""
-    if _apart.get() or os.environ.get(SWITCH) == "0" or os.getpid() != _IMPORTED_BY:
+    if os.environ.get(SWITCH) == "0" or os.getpid() != _IMPORTED_BY:
         return None
     if threading.current_thread() is not threading.main_thread() or not dist.is_available():
         return None
@@ -421,6 +310,19 @@ def _place() -> _Place | None:
     else:
         return None
     return place if place.size > 1 else None
+
+
+@cache
+def _tell_of_slurm() -> None:
+    """Warn where srun started this script several times, and nothing says what that is for."""
+    n, known = os.environ.get("SLURM_STEP_NUM_TASKS", "1"), os.environ.keys()
+    started = n != "1" and "SLURM_PROCID" in known and not known & {"RANK", SWITCH}
+    if started and _is_launched():
+        warn(
+            f"srun started this script {n} times, and each of them fits by itself. For one model "
+            "by all of them let srun start torchrun, with one task per node; if each is to fit its "
+            f"own, set the environment variable {SWITCH}=0."
+        )
 
 
 def _is_launched() -> bool:

@@ -19,7 +19,6 @@ from v1tlearn.nn.model import EncodingModel
 from v1tlearn.training import memory
 from v1tlearn.training.data import Draw, MouseData, epoch_batches
 from v1tlearn.training.dealing import begin_alike
-from v1tlearn.training.distributed import ALONE, Ranks
 from v1tlearn.training.neuron_steps import (
     Block,
     Maps,
@@ -31,6 +30,7 @@ from v1tlearn.training.neuron_steps import (
     minimodels,
 )
 from v1tlearn.training.objectives import Record
+from v1tlearn.training.ranks import ALONE, Ranks
 from v1tlearn.training.run import Run
 from v1tlearn.training.schedule import Schedule, Verdict
 from v1tlearn.training.settings import TrainingSettings

@@ -10,15 +10,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from v1tlearn.nn import sharing
 from v1tlearn.nn.batches import MouseBatch
 from v1tlearn.nn.losses import FLOAT32_EPSILON, poisson_loss
 from v1tlearn.nn.model import EncodingModel
 from v1tlearn.nn.precision import at_least_float32
 from v1tlearn.training.data import MouseData, Targets, by_neuron
-from v1tlearn.training.prediction import predict_known
+from v1tlearn.training.judging import Score, is_summed, judge
+from v1tlearn.training.prediction import known_parts, predict_known
 from v1tlearn.training.settings import TrainingSettings
 
-Score = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 Record = dict[str, float]
 
 # A mouse of Sensorium 2022, for which the published weights of penalties were tuned.
@@ -35,13 +36,13 @@ class MouseLoss:
         Scalar, scaled as it enters the step.
     summed : Tensor
         Scalar, detached: what the history tells, over `count`.
-    count : int or Tensor
+    count : int, float or Tensor
         How many values it is the sum over.
     """
 
     minimised: Tensor
     summed: Tensor
-    count: int | Tensor
+    count: float | Tensor
 
 
 class Objective(Protocol):
@@ -54,6 +55,12 @@ class Objective(Protocol):
     in_parts : bool
         Whether the loss of a batch is the sum of those of its parts, so that parts may be trained
         on one after the other where memory is short.
+
+    Notes
+    -----
+    An objective that is not in parts may have an attribute ``gathers``, True where processes can
+    share a batch all the same: then what the loss of a part needs of the others comes through
+    `v1tlearn.nn.sharing`, and the losses of the parts add up to that of the batch.
     """
 
     score_name: str
@@ -113,6 +120,11 @@ class Objective(Protocol):
         """
 
 
+def is_shared(objective: Objective) -> bool:
+    """Whether several processes can share its batches."""
+    return objective.in_parts or getattr(objective, "gathers", False)
+
+
 class RateObjective:
     """A loss of predicted rates, penalties of core and readouts, and a score of each mouse.
 
@@ -157,6 +169,7 @@ class RateObjective:
         self.score_name, self.also = score_name, dict(also or {})
         if loss_scale == "per_recorded":
             self.in_parts = False  # what was recorded of the whole batch counts
+            self.gathers = True
 
     def scale(self, trials: MouseData, n: float) -> float:
         """Loss scale of a batch of `n` trials, or of windows in which so many frames count."""
@@ -197,6 +210,8 @@ class RateObjective:
                 if self.loss_scale == "per_recorded":
                     own = self.loss_of_mouse(rates, target, recorded, per_neuron=True)  # (n,)
                     counts = len(target) if recorded is None else recorded.sum(0, dtype=own.dtype)
+                    if sharing.now() is not None:
+                        counts = sharing.total(torch.as_tensor(counts, dtype=own.dtype))
                     scaled, loss = (own / (counts + 1e-6)).mean(), own.sum()
                 else:
                     loss = self.loss_of_mouse(rates, target, recorded)
@@ -289,23 +304,23 @@ class RateObjective:
         model.eval()
         assert self.score_of_mouse is not None  # or epochs are not judged
         judges = {self.score_name: self.score_of_mouse, **self.also}
-        losses, weights = [], []
-        count: int | Tensor = 0
+        losses, counts, weights = [], [], []
         scores: dict[str, list[Tensor]] = {name: [] for name in judges}
         size = settings.prediction_batch_size or settings.batch_size
         for mouse, trials in data.items():
             rows = max(1, size // trials.n_images)
-            predictions, target, recorded = predict_known(
-                model, mouse, trials, rows, settings.precision
-            )
-            losses.append(self.loss_of_mouse(predictions, target, recorded))
-            count = count + (target.numel() if recorded is None else recorded.sum())
-            weights.append(target.shape[1] if mean_over == "neurons" else 1)
+            judged = (model, mouse, trials, rows, settings.precision)
+            if sharing.now() is not None and not all(map(is_summed, judges.values())):
+                found = judge([predict_known(*judged)], self.loss_of_mouse, judges, None)
+            else:
+                found = judge(known_parts(*judged), self.loss_of_mouse, judges, sharing.now())
+            losses.append(found.loss)
+            counts.append(found.count)
+            weights.append(trials.n_neurons if mean_over == "neurons" else 1)
             for name, own in scores.items():
-                score = judges[name](predictions, target, recorded)
-                score = score.to(predictions.dtype)
-                own.append(torch.where(predictions.isfinite().all(), score, torch.nan))
-        record = {"validation_loss": torch.stack(losses).sum() / count}
+                own.append(found.scores[name].to(found.dtype))
+        loss = torch.stack(losses).sum() / torch.stack(counts).sum()
+        record = {"validation_loss": loss.to(found.dtype)}
         for name, own in scores.items():
             weighted = [weight * score for weight, score in zip(weights, own, strict=True)]
             record[name] = torch.stack(weighted).sum() / sum(weights)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Real
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from v1tlearn.nn.model import EncodingModel
 from v1tlearn.training.schedule import Schedule
@@ -92,6 +93,27 @@ def update_groups(saved: dict[str, Any], optimizer: torch.optim.Optimizer) -> di
         keep = {"params"} | ({"lr"} if before["parameter_lr"] == now["parameter_lr"] else set())
         groups.append({k: before[k] if k in keep else v for k, v in now.items()})
     return {**saved, "param_groups": groups}
+
+
+@torch.no_grad()
+def clip_gradients(parameters: Iterable[Tensor], most: float) -> None:
+    """Scale gradients down together where their norm is above a bound.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor
+        Those without a gradient do not count.
+    most : float
+        Gradients are multiplied by ``most / (norm + 1e-6)`` where that is below 1.
+
+    Notes
+    -----
+    The norm is taken from sums, which torch adds up in pairs. Norms of torch add one square after
+    the other on a CPU, and are wrong by 0.05 % for ten million gradients.
+    """
+    parameters = list(parameters)
+    squares = torch.stack([p.grad.square().sum() for p in parameters if p.grad is not None])
+    torch.nn.utils.clip_grads_with_norm_(parameters, most, squares.sum().sqrt())
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from contextlib import closing
 
 import torch
@@ -12,6 +13,9 @@ from v1tlearn.nn.model import EncodingModel
 from v1tlearn.nn.precision import at_least_float32
 from v1tlearn.training.data import MouseData, by_neuron, step_batches
 from v1tlearn.training.devices import autocast
+from v1tlearn.training.judging import Part, joined
+
+_AT_ONCE = 2**20  # predictions that are judged together
 
 
 def predict_known(
@@ -39,18 +43,59 @@ def predict_known(
     """
     if (by := sharing.now()) is not None:
         return _predict_some(model, mouse, trials, batch_size, precision, by)
-    rows = [{mouse: slice(i, i + batch_size)} for i in range(0, len(trials), batch_size)]
-    parts = []
-    with (
-        closing(step_batches({mouse: trials}, rows)) as batches,
-        autocast(precision, trials.device),
-    ):
+    return joined(list(known_parts(model, mouse, trials, batch_size, precision)))
+
+
+def known_parts(
+    model: EncodingModel, mouse: str, trials: MouseData, batch_size: int, precision: str
+) -> Generator[Part, None, None]:
+    """Predict trials whose responses are known, some at a time; each is read once, and ahead.
+
+    Of processes that share them each has parts of its own.
+
+    Parameters
+    ----------
+    model : EncodingModel
+        In evaluation mode.
+    mouse : str
+    trials : MouseData
+    batch_size : int
+    precision : {"float32", "tf32", "bfloat16"}
+
+    Yields
+    ------
+    predictions, responses : Tensor of shape (n, n_neurons)
+    recorded : Tensor of bool of this shape, or None
+        As `predict_known` gives them of all trials.
+    """
+    parts: list[Part] = []
+    nothing = torch.zeros(0, trials.n_neurons, device=trials.device)
+    last: Part | None = (nothing, nothing, None)
+    with closing(_batches(model, mouse, trials, batch_size, precision)) as batches:
+        for part in batches:
+            parts.append(part)
+            if sum(rates.numel() for rates, *_ in parts) >= _AT_ONCE:
+                yield joined(parts)
+                parts, last = [], None
+    if parts or last:
+        yield joined(parts or [last])  # type: ignore[list-item]  # there is one
+
+
+def _batches(
+    model: EncodingModel, mouse: str, trials: MouseData, batch_size: int, precision: str
+) -> Generator[Part, None, None]:
+    by = sharing.now()
+    rank, size = (0, 1) if by is None else (by.rank, by.size)
+    first, stop = (len(trials) * r // size for r in (rank, rank + 1))
+    rows = [
+        {mouse: slice(start, min(start + batch_size, stop))}
+        for start in range(first, stop, batch_size)
+    ]
+    with closing(step_batches({mouse: trials}, rows)) as batches:
         for inputs, targets in batches:
-            rates = at_least_float32(model(inputs)[mouse]).flatten(0, -2)
-            parts.append((rates, *by_neuron(targets[mouse])))
-    predictions, target, recorded = zip(*parts, strict=True)
-    whole = None if recorded[0] is None else torch.cat(recorded)
-    return torch.cat(predictions), torch.cat(target), whole
+            with autocast(precision, trials.device):
+                rates = at_least_float32(model(inputs)[mouse]).flatten(0, -2)
+            yield rates, *by_neuron(targets[mouse])
 
 
 def _predict_some(
@@ -64,17 +109,10 @@ def _predict_some(
     """Predict the trials that are this process's own, and learn those of the others from them."""
     target, recorded = by_neuron(trials.targets(slice(0, len(trials))))
     predictions = torch.zeros(target.shape, dtype=torch.float32, device=trials.device)
-    first, stop = (len(trials) * r // by.size for r in (by.rank, by.rank + 1))
-    starts = range(first, stop, batch_size)
-    rows = [{mouse: slice(i, min(i + batch_size, stop))} for i in starts]
-    with (
-        closing(step_batches({mouse: trials}, rows)) as batches,
-        autocast(precision, trials.device),
-    ):
-        for start, (inputs, _) in zip(starts, batches, strict=True):
-            rates = at_least_float32(model(inputs)[mouse]).flatten(0, -2)
-            place = start * trials.n_images
-            predictions[place : place + len(rates)] = rates
+    place = (len(trials) * by.rank // by.size) * trials.n_images
+    for rates, *_ in _batches(model, mouse, trials, batch_size, precision):
+        predictions[place : place + len(rates)] = rates
+        place += len(rates)
     return by.total(predictions), target, recorded
 
 

@@ -29,9 +29,10 @@ from v1tlearn.training.dealing import (
 )
 from v1tlearn.training.deciding import agreed, resolve_settings
 from v1tlearn.training.devices import autocast, numerics
-from v1tlearn.training.distributed import ALONE, Ranks
-from v1tlearn.training.objectives import Objective, Record
-from v1tlearn.training.optimizers import rates_of_steps
+from v1tlearn.training.interrupts import in_one_go
+from v1tlearn.training.objectives import Objective, Record, is_shared
+from v1tlearn.training.optimizers import clip_gradients, rates_of_steps
+from v1tlearn.training.ranks import ALONE, Ranks
 from v1tlearn.training.rng import initial_rng, isolated_rng, returned_rng
 from v1tlearn.training.schedule import Schedule, Verdict
 from v1tlearn.training.seeds import draw_seed
@@ -105,6 +106,7 @@ class Run:
         self.optimizers = list(several)
         self.data, self.validation, self.settings, self.name = data, validation, settings, name
         self.ranks = ranks
+        self.given_to = "on_epoch"  # between two epochs, by the name of the argument
         self._reached: dict[tuple[str, ...], list[bool] | None] = {}
         self.state = new_state(initial_rng(draw_seed())) if state is None else state
         if average is None and settings.ema_decay is not None:
@@ -173,21 +175,17 @@ class Run:
                 if verdict.stop:
                     break
         except BaseException as error:
-            reason, why = course.reason_of(error, "on_epoch" if outside else "error")
-            if not outside:
-                if not isinstance(error, NonFiniteLossError | ValueError | TypeError):
-                    self.ranks.leave()  # those are raised in all processes alike
-                with self._remedies():
-                    self._leave(error)
+            with in_one_go():  # as by a second Ctrl-C
+                reason, why = course.reason_of(error, self.given_to if outside else "error")
+                if not outside:
+                    if not isinstance(error, NonFiniteLossError | ValueError | TypeError):
+                        self.ranks.leave(error)  # those are raised in all processes alike
+                    with self._remedies():
+                        self._leave(error)
+                self._end(reason, why, time.perf_counter() - start)
             raise
-        finally:
-            for optimizer in self.optimizers:
-                optimizer.zero_grad(set_to_none=True)  # of a step that was interrupted
-            self.model.load_state_dict(state["best"])
-            self.model.eval()
-            state["stop_reason"] = reason
-            seconds = time.perf_counter() - start
-            course.log_end(self.name, state, why, seconds, self.objective.score_name)
+        with in_one_go():
+            self._end(reason, why, time.perf_counter() - start)
 
     # ---------------------------------------------------------------------------- before and after
 
@@ -221,7 +219,7 @@ class Run:
     @property
     def _dealt(self) -> Ranks:
         """The processes among which batches are dealt out; elsewhere each computes all of them."""
-        return self.ranks if self.objective.in_parts else ALONE
+        return self.ranks if is_shared(self.objective) else ALONE
 
     def _prepare(self) -> Sequence[AbstractContextManager[Any]]:
         """Decide what is left to decide; the forward passes that stand in within epochs."""
@@ -238,6 +236,15 @@ class Run:
         fast = compiled(model.core, self.settings.compile)
         frugal = memory.checkpointed(model.core, bool(self.settings.checkpoint_activations))
         return fast, frugal, normalized_by_all(model, self._dealt)
+
+    def _end(self, reason: str, why: str, seconds: float) -> None:
+        """Keep the best weights."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)  # of a step that was interrupted
+        self.model.load_state_dict(self.state["best"])
+        self.model.eval()
+        self.state["stop_reason"] = reason
+        course.log_end(self.name, self.state, why, seconds, self.objective.score_name)
 
     def _leave(self, error: BaseException) -> None:
         """Bring the state in order after an epoch that did not come to its end."""
@@ -287,31 +294,36 @@ class Run:
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         lr = groups[-1]["lr"]
         record: Record = {"epoch": state["epoch"] + 1}
-        try:
-            trained, last_inputs = self._train(groups)
-        except NonFiniteLossError as error:
-            verdict = schedule.lost()
-            if verdict is None:
-                raise
-            record |= self._lost(error)
-            state["epoch"] += 1
-        else:
-            record |= trained
-            verdict = self._judge(record, last_inputs)
-        if verdict.restore:
-            self._go_back()
-        if verdict.fresh:
-            for optimizer in self.optimizers:
-                optimizer.state.clear()
-        for group in groups:
-            group["lr"] = max(group["lr"] * verdict.lr_factor, min(schedule.min_lr, group["lr"]))
-        (record["seconds"],) = self.ranks.agree([time.perf_counter() - start])
-        state["history"].append(record)
+        with ExitStack() as counting:  # an epoch counts whole or not at all
+            try:
+                trained, last_inputs = self._train(groups)
+            except NonFiniteLossError as error:
+                counting.enter_context(in_one_go())
+                verdict = schedule.lost()
+                if verdict is None:
+                    raise
+                record |= self._lost(error)
+                state["epoch"] += 1
+            else:
+                record |= trained
+                verdict = self._judge(record, last_inputs, counting)
+            if verdict.restore:
+                self._go_back()
+            if verdict.fresh:
+                for optimizer in self.optimizers:
+                    optimizer.state.clear()
+            for group in groups:
+                least = min(schedule.min_lr, group["lr"])
+                group["lr"] = max(group["lr"] * verdict.lr_factor, least)
+            (record["seconds"],) = self.ranks.agree([time.perf_counter() - start])
+            state["history"].append(record)
         score_name, rates = self.objective.score_name, (lr, groups[-1]["lr"])
         course.log_verdict(self.name, state, verdict, rates, score_name)
         return record, verdict
 
-    def _judge(self, record: Record, last_inputs: dict[str, MouseBatch]) -> Verdict:
+    def _judge(
+        self, record: Record, last_inputs: dict[str, MouseBatch], counting: ExitStack
+    ) -> Verdict:
         """Score the weights after an epoch, and keep them if they are the best."""
         state = self.state
         self.ranks.align(self.model)
@@ -321,6 +333,7 @@ class Run:
             else:
                 check_predictions(self.model, last_inputs, state["epoch"] + 1, self.ranks)
             score = record.get(self.objective.score_name)
+            counting.enter_context(in_one_go())
             verdict = self.schedule.step(score)
             state["epoch"] += 1
             if verdict.improved and (score is None or math.isfinite(score)):
@@ -340,9 +353,10 @@ class Run:
         losses, counts, penalties = [], [], []
         shares, ranks = self._shares(), self._dealt
         trained = [p for group in groups for p in group["params"]]
+        in_parts = settings.micro_batch_size != settings.batch_size
         with (
             rates_of_steps(groups, self.schedule) as set_rates,
-            drawing_for_all(self._dealt, self.state, self._device) as common,
+            drawing_for_all(ranks, self.state, self._device, in_parts=in_parts) as common,
             closing(step_batches(data, [share.rows for share in shares])) as batches,
         ):
             for number, (inputs, targets) in enumerate(batches):
@@ -378,7 +392,7 @@ class Run:
         """Move the weights, restore their constraints, and take them into the average."""
         if self.settings.clip_norm is not None:
             trained = [p for o in self.optimizers for g in o.param_groups for p in g["params"]]
-            torch.nn.utils.clip_grad_norm_(trained, self.settings.clip_norm)
+            clip_gradients(trained, self.settings.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
         for optimizer in self.optimizers:
@@ -439,7 +453,11 @@ class Run:
             self.model.load_state_dict(weights)
 
 
-def train(run: Run, on_epoch: Callable[[Record], Any] | None = None) -> dict[str, Any]:
+def train(
+    run: Run,
+    on_epoch: Callable[[Record], Any] | None = None,
+    keep: Callable[[Record], Any] | None = None,
+) -> dict[str, Any]:
     """Train to the end.
 
     Parameters
@@ -449,19 +467,24 @@ def train(run: Run, on_epoch: Callable[[Record], Any] | None = None) -> dict[str
         Told the record of every epoch while the run is suspended. What it raises ends the run,
         with the ``stop_reason`` "on_epoch" unless the error has one of its own; True ends it so,
         without an error.
+    keep : callable, optional
+        Called ahead of it, to keep the state.
 
     Returns
     -------
     dict
         The state of the run.
     """
-    with closing(run.epochs()) as epochs:
+    epochs = run.epochs()
+    try:
         for record in epochs:
-            if on_epoch is not None:
-                try:
-                    if on_epoch(record) is True:
-                        raise course.EnoughError
-                except BaseException as error:
-                    with suppress(course.EnoughError):
-                        epochs.throw(error)
+            run.given_to = "checkpoint_dir"
+            if keep is not None:
+                keep(record)
+            run.given_to = "on_epoch"
+            if on_epoch is not None and on_epoch(record) is True:
+                raise course.EnoughError
+    except BaseException as error:
+        with suppress(course.EnoughError):
+            epochs.throw(error)
     return run.state_dict()

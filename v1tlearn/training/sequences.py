@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from v1tlearn.nn import sharing
 from v1tlearn.nn.batches import MouseBatch
 from v1tlearn.nn.model import EncodingModel
 from v1tlearn.nn.precision import at_least_float32
@@ -142,7 +143,8 @@ class SequenceObjective(RateObjective):
     ----------
     loss : callable
         ``loss(prediction, target)`` of one mouse, both (n_windows, n_frames, n_neurons) and
-        recorded throughout: a scalar tensor. The history tells its mean over steps and mice.
+        recorded throughout: a scalar tensor. The history tells its mean over steps and mice. What
+        it is a mean over goes through `v1tlearn.nn.sharing.mean`, by which processes share it.
     loss_of_frames : callable
         ``loss(rates, responses, recorded)``, the sum over responses that were recorded, by which
         ``validation_loss`` tells of movies of any length; nothing is judged by it.
@@ -150,7 +152,7 @@ class SequenceObjective(RateObjective):
         As of `RateObjective`.
     """
 
-    in_parts = False
+    in_parts, gathers = False, True
 
     def __init__(
         self,
@@ -190,5 +192,6 @@ class SequenceObjective(RateObjective):
         for mouse, rates in model(inputs).items():
             with torch.autocast(rates.device.type, enabled=False):
                 loss = self.loss_of_windows(at_least_float32(rates), targets[mouse][0])
-            losses[mouse] = MouseLoss(loss, loss.detach(), 1)
+            share = sharing.share()
+            losses[mouse] = MouseLoss(share * loss, share * loss.detach(), share)
         return losses

@@ -39,6 +39,9 @@ class Source(Protocol):
     def read(self, rows: np.ndarray, out: np.ndarray) -> None:
         """Fill `out` with these rows, in this order."""
 
+    def announce(self, rows: np.ndarray) -> None:
+        """Hear which rows are read soon, and do nothing where that is of no use."""
+
 
 class HostArray:
     """Rows of an array in host memory.
@@ -66,6 +69,14 @@ class HostArray:
         out : ndarray
         """
         np.take(self.values, rows, axis=0, out=out, mode="clip")  # "raise" would go by a copy
+
+    def announce(self, rows: np.ndarray) -> None:
+        """Do nothing: what is in memory needs no announcement.
+
+        Parameters
+        ----------
+        rows : ndarray of int
+        """
 
 
 def read_rows(source: Source, rows: np.ndarray, device: torch.device) -> Tensor:
@@ -100,7 +111,8 @@ def read_ahead(
 ) -> Generator[dict[K, Tensor], None, None]:
     """Bring the rows of one step after the other to a device, the next ones in the background.
 
-    A thread reads; on CUDA devices it reads into page-locked buffers, which are copied on a
+    A thread reads, and says before what it reads then, so that a disk need not wait while rows are
+    checked. On CUDA devices it reads into page-locked buffers, which are copied on a
     stream of their own and used again when their copy is done. The thread ends with the iterator:
     when that is used up or closed, or when an error leaves the loop over it.
 
@@ -135,11 +147,17 @@ def read_ahead(
     def read_all() -> None:
         """Read group after group of steps, at most `depth` ahead of the loop."""
         try:
-            for group in groups:
+            coming = map(_joined, groups)
+            now = next(coming, None)
+            while now is not None:
                 ahead.acquire()
                 if ended.is_set():
                     return
-                arrived.put((carrier.send(sources, _joined(group)), None))
+                following = next(coming, None)
+                for key, rows in (following or {}).items():
+                    sources[key].announce(rows)
+                arrived.put((carrier.send(sources, now), None))
+                now = following
         except BaseException as error:  # whatever it is, it belongs to the loop
             arrived.put((None, error))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,10 +12,10 @@ from torch import Tensor
 from v1tlearn.nn.batches import MouseBatch
 from v1tlearn.nn.model import EncodingModel
 from v1tlearn.training.data import MouseData, Targets
-from v1tlearn.training.dealing import Share, draw_noise
+from v1tlearn.training.dealing import Share, part_of_batch
 from v1tlearn.training.devices import autocast
-from v1tlearn.training.distributed import ALONE, Ranks
 from v1tlearn.training.objectives import Objective
+from v1tlearn.training.ranks import ALONE, Ranks
 from v1tlearn.training.settings import TrainingSettings
 
 # Trials of each mouse by which a model is tried that no validation trials judge.
@@ -60,7 +61,8 @@ def backward(
     targets: Mapping[str, Targets],
     data: Mapping[str, MouseData],
     settings: TrainingSettings,
-    sizes: Mapping[str, int] | None = None,
+    share: Share | None = None,
+    common: torch.Generator | None = None,
     *,
     weight: float = 1.0,
     penalized: bool = True,
@@ -79,8 +81,10 @@ def backward(
     settings : TrainingSettings
         Resolved; the micro-batch size says how many trials of each mouse pass at once. Gradients
         of the parts add up to that of the batch.
-    sizes : dict of str to int, optional
-        Trials of each mouse in the whole batch, where other processes have more of them.
+    share : Share, optional
+        What the inputs are of a batch of which other processes have more; all of it by default.
+    common : Generator, optional
+        See `drawing_for_all`.
     weight : float, default=1.0
         Of everything, where other processes compute the same.
     penalized : bool, default=True
@@ -99,7 +103,9 @@ def backward(
     assert not isinstance(at_once, str)  # resolved
     losses: dict[str, Tensor] = {}
     count: float | Tensor = 0
-    sizes = trials if sizes is None else sizes
+    if share is None:
+        share = Share({}, trials, dict.fromkeys(trials, 0), is_part=False)
+    states: dict[str | object, Tensor] = {}
 
     def weigh(value: Any) -> Any:
         """As it is, bit for bit, where nobody else computes it."""
@@ -113,14 +119,15 @@ def backward(
         rows = slice(start, start + at_once)
         part = {m: _cut(batch, rows) for m, batch in inputs.items() if start < trials[m]}
         known = {m: _cut(targets[m], rows) for m in part}
-        with autocast(settings.precision, penalty.device):
-            found = objective.loss(model, part, known, data, sizes)
-        for mouse, loss in found.items():
-            total = total + weigh(loss.minimised)
-            summed = weigh(loss.summed)
-            losses[mouse] = losses[mouse] + summed if start else summed
-            count = count + weigh(loss.count)
-        total.backward()
+        with part_of_batch(part, start, share, common, states) if common else nullcontext():
+            with autocast(settings.precision, penalty.device):
+                found = objective.loss(model, part, known, data, share.sizes)
+            for mouse, loss in found.items():
+                total = total + weigh(loss.minimised)
+                summed = weigh(loss.summed)
+                losses[mouse] = losses[mouse] + summed if start else summed
+                count = count + weigh(loss.count)
+            total.backward()
         total = torch.zeros_like(penalty)
     return torch.stack([losses[mouse] for mouse in inputs]), count, penalty.detach()
 
@@ -153,15 +160,13 @@ def backward_share(
     losses, count, penalty
         As of `backward`.
     """
-    known = (model, objective, inputs, targets, data, settings)
-    if common is None:
+    known = (model, objective, inputs, targets, data, settings, share.of(inputs), common)
+    if ranks.size == 1:
         return backward(*known)
-    at_once = settings.micro_batch_size == settings.batch_size
-    noise = draw_noise(model, data, inputs, share, common) if at_once else {}
     size = ranks.size if share.is_part else 1
-    with ranks.sharing(noise, is_part=share.is_part):
+    with ranks.sharing(share.starts, is_part=share.is_part):
         weight, penalized = size / ranks.size, ranks.is_first or not share.is_part
-        return backward(*known, share.sizes, weight=weight, penalized=penalized)
+        return backward(*known, weight=weight, penalized=penalized)
 
 
 def _cut(batch: Any, rows: slice) -> Any:

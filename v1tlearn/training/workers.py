@@ -1,13 +1,25 @@
-"""Which of several processes this is that joblib or dask started, to share GPUs among them."""
+"""Processes that joblib or dask started: which one this is, and whether anybody waits for it."""
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
+import os
 import re
 import sys
 
+logger = logging.getLogger("v1tlearn")
+
 _LOKY = re.compile(r"LokyProcess-(\d+)")
 _NUMBERED = re.compile(r"(?:^|-)(\d+)$")  # the name that dask gives, or a user; no address
+_BEGUN_BY = os.getppid()
+
+
+def end_if_left() -> None:
+    """End a process of joblib whose parent was killed; those of dask see to it themselves."""
+    if _LOKY.fullmatch(multiprocessing.current_process().name) and os.getppid() != _BEGUN_BY:
+        logger.warning("the process that began this one is gone: nobody waits for what it trains")
+        os._exit(1)
 
 
 def worker_number() -> int | None:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from v1tlearn._equality import same_arrays
 from v1tlearn.trials._selection import units_differ
 from v1tlearn.trials._view import View
 
@@ -147,7 +148,7 @@ def _check_frames(first: Any, other: Any) -> None:
             "responses to images and to movies do not combine: average the latter over their "
             'frames, responses.mean("time").'
         )
-    if not np.array_equal(one, two):
+    if not same_arrays(one, two):
         trial = int(np.argmax(one != two))
         raise ValueError(
             f"mouse {str(first.mouse_ids[trial])!r}: trial {trial} has {one[trial]} frames in one "
@@ -199,7 +200,7 @@ def _check_labels(first: Any, other: Any) -> None:
             continue  # one of them does not tell
         if one.dtype.kind != two.dtype.kind:
             one, two = one.astype(str), two.astype(str)
-        if not np.array_equal(one, two):
+        if not same_arrays(one, two):
             place = int(np.argmax(one != two))
             raise ValueError(
                 f"mouse {str(first.mouse_ids[place])!r}: {name} of trial {place} is "

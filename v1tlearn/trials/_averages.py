@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from v1tlearn._equality import same_arrays
 from v1tlearn.datasets.time_axis import frames_of
-from v1tlearn.trials._units import label_units
+from v1tlearn.trials._units import join_values, label_units
 from v1tlearn.trials._view import View
 
 V = TypeVar("V", bound=View)
@@ -151,13 +152,30 @@ def to_dataframe(responses: View) -> pd.DataFrame:
         tables.append(table)
     if not tables:
         return pd.DataFrame({c: [] for c in ("mouse", "trial", *per_trial, "neuron", name)})
-    return pd.concat(tables, ignore_index=True)
+    return join_tables(tables)
+
+
+def join_tables(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of several mice below each other; integers that one of them lacks stay integers."""
+    columns = dict.fromkeys(column for table in tables for column in table)
+    lacked = [column for column in columns if any(column not in table for table in tables)]
+    kept = []
+    for table in tables:
+        whole = [c for c in lacked if c in table and table[c].dtype.kind in "iu"]
+        kinds = {c: "UInt64" if table[c].dtype.kind == "u" else "Int64" for c in whole}
+        kept.append(table.astype(kinds))
+    joined = pd.concat(kept, ignore_index=True)
+    for column in columns.keys() - lacked:
+        parts = [table[column] for table in kept]
+        if len({part.dtype for part in parts}) > 1:
+            joined[column] = join_values(parts)
+    return joined
 
 
 def _shared_attrs(responses: View) -> dict[str, Any]:
     """Attributes that hold for all mice."""
     first, *others = [responses._attrs.get(mouse, {}) for mouse in responses.mice] or [{}]
-    same = (k for k, v in first.items() if all(np.array_equal(a.get(k), v) for a in others))
+    same = (k for k, v in first.items() if all(same_arrays(a.get(k), v) for a in others))
     return {name: first[name] for name in same}
 
 

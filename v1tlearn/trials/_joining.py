@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from xarray.core import indexing
 
+from v1tlearn._equality import same_arrays
 from v1tlearn._warn import warn
 from v1tlearn.datasets.lazy_rows import Key, LazyRows, is_number
 from v1tlearn.datasets.schema import STATISTICS
@@ -45,7 +46,7 @@ def join(mouse: str, parts: Sequence[xr.Dataset], numbers: Sequence[int]) -> xr.
         if variable.dims[:2] == ("trial", "time"):
             n_frames = longest.sizes["time"]
             variables = [longer(mouse, str(name), one, n_frames) for one in variables]
-        joined[name] = _along_trials(variables)
+        joined[name] = along_trials(variables)
     coords = {name: joined.pop(name) for name in first.coords}
     return xr.Dataset(joined, coords, attrs=common_attrs([part.attrs for part in parts]))
 
@@ -59,7 +60,7 @@ def _without_pixel_coords(part: xr.Dataset) -> xr.Dataset:
     ours = [
         name
         for name, (_, values, _) in added.items()
-        if name in part.coords and np.array_equal(part[name].values, values)
+        if name in part.coords and same_arrays(part[name].values, values)
     ]
     return part.drop_vars(ours)
 
@@ -157,7 +158,8 @@ def _equal(one: xr.Variable, other: xr.Variable) -> bool:
     return one is other or one.equals(other)
 
 
-def _along_trials(variables: list[xr.Variable]) -> xr.Variable:
+def along_trials(variables: list[xr.Variable]) -> xr.Variable:
+    """Arrays of equal sizes one after the other; what lies in files stays there."""
     attrs = common_attrs([variable.attrs for variable in variables])
     dims = variables[0].dims
     if all(variable._in_memory for variable in variables):
@@ -208,7 +210,7 @@ def common_attrs(attrs: Sequence[dict]) -> dict[Any, Any]:
     return {
         name: value
         for name, value in first.items()
-        if all(name in a and np.array_equal(a[name], value) for a in others)
+        if all(name in a and same_arrays(a[name], value) for a in others)
     }
 
 

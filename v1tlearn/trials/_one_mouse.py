@@ -116,7 +116,8 @@ def dataset_of_mouse(
 def _stimuli(mouse: str, part: Mapping[str, Any]) -> np.ndarray:
     grey = "grey levels as integers or floats"
     stimuli = as_array(part["stimuli"], f"mouse {mouse!r}: stimuli", expected=grey)
-    check_axes(mouse, {**part, "stimuli": stimuli})
+    named = "channel" in getattr(part["stimuli"], "dims", ())
+    check_axes(mouse, {**part, "stimuli": stimuli}, named=named)
     if stimuli.dtype.kind == "b":
         raise TypeError(f"mouse {mouse!r}: stimuli has dtype bool: expected {grey}.")
     if not len(stimuli):
@@ -133,7 +134,11 @@ def _matrix(mouse: str, responses: Any, *, movies: bool) -> tuple[np.ndarray, pd
     if not vectors:
         matrix = as_responses(responses, name)
         if matrix.ndim != 2 and not movies:
-            raise ValueError(f"{name} has shape {matrix.shape}: expected (trials, neurons).")
+            hint = {
+                1: " One neuron alone needs an axis: responses[:, None].",
+                3: " Repeats of an image are trials of their own, which share its image_id.",
+            }.get(matrix.ndim, "")
+            raise ValueError(f"{name} has shape {matrix.shape}: expected (trials, neurons).{hint}")
         return matrix, None
     rows, ids = aligned_vectors(responses, name)
     if not rows:
@@ -237,8 +242,9 @@ def _behaviors(
         names = as_names(names, f"mouse {mouse!r}: the columns of behaviors", of="column")
     table = as_array(behaviors, f"mouse {mouse!r}: behaviors")
     if table.ndim != 2 and not movies:
+        hint = " One column alone needs an axis: behaviors[:, None]." if table.ndim == 1 else ""
         raise ValueError(
-            f"mouse {mouse!r}: behaviors has shape {table.shape}: expected (trials, columns)."
+            f"mouse {mouse!r}: behaviors has shape {table.shape}: expected (trials, columns).{hint}"
         )
     if isinstance(given, str):
         raise TypeError(f"behavior_names is {given!r}: expected a list of names.")

@@ -10,6 +10,7 @@ import xarray as xr
 
 from v1tlearn._values import as_text
 from v1tlearn.datasets.given_recordings import recordings_to_dict
+from v1tlearn.datasets.netcdf import fill_rows
 from v1tlearn.datasets.schema import DIMS, NEURON_LABELS, TRIAL_LABELS, check_ids, check_structure
 from v1tlearn.datasets.spontaneous import SPONTANEOUS
 from v1tlearn.datasets.time_axis import frames_of, is_movie, with_time
@@ -113,34 +114,49 @@ def compact(rows: np.ndarray) -> np.ndarray | slice:
     return rows
 
 
-def read(source: Any, rows: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
-    """Read rows in any order, each row once and in file order; of these the columns."""
+def read(
+    source: Any,
+    rows: np.ndarray,
+    columns: np.ndarray | None = None,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Read rows in any order, each row once and in file order; of these the columns.
+
+    What comes back is `out` where that is a place for the values as they are.
+    """
     if columns is not None:
         return _read_columns(source, rows, columns)
-    if isinstance(source, np.ndarray):
-        return source[rows]
     key = compact(rows)
-    if isinstance(key, slice):
-        return np.asarray(source[key])
-    unique, inverse = np.unique(rows, return_inverse=True)
-    values = _read_spans(source, unique)
-    return values if np.array_equal(unique, rows) else values[inverse]
+    if out is None or out.dtype != source.dtype or out.shape != (len(rows), *source.shape[1:]):
+        if isinstance(key, slice):
+            return np.asarray(source[key])
+        out = np.empty((len(rows), *source.shape[1:]), source.dtype)
+    if getattr(source, "_in_memory", isinstance(source, np.ndarray)):
+        np.take(np.asarray(source), rows, axis=0, out=out, mode="clip")  # "raise" would copy
+    elif len(rows) and not fill_rows(source, rows, out):
+        _read_spans(source, rows, out)
+    return out
 
 
-def _read_spans(source: Any, rows: np.ndarray) -> np.ndarray:
-    """Read ascending rows: where most of them lie in rows, span by span, and small gaps as well.
+def _read_spans(source: Any, rows: np.ndarray, out: np.ndarray) -> None:
+    """Read rows: where most of them lie in rows, span by span, and small gaps as well.
 
     Files read what lies in a row many times faster than as many single trials.
     """
-    gaps = np.diff(rows) - 1
+    unique = np.unique(rows)
+    gaps = np.diff(unique) - 1
     small = gaps <= _SMALL_GAP
-    if gaps[small].sum() > len(rows) * _MOST_IN_VAIN:
+    if gaps[small].sum() > len(unique) * _MOST_IN_VAIN:
         small = gaps == 0
-    spans = np.split(rows, np.flatnonzero(~small) + 1)
-    if len(rows) < _LEAST_IN_A_ROW * len(spans):
-        return np.asarray(source[compact(rows)])
-    parts = [np.asarray(source[int(s[0]) : int(s[-1]) + 1])[compact(s - s[0])] for s in spans]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    spans = np.split(unique, np.flatnonzero(~small) + 1)
+    if len(unique) < _LEAST_IN_A_ROW * len(spans):
+        out[...] = np.asarray(source[compact(unique)])[np.searchsorted(unique, rows)]
+        return
+    order = np.argsort(rows, kind="stable")
+    for span in spans:
+        first, stop = int(span[0]), int(span[-1]) + 1
+        own = order[slice(*np.searchsorted(rows, [first, stop], sorter=order))]
+        out[own] = np.asarray(source[first:stop])[rows[own] - first]
 
 
 def _read_columns(source: Any, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from v1tlearn._equality import same_arrays
 from v1tlearn._values import as_array, as_ids, holds_mask
 
 _SHOWN = 20  # labels that an error lists
@@ -65,7 +66,7 @@ def units_differ(expected: np.ndarray | None, found: np.ndarray | None) -> int |
     """Compare the unit ids of as many neurons; numbers equal text that reads alike."""
     if expected is None or found is None or len(expected) != len(found):
         return None
-    if np.array_equal(expected, found):
+    if same_arrays(expected, found):
         return None
     pairs = zip(expected, found, strict=True)
     return next((k for k, (a, b) in enumerate(pairs) if a != b and str(a) != str(b)), None)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+import xarray as xr
+
+from v1tlearn.trials._reading import read
+
+_PROCESSED_BYTES = 2**25  # of what was recorded, in float32, that steps are applied to at once
 
 
 class Step(Protocol):
@@ -36,3 +42,31 @@ def processed(
         else:
             values = step.behaviors(mouse_id, values, behavior_names)
     return values.reshape(*shape, *values.shape[1:]) if movies else values
+
+
+def read_processed(
+    variable: xr.Variable,
+    rows: np.ndarray,
+    steps: Sequence[Step],
+    mouse_id: str,
+    *,
+    behavior_names: list[str] | None,
+    movies: bool,
+) -> np.ndarray:
+    """Read rows, in any order, and apply steps to some of them after the others.
+
+    What steps make may be much smaller than what was recorded, which is never in memory as a whole.
+    """
+    n_bytes = 4 * math.prod(variable.shape[1:])  # of a trial in float32
+    step = max(1, _PROCESSED_BYTES // max(1, n_bytes))
+    out: np.ndarray | None = None
+    for start in range(0, max(1, len(rows)), step):
+        some = read(variable, rows[start : start + step])
+        values = processed(some, steps, mouse_id, behavior_names, movies=movies)
+        if len(rows) <= step:
+            return values
+        if out is None:
+            out = np.empty((len(rows), *values.shape[1:]), values.dtype)
+        out[start : start + step] = values
+    assert out is not None  # one part is there, of no trials if need be
+    return out

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from v1tlearn._opening import printable
 from v1tlearn.datasets.schema import TIERS
 
 Column = tuple[str, list[str]]  # its head and one cell per mouse
@@ -64,7 +65,7 @@ def as_text(head: str, columns: Sequence[Column]) -> str:
     lines = ["  ".join(row).rstrip() for row in zip(*padded, strict=True)]
     if n_mice > _SHOWN:
         lines.append(f"... and {n_mice - _SHOWN} mice more")
-    return "\n".join([f"<{head}>", *lines])
+    return printable("\n".join([f"<{head}>", *lines]))
 
 
 def as_html(head: str, columns: Sequence[Column]) -> str:

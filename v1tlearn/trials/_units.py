@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+_EXACT = 2**53  # up to which float64 holds every integer
 _LEVELS = ("mouse", "neuron")
 
 
@@ -21,8 +22,9 @@ def label_units(
 ) -> xr.DataArray:
     """Put values of the neurons of all mice, one after another, under mouse and unit id.
 
-    What is known of the neurons of some mice only is NaN for the others. What bears the name of one
-    of the two levels cannot stand beside them.
+    What is known of the neurons of some mice only is NaN for the others; integers that float64
+    would round are objects then. What bears the name of one of the two levels cannot stand beside
+    them.
     """
     sizes = [known["neuron"].size for known in neurons.values()]
     ids = [known["neuron"].values for known in neurons.values()]
@@ -55,4 +57,13 @@ def _joined(
         pd.Series(known[label].values if label in known else np.nan, range(size))
         for known, size in zip(neurons.values(), sizes, strict=True)
     ]
-    return pd.concat(parts).to_numpy()
+    return join_values(parts).to_numpy()
+
+
+def join_values(parts: Sequence[pd.Series]) -> pd.Series:
+    """Values of several mice after each other; integers that float64 would round are objects."""
+    joined = pd.concat(parts, ignore_index=True)
+    whole = [part for part in parts if part.dtype.kind in "iu"]
+    if joined.dtype.kind == "f" and any((part.abs() > _EXACT).any() for part in whole):
+        return pd.concat([part.astype(object) for part in parts], ignore_index=True)
+    return joined

@@ -9,11 +9,13 @@ from typing import Any
 import joblib
 import numpy as np
 import xarray as xr
+from xarray.core import indexing
 
-from v1tlearn.trials._joining import common_attrs, join, longer
+from v1tlearn._equality import same_arrays
+from v1tlearn.trials._joining import along_trials, common_attrs, join, longer
 from v1tlearn.trials._reading import check_one_kind, checked_recordings, compact, with_neurons
 from v1tlearn.trials._view import View
-from v1tlearn.trials.responses import Responses
+from v1tlearn.trials.responses import Responses, RowsOfMouse
 from v1tlearn.trials.trials import Trials
 
 
@@ -167,8 +169,8 @@ def _join_responses(parts: Sequence[Responses]) -> Responses:
                 columns[mouse] = of_mouse[0]._columns[mouse]
             continue
         _check_widths(mouse, of_mouse, own)
-        values = _of_one_length(mouse, [part.get(mouse) for part in of_mouse])
-        sources[mouse] = np.concatenate(values)
+        values = _of_one_length(mouse, [_read_when_needed(part, mouse) for part in of_mouse])
+        sources[mouse] = along_trials(values)
         starts = np.cumsum([0, *(len(v) for v in values)])
         for number, start in zip(own, starts, strict=False):
             places = parts[number].rows(mouse)[0]
@@ -238,12 +240,12 @@ def _mice(parts: Sequence[View]) -> list[str]:
 
 def _same_neurons(first: View, other: View, mouse: str) -> bool:
     one, two = first._neurons.get(mouse), other._neurons.get(mouse)
-    return one is two or (one is not None and two is not None and np.array_equal(one, two))
+    return one is two or (one is not None and two is not None and same_arrays(one, two))
 
 
 def _same_source(first: Responses, other: Responses, mouse: str) -> bool:
     one, two = first._columns.get(mouse), other._columns.get(mouse)
-    same = one is two or (one is not None and two is not None and np.array_equal(one, two))
+    same = one is two or (one is not None and two is not None and same_arrays(one, two))
     return same and first._sources[mouse] is other._sources[mouse]
 
 
@@ -267,13 +269,22 @@ def _joined_attrs(mouse: str, parts: Sequence[Responses], numbers: list[int]) ->
     return common_attrs(attrs)
 
 
-def _of_one_length(mouse: str, values: list[np.ndarray]) -> list[np.ndarray]:
+def _read_when_needed(part: Responses, mouse: str) -> xr.Variable:
+    """The responses of one mouse in their order; what lies in files stays there."""
+    values: Any
+    if getattr(part._sources[mouse], "_in_memory", True):
+        values = part.get(mouse)
+    else:
+        values = indexing.LazilyIndexedArray(RowsOfMouse(part[part.rows(mouse)[0]], mouse))
+    return xr.Variable(part._dims(mouse), values)
+
+
+def _of_one_length(mouse: str, values: list[xr.Variable]) -> list[xr.Variable]:
     """Responses, those to movies up to the end of the longest one of all parts."""
     if any(one.ndim != 3 for one in values):
         return values
     n_frames = max(one.shape[1] for one in values)
-    variables = [xr.Variable(("trial", "time", "neuron"), one) for one in values]
-    return [longer(mouse, "responses", one, n_frames).values for one in variables]
+    return [longer(mouse, "responses", one, n_frames) for one in values]
 
 
 def _check_widths(mouse: str, parts: Sequence[Responses], numbers: list[int]) -> None:

@@ -141,7 +141,8 @@ def movies_of_frames(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     frames : ndarray of int, of shape (n,)
     """
     parts = np.char.rpartition(ids, "[")  # (n, 3): movie, "[", frame and "]"
-    return parts[:, 0], np.char.rstrip(parts[:, 2], "]").astype(np.int64)
+    numbers = np.char.partition(parts[:, 2], "]")[:, 0]  # rstrip of NumPy 2.0.0 empties "0]"
+    return parts[:, 0], numbers.astype(np.int64)
 
 
 def _folded(recording: xr.Dataset, trial_of: np.ndarray, frame_of: np.ndarray) -> xr.Dataset:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ import pandas as pd
 import xarray as xr
 from xarray.core import indexing
 
+from v1tlearn._opening import reading
 from v1tlearn._values import as_array
 from v1tlearn.datasets.lazy_rows import Key, LazyRows, take
+from v1tlearn.datasets.netcdf import announce_rows_of
 from v1tlearn.datasets.schema import AXES
-from v1tlearn.datasets.store import RESPONSES_FILE, open_groups, save_groups
+from v1tlearn.datasets.store import RESPONSES_FILE, load_groups, save_groups
 from v1tlearn.trials._arithmetic import Arithmetic, check_unit_ids
 from v1tlearn.trials._averages import (
     over_neurons,
@@ -32,7 +36,7 @@ _PLACE = "place"  # in a file: where a trial stands on the axis over mice
 _VALUES = "values"
 
 
-class _Rows(LazyRows):
+class RowsOfMouse(LazyRows):
     """Responses of one mouse, read when they are indexed."""
 
     def __init__(self, responses: Responses, mouse: str) -> None:
@@ -190,30 +194,25 @@ class Responses(Arithmetic):
 
         Raises
         ------
-        TypeError, ValueError, FileNotFoundError
-            If there is no such file, or it holds something else.
+        FileNotFoundError, IsADirectoryError
+            If there is no such file, or a folder; the error says what opens that.
+        TypeError, ValueError
+            If `path` is no path, or the file holds something else.
         """
-        tree = open_groups(path, (_VALUES,))
-        try:
-            if tree.attrs.get("kind") != RESPONSES_FILE:
-                raise ValueError(
-                    f"{path} does not hold responses as Responses.to_netcdf writes them; those of "
-                    "a file of recordings are Trials.open(path).responses."
-                )
-            tree = tree.load()
-        finally:
-            tree.close()
+        tree = load_groups(path, (_VALUES,), partial(_refuse_others, path))
         view = object.__new__(cls)
         view._recordings, view._sources, view._attrs = {}, {}, {}
         index, places = [], []
-        for number, (mouse, node) in enumerate(tree.children.items()):
-            dataset = node.to_dataset(inherit=False)
-            values = dataset[_VALUES]
-            view._sources[mouse], view._attrs[mouse] = values.values, values.attrs
-            view._recordings[mouse] = dataset.drop_vars([_VALUES, _PLACE])
-            places.append(dataset[_PLACE].values)
-            index.append(np.column_stack([np.full(len(values), number), np.arange(len(values))]))
-        view._index = np.concatenate(index)[np.argsort(np.concatenate(places))]
+        with reading(path, "holds no whole responses", "write them again"):
+            for number, (mouse, node) in enumerate(tree.children.items()):
+                dataset = node.to_dataset(inherit=False)
+                values = dataset[_VALUES]
+                view._sources[mouse], view._attrs[mouse] = values.values, values.attrs
+                view._recordings[mouse] = dataset.drop_vars([_VALUES, _PLACE])
+                places.append(dataset[_PLACE].values)
+                own = [np.full(len(values), number), np.arange(len(values))]
+                index.append(np.column_stack(own))
+            view._index = np.concatenate(index)[np.argsort(np.concatenate(places))]
         view._rows = view._index[:, 1]
         view._neurons, view._columns, view._hashes = {}, {}, {}
         view.name = tree.attrs.get("name")
@@ -238,7 +237,7 @@ class Responses(Arithmetic):
         for mouse in self.mice:
             places, rows = self.rows(mouse)
             own, dims = self[places], self._dims(mouse)
-            values = indexing.LazilyIndexedArray(_Rows(own, mouse))
+            values = indexing.LazilyIndexedArray(RowsOfMouse(own, mouse))
             sizes = dict(zip(dims, values.shape, strict=True))
             axes = {"axis": self._described(mouse).sizes.get("axis", 0)}
             coords = self._coords(mouse, rows, sizes | axes)
@@ -292,9 +291,17 @@ class Responses(Arithmetic):
         ndarray of shape (n_trials, n_neurons), or (n_trials, n_frames, n_neurons) of movies
             In the order of this view, in the units of the responses; NaN where not recorded.
         """
+        return self._get(mouse_id)
+
+    def _get(self, mouse_id: str, out: np.ndarray | None = None) -> np.ndarray:
+        """Read responses; what comes back is `out` where that is a place for them."""
         positions, _ = self.rows(mouse_id)
         mouse = str(mouse_id)
-        return read(self._source(mouse), self._rows[positions], self._columns.get(mouse))
+        return read(self._source(mouse), self._rows[positions], self._columns.get(mouse), out)
+
+    def _announce(self, mouse: str) -> None:
+        """Tell the disk that responses are read soon."""
+        announce_rows_of(self._source(mouse), self._rows[self.rows(mouse)[0]])
 
     def _labelled_like(self, trials: View) -> Responses:
         """The same responses with the labels of other trials: a target permuted within mice."""
@@ -395,8 +402,9 @@ class Responses(Arithmetic):
             Columns `mouse`, `trial` (its place in this view), `time` of movies, in seconds or
             frames, `image_id`, `tier` where there are tiers, `neuron`, other labels of the neurons
             and trials, positions in micrometres, and the response under its name ("value" without
-            one). Of large recordings select before: 5,000 trials of 8,000 neurons are 40 million
-            rows.
+            one). A label that some mice lack is missing there: NaN, and NA among integers, which
+            stay integers. Of large recordings select before: 5,000 trials of 8,000 neurons are 40
+            million rows.
 
         Raises
         ------
@@ -408,6 +416,15 @@ class Responses(Arithmetic):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("responses of several mice cannot become an array without a copy.")
+        caller = sys._getframe(1).f_globals.get("__name__", "")
+        if dtype is None and caller.startswith("sklearn.utils"):
+            raise TypeError(
+                "scikit-learn looks for classes, or other numbers, one per trial, and responses "
+                "are vectors, one per trial. Splits that keep mice balanced look at mouse ids: "
+                "cv=StratifiedKFold(5).split(trials, trials.mouse_ids), or, with all repeats of an "
+                "image on one side, cv=StratifiedGroupKFold(5).split(trials, trials.mouse_ids, "
+                "trials.image_ids); train_test_split takes stratify=trials.mouse_ids."
+            )
         if dtype is not None and np.dtype(dtype) != self.dtype:
             raise ValueError(
                 f"responses are vectors, one per trial, and no array of {np.dtype(dtype)}: use "
@@ -445,3 +462,11 @@ class Responses(Arithmetic):
     def _counts_shown(self) -> list[Column]:
         units = [str(self._attrs.get(mouse, {}).get("units", "–")) for mouse in self.mice]
         return [*super()._counts_shown(), ("units", units)]
+
+
+def _refuse_others(path: str | Path, tree: xr.DataTree) -> None:
+    if tree.attrs.get("kind") != RESPONSES_FILE:
+        raise ValueError(
+            f"{path} does not hold responses as Responses.to_netcdf writes them; those of a file "
+            "of recordings are Trials.open(path).responses."
+        )

@@ -13,6 +13,7 @@ from pandas.api.types import infer_dtype
 
 from v1tlearn._instead import path_of
 from v1tlearn._replacing import replacing
+from v1tlearn.trials._averages import join_tables
 from v1tlearn.trials.responses import Responses
 
 _ROWS = 2**20  # about how many are in memory at once
@@ -47,7 +48,14 @@ def save_table(table: pd.DataFrame | Responses, path: str | os.PathLike) -> None
     Notes
     -----
     A column of which mice hold numbers and text, such as unit ids, becomes text. An index other
-    than a count of the rows is written, too.
+    than a count of the rows is written, too. Texts stay as they are: spreadsheets run a cell that
+    begins with "=", "+", "-" or "@", so open tables of mice that strangers named as text there.
+
+    CSV knows no types: a mouse "007" is read as the number 7, and "NaN" as nothing, unless the
+    reader is told. Numbers are written with all their digits, and what is missing as nothing.
+    ``pandas.read_csv(path, dtype={"mouse": str}, keep_default_na=False, na_values=[""])`` reads
+    them as they were; pandas before 3 does so with ``float_precision="round_trip"``, and a few
+    numbers a digit off without.
 
     Examples
     --------
@@ -66,11 +74,12 @@ def save_table(table: pd.DataFrame | Responses, path: str | os.PathLike) -> None
     path = Path(path_of("path", path, "save_table(table, path)"))
     writers: dict[str, Callable[[Any, Iterator[pd.DataFrame]], None]]
     writers = {".csv": _write_csv, ".parquet": _write_parquet}
-    if path.suffix not in writers:
+    suffix = path.suffix.lower()
+    if suffix not in writers:
         raise ValueError(f"{path} ends in {path.suffix!r}: expected '.csv' or '.parquet'.")
     if not len(table):
         raise ValueError("the table has no rows: expected at least one to write.")
-    write = writers[path.suffix]
+    write = writers[suffix]
     with replacing(path) as new:
         write(new, iter([table]) if isinstance(table, pd.DataFrame) else _parts(table))
 
@@ -78,7 +87,7 @@ def save_table(table: pd.DataFrame | Responses, path: str | os.PathLike) -> None
 def _write_csv(path: Path, parts: Iterator[pd.DataFrame]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         for number, part in enumerate(parts):
-            counted = isinstance(part.index, pd.RangeIndex)
+            counted = isinstance(part.index, pd.RangeIndex) and part.index.name is None
             part.to_csv(file, header=number == 0, index=not counted)
 
 
@@ -91,24 +100,18 @@ def _write_parquet(path: Path, parts: Iterator[pd.DataFrame]) -> None:
             f"Parquet is written with pyarrow, and {error.name} is not here: install the "
             'extra "parquet", from the folder of v1tlearn with pip install -e ".[parquet]".'
         ) from error
-    schema, writer = None, None
-    try:
+    first = pa.Table.from_pandas(next(parts))
+    with path.open("wb") as file, parquet.ParquetWriter(file, first.schema) as writer:
+        writer.write_table(first)
         for part in parts:
-            rows = pa.Table.from_pandas(part, schema=schema)
-            if writer is None:
-                schema = rows.schema
-                writer = parquet.ParquetWriter(path, schema)
-            writer.write_table(rows)
-    finally:
-        if writer is not None:
-            writer.close()
+            writer.write_table(pa.Table.from_pandas(part, schema=first.schema))
 
 
 def _parts(responses: Responses) -> Iterator[pd.DataFrame]:
     """Rows of some trials at a time, in columns of one type over all mice."""
     places = {mouse: responses.rows(mouse)[0] for mouse in responses.mice}
     heads = [responses[rows[:1]].to_dataframe() for rows in places.values()]
-    head = pd.concat(heads, ignore_index=True)
+    head = join_tables(heads)
     types = {name: "str" if _is_mixed(head[name]) else head[name].dtype for name in head}
     start = 0
     for rows, first in zip(places.values(), heads, strict=True):

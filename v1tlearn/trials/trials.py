@@ -13,6 +13,7 @@ from typing import Any, Literal, overload
 import numpy as np
 import xarray as xr
 
+from v1tlearn.datasets.netcdf import announce_rows_of
 from v1tlearn.datasets.schema import default_behavior_names
 from v1tlearn.datasets.store import open_recordings, save_recordings
 from v1tlearn.datasets.time_axis import is_movie
@@ -27,7 +28,7 @@ from v1tlearn.trials._reading import (
     read,
     with_neurons,
 )
-from v1tlearn.trials._steps import Step, processed
+from v1tlearn.trials._steps import Step, read_processed
 from v1tlearn.trials._summary import Column
 from v1tlearn.trials._view import View
 from v1tlearn.trials.inputs import Inputs, with_processed
@@ -183,9 +184,10 @@ class Trials(View):
 
         Raises
         ------
-        TypeError, ValueError, FileNotFoundError
-            If there is no such file, or it holds no recordings; the error says what reads a folder
-            of Sensorium mice, a saved model, or responses alone.
+        FileNotFoundError, IsADirectoryError
+            If there is no such file, or a folder; the error says what opens that.
+        TypeError, ValueError
+            If `path` is no path, or the file holds no recordings, such as responses alone.
         """
         return cls(open_recordings(path))
 
@@ -230,7 +232,8 @@ class Trials(View):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         raise TypeError(
             "Trials are no array: they hold stimuli, behaviour and labels of several mice. Read "
-            'numbers with trials.get("stimuli", mouse) or numpy.asarray(trials.responses).'
+            'numbers with trials.get("stimuli", mouse) or numpy.asarray(trials.responses). In a '
+            "Pipeline TrialStandardizer stands for StandardScaler."
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -290,6 +293,10 @@ class Trials(View):
             First axis: trials; second, of movies: time, padding included, see `n_frames`. None if
             the recording lacks the variable.
         """
+        return self._get(name, mouse_id)
+
+    def _get(self, name: str, mouse_id: str, out: np.ndarray | None = None) -> np.ndarray | None:
+        """Read a variable; what comes back is `out` where that is a place for it as recorded."""
         if name not in DATA:
             raise ValueError(f"no variable {name!r}: expected one of {list(DATA)}.")
         rows = self.rows(mouse_id)[1]
@@ -298,12 +305,22 @@ class Trials(View):
         if name not in recording:
             return None
         if name not in ("stimuli", "behaviors"):
-            return read(recording.variables[name], rows, self._neurons.get(mouse_id))
-        values = read(recording.variables[name], rows)
+            return read(recording.variables[name], rows, self._neurons.get(mouse_id), out)
         if not self._steps:
-            return values
+            return read(recording.variables[name], rows, out=out)
         names = self.behavior_names(mouse_id) if name == "behaviors" else None
-        return processed(values, self._steps, mouse_id, names, movies=is_movie(recording))
+        return read_processed(
+            recording.variables[name],
+            rows,
+            self._steps,
+            mouse_id,
+            behavior_names=names,
+            movies=is_movie(recording),
+        )
+
+    def _announce(self, name: str, mouse_id: str) -> None:
+        """Tell the disk that a variable of these trials is read soon."""
+        announce_rows_of(self._recordings[mouse_id].variables[name], self.rows(mouse_id)[1])
 
     def has(self, name: str, mouse_id: str) -> bool:
         """Tell whether a mouse's recording has a variable, without reading it.

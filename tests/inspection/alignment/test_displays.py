@@ -172,6 +172,7 @@ def test_the_trials_shown_may_be_in_any_order_and_of_one_image(seen):
         np.testing.assert_allclose(pixels(axis), expected[place])
 
 
+@pytest.mark.slow
 def test_maps_lie_where_they_are_in_the_image():
     trials = v1.Trials(
         v1.make_v1_recordings(
@@ -228,6 +229,7 @@ def test_curves_hold_what_was_measured(seen):
     assert display.ax_.get_ylabel() == "told from one other"
 
 
+@pytest.mark.filterwarnings("ignore:.*in another unit than at fit")  # they are made to be
 def test_curves_of_your_own_and_wrong_names(seen):
     est, trials = seen
     curve = manipulation_curve(est, trials, lambda x, v: x * v, [1, 2], **QUICK)

@@ -274,6 +274,7 @@ def test_images_that_were_trained_on_are_warned_of():
         manipulation_curve(est, trials[~half], values=[2], **QUICK)
 
 
+@pytest.mark.filterwarnings("ignore:.*in another unit than at fit")  # they are made to be
 def test_a_manipulation_in_place_changes_no_other_value():
     def darker(images, value):
         images *= value

@@ -211,7 +211,7 @@ def test_the_model_is_left_as_it_was():
         (occlusion_saliency, {"fill": "median"}, "fill='median': expected 'mean' or"),
         (occlusion_saliency, {"batch_size": 0}, "batch_size=0"),
         (gradient_saliency, {"method": "lime"}, "method='lime'"),
-        (gradient_saliency, {"noise": -1, "n_samples": 2}, "noise=-1"),
+        (gradient_saliency, {"noise": -1, "n_samples": 2}, "noise is -1"),
         (gradient_saliency, {"fill": np.nan}, "fill=nan"),
     ],
 )

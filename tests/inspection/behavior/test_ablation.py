@@ -27,6 +27,7 @@ def only_speed(test):
     return v1.Trials(recordings), model
 
 
+@pytest.mark.slow
 def test_what_the_model_knows_from_one_variable_is_found(only_speed):
     trials, model = only_speed
     found = behavior_ablation(model, trials, n_repeats=20)

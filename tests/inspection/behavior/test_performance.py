@@ -57,6 +57,7 @@ def noisy_where_small(test, column, n_neurons=40):
     return trials, Knows()
 
 
+@pytest.mark.slow
 def test_states_that_are_predicted_better_are_found_and_others_are_not(test):
     trials, model = noisy_where_small(test, "pupil_dilation")
     for own in performance_by_behavior(model, trials, n_shuffles=40).values():

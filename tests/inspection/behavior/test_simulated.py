@@ -7,6 +7,7 @@ import v1tlearn as v1
 from v1tlearn.inspection import behavior_ablation, behavior_gain, readout_shifts
 
 pytestmark = pytest.mark.slow
+SEEDS = range(4)  # of which the mean counts, where one training is not enough
 SPEEDS = {"low": 0.0, "high": 16.0}  # cm/s; tanh(speed / 8) is what the gain is of
 
 
@@ -20,7 +21,7 @@ def trials():
     )  # fmt: skip
 
 
-def fitted(trials, seed=0):
+def fitted(trials, seed):
     size = {"n_layers": 2, "hidden_channels": 12, "input_kernel": 7, "hidden_kernel": 5}
     model = v1.CNNRegressor(**size, batch_size=32, max_epochs=15, device="cpu", random_state=seed)
     train, validation = (trials.sel(tier=tier) for tier in ("train", "validation"))
@@ -28,11 +29,16 @@ def fitted(trials, seed=0):
 
 
 @pytest.fixture(scope="module")
-def model(trials):
-    return fitted(trials)
+def models(trials):
+    return [fitted(trials, seed) for seed in SEEDS]
 
 
-def fitted_to_others(trials, seed=0):
+@pytest.fixture(scope="module")
+def model(models):
+    return models[0]
+
+
+def fitted_to_others(trials, seed):
     """The same model, trained on the behaviour of other trials."""
     own = trials["A"]
     order = np.random.default_rng(seed).permutation(len(trials))
@@ -42,13 +48,19 @@ def fitted_to_others(trials, seed=0):
 
 
 @pytest.fixture(scope="module")
-def control(trials):
-    return fitted_to_others(trials)
+def controls(trials):
+    return [fitted_to_others(trials, seed) for seed in SEEDS]
 
 
-def gains(model, trials):
-    found = behavior_gain(model, trials.sel(tier="test"), "running_speed", **SPEEDS)["A"]
-    return found["log_gain"].values
+@pytest.fixture(scope="module")
+def control(controls):
+    return controls[0]
+
+
+def gains(models, trials):
+    test = trials.sel(tier="test")
+    found = [behavior_gain(model, test, "running_speed", **SPEEDS)["A"] for model in models]
+    return np.mean([gain["log_gain"].values for gain in found], 0)
 
 
 def gains_without_a_model(trials):
@@ -61,9 +73,9 @@ def gains_without_a_model(trials):
     return np.tanh(2) * slopes[1] / slopes[0]
 
 
-def test_sign_and_size_of_the_gain_by_running(trials, model, control):
+def test_sign_and_size_of_the_gain_by_running(trials, models, controls):
     true = np.tanh(2) * trials["A"]["running_gain"].values
-    own, other = gains(model, trials), gains(control, trials)
+    own, other = gains(models, trials), gains(controls, trials)
     noise = np.corrcoef(gains_without_a_model(trials), true)[0, 1]
     found, chance = (np.corrcoef(x, true)[0, 1] for x in (own, other))
     assert found > noise - 0.1 > 0.3 > abs(chance)
@@ -98,11 +110,9 @@ def eye_slopes(model, test):
     return np.linalg.lstsq(design, learned, rcond=None)[0][1:]  # (true, learned)
 
 
-def test_direction_and_size_of_the_eye_shift(trials, model, control):
-    """The mean of four seeds, since one shifter moves some .25 pixels per pixel for nothing."""
+def test_direction_and_size_of_the_eye_shift(trials, models, controls):
+    """The mean of all seeds, since one shifter moves some .25 pixels per pixel for nothing."""
     test = trials.sel(tier="test")
-    models = [model, *(fitted(trials, seed) for seed in (1, 2, 3))]
-    controls = [control, *(fitted_to_others(trials, seed) for seed in (1, 2, 3))]
     own, other = (np.array([eye_slopes(one, test) for one in m]) for m in (models, controls))
     noise = 2 * np.sqrt(np.mean(other**2) / len(other))  # two standard errors of such a mean
     own, other = own.mean(0), other.mean(0)

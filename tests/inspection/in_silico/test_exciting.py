@@ -10,6 +10,7 @@ import xarray as xr
 from sklearn.exceptions import NotFittedError
 
 import v1tlearn as v1
+from tests.sweeps import quick
 from v1tlearn.inspection import most_exciting_images
 
 SHAPE = (12, 16)
@@ -32,7 +33,7 @@ def cosines(a, b):
 
 
 @pytest.mark.parametrize("direction", ["exciting", "suppressing"])
-@pytest.mark.parametrize("smoothness", [0.0, 1.0])
+@pytest.mark.parametrize("smoothness", quick([0.0, 1.0], 1))
 def test_a_linear_neuron_is_driven_most_by_its_filter(fit, direction, smoothness):
     estimator = fit(v1.LNRegressor)
     found = most_exciting_images(
@@ -48,6 +49,7 @@ def test_a_linear_neuron_is_driven_most_by_its_filter(fit, direction, smoothness
         np.testing.assert_allclose(images["norm"], 3, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_within_limits_a_linear_neuron_is_driven_most_by_its_filter_cut_off(fit):
     estimator = fit(v1.LNRegressor)
     images = most_exciting_images(estimator, limits=(60, 200), norm=7, n_steps=100)["A"]
@@ -67,17 +69,21 @@ def test_within_limits_a_linear_neuron_is_driven_most_by_its_filter_cut_off(fit)
 
 @pytest.mark.parametrize(
     ("kind", "params"),
-    [
-        (v1.CNNRegressor, {}),
-        (v1.CNNRegressor, {"behavior_mode": "none", "shift": "none"}),
-        (v1.CNNRegressor, {"readout": "factorized", "space_init": 0.3, "channel_init": 0.3}),
-        (
-            v1.V1TRegressor,
-            {"patch_size": 4, "patch_stride": 4, "n_blocks": 1, "n_heads": 2}
-            | {"embed_dim": 8, "mlp_dim": 8, "behavior_mode": "b_mlp"},
-        ),
-        (v1.FullModelRegressor, {"space_init": 0.3, "channel_init": 0.3}),
-    ],
+    quick(
+        [
+            (v1.CNNRegressor, {}),
+            (v1.CNNRegressor, {"behavior_mode": "none", "shift": "none"}),
+            (v1.CNNRegressor, {"readout": "factorized", "space_init": 0.3, "channel_init": 0.3}),
+            (
+                v1.V1TRegressor,
+                {"patch_size": 4, "patch_stride": 4, "n_blocks": 1, "n_heads": 2}
+                | {"embed_dim": 8, "mlp_dim": 8, "behavior_mode": "b_mlp"},
+            ),
+            (v1.FullModelRegressor, {"space_init": 0.3, "channel_init": 0.3}),
+        ],
+        0,
+        3,
+    ),
 )
 def test_responses_are_those_that_predict_gives_at_this_behaviour(fit, kind, params):
     estimator = fit(kind, **params)

@@ -41,6 +41,7 @@ def made(recordings, plt):
     return report(model, trials, title="</title><script>alert(2)</script>", **SMALL)
 
 
+@pytest.mark.slow
 def test_text_of_strangers_is_only_shown(made):
     assert "<script" not in made.html
     assert "<img src=x" not in made.html
@@ -72,6 +73,7 @@ def test_a_path_that_is_taken_is_refused_ahead_of_the_work(models, recordings, t
         report(models["LN"], v1.Trials(recordings), notes, n_bootstrap=10**9)
 
 
+@pytest.mark.slow
 def test_a_path_gets_the_page_and_the_session_stays_as_it_is(models, recordings, tmp_path, plt):
     before = plt.get_fignums(), dict(plt.rcParams)
     made = report(models["LN"], v1.Trials(recordings), tmp_path / "a.html", **SMALL | {"n_mice": 1})

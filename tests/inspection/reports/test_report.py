@@ -151,12 +151,14 @@ def test_what_has_no_meaning_is_named_in_the_words_of_the_analysis(models, test_
     assert str(error.value) in page.texts["attention"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_page(models, trials, made):
     again = report(models["CNN"], trials, **SMALL | {"n_bootstrap": 20})
     date = r"\d{4}-\d\d-\d\d \d\d:\d\d UTC"
     assert re.sub(date, "", again.html) == re.sub(date, "", made.html)
 
 
+@pytest.mark.slow
 def test_all_trials_are_scored_where_none_is_of_the_test_tier(models, trials, plt):
     train = trials.sel(tier="train")
     with warnings.catch_warnings(record=True) as caught:
@@ -170,6 +172,7 @@ def test_all_trials_are_scored_where_none_is_of_the_test_tier(models, trials, pl
     assert all(text in Page(made.html).texts["scores"] for text in told)
 
 
+@pytest.mark.slow
 def test_transformers_show_attention_and_pipelines_are_taken(trials, plt):
     sizes = {"patch_size": 4, "patch_stride": 4, "n_blocks": 1, "n_heads": 2, "embed_dim": 8}
     model = v1.V1TRegressor(**sizes, mlp_dim=8, standardize=False, **SETTINGS)
@@ -179,6 +182,7 @@ def test_transformers_show_attention_and_pipelines_are_taken(trials, plt):
     assert "Attention rollout" in made.html
 
 
+@pytest.mark.slow
 def test_ensembles_show_where_their_first_member_looks(models, trials, plt):
     ensemble = v1.EnsembleRegressor.from_members([models["CNN"], models["CNN"]])
     made = report(ensemble, trials, **SMALL)
@@ -187,6 +191,7 @@ def test_ensembles_show_where_their_first_member_looks(models, trials, plt):
     assert "Gradients of the predicted responses" in made.html
 
 
+@pytest.mark.slow
 def test_models_of_movies_show_traces_and_say_what_images_alone_have(plt):
     recordings = v1.make_movie_recordings(
         1, 5, 4, 2, 3, n_frames=(20, 30), image_shape=(8, 12), random_state=0
@@ -219,6 +224,7 @@ def test_alignments_show_what_they_find(trials, plt):
     assert "Poisson" not in made.html
 
 
+@pytest.mark.slow
 def test_faults_are_raised_rather_than_told_as_a_reason(trials, plt):
     model = v1.EncodingRegressor(core=Broken, **SETTINGS).fit(trials.sel(tier="train"))
     model.module_.core.fault = ValueError("a fault")

@@ -205,7 +205,8 @@ static void try_dropout(const struct variant *variant, int is_wide, long n, uint
 {
   const struct kernels *kernels = is_wide ? &variant->float32 : &variant->bfloat16;
   void *from = room(n * (is_wide ? 4 : 2)), *to = room(n * (is_wide ? 4 : 2));
-  const struct dropped job = {n, 2, limit, 11, from, to};
+  const int64_t begin = 0;
+  const struct dropped job = {n, n, &begin, 2, limit, 11, from, to};
   for (long i = 0; i < n; i++)
     put(from, i, is_wide, i % 7 ? drawn() : i % 2 ? NAN : 1e-40);
   for (long part = 0; part < TILES(n, DROPPED_AT_ONCE); part++)

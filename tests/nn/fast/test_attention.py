@@ -367,6 +367,7 @@ def test_memory_of_inference_serves_training(way):
     assert grads[0].isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.parametrize("way", WAYS[:2])
 def test_forked_processes_attend(way):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.nn.fast.attending import ATTEND, each_way, kept_weights, make_qkv
+from tests.sweeps import quick
 from v1tlearn.nn.fast.variants import kernel
 
 
@@ -19,7 +20,7 @@ def kept_of(way, n_images, n_tokens, n_heads, *, dropout, seed=3):
 
 
 @each_way
-@pytest.mark.parametrize("dropout", [2**-16, 0.0009, 0.1, 0.2544, 0.5, 0.98])
+@pytest.mark.parametrize("dropout", quick([2**-16, 0.0009, 0.1, 0.2544, 0.5, 0.98], 1, 3))
 def test_rate_of_dropped_weights(dropout, way):
     """Also where the 256 steps of a byte would not tell the rates apart."""
     kept = kept_of(way, 3, 400, 4, dropout=dropout)
@@ -41,7 +42,7 @@ def test_rate_is_the_same_everywhere(dropout, way):
 
 
 @each_way
-@pytest.mark.parametrize("dropout", [0.25, 0.5])
+@pytest.mark.parametrize("dropout", quick([0.25, 0.5], 0))
 def test_weights_are_dropped_independently(dropout, way):
     """Neighbours near and far along images, heads, queries, keys and diagonals, and two calls."""
     # Vectors, panels and tiles.

@@ -73,6 +73,7 @@ def test_kernels_are_not_older_than_their_sources(name):
     )
 
 
+@pytest.mark.slow
 def test_soft_dtw_is_the_same_where_nothing_was_compiled():
     script = """
 import sys

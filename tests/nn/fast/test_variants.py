@@ -38,6 +38,7 @@ def bits(kept):
 # -- what is dropped -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_variant_and_type
 @given(n_tokens=st.integers(2, 400), rate=st.floats(0.001, 0.98), seed=st.integers(0, 2**40))
 def test_every_variant_drops_the_same_weights(way, dtype, n_tokens, rate, seed):
@@ -123,11 +124,12 @@ def test_types_and_variants_without_a_kernel(variant, name):
     with pytest.raises(ValueError, match=f"no kernel '{variant}' .* type '{name}'"):
         kernel.memory_size(variant, name, (4, 1, 2), False)
     with pytest.raises(ValueError, match="no kernel"):
-        kernel.run(variant, name, (1, 4, 1, 2), (1.0, 1.0, 0, False), *[0] * 9, 1)
+        kernel.run(variant, name, (1, 4, 1, 2), (1.0, 1.0, 0, False), *[0] * 9, 1, 0)
     with pytest.raises(ValueError, match="no kernel"):
-        kernel.drop(variant, name, 4, 2.0, 1, 0, 0, 0, 1)
+        kernel.drop(variant, name, 4, 2.0, 1, 0, 0, 0, 1, 4, 0)
 
 
+@pytest.mark.slow
 def test_nothing_is_known_where_nothing_was_compiled():
     script = """
 import sys
@@ -149,8 +151,14 @@ except ValueError as error:
     subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("has_bf16", "amx", "told"), [(False, False, 1), (True, False, 0), (False, True, 0)]
+    ("has_bf16", "amx", "told"),
+    [
+        (False, False, 1),
+        pytest.param(True, False, 0, marks=pytest.mark.slow),
+        pytest.param(False, True, 0, marks=pytest.mark.slow),
+    ],
 )
 def test_where_bfloat16_is_emulated_the_log_says_so_once(has_bf16, amx, told):
     """On a processor with AVX2, with AVX-512 and its bfloat16, or with AMX."""
@@ -175,13 +183,14 @@ print(fast.describe_kernels())
         assert done.stdout == "compiled kernels for avx2 (not avx512_bf16: not on this processor)\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("told", "expected"),
     [
         ({"avx2": True, "avx512_bf16": False, "amx_bf16": False}, False),
         ({"avx2": True, "avx512_bf16": True, "amx_bf16": False}, True),
-        ({"neon": True, "bf16": False}, False),
-        ({}, None),
+        pytest.param({"neon": True, "bf16": False}, False, marks=pytest.mark.slow),
+        pytest.param({}, None, marks=pytest.mark.slow),
     ],
 )
 def test_where_nothing_was_compiled_torch_is_asked_for_bfloat16(told, expected):

@@ -12,6 +12,8 @@ from papers.dina2026 import data, decode, measures, tables
 from papers.dina2026.cnn_decoder import ConvolutionalTower, decoded_images, make_decoder
 from papers.dina2026.published import CNN, DINA, MEASURES
 
+pytestmark = pytest.mark.slow
+
 QUICK = ["--quick", "--epochs", "4"]
 
 

@@ -151,7 +151,7 @@ def test_the_figure_has_a_panel_per_table(tmp_path):
     content = (tmp_path / "figure.png").read_bytes()
     assert content.startswith(b"\x89PNG")
     width, height = (int.from_bytes(content[at : at + 4], "big") for at in (16, 20))
-    assert width == 3 * height * 2.9 / 3.0
+    assert width == pytest.approx(3 * height * 2.9 / 3.0, abs=1)  # matplotlib 3.8 cuts pixels off
 
 
 def test_what_does_not_go_together_is_refused(capsys):

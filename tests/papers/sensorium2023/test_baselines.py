@@ -13,6 +13,8 @@ from tests.datasets.sensorium2023_files import N_FRAMES, NAME, TIERS, write_movi
 from tests.datasets.sensorium_files import save
 from tests.papers.scripts import run_script
 
+pytestmark = pytest.mark.slow
+
 QUICK = ["--quick", "--epochs", "1", "--models", "LN", "CNN"]
 SMALL = {"n_mice": 2, "n_neurons": [4, 3], "n_movies": 6, "n_test_movies": 2, "n_repeats": 3}
 SMALL |= {"n_frames": (34, 40), "image_shape": (10, 14), "random_state": 0}
@@ -142,7 +144,6 @@ def test_the_layout_of_the_competition_goes_through(tmp_path, monkeypatch):
     assert cells(text, "Correlation to average", "LN") == ["-", "-"]  # nothing is repeated
 
 
-@pytest.mark.slow
 def test_the_whole_quick_form_runs_without_warnings(tmp_path):
     done = run_script("sensorium2023.baselines", "--quick", "--out", tmp_path, strict=True)
     assert done.returncode == 0, done.stderr

@@ -26,7 +26,10 @@ SINGLE, AVERAGE = "single_trial_correlation", "average_correlation"
 
 
 # Models that are trained for an epoch or two lose their neurons.
-pytestmark = pytest.mark.filterwarnings("ignore:.*cannot follow their images")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*cannot follow their images"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -449,7 +452,6 @@ class TestGoingOn:
 # -- with training ------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_leave_one_out_is_that_of_the_package(recordings, tmp_path):
     this = paper(recordings, tmp_path)
     scores = this.leave_one_out("CNN").run(0)
@@ -459,7 +461,6 @@ def test_leave_one_out_is_that_of_the_package(recordings, tmp_path):
     assert ours == pytest.approx(theirs, abs=1e-6)
 
 
-@pytest.mark.slow
 def test_an_ensemble_of_kept_models_is_one_that_was_fitted(recordings, tmp_path):
     this = paper(recordings, tmp_path)
     train, validation, test = (this.trials.sel(tier=t) for t in ("train", "validation", "test"))
@@ -479,7 +480,6 @@ def test_an_ensemble_of_kept_models_is_one_that_was_fitted(recordings, tmp_path)
             assert abs(score["value"] - metric(of_mouse.responses, member.predict(of_mouse))) > 1e-5
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["CNN", "V1T"])
 def test_the_core_of_f_stays_as_it_is(recordings, tmp_path, kind):
     paper(recordings, tmp_path).core_of_f(kind).run(0)

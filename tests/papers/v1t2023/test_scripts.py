@@ -18,6 +18,8 @@ from papers.v1t2023 import jobs as paper_jobs
 from papers.v1t2023 import tables as paper_tables
 from tests.papers.scripts import run_script
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 
 GRAY = "GrayImageNet-94c6ff995dac583098847cfecd43e7b6"
@@ -372,7 +374,6 @@ class TestCommandLine:
         assert message in capsys.readouterr().err
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "dataset", "mice"), [("dataset_s", "S", "AB"), ("dataset_f", "F", "FG")]
 )

@@ -1,4 +1,4 @@
-"""Behaviour of a trial: means of series over a window of time."""
+"""Behaviour of a trial: what series say in a window of time."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 
 from v1tlearn.datasets.nwb.finding import choose, name_of
 from v1tlearn.datasets.nwb.opening import refuse
-from v1tlearn.datasets.nwb.series import Windows, shape_of, sums
+from v1tlearn.datasets.nwb.series import Windows, reduced, shape_of, times_of, unit_of
 
 Behaviors = Mapping[str, str | tuple[str, int]]
 
 
 def behaviors_of(
-    path: Path, nwb: Any, wanted: Behaviors, windows: Windows
+    path: Path, nwb: Any, wanted: Behaviors, windows: Windows, reduction: str, gaps: float
 ) -> tuple[np.ndarray, dict[str, str]]:
-    """Average series over windows of time.
+    """Reduce series to one value per window of time.
 
     Parameters
     ----------
@@ -27,15 +27,21 @@ def behaviors_of(
     wanted : mapping of str to (str or (str, int))
         The series of each column of behaviour, and which of its own columns.
     windows : Windows
+    reduction : {"mean", "frame"}
+        As `reduced` knows them.
+    gaps : float
+        Seconds between two samples that are numbers, up to which NaN between them is replaced by
+        what lies on a line.
 
     Returns
     -------
-    ndarray of float32 (n_trials, n_columns)
+    ndarray of float32 (n_windows, n_columns)
         NaN where the series does not reach, or holds NaN.
     dict of str to str
         Units of the columns.
     """
     from pynwb import TimeSeries
+    from pynwb.misc import IntervalSeries
 
     shown = {id(one) for one in (*nwb.stimulus.values(), *nwb.stimulus_template.values())}
     candidates = {
@@ -48,6 +54,8 @@ def behaviors_of(
         wanted_name, column = (told, None) if isinstance(told, str) else told
         what = f"series for the behaviour {behavior!r}"
         name, series = choose(path, what, candidates, wanted_name, "behaviors")
+        if isinstance(series, IntervalSeries):
+            refuse(path, f"{name} holds where intervals begin and end", "a series of samples")
         shape = shape_of(series)
         n_columns = shape[1] if len(shape) == 2 else 1
         if (column is None and n_columns > 1) or not 0 <= (column or 0) < n_columns:
@@ -56,8 +64,24 @@ def behaviors_of(
                 f"{name} has {n_columns} columns, the behaviour {behavior!r} takes {column}",
                 f"behaviors={{{behavior!r}: ({name!r}, column)}}, counted from 0",
             )
-        summed = sums(path, name, series, windows)
-        values = summed.means()[:, column or 0]
-        columns.append(np.where(summed.whole, values, np.nan))
-        units[behavior] = str(series.unit)
+        data = series.data[:] if len(shape) == 1 else series.data[:, column or 0]
+        data = np.asarray(data, np.float64)
+        each = getattr(series, "channel_conversion", None)  # of electrodes
+        data = data if each is None else data * float(each[column or 0])
+        if gaps:
+            data = _bridged(data, times_of(path, name, series), gaps)
+        columns.append(reduced(path, name, series, windows, reduction, data).values[:, 0])
+        units[behavior] = unit_of(series)
     return np.stack(columns, axis=1).astype(np.float32), units
+
+
+def _bridged(values: np.ndarray, times: np.ndarray, gaps: float) -> np.ndarray:
+    """Replace NaN between two numbers that are no further apart than so many seconds."""
+    told = np.flatnonzero(~np.isnan(values))
+    if len(told) < 2:
+        return values
+    lost = np.isnan(values)
+    behind = np.searchsorted(told, np.arange(len(values))).clip(1, len(told) - 1)
+    apart = times[told[behind]] - times[told[behind - 1]]
+    inside = lost & (times > times[told[0]]) & (times < times[told[-1]]) & (apart <= gaps)
+    return np.where(inside, np.interp(times, times[told], values[told]), values)

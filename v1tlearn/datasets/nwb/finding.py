@@ -1,4 +1,4 @@
-"""What an NWB file holds, by name: one of a kind is found, several are listed in an error."""
+"""What an NWB file holds, by name: one of a kind is found, several are listed; rows of tables."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from v1tlearn._values import as_text
 from v1tlearn.datasets.nwb.opening import refuse
 
 
@@ -62,3 +65,75 @@ def choose(
         refuse(path, f"there are several {what}, {listed}", f"the name of one: pass {argument}=")
     said = f"fits {', '.join(map(repr, sorted(found)))}" if found else "is not there"
     refuse(path, f"{argument} {wanted!r} {said}; the {what} are {listed}", "the name of one")
+
+
+def column_of(path: Path, name: str, table: Any, column: str) -> np.ndarray:
+    """Read a column of a table that has one label per row.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        Of the table, for errors.
+    table : table of pynwb
+    column : str
+
+    Returns
+    -------
+    ndarray
+        Numbers or text.
+    """
+    from hdmf.common import DynamicTableRegion, EnumData, VectorIndex
+
+    stored = table[column]
+    if isinstance(stored, VectorIndex | DynamicTableRegion):  # its numbers count other rows
+        told = "lists" if isinstance(stored, VectorIndex) else "rows of another table"
+        refuse(path, f"{column} of {name} holds {told}", "one value per row")
+    values = np.asarray(stored.data[:])
+    if isinstance(stored, EnumData):
+        values = np.asarray(stored.elements.data[:])[values]
+    if values.shape != (len(table),):
+        refuse(path, f"{column} of {name} has the shape {values.shape}", "one value per row")
+    return as_text(values, f"{path}: {column} of {name}")
+
+
+def rows_where(
+    path: Path, name: str, table: Any, wanted: Mapping[str, Any], argument: str = "where"
+) -> np.ndarray:
+    """Find the rows of a table in which columns hold what is asked for.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        Of the table, for errors.
+    table : table of pynwb
+    wanted : mapping of str to label or list of labels
+        For each column one label, or several of which one is there.
+    argument : str
+        By which it is asked for, in errors.
+
+    Returns
+    -------
+    ndarray of int
+    """
+    kept = np.ones(len(table), bool)
+    for column, told in wanted.items():
+        if column not in table.colnames:
+            refuse(path, f"{argument} names {column!r}", f"columns of {name}, {table.colnames}")
+        values = column_of(path, name, table, column)
+        fit = np.zeros(len(table), bool)
+        for label in told if isinstance(told, list | tuple) else [told]:
+            found = np.array([value == label for value in values.tolist()], bool)
+            if not found.any():
+                some = list(dict.fromkeys(values.tolist()))[:5]
+                refuse(
+                    path,
+                    f"{argument} asks for {label!r} in {column} of {name}, where no row holds it",
+                    f"what is there, such as {some}",
+                )
+            fit |= found
+        kept &= fit
+    if not kept.any():
+        refuse(path, f"no row of {name} is left" if wanted else f"{name} is empty", "some")
+    return np.flatnonzero(kept)

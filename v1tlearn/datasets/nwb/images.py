@@ -2,77 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from v1tlearn.datasets.lazy_rows import Key, LazyRows, take
+from v1tlearn.datasets.movie_frames import Frames, MovieInMemory
 from v1tlearn.datasets.nwb.opening import refuse
+from v1tlearn.datasets.nwb.series import scaling_of
 from v1tlearn.datasets.open_files import FileState, file_state
 
 _CHANNELS = (1, 3)  # of the last axis, gray or red, green, blue
 
 
-class Images(Protocol):
-    """Images of one size.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Number of images, channels, height, width.
-    dtype : dtype
-    """
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Number of images, channels, height, width."""
-
-    @property
-    def dtype(self) -> np.dtype:
-        """In which they are read."""
-
-    def read(self, images: np.ndarray) -> np.ndarray:
-        """Read some by their places, (n, channels, height, width)."""
-
-
-@dataclass(frozen=True)
-class GivenImages:
-    """Images that the caller has.
-
-    Attributes
-    ----------
-    values : ndarray (n_images, channels, height, width)
-    """
-
-    values: np.ndarray
-
-    @classmethod
-    def of(cls, values: np.ndarray) -> GivenImages:
-        """Images (images, height, width), or with channels behind the images."""
-        values = np.asarray(values)
-        if values.ndim not in (3, 4) or 0 in values.shape or values.dtype.kind not in "uif":
-            raise ValueError(
-                f"templates have shape {values.shape} and dtype {values.dtype}: expected grey "
-                "levels (images, height, width) or (images, channels, height, width)."
-            )
-        kept = values if values.dtype in (np.uint8, np.float32) else values.astype(np.float32)
-        return cls(kept if kept.ndim == 4 else kept[:, None])
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Number of images, channels, height, width."""
-        return self.values.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        """That of the values."""
-        return self.values.dtype
-
-    def read(self, images: np.ndarray) -> np.ndarray:
-        """Read some by their places, (n, channels, height, width)."""
-        return self.values[images]
+def given_images(values: np.ndarray) -> MovieInMemory:
+    """Images that the caller has, (images, height, width), or with channels behind the images."""
+    values = np.asarray(values)
+    if values.ndim not in (3, 4) or 0 in values.shape or values.dtype.kind not in "uif":
+        raise ValueError(
+            f"templates have shape {values.shape} and dtype {values.dtype}: expected grey "
+            "levels (images, height, width) or (images, channels, height, width)."
+        )
+    kept = values if values.dtype in (np.uint8, np.float32) else values.astype(np.float32)
+    return MovieInMemory(kept if kept.ndim == 4 else kept[:, None])
 
 
 @dataclass(frozen=True)
@@ -123,7 +78,8 @@ class StoredImages:
             refuse(
                 path, f"{name} has the shape {data.shape}", "(images, height, width[, channels])"
             )
-        is_plain = series.conversion == 1 and series.offset == 0
+        conversion, offset = scaling_of(path, name, series)
+        is_plain = conversion == 1 and offset == 0
         n, channels, height, width = len(data), *_axes(path, name, data.shape[1:], turned)
         return cls(
             path,
@@ -133,8 +89,8 @@ class StoredImages:
             _dtype(path, name, data.dtype, is_plain),
             turned,
             True,
-            float(series.conversion),
-            float(series.offset),
+            conversion,
+            offset,
         )
 
     @classmethod
@@ -162,16 +118,28 @@ class StoredImages:
             raise ValueError(f"{self.path} was written anew since it was opened: open it again")
         out = np.empty((len(images), *self.shape[1:]), self.dtype)
         with h5py.File(self.path, "r") as file:
-            for place, image in enumerate(images.tolist()):
+            for places in self._read_together(images):
+                first, last = images[places.start], images[places.stop - 1]
                 if self.stacked:
-                    values = file[self.datasets[0]][image]
+                    values = file[self.datasets[0]][first : last + 1]
                 else:
-                    values = file[self.datasets[image]][()]
+                    values = file[self.datasets[first]][()][None]
                 if self.conversion != 1 or self.offset != 0:
                     values = values * self.conversion + self.offset
-                values = np.moveaxis(values, -1, 0) if values.ndim == 3 else values[None]
-                out[place] = values.swapaxes(1, 2) if self.turned else values
+                values = np.moveaxis(values, -1, 1) if values.ndim == 4 else values[:, None]
+                out[places] = values.swapaxes(2, 3) if self.turned else values
         return out
+
+    def _read_together(self, images: np.ndarray) -> Iterator[slice]:
+        """Stretches of images that follow each other, each of which is read at once."""
+        if not len(images):
+            return
+        apart = np.diff(images) != 1 if self.stacked else np.ones(len(images) - 1, bool)
+        ends = np.append(np.flatnonzero(apart) + 1, len(images))
+        start = 0
+        for end in ends.tolist():
+            yield slice(start, end)
+            start = end
 
 
 def _axes(path: Path, name: str, shape: tuple[int, ...], turned: bool) -> tuple[int, int, int]:
@@ -197,12 +165,12 @@ class ShownImages(LazyRows):
 
     Parameters
     ----------
-    images : Images
+    images : Frames
     shown : ndarray of int (trials,)
         Which image each trial shows.
     """
 
-    def __init__(self, images: Images, shown: np.ndarray):
+    def __init__(self, images: Frames, shown: np.ndarray):
         self._images, self._shown = images, shown
         self.shape = (len(shown), *images.shape[1:])
         self.dtype = images.dtype
@@ -212,7 +180,7 @@ class ShownImages(LazyRows):
         return take(self._images.read(images)[places], others)
 
 
-def check_finite(path: Path, images: Images) -> None:
+def check_finite(path: Path, images: Frames) -> None:
     """Refuse images that hold NaN or Inf; one is in memory at a time."""
     if images.dtype.kind != "f":
         return

@@ -4,32 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from v1tlearn._warn import warn
-from v1tlearn.datasets.nwb.finding import name_of
+from v1tlearn.datasets.nwb.finding import column_of, name_of
 from v1tlearn.datasets.nwb.opening import numbers, refuse
 from v1tlearn.datasets.nwb.traces import Population
 from v1tlearn.datasets.schema import AXES, POSITION_ATTRS
 
 _MICROMETRES = {"meters": 1e6, "metres": 1e6, "m": 1e6, "millimeters": 1e3, "mm": 1e3}
 _MICROMETRES |= {"micrometers": 1.0, "microns": 1.0, "um": 1.0, "µm": 1.0}
+_PEAK = "peak_channel_id"  # column of units that points to an electrode by its id
+_TAKEN = ("neuron", "plane", "area", "position", "axis")
 Positions = Literal["auto", "none"] | Sequence[str]
 
 
 def neuron_coords(
-    path: Path, populations: list[Population], positions: Positions
+    path: Path,
+    nwb: Any,
+    populations: list[Population],
+    positions: Positions,
+    labels: Sequence[str],
 ) -> dict[str, tuple]:
     """Coordinates of the neurons of all populations, one behind the other.
 
     Parameters
     ----------
     path : Path
+    nwb : NWBFile
     populations : list of Population
     positions : "auto", "none" or sequence of str
         Columns of the table of regions or units, in micrometres.
+    labels : sequence of str
+        Columns of these tables that become coordinates.
 
     Returns
     -------
@@ -48,10 +57,12 @@ def neuron_coords(
     if populations[0].name != "units":
         planes = [one.table.imaging_plane for one in populations]
         coords["plane"] = ("neuron", np.repeat([plane.name for plane in planes], counts))
-        areas = np.repeat([str(plane.location) for plane in planes], counts)
+        located = np.repeat([str(plane.location) for plane in planes], counts)
+        coords["area"] = ("neuron", located)
+    elif (areas := _areas(path, nwb, populations[0])) is not None:
         coords["area"] = ("neuron", areas)
-    elif "electrodes" in populations[0].table.colnames:
-        coords["area"] = ("neuron", _areas(populations[0]))
+    for label in labels:
+        coords[label] = ("neuron", _labels(path, populations, label))
     if isinstance(positions, str) and positions == "none":
         return coords
     if isinstance(positions, str):
@@ -75,7 +86,8 @@ def _columns(path: Path, populations: list[Population], names: tuple[str, ...]) 
                 f"{list(one.table.colnames)}",
                 "two or three of them: x, y and z in micrometres",
             )
-        columns = [numbers(path, name, one.table[name].data)[one.rows] for name in names]
+        read = [column_of(path, name_of(one.table), one.table, name) for name in names]
+        columns = [numbers(path, *told)[one.rows] for told in zip(names, read, strict=True)]
         found.append(np.stack(columns, axis=1))
     return np.concatenate(found).astype(np.float64)
 
@@ -160,7 +172,33 @@ def _of_electrodes(one: Population) -> np.ndarray | str:
     return np.stack(found)
 
 
-def _areas(one: Population) -> np.ndarray:
+def _areas(path: Path, nwb: Any, one: Population) -> np.ndarray | None:
     """Where the electrodes of each unit are: all places, where these are several."""
-    places = [one.table["electrodes"][int(row)]["location"] for row in one.rows]
-    return np.array(["; ".join(dict.fromkeys(map(str, place))) for place in places])
+    columns = one.table.colnames
+    if "electrodes" in columns:
+        places = [one.table["electrodes"][int(row)]["location"] for row in one.rows]
+        return np.array(["; ".join(dict.fromkeys(map(str, place))) for place in places])
+    if _PEAK not in columns or nwb.electrodes is None or "location" not in nwb.electrodes.colnames:
+        return None
+    found = column_of(path, "electrodes", nwb.electrodes, "location")
+    location = dict(zip(np.asarray(nwb.electrodes.id[:]).tolist(), found, strict=True))
+    peaks = column_of(path, one.name, one.table, _PEAK)[one.rows]
+    absent = [peak for peak in peaks.tolist() if peak not in location]
+    if absent:
+        refuse(path, f"{_PEAK} of units names {absent[:3]}", "ids of the table of electrodes")
+    return np.array([str(location[peak]) for peak in peaks.tolist()])
+
+
+def _labels(path: Path, populations: list[Population], label: str) -> np.ndarray:
+    """What a column of the tables of all populations says of each neuron."""
+    for one in populations:
+        if label not in one.table.colnames or label in _TAKEN:
+            refuse(
+                path,
+                f"neuron_labels names {label!r}",
+                f"columns of {name_of(one.table)}, {list(one.table.colnames)}"
+                + (f", but {', '.join(_TAKEN)}" if label in _TAKEN else ""),
+            )
+    read = [column_of(path, name_of(one.table), one.table, label)[one.rows] for one in populations]
+    values = np.concatenate(read)
+    return values if values.dtype.kind != "O" else values.astype(str)

@@ -17,6 +17,7 @@ from v1tlearn._opening import check_plain, reading
 from v1tlearn.datasets.checksums import open_in_child
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_OF_ZARR = (".zgroup", ".zattrs", "zarr.json")
 _WITHIN = 2**20  # bytes, up to which the signature may stand behind what others wrote
 
 # All of what is small is read, and the ends of what is large. A deflated byte makes 1032 at most.
@@ -53,6 +54,9 @@ def look(dataset):
     n_bytes = dataset.size * dataset.dtype.itemsize
     if n_bytes > 2**24 + 1100 * size:
         sys.exit(f"{dataset.name} would be {n_bytes} bytes, the file has {size}")
+    n_chunk = numpy.prod(dataset.chunks or 0, dtype=float) * dataset.dtype.itemsize
+    if n_chunk > 2**26 + 200 * size:  # which is read as a whole
+        sys.exit(f"{dataset.name} has chunks of {n_chunk:.0f} bytes, the file has {size}")
     if n_bytes < 2**22:
         dataset[()]
     elif dataset.ndim:
@@ -83,9 +87,15 @@ def opened(path: Path) -> Iterator[Any]:
         If it cannot be opened, or is no NWB file.
     """
     pynwb = _pynwb()
+    if any((path / name).exists() for name in _OF_ZARR):
+        refuse(
+            path,
+            "it is a folder of Zarr, as hdmf-zarr writes it, which is not read",
+            "a file of HDF5: export it with NWBHDF5IO(new, 'w').export(NWBZarrIO(path, 'r'))",
+        )
     check_plain(path)
     remedy = "expected a whole file in the format NWB 2: copy or download it again"
-    with reading(path, "is no readable NWB file", remedy):
+    with reading(path, "is no readable NWB file", remedy, passed=_is_own_warning):
         with path.open("rb") as file:
             if _SIGNATURE not in file.read(_WITHIN):
                 raise ValueError("it is no file of HDF5")
@@ -96,6 +106,11 @@ def opened(path: Path) -> Iterator[Any]:
             with _unwarned():
                 nwb = file.read()
             yield nwb
+
+
+def _is_own_warning(error: Exception) -> bool:
+    """Whether it is a warning of ours, where warnings are made errors."""
+    return type(error) is UserWarning
 
 
 @contextmanager

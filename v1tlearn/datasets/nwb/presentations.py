@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from v1tlearn._values import as_text
-from v1tlearn.datasets.nwb.finding import choose, name_of
-from v1tlearn.datasets.nwb.images import GivenImages, Images, StoredImages
+from v1tlearn.datasets.movie_frames import Frames
+from v1tlearn.datasets.nwb.finding import choose, column_of, rows_where
+from v1tlearn.datasets.nwb.images import StoredImages, given_images
 from v1tlearn.datasets.nwb.opening import numbers, refuse
 from v1tlearn.datasets.nwb.series import check_times, times_of
+from v1tlearn.datasets.nwb.templates import Asked, Templates, templates_of
 
 # Columns of tables of intervals that say which image was shown.
 IMAGE_COLUMNS = (
@@ -30,58 +30,6 @@ _KINDS = "series of images or of indices, and tables of intervals with a column 
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the caller says of the presentations.
-
-    Attributes
-    ----------
-    stimulus : str or None
-        Name of a series or table.
-    templates : str, ndarray or None
-        Name of the images, or the images.
-    image_column : str or None
-        Of a table.
-    first_index : int
-        What the first image is counted as.
-    blanks : tuple
-        Values in place of an image that say that none was shown.
-    where : mapping of str to label
-        Rows of a table: what columns hold.
-    turned : bool
-        Whether images are stored with columns before rows.
-    """
-
-    stimulus: str | None
-    templates: str | np.ndarray | None
-    image_column: str | None
-    first_index: int
-    blanks: tuple[Any, ...]
-    where: Mapping[str, Any]
-    turned: bool
-
-
-@dataclass(frozen=True)
-class Templates:
-    """Images that presentations point to.
-
-    Attributes
-    ----------
-    name : str
-        In the file; in errors.
-    images : Images
-    names : ndarray of str (n_images,) or None
-        Of the images.
-    are_ordered : bool
-        Whether they can be counted.
-    """
-
-    name: str
-    images: Images
-    names: np.ndarray | None = None
-    are_ordered: bool = True
-
-
-@dataclass(frozen=True)
 class Presentations:
     """Presentations in the order of the file.
 
@@ -93,7 +41,7 @@ class Presentations:
         Seconds of the session.
     shown : ndarray of int (n,)
         Places of the images.
-    images : Images
+    images : Frames
     are_indexed : bool
         Whether the file says which presentations are of one image.
     names : ndarray of str (n_images,) or None
@@ -101,20 +49,25 @@ class Presentations:
     rows : ndarray of int (n,)
         Places in the series or table.
     table : table of intervals, or None
+    stops : ndarray of float (n,) or None
+        Where the file tells when images went.
     """
 
     name: str
     onsets: np.ndarray
     shown: np.ndarray
-    images: Images
+    images: Frames
     are_indexed: bool
     names: np.ndarray | None
     rows: np.ndarray
     table: Any = None
+    stops: np.ndarray | None = None
 
     def keep(self, kept: np.ndarray) -> Presentations:
-        """Some of them."""
-        return replace(self, onsets=self.onsets[kept], shown=self.shown[kept], rows=self.rows[kept])
+        """Some of them, or all in another order."""
+        told = {"onsets": self.onsets, "shown": self.shown, "rows": self.rows}
+        told |= {} if self.stops is None else {"stops": self.stops}
+        return replace(self, **{name: values[kept] for name, values in told.items()})
 
 
 def find(path: Path, nwb: Any, asked: Asked) -> Presentations:
@@ -132,14 +85,14 @@ def find(path: Path, nwb: Any, asked: Asked) -> Presentations:
     """
     from pynwb.epoch import TimeIntervals
     from pynwb.image import ImageSeries, IndexSeries
+    from pynwb.ophys import OnePhotonSeries, TwoPhotonSeries
 
     shown = {
         name: one
         for name, one in nwb.stimulus.items()
         if isinstance(one, ImageSeries | IndexSeries | TimeIntervals)
     }
-    tables = [*nwb.intervals.values(), nwb.trials, nwb.epochs]
-    shown |= {one.name: one for one in tables if one is not None}
+    shown |= tables_of(nwb)
     if asked.stimulus is None:
         columns = {*IMAGE_COLUMNS, asked.image_column}
         shown = {
@@ -147,6 +100,13 @@ def find(path: Path, nwb: Any, asked: Asked) -> Presentations:
             for name, one in shown.items()
             if not isinstance(one, TimeIntervals) or columns & set(one.colnames)
         }
+    else:  # some keep what was shown among what was acquired
+        shown = {
+            name: one
+            for name, one in nwb.acquisition.items()
+            if isinstance(one, ImageSeries)
+            and not isinstance(one, OnePhotonSeries | TwoPhotonSeries)
+        } | shown
     name, found = choose(path, _KINDS, shown, asked.stimulus, "stimulus")
     if isinstance(found, TimeIntervals):
         return _of_table(path, nwb, name, found, asked)
@@ -161,11 +121,12 @@ def find(path: Path, nwb: Any, asked: Asked) -> Presentations:
         target = found.indexed_timeseries if target is None else target  # deprecated, and in use
         if target is None and asked.templates is None:
             refuse(path, f"{name} does not say which images it counts", "templates=")
-        templates = _templates(path, nwb, asked, target)
+        templates = templates_of(path, nwb, asked, target)
         values = numbers(path, f"data of {name}", found.data)
         if values.ndim != 1:
             refuse(path, f"{name} has the shape {values.shape}", "one index per time")
-        return _pointing(path, name, values, onsets, np.arange(len(onsets)), templates, asked)
+        rows = np.flatnonzero(~_are_blank(values, asked.blanks))
+        return _pointing(path, name, values[rows], onsets[rows], rows, templates, asked)
     if asked.first_index or asked.blanks or isinstance(asked.templates, str):
         refuse(
             path,
@@ -173,34 +134,12 @@ def find(path: Path, nwb: Any, asked: Asked) -> Presentations:
             "them for indices alone",
         )
     if asked.templates is None:
-        images: Images = StoredImages.of_series(path, name, found, turned=asked.turned)
+        images: Frames = StoredImages.of_series(path, name, found, turned=asked.turned)
     else:
-        images = GivenImages.of(asked.templates)
+        images = given_images(asked.templates)
     onsets = times_of(path, name, found, n_samples=images.shape[0])
     rows = np.arange(len(onsets))
     return Presentations(name, onsets, rows, images, False, None, rows)
-
-
-def _templates(path: Path, nwb: Any, asked: Asked, target: Any = None) -> Templates:
-    """Images that the caller has, by name, those of a target, or the only ones."""
-    from pynwb.base import Images as ImagesOfFile
-    from pynwb.image import ImageSeries
-
-    if asked.templates is not None and not isinstance(asked.templates, str):
-        return Templates("templates", GivenImages.of(asked.templates))
-    if target is None or asked.templates is not None:
-        kinds = ImagesOfFile | ImageSeries
-        found = {n: one for n, one in nwb.stimulus_template.items() if isinstance(one, kinds)}
-        name, target = choose(path, "templates of images", found, asked.templates, "templates")
-    else:
-        name = name_of(target)
-    if isinstance(target, ImageSeries):
-        return Templates(name, StoredImages.of_series(path, name, target, turned=asked.turned))
-    order = target.order_of_images
-    images = [*target.images.values()] if order is None else [*order.data[:]]
-    stored = StoredImages.of_images(path, name, images, turned=asked.turned)
-    names = np.array([image.name for image in images])
-    return Templates(name, stored, names, order is not None or len(images) == 1)
 
 
 def _of_table(path: Path, nwb: Any, name: str, table: Any, asked: Asked) -> Presentations:
@@ -214,15 +153,49 @@ def _of_table(path: Path, nwb: Any, name: str, table: Any, asked: Asked) -> Pres
             "image was shown",
             "one of them: pass image_column=",
         )
-    rows = _rows(path, name, table, asked.where)
+    values = column_of(path, name, table, found[0])
+    rows = rows_where(path, name, table, asked.where)
+    rows = rows[~_are_blank(values[rows], asked.blanks)]
+    onsets, stops = intervals_of(path, name, table, rows)
+    templates = templates_of(path, nwb, asked)
+    return _pointing(path, name, values[rows], onsets, rows, templates, asked, table, stops)
+
+
+def tables_of(nwb: Any) -> dict[str, Any]:
+    """Tables of intervals of a file, by name."""
+    tables = [*nwb.intervals.values(), nwb.trials, nwb.epochs]
+    return {one.name: one for one in tables if one is not None}
+
+
+def intervals_of(
+    path: Path, name: str, table: Any, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """When rows of a table of intervals start and stop, none before the one before has ended.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        Of the table, for errors.
+    table : TimeIntervals
+    rows : ndarray of int (n,)
+
+    Returns
+    -------
+    onsets, stops : ndarray of float (n,)
+        In seconds of the session.
+    """
     onsets = numbers(path, f"start_time of {name}", table["start_time"].data)[rows]
     stops = numbers(path, f"stop_time of {name}", table["stop_time"].data)[rows]
-    values = column_of(path, name, table, found[0])[rows]
     order = np.argsort(onsets, kind="stable")
     check_times(path, f"start_time of {name}, in order,", onsets[order])
     if not (stops >= onsets).all():
         at = int(np.argmin(stops >= onsets))
-        refuse(path, f"row {rows[at]} of {name} stops at {stops[at]} s", "a stop behind its start")
+        refuse(
+            path,
+            f"row {rows[at]} of {name} stops at {stops[at]} s",
+            "a stop behind its start, or blanks=[...] that leaves out what was not shown",
+        )
     early = np.flatnonzero(onsets[order][1:] < stops[order][:-1] - _ROUNDING_SECONDS)
     if len(early):
         at = order[early[0] + 1]
@@ -231,40 +204,7 @@ def _of_table(path: Path, nwb: Any, name: str, table: Any, asked: Asked) -> Pres
             f"row {rows[at]} of {name} starts at {onsets[at]:g} s, before the one before has ended",
             "one image at a time: select rows by where=",
         )
-    return _pointing(path, name, values, onsets, rows, _templates(path, nwb, asked), asked, table)
-
-
-def _rows(path: Path, name: str, table: Any, where: Mapping[str, Any]) -> np.ndarray:
-    kept = np.ones(len(table), bool)
-    for column, wanted in where.items():
-        if column not in table.colnames:
-            refuse(path, f"where names {column!r}", f"columns of {name}, {table.colnames}")
-        kept &= column_of(path, name, table, column) == wanted
-    if not kept.any():
-        refuse(path, f"no row of {name} is left" if where else f"{name} is empty", "presentations")
-    return np.flatnonzero(kept)
-
-
-def column_of(path: Path, name: str, table: Any, column: str) -> np.ndarray:
-    """Read a column of a table that has one label per row.
-
-    Parameters
-    ----------
-    path : Path
-    name : str
-        Of the table, for errors.
-    table : TimeIntervals
-    column : str
-
-    Returns
-    -------
-    ndarray
-        Numbers or text.
-    """
-    values = np.asarray(table[column].data[:])
-    if values.shape != (len(table),):
-        refuse(path, f"{column} of {name} has the shape {values.shape}", "one value per row")
-    return as_text(values, f"{path}: {column} of {name}")
+    return onsets, stops
 
 
 def _pointing(
@@ -276,17 +216,17 @@ def _pointing(
     templates: Templates,
     asked: Asked,
     table: Any = None,
+    stops: np.ndarray | None = None,
 ) -> Presentations:
     """Presentations whose values, numbers or names, say which image was shown."""
-    shown = ~_are_blank(values, asked.blanks)
-    values, onsets, rows = values[shown], onsets[shown], rows[shown]
+    if not len(rows):
+        refuse(path, f"{name} has no presentation of an image", "some")
     if values.dtype.kind in "iuf":
         places = _counted(path, name, values, rows, templates, asked.first_index)
     else:
         places = _named(path, name, values, rows, templates)
-    if not len(places):
-        refuse(path, f"{name} has no presentation of an image", "some")
-    return Presentations(name, onsets, places, templates.images, True, templates.names, rows, table)
+    told = (templates.images, True, templates.names, rows, table, stops)
+    return Presentations(name, onsets, places, *told)
 
 
 def _are_blank(values: np.ndarray, blanks: tuple[Any, ...]) -> np.ndarray:
@@ -294,6 +234,8 @@ def _are_blank(values: np.ndarray, blanks: tuple[Any, ...]) -> np.ndarray:
     for blank in blanks:
         if isinstance(blank, float) and math.isnan(blank):
             found |= np.isnan(values) if values.dtype.kind == "f" else False
+        elif values.dtype.kind == "u" and isinstance(blank, int) and blank < 0:
+            found |= values == 2 ** (8 * values.dtype.itemsize) + blank  # as -1 is cast
         else:
             found |= np.array([value == blank for value in values.tolist()], bool)
     return found

@@ -14,17 +14,26 @@ from xarray.core import indexing
 from v1tlearn._instead import path_of
 from v1tlearn._values import plain
 from v1tlearn.datasets.given_files import check_there
+from v1tlearn.datasets.nwb.assembling import (
+    attrs_of,
+    behavior_attrs,
+    check_choices,
+    check_seconds,
+    kept_trials,
+    response_attrs,
+)
 from v1tlearn.datasets.nwb.behavior import Behaviors, behaviors_of
+from v1tlearn.datasets.nwb.finding import column_of
 from v1tlearn.datasets.nwb.images import ShownImages, check_finite
 from v1tlearn.datasets.nwb.neurons import Positions, neuron_coords
 from v1tlearn.datasets.nwb.opening import opened, refuse
-from v1tlearn.datasets.nwb.presentations import Asked, Presentations, column_of, find
+from v1tlearn.datasets.nwb.presentations import Presentations, find
 from v1tlearn.datasets.nwb.series import Windows
-from v1tlearn.datasets.nwb.traces import REDUCTIONS, Population, populations
-from v1tlearn.datasets.schema import DIMS, STIMULI_ATTRS, validate_recordings
+from v1tlearn.datasets.nwb.templates import Asked
+from v1tlearn.datasets.nwb.traces import populations
+from v1tlearn.datasets.schema import DIMS, STIMULI_ATTRS, check_read
 
-_AXES = (("height", "width"), ("width", "height"))
-_INCOMPLETE = ("raise", "nan", "drop")
+REDUCTIONS = ("auto", "mean", "sum", "rate")
 
 Window = tuple[float, float]
 
@@ -46,7 +55,10 @@ def read_nwb(
     image_axes: tuple[str, str] = ("height", "width"),
     behaviors: Behaviors | None = None,
     behavior_window: Window | None = None,
+    behavior_gaps: float = 0.0,
     tiers: str | None = None,
+    neurons: Mapping[str, Any] | None = None,
+    neuron_labels: Sequence[str] = (),
     positions: Positions = "auto",
     name: str | None = None,
 ) -> xr.Dataset:
@@ -86,14 +98,14 @@ def read_nwb(
         Column of the table that says which image was shown, by its place or name; by default the
         only one of "image_index", "template_index", "stimulus_index", "frame", "image_id" and
         "image_name".
-    where : mapping of str to label, optional
+    where : mapping of str to label or list of labels, optional
         Rows of the table that are read: what their columns hold, such as
         ``{"stimulus_name": "natural_scenes"}``.
     first_index : int, default=0
         What the first image is counted as; NWB says 0.
     blanks : sequence, default=()
         What stands in place of an image where none was shown, such as -1, NaN or "omitted". These
-        presentations are left out.
+        presentations are left out. -1 is what unsigned integers make of it, too.
     image_axes : {("height", "width"), ("width", "height")}, default=("height", "width")
         Order in which the sides of images are stored. Most files hold rows first, though the
         format says x, then y.
@@ -103,8 +115,17 @@ def read_nwb(
         where a series has several.
     behavior_window : (float, float), optional
         From when to when behaviour counts; by default as responses.
+    behavior_gaps : float, default=0
+        Seconds between two samples of behaviour that are numbers, up to which NaN between them,
+        such as blinks, is replaced by what lies on a line.
     tiers : str, optional
         Column of the table with "train", "validation", "test" or "final_test".
+    neurons : mapping of str to label or list of labels, optional
+        Regions or units that are read: what the columns of their table hold, such as
+        ``{"quality": "good"}`` or ``{"valid_roi": True}``.
+    neuron_labels : sequence of str, default=()
+        Columns of the table of regions or units, such as measures of their quality, that become
+        coordinates of the neurons.
     positions : "auto", "none" or sequence of str, default="auto"
         Positions of neurons in micrometres. "auto" takes the centres of masks, on planes that tell
         the size of a pixel, or the mean place of a unit's electrodes, and warns where these are
@@ -144,10 +165,12 @@ def read_nwb(
     Warns
     -----
     UserWarning
-        If positions of neurons are not told.
+        If positions of neurons are not told, or regions are marked invalid (`valid_roi`,
+        `Accepted`) and were not left out by `neurons`.
 
     See Also
     --------
+    read_nwb_movies : The same for movies.
     Trials : What a model is fitted to.
 
     Notes
@@ -158,7 +181,15 @@ def read_nwb(
     "not recorded" of that unit, NaN. Samples that are NaN make the response NaN. Traces are read
     in blocks of 32 MiB along their chunks, images as far as they are indexed.
 
-    Movies are not read: their frames follow each other faster than windows, which is an error.
+    Windows that touch `invalid_times` of the file are "not recorded". Where units have no
+    `obs_intervals`, nobody tells when recording began: windows count as recorded that lie between
+    the first and the last spike of all units, or as near to them as silence goes by chance (14
+    mean times between spikes of all).
+
+    Single images without an order (`order_of_images`) are counted by the numbers that their names
+    end in, if these are all from `first_index` on.
+
+    :func:`read_nwb_movies` reads movies, whose frames follow each other faster than windows.
 
     References
     ----------
@@ -174,14 +205,14 @@ def read_nwb(
     check_there([path], "NWB")
     window = _seconds("window", window)
     within = window if behavior_window is None else _seconds("behavior_window", behavior_window)
-    for argument, value, known in (
-        ("reduction", reduction, REDUCTIONS),
-        ("incomplete", incomplete, _INCOMPLETE),
-        ("image_axes", image_axes, _AXES),
-        ("first_index", plain(first_index), (0, 1)),
-    ):
-        if value not in known or isinstance(value, bool):
-            raise ValueError(f"{argument} is {value!r}: expected one of {known}.")
+    check_choices(
+        {"reduction": REDUCTIONS},
+        reduction=reduction,
+        incomplete=incomplete,
+        image_axes=image_axes,
+        first_index=first_index,
+    )
+    check_seconds("behavior_gaps", behavior_gaps)
     asked = Asked(
         stimulus,
         templates,
@@ -189,39 +220,41 @@ def read_nwb(
         int(first_index),
         tuple(blanks),
         dict(where or {}),
-        image_axes == _AXES[1],
+        image_axes == ("width", "height"),
     )
     with opened(path) as nwb:
         shown = find(path, nwb, asked)
         if not overlapping:
             _check_apart(path, shown, window)
-        found = populations(path, nwb, responses, Windows.after(shown.onsets, window), reduction)
+        how = ("mean", "rate") if reduction == "auto" else (reduction, reduction)
+        after = Windows.after(shown.onsets, window)
+        found = populations(path, nwb, responses, after, how, neurons or {})
         recorded = np.all([one.whole for one in found], axis=0)
         variables: dict[str, Any] = {}
         values = np.concatenate([one.values for one in found], axis=1)
         measured = np.ones(len(values), bool)
         if behaviors:
-            columns, units = behaviors_of(path, nwb, behaviors, Windows.after(shown.onsets, within))
+            after = Windows.after(shown.onsets, within)
+            columns, units = behaviors_of(path, nwb, behaviors, after, "mean", behavior_gaps)
             measured = np.isfinite(columns).all(axis=1)
-        kept = _kept(path, shown, recorded, measured, incomplete, list(behaviors or {}))
+        kept = kept_trials(path, shown, recorded, measured, incomplete, list(behaviors or {}))
         if behaviors:
-            said = "; ".join(f"{column}: {unit}" for column, unit in units.items())
-            attrs = {"long_name": "mean in the window of the trial", "units": said}
-            variables["behaviors"] = (DIMS["behaviors"], columns[kept], attrs)
+            variables["behaviors"] = (DIMS["behaviors"], columns[kept], behavior_attrs(units))
         variables["responses"] = (
             DIMS["responses"],
             values[kept],
-            _response_attrs(found, window),
+            response_attrs(found) | {"window": list(window)},
         )
         shown = shown.keep(kept)
         check_finite(path, shown.images)
         stimuli = indexing.LazilyIndexedArray(ShownImages(shown.images, shown.shown))
         variables["stimuli"] = xr.Variable(DIMS["stimuli"], stimuli, STIMULI_ATTRS)
-        coords = _trial_coords(path, shown, tiers) | neuron_coords(path, found, positions)
+        neurons_told = neuron_coords(path, nwb, found, positions, neuron_labels)
+        coords = _trial_coords(path, shown, tiers) | neurons_told
         if behaviors:
             coords["behavior"] = ("behavior", list(behaviors))
-        dataset = xr.Dataset(variables, coords, _attrs(nwb, name))
-    validate_recordings({dataset.attrs["mouse_id"]: dataset}, check_values=False)
+        dataset = xr.Dataset(variables, coords, attrs_of(nwb, name))
+    check_read(path, {dataset.attrs["mouse_id"]: dataset})
     if np.isinf(values[kept]).any():
         refuse(path, "responses hold infinite values", "finite ones, or NaN where not recorded")
     return dataset
@@ -253,53 +286,8 @@ def _check_apart(path: Path, shown: Presentations, window: Window) -> None:
             f"presentation {row} of {shown.name} follows {apart[near[0]]:g} s after another, and "
             f"so do {len(near)} in all, but the window is {seconds:g} s long",
             "windows that do not overlap: pass a shorter window, or overlapping=True where images "
-            "are meant so. Movies are not read",
+            "are meant so. read_nwb_movies reads movies",
         )
-
-
-def _kept(
-    path: Path,
-    shown: Presentations,
-    recorded: np.ndarray,
-    measured: np.ndarray,
-    incomplete: str,
-    behaviors: list[str],
-) -> np.ndarray:
-    """Which presentations become trials."""
-    if incomplete == "drop":
-        kept = np.flatnonzero(recorded & measured)
-        if not len(kept):
-            refuse(path, "no trial was recorded as a whole", "some: look at window, and at clocks")
-        return kept
-    if incomplete == "raise" and not recorded.all():
-        at = int(np.argmin(recorded))
-        refuse(
-            path,
-            f"{(~recorded).sum()} of {len(recorded)} windows were not recorded as a whole, the "
-            f"first of presentation {shown.rows[at]} of {shown.name}, shown at "
-            f"{shown.onsets[at]:g} s",
-            "presentations within the recording: pass incomplete='drop', or 'nan'",
-        )
-    if not measured.all():
-        at = int(np.argmin(measured))
-        refuse(
-            path,
-            f"in {(~measured).sum()} of {len(measured)} trials behaviour ({', '.join(behaviors)}) "
-            f"is NaN or was not recorded, the first at {shown.onsets[at]:g} s",
-            "behaviour in all trials: pass incomplete='drop', which leaves the others out",
-        )
-    return np.arange(len(recorded))
-
-
-def _response_attrs(found: list[Population], window: Window) -> dict[str, Any]:
-    units = {one.units for one in found}
-    return {
-        "long_name": "response",
-        "units": units.pop()
-        if len(units) == 1
-        else "; ".join(f"{o.name}: {o.units}" for o in found),
-        "window": list(window),
-    }
 
 
 def _trial_coords(path: Path, shown: Presentations, tiers: str | None) -> dict[str, tuple]:
@@ -320,15 +308,3 @@ def _trial_coords(path: Path, shown: Presentations, tiers: str | None) -> dict[s
         labels = column_of(path, shown.name, shown.table, tiers)[shown.rows]
         coords["tier"] = ("trial", labels.astype(str))
     return coords
-
-
-def _attrs(nwb: Any, name: str | None) -> dict[str, Any]:
-    subject = None if nwb.subject is None else nwb.subject.subject_id
-    attrs = {
-        "mouse_id": str(name or subject or nwb.identifier),
-        "session": str(nwb.session_id or nwb.identifier),
-        "session_start_time": nwb.session_start_time.isoformat(),
-    }
-    if nwb.subject is not None and nwb.subject.species:
-        attrs["species"] = str(nwb.subject.species)
-    return attrs

@@ -1,4 +1,4 @@
-"""Time series of an NWB file: when their samples were taken, and sums over windows of time."""
+"""Time series of an NWB file: when samples were taken, and what becomes of them in windows."""
 
 from __future__ import annotations
 
@@ -36,32 +36,14 @@ class Windows:
         return cls(onsets + window[0], onsets + window[1])
 
     @property
-    def seconds(self) -> float:
+    def seconds(self) -> np.ndarray:
         """How long each is."""
-        return float(self.stops[0] - self.starts[0])
+        return self.stops - self.starts
 
-
-@dataclass(frozen=True)
-class Sums:
-    """Sums of a series over windows.
-
-    Attributes
-    ----------
-    values : ndarray of float (n_trials, n_columns)
-        NaN where a sample is.
-    counts : ndarray of int (n_trials,)
-        Samples in each window.
-    whole : ndarray of bool (n_trials,)
-        Whether samples were taken all through the window.
-    """
-
-    values: np.ndarray
-    counts: np.ndarray
-    whole: np.ndarray
-
-    def means(self) -> np.ndarray:
-        """Means over the windows."""
-        return self.values / np.maximum(self.counts, 1)[:, None]
+    @property
+    def middles(self) -> np.ndarray:
+        """The time between start and stop."""
+        return (self.starts + self.stops) / 2
 
 
 def times_of(path: Path, name: str, series: Any, n_samples: int | None = None) -> np.ndarray:
@@ -117,8 +99,63 @@ def shape_of(series: Any) -> tuple[int, ...]:
     return np.shape(series.data) if shape is None else tuple(shape)
 
 
-def sums(path: Path, name: str, series: Any, windows: Windows) -> Sums:
-    """Sum a series up over windows, (time,) or (time, columns), in its unit.
+def unit_of(series: Any) -> str:
+    """Unit of the data of a series, as the file tells it."""
+    return "unknown" if series.unit is None else str(series.unit)
+
+
+def scaling_of(path: Path, name: str, series: Any) -> tuple[float, float]:
+    """Conversion and offset of a series: what its stored numbers are multiplied with, and added.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        Of the series, for errors.
+    series : TimeSeries
+
+    Returns
+    -------
+    conversion, offset : float
+    """
+    conversion, offset = float(series.conversion), float(series.offset)
+    if conversion == 0 or not math.isfinite(conversion) or not math.isfinite(offset):
+        refuse(
+            path,
+            f"{name} has the conversion {conversion:g} and the offset {offset:g}",
+            "finite ones, the conversion not 0",
+        )
+    return conversion, offset
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """A series, one value per window.
+
+    Attributes
+    ----------
+    values : ndarray of float (n_windows, n_columns)
+        NaN where a sample is, or none was taken.
+    whole : ndarray of bool (n_windows,)
+        Whether samples were taken all through the window, or around its middle.
+    reduction : {"mean", "sum", "rate", "line"}
+        How values were made.
+    """
+
+    values: np.ndarray
+    whole: np.ndarray
+    reduction: str
+
+
+def reduced(
+    path: Path,
+    name: str,
+    series: Any,
+    windows: Windows,
+    reduction: str,
+    data: np.ndarray | None = None,
+) -> Reduced:
+    """Reduce a series, (time,) or (time, columns), to one value per window, in its unit.
 
     Parameters
     ----------
@@ -128,37 +165,84 @@ def sums(path: Path, name: str, series: Any, windows: Windows) -> Sums:
     series : TimeSeries
         Whose conversion and offset are applied. It is read in blocks along its chunks.
     windows : Windows
+    reduction : {"mean", "sum", "rate", "line", "frame"}
+        The mean, sum or sum per second of the samples in the window, where one that lies at an
+        edge, but for rounding, lies behind it; or the value in its middle, on a line between the
+        samples before and behind. "frame" is the mean, or the line where a window has no sample,
+        or in all of them if the series is slower than windows.
+    data : ndarray, optional
+        In place of the data of the series.
 
     Returns
     -------
-    Sums
-        In which a sample that lies at an edge of a window, but for rounding, lies behind it.
+    Reduced
     """
-    shape = shape_of(series)
+    data = series.data if data is None else data
+    shape = tuple(getattr(data, "shape", np.shape(data)))
     if len(shape) not in (1, 2) or shape[0] < 2 or 0 in shape:
         refuse(
             path, f"{name} has the shape {shape}", "(time,) or (time, columns), two times or more"
         )
+    if np.dtype(series.data.dtype).kind not in "iuf":
+        refuse(path, f"{name} has dtype {series.data.dtype}", "numbers")
     times = times_of(path, name, series)
     step = float(np.median(np.diff(times)))
-    if windows.seconds < step * (1 - _ROUNDING):
-        refuse(
-            path,
-            f"{name} has a sample every {step:g} s, the window is {windows.seconds:g} s long",
-            "a window that holds a sample: pass a longer one",
-        )
     near = _ROUNDING * step
     first = np.searchsorted(times, windows.starts - near)
     stop = np.searchsorted(times, windows.stops - near)
+    counts = stop - first
     whole = (windows.starts >= times[0] - near) & (windows.stops <= times[-1] + step + near)
     gaps = np.flatnonzero(np.diff(times) > _GAP * step)
     begun = np.searchsorted(times[gaps] + step + near, windows.stops)
     over = np.searchsorted(times[gaps + 1] - near, windows.starts, side="right")
-    counts = stop - first
-    whole &= (begun <= over) & (counts > 0)
-    found = _summed(series.data, shape, first, stop)
-    conversion, offset = float(series.conversion), float(series.offset)
-    return Sums(found * conversion + offset * counts[:, None], counts, whole)
+    whole &= begun <= over
+    conversion, offset = scaling_of(path, name, series)
+    slow = step > 1.01 * np.median(windows.seconds)
+    if reduction == "line" or (reduction == "frame" and slow):
+        found, whole = _on_lines(data, shape, times, windows.middles)
+        found = np.where(whole[:, None], found * conversion + offset, np.nan)
+        return Reduced(found, whole, "line")
+    if windows.seconds.max() < step * (1 - _ROUNDING) and reduction != "frame":
+        refuse(
+            path,
+            f"{name} has a sample every {step:g} s, the window is {windows.seconds[0]:g} s long",
+            "a window that holds a sample: pass a longer one",
+        )
+    found = _summed(data, shape, first, stop) * conversion + offset * counts[:, None]
+    if reduction == "rate":
+        found = found / windows.seconds[:, None]
+    elif reduction != "sum":
+        found = found / np.maximum(counts, 1)[:, None]
+    empty = np.flatnonzero(whole & (counts == 0))
+    if reduction == "frame" and len(empty):
+        lines, whole[empty] = _on_lines(data, shape, times, windows.middles[empty])
+        found[empty] = lines * conversion + offset
+    else:
+        whole[empty] = False
+    found = np.where(whole[:, None], found, np.nan)
+    return Reduced(found, whole, "mean" if reduction == "frame" else reduction)
+
+
+def _on_lines(
+    data: Any, shape: tuple[int, ...], times: np.ndarray, at: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Values on lines between samples, and whether there are samples on both sides, near."""
+    before = np.searchsorted(times, at, side="right") - 1
+    exact = (before >= 0) & (times[before.clip(0)] == at)
+    behind = np.where(exact, before, before + 1)
+    there = (before >= 0) & (behind < len(times))
+    before, behind = before.clip(0), behind.clip(0, len(times) - 1)
+    apart = times[behind] - times[before]
+    there &= apart <= _GAP * np.median(np.diff(times))
+    weight = np.where(apart > 0, (at - times[before]) / np.where(apart > 0, apart, 1), 0.0)
+    out = np.zeros((len(at), 1 if len(shape) == 1 else shape[1]))
+    for rows, columns in _blocks(data, shape):
+        block = np.asarray(data[rows] if len(shape) == 1 else data[rows, columns], np.float64)
+        block = block.reshape(len(block), -1)
+        for places, weights in ((before, 1 - weight), (behind, weight)):
+            inside = there & (places >= rows.start) & (places < rows.stop) & (weights > 0)
+            out[inside, columns] += weights[inside, None] * block[places[inside] - rows.start]
+    return out, there
 
 
 def _summed(data: Any, shape: tuple[int, ...], first: np.ndarray, stop: np.ndarray) -> np.ndarray:

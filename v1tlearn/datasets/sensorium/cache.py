@@ -43,7 +43,7 @@ def cached_trials(
     opened = None
     if path.exists():
         try:
-            opened = _open(path)
+            opened = _open(path, dataset[names])
         except ValueError as error:
             logger.warning("mouse %r: %s is broken (%s) and written again", mouse, path, error)
     if opened is None:
@@ -53,7 +53,7 @@ def cached_trials(
         stored = dataset[names].drop_vars(labels).drop_attrs()
         _write(mouse, stored, files, fingerprint, path)
         _remove_outdated(path.parent, _source(files), path)
-        opened = _open(path)
+        opened = _open(path, dataset[names])
     result = dataset.assign({name: opened.children[_GROUP].variables[name] for name in names})
     for name in names:
         result[name].attrs = dataset[name].attrs
@@ -74,13 +74,26 @@ def _make_folder(folder: Path) -> None:
     try:
         make_folder(folder)
     except (FileExistsError, NotADirectoryError):
-        raise ValueError(
+        raise NotADirectoryError(
             f"cache is {folder}, which is no folder; expected the path of one to keep stores in"
         ) from None
 
 
-def _open(path: Path) -> xr.DataTree:
-    return open_groups(path, lazy=tuple(DIMS), checked=True)
+def _open(path: Path, like: xr.Dataset) -> xr.DataTree:
+    """Open a store, whose variables are to be of the shapes and types of the source."""
+    opened = open_groups(path, lazy=tuple(DIMS), checked=True)
+    kept = opened.children[_GROUP].variables if _GROUP in opened.children else {}
+    for name, variable in like.data_vars.items():
+        expected = _form(variable.variable)
+        if name not in kept or _form(kept[name]) != expected:
+            found = _form(kept[name]) if name in kept else "missing"
+            opened.close()
+            raise ValueError(f"{name} is {found}, expected {expected}")
+    return opened
+
+
+def _form(variable: xr.Variable) -> str:
+    return f"{dict(variable.sizes)} of {variable.dtype}"
 
 
 def _write(

@@ -175,7 +175,8 @@ def frames_told(parts: Sequence[MovieFiles]) -> np.ndarray:
     counts = np.zeros(parts[0].n_trials, np.int64)
     for part in parts:
         for trial, values in part.read(np.arange(part.n_trials)):
-            some = np.flatnonzero(~np.isnan(values.reshape(len(values), -1)).all(axis=1))
+            told = ~np.isnan(values).all(axis=tuple(range(1, values.ndim)))
+            some = np.flatnonzero(told)
             counts[trial] = max(counts[trial], some[-1] + 1 if len(some) else 0)
     if not counts.all():
         trial = int(np.argmin(counts))

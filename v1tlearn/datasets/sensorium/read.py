@@ -11,7 +11,7 @@ import xarray as xr
 
 from v1tlearn._instead import path_of
 from v1tlearn._warn import warn
-from v1tlearn.datasets.schema import validate_recordings
+from v1tlearn.datasets.schema import check_read, files_named
 from v1tlearn.datasets.sensorium.cache import cached_trials
 from v1tlearn.datasets.sensorium.find import IMAGES, find_mice
 from v1tlearn.datasets.sensorium.folder_files import FolderFiles
@@ -59,9 +59,9 @@ def read_sensorium(
         Naming the mouse and the file: truncated zips, names that a zip has twice, encrypted
         members; missing, misnumbered or damaged files, pipes and devices in their place; images
         whose channels come last; shapes or numbers of trials that differ, arrays of pickled
-        objects; a source that changes while it is read into the cache; a cache that is no folder.
+        objects; a source that changes while it is read into the cache.
     OSError
-        If a file may not be read, or the trials do not fit on the disk of the cache.
+        If a file may not be read, the cache is no folder, or the trials do not fit on its disk.
 
     Warns
     -----
@@ -98,8 +98,9 @@ def read_sensorium(
     """
     told: list[str] = []
     found = named_mice(path, names, "read_sensorium", IMAGES, told)
-    datasets = {name: read_mouse(name, files, told) for name, files in found.items()}
-    validate_recordings(datasets, check_values=False)
+    with files_named(path):
+        datasets = {name: read_mouse(name, files, told) for name, files in found.items()}
+    check_read(path, datasets)
     if told:
         warn(
             f"read_sensorium left out, or read otherwise: {'; '.join(told)}.",

@@ -10,7 +10,7 @@ import xarray as xr
 
 from v1tlearn._values import plain
 from v1tlearn._warn import warn
-from v1tlearn.datasets.schema import validate_recordings
+from v1tlearn.datasets.schema import check_read, files_named
 from v1tlearn.datasets.sensorium.find import MOVIES
 from v1tlearn.datasets.sensorium.movie_mouse import read_movie_mouse
 from v1tlearn.datasets.sensorium.read import as_tree, named_mice
@@ -89,10 +89,11 @@ def read_sensorium2023(
         raise ValueError(f"frame_rate is {frame_rate}: expected frames per second, above 0.")
     told: list[str] = []
     found = named_mice(path, names, "read_sensorium2023", MOVIES, told)
-    datasets = {
-        name: read_movie_mouse(name, files, frame_rate, told) for name, files in found.items()
-    }
-    validate_recordings(datasets, check_values=False)
+    with files_named(path):
+        datasets = {
+            name: read_movie_mouse(name, files, frame_rate, told) for name, files in found.items()
+        }
+    check_read(path, datasets)
     if told:
         warn(f"read_sensorium2023 left out: {'; '.join(told)}.")
     return as_tree(datasets, found, cache)

@@ -16,6 +16,7 @@ import xarray as xr
 from v1tlearn._instead import path_of
 from v1tlearn._opening import system_errors_named
 from v1tlearn._replacing import alone_in, make_folder, replacing
+from v1tlearn._values import as_flag
 from v1tlearn.datasets.blocks import blocks
 from v1tlearn.datasets.given_recordings import recordings_to_dict
 from v1tlearn.datasets.schema import STATISTICS, validate_recordings
@@ -71,6 +72,7 @@ def write_sensorium(
     is written beside its place and then renamed, so an interrupted call leaves no half of one.
     """
     folder = path_of("folder", folder, "write_sensorium(recordings, folder)")
+    zip = as_flag(zip, "zip")
     datasets = {
         mouse: dataset.set_coords("position") if "position" in dataset else dataset
         for mouse, dataset in recordings_to_dict(recordings).items()

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from scipy.signal import lfilter
 
+from v1tlearn._options import as_word, as_words
 from v1tlearn._values import plain
 from v1tlearn.datasets.schema import (
     BEHAVIOR_NAMES,
@@ -240,9 +241,8 @@ def _dataset(
 
 def _checked_cells(scene: Any, cells: Any, adaptation: Any) -> tuple[list[str], Scene, float]:
     """Kinds of cells in turn, how movies are drawn, and the strength of adaptation."""
-    if scene not in SCENES:
-        raise ValueError(f"scene must be one of {list(SCENES)}, got {scene!r}")
-    kinds = [cells] if isinstance(cells, str) else list(cells)
+    scene = as_word(scene, list(SCENES), "scene")
+    kinds = as_words(cells, "cells", of="simple")
     if not kinds or any(kind not in KINDS for kind in kinds):
         raise ValueError(f"cells must be one or several of {list(KINDS)}, got {cells!r}")
     if not isinstance(adaptation, Real) or isinstance(adaptation, bool):

@@ -8,30 +8,9 @@ from typing import Any
 import numpy as np
 
 from v1tlearn._values import as_whole, plain
-from v1tlearn.inspection._controls import check_counts
 from v1tlearn.inspection.alignment._pairs import Pairs
 from v1tlearn.inspection.alignment._ranks import MEAN
-from v1tlearn.metrics._chance import check_level
 from v1tlearn.trials import Trials
-
-
-def check_chances(*, level: float | None = None, **counts: Any) -> None:
-    """Check numbers of draws, and the level of what is made of them.
-
-    Parameters
-    ----------
-    level : float, optional
-    **counts : int
-        By name.
-
-    Raises
-    ------
-    ValueError
-        If a count is below 1, or the level is not between 0 and 1.
-    """
-    check_counts(**counts)
-    if level is not None:
-        check_level(level)
 
 
 def check_mean_is_free(pairs: Sequence[Pairs]) -> None:

@@ -61,14 +61,21 @@ def paired(queries: Tensor, images: Tensor, shown: np.ndarray) -> np.ndarray:
     return (queries * images[torch.from_numpy(shown).to(images.device)]).sum(1).cpu().numpy()
 
 
-def fill_values(images: np.ndarray, fill: Any) -> np.ndarray:
-    """What covers each image, (n, channels, 1, 1)."""
+def as_fill(fill: Any) -> float | None:
+    """Grey level that covers images, or None for the mean of each."""
     fill = plain(fill, "fill")
     if isinstance(fill, str) and fill == "mean":
-        return images.mean((2, 3), keepdims=True, dtype=np.float64)
+        return None
     if not isinstance(fill, Real) or isinstance(fill, bool) or not np.isfinite(float(fill)):
         raise ValueError(f"fill={fill!r}: expected 'mean' or a grey level.")
-    return np.full((*images.shape[:2], 1, 1), float(fill))
+    return float(fill)
+
+
+def fill_values(images: np.ndarray, fill: float | None) -> np.ndarray:
+    """What covers each image, (n, channels, 1, 1)."""
+    if fill is None:
+        return images.mean((2, 3), keepdims=True, dtype=np.float64)
+    return np.full((*images.shape[:2], 1, 1), fill)
 
 
 def in_parts(n: int, size: int) -> Iterator[slice]:

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import xarray as xr
 
+from v1tlearn._options import as_word
 from v1tlearn._values import plain
 from v1tlearn.inspection._drawing import axes_for
 from v1tlearn.inspection.alignment._checks import pick_trials
@@ -151,8 +152,7 @@ class AlignmentDisplay:
         NotFittedError
             Before `fit`.
         """
-        if show not in _TITLES:
-            raise ValueError(f"show={show!r}: expected one of {tuple(_TITLES)}.")
+        as_word(show, tuple(_TITLES), "show")
         pairs = read_pairs(aligner, trials)
         places = pick_trials(trials, n_trials, shown)
         options = dict(options or {})

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from v1tlearn._values import as_whole
-from v1tlearn.inspection.alignment._checks import check_chances
+from v1tlearn.inspection._controls import check_counts
 from v1tlearn.inspection.alignment._labels import by_mouse, generators, with_categories
 from v1tlearn.inspection.alignment._pairs import SPACES, read_pairs
 from v1tlearn.metrics._chance import p_value, shuffle_images
@@ -82,7 +82,7 @@ def class_decoding(
     >>> dict(found["accuracy"].sizes), float(found["chance"][0])
     ({'mouse': 1, 'space': 2}, 0.5)
     """
-    check_chances(n_permutations=n_permutations)
+    check_counts(n_permutations=n_permutations)
     n_folds = as_whole(n_folds, "n_folds", 2)
     pairs, classes = with_categories(trials, read_pairs(aligner, trials), labels, among)
     rng, orders = generators(random_state)

@@ -9,11 +9,11 @@ import xarray as xr
 from scipy.stats import hypergeom
 
 from v1tlearn._values import as_whole
-from v1tlearn.inspection.alignment._checks import check_chances
+from v1tlearn.inspection._controls import check_counts
 from v1tlearn.inspection.alignment._labels import by_mouse, generators, with_categories
 from v1tlearn.inspection.alignment._pairs import read_pairs, similarity
 from v1tlearn.inspection.alignment._ranks import draw_alike, mean_over_drawn
-from v1tlearn.metrics._chance import interval, p_value, shuffle_images
+from v1tlearn.metrics._chance import as_level, interval, p_value, shuffle_images
 from v1tlearn.trials import Trials
 
 
@@ -86,7 +86,8 @@ def class_confusions(
     >>> list(found.data_vars)[:4]
     ['estimate', 'low', 'high', 'chance']
     """
-    check_chances(n_bootstrap=n_bootstrap, n_permutations=n_permutations, level=level)
+    check_counts(n_bootstrap=n_bootstrap, n_permutations=n_permutations)
+    level = as_level(level)
     pairs, classes = with_categories(trials, read_pairs(aligner, trials), labels, among)
     rng, orders = generators(random_state)
     counts = draw_alike([own.image_ids for own in pairs], n_bootstrap, rng)
@@ -174,7 +175,7 @@ def class_galleries(
     >>> found.attrs["gallery_size"], float(found["chance"][0])
     (2, 0.5)
     """
-    check_chances(n_permutations=n_permutations)
+    check_counts(n_permutations=n_permutations)
     gallery_size = as_whole(gallery_size, "gallery_size", 2)
     pairs, classes = with_categories(trials, read_pairs(aligner, trials), labels, among)
     orders = generators(random_state)[1]

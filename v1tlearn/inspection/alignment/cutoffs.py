@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
+from v1tlearn._options import as_numbers, as_word
+from v1tlearn._values import as_number
 from v1tlearn._warn import warn
 from v1tlearn.inspection.alignment._ranks import MEASURES
-from v1tlearn.metrics._chance import interval
+from v1tlearn.metrics._chance import as_level, interval
+
+_DIMS: dict[str, tuple[str, ...]] = {
+    "estimate": ("measure", "mouse", "value"),
+    "control": ("measure", "mouse", "value"),
+    "unchanged": ("measure", "mouse"),
+    "unchanged_control_high": ("measure", "mouse"),
+    "resampled": ("draw", "measure", "mouse", "value"),
+    "unchanged_resampled": ("draw", "measure", "mouse"),
+}
 
 
 def cutoff_of(curve: xr.Dataset, *, measure: str = "top1", share: float = 0.9) -> xr.Dataset:
@@ -56,14 +69,17 @@ def cutoff_of(curve: xr.Dataset, *, measure: str = "top1", share: float = 0.9) -
     >>> bool(1 < cutoff_of(curve)["cutoff"].sel(mouse="A") < 4)
     True
     """
-    if measure not in MEASURES:
-        raise ValueError(f"measure={measure!r}: expected one of {MEASURES}.")
+    measure = as_word(measure, MEASURES, "measure")
+    share = as_number(share, "share")
     if not 0 < share < 1:
         raise ValueError(f"share={share!r}: expected a number between 0 and 1.")
+    _check_curve(curve, measure)
     if curve.sizes["value"] < 2:
         raise ValueError("the curve has one value: expected several, to look between them.")
     curve = curve.sel(measure=measure)
-    at = curve["value"].values.astype(float)
+    at = as_numbers(curve["value"].values, "curve: value", of="value")
+    if not (np.diff(at) > 0).all():  # of which NaN is none
+        raise ValueError(f"curve: value is {at}: expected increasing ones.")
     places = np.log(at) if (at > 0).all() else at
     level = float(curve.attrs["level"])
     cutoffs: list[np.ndarray] = []  # the cutoff and the ends of its interval
@@ -98,6 +114,31 @@ def cutoff_of(curve: xr.Dataset, *, measure: str = "top1", share: float = 0.9) -
         coords={"mouse": curve["mouse"].values},
         attrs={"measure": measure, "share": share, "level": level},
     )
+
+
+def _check_curve(curve: Any, measure: str) -> None:
+    """Refuse what is no curve, or one that something was taken from."""
+    if not isinstance(curve, xr.Dataset):
+        raise TypeError(
+            f"curve is a {type(curve).__name__}: expected what manipulation_curve gave."
+        )
+    for name, dims in _DIMS.items():
+        if name not in curve or set(curve[name].dims) != set(dims):
+            came = dict(curve[name].sizes) if name in curve else "nothing"
+            raise ValueError(
+                f"curve: {name} has {came}, expected the dimensions {dims}: give what "
+                "manipulation_curve gave, whole."
+            )
+        as_numbers(curve[name].values, f"curve: {name}", of="value")
+    if missing := [name for name in ("mouse", "value", "measure") if name not in curve.coords]:
+        raise ValueError(
+            f"curve has no labels {missing}: give what manipulation_curve gave, whole."
+        )
+    if measure not in curve["measure"].values.tolist():
+        raise ValueError(f"curve has no measure {measure!r}: {curve['measure'].values.tolist()}.")
+    if "level" not in curve.attrs:
+        raise ValueError("curve does not tell its level, curve.attrs['level']: keep its attrs.")
+    as_level(curve.attrs["level"])
 
 
 def _crossing(places: np.ndarray, excess: np.ndarray, rises: bool) -> float:

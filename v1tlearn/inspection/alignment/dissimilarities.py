@@ -9,8 +9,7 @@ import numpy as np
 import xarray as xr
 from scipy.stats import rankdata
 
-from v1tlearn.inspection._controls import generator
-from v1tlearn.inspection.alignment._checks import check_chances
+from v1tlearn.inspection._controls import check_counts, generator
 from v1tlearn.inspection.alignment._labels import has_classes, with_categories
 from v1tlearn.inspection.alignment._pairs import SPACES, read_pairs, similarity
 from v1tlearn.metrics._chance import p_value, shuffle_images
@@ -89,7 +88,7 @@ def representational_similarity(
     >>> found["model"].values.tolist()
     ['pixels', 'low_passed', 'classes', 'other']
     """
-    check_chances(n_permutations=n_permutations)
+    check_counts(n_permutations=n_permutations)
     pairs = read_pairs(aligner, trials)
     known = labels is not None or has_classes(trials, pairs)
     classes: Sequence[np.ndarray | None] = [None] * len(pairs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,12 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from v1tlearn._values import as_whole, plain
+from v1tlearn._options import as_finite, as_word
+from v1tlearn._values import as_whole
 from v1tlearn.inspection._controls import generator
 from v1tlearn.inspection.alignment._pairs import Pairs, read_pairs
 from v1tlearn.inspection.alignment._saliency import (
+    as_fill,
     encode,
     encoded,
     fill_values,
@@ -109,18 +110,15 @@ def gradient_saliency(
     """
     batch_size = as_whole(batch_size, "batch_size")
     n_samples = as_whole(n_samples, "n_samples")
-    if method not in _METHODS:
-        raise ValueError(f"method={method!r}: expected one of {_METHODS}.")
-    noise = plain(noise, "noise")
-    if not isinstance(noise, Real) or not 0 <= noise < np.inf:
-        raise ValueError(f"noise={noise!r}: expected a number from 0 on.")
+    method = as_word(method, _METHODS, "method")
+    noise, level = as_finite(noise, "noise", 0), as_fill(fill)
     pairs = read_pairs(aligner, trials)
     rng = generator(random_state)
     parts = []
     for own in pairs:
         added = 1.0
         if method == "gradient_x_input":
-            added = (own.images - fill_values(own.images, fill))[own.shown]
+            added = (own.images - fill_values(own.images, level))[own.shown]
         with precisely(aligner):
             found = _of_mouse(aligner, own, n_samples, noise, batch_size, rng)
         parts.append((*(x * added for x in found[:2]), found[2]))

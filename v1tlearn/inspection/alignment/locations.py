@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from v1tlearn.inspection._controls import generator
-from v1tlearn.inspection.alignment._checks import check_chances
+from v1tlearn.inspection._controls import check_counts, generator
 from v1tlearn.inspection.alignment._pairs import place_in_image, read_pairs
-from v1tlearn.metrics._chance import ROUNDING, p_value
+from v1tlearn.metrics._chance import ROUNDING, as_level, p_value
 from v1tlearn.trials import Trials
 
 
@@ -74,7 +73,8 @@ def alignment_map(
     >>> found["alignment"].dims, found["height"].values.tolist()
     (('mouse', 'height', 'width'), [1.5, 5.5, 9.5, 13.5])
     """
-    check_chances(n_permutations=n_permutations, level=level)
+    check_counts(n_permutations=n_permutations)
+    level = as_level(level)
     pairs = read_pairs(aligner, trials)
     rng = generator(random_state)
     rows = []

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn._models import by_text
+from v1tlearn._options import as_word
 from v1tlearn.inspection._drawing import axes_for, legend_above
 from v1tlearn.inspection.alignment._ranks import MEAN, MEASURES
 from v1tlearn.inspection.alignment.manipulations import manipulation_curve
@@ -78,9 +79,7 @@ class ManipulationDisplay:
         self.curves = by_text("curves", curves)
         if not self.curves:
             raise ValueError("curves is empty: expected at least one.")
-        if measure not in MEASURES:
-            raise ValueError(f"measure={measure!r}: expected one of {MEASURES}.")
-        self.measure, self.mouse = measure, str(mouse)
+        self.measure, self.mouse = as_word(measure, MEASURES, "measure"), str(mouse)
         for name, curve in self.curves.items():
             known = curve["mouse"].values.tolist()
             if self.mouse not in known:

@@ -10,9 +10,10 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn import preprocessing
-from v1tlearn._values import plain
-from v1tlearn.inspection._controls import generator
-from v1tlearn.inspection.alignment._checks import check_chances, check_mean_is_free
+from v1tlearn._options import as_word
+from v1tlearn._values import as_array
+from v1tlearn.inspection._controls import check_counts, generator
+from v1tlearn.inspection.alignment._checks import check_mean_is_free
 from v1tlearn.inspection.alignment._pairs import Pairs, read_pairs, similarity
 from v1tlearn.inspection.alignment._ranks import (
     MEAN,
@@ -22,7 +23,7 @@ from v1tlearn.inspection.alignment._ranks import (
     measures,
 )
 from v1tlearn.metrics import similarity_ranks
-from v1tlearn.metrics._chance import interval, p_value, shuffle_images
+from v1tlearn.metrics._chance import as_level, interval, p_value, shuffle_images
 
 Manipulation = Callable[[np.ndarray, Any], np.ndarray]
 
@@ -138,7 +139,8 @@ def manipulation_curve(
     >>> curve["estimate"].sel(measure="top1", mouse="A").sizes
     Frozen({'value': 3})
     """
-    check_chances(n_bootstrap=n_bootstrap, n_permutations=n_permutations, level=level)
+    check_counts(n_bootstrap=n_bootstrap, n_permutations=n_permutations)
+    level = as_level(level)
     pairs = read_pairs(aligner, trials)
     check_mean_is_free(pairs)
     seeds = generator(random_state).integers(2**63, size=3)
@@ -162,11 +164,8 @@ def manipulation_curve(
 def _function(manipulation: Any, seed: int) -> Manipulation:
     if callable(manipulation):
         return manipulation
-    if manipulation not in _UNITS:
-        raise ValueError(
-            f"manipulation={manipulation!r}: expected one of {tuple(_UNITS)}, or a function of "
-            "images and a value."
-        )
+    own = ", or a function of images and a value"
+    manipulation = as_word(manipulation, tuple(_UNITS), "manipulation", own)
     function = getattr(preprocessing, manipulation)
     return partial(function, random_state=seed) if manipulation in _RANDOM else function
 
@@ -185,8 +184,8 @@ def _values(manipulation: Any, values: Any, size: tuple[int, int]) -> np.ndarray
             "edges": np.array([1.0, 2.0, 4.0]),
             "silhouettes": np.array([1.0, 2.0, 4.0]),
         }[manipulation]
-    values = np.asarray(plain(values, "values"))
-    if values.ndim != 1 or not len(values) or values.dtype.kind not in "iuf":
+    values = as_array(values, "values", of="value")
+    if values.ndim != 1 or not len(values) or values.dtype == bool:
         raise ValueError(f"values={values!r}: expected at least one number.")
     if not np.isfinite(values).all() or (np.diff(values) <= 0).any():
         raise ValueError(f"values={values.tolist()}: expected finite numbers that increase.")

@@ -13,6 +13,7 @@ from v1tlearn._values import as_whole
 from v1tlearn.inspection._controls import generator
 from v1tlearn.inspection.alignment._pairs import Pairs, read_pairs
 from v1tlearn.inspection.alignment._saliency import (
+    as_fill,
     encoded,
     fill_values,
     in_parts,
@@ -93,13 +94,13 @@ def occlusion_saliency(
     >>> occlusion_saliency(est, trials.sel(tier="test"), patch_size=4)["saliency"].shape
     (15, 16, 24)
     """
-    batch_size = as_whole(batch_size, "batch_size")
+    batch_size, level = as_whole(batch_size, "batch_size"), as_fill(fill)
     pairs = read_pairs(aligner, trials)
     rng = generator(random_state)
     sides = patch_sides(patch_size, pairs[0].images.shape[2:], "patch_size")
     steps = _steps(stride, sides)
     with precisely(aligner):
-        parts = [_of_mouse(aligner, own, sides, steps, fill, batch_size, rng) for own in pairs]
+        parts = [_of_mouse(aligner, own, sides, steps, level, batch_size, rng) for own in pairs]
     attrs = {"method": "occlusion", "patch_size": list(sides), "stride": list(steps)}
     return labelled(trials, pairs, parts, ("trial", "height", "width"), attrs, "cosine")
 
@@ -109,7 +110,7 @@ def _of_mouse(
     own: Pairs,
     sides: tuple[int, int],
     steps: tuple[int, int],
-    fill: Any,
+    fill: float | None,
     batch_size: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

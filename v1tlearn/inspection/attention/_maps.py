@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from v1tlearn._options import as_word
 from v1tlearn.estimators.mouse_data import mouse_data
 from v1tlearn.inspection._opened import Opened, check_trials, one_model, with_trials
 from v1tlearn.nn import attention_rollout
@@ -48,8 +49,7 @@ def open_attention(estimator: Any, trials: Any, head_reduction: str, placement: 
         ("placement", placement, PLACEMENTS),
     )
     for name, value, known in options:
-        if value not in known:
-            raise ValueError(f"{name}={value!r}: expected one of {known}.")
+        as_word(value, known, name)
     check_trials(trials)
     found = one_model(estimator, "attention")
     core = found.model.core

@@ -10,7 +10,8 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import t as t_distribution
 
-from v1tlearn._values import as_whole
+from v1tlearn._options import as_numbers, as_words
+from v1tlearn._values import as_flag, as_whole
 from v1tlearn.inspection._controls import generator
 from v1tlearn.inspection.attention._maps import maps_by_block, open_attention
 from v1tlearn.training import isolated
@@ -52,7 +53,7 @@ def attention_center_of_mass(maps: Any) -> Any:
     >>> attention_center_of_mass(maps).sel(axis="x").item()
     1.0
     """
-    if isinstance(maps, Mapping):
+    if isinstance(maps, Mapping) and not isinstance(maps, xr.Dataset):
         return {mouse: attention_center_of_mass(own) for mouse, own in maps.items()}
     if not isinstance(maps, xr.DataArray):
         raise TypeError(
@@ -61,14 +62,16 @@ def attention_center_of_mass(maps: Any) -> Any:
         )
     if missing := [dim for dim in ("height", "width") if dim not in maps.dims]:
         raise ValueError(f"maps has the dimensions {maps.dims}: {missing} are missing.")
-    values = maps.transpose(..., "height", "width").astype(np.float64)
+    values = maps.copy(data=as_numbers(maps.values, "maps", of="map"))
+    values = values.transpose(..., "height", "width")
     if not np.isfinite(values).all() or (values < 0).any():
         raise ValueError("maps hold values that are negative or not finite: expected from 0 on.")
     total = values.sum(("height", "width"))
     centers = []
     for axis, along, across in (("x", "width", "height"), ("y", "height", "width")):
         at = maps[along].values if along in maps.coords else np.arange(maps.sizes[along])
-        weighted = (values.sum(across) * xr.DataArray(np.asarray(at, float), dims=along)).sum(along)
+        at = as_numbers(at, f"{along} of the maps", of="pixel")
+        weighted = (values.sum(across) * xr.DataArray(at, dims=along)).sum(along)
         center = (weighted / total.where(total > 0)).drop_vars(("height", "width"), errors="ignore")
         moved = maps.coords.get(f"moved_{axis}")
         centers.append(center if moved is None else center + moved.variable)
@@ -155,7 +158,8 @@ def attention_pupil_correlation(
     (['A', 'B', 'mean'], ['correlation', 'p_value'])
     """
     as_whole(n_permutations, "n_permutations")
-    names = [columns] if isinstance(columns, str) else [str(name) for name in columns]
+    as_table = as_flag(as_table, "as_table")
+    names = as_words(columns, "columns", of="pupil_x")
     if len(names) != 2:
         raise ValueError(f"columns={columns!r}: expected two, for x and for y.")
     found = open_attention(estimator, trials, head_reduction, placement)

@@ -54,6 +54,8 @@ def check_columns(trials: Trials, wanted: Iterable[str], name: str) -> None:
         If one lacks one.
     """
     wanted = list(wanted)
+    if others := [column for column in wanted if not isinstance(column, str)]:
+        raise TypeError(f"{name}: {others[0]!r} came, expected the name of a column of behaviour.")
     for mouse in trials.mice:
         known = column_names(trials, mouse)
         if unknown := [column for column in wanted if column not in known]:

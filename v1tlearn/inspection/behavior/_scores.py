@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn import metrics
+from v1tlearn._options import as_word
 from v1tlearn.trials import Responses
 
 METRICS = (
@@ -39,12 +40,9 @@ def metric_of(metric: str | Callable[..., Any]) -> tuple[str, Callable[..., Any]
     """
     if callable(metric):
         return getattr(metric, "__name__", "score"), metric
-    if metric not in METRICS:
-        raise ValueError(
-            f"metric={metric!r}: expected one of {METRICS}, or a function f(y_true, y_pred, "
-            'multioutput="raw_values") such as those.'
-        )
-    return metric, getattr(metrics, metric)
+    own = ', or a function f(y_true, y_pred, multioutput="raw_values") such as those'
+    name = as_word(metric, METRICS, "metric", own)
+    return name, getattr(metrics, name)
 
 
 def neuron_scores(

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn._models import last_step, named_models
+from v1tlearn._options import as_word, as_words
 from v1tlearn._values import as_whole
 from v1tlearn.inspection._controls import generator
 from v1tlearn.inspection._opened import check_trials
@@ -16,6 +17,7 @@ from v1tlearn.inspection.behavior._columns import check_columns, column_names
 from v1tlearn.inspection.behavior._scores import metric_of, neuron_coords, neuron_scores
 from v1tlearn.inspection.behavior.constant import with_behavior
 from v1tlearn.trials import Trials
+from v1tlearn.trials.predicted import predict_responses
 from v1tlearn.trials.replaced import recorded_behaviors, with_behaviors
 
 ALL = "all"
@@ -109,7 +111,7 @@ def behavior_ablation(
     rng = generator(random_state)
     repeats = n_repeats if fixed is None else 1
     target = trials.responses
-    whole = neuron_scores(score, target, model.predict(trials))
+    whole = neuron_scores(score, target, predict_responses(model, trials))
     without: dict[str, list[list[np.ndarray]]] = {mouse: [] for mouse in trials.mice}
     for columns in sets.values():
         parts = []
@@ -118,7 +120,7 @@ def behavior_ablation(
                 changed = _permuted(trials, columns, rng)
             else:
                 changed = with_behavior(trials, {column: fixed(column) for column in columns})
-            parts.append(neuron_scores(score, target, model.predict(changed)))
+            parts.append(neuron_scores(score, target, predict_responses(model, changed)))
         for mouse, own in without.items():
             own.append([part[mouse] for part in parts])
     out = {}
@@ -159,10 +161,7 @@ def _fixed(method: Any) -> Callable[[str], Any] | None:
     if isinstance(method, Mapping):
         values = {str(column): value for column, value in method.items()}
         return values.__getitem__
-    if method not in _METHODS:
-        raise ValueError(
-            f"method={method!r}: expected one of {_METHODS}, or a dict of values by column."
-        )
+    method = as_word(method, _METHODS, "method", ", or a dict of values by column")
     return None if method == "permute" else lambda column: method
 
 
@@ -182,11 +181,11 @@ def _sets(trials: Trials, variables: Any, fixed: Any) -> dict[str, list[str]]:
             sets[ALL] = common
     elif isinstance(variables, Mapping):
         sets = {
-            str(key): [columns] if isinstance(columns, str) else [str(c) for c in columns]
+            str(key): as_words(columns, f"variables, {key!r}", of="running_speed")
             for key, columns in variables.items()
         }
     else:
-        names = [variables] if isinstance(variables, str) else [str(c) for c in variables]
+        names = as_words(variables, "variables", of="running_speed")
         sets = {column: [column] for column in names}
     if not sets or not all(sets.values()):
         raise ValueError(f"variables={variables!r}: expected at least one column in each.")

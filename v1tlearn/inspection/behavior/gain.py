@@ -9,12 +9,13 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn._models import named_models
-from v1tlearn._values import plain
+from v1tlearn._options import as_finite
 from v1tlearn.inspection._opened import check_trials
 from v1tlearn.inspection.behavior._columns import check_columns, recorded
 from v1tlearn.inspection.behavior._scores import neuron_coords
 from v1tlearn.inspection.behavior.constant import with_behavior
 from v1tlearn.trials import Trials
+from v1tlearn.trials.predicted import predict_responses
 
 
 def behavior_gain(
@@ -97,10 +98,10 @@ def behavior_gain(
                         "high=."
                     )
                 value = float(values.mean()) + sign * spread
-            limits[name][mouse] = plain(value, name)
+            limits[name][mouse] = as_finite(value, name)
     rates: dict[str, dict[str, np.ndarray]] = {}
     for name, at in limits.items():
-        predicted = model.predict(with_behavior(trials, {column: at}))
+        predicted = predict_responses(model, with_behavior(trials, {column: at}))
         rates[name] = {mouse: _mean_rates(predicted.get(mouse)) for mouse in trials.mice}
     out = {}
     for mouse in trials.mice:

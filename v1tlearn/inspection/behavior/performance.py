@@ -18,6 +18,7 @@ from v1tlearn.inspection._opened import check_trials
 from v1tlearn.inspection.behavior._columns import check_columns, one_per_trial
 from v1tlearn.inspection.behavior._scores import metric_of, neuron_coords, neuron_scores
 from v1tlearn.trials import Responses, Trials
+from v1tlearn.trials.predicted import predict_responses
 
 
 def performance_by_behavior(
@@ -120,7 +121,7 @@ def performance_by_behavior(
     groups = {
         mouse: _groups(own, n_groups, mouse, column, tell=True) for mouse, own in values.items()
     }
-    target, predictions = trials.responses, model.predict(trials)
+    target, predictions = trials.responses, predict_responses(model, trials)
     scores = _scores(score, target, predictions, groups)
     shuffled = []
     for _ in range(n_shuffles):

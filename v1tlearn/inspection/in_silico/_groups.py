@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from v1tlearn._options import as_numbers
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.inspection.in_silico._known import neuron_coords
 
@@ -55,8 +56,14 @@ def weights_of_groups(
                     "and neuron."
                 )
             named = named.transpose("group", "neuron")
+            named = named.copy(data=as_numbers(named.values, f"mouse {mouse!r}: weights"))
         else:
-            array = np.atleast_2d(np.asarray(values, dtype=np.float64))
+            array = np.atleast_2d(as_numbers(values, f"mouse {mouse!r}: weights", of="group"))
+            if array.ndim != 2:
+                raise ValueError(
+                    f"mouse {mouse!r}: weights have the shape {array.shape}: expected (groups, "
+                    "neurons), or one weight for each neuron."
+                )
             named = xr.DataArray(array, dims=("group", "neuron"))
         fits = len(named) and named.shape[1] == len(chosen)
         if not fits or not np.isfinite(named.values).all():

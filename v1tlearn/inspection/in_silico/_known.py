@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from v1tlearn._guesses import did_you_mean, guess
 from v1tlearn._models import ahead, last_step
-from v1tlearn._values import first_few, plain
+from v1tlearn._values import as_ids, first_few, plain
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.estimators.prediction import PredictionMixin
 from v1tlearn.inspection._opened import behavior_at_model, known_mice
@@ -90,7 +90,11 @@ def chosen_neurons(fitted: Fitted, neurons: Any) -> dict[str, np.ndarray]:
 
 
 def _places(fitted: Fitted, mouse: str, wanted: Any) -> np.ndarray:
-    values = np.atleast_1d(np.asarray(wanted))
+    values = np.atleast_1d(as_ids(wanted, f"mouse {mouse!r}: neurons", of="neuron"))
+    if values.ndim > 1:
+        raise ValueError(
+            f"mouse {mouse!r}: neurons has the shape {values.shape}: expected unit ids in a row."
+        )
     ids = unit_ids(fitted, mouse)
     if values.dtype == bool:
         if values.shape != ids.shape:

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from v1tlearn._models import last_step
+from v1tlearn._values import as_array
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.inspection.in_silico._known import (
     as_trials,
@@ -121,8 +122,9 @@ def _labelled(stimuli: Any, mouse: str | None = None) -> xr.DataArray:
                 "time of movies, and any others."
             )
         time = ("time",) if "time" in stimuli.dims else ()
+        stimuli = stimuli.copy(data=as_array(stimuli.values, "stimuli", of="stimulus"))
         return stimuli.transpose(..., *time, *_SIDES)
-    values = np.asarray(stimuli)
+    values = as_array(stimuli, "stimuli", of="stimulus")
     if values.ndim not in (4, 5):
         raise ValueError(
             f"stimuli have the shape {values.shape}: expected (n, [time,] channels, height, "
@@ -143,6 +145,11 @@ def _by_mouse(stimuli: Any, fitted: Fitted, neurons: Any) -> dict[str, xr.DataAr
         if strangers := [mouse for mouse in named if mouse not in fitted.mice]:
             raise ValueError(
                 f"stimuli came for the mice {strangers}, this model has {list(fitted.mice)}."
+            )
+        if not named.keys() & set(wanted):
+            raise ValueError(
+                f"stimuli came for the mice {list(named)}: expected some of {wanted}, whose "
+                "neurons are asked for."
             )
         return {mouse: _labelled(own, mouse) for mouse, own in named.items() if mouse in wanted}
     own = _labelled(stimuli)

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from v1tlearn._models import last_step
+from v1tlearn._options import as_verbosity, as_word
 from v1tlearn._values import as_whole, first_few, plain
 from v1tlearn._warn import warn
 from v1tlearn.estimators._fitted import Fitted
@@ -169,8 +170,8 @@ def most_exciting_images(
     fitted, model, device = found.fitted, found.model, found.device
     n_starts, n_steps = as_whole(n_starts, "n_starts"), as_whole(n_steps, "n_steps")
     batch_size = as_whole(batch_size, "batch_size")
-    if direction not in _DIRECTIONS:
-        raise ValueError(f"direction={direction!r}: expected one of {_DIRECTIONS}.")
+    direction = as_word(direction, _DIRECTIONS, "direction")
+    verbose = as_verbosity(verbose)
     smoothness = _number(smoothness, "smoothness", 0)
     places = chosen_neurons(fitted, neurons)
     groups = None if weights is None else weights_of_groups(fitted, places, weights)
@@ -240,7 +241,7 @@ def _of_images(estimator: Any) -> OneModel:
 def _number(value: Any, name: str, least: float) -> float:
     number = plain(value, name)
     good = isinstance(number, Real) and not isinstance(number, bool)
-    if not good or not np.isfinite(number) or number < least:
+    if not good or not np.isfinite(float(number)) or number < least:
         raise ValueError(
             f"{name}={value!r}: expected a number {'from 0' if not least else 'above 0'}."
         )

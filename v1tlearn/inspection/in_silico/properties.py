@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from v1tlearn._equality import same_arrays
+from v1tlearn._options import as_finite, as_numbers
 from v1tlearn.inspection.in_silico._contrast import naka_rushton
 
 _CYCLE = ("phase", "time")
@@ -94,7 +96,8 @@ def tuning_properties(
     >>> found["preferred_orientation"].values.round(3), found["osi"].values.round(3)
     (array([60.]), array([0.5]))
     """
-    if isinstance(curves, Mapping):
+    onset = as_finite(onset, "onset", 0)
+    if isinstance(curves, Mapping) and not isinstance(curves, xr.Dataset):
         blanks = blank if isinstance(blank, Mapping) else {}
         if blank is not None and set(blanks) != set(curves):
             raise ValueError(
@@ -115,7 +118,13 @@ def _of_one(curves: Any, blank: Any, onset: float) -> xr.Dataset:
         raise ValueError(
             f"curves have the dimensions {curves.dims}: expected neuron, and others of stimuli."
         )
-    curves = curves.astype(np.float64)
+    if not curves.size:
+        raise ValueError(f"curves are empty, {dict(curves.sizes)}: expected at least one neuron.")
+    for dim in {"time", "phase", *_PROPERTIES} & set(curves.dims) & set(curves.coords):
+        at = as_numbers(curves[dim].values, f"{dim} of the curves")
+        if not np.isfinite(at).all():
+            raise ValueError(f"{dim} of the curves is not finite: {at}.")
+    curves = curves.copy(data=as_numbers(curves.values, "curves", of="neuron"))
     if blank is not None:
         curves = curves - _blank(blank, curves)
     cycle = _cycle(curves, onset)
@@ -153,8 +162,12 @@ def _of_one(curves: Any, blank: Any, onset: float) -> xr.Dataset:
 
 
 def _blank(blank: Any, curves: xr.DataArray) -> xr.DataArray:
+    values = as_numbers(blank, "blank", of="neuron")
     if not isinstance(blank, xr.DataArray):
-        blank = xr.DataArray(np.asarray(blank, dtype=np.float64), dims="neuron")
+        if values.ndim != 1:
+            raise ValueError(f"blank has the shape {values.shape}: expected a number per neuron.")
+        blank = xr.DataArray(values, dims="neuron")
+    blank = blank.copy(data=values)
     others = [dim for dim in blank.dims if dim != "neuron"]
     blank = blank.mean(others)
     if blank.dims != ("neuron",) or blank.sizes["neuron"] != curves.sizes["neuron"]:
@@ -163,7 +176,7 @@ def _blank(blank: Any, curves: xr.DataArray) -> xr.DataArray:
             f"{curves.sizes['neuron']} neurons as in the curves."
         )
     both = "neuron" in blank.coords and "neuron" in curves.coords
-    if both and not np.array_equal(blank["neuron"].values, curves["neuron"].values):
+    if both and not same_arrays(blank["neuron"].values, curves["neuron"].values):
         raise ValueError("blank is of other neurons than the curves, or in another order.")
     return xr.DataArray(blank.values, dims="neuron")
 

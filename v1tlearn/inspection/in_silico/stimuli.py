@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from v1tlearn._values import as_whole
+from v1tlearn._values import as_array, as_number, as_whole, whole_numbers
 
 _PIXELS = ("channel", "height", "width")
 _RESERVED = {"time", *_PIXELS}
@@ -241,18 +241,21 @@ def plaids(
 # ----------------------------------------------------------------------------- what they consist of
 
 
+_NEEDED = {"orientation", "angle", "spatial_frequency", "phase", "contrast", "sigma"}
+
+
 def _scale(pixels_per_degree: float | None) -> float:
-    scale = 1.0 if pixels_per_degree is None else float(pixels_per_degree)
+    scale = 1.0 if pixels_per_degree is None else as_number(pixels_per_degree, "pixels_per_degree")
     if not 0 < scale < np.inf:
         raise ValueError(f"pixels_per_degree={pixels_per_degree!r}: expected a positive number.")
     return scale
 
 
 def _shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
-    sides = tuple(int(side) for side in image_shape)
-    if len(sides) not in (2, 3) or min(sides) < 1:
+    sides = whole_numbers(image_shape)
+    if sides is None or len(sides) not in (2, 3):
         raise ValueError(
-            f"image_shape={tuple(image_shape)}: expected (channels, height, width) or (height, "
+            f"image_shape={image_shape!r}: expected (channels, height, width) or (height, "
             "width) in pixels, of the stimuli that the model takes."
         )
     return (1, *sides) if len(sides) == 2 else sides  # type: ignore[return-value]
@@ -272,14 +275,16 @@ def _parameters(values: Mapping[str, Any], *, degrees: bool = False) -> dict[str
     positive = {"spatial_frequency", "sigma"}
     out = {}
     for name, value in values.items():
+        if value is None and name in _NEEDED:
+            raise TypeError(f"{name} is None: expected a number, or a sequence of some.")
         if value is None:
             continue
+        if isinstance(value, xr.DataArray) and (taken := _RESERVED & set(value.dims)):
+            raise ValueError(f"{name} has the dimensions {sorted(taken)}, which pixels have.")
+        numbers = as_array(value, name, of="value").astype(np.float64)
         if isinstance(value, xr.DataArray):
-            if taken := _RESERVED & set(value.dims):
-                raise ValueError(f"{name} has the dimensions {sorted(taken)}, which pixels have.")
-            array = value.astype(np.float64)
+            array = value.copy(data=numbers)
         else:
-            numbers = np.asarray(value, dtype=np.float64)
             if numbers.ndim > 1 or not numbers.size:
                 raise ValueError(
                     f"{name} has the shape {numbers.shape}: expected a number, a sequence of some, "

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from v1tlearn._equality import same_arrays
+from v1tlearn._options import as_finite, as_numbers
+from v1tlearn._values import as_whole
 from v1tlearn.estimators._fitted import Fitted
 from v1tlearn.inspection.in_silico._known import as_trials, known
 from v1tlearn.inspection.in_silico.curves import tuning_curves
@@ -111,12 +114,31 @@ def surround(
             "inner_diameter, and take tuning_curves of them."
         )
     _check_size(estimator, fitted)
-    inner = np.asarray(inner_diameters, dtype=np.float64)
-    if inner.ndim != 1 or not inner.size or not (inner >= 1).all():
+    n_phases = as_whole(n_phases, "n_phases", 3)  # of fewer no amplitude is told
+    contrast = as_finite(contrast, "contrast")
+    surround_contrast = as_finite(surround_contrast, "surround_contrast")
+    background, amplitude = as_finite(background, "background"), as_finite(amplitude, "amplitude")
+    ring_width = None if ring_width is None else as_finite(ring_width, "ring_width")
+    if ring_width is not None and not ring_width > 0:
+        raise ValueError(f"ring_width={ring_width!r}: expected a number above 0, in pixels.")
+    if not isinstance(diameter, str):
+        diameter = as_finite(diameter, "diameter")
+    relative = as_numbers(relative_orientations, "relative_orientations")
+    if relative.ndim != 1 or not relative.size or not np.isfinite(relative).all():
+        raise ValueError(
+            f"relative_orientations={relative_orientations!r}: expected finite numbers, in degrees."
+        )
+    inner = as_numbers(inner_diameters, "inner_diameters")
+    if inner.ndim != 1 or not inner.size or not ((inner >= 1) & (inner < np.inf)).all():
         raise ValueError(
             f"inner_diameters={inner_diameters!r}: expected numbers from 1 on, in diameters of the "
             "centre."
         )
+    for name, given in (("fields", fields), ("properties", properties)):
+        if not isinstance(given, Mapping) or isinstance(given, xr.Dataset) or not given:
+            raise TypeError(
+                f"{name} is a {type(given).__name__}: expected a dict of a Dataset for each mouse."
+            )
     out = {}
     for mouse in properties:
         if mouse not in fields:
@@ -124,7 +146,7 @@ def surround(
         own = _joined(fields[mouse], properties[mouse], mouse, diameter)
         parts = []
         shape = fitted.image_shape
-        each = n_phases * (2 * len(inner) * len(relative_orientations) + 2) * int(np.prod(shape))
+        each = n_phases * (2 * len(inner) * len(relative) + 2) * int(np.prod(shape))
         step = max(1, _AT_ONCE // each)
         for start in range(0, own.sizes["neuron"], step):
             some = own.isel(neuron=slice(start, start + step))
@@ -132,7 +154,7 @@ def surround(
                 shape,
                 some,
                 inner,
-                relative_orientations,
+                relative,
                 ring_width,
                 n_phases,
                 (contrast, surround_contrast),
@@ -176,8 +198,14 @@ def _joined(
     fields: xr.Dataset, properties: xr.Dataset, mouse: str, diameter: float | str
 ) -> xr.Dataset:
     """Centres and preferences of the same neurons."""
+    for name, given in (("fields", fields), ("properties", properties)):
+        if not isinstance(given, xr.Dataset) or "neuron" not in given.dims:
+            raise TypeError(
+                f"mouse {mouse!r}: {name} is a {type(given).__name__}: expected a Dataset over "
+                "neuron, such as most_exciting_images and tuning_properties give by mouse."
+            )
     ids = properties["neuron"].values
-    if not np.array_equal(ids, fields["neuron"].values):
+    if not same_arrays(ids, fields["neuron"].values):
         raise ValueError(
             f"mouse {mouse!r}: fields are of {fields.sizes['neuron']} neurons, properties of "
             f"{len(ids)}: give both for the same ones, in one order."
@@ -187,7 +215,7 @@ def _joined(
         source = fields if name.startswith("center") else properties
         if name not in source:
             raise ValueError(f"mouse {mouse!r}: there is no {name!r} in {list(source.data_vars)}.")
-        data[name] = ("neuron", source[name].values.astype(np.float64))
+        data[name] = ("neuron", _of_neurons(source, name, mouse))
     if isinstance(diameter, str):
         if diameter != "preferred" or "preferred_diameter" not in properties:
             raise ValueError(
@@ -195,9 +223,9 @@ def _joined(
                 f"{list(properties.data_vars)}: expected a number, or 'preferred' and "
                 "preferred_diameter, which curves along diameter give."
             )
-        data["diameter"] = ("neuron", properties["preferred_diameter"].values.astype(np.float64))
+        data["diameter"] = ("neuron", _of_neurons(properties, "preferred_diameter", mouse))
     else:
-        data["diameter"] = ("neuron", np.full(len(ids), float(diameter)))
+        data["diameter"] = ("neuron", np.full(len(ids), diameter))
     for name, (_, values) in data.items():
         lost = ~np.isfinite(values) | ((values <= 0) & (name == "diameter"))
         if lost.any():
@@ -207,11 +235,20 @@ def _joined(
     return xr.Dataset(data, {"neuron": ids})
 
 
+def _of_neurons(given: xr.Dataset, name: str, mouse: str) -> np.ndarray:
+    """One number per neuron."""
+    if given[name].dims != ("neuron",):
+        raise ValueError(
+            f"mouse {mouse!r}: {name} has the dimensions {given[name].dims}: expected neuron alone."
+        )
+    return as_numbers(given[name].values, f"mouse {mouse!r}: {name}", of="neuron")
+
+
 def _stimuli(
     shape: tuple[int, int, int],
     own: xr.Dataset,
     inner: np.ndarray,
-    relative: Sequence[float],
+    relative: np.ndarray,
     ring_width: float | None,
     n_phases: int,
     contrasts: tuple[float, float],
@@ -230,12 +267,12 @@ def _stimuli(
     angle, size = own["preferred_orientation"], own["diameter"]
     center = gratings(shape, orientation=angle, diameter=size, contrast=contrasts[0], **common)
     turned = angle + xr.DataArray(
-        np.asarray(relative, dtype=np.float64),
+        relative,
         dims="relative_orientation",
-        coords={"relative_orientation": np.asarray(relative, dtype=np.float64)},
+        coords={"relative_orientation": relative},
     )
     begins = size * xr.DataArray(inner, dims="inner_diameter", coords={"inner_diameter": inner})
-    reach = None if ring_width is None else begins.rename("diameter") + 2 * float(ring_width)
+    reach = None if ring_width is None else begins.rename("diameter") + 2 * ring_width
     ring = _named(
         gratings(
             shape,

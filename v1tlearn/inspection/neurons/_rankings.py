@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from v1tlearn._options import as_numbers, as_words
 from v1tlearn.inspection.neurons._contributions import contributions
 from v1tlearn.inspection.neurons._population import Population
 from v1tlearn.metrics import oracle_correlation
@@ -32,7 +33,8 @@ def check_rankings(rankings: Any, known: Collection[str], scores: Any) -> list[s
     -------
     list of str
     """
-    names = [rankings] if isinstance(rankings, str) else list(rankings)
+    empty = isinstance(rankings, list | tuple) and not rankings
+    names = [] if empty else as_words(rankings, "rankings", of="random")
     if unknown := [name for name in names if name not in known]:
         raise ValueError(
             f"rankings: {unknown[0]!r} came, expected some of {tuple(known)}. Give rankings of "
@@ -68,7 +70,7 @@ def own_scores(values: Any, name: str, population: Population) -> Tensor:
         if mouse not in values:
             raise ValueError(f"scores[{name!r}] has the mice {list(values)}, not {mouse!r}.")
         values = values[mouse]
-    array = np.asarray(values, dtype=np.float64)
+    array = as_numbers(values, f"scores[{name!r}], mouse {mouse!r}", of="neuron")
     if array.shape != (population.n_neurons,) or np.isnan(array).any():
         raise ValueError(
             f"scores[{name!r}], mouse {mouse!r}: values of the shape {array.shape} came"

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from v1tlearn._options import as_word
 from v1tlearn.inspection._controls import check_counts, generator, other_images
 from v1tlearn.inspection.neurons._contributions import METHODS, contributions
 from v1tlearn.inspection.neurons._population import Population, populations
@@ -100,10 +101,8 @@ def neuron_importance(
     >>> found["signed"].dims, found["signed_shuffled"].sizes["shuffle"]
     (('neuron',), 5)
     """
-    if method not in METHODS:
-        raise ValueError(f"method={method!r}: expected one of {METHODS}.")
-    if baseline not in _BASELINES:
-        raise ValueError(f"baseline={baseline!r}: expected one of {_BASELINES}.")
+    method = as_word(method, METHODS, "method")
+    baseline = as_word(baseline, _BASELINES, "baseline")
     check_counts(1, n_steps=n_steps)
     check_counts(0, n_shuffles=n_shuffles)
     rng = generator(random_state)

@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from v1tlearn._options import as_numbers
 from v1tlearn.inspection._controls import check_counts, generator
 from v1tlearn.inspection.neurons._kept import (
     KEPT,
@@ -177,7 +178,7 @@ def _steps(thresholds: Any, fractions: Any) -> Steps:
     name, values = ("fractions", fractions) if fractions is not None else ("thresholds", thresholds)
     if values is None:
         values = PUBLISHED_THRESHOLDS
-    array = np.asarray(values, dtype=np.float64)
+    array = as_numbers(values, name)
     high = np.inf if name == "thresholds" else 1
     if array.ndim != 1 or not array.size or not ((array > 0) & (array <= high)).all():
         raise ValueError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import xarray as xr
 
+from v1tlearn._options import as_word
 from v1tlearn.inspection._drawing import legend_above, only_axes
 from v1tlearn.inspection.colors import model_color
 from v1tlearn.inspection.neurons.masking import attention_masking
@@ -172,8 +173,7 @@ class MaskingDisplay:
             ("keep", keep, ("key", "non_key", "both")),
             ("responses", responses, ("recorded", "shuffled")),
         ):
-            if value not in known:
-                raise ValueError(f"{name}={value!r}: expected one of {known}.")
+            as_word(value, known, name)
         curves = self.curves.sel(responses=responses)
         kinds = ("key", "non_key") if keep == "both" else (keep,)
         if not (curves["fraction"].sel(keep=list(kinds)) > 0).any():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from v1tlearn._values import whole_numbers
 from v1tlearn.inspection._controls import check_counts, check_share, generator
 from v1tlearn.inspection.neurons._greedy import greedy_places
 from v1tlearn.inspection.neurons._population import (
@@ -167,13 +167,13 @@ def _counts(counts: Sequence[int] | None, population: Population) -> list[int]:
     n = population.n_neurons
     if counts is None:
         return np.unique(np.geomspace(1, n, _STEPS).round().astype(int)).tolist()
-    wrong = [k for k in counts if isinstance(k, bool) or not isinstance(k, Integral)]
-    if wrong or not len(counts) or not all(1 <= k <= n for k in counts):
+    wanted = whole_numbers(counts) or ()
+    if not wanted or max(wanted) > n:
         raise ValueError(
             f"counts={counts!r}: expected whole numbers from 1 to {n}, the neurons of mouse "
             f"{population.mouse!r}."
         )
-    return sorted({int(k) for k in counts} | {n})
+    return sorted({*wanted, n})
 
 
 def _one_seed(

@@ -123,7 +123,7 @@ def _parameters(estimator: Any) -> str:
     """Take scikit-learn's table of parameters, without scripts, alike from call to call."""
     page = estimator_html_repr(estimator)
     page = re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
-    page = re.sub(r'<button\b[^>]*class="copy-paste-icon".*?</button>', "", page, flags=re.DOTALL)
+    page = re.sub(r'<(button|i)\b[^>]*class="copy-paste-icon".*?</\1>', "", page, flags=re.DOTALL)
     seen: dict[str, int] = {}
     return re.sub(
         r"\b(sk-(?:container|estimator)-id-)(\d+)\b",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from v1tlearn._instead import path_of
 from v1tlearn._models import last_step, named_models, short_name
 from v1tlearn._values import as_whole, plain
 from v1tlearn.estimators import DINAAligner
@@ -30,6 +30,7 @@ from v1tlearn.inspection.reports._training import training_section
 from v1tlearn.inspection.reports.page import Report, check_free, rendered
 from v1tlearn.training import draw_seed
 from v1tlearn.trials import Trials
+from v1tlearn.trials.predicted import predict_responses
 
 _TEST = "test"
 
@@ -133,8 +134,16 @@ def report(
         check_is_fitted(last)
     else:
         named_models([estimator])
+        if not hasattr(last, "module_") and not hasattr(last, "estimators_"):
+            raise TypeError(
+                f"a {type(last).__name__} came: expected a model of responses, or a DINAAligner; "
+                "decoding_table tells of decoders."
+            )
+    if title is not None and not isinstance(title, str):
+        raise TypeError(f"title={title!r}: expected text, or None.")
     if path is not None:
-        check_free(Path(path))
+        path = path_of("path", path, "report(model, trials, path)")
+        check_free(path)
     seed = draw_seed(plain(random_state))
     evaluated = trials.sel(tier=_TEST) if _TEST in trials.tiers else trials
     mice = evaluated.mice[:n_mice]
@@ -154,7 +163,7 @@ def report(
             ]
             neurons = {mouse: evaluated.neuron_ids(mouse)[:n_neurons] for mouse in mice}
         else:
-            predicted = estimator.predict(evaluated)
+            predicted = predict_responses(estimator, evaluated)
             scores = neuron_scores(evaluated, predicted)
             lead = headline(name, evaluated, scores)
             sections += [
@@ -170,7 +179,7 @@ def report(
             warned(behavior_section, estimator, evaluated, mice, n_repeats, seed),
             made_section(seed),
         ]
-    page = rendered(type(last).__name__ if title is None else str(title), lead, sections)
+    page = rendered(type(last).__name__ if title is None else title, lead, sections)
     if path is not None:
         page.save(path)
     return page

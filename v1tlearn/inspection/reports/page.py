@@ -13,7 +13,6 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from v1tlearn._opening import system_errors_named
 from v1tlearn._replacing import make_folder, replacing
 from v1tlearn.inspection.reports._parts import Absent, Picture, Section
 
@@ -61,7 +60,7 @@ class Report:
         path = Path(path)
         check_free(path)
         make_folder(path.parent)
-        with replacing(path) as new, system_errors_named(new):
+        with replacing(path) as new:
             new.write_text(self.html, encoding="utf-8", newline="\n")
 
     def open_in_browser(self, path: str | os.PathLike) -> None:

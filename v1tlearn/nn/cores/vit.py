@@ -1,12 +1,14 @@
 """The vision transformer core of V1T and ViT, behaviour included."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from v1tlearn.nn.cores.core import Core
+from v1tlearn.nn.drawing import drawn
 from v1tlearn.nn.layers.attention import Attention, weigh
 from v1tlearn.nn.layers.behavior import BehaviorMLP
 from v1tlearn.nn.layers.dropout import Dropout
@@ -41,8 +43,15 @@ class StochasticDepth(nn.Module):
         if not self.training or self.rate == 0:
             return branch
         keep = 1 - self.rate
-        kept = torch.empty(branch.shape[0], 1, 1, device=branch.device).bernoulli_(keep)
+        draw = partial(_kept, keep, branch.device)
+        compiling = torch.compiler.is_compiling()
+        kept = draw(len(branch)) if compiling else drawn(draw, len(branch))
         return branch * (kept / keep).to(branch.dtype)
+
+
+def _kept(probability: float, device: torch.device, n: int) -> Tensor:
+    """Which of some branches are kept, 1 or 0, (n, 1, 1)."""
+    return torch.empty(n, 1, 1, device=device).bernoulli_(probability)
 
 
 class Block(nn.Module):

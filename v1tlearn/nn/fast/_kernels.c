@@ -145,14 +145,14 @@ static PyObject *run(PyObject *module, PyObject *args)
 {
   const char *variant, *type;
   struct attention unit;
-  unsigned long long seed, q, shared, out, log_sums, grad, q_grad, shared_grad, memory;
+  unsigned long long seed, q, shared, out, log_sums, grad, q_grad, shared_grad, memory, places;
   long n_images;
   int n_threads;
   (void)module;
-  if (!PyArg_ParseTuple(args, "ss(llll)(ffIp)KKKKKKKKKi", &variant, &type, &n_images,
+  if (!PyArg_ParseTuple(args, "ss(llll)(ffIp)KKKKKKKKKiK", &variant, &type, &n_images,
                         &unit.n_tokens, &unit.n_heads, &unit.width, &unit.scale, &unit.upscale,
                         &unit.limit, &unit.local, &seed, &q, &shared, &out, &log_sums, &grad,
-                        &q_grad, &shared_grad, &memory, &n_threads))
+                        &q_grad, &shared_grad, &memory, &n_threads, &places))
     return NULL;
   const struct kernels *kernels = find(variant, type);
   if (kernels == NULL)
@@ -165,6 +165,7 @@ static PyObject *run(PyObject *module, PyObject *args)
   unit.kv_step = shared ? unit.width : unit.q_step;
   const struct tensors tensors = {
       seed,
+      (const int64_t *)(uintptr_t)places,
       (const void *)(uintptr_t)q,
       (const void *)(uintptr_t)shared,
       (const void *)(uintptr_t)grad,
@@ -188,12 +189,13 @@ static PyObject *run(PyObject *module, PyObject *args)
 static PyObject *drop(PyObject *module, PyObject *args)
 {
   const char *variant, *type;
-  unsigned long long seed, from, to;
+  static const int64_t begin = 0;
+  unsigned long long seed, from, to, places;
   struct dropped dropped;
   int n_threads;
   (void)module;
-  if (!PyArg_ParseTuple(args, "sslfIKKKi", &variant, &type, &dropped.n, &dropped.upscale,
-                        &dropped.limit, &seed, &from, &to, &n_threads))
+  if (!PyArg_ParseTuple(args, "sslfIKKKilK", &variant, &type, &dropped.n, &dropped.upscale,
+                        &dropped.limit, &seed, &from, &to, &n_threads, &dropped.size, &places))
     return NULL;
   struct job job = {.kernels = find(variant, type),
                     .dropped = &dropped,
@@ -201,6 +203,7 @@ static PyObject *drop(PyObject *module, PyObject *args)
   if (job.kernels == NULL)
     return NULL;
   dropped.seed = seed;
+  dropped.places = places ? (const int64_t *)(uintptr_t)places : &begin;
   dropped.from = (const void *)(uintptr_t)from;
   dropped.to = (void *)(uintptr_t)to;
   Py_BEGIN_ALLOW_THREADS
@@ -219,10 +222,12 @@ static PyMethodDef methods[] = {
     {"run", run, METH_VARARGS,
      "Attend: variant, type, (n_images, n_tokens, n_heads, head_dim), (scale, upscale, limit, "
      "local), seed, addresses of qkv or q, shared keys and values (or 0), out, log_sums, grad (0: "
-     "forward), gradients of the first two, memory, n_threads."},
+     "forward), gradients of the first two, memory, n_threads, address of the places of the images "
+     "in their batch (0: one after the other)."},
     {"drop", drop, METH_VARARGS,
      "Dropout: variant, type, number of elements, upscale, limit, seed, addresses of what is read "
-     "and written, n_threads."},
+     "and written, n_threads, elements of a row, address of the places of the rows in their batch "
+     "(0: there is one row)."},
     {NULL, NULL, 0, NULL}};
 
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_kernels",

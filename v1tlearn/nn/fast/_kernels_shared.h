@@ -42,14 +42,17 @@ struct attention {
    all heads; their gradients are (images, heads, tokens, width). */
 struct tensors {
   uint64_t seed;
+  const int64_t *places;         /* of these images in their batch; NULL: one after the other */
   const void *q, *shared, *grad; /* grad is NULL for the forward pass */
   void *out, *q_grad, *shared_grad;
   float *log_sums;
 };
 
-/* Elements of which some are dropped, in the same way whatever the threads. */
+/* Elements of which some are dropped, in the same way whatever the threads, and whichever rows of a
+   batch they are: row i, of `size` elements, is row places[i] of it. */
 struct dropped {
-  long n;
+  long n, size;
+  const int64_t *places;
   float upscale;
   uint32_t limit;
   uint64_t seed;

@@ -53,24 +53,32 @@ TARGET static inline void NAME(store_row)(word *to, floats low, floats high)
   WRITE((element *)to + LANES, high);
 }
 
-/* Dropout of one part of the elements. */
+/* Dropout of one part of the elements, of which those of one row and one part of the batch follow
+   from the same random numbers. */
 TARGET static void NAME(drop)(const struct dropped *job, long part)
 {
   const long first = part * DROPPED_AT_ONCE, last = SMALLER(job->n, first + DROPPED_AT_ONCE);
-  const uint64_t row = random_row(job->seed, part);
   const float upscale = job->upscale;
   const uint32_t limit = job->limit;
-  uint16_t numbers[KEYS] = {0};
-  for (long i = first; i < last; i += KEYS) {
-    const element *from = (const element *)job->from + i;
-    element *to = (element *)job->to + i;
-    const long n = SMALLER(KEYS, last - i);
-    long j = 0;
-    draw(limit, row, i - first, n, numbers);
-    for (; j + LANES <= n; j += LANES)
-      WRITE(to + j, KEPT(READ(from + j) * upscale, numbers + j, limit));
-    if (j < n)
-      NAME(write)(to + j, n - j, KEPT(NAME(read)(from + j, n - j) * upscale, numbers + j, limit));
+  uint16_t drawn[KEYS + 2 * LANES] = {0};
+  for (long begin = first, end; begin < last; begin = end) {
+    const long in_row = begin % job->size;
+    const long place = job->places[begin / job->size] * job->size + in_row;
+    const long key = place % DROPPED_AT_ONCE, odd = key % 2; /* numbers come in pairs */
+    const uint64_t row = random_row(job->seed, place / DROPPED_AT_ONCE);
+    const uint16_t *numbers = drawn + odd;
+    end = SMALLER(last, begin + SMALLER(job->size - in_row, DROPPED_AT_ONCE - key));
+    for (long i = begin; i < end; i += KEYS) {
+      const element *from = (const element *)job->from + i;
+      element *to = (element *)job->to + i;
+      const long n = SMALLER(KEYS, end - i);
+      long j = 0;
+      draw(limit, row, key - odd + i - begin, n + odd, drawn);
+      for (; j + LANES <= n; j += LANES)
+        WRITE(to + j, KEPT(READ(from + j) * upscale, numbers + j, limit));
+      if (j < n)
+        NAME(write)(to + j, n - j, KEPT(NAME(read)(from + j, n - j) * upscale, numbers + j, limit));
+    }
   }
 }
 
@@ -393,7 +401,9 @@ static void NAME(do_unit)(const struct attention *all_heads,
   const long n = all_heads->n_tokens, image = i / all_heads->n_heads, part = all_heads->out_step;
   const long own = i % all_heads->n_heads * all_heads->width;
   const long in = image * n * all_heads->q_step + own, at = image * n * all_heads->out_step + own;
-  const uint64_t seed = mixed_bits(t->seed + (uint64_t)i);
+  const long place = t->places ? t->places[image] : image;
+  const uint64_t unit = place * all_heads->n_heads + i % all_heads->n_heads;
+  const uint64_t seed = mixed_bits(t->seed + unit);
   const element *q = (const element *)t->q + in;
   const element *shared = t->shared;
   const element *k = shared ? shared + image * n * all_heads->width : q + part;

@@ -12,16 +12,28 @@
 #include <Python.h>
 
 #include <math.h>
-#include <omp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#else
+#define omp_get_thread_num() 0 /* without OpenMP, one thread */
+#endif
 
 #define LANES 8
 #define INLINE static inline __attribute__((always_inline))
 
 typedef double lanes __attribute__((vector_size(8 * LANES)));
 typedef int64_t whole __attribute__((vector_size(8 * LANES)));
+
+/* Values of two vectors, by their places in both. */
+#ifdef __clang__
+#define MIX(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define MIX(a, b, ...) __builtin_shuffle(a, b, (whole){__VA_ARGS__})
+#endif
 
 struct problem {
   long n, p, q, d; /* pairs of sequences of p and q frames of d values */
@@ -161,13 +173,13 @@ INLINE lanes totals(const lanes *v)
 {
   lanes twos[4], fours[2];
   for (int i = 0; i < 4; i++)
-    twos[i] = __builtin_shuffle(v[2 * i], v[2 * i + 1], (whole){0, 8, 2, 10, 4, 12, 6, 14}) +
-              __builtin_shuffle(v[2 * i], v[2 * i + 1], (whole){1, 9, 3, 11, 5, 13, 7, 15});
+    twos[i] = MIX(v[2 * i], v[2 * i + 1], 0, 8, 2, 10, 4, 12, 6, 14) +
+              MIX(v[2 * i], v[2 * i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
   for (int i = 0; i < 2; i++)
-    fours[i] = __builtin_shuffle(twos[2 * i], twos[2 * i + 1], (whole){0, 1, 8, 9, 4, 5, 12, 13}) +
-               __builtin_shuffle(twos[2 * i], twos[2 * i + 1], (whole){2, 3, 10, 11, 6, 7, 14, 15});
-  return __builtin_shuffle(fours[0], fours[1], (whole){0, 1, 2, 3, 8, 9, 10, 11}) +
-         __builtin_shuffle(fours[0], fours[1], (whole){4, 5, 6, 7, 12, 13, 14, 15});
+    fours[i] = MIX(twos[2 * i], twos[2 * i + 1], 0, 1, 8, 9, 4, 5, 12, 13) +
+               MIX(twos[2 * i], twos[2 * i + 1], 2, 3, 10, 11, 6, 7, 14, 15);
+  return MIX(fours[0], fours[1], 0, 1, 2, 3, 8, 9, 10, 11) +
+         MIX(fours[0], fours[1], 4, 5, 6, 7, 12, 13, 14, 15);
 }
 
 /* Squared distances of frames. `a` and `b` are the first frames of both sequences. */

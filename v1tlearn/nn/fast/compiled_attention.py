@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from v1tlearn.nn import drawing
 from v1tlearn.nn.fast.choice import chosen_variant, worth_threads
 from v1tlearn.nn.fast.derivatives import differentiable_once
 from v1tlearn.nn.fast.kernels import TYPES, threshold
@@ -29,8 +30,9 @@ def compiled_attention(
     maximum of a row of scores is corrected tile by tile, and the backward pass computes weights
     again from the logarithms of their sums. In bfloat16, factors of
     products are rounded, everything else is float32. What is dropped follows from a hash of a seed,
-    image, head, query and key: results are the same bit for bit at any number of threads. Torch's
-    generator gives one seed per call, whatever the sizes.
+    image, head, query and key: results are the same bit for bit at any number of threads, and in
+    parts of a batch (`v1tlearn.nn.drawing`). Torch's generator gives one seed per call, whatever
+    the sizes.
     """
     return CompiledAttention.apply(
         qkv.contiguous(), None, _Options(scale, *threshold(dropout), local)
@@ -63,14 +65,16 @@ class CompiledAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, shared: Tensor | None, options: _Options) -> Tensor:
         """Attend; kept are inputs, outputs and the logarithms of the sums of weights."""
-        seed = int(torch.randint(2**62, (), device="cpu")) if options.limit else 0
+        where = drawing.places(len(q)) if options.limit else None
+        seed = drawing.seed(where) if options.limit else 0
+        rows = None if where is None else where.rows
         n_images, n_tokens, *_, n_heads, width = q.shape
         out = q.new_empty(n_images, n_tokens, n_heads, width)
         log_sums = q.new_empty(n_images, n_heads, n_tokens, dtype=torch.float32)
         variant = chosen_variant()
-        _run(variant, options, seed, q, shared, out, log_sums)
+        _run(variant, options, seed, rows, q, shared, out, log_sums)
         ctx.save_for_backward(q, shared, out, log_sums)
-        ctx.options, ctx.seed, ctx.variant = options, seed, variant
+        ctx.options, ctx.seed, ctx.rows, ctx.variant = options, seed, rows, variant
         return out
 
     @staticmethod
@@ -78,7 +82,7 @@ class CompiledAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:
         """Gradients of queries, keys and values."""
         q, shared, out, log_sums = ctx.saved_tensors
-        same = (ctx.variant, ctx.options, ctx.seed, q, shared, out, log_sums)
+        same = (ctx.variant, ctx.options, ctx.seed, ctx.rows, q, shared, out, log_sums)
         grads = (grad.to(q.dtype).contiguous(), torch.empty_like(q))
         if shared is None:
             _run(*same, *grads)
@@ -93,6 +97,7 @@ def _run(
     variant: str,
     options: _Options,
     seed: int,
+    rows: Tensor | None,
     q: Tensor,
     shared: Tensor | None,
     out: Tensor,
@@ -113,7 +118,8 @@ def _run(
     size = kernel.memory_size(variant, name, shape[1:], grad is not None)
     memory = _own_memory(n_threads * size)
     addresses = (0 if tensor is None else tensor.data_ptr() for tensor in (*tensors, memory))
-    kernel.run(variant, name, shape, tuple(options), seed, *addresses, n_threads)
+    places = 0 if rows is None else rows.data_ptr()
+    kernel.run(variant, name, shape, tuple(options), seed, *addresses, n_threads, places)
 
 
 _own = threading.local()

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from v1tlearn.nn import sharing
+from v1tlearn.nn import drawing, sharing
 from v1tlearn.nn.fast.choice import sized
 from v1tlearn.nn.fast.derivatives import differentiable_once
-from v1tlearn.nn.fast.dropout import CompiledDropout, draw_seed
+from v1tlearn.nn.fast.dropout import CompiledDropout
 from v1tlearn.nn.fast.kernels import threshold
 from v1tlearn.nn.precision import at_least_float32
 
@@ -194,7 +194,8 @@ class _ActivatedConvolutions(torch.autograd.Function):
         *weights: Tensor | None,
     ) -> Tensor:
         """Chunk by chunk; see `activated_convolutions`."""
-        ctx.how, ctx.seed = how, draw_seed() if how.dropout else 0
+        ctx.how, ctx.where = how, drawing.places(len(maps)) if how.dropout else None
+        ctx.seed = drawing.seed(ctx.where) if how.dropout else 0
         ctx.shared = sharing.now()
         ctx.save_for_backward(maps, gain, offset, mean, variance, *weights)
         layers = _layers(how, weights)
@@ -211,7 +212,7 @@ class _ActivatedConvolutions(torch.autograd.Function):
                 x = _pooled(x, how.pool)[0].to(how.dtype)
                 for layer in layers:
                     x = _convolve(x, *layer)
-                x = _dropped(x, how.dropout, ctx.seed + chunk.start)
+                x = _dropped(x, how.dropout, chunk, ctx)
                 if residual is None:
                     out[chunk] = x
                 else:
@@ -238,7 +239,7 @@ class _ActivatedConvolutions(torch.autograd.Function):
                 for layer in layers[:-1]:
                     inputs.append(_convolve(inputs[-1], *layer))
                 g = gradient[chunk].contiguous(memory_format=torch.channels_last)
-                g = _dropped(g, how.dropout, ctx.seed + chunk.start)
+                g = _dropped(g, how.dropout, chunk, ctx)
                 for i in reversed(range(len(layers))):
                     weight, _, padding, groups = layers[i]
                     need_weight, need_bias = needed[7 + 2 * i : 9 + 2 * i]
@@ -262,9 +263,21 @@ class _ActivatedConvolutions(torch.autograd.Function):
         return *gradients, None, None, to_residual, None, *totals
 
 
-def _dropped(values: Tensor, rate: float, seed: int) -> Tensor:
-    """Values (B, C, h, w) of which those that the seed decides on are zero."""
-    return CompiledDropout.apply(values, None, *threshold(rate), seed) if rate else values
+def _dropped(values: Tensor, rate: float, chunk: slice, ctx: Any) -> Tensor:
+    """Values (b, C, h, w) of a chunk, of which those that seed and chunk decide on are zero."""
+    if not rate:
+        return values
+    options = (None, *threshold(rate))
+    if ctx.where is None:
+        return CompiledDropout.apply(values, *options, ctx.seed + chunk.start, None)
+    rows = ctx.where.rows[chunk]  # in as many chunks of the whole batch
+    starts = rows - rows % (chunk.stop - chunk.start)
+    out = torch.empty_like(values)
+    for start in starts.unique().tolist():
+        own = starts == start
+        kept = CompiledDropout.apply(values[own], *options, ctx.seed + start, rows[own] - start)
+        out[own] = kept
+    return out
 
 
 class _NormalizationBackward:

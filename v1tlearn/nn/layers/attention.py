@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from v1tlearn.nn import fast
 from v1tlearn.nn.fast.attention import attend, gather_tokens, gathers_tokens
+from v1tlearn.nn.fast.dropout import drop_plainly
 from v1tlearn.nn.layers.dropout import Dropout
 from v1tlearn.nn.layers.normalization import LayerNorm
 
@@ -127,7 +128,9 @@ class Attention(nn.Module):
         dropout = self.attention_dropout if self.training else 0.0
         if fast.is_plain():
             q, k, v = self._of_heads(self._projected(tokens))
-            weights = F.dropout(weigh(q, k, local=self.local), dropout, training=dropout > 0)
+            weights = weigh(q, k, local=self.local)
+            if dropout:
+                weights = drop_plainly(weights, lambda x: F.dropout(x, dropout), axes=4)
             mixed = (weights @ v).transpose(1, 2)  # (B, N, H, D)
         elif gathers_tokens(tokens, self.head_dim, dropout):
             gathered = gather_tokens(

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from v1tlearn.nn import fast
-from v1tlearn.nn.fast.dropout import drop
+from v1tlearn.nn.fast.dropout import drop, drop_plainly
 
 
 class Dropout(nn.Dropout):
@@ -16,4 +16,6 @@ class Dropout(nn.Dropout):
         """Inputs, of any shape, with some elements zero and the others scaled up in training."""
         if not self.training or self.p == 0:
             return inputs
-        return F.dropout(inputs, self.p) if fast.is_plain() else drop(inputs, self.p)
+        if not fast.is_plain():
+            return drop(inputs, self.p)
+        return drop_plainly(inputs, lambda x: F.dropout(x, self.p), axes=inputs.dim())

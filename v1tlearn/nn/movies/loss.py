@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from v1tlearn.nn import sharing
 from v1tlearn.nn.contrastive import root_mean_square_error
 from v1tlearn.nn.soft_dtw import soft_dtw_divergence
 
@@ -91,7 +92,8 @@ def vist_loss(
     if error_weight:
         total = total + error_weight * root_mean_square_error(prediction, target)
     if negative_weight:
-        total = total + negative_weight * (-prediction).relu().mean()
+        negative = (-prediction).relu()
+        total = total + negative_weight * sharing.mean(negative.mean(), negative.numel())
     n_frames = prediction.shape[1]
     for scale in scales if alignment_weight else ():
         window = n_frames // scale
@@ -100,5 +102,6 @@ def vist_loss(
             torch.cat([responses[:, start : start + window] for start in starts])
             for responses in (prediction, target)
         )
-        total = total + alignment_weight * soft_dtw_divergence(*pair, gamma=gamma).mean()
+        apart = soft_dtw_divergence(*pair, gamma=gamma)
+        total = total + alignment_weight * sharing.mean(apart.mean(), apart.numel())
     return total

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from v1tlearn.nn.fast.dropout import drop_plainly
 from v1tlearn.nn.layers.past import Past
 from v1tlearn.nn.movies.convolutions import (
     SpatiotemporalConvolution,
@@ -72,7 +73,8 @@ class MultiscaleBlock(nn.Module):
         total: Tensor | None = None
         for branch in self.branches:
             found = F.leaky_relu(branch(movies, past), 0.1)
-            found = F.dropout3d(found, self.dropout, self.training)
+            if self.training and self.dropout:
+                found = drop_plainly(found, lambda x: F.dropout3d(x, self.dropout), axes=2)
             total = found if total is None else total + found
         assert total is not None  # of at least one branch
         # The mean over pixels before channels are mixed, not after: the same, of fewer places.

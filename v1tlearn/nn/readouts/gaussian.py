@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from v1tlearn.nn import fast
+from v1tlearn.nn.drawing import drawn
 from v1tlearn.nn.fast.reading import read_points
 from v1tlearn.nn.losses import l1_penalty
 from v1tlearn.nn.readouts.readout import Moments, Readout, copied, initial_bias
-from v1tlearn.nn.sharing import noise_of
 
 _SPREAD_SHAPES = {"full": (2, 2), "uncorrelated": (2,), "isotropic": (1,)}
 # The last point of a map: within the outermost cells, so that the slope there is that of the map.
@@ -178,7 +178,6 @@ class GaussianReadout(Readout):
             )
         n_channels = core_shape[0]
         self.core_shape = tuple(core_shape)
-        self.noise_shape = (n_neurons, 2)
         self.gaussian = gaussian
         self.l1 = l1
         self.beyond_map = beyond_map
@@ -265,9 +264,9 @@ class GaussianReadout(Readout):
     def _draw(self, n_images: int) -> Tensor:
         """Random positions of one training batch, (B, n, 2)."""
         mu = self.mu()
-        noise = noise_of(self)
-        if noise is None:
-            noise = torch.randn(n_images, *mu.shape, dtype=mu.dtype, device=mu.device)
+        noise = drawn(
+            lambda n: torch.randn(n, *mu.shape, dtype=mu.dtype, device=mu.device), n_images
+        )
         if self.gaussian == "full":
             offset = (
                 self.sigma[..., 0] * noise[..., :1] + self.sigma[..., 1] * noise[..., 1:]

@@ -44,14 +44,10 @@ class Readout(nn.Module):
     context_frames : (int, int) or None
         None for a readout that reads frame by frame; otherwise how many frames before and after
         a frame `through_time` looks at.
-    noise_shape : tuple of int or None
-        None for a readout that draws nothing. Otherwise it asks `nn.sharing.noise_of` for so many
-        normally distributed numbers per image in training, and draws them where there are none.
     """
 
     takes_shift = True
     context_frames: tuple[int, int] | None = None
-    noise_shape: tuple[int, ...] | None = None
 
     def __init__(self, n_neurons: int) -> None:
         super().__init__()

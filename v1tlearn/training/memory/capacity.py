@@ -6,12 +6,16 @@ And what the C library does with memory that was freed.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from v1tlearn.training.memory.out_of_memory import is_out_of_memory
+
+if sys.platform != "win32":
+    import resource
 
 _CUDA_SHARE = 0.9  # of what is free
 _CPU_SHARE, _CUDA_SHARE_OF_ALL = 0.5, 1 / 3  # of what there is; recordings may take much of it
@@ -42,8 +46,9 @@ def free_memory(device: torch.device, root: Path = _ROOT) -> int | None:
     Returns
     -------
     int or None
-        In bytes; for a CPU what the machine has left, or the container if that is less. None where
-        the system does not tell.
+        In bytes; for a CPU what the machine has left, or the container, or the limits that were
+        set on this process (``ulimit -v``, ``-d``), if that is less. None where the system does not
+        tell.
     """
     if device.type == "cuda":
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -52,7 +57,7 @@ def free_memory(device: torch.device, root: Path = _ROOT) -> int | None:
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     if device.type != "cpu":
         return None
-    left = [max(0, limit - used) for limit, used in _containers(root)]
+    left = [max(0, limit - used) for limit, used in (*_containers(root), *_limits(root))]
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
     except OSError:
@@ -78,8 +83,8 @@ def available_memory(
     -------
     float or None
         Nine tenths of what is free on a CUDA device, or a third of all it has with
-        `deterministic`; half of what the machine, or the container, has for a CPU; None where
-        that is not known.
+        `deterministic`; half of what the machine, the container or the process may have for a
+        CPU; None where that is not known.
     """
     if device.type == "cuda":
         if deterministic:
@@ -92,7 +97,8 @@ def available_memory(
         whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return None
-    return _CPU_SHARE * min([whole, *(limit for limit, _ in _containers(root))])
+    limits = [limit for limit, _ in (*_containers(root), *_limits(root))]
+    return _CPU_SHARE * min([whole, *limits])
 
 
 def _containers(root: Path) -> Iterator[tuple[int, int]]:
@@ -105,6 +111,19 @@ def _containers(root: Path) -> Iterator[tuple[int, int]]:
         if texts[0].strip().isdigit():  # otherwise "max"
             stat = dict(line.split() for line in texts[2].splitlines())
             yield int(texts[0]), int(texts[1]) - int(stat.get(reclaimable, 0))
+
+
+def _limits(root: Path) -> Iterator[tuple[int, int]]:
+    """Limits that were set on this process, and what of each is used, in bytes."""
+    try:
+        pages = [int(number) for number in (root / "proc/self/statm").read_text().split()]
+    except OSError:  # not Linux
+        return
+    size = os.sysconf("SC_PAGE_SIZE")
+    for kind, used in ((resource.RLIMIT_AS, pages[0]), (resource.RLIMIT_DATA, pages[5])):
+        limit, _ = resource.getrlimit(kind)
+        if limit != resource.RLIM_INFINITY:
+            yield limit, used * size
 
 
 def keep_freed_memory(n_bytes: int = _FREED_BLOCK) -> None:

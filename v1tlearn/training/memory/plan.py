@@ -20,11 +20,13 @@ setting                         what "auto" decides
 Where a CPU trains, the C library keeps up to 64 MiB of freed memory: see `keep_freed_memory`.
 
 On a CPU, and with ``deterministic`` anywhere, nothing depends on how much memory is free at the
-moment, so that runs can be repeated bit for bit: dropout draws other numbers for other parts.
+moment, so that runs can be repeated bit for bit: on GPUs, dropout draws other numbers for other
+parts.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -230,14 +232,16 @@ def prediction_batch_size(
     Returns
     -------
     int
-        As many as keep what the widest layer puts out, or the largest readout needs, at 2 million
-        values on a CPU and 256 million on other devices, and no more than fit into
-        what is `available`. At least 1. The `batch_size` of the training does not count.
+        As many as keep what the widest layer puts out, the largest readout needs, or an image
+        has of pixels before it is cropped and resized, at 2 million values on a CPU and 256 million
+        on other devices, and no more than fit into what is `available`. At least 1. The
+        `batch_size` of the training does not count.
     """
     neurons = max(model.readout(mouse).n_neurons for mouse in model.mice)
     reading = neurons * (_CPU_READING if device.type == "cpu" else _OTHER_READING)
+    least = max(reading, math.prod(model.cropper.input_size))
     return images_at_once(
-        model.core, device, least=reading, deterministic=deterministic, available=available
+        model.core, device, least=least, deterministic=deterministic, available=available
     )
 
 

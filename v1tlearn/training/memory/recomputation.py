@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from v1tlearn.nn.cores.core import Core
+from v1tlearn.nn.drawing import drawn_again
 from v1tlearn.nn.model import EncodingModel
 from v1tlearn.training.settings import TrainingSettings
 from v1tlearn.training.stand_ins import StandIns
@@ -68,17 +69,24 @@ def _recomputing(part: nn.Module, forward: Callable[..., Any]) -> Callable[..., 
 
     def contexts() -> tuple[Any, Any]:
         """Contexts of the forward pass and of its repetition."""
-        return nullcontext(), _running_statistics_kept(norms)
+        forward_pass, repetition = drawn_again()
+        return forward_pass, _repeated(repetition, norms)
 
     def recomputing(*args: Any) -> Any:
         """Forward pass whose activations are not kept."""
         if not torch.is_grad_enabled():
             return forward(*args)
-        if norms and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling():
             return checkpoint(forward, *args, use_reentrant=False, context_fn=contexts)
         return checkpoint(forward, *args, use_reentrant=False)
 
     return recomputing
+
+
+@contextmanager
+def _repeated(drawing: AbstractContextManager[None], norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    with drawing, _running_statistics_kept(norms):
+        yield
 
 
 @contextmanager
