@@ -238,6 +238,12 @@ def _peak_of(function: Callable[[], object], device: str) -> int:
     return _peak_bytes() - before
 
 
+def _called(call: str) -> int:
+    """What `peak_memory` returns, of a call as JSON."""
+    name, script, values, device = json.loads(call)
+    return _bytes_of(getattr(_load(script), name), values, device)
+
+
 def _load(script: str) -> Any:
     """Import a script as a module, under a name that does not run its main part."""
     path = Path(script).resolve()
@@ -249,7 +255,13 @@ def _load(script: str) -> Any:
     return module
 
 
-def peak_memory(function_name: str, script: str | Path, *args: Any, device: str = "cpu") -> int:
+def peak_memory(
+    function_name: str,
+    script: str | Path,
+    *args: Any,
+    device: str = "cpu",
+    in_fresh_process: bool = True,
+) -> int:
     """Peak memory of a function in a fresh process.
 
     Parameters
@@ -263,6 +275,9 @@ def peak_memory(function_name: str, script: str | Path, *args: Any, device: str 
         Numbers, strings, lists, None: what JSON holds.
     device : str, default="cpu"
         "cuda" measures what torch allocated on the GPU.
+    in_fresh_process : bool, default=True
+        Or in this one, where what ran before hides some of it; for ``--quick``, which only shows
+        that everything runs.
 
     Returns
     -------
@@ -275,6 +290,8 @@ def peak_memory(function_name: str, script: str | Path, *args: Any, device: str 
         If the process fails; what it wrote is in the message.
     """
     call = json.dumps([function_name, str(script), args, str(device)])
+    if not in_fresh_process:
+        return _called(call)
     done = subprocess.run(
         [sys.executable, __file__, call], capture_output=True, text=True, check=False
     )
@@ -443,5 +460,4 @@ def parser(doc: str) -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    name, path, values, where = json.loads(sys.argv[1])
-    print(_bytes_of(getattr(_load(path), name), values, where))
+    print(_called(sys.argv[1]))

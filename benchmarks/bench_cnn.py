@@ -92,7 +92,14 @@ def rows_of(size: str, args: argparse.Namespace, device: torch.device) -> list[R
     for task, prepare in (("training step", prepare_step), ("inference", prepare_inference)):
         used = {
             (which, precision): peak_memory(
-                prepare.__name__, __file__, which, size, precision, str(device), device=str(device)
+                prepare.__name__,
+                __file__,
+                which,
+                size,
+                precision,
+                str(device),
+                device=str(device),
+                in_fresh_process=not args.quick,
             )
             / 2**20
             for which, precision in (

@@ -163,7 +163,14 @@ def memory(args: argparse.Namespace) -> list[Row]:
     for name in list(QUICK)[:1] if args.quick else MODELS:
         sizes = [
             peak_memory(
-                "prepare", __file__, ours, name, args.neurons, args.device, device=args.device
+                "prepare",
+                __file__,
+                ours,
+                name,
+                args.neurons,
+                args.device,
+                device=args.device,
+                in_fresh_process=not args.quick,
             )
             for ours in (False, True)
         ]

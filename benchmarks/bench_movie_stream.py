@@ -80,7 +80,8 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Row]:
         path = folder / f"{seconds}.nc"
         write(path, seconds * RATE)
         for way, name in WAYS.items():
-            peak = peak_memory("prepare", __file__, str(path), str(short), way) / 2**20
+            call = ("prepare", __file__, str(path), str(short), way)
+            peak = peak_memory(*call, in_fresh_process=not args.quick) / 2**20
             peaks[way, length] = peak
             rows.append(Row(f"{name}, {length}", None, peak, "MiB", note=NOTE))
     *_, shorter, longest = lengths

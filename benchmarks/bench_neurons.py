@@ -86,9 +86,10 @@ def check_same(*sizes: int) -> None:
         raise RuntimeError(f"the two forms differ by {error:.2g} of the largest value")
 
 
-def memory(which: str, sizes: tuple[int, ...], device: str) -> float:
+def memory(which: str, sizes: tuple[int, ...], device: str, *, quick: bool) -> float:
     """Peak of a step, in MiB."""
-    return peak_memory("prepare_on", __file__, which, device, *sizes, device=device) / 2**20
+    call = ("prepare_on", __file__, which, device, *sizes)
+    return peak_memory(*call, device=device, in_fresh_process=not quick) / 2**20
 
 
 def prepare_on(which: str, device: str, *sizes: int) -> Callable[[], object]:
@@ -106,7 +107,7 @@ def rows(args: argparse.Namespace, device: torch.device) -> list[Row]:
     plain, ours, ratio = compare(*steps, args.repeats, device)
     bars = (None, None) if args.quick else (STEP_BAR, MEMORY_BAR)
     out = [Row("training step", 1e3 * plain, 1e3 * ours, "ms", ratio, bars[0], note)]
-    used = [memory(which, sizes, on) for which in ("plain", "ours")]
+    used = [memory(which, sizes, on, quick=args.quick) for which in ("plain", "ours")]
     ratio = used[0] / used[1] if used[1] > 0 else None
     out.append(Row("memory of a step", *used, "MiB", ratio, bars[1], note))
     alone = []
@@ -115,7 +116,7 @@ def rows(args: argparse.Namespace, device: torch.device) -> list[Row]:
         note = f"{n_neurons} neurons, {n_trials} trials, tokens of {length}"
         taken = seconds(prepare("ours", *sizes, device=on), device)
         out.append(Row("training step, alone", None, 1e3 * taken, "ms", note=note))
-        alone.append(memory("ours", sizes, on))
+        alone.append(memory("ours", sizes, on, quick=args.quick))
         tokens = 4 * math.prod(sizes) / 2**20
         ratio = tokens / alone[-1] if alone[-1] > 0 else None
         bar = None if args.quick else TOKENS_BAR

@@ -116,11 +116,15 @@ def published_memory(models: dict, quick: bool, device: str) -> list[Row]:
     mice, neurons = (2, 10) if quick else (PUBLISHED_MICE, PUBLISHED_NEURONS)
     for name, n_images in ((next(iter(models)), 512), (next(reversed(models)), 1024)):
         call = (name, 20 if quick else n_images, neurons, mice, device)
-        peak = peak_memory("prepare_published", __file__, *call, device=device)
+        peak = peak_memory(
+            "prepare_published", __file__, *call, device=device, in_fresh_process=not quick
+        )
         if not peak < MOST:
             raise AssertionError(f"{name}: {peak / 2**20:.0f} MiB beyond the model")
         what = f"{name}, {mice} mice x {neurons} neurons, peak memory beyond the model"
-        rows.append(Row(what, MOST / 2**20, peak / 2**20, "MiB", MOST / peak, note="bar: 2 GiB"))
+        rows.append(
+            Row(what, MOST / 2**20, peak / 2**20, "MiB", MOST / max(peak, 1), note="bar: 2 GiB")
+        )
     return rows
 
 
@@ -161,6 +165,7 @@ def main() -> None:
                 args.neurons,
                 args.device,
                 device=args.device,
+                in_fresh_process=not args.quick,
             )
             / 2**20
             for x in (False, True)

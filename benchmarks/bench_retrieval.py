@@ -57,7 +57,10 @@ def rows(args: argparse.Namespace, device: torch.device) -> list[Row]:
     first = Row("retrieval", 1e3 * taken[0], 1e3 * taken[1], "ms", taken[2], bars[0], note)
     del plain, ours
     used = [
-        peak_memory("prepare", __file__, which, on, *sizes, device=on) / 2**20
+        peak_memory(
+            "prepare", __file__, which, on, *sizes, device=on, in_fresh_process=not args.quick
+        )
+        / 2**20
         for which in ("plain", "ours")
     ]
     ratio = used[0] / used[1] if used[1] > 0 else None

@@ -75,7 +75,16 @@ def prepare(ours: bool, size: str, n_images: int, device: str) -> Callable:
 def measure(size: str, n_images: int, device: str) -> list[Row]:
     """Peaks of memory with few and more images, and what follows for many."""
     held, few, peak = (
-        peak_memory("prepare", __file__, ours, size, n, device, device=device)
+        peak_memory(
+            "prepare",
+            __file__,
+            ours,
+            size,
+            n,
+            device,
+            device=device,
+            in_fresh_process=size == "published",
+        )
         for ours, n in ((False, FEW), (True, FEW), (True, n_images))
     )
     each = max(peak - few, 0) / (n_images - FEW)

@@ -193,7 +193,8 @@ def peaks(
     out = []
     for size in sizes:
         point = json.dumps(sizes_of(axis, size, args.quick))
-        used = peak_memory("prepare_epoch", __file__, model, axis, point, device, device=device)
+        call = ("prepare_epoch", __file__, model, axis, point, device)
+        used = peak_memory(*call, device=device, in_fresh_process=not args.quick)
         out.append(used / 2**20)
         print(f"{model}, {size} {axis}: peak memory {out[-1]:.3g} MiB", flush=True)
     return out

@@ -125,10 +125,21 @@ def measure(name: str, precision: str, device: str, args: argparse.Namespace) ->
     work = f"{name.split()[1]} size, {flop / 1e9:.1f} GFLOP per image"
     rows.append(Row(f"{what}, share of the matrix rate", None, share, "", None, bars[1], work))
     plain, ours = (
-        peak_memory(function, __file__, name, kind, device, device=device) / 2**20
+        peak_memory(
+            function,
+            __file__,
+            name,
+            kind,
+            device,
+            device=device,
+            in_fresh_process=not args.quick,
+        )
+        / 2**20
         for function, kind in (("plain_training", "float32"), ("our_training", precision))
     )
-    rows.append(Row(f"{what}, peak memory", plain, ours, "MiB", plain / ours, bars[2], note))
+    rows.append(
+        Row(f"{what}, peak memory", plain, ours, "MiB", plain / max(ours, 1e-9), bars[2], note)
+    )
     plain, ours, ratio = compare(
         prediction(name, "float32", device, True),
         prediction(name, precision, device, False),

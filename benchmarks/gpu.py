@@ -212,6 +212,7 @@ def memory(sizes: Sizes, args: argparse.Namespace, device: torch.device) -> Iter
                 args.quick,
                 str(device),
                 device=str(device),
+                in_fresh_process=not args.quick,
             )
             / 2**20
             for who in ("ours", *(("plain, recomputing",) if kind == "V1T" else ("plain",)))

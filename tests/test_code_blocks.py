@@ -308,6 +308,8 @@ INSIDE = {
     "n_repeats=5)": "n_repeats=1)",
     '"model.html")': '"model.html", n_neurons=2, n_images=2, n_mice=1, n_bootstrap=9, n_repeats=1)',
 }
+# What only the speed of a GPU trains for as long as the page has it, and prints nothing.
+FOR_A_GPU = {"README.md": {'from_preset("v1t2023")': 'from_preset("v1t2023", max_epochs=1)'}}
 PAGES = {
     "README.md": Page(readme, {"max_epochs=5": "max_epochs=1"}, shown=True),
     "docs/index.rst": Page(files_and_arrays, BRIEF, shown=True),
@@ -400,7 +402,7 @@ def test_code_of_the_page_runs(name, tmp_path, monkeypatch, small_models):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if page.shown])
 def test_code_of_the_page_prints_what_it_shows(name, tmp_path, monkeypatch):
-    run(name, tmp_path, monkeypatch, {}, compare_all)
+    run(name, tmp_path, monkeypatch, FOR_A_GPU.get(name, {}), compare_all)
 
 
 # ------------------------------------------------------------------------------ what pages quote

@@ -70,9 +70,8 @@ def test_macaque_sessions_are_as_described(macaque):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_cnn_beats_ridge_regression_on_pixels(macaque, seed):
-    train, test = image_train_test_split(macaque, 0.2, random_state=seed)
+def test_a_cnn_beats_ridge_regression_on_pixels(macaque):
+    train, test = image_train_test_split(macaque, 0.2, random_state=0)
     assert not set(train.image_ids) & set(test.image_ids)
     linear = single_trial_correlation(test.responses, ridge_on_pixels(train, test))
     cnn = v1.CNNRegressor(
@@ -84,10 +83,10 @@ def test_a_cnn_beats_ridge_regression_on_pixels(macaque, seed):
         lr=0.005,
         lr_patience=3,
         max_epochs=25,
-        random_state=seed,
+        random_state=0,
     ).fit(train)
     deep = cnn.score(test)
-    logger.info("seed %d: ridge %.3f, CNN %.3f", seed, linear, deep)
+    logger.info("ridge %.3f, CNN %.3f", linear, deep)
     assert linear > 0.2  # a fair opponent
     assert deep > linear + 0.03
 

@@ -1,13 +1,6 @@
 """`checkpoint_dir`: what is cut goes on to the model that it would have become."""
 
-import os
 import pickle
-import random
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 
 import numpy as np
 import pytest
@@ -222,49 +215,3 @@ def test_ensembles_go_on_and_name_their_candidates(small, trials, tmp_path):
     np.testing.assert_array_equal(again.predict(trials)["B"], whole.predict(trials)["B"])
     with pytest.raises(ValueError, match=r"parameter n_members \(was 2, is 1\)"):
         ensemble().set_params(n_members=1).fit(trials, checkpoint_dir=tmp_path)
-
-
-_FIT = """
-import sys
-import torch, v1tlearn as v1
-torch.set_num_threads(1)
-trials = v1.Trials(v1.make_v1_recordings(
-    n_mice=2, n_neurons=6, n_trials=60, n_test_images=2, n_repeats=2, image_shape=(9, 16),
-    random_state=0)).sel(tier="train")
-model = v1.CNNRegressor(
-    n_layers=2, hidden_channels=4, input_kernel=3, hidden_kernel=3, batch_size=4, max_epochs=25,
-    device="cpu", random_state=0)
-print("ready", flush=True)
-model.fit(trials, checkpoint_dir=sys.argv[1])
-model.save(sys.argv[2])
-"""
-
-
-@pytest.mark.slow
-def test_fits_killed_at_any_moment_go_on_to_the_same_model(tmp_path):
-    """Eight processes are killed at random moments; the last one comes to its end."""
-    script = textwrap.dedent(_FIT)
-
-    def start(folder, model):
-        return subprocess.Popen(
-            [sys.executable, "-c", script, str(folder), str(model)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    with start(tmp_path / "alone", tmp_path / "whole") as process:
-        assert process.stdout.readline() == "ready\n"
-        ready = time.perf_counter()
-        process.communicate()
-    seconds = time.perf_counter() - ready
-    assert process.returncode == 0
-    moments = random.Random(0)
-    for _ in range(8):
-        with start(tmp_path / "states", tmp_path / "model") as process:
-            process.stdout.readline()
-            time.sleep(moments.uniform(0, seconds / 3))
-            os.kill(process.pid, signal.SIGKILL)
-    with start(tmp_path / "states", tmp_path / "model") as process:
-        process.communicate()
-    assert process.returncode == 0
-    same_models(v1.load(tmp_path / "model"), v1.load(tmp_path / "whole"))

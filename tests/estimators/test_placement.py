@@ -328,11 +328,14 @@ def test_memory_does_not_grow_with_the_recording(tmp_path):
     responses = rng.exponential(size=(n, 20)).astype(np.float32)
     v1.Trials.from_arrays(stimuli, None, responses, image_ids=np.arange(n)).to_netcdf(path)
 
-    def peak(stream, n_trials):
-        """Peak memory of a process that fits some of the trials, in bytes."""
+    def peak(stream, n_trials, tries=1):
+        """Peak memory of a process that fits some of the trials, in bytes, least of some tries.
+
+        How far a reading is ahead when memory is at its highest, depends on who runs when.
+        """
         run = [sys.executable, "-c", _FIT, str(path), str(stream), str(n_trials)]
-        return int(subprocess.run(run, capture_output=True, text=True, check=True).stdout)
+        return min(int(subprocess.check_output(run, text=True)) for _ in range(tries))
 
     added = stimuli[n // 2 :].nbytes
     assert peak(False, n) - peak(False, n // 2) > 0.7 * added
-    assert peak(True, n) - peak(True, n // 2) < 0.15 * added
+    assert peak(True, n, tries=3) - peak(True, n // 2, tries=3) < 0.15 * added

@@ -15,9 +15,9 @@ SLOW = ("netcdf", "trials", "studies", "mat73", "nwb", "spikes_v73", "backbone")
 SLOW += ("checkpoint_folder", "predictions", "cache", "nwb_units", "nwb_movies", "sealed")
 HERE = [name for name in PARSERS if name not in SLOW]
 EXAMPLES = {"yaml": 6, "pickles": 8}
-MANY = {name: 20 if name in SLOW else 60 for name in PARSERS}  # the slow suite's share of time
+MANY = {name: 12 if name in SLOW else 36 for name in PARSERS}  # the slow suite's share of time
 N_CALLS = {"arguments": 200, "functions": 200, "inspections": 240, "parameters": 60}
-MANY_CALLS = {"arguments": 800, "functions": 800, "inspections": 1000, "parameters": 100}
+MANY_CALLS = {"arguments": 500, "functions": 500, "inspections": 600, "parameters": 80}
 FORGIVING = ("checkpoint_folder", "cache", "card")  # begin anew, make it again, or never read it
 
 steps = st.lists(

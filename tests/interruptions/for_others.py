@@ -108,7 +108,7 @@ def _registries(load, scratch):
         publish(scratch / f"{version}", version)
 
     def read_fetched(folder):
-        found = [load(path.parent) for path in folder.glob("models/*/model.json")]
+        found = [load(path.parent) for path in folder.glob("models/[!.]*/model.json")]
         return found[-1] if found else None
 
     return {

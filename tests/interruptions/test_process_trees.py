@@ -84,20 +84,20 @@ def last_line(process):
     return told.splitlines()[-1]
 
 
-@pytest.mark.parametrize("who", ["all", "parent"])
-def test_an_ensemble_whose_processes_die_goes_on(who, tmp_path):
+def test_an_ensemble_whose_processes_die_goes_on(tmp_path):
     """Processes that outlive the first go on with what the second call trains as well."""
     whole = last_line(start(ENSEMBLE, tmp_path / "whole"))
-    process = start(ENSEMBLE, tmp_path / "states")
-    for _ in range(8):  # epochs, of two candidates at once
-        process.stdout.readline()
-    if who == "all":
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        process.kill()
-    process.stdout.close()
-    process.wait()
-    assert last_line(start(ENSEMBLE, tmp_path / "states")) == whole
+    for who in ("all", "parent"):
+        process = start(ENSEMBLE, tmp_path / who)
+        for _ in range(8):  # epochs, of two candidates at once
+            process.stdout.readline()
+        if who == "all":
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.stdout.close()
+        process.wait()
+        assert last_line(start(ENSEMBLE, tmp_path / who)) == whole, who
 
 
 @pytest.mark.parametrize("who", ["all", "parent"])
