@@ -212,6 +212,42 @@ def test_a_process_whose_threads_use_the_library_at_once_survives(tmp_path):
     assert (done.returncode, done.stdout) == (0, "failures []\n"), done.stderr
 
 
+STARVES = """
+    import sys
+    import numpy as np, xarray as xr
+    import v1tlearn as v1
+    from tests.interruptions.processes import limit_memory
+
+    stimuli = np.zeros((2, 1, 2, 2), "u1")
+    data = xr.Dataset({"stimuli": (("trial", "channel", "height", "width"), stimuli)})
+    v1.save_recordings({"A": data}, "r.nc")
+    limit_memory(2**int(sys.argv[1]))
+    try:
+        v1.save_recordings({"A": data}, "r.nc") if sys.argv[2] == "save" else v1.Trials.open("r.nc")
+    except v1.training.InsufficientMemoryError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others do not limit this memory")
+@pytest.mark.parametrize("bits", [18, 20, 22])
+@pytest.mark.parametrize(
+    ("what", "told"), [("save", "make a netCDF file"), ("open", "open {}/r.nc")]
+)
+def test_where_memory_ends_no_file_is_called_broken_and_no_process_crashes(
+    bits, what, told, tmp_path
+):
+    """The library crashes in less than a megabyte, and reads nothing in less than four."""
+    command = [sys.executable, "-c", textwrap.dedent(STARVES), str(bits), what]
+    path = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | path, capture_output=True, text=True, check=False
+    )
+    told = f"memory does not suffice to {told.format(tmp_path)}.\n"
+    assert done.stdout == told, (done.returncode, done.stderr)
+
+
 WAITS = """
     import signal, threading
     import numpy as np, xarray as xr

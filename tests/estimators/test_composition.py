@@ -207,6 +207,7 @@ def test_halving_over_trials(cnn, trials):
     assert search.n_resources_ == [40, 80]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["memory", "file"])
 def test_two_processes(where, cnn, trials, scores, tmp_path):
     if where == "file":

@@ -33,16 +33,16 @@ ENDING = (
 
 @pytest.mark.slow
 def test_a_fit_goes_on_with_any_number_of_processes(tmp_path):
-    for n, until, which in [(4, 1, 3), (2, 2, 0), (1, 3, 0)]:
+    for n, until, which in [(3, 1, 2), (1, 2, 0)]:
         torchrun(ENDING, n, tmp_path, until, which, check=False)
         kept = sorted(path.name for path in (tmp_path / "states").glob("epoch-*"))
         assert kept[-1] == f"epoch-{until:06}"
-    three = torchrun(ENDING, 3, tmp_path, 0, "none")
-    assert len(three[0]["history"]) == 4
+    two = torchrun(ENDING, 2, tmp_path, 0, "none")
+    assert len(two[0]["history"]) == 4
     other = tmp_path / "other"
     other.mkdir()
     one = alone(ENDING, other, 0, "none")  # from the beginning
-    for told in three:
+    for told in two:
         assert_weights(told["weights"], one["weights"])
 
 

@@ -231,6 +231,7 @@ def test_errors():
         fit_gaussians(labelled(planted()), worst=1.5)
 
 
+@pytest.mark.slow
 def test_processes_share_neurons():
     fields = labelled(*(noisy(planted(x), seed=x) for x in range(10, 30)))
     one, two = fit_gaussians(fields), fit_gaussians(fields, n_jobs=2)

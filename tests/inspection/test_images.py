@@ -184,6 +184,7 @@ def test_fields_lie_at_their_coordinates(fields, figures):
     assert green < 0.5
 
 
+@pytest.mark.slow
 def test_fields_of_any_other_dimensions(fields, figures):
     one = ImageDisplay.from_fields(fields[0, 0])
     assert len(one.axes_) == 1

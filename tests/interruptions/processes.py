@@ -1,5 +1,6 @@
 """Calls in processes of their own, forked from this one: what becomes of them, and their ends."""
 
+import faulthandler
 import os
 import pickle
 import resource
@@ -54,6 +55,7 @@ class Child:
             return
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+            faulthandler.enable()
             if prepare is not None:
                 prepare()
             try:
@@ -79,6 +81,8 @@ class Child:
         parts, until = [], time.monotonic() + seconds
         while True:
             if not self.says(until - time.monotonic()):
+                os.kill(self.pid, signal.SIGABRT)  # it tells where it is
+                time.sleep(1)
                 os.kill(self.pid, signal.SIGKILL)
                 parts.append(pickle.dumps(Outcome(error="hang", message=f"{seconds} s")))
                 break

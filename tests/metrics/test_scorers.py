@@ -140,6 +140,7 @@ def test_searches_and_cross_validation(routing, y):
         assert all(np.isfinite(both[f"test_{name}"]).all() for name in NAMES)
 
 
+@pytest.mark.slow
 def test_multimetric_search_with_two_processes():
     search = GridSearchCV(
         Cheat(),

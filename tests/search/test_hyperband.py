@@ -170,6 +170,7 @@ def test_seed_of_the_estimator_is_kept(trials):
     assert search.best_estimator_.random_state == 7
 
 
+@pytest.mark.slow
 def test_timeout_ends_the_search_after_the_trial_that_runs(trials):
     class TakesAllTheTime(Pretended):
         def fit(self, *args, **kwargs):

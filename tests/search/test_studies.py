@@ -54,6 +54,7 @@ def test_the_name_of_a_file_is_no_address(trials, tmp_path, name, kind):
     pd.testing.assert_frame_equal(second.results_[:1], first.results_)
 
 
+@pytest.mark.slow
 def test_the_whole_path_of_a_study_is_named(trials, tmp_path):
     path = str(tmp_path / "me@lab" / "study.db")
     with pytest.raises(ValueError, match=re.escape(f"the studies in {path} cannot be")):
@@ -66,6 +67,7 @@ def test_study_keeps_its_seed(trials, tmp_path):
     assert search_pretended(n_trials=2, **params).fit(trials).seed_ == first.seed_
 
 
+@pytest.mark.slow
 def test_study_of_another_search_is_not_mixed_with_this_one(trials, tmp_path):
     path = tmp_path / "study.db"
     search = search_pretended(storage=path, n_trials=1).fit(trials)
@@ -447,6 +449,7 @@ def test_trials_of_an_interrupted_search_are_kept(trials):
         search.predict(trials)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*cannot follow their images")  # five neurons, two epochs
 def test_the_last_fit_of_a_search_goes_on_from_its_states(trials, tmp_path):
     space = {"lr": loguniform(1e-4, 1e-1)}

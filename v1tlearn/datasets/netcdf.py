@@ -26,7 +26,7 @@ from v1tlearn.datasets.attributes import packed, packed_dataset, unpacked_datase
 from v1tlearn.datasets.blocks import blocks, blocks_in_time
 from v1tlearn.datasets.checksums import InARow, append, of_trials
 from v1tlearn.datasets.lazy_rows import is_number, take
-from v1tlearn.datasets.open_files import FileState, StoredFile, library_lock
+from v1tlearn.datasets.open_files import FileState, StoredFile, library_lock, opened
 from v1tlearn.datasets.stored_rows import IS_OFFERED, announce_rows, read_rows
 from v1tlearn.datasets.time_axis import frames_per_chunk
 from v1tlearn.datasets.told_sizes import check_labels, check_variables
@@ -403,7 +403,7 @@ def _using_the_library(path: Path) -> Iterator[None]:
 def writing(path: Path) -> Iterator[Writing]:
     """Make a file, closed at the end of the block, with checksums behind it."""
     with _using_the_library(path):
-        root = netCDF4.Dataset(str(path), "w")
+        root = opened(str(path), "w")
     file = Writing(root, path)
     try:
         yield file

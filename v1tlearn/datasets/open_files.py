@@ -15,7 +15,37 @@ from typing import Any, NamedTuple
 import netCDF4
 from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK, combine_locks
 
+from v1tlearn.training.memory import InsufficientMemoryError
+
 _OPEN_FILES = 64  # kept open at most; the others are opened again when they are read
+_ROOM_BYTES = 2**23  # that the library takes to open a file, or to make one
+
+
+def opened(path: str, mode: str = "r") -> netCDF4.Dataset:
+    """Open or make a file by the library; call it behind the lock.
+
+    Where memory ends, the library crashes as it makes a file, and says of any that it is broken.
+
+    Parameters
+    ----------
+    path : str
+    mode : {"r", "w"}, default="r"
+
+    Returns
+    -------
+    netCDF4.Dataset
+
+    Raises
+    ------
+    InsufficientMemoryError
+        If what it needs is not there.
+    """
+    try:
+        bytearray(_ROOM_BYTES)
+    except MemoryError as error:
+        what = f"open {path}" if mode == "r" else "make a netCDF file"
+        raise InsufficientMemoryError(f"memory does not suffice to {what}.") from error
+    return netCDF4.Dataset(path, mode)
 
 
 class ReplacedFileError(ValueError):
@@ -177,7 +207,7 @@ class StoredFile:
             )
         if handle.dataset is None:
             try:
-                handle.dataset = netCDF4.Dataset(self.path)
+                handle.dataset = opened(self.path)
             except (OSError, RuntimeError):
                 open(self.path, "rb").close()  # the library does not say what the system refuses
                 raise

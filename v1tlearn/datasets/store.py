@@ -22,6 +22,7 @@ from v1tlearn.datasets.netcdf import read_groups, writing
 from v1tlearn.datasets.open_files import ReplacedFileError, file_state
 from v1tlearn.datasets.schema import validate_recordings
 from v1tlearn.datasets.spontaneous import SPONTANEOUS
+from v1tlearn.training.memory import InsufficientMemoryError
 
 # Variables that stay on disk until used; labels and statistics are small.
 STREAMED = ("stimuli", "responses", "expected_responses", SPONTANEOUS)
@@ -192,7 +193,7 @@ def open_groups(
         else "it is broken, truncated or of another format: write it again with save_recordings, "
         "or copy it again"
     )
-    with reading(path, "is not a readable netCDF4 file", remedy):
+    with reading(path, "is not a readable netCDF4 file", remedy, passed=_is_named):
         for _ in range(_ATTEMPTS):  # checksums and data are those of one file, not of two
             state = file_state(path)
             file, groups = read_groups(path, lazy, check(path, checked))
@@ -208,6 +209,11 @@ def open_groups(
             raise
     tree.set_close(file.close)
     return tree
+
+
+def _is_named(error: Exception) -> bool:
+    """Whether memory ended, whatever the file tells of."""
+    return isinstance(error, InsufficientMemoryError)
 
 
 def load_groups(

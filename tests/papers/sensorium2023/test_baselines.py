@@ -145,7 +145,8 @@ def test_the_layout_of_the_competition_goes_through(tmp_path, monkeypatch):
 
 
 def test_the_whole_quick_form_runs_without_warnings(tmp_path):
-    done = run_script("sensorium2023.baselines", "--quick", "--out", tmp_path, strict=True)
+    arguments = ("--quick", "--epochs", "2", "--out", tmp_path)
+    done = run_script("sensorium2023.baselines", *arguments, strict=True)
     assert done.returncode == 0, done.stderr
     frame = pd.read_csv(tmp_path / "results.csv")
     assert set(frame["model"]) == set(jobs.MODELS)
