@@ -231,7 +231,7 @@ STARVES = """
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others do not limit this memory")
-@pytest.mark.parametrize("bits", [18, 20, 22])
+@pytest.mark.parametrize("bits", [18, 22])
 @pytest.mark.parametrize(
     ("what", "told"), [("save", "make a netCDF file"), ("open", "open {}/r.nc")]
 )
