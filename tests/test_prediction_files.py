@@ -132,6 +132,24 @@ def test_an_earlier_file_stays_until_the_new_one_is_complete(model, recordings, 
     assert [file.name for file in tmp_path.iterdir()] == ["a.nc"]
 
 
+def test_recordings_are_not_replaced_by_what_is_made_of_them(model, recordings, tmp_path):
+    path = tmp_path / "r.nc"
+    v1.save_recordings(recordings, path)
+    before = path.read_bytes()
+    with v1.open_recordings(path) as opened:
+        trials = v1.Trials(opened)
+        for write in (
+            lambda: v1.save_predictions(model, trials, path),
+            lambda: trials.responses.to_netcdf(path),
+        ):
+            with pytest.raises(FileExistsError, match=r"r\.nc holds recordings, and their stimuli"):
+                write()
+    assert path.read_bytes() == before
+    path.write_bytes(before[: len(before) // 2])  # what nobody can read may go
+    v1.Trials(recordings).responses.to_netcdf(path)
+    assert v1.Responses.open(path).mice == v1.Trials(recordings).mice
+
+
 def test_a_byte_that_changed_is_told(model, recordings, tmp_path):
     path = tmp_path / "a.nc"
     v1.save_predictions(model, v1.Trials(recordings), path)

@@ -46,6 +46,8 @@ def save_predictions(
         If these are no `Trials`, or the estimator gives no `Responses` for them.
     FileNotFoundError
         If there is no folder to write into.
+    FileExistsError
+        If recordings lie at `path`: their stimuli would be lost.
     ValueError
         If there are no trials; or as in `predict`.
     NotFittedError

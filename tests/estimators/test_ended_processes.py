@@ -96,6 +96,18 @@ def test_other_parameters_in_one_of_them_are_refused(tmp_path):
         recordings["B"].behaviors.values = recordings["B"].behaviors.values[::step]
         return v1.Trials(recordings)
 
+    def numbered(step):
+        trials = make_trials()
+        return v1.Trials({
+            mouse: trials.recordings[mouse].to_dataset().assign_coords(
+                neuron=("neuron", np.arange(4)[::step])) for mouse in trials.mice})
+
+    def turned(step):
+        trials = make_trials()
+        recordings = {mouse: trials.recordings[mouse].to_dataset() for mouse in trials.mice}
+        recordings["B"].responses.values = recordings["B"].responses.values[:, ::step]
+        return v1.Trials(recordings)
+
     rank = int(os.environ["RANK"])
     as_one, states = make_cnn(max_epochs=1, warm_start=True), Path(sys.argv[1]) / "states"
     if not rank:  # a fit of this one alone
@@ -110,6 +122,8 @@ def test_other_parameters_in_one_of_them_are_refused(tmp_path):
         number=refused(trials=make_trials()[: 20 + rank], validation_fraction=0),
         behavior=refused(
             v1.V1TRegressor(patch_size=4, n_blocks=1), behaved(-1 if rank else 1)),
+        neurons=refused(trials=numbered(-1 if rank else 1)),
+        order=refused(trials=turned(-1 if rank else 1)),
         go_on=refused(as_one),
         states=refused(checkpoint_dir=None if rank else states),
         search=refused(v1.search.HyperbandSearch(make_cnn(), {"lr": [0.01, 0.1]})),
@@ -124,6 +138,9 @@ def test_other_parameters_in_one_of_them_are_refused(tmp_path):
     assert "max_epochs is 1 in one and 3 in another" in told[0]["epochs"]
     assert "the number of training trials of mouse " in told[0]["number"]
     assert "the size of the behaviors of trial 0 of the training" in told[0]["behavior"]
+    labels = "the hash of the labels of the training trials of mouse 'A' is "
+    assert labels in told[0]["neurons"]
+    assert "the size of the responses of trial 0 of the training" in told[0]["order"]
     assert "to go on from is of 1 epochs in process 0 and none in process 1" in told[0]["go_on"]
     assert "checkpoint_dir is given in process 0 and none in process 1" in told[0]["states"]
     assert "3 processes train together here" in told[0]["search"]

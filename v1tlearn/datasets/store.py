@@ -98,10 +98,25 @@ def save_groups(
     ------
     FileNotFoundError, ValueError
         If there is no folder to write into, or they hold what netCDF cannot.
+    FileExistsError
+        If recordings lie there.
     """
     path = path_of("path", path, "to_netcdf(path)")
     _check_folder(path)
+    if path.is_file() and _holds_recordings(path):
+        raise FileExistsError(
+            f"{path} holds recordings, and their stimuli would be lost: choose another name, or "
+            "remove the file first"
+        )
     _write(datasets, path, attrs, streamed, None)
+
+
+def _holds_recordings(path: Path) -> bool:
+    try:
+        with open_groups(path, STREAMED) as tree:
+            return any("stimuli" in node for node in tree.children.values())
+    except (OSError, ValueError):
+        return False  # broken, or of another format
 
 
 def _check_folder(path: Path) -> None:

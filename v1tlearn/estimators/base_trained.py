@@ -72,7 +72,7 @@ from v1tlearn.training import (
 from v1tlearn.training.state import map_tensors
 from v1tlearn.training.workers import end_if_left
 from v1tlearn.trials import Responses, Trials
-from v1tlearn.trials._fingerprint import describe_recording, fingerprint
+from v1tlearn.trials._fingerprint import describe_recording, fingerprint, labels_in_short
 from v1tlearn.trials._order import in_order_of_names
 from v1tlearn.trials.folding import fold_time
 
@@ -251,6 +251,8 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
             before = f"of {len(self.history_)} epochs" if go_on else "none"
             given = "none" if checkpoints is None else "given"
             own = {"the fit to go on from": before, "checkpoint_dir": given}
+            own |= _told_of(training[0], "training")
+            own |= {} if held_out is None else _told_of(held_out[0], "validation")
             ranks.check_same(self._told_of_all() | own)
         if checkpoints is not None:
             checkpoints.check_alike(ranks)
@@ -426,6 +428,13 @@ class TrainedEstimator(FittedAttributes, SavingMixin, TrialsEstimator):
         self.module_ = with_weights(self._recipe, self.fitted_, weights)
         # those that were alike are one in a pickle, and an optimiser changes each of its own
         self.state_ = map_tensors(self.state_, torch.clone)
+
+
+def _told_of(trials: Trials, whose: str) -> dict[str, str]:
+    number = f"the number of {whose} trials of mouse"
+    told = {f"{number} {mouse!r}": str(len(trials.rows(mouse)[0])) for mouse in trials.mice}
+    labels = f"the hash of the labels of the {whose} trials of mouse"
+    return told | {f"{labels} {mouse!r}": own for mouse, own in labels_in_short(trials).items()}
 
 
 def split_trials(trials: Trials, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -234,7 +234,10 @@ def begin_alike(
 
 
 def _described(data: Mapping[str, MouseData], whose: str) -> dict[str, float]:
-    """Numbers by which processes find that they have the same trials in the same order."""
+    """Numbers by which processes find that they have the same trials in the same order.
+
+    Values of a trial have weights by their place, since the same ones in another order are others.
+    """
     numbers: dict[str, float] = {}
     for mouse, trials in data.items():
         n = len(trials)
@@ -245,6 +248,8 @@ def _described(data: Mapping[str, MouseData], whose: str) -> dict[str, float]:
             seen = trials.batch(rows)._asdict() | {"responses": trials.targets(rows)[0]}
             for name, values in seen.items():
                 if values is not None:
-                    size = float(values.double().square().mean())
+                    squares = values.double().square().flatten()
+                    weights = torch.linspace(1, 2, len(squares), device=squares.device)
+                    size = float((squares * weights).mean())
                     numbers[f"the size of the {name} of trial {row} {of}"] = size
     return numbers

@@ -60,6 +60,30 @@ def fingerprint(trials: Trials, target: Responses) -> dict[str, dict[str, int | 
     return found
 
 
+def labels_in_short(trials: Trials) -> dict[str, str]:
+    """Tell the labels of each mouse from others: images, tiers, units, names, all in order.
+
+    Unlike values, which may differ by rounding where two machines prepare them, these are the same.
+
+    Parameters
+    ----------
+    trials : Trials
+
+    Returns
+    -------
+    dict of str to str
+        16 hexadecimal digits for each mouse.
+    """
+    found = {}
+    for mouse in trials.mice:
+        digest = hashlib.blake2b(digest_size=8)
+        for name, values in _labels(trials, mouse, trials.rows(mouse)[0]):
+            if name != "position":
+                digest.update(f"\0{name}\0".encode() + "\0".join(map(str, values)).encode())
+        found[mouse] = digest.hexdigest()
+    return found
+
+
 def describe_recording(
     trials: Trials, target: Responses, like: Mapping[str, Any] | None = None
 ) -> dict[str, str]:

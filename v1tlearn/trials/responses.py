@@ -228,6 +228,8 @@ class Responses(Arithmetic):
 
         Raises
         ------
+        FileExistsError
+            If recordings lie at `path`: their stimuli would be lost.
         ValueError
             If there are no trials, or the labels hold what netCDF cannot.
         """
