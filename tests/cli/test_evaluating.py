@@ -1,6 +1,7 @@
 """``v1tlearn predict``, ``score`` and ``report`` give what Python gives."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -89,6 +90,43 @@ def test_a_run_that_is_not_over(command, files, tmp_path, run_folder):
     assert (code, f"give its last state, {folder}/checkpoints/epoch-000002" in err) == (1, True)
     state = run_folder / "checkpoints" / "epoch-000002"
     assert command(f"score {state} {files}/recordings.nc --metric feve")[0] == 0
+
+
+@pytest.mark.parametrize("verb", ["score", "predict", "report"])
+@pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
+def test_an_attempt_that_is_not_over_does_not_pass_for_the_one_before(
+    command, files, tmp_path, run_folder, verb, status
+):
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    told = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(told | {"status": status}))
+    out = {"predict": f"--out {tmp_path}/p.nc", "report": f"--out {tmp_path}/r.html"}.get(verb, "")
+    code, out, err = command(f"{verb} {folder} {files}/recordings.nc {out}")
+    assert (code, out) == (1, "")
+    assert f"has the status '{status}'" in err
+    for remedy in ("--resume", f"{folder}/model", f"{folder}/checkpoints/epoch-000002."):
+        assert remedy in err
+    if verb == "score":
+        line = f"score {folder}/model {files}/recordings.nc --metric feve"
+        assert command(line)[0] == 0
+
+
+@pytest.mark.parametrize("left", [None, {}, {"status": "finished"}])
+def test_models_of_runs_that_tell_of_no_status_are_taken(
+    command, files, tmp_path, run_folder, left
+):
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    (folder / "run.json").unlink()
+    if left is not None:
+        (folder / "run.json").write_text(json.dumps(left))
+    assert command(f"score {folder} {files}/recordings.nc --metric feve")[0] == 0
+
+
+def test_a_damaged_file_of_a_run_is_named(command, files, tmp_path, run_folder):
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    (folder / "run.json").write_text("{")
+    code, _, err = command(f"score {folder} {files}/recordings.nc")
+    assert (code, f"give the model, {folder}/model" in err) == (1, True)
 
 
 @pytest.mark.parametrize(
