@@ -17,6 +17,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from v1tlearn._opening import printable, read_plain
@@ -185,11 +186,19 @@ def _scores(scores: pd.DataFrame | Mapping[str, Any]) -> str:
     if isinstance(scores, Mapping):
         return _table([[n, _number(v)] for n, v in scores.items()], ["metric", "score"])
     rows = [[_number(value) for value in row] for row in scores.itertuples(index=False)]
-    return _table(rows, list(scores.columns))
+    index, header = scores.index, list(scores.columns)
+    if isinstance(index, pd.RangeIndex) and index.name is None:  # a count of the rows
+        return _table(rows, header)
+    labels = [label if isinstance(label, tuple) else (label,) for label in index]
+    rows = [[*map(_number, own), *row] for own, row in zip(labels, rows, strict=True)]
+    return _table(rows, ["" if name is None else name for name in index.names] + header)
 
 
 def _number(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    """Three decimals, or three digits where these would tell little of a small number."""
+    if not isinstance(value, float | np.floating):
+        return str(value)
+    return f"{value:.3g}" if 0 < abs(value) < 0.01 else f"{value:.3f}"
 
 
 def _changed(kind: type, parameters: Mapping[str, Any]) -> dict[str, Any]:
