@@ -264,6 +264,20 @@ def test_what_safetensors_left_where_it_was_killed_is_no_obstacle_and_goes(model
     assert names == ["model.json", "tensors"]
 
 
+@pytest.mark.parametrize(
+    "licence",
+    [
+        *("no", "Off", "null", "1.0", "0BSD", "-", "---", "MIT", "CC-BY-4.0", 'a "b" \\ c'),
+        *("#1", "a: b", "a\tb", "a\rb", "a\x85b", "a\u2028b", "µ 🧠", "C:\\terms"),
+    ],
+)
+def test_licences_in_cards_are_read_as_text(model, tmp_path, licence):
+    yaml = pytest.importorskip("yaml")
+    model.save(tmp_path / "m", card={"licence": licence})
+    head = (tmp_path / "m" / "README.md").read_text(encoding="utf-8").split("---\n")[1]
+    assert yaml.safe_load(head)["license"] == licence
+
+
 def test_names_in_cards_are_no_markdown_and_no_html(model, tmp_path):
     name = "<script>x</script>[a](javascript:b)|`c`"
     model.save(tmp_path / "m", card={"scores": {name: 0.5}})

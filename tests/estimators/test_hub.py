@@ -311,6 +311,30 @@ def test_several_models_share_a_registry_and_a_card_goes_as_it_is(model, registr
         v1.publish_model(tmp_path / "saved", registry, "x", licence="MIT", description="d")
 
 
+def test_a_licence_that_the_card_contradicts_is_refused(model, registry, tmp_path):
+    before = (registry / "registry.json").read_text()
+    model[0].save(tmp_path / "saved", card={"licence": "CC-BY-NC-4.0"})
+    said = r"licence is 'CC0-1.0', and the card .*README.md says 'CC-BY-NC-4.0'"
+    with pytest.raises(ValueError, match=said):
+        v1.publish_model(tmp_path / "saved", registry, "other", licence="CC0-1.0")
+    assert (registry / "registry.json").read_text() == before
+    v1.publish_model(tmp_path / "saved", registry, "other", licence="CC-BY-NC-4.0")
+    model[0].save(tmp_path / "again")
+    for licence in ('my "own" \\ terms', "no"):
+        v1.publish_model(tmp_path / "again", registry, "again", licence=licence)
+        v1.publish_model(tmp_path / "again", registry, "again", licence=licence)
+        with pytest.raises(ValueError, match="correct the card, or remove it"):
+            v1.publish_model(tmp_path / "again", registry, "again", licence="MIT")
+        (tmp_path / "again" / "README.md").unlink()
+
+
+def test_a_card_of_ones_own_may_tell_no_licence_or_in_other_letters(model, registry, tmp_path):
+    model[0].save(tmp_path / "saved")
+    for text in ("# Mine\n", "---\ntags: []\n---\nlicense: none\n", "---\nlicense: 'mit'\n---\n"):
+        (tmp_path / "saved" / "README.md").write_text(text)
+        v1.publish_model(tmp_path / "saved", registry, "other", licence="MIT")
+
+
 @pytest.mark.parametrize(
     ("name", "licence", "said"),
     [("a/b", "MIT", "name is 'a/b'"), ("", "MIT", "name is ''"), ("a", " ", "licence is ' '")],

@@ -30,7 +30,7 @@ from v1tlearn._opening import (
 )
 from v1tlearn._paths import MODEL_FILE, REGISTRY_FILE
 from v1tlearn._replacing import alone_in, make_folder, replacing
-from v1tlearn.estimators._cards import CARD_FILE, check_tells_of, sha256_of, write_card
+from v1tlearn.estimators._cards import CARD_FILE, check_tells_of, licence_in, sha256_of, write_card
 from v1tlearn.estimators.loading import load
 
 _VARIABLE = "V1TLEARN_MODELS"
@@ -284,7 +284,7 @@ def publish_model(
     ------
     TypeError, ValueError
         If there is no such model, it is damaged, or the name is another; if `registry` is an
-        address.
+        address; if the card tells of another licence.
 
     See Also
     --------
@@ -316,6 +316,12 @@ def publish_model(
         raise ValueError(
             f"{path} has a card, {CARD_FILE}, which is published as it is: leave out description "
             "and scores, or save the model with card=None before."
+        )
+    of_card = licence_in(path / CARD_FILE)
+    if of_card is not None and of_card.casefold() != licence.strip().casefold():
+        raise ValueError(
+            f"licence is {licence!r}, and the card {path / CARD_FILE} says {of_card!r}: give "
+            "that, or correct the card, or remove it, and one is written."
         )
     document = json_object(read_plain(path / MODEL_FILE))
     tensors = path / Path(document["tensors"]).name
