@@ -103,7 +103,17 @@ def test_scores_come_back(trials, path):
     np.testing.assert_allclose(found.loc[wide.index, wide.columns], wide)
 
 
-AWKWARD = ["007", "1e5", "inf", 'a, "b"\r\nc', "µ ✓", "TRUE", "0x1A"]
+def test_texts_that_end_lines_are_quoted_in_rows_labels_and_names(tmp_path):
+    table = pd.DataFrame({"a\rb": ["x\r", "\r\n", "y"]}, index=pd.Index(["1\r2", "\n", "3"]))
+    v1.save_table(table.rename_axis("mouse\r\n"), tmp_path / "a.csv")
+    told = (tmp_path / "a.csv").read_bytes()
+    assert told == b'"mouse\r\n","a\rb"\n"1\r2","x\r"\n"\n","\r\n"\n3,y\n'
+    found = pd.read_csv(tmp_path / "a.csv")
+    assert found.columns.tolist() == ["mouse\r\n", "a\rb"]
+    assert found.values.tolist() == [["1\r2", "x\r"], ["\n", "\r\n"], ["3", "y"]]
+
+
+AWKWARD = ["007", "1e5", "inf", 'a, "b"\r\nc', "µ ✓", "TRUE", "0x1A", "a\rb", "d\r\ne", "c\nd"]
 
 
 def read_exactly(path):
@@ -134,7 +144,7 @@ def test_awkward_names_and_every_digit_come_back(awkward, path):
 
 
 def test_scores_of_awkward_mice_and_missing_ones_come_back(path):
-    value = [np.nan, 1 / 3, 1e-300, -0.0, np.inf, 0.1 + 0.2, 12345678901234567.0]
+    value = [np.nan, 1 / 3, 1e-300, -0.0, np.inf, 0.1 + 0.2, 12345678901234567.0, 1.0, 2.0, 3.0]
     table = pd.DataFrame({"model": "CNN", "mouse": AWKWARD, "metric": "feve", "value": value})
     v1.save_table(table, path)
     found = read_exactly(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
@@ -86,9 +86,24 @@ def save_table(table: pd.DataFrame | Responses, path: str | os.PathLike) -> None
 
 def _write_csv(path: Path, parts: Iterator[pd.DataFrame]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
+        lines = _Lines(file)
         for number, part in enumerate(parts):
             counted = isinstance(part.index, pd.RangeIndex) and part.index.name is None
-            part.to_csv(file, header=number == 0, index=not counted)
+            part.to_csv(lines, header=number == 0, index=not counted, lineterminator="\r\n")
+
+
+class _Lines:
+    """A file of text whose lines end in a line feed, whatever a writer of CSV ends them in.
+
+    It is to end them in carriage return and line feed, because it quotes texts that hold characters
+    of the end of a line, and either alone ends one for those who read it.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, line: str) -> None:
+        self._file.write(line.removesuffix("\r\n") + "\n")
 
 
 def _write_parquet(path: Path, parts: Iterator[pd.DataFrame]) -> None:
