@@ -77,6 +77,12 @@ def test_another_training_is_not_mixed_in(small, trials, tmp_path):
     assert read_csv(log.path).to_dict("records") == model.history_
 
 
+@pytest.mark.parametrize("replace", ["no", 0, None])
+def test_only_true_replaces_the_log_of_another_training(tmp_path, replace):
+    with pytest.raises(TypeError, match=r"replace is .*, expected True or False"):
+        CSVLog(tmp_path / "log.csv", replace=replace)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -11,6 +11,7 @@ from typing import Any
 from v1tlearn._instead import path_of
 from v1tlearn._opening import read_plain
 from v1tlearn._replacing import alone_in, append, replacing
+from v1tlearn._values import as_flag
 
 _LABEL = "candidate"
 _Row = dict[str, str]
@@ -39,6 +40,8 @@ class CSVLog:
         training.
     FileNotFoundError
         If there is no folder to write into.
+    TypeError
+        If `path` is no path, or `replace` neither True nor False.
 
     See Also
     --------
@@ -69,7 +72,7 @@ class CSVLog:
 
     def __init__(self, path: str | os.PathLike, *, replace: bool = False) -> None:
         self.path = path_of("path", path, "CSVLog(path)").absolute()  # wherever a fit goes
-        self.replace = replace
+        self.replace = as_flag(replace, "replace")
         self._columns: list[str] | None = None  # of the file, once it is known to be in order
         self._size = 0  # of the file, as this process left it
 
