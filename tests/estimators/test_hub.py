@@ -273,6 +273,26 @@ def test_unknown_names_are_told_with_those_that_are_there(registry, tmp_path, mo
         fetch_model(3, registry)
 
 
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        *(({"retries": value}, ValueError) for value in ("x", -1, 1.5, None)),
+        *(({"retry_pause": value}, ValueError) for value in (-1.0, float("nan"))),
+        *(({"retry_pause": "x"}, TypeError), ({"progressbar": "no"}, TypeError)),
+    ],
+)
+def test_options_of_downloads_are_checked(registry, tmp_path, options, error):
+    ((name, _),) = options.items()
+    with pytest.raises(error, match=name):
+        v1.fetch_model("v1-cnn", registry, tmp_path, **options)
+
+
+def test_a_zip_that_is_not_beside_its_registry_is_named_with_its_model(registry, tmp_path):
+    next(registry.glob("*.zip")).unlink()
+    with pytest.raises(FileNotFoundError, match=r"model 'v1-cnn': there is no .*\.zip, which"):
+        fetch_model("v1-cnn", registry, tmp_path)
+
+
 def test_a_server_that_has_nothing_is_told(server, registry, tmp_path):
     next(registry.glob("*.zip")).unlink()
     with pytest.raises(OSError, match=r"model 'v1-cnn': .* answered 404.*in the registry"):

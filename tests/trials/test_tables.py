@@ -192,6 +192,14 @@ def test_an_earlier_file_stays_until_a_new_one_is_whole(trials, path):
     assert [one.name for one in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("values", [["x", 1], [1, "x"], [1, object()], [1j, 2j]])
+def test_a_column_that_parquet_does_not_hold_is_named(tmp_path, values):
+    said = "column unit .*: a column of Parquet holds values of one type"
+    with pytest.raises(ValueError, match=said):
+        v1.save_table(pd.DataFrame({"a": [1, 2], "unit": values}), tmp_path / "a.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("table", "name", "error", "said"),
     [

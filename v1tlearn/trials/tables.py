@@ -39,7 +39,8 @@ def save_table(table: pd.DataFrame | Responses, path: str | os.PathLike) -> None
     TypeError
         If `table` is neither.
     ValueError
-        If the path ends in anything else; if there are no rows.
+        If the path ends in anything else; if there are no rows; for Parquet, if a column holds
+        values of several types.
 
     See Also
     --------
@@ -115,11 +116,21 @@ def _write_parquet(path: Path, parts: Iterator[pd.DataFrame]) -> None:
             f"Parquet is written with pyarrow, and {error.name} is not here: install the "
             'extra "parquet", from the folder of v1tlearn with pip install -e ".[parquet]".'
         ) from error
-    first = pa.Table.from_pandas(next(parts))
+
+    def converted(part: pd.DataFrame, schema: Any = None) -> Any:
+        try:
+            return pa.Table.from_pandas(part, schema=schema)
+        except pa.ArrowException as error:  # its last argument names the column
+            raise ValueError(
+                f"{error.args[-1]} ({error.args[0]}): a column of Parquet holds values of one "
+                "type, such as numbers or text; convert it, or write CSV."
+            ) from error
+
+    first = converted(next(parts))
     with path.open("wb") as file, parquet.ParquetWriter(file, first.schema) as writer:
         writer.write_table(first)
         for part in parts:
-            writer.write_table(pa.Table.from_pandas(part, schema=first.schema))
+            writer.write_table(converted(part, first.schema))
 
 
 def _parts(responses: Responses) -> Iterator[pd.DataFrame]:
