@@ -136,6 +136,7 @@ def test_a_damaged_file_of_a_run_is_named(command, files, tmp_path, run_folder):
         ("predict {run} {files}/recordings.nc --out p.csv", 2, "expected a file .nc"),
         ("score {run} {files}/recordings.nc --out none/s.csv", 2, "there is no folder"),
         ("score {run} {files}/recordings.nc --tier none", 2, "--tier all takes all trials"),
+        ("score {run} {files}/recordings.nc --tier test --tier all", 2, "stands alone"),
         ("score {run} {files}/recordings.nc --mouse Q", 2, "--mouse: no trial with mouse_id 'Q'"),
         ("score {run} {files}/recordings.nc --device nope", 2, "device='nope' is no device"),
         ("score {run} {files}/recordings.nc --bootstrap -1", 2, "expected 0 or more draws"),

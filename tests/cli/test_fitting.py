@@ -120,6 +120,8 @@ def test_resume_begins_where_there_is_nothing(command, fit, tmp_path):
         ("--preset v1t", "CNNRegressor", "has no preset 'v1t'"),
         ("--preset any", "DINAAligner", "preset"),
         ("--tier tests", "CNNRegressor", "no trial with tier 'tests'"),
+        ("--tier all --tier train", "CNNRegressor", "'all' takes all trials and stands alone"),
+        ("--validation-tier all --validation-tier test", "CNNRegressor", "stands alone"),
         ("--mouse Z", "CNNRegressor", "no trial with mouse_id 'Z'"),
         ("--validation-tier tests", "CNNRegressor", "no trial with tier 'tests'"),
         ("--params p.toml", "CNNRegressor", "expected a file .json"),
