@@ -52,7 +52,7 @@ def test_epochs_that_are_trained_again_replace_those_of_before(tmp_path):
     assert read_csv(log.path)["loss"].tolist() == [1.0, 0.4]
 
 
-@pytest.mark.parametrize("mouse", ["Maus Ä", "鼠", 'a, "b"', "two\nlines", "٣"])
+@pytest.mark.parametrize("mouse", ["Maus Ä", "鼠", 'a, "b"', "two\nlines", "٣", "a\rb", "c\r\nd"])
 def test_it_goes_on_whatever_mice_are_called(mouse, tmp_path):
     first, second = ({"epoch": n, f"validation_loss_{mouse}": 1 / n} for n in (1, 2))
     CSVLog(tmp_path / "log.csv")(first)

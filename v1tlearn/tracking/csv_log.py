@@ -160,7 +160,7 @@ class CSVLog:
         if not whole:
             return []
         try:
-            columns, *rows = csv.reader(io.StringIO(whole.decode("utf-8")))
+            columns, *rows = csv.reader(io.StringIO(whole.decode("utf-8"), newline=""))
             place = columns.index("epoch")
             ours = len(set(columns)) == len(columns) and all(
                 len(row) == len(columns) and row[place].isdecimal() and all(map(_is_number, row))
@@ -195,7 +195,7 @@ class CSVLog:
     def _header(self) -> list[str]:
         if not self.path.exists():
             return []
-        with self.path.open(encoding="utf-8") as file:
+        with self.path.open(encoding="utf-8", newline="") as file:
             return next(csv.reader(file), [])
 
     def _write(self, rows: list[_Row]) -> list[str]:
@@ -214,9 +214,12 @@ class CSVLog:
 
 
 def _lines(rows: Iterable[_Row], columns: Sequence[str]) -> bytes:
-    text = io.StringIO()
-    csv.DictWriter(text, columns, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    lines = []
+    for row in rows:
+        text = io.StringIO()  # ended by both characters, each of which is quoted in names then
+        csv.DictWriter(text, columns, lineterminator="\r\n").writerow(row)
+        lines.append(text.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines).encode()
 
 
 def _as_text(record: Mapping[str, Any], candidate: int | None = None) -> _Row:
