@@ -90,12 +90,12 @@ def fetch_model(
         For addresses, without the extra "fetch".
     OSError
         If the registry or the model cannot be read or downloaded.
-    TypeError, ValueError
+    TypeError
         If an argument is of another kind.
     ValueError
         If the registry does not list the model, or is none; if an address is not encrypted, or
         leads out of the folder of the registry; if what came has another checksum, or is no zip of
-        a model. Nothing of it is kept then.
+        a model, of which nothing is kept then; or if `retries` or `retry_pause` is out of range.
 
     See Also
     --------
