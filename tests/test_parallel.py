@@ -131,6 +131,13 @@ def test_without_a_client():
         pass
 
 
+@pytest.mark.parametrize("client", ["scheduler:8786", 5, distributed.Client])
+def test_what_is_no_client_is_refused(client):
+    said = r"client is .*: expected a distributed.Client"
+    with pytest.raises(TypeError, match=said), v1.parallel.on_dask(client):
+        pass
+
+
 @pytest.mark.slow
 def test_a_killed_worker_loses_nothing_of_a_grid_search(workers, trials, tmp_path):
     before = set(workers.run(os.getpid).values())

@@ -39,6 +39,8 @@ def on_dask(client: Client | None = None) -> Iterator[None]:
     ------
     ImportError
         If dask is not installed.
+    TypeError
+        If `client` is none, such as an address.
     ValueError
         If there is no client.
     distributed.KilledWorker
@@ -58,12 +60,17 @@ def on_dask(client: Client | None = None) -> Iterator[None]:
     ...     search.fit(trials, groups=trials.image_ids)
     """
     try:
-        import distributed  # noqa: F401
+        import distributed
     except ImportError as error:
         raise ImportError(
             'on_dask needs distributed: pip install "dask[distributed]>=2026.1.1", or the extra '
             '"dask", from the folder of v1tlearn with pip install -e ".[dask]".'
         ) from error
+    if client is not None and not isinstance(client, distributed.Client):
+        raise TypeError(
+            f"client is {client!r}: expected a distributed.Client, such as "
+            'Client("scheduler:8786"), or None for the one that was made last.'
+        )
     from v1tlearn._dask_backend import WholeTasks
 
     with joblib.parallel_config(backend=WholeTasks(client=client)):

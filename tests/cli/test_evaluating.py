@@ -1,6 +1,7 @@
 """``v1tlearn predict``, ``score`` and ``report`` give what Python gives."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -91,6 +92,43 @@ def test_a_run_that_is_not_over(command, files, tmp_path, run_folder):
     assert command(f"score {state} {files}/recordings.nc --metric feve")[0] == 0
 
 
+@pytest.mark.parametrize("verb", ["score", "predict", "report"])
+@pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
+def test_an_attempt_that_is_not_over_does_not_pass_for_the_one_before(
+    command, files, tmp_path, run_folder, verb, status
+):
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    told = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(told | {"status": status}))
+    out = {"predict": f"--out {tmp_path}/p.nc", "report": f"--out {tmp_path}/r.html"}.get(verb, "")
+    code, out, err = command(f"{verb} {folder} {files}/recordings.nc {out}")
+    assert (code, out) == (1, "")
+    assert f"has the status '{status}'" in err
+    for remedy in ("--resume", f"{folder}/model", f"{folder}/checkpoints/epoch-000002."):
+        assert remedy in err
+    if verb == "score":
+        line = f"score {folder}/model {files}/recordings.nc --metric feve"
+        assert command(line)[0] == 0
+
+
+@pytest.mark.parametrize("left", [None, {}, {"status": "finished"}])
+def test_models_of_runs_that_tell_of_no_status_are_taken(
+    command, files, tmp_path, run_folder, left
+):
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    (folder / "run.json").unlink()
+    if left is not None:
+        (folder / "run.json").write_text(json.dumps(left))
+    assert command(f"score {folder} {files}/recordings.nc --metric feve")[0] == 0
+
+
+def test_a_damaged_file_of_a_run_is_named(command, files, tmp_path, run_folder):
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    (folder / "run.json").write_text("{")
+    code, _, err = command(f"score {folder} {files}/recordings.nc")
+    assert (code, f"give the model, {folder}/model" in err) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("line", "code", "said"),
     [
@@ -98,6 +136,7 @@ def test_a_run_that_is_not_over(command, files, tmp_path, run_folder):
         ("predict {run} {files}/recordings.nc --out p.csv", 2, "expected a file .nc"),
         ("score {run} {files}/recordings.nc --out none/s.csv", 2, "there is no folder"),
         ("score {run} {files}/recordings.nc --tier none", 2, "--tier all takes all trials"),
+        ("score {run} {files}/recordings.nc --tier test --tier all", 2, "stands alone"),
         ("score {run} {files}/recordings.nc --mouse Q", 2, "--mouse: no trial with mouse_id 'Q'"),
         ("score {run} {files}/recordings.nc --device nope", 2, "device='nope' is no device"),
         ("score {run} {files}/recordings.nc --bootstrap -1", 2, "expected 0 or more draws"),

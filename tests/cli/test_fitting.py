@@ -120,6 +120,8 @@ def test_resume_begins_where_there_is_nothing(command, fit, tmp_path):
         ("--preset v1t", "CNNRegressor", "has no preset 'v1t'"),
         ("--preset any", "DINAAligner", "preset"),
         ("--tier tests", "CNNRegressor", "no trial with tier 'tests'"),
+        ("--tier all --tier train", "CNNRegressor", "'all' takes all trials and stands alone"),
+        ("--validation-tier all --validation-tier test", "CNNRegressor", "stands alone"),
         ("--mouse Z", "CNNRegressor", "no trial with mouse_id 'Z'"),
         ("--validation-tier tests", "CNNRegressor", "no trial with tier 'tests'"),
         ("--params p.toml", "CNNRegressor", "expected a file .json"),
@@ -202,6 +204,25 @@ def test_ctrl_c_keeps_the_state_and_says_how_to_go_on(
     assert again.rstrip().endswith("--resume")
     assert command(again)[0] == 0
     assert equal_models(v1.load(tmp_path / "run" / "model"), v1.load(run_folder / "model"))
+
+
+def test_scores_of_a_run_that_was_interrupted_are_not_those_of_before(
+    command, fit, files, tmp_path, monkeypatch, run_folder
+):
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+
+    def interrupt(self, record):
+        raise KeyboardInterrupt
+
+    line = fit(folder, "--set max_epochs=4 --resume -q")
+    with monkeypatch.context() as patch:
+        patch.setattr(v1.tracking.CSVLog, "__call__", interrupt)
+        assert command(line)[0] == 130
+    score = f"score {folder} {files}/recordings.nc --metric feve"
+    code, out, err = command(score)
+    assert (code, out, "has the status 'interrupted'" in err) == (1, "", True)
+    assert command(line)[0] == 0
+    assert command(score)[0] == 0
 
 
 def logging_state():

@@ -5,6 +5,7 @@ import json
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, GroupKFold
@@ -90,6 +91,44 @@ def test_scores_may_be_a_dict_and_ensembles_have_cards(trials, tmp_path):
     text = (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
     assert "| correlation | 0.123 |" in text
     assert f"| A | {ensemble.estimators_[0].fitted_.trained_on['A']['trials']} | 3 |" in text
+
+
+def rows_of_scores(model, folder, scores):
+    """Cells of the table of scores in the card of a model."""
+    model.save(folder, card={"scores": scores})
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    lines = text.partition("## Scores\n\n")[2].partition("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_scores_keep_the_labels_of_their_rows(model, tmp_path):
+    scores = pd.DataFrame(
+        {"model": "CNN", "mouse": ["A", "B"], "metric": "feve", "value": [0.25, 0.5]}
+    )
+    wide = scores.pivot(index="mouse", columns="metric", values="value")
+    nested = scores.set_index(["model", "mouse"])
+    labelled = pd.DataFrame({"feve": [0.25, 0.5]}, index=["A", "B"])
+    head = ["---", "---"]
+    found = rows_of_scores(model, tmp_path / "a", wide)
+    assert found == [["mouse", "feve"], head, ["A", "0.250"], ["B", "0.500"]]
+    found = rows_of_scores(model, tmp_path / "b", nested)
+    assert (found[0], found[2]) == (
+        ["model", "mouse", "metric", "value"], ["CNN", "A", "feve", "0.250"],
+    )  # fmt: skip
+    found = rows_of_scores(model, tmp_path / "c", labelled)
+    assert found == [["", "feve"], head, ["A", "0.250"], ["B", "0.500"]]
+    assert rows_of_scores(model, tmp_path / "d", scores)[2] == ["CNN", "A", "feve", "0.250"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        *((1e-7, "1e-07"), (-0.00123456, "-0.00123"), (0.0, "0.000"), (0.5, "0.500")),
+        *((0.01, "0.010"), (12.0, "12.000"), (np.float32(0.25), "0.250"), (3, "3")),
+    ],
+)
+def test_small_scores_are_not_shown_as_nothing(model, tmp_path, value, shown):
+    assert rows_of_scores(model, tmp_path / "m", {"loss": value})[2] == ["loss", shown]
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +262,20 @@ def test_what_safetensors_left_where_it_was_killed_is_no_obstacle_and_goes(model
     model.save(tmp_path / "m")
     names = sorted(path.name.partition("-")[0] for path in (tmp_path / "m").iterdir())
     assert names == ["model.json", "tensors"]
+
+
+@pytest.mark.parametrize(
+    "licence",
+    [
+        *("no", "Off", "null", "1.0", "0BSD", "-", "---", "MIT", "CC-BY-4.0", 'a "b" \\ c'),
+        *("#1", "a: b", "a\tb", "a\rb", "a\x85b", "a\u2028b", "µ 🧠", "C:\\terms"),
+    ],
+)
+def test_licences_in_cards_are_read_as_text(model, tmp_path, licence):
+    yaml = pytest.importorskip("yaml")
+    model.save(tmp_path / "m", card={"licence": licence})
+    head = (tmp_path / "m" / "README.md").read_text(encoding="utf-8").split("---\n")[1]
+    assert yaml.safe_load(head)["license"] == licence
 
 
 def test_names_in_cards_are_no_markdown_and_no_html(model, tmp_path):

@@ -273,6 +273,26 @@ def test_unknown_names_are_told_with_those_that_are_there(registry, tmp_path, mo
         fetch_model(3, registry)
 
 
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        *(({"retries": value}, ValueError) for value in ("x", -1, 1.5, None)),
+        *(({"retry_pause": value}, ValueError) for value in (-1.0, float("nan"))),
+        *(({"retry_pause": "x"}, TypeError), ({"progressbar": "no"}, TypeError)),
+    ],
+)
+def test_options_of_downloads_are_checked(registry, tmp_path, options, error):
+    ((name, _),) = options.items()
+    with pytest.raises(error, match=name):
+        v1.fetch_model("v1-cnn", registry, tmp_path, **options)
+
+
+def test_a_zip_that_is_not_beside_its_registry_is_named_with_its_model(registry, tmp_path):
+    next(registry.glob("*.zip")).unlink()
+    with pytest.raises(FileNotFoundError, match=r"model 'v1-cnn': there is no .*\.zip, which"):
+        fetch_model("v1-cnn", registry, tmp_path)
+
+
 def test_a_server_that_has_nothing_is_told(server, registry, tmp_path):
     next(registry.glob("*.zip")).unlink()
     with pytest.raises(OSError, match=r"model 'v1-cnn': .* answered 404.*in the registry"):
@@ -309,6 +329,30 @@ def test_several_models_share_a_registry_and_a_card_goes_as_it_is(model, registr
     assert "# Mine" in (folder / "README.md").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match=r"has a card, README.md, which is published as it is"):
         v1.publish_model(tmp_path / "saved", registry, "x", licence="MIT", description="d")
+
+
+def test_a_licence_that_the_card_contradicts_is_refused(model, registry, tmp_path):
+    before = (registry / "registry.json").read_text()
+    model[0].save(tmp_path / "saved", card={"licence": "CC-BY-NC-4.0"})
+    said = r"licence is 'CC0-1.0', and the card .*README.md says 'CC-BY-NC-4.0'"
+    with pytest.raises(ValueError, match=said):
+        v1.publish_model(tmp_path / "saved", registry, "other", licence="CC0-1.0")
+    assert (registry / "registry.json").read_text() == before
+    v1.publish_model(tmp_path / "saved", registry, "other", licence="CC-BY-NC-4.0")
+    model[0].save(tmp_path / "again")
+    for licence in ('my "own" \\ terms', "no"):
+        v1.publish_model(tmp_path / "again", registry, "again", licence=licence)
+        v1.publish_model(tmp_path / "again", registry, "again", licence=licence)
+        with pytest.raises(ValueError, match="correct the card, or remove it"):
+            v1.publish_model(tmp_path / "again", registry, "again", licence="MIT")
+        (tmp_path / "again" / "README.md").unlink()
+
+
+def test_a_card_of_ones_own_may_tell_no_licence_or_in_other_letters(model, registry, tmp_path):
+    model[0].save(tmp_path / "saved")
+    for text in ("# Mine\n", "---\ntags: []\n---\nlicense: none\n", "---\nlicense: 'mit'\n---\n"):
+        (tmp_path / "saved" / "README.md").write_text(text)
+        v1.publish_model(tmp_path / "saved", registry, "other", licence="MIT")
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_epochs_that_are_trained_again_replace_those_of_before(tmp_path):
     assert read_csv(log.path)["loss"].tolist() == [1.0, 0.4]
 
 
-@pytest.mark.parametrize("mouse", ["Maus Ä", "鼠", 'a, "b"', "two\nlines", "٣"])
+@pytest.mark.parametrize("mouse", ["Maus Ä", "鼠", 'a, "b"', "two\nlines", "٣", "a\rb", "c\r\nd"])
 def test_it_goes_on_whatever_mice_are_called(mouse, tmp_path):
     first, second = ({"epoch": n, f"validation_loss_{mouse}": 1 / n} for n in (1, 2))
     CSVLog(tmp_path / "log.csv")(first)
@@ -75,6 +75,12 @@ def test_another_training_is_not_mixed_in(small, trials, tmp_path):
     assert log.path.read_bytes() == before
     model = small(max_epochs=2).fit(trials, on_epoch=CSVLog(log.path, replace=True))
     assert read_csv(log.path).to_dict("records") == model.history_
+
+
+@pytest.mark.parametrize("replace", ["no", 0, None])
+def test_only_true_replaces_the_log_of_another_training(tmp_path, replace):
+    with pytest.raises(TypeError, match=r"replace is .*, expected True or False"):
+        CSVLog(tmp_path / "log.csv", replace=replace)
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,62 @@ def test_wrong_arguments(small, trials, tmp_path):
         RunFolder(tmp_path, small(), trials, "validation")
 
 
+def test_what_was_fitted_before_the_block_did_not_run_in_it(small, trials, tmp_path):
+    model = small().fit(trials)
+    with RunFolder(tmp_path / "nothing", model, trials):
+        pass
+    found = told(tmp_path / "nothing")
+    assert (found["status"], found["history"]) == ("finished", [])
+    assert not {"best_epoch", "stop_reason", "seed", "device"} & set(found)
+
+    def fails(record):
+        raise ValueError("early")
+
+    with pytest.raises(ValueError, match="early"):  # noqa: SIM117
+        with RunFolder(tmp_path / "early", model, trials) as run:
+            model.fit(trials, on_epoch=[_Begins(fails), run])
+    found = told(tmp_path / "early")
+    assert (found["status"], found["history"]) == ("failed", [])
+    assert not {"best_epoch", "stop_reason"} & set(found)
+    with RunFolder(tmp_path / "again", model, trials):
+        model.fit(trials)  # and tells nobody
+    found = told(tmp_path / "again")
+    assert found["history"] == model.history_
+    assert (found["best_epoch"], found["stop_reason"]) == (model.best_epoch_, "max_epochs")
+
+
+class _Begins:
+    """Calls a function as a training begins."""
+
+    def __init__(self, function):
+        self.begin = function
+
+    def __call__(self, record):
+        pass
+
+
+def test_a_run_that_is_over_already_keeps_its_history(small, trials, tmp_path):
+    for _ in range(2):
+        with RunFolder(tmp_path, model := small(), trials) as run:
+            model.fit(trials, on_epoch=run, checkpoint_dir=run.checkpoints)
+        assert told(tmp_path)["history"] == model.history_
+        assert told(tmp_path)["best_epoch"] == model.best_epoch_
+
+
+def test_epochs_outside_its_block_are_refused(small, trials, tmp_path):
+    run = RunFolder(tmp_path, model := small(max_epochs=1), trials)
+    with pytest.raises(RuntimeError, match="outside its block: fit within `with RunFolder"):
+        model.fit(trials, on_epoch=run)
+    with run:
+        model.fit(trials, on_epoch=run)
+    before = (tmp_path / "run.json").read_text()
+    with pytest.raises(RuntimeError, match="outside its block"):
+        model.fit(trials, on_epoch=run)
+    with pytest.raises(RuntimeError, match="outside its block"):
+        run({"epoch": 1, "loss": 0.0})
+    assert (tmp_path / "run.json").read_text() == before
+
+
 def test_movies_of_a_file_are_described_frame_by_frame(tmp_path):
     rng = np.random.default_rng(0)
     lengths = rng.integers(200, 300, 40)

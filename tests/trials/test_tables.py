@@ -103,7 +103,17 @@ def test_scores_come_back(trials, path):
     np.testing.assert_allclose(found.loc[wide.index, wide.columns], wide)
 
 
-AWKWARD = ["007", "1e5", "inf", 'a, "b"\r\nc', "µ ✓", "TRUE", "0x1A"]
+def test_texts_that_end_lines_are_quoted_in_rows_labels_and_names(tmp_path):
+    table = pd.DataFrame({"a\rb": ["x\r", "\r\n", "y"]}, index=pd.Index(["1\r2", "\n", "3"]))
+    v1.save_table(table.rename_axis("mouse\r\n"), tmp_path / "a.csv")
+    told = (tmp_path / "a.csv").read_bytes()
+    assert told == b'"mouse\r\n","a\rb"\n"1\r2","x\r"\n"\n","\r\n"\n3,y\n'
+    found = pd.read_csv(tmp_path / "a.csv")
+    assert found.columns.tolist() == ["mouse\r\n", "a\rb"]
+    assert found.values.tolist() == [["1\r2", "x\r"], ["\n", "\r\n"], ["3", "y"]]
+
+
+AWKWARD = ["007", "1e5", "inf", 'a, "b"\r\nc', "µ ✓", "TRUE", "0x1A", "a\rb", "d\r\ne", "c\nd"]
 
 
 def read_exactly(path):
@@ -134,7 +144,7 @@ def test_awkward_names_and_every_digit_come_back(awkward, path):
 
 
 def test_scores_of_awkward_mice_and_missing_ones_come_back(path):
-    value = [np.nan, 1 / 3, 1e-300, -0.0, np.inf, 0.1 + 0.2, 12345678901234567.0]
+    value = [np.nan, 1 / 3, 1e-300, -0.0, np.inf, 0.1 + 0.2, 12345678901234567.0, 1.0, 2.0, 3.0]
     table = pd.DataFrame({"model": "CNN", "mouse": AWKWARD, "metric": "feve", "value": value})
     v1.save_table(table, path)
     found = read_exactly(path)
@@ -180,6 +190,14 @@ def test_an_earlier_file_stays_until_a_new_one_is_whole(trials, path):
     v1.save_table(pd.DataFrame({"a": [2]}), path)
     assert read(path)["a"].tolist() == [2]
     assert [one.name for one in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("values", [["x", 1], [1, "x"], [1, object()], [1j, 2j]])
+def test_a_column_that_parquet_does_not_hold_is_named(tmp_path, values):
+    said = "column unit .*: a column of Parquet holds values of one type"
+    with pytest.raises(ValueError, match=said):
+        v1.save_table(pd.DataFrame({"a": [1, 2], "unit": values}), tmp_path / "a.parquet")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from sklearn.utils._param_validation import InvalidParameterError
 
 from v1tlearn._by_name import no_parameter, parameter_names, public_kinds
 from v1tlearn._guesses import did_you_mean, guess
+from v1tlearn._opening import json_object, read_plain, reading
 from v1tlearn._paths import MODEL_FILE
 from v1tlearn.cli.errors import UsageError
 from v1tlearn.estimators import EncodingRegressor, load
@@ -17,6 +18,7 @@ from v1tlearn.estimators.base_trained import TrainedEstimator
 from v1tlearn.training import resolve_device
 
 _SAVED = "model"  # the folder within that of a run
+_NOT_OVER = ("running", "interrupted", "failed")  # attempts, as a run tells of its last one
 
 
 def kinds() -> dict[str, type[Any]]:
@@ -105,18 +107,36 @@ def load_model(path: Path, device: str) -> Any:
     UsageError
         If nothing is there, or there is no such device.
     ValueError
-        If it holds no model, or a damaged one.
+        If it holds no model, or a damaged one; or a run whose last attempt did not come to its end.
     """
     check_device(device)
     if not path.exists():
         raise UsageError(f"{path}: there is no such file or directory. Expected a saved model.")
-    saved = path / _SAVED
-    if (saved / MODEL_FILE).is_file() and not (path / MODEL_FILE).is_file():
+    if (path / MODEL_FILE).is_file():
+        return load(path, device)
+    saved, states = path / _SAVED, sorted((path / "checkpoints").glob("epoch-*"))
+    if (saved / MODEL_FILE).is_file():
+        status = _status(path)
+        if status in _NOT_OVER:
+            raise ValueError(
+                f"the last attempt of the run in {path} has the status {status!r}, and {saved} may "
+                "be the model of an earlier one: finish the run (v1tlearn fit with --resume), or "
+                f"give that model, {saved}"
+                + (f", or the last state, {states[-1]}." if states else ".")
+            )
         return load(saved, device)
-    if (path / "run.json").is_file() and not (path / MODEL_FILE).is_file():
-        states = sorted((path / "checkpoints").glob("epoch-*"))
+    if (path / "run.json").is_file():
         raise ValueError(
             f"{path} holds a run that has not come to its end"
             + (f": go on with it, or give its last state, {states[-1]}." if states else ".")
         )
     return load(path, device)
+
+
+def _status(folder: Path) -> Any:
+    """How the last attempt of a run ended; None where nothing tells."""
+    file = folder / "run.json"
+    if not file.is_file():
+        return None
+    with reading(file, "does not tell of a run", f"give the model, {folder / _SAVED}"):
+        return json_object(read_plain(file)).get("status")

@@ -75,7 +75,7 @@ def select(trials: Trials, tiers: Sequence[str] | None, mice: Sequence[str] | No
     ----------
     trials : Trials
     tiers : sequence of str or None
-        None, or "all" alone, for all.
+        None, or "all", which stands alone, for all.
     mice : sequence of str or None
 
     Returns
@@ -85,14 +85,19 @@ def select(trials: Trials, tiers: Sequence[str] | None, mice: Sequence[str] | No
     Raises
     ------
     UsageError
-        If there are none.
+        If there are none, or "all" stands beside another tier.
     """
+    if tiers and ALL in tiers and set(tiers) != {ALL}:
+        raise UsageError(
+            f"of the tiers {', '.join(tiers)}, {ALL!r} takes all trials and stands alone: leave it "
+            "out, or the others."
+        )
     try:
         if mice:
             trials = trials.sel(mouse_id=list(mice))
     except ValueError as error:
         raise UsageError(f"--mouse: {error}") from error
-    if not tiers or list(tiers) == [ALL]:
+    if not tiers or ALL in tiers:
         return trials
     try:
         return trials.sel(tier=list(tiers))

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import html
+import json
 import platform
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from v1tlearn._opening import printable, read_plain
@@ -28,6 +31,7 @@ CARD_FILE = "README.md"
 _LIBRARY = "library_name: v1tlearn"
 _KEYS = ("title", "description", "licence", "scores")
 _PARAMETERS = ["parameter", "value"]
+_WORDS_OF_YAML = ("y", "n", "yes", "no", "on", "off", "true", "false", "null")
 _MOST_BYTES = 2**20
 _OF_TRAINING = ("v1tlearn", "torch", "numpy", "scikit-learn")
 
@@ -115,6 +119,18 @@ def check_tells_of(card: Path, tensors: Path) -> None:
         )
 
 
+def licence_in(card: Path) -> str | None:
+    """The licence that the head of a card tells; None where it tells none."""
+    text = _read(card)
+    head = text.partition("\n---")[0] if text.startswith("---") else ""
+    found = re.search(r"^license:[ \t]*(.*?)\s*$", head, re.MULTILINE)
+    told = "" if found is None else found[1]
+    if told.startswith('"'):
+        with suppress(ValueError):
+            told = str(json.loads(told))
+    return told.strip("\"'") or None
+
+
 def remove_card(path: Path) -> None:
     """Remove the card of an earlier model, which tells of that; not what somebody wrote himself."""
     found = path / CARD_FILE
@@ -185,11 +201,19 @@ def _scores(scores: pd.DataFrame | Mapping[str, Any]) -> str:
     if isinstance(scores, Mapping):
         return _table([[n, _number(v)] for n, v in scores.items()], ["metric", "score"])
     rows = [[_number(value) for value in row] for row in scores.itertuples(index=False)]
-    return _table(rows, list(scores.columns))
+    index, header = scores.index, list(scores.columns)
+    if isinstance(index, pd.RangeIndex) and index.name is None:  # a count of the rows
+        return _table(rows, header)
+    labels = [label if isinstance(label, tuple) else (label,) for label in index]
+    rows = [[*map(_number, own), *row] for own, row in zip(labels, rows, strict=True)]
+    return _table(rows, ["" if name is None else name for name in index.names] + header)
 
 
 def _number(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    """Three decimals, or three digits where these would tell little of a small number."""
+    if not isinstance(value, float | np.floating):
+        return str(value)
+    return f"{value:.3g}" if 0 < abs(float(value)) < 0.01 else f"{value:.3f}"
 
 
 def _changed(kind: type, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,5 +254,7 @@ def _cell(value: Any) -> str:
 
 
 def _quoted(value: str) -> str:
-    """Text in YAML: plain where nothing in it has a meaning."""
-    return value if re.fullmatch(r"[A-Za-z0-9.+-]+", value) else '"' + value.replace('"', "'") + '"'
+    """Text in YAML: plain where nothing in it has a meaning, else as JSON, which YAML knows."""
+    if re.fullmatch(r"[A-Za-z][A-Za-z0-9.+-]*", value) and value.lower() not in _WORDS_OF_YAML:
+        return value
+    return printable(json.dumps(value, ensure_ascii=False))

@@ -28,9 +28,11 @@ from v1tlearn._opening import (
     reading,
     system_errors_named,
 )
+from v1tlearn._options import as_finite
 from v1tlearn._paths import MODEL_FILE, REGISTRY_FILE
 from v1tlearn._replacing import alone_in, make_folder, replacing
-from v1tlearn.estimators._cards import CARD_FILE, check_tells_of, sha256_of, write_card
+from v1tlearn._values import as_flag, as_whole
+from v1tlearn.estimators._cards import CARD_FILE, check_tells_of, licence_in, sha256_of, write_card
 from v1tlearn.estimators.loading import load
 
 _VARIABLE = "V1TLEARN_MODELS"
@@ -88,10 +90,12 @@ def fetch_model(
         For addresses, without the extra "fetch".
     OSError
         If the registry or the model cannot be read or downloaded.
+    TypeError
+        If an argument is of another kind.
     ValueError
         If the registry does not list the model, or is none; if an address is not encrypted, or
         leads out of the folder of the registry; if what came has another checksum, or is no zip of
-        a model. Nothing of it is kept then.
+        a model, of which nothing is kept then; or if `retries` or `retry_pause` is out of range.
 
     See Also
     --------
@@ -105,6 +109,9 @@ def fetch_model(
     """
     if not isinstance(name, str):
         raise TypeError(f"name is a {type(name).__name__}: expected the name of a model, as text.")
+    retries = as_whole(retries, "retries", 0)
+    retry_pause = as_finite(retry_pause, "retry_pause", 0)
+    progressbar = as_flag(progressbar, "progressbar")
     registry = os.environ.get(_VARIABLE) if registry is None else registry
     if not registry:
         raise ValueError(
@@ -132,6 +139,10 @@ def fetch_model(
         path.unlink(missing_ok=True)
         return folder
     path = _beside(name, Path(base), entry.url)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"model {name!r}: there is no {path}, which {source} names; copy the zip there, too."
+        )
     check_plain(path)
     came = sha256_of(path)
     if came != entry.sha256:
@@ -284,7 +295,7 @@ def publish_model(
     ------
     TypeError, ValueError
         If there is no such model, it is damaged, or the name is another; if `registry` is an
-        address.
+        address; if the card tells of another licence.
 
     See Also
     --------
@@ -316,6 +327,12 @@ def publish_model(
         raise ValueError(
             f"{path} has a card, {CARD_FILE}, which is published as it is: leave out description "
             "and scores, or save the model with card=None before."
+        )
+    of_card = licence_in(path / CARD_FILE)
+    if of_card is not None and of_card.casefold() != licence.strip().casefold():
+        raise ValueError(
+            f"licence is {licence!r}, and the card {path / CARD_FILE} says {of_card!r}: give "
+            "that, or correct the card, or remove it, and one is written."
         )
     document = json_object(read_plain(path / MODEL_FILE))
     tensors = path / Path(document["tensors"]).name

@@ -11,6 +11,7 @@ from typing import Any
 from v1tlearn._instead import path_of
 from v1tlearn._opening import read_plain
 from v1tlearn._replacing import alone_in, append, replacing
+from v1tlearn._values import as_flag
 
 _LABEL = "candidate"
 _Row = dict[str, str]
@@ -39,6 +40,8 @@ class CSVLog:
         training.
     FileNotFoundError
         If there is no folder to write into.
+    TypeError
+        If `path` is no path, or `replace` neither True nor False.
 
     See Also
     --------
@@ -69,7 +72,7 @@ class CSVLog:
 
     def __init__(self, path: str | os.PathLike, *, replace: bool = False) -> None:
         self.path = path_of("path", path, "CSVLog(path)").absolute()  # wherever a fit goes
-        self.replace = replace
+        self.replace = as_flag(replace, "replace")
         self._columns: list[str] | None = None  # of the file, once it is known to be in order
         self._size = 0  # of the file, as this process left it
 
@@ -157,7 +160,7 @@ class CSVLog:
         if not whole:
             return []
         try:
-            columns, *rows = csv.reader(io.StringIO(whole.decode("utf-8")))
+            columns, *rows = csv.reader(io.StringIO(whole.decode("utf-8"), newline=""))
             place = columns.index("epoch")
             ours = len(set(columns)) == len(columns) and all(
                 len(row) == len(columns) and row[place].isdecimal() and all(map(_is_number, row))
@@ -192,7 +195,7 @@ class CSVLog:
     def _header(self) -> list[str]:
         if not self.path.exists():
             return []
-        with self.path.open(encoding="utf-8") as file:
+        with self.path.open(encoding="utf-8", newline="") as file:
             return next(csv.reader(file), [])
 
     def _write(self, rows: list[_Row]) -> list[str]:
@@ -211,9 +214,12 @@ class CSVLog:
 
 
 def _lines(rows: Iterable[_Row], columns: Sequence[str]) -> bytes:
-    text = io.StringIO()
-    csv.DictWriter(text, columns, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    lines = []
+    for row in rows:
+        text = io.StringIO()  # ended by both characters, each of which is quoted in names then
+        csv.DictWriter(text, columns, lineterminator="\r\n").writerow(row)
+        lines.append(text.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines).encode()
 
 
 def _as_text(record: Mapping[str, Any], candidate: int | None = None) -> _Row:

@@ -70,6 +70,8 @@ class RunFolder:
         If the estimator is none, or trials are no `Trials`.
     ValueError
         If what lies there as ``run.json`` is none.
+    RuntimeError
+        As a fit begins that is given it as ``on_epoch`` outside its block.
 
     See Also
     --------
@@ -84,10 +86,10 @@ class RunFolder:
     ``versions`` of Python and packages; ``machine``;
     ``started`` and ``ended``, in UTC; ``status``, "running", "finished", "interrupted" or "failed";
     ``error``, its first line; as soon as they are known ``seed``, ``device``, ``precision``,
-    ``best_epoch`` and ``stop_reason``; ``history``, a record per epoch; and ``attempts``, when
-    which process began and how that ended. Where the process was killed, the status stays "running"
-    and ``updated`` tells of when it last was. What JSON does not know is text, and what is not
-    finite null.
+    ``best_epoch`` and ``stop_reason``, of a fit within the block; ``history``, a record per epoch;
+    and ``attempts``, when which process began and how that ended. Where the process was killed, the
+    status stays "running" and ``updated`` tells of when it last was. What JSON does not know is
+    text, and what is not finite null.
 
     Records of candidates that other processes train cannot be noted: give ``on_epoch`` a `CSVLog`
     there.
@@ -128,7 +130,8 @@ class RunFolder:
         self.checkpoints = self.path / "checkpoints"
         self._estimator, self._trials, self._validation = estimator, trials, validation
         self._held = ExitStack()
-        self._document: dict[str, Any] = {}
+        self._document: dict[str, Any] = {}  # while the block is under way
+        self._before: dict[str, int] = {}  # what was fitted when it began
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r}, {type(self._estimator).__name__})"
@@ -141,6 +144,7 @@ class RunFolder:
         make_folder(self.path)
         with ExitStack() as held:
             held.enter_context(only_one_in(self.path, "a training"))
+            self._before = _fitted(self._estimator)
             earlier, attempts = read_run(self.path), []
             document = self._described(None if earlier is None else earlier["recordings"])
             if earlier is not None:
@@ -166,9 +170,10 @@ class RunFolder:
             self._document |= {"status": status, "ended": now}
             self._document["attempts"][-1] |= {"status": status, "ended": now}
             history = getattr(last_step(self._estimator), "history_", None)
-            if error is None and history is not None:
+            if error is None and history is not None and self._is_fitted_here():
                 self._document["history"] = list(history)
             self._write()
+            self._document, self._before = {}, {}
 
     def begin(self, history: Sequence[Mapping[str, Any]], candidate: int | None = None) -> None:
         """Bring the history to what was trained already.
@@ -179,7 +184,13 @@ class RunFolder:
             Records of the epochs that a training goes on from.
         candidate : int, optional
             Whose they are.
+
+        Raises
+        ------
+        RuntimeError
+            If no block is under way.
         """
+        self._check_entered()
         label = {} if candidate is None else {"candidate": candidate}
         others = [r for r in self._document["history"] if r.get("candidate") != candidate]
         self._document["history"] = [*others, *({**label, **record} for record in history)]
@@ -190,7 +201,13 @@ class RunFolder:
         Parameters
         ----------
         record : dict
+
+        Raises
+        ------
+        RuntimeError
+            If no block is under way.
         """
+        self._check_entered()
         self._document["history"].append(dict(record))
         self._write()
 
@@ -200,6 +217,17 @@ class RunFolder:
             "a RunFolder writes its file from one process, and candidates that others train "
             "cannot tell it of their epochs: give on_epoch a CSVLog, or set n_jobs=None."
         )
+
+    def _check_entered(self) -> None:
+        if not self._document:
+            raise RuntimeError(
+                f"{self!r} is told of a training outside its block: fit within "
+                "`with RunFolder(folder, model, trials) as run:`."
+            )
+
+    def _is_fitted_here(self) -> bool:
+        """Whether the estimator holds another fit than when the block began."""
+        return _fitted(self._estimator) != self._before
 
     # -------------------------------------------------------------------------------------- content
 
@@ -250,7 +278,7 @@ class RunFolder:
 
     def _write(self) -> None:
         last = last_step(self._estimator)
-        for attribute, name in _TOLD.items():
+        for attribute, name in _TOLD.items() if self._is_fitted_here() else ():
             with suppress(AttributeError):  # not fitted, or of a search that has none
                 self._document[name] = getattr(last, attribute)
         self._document["updated"] = _now()
@@ -349,6 +377,12 @@ def as_json(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return without_addresses(str(value))
+
+
+def _fitted(estimator: Any) -> dict[str, int]:
+    """Identities of what the last step has learned, which a fit makes beside those of before."""
+    learned = getattr(last_step(estimator), "__dict__", {})
+    return {n: id(v) for n, v in learned.items() if n.endswith("_") and not n.startswith("_")}
 
 
 def _now() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pandas as pd
@@ -39,7 +39,8 @@ def save_table(table: pd.DataFrame | Responses, path: str | os.PathLike) -> None
     TypeError
         If `table` is neither.
     ValueError
-        If the path ends in anything else; if there are no rows.
+        If the path ends in anything else; if there are no rows; for Parquet, if a column holds
+        values of several types.
 
     See Also
     --------
@@ -86,9 +87,24 @@ def save_table(table: pd.DataFrame | Responses, path: str | os.PathLike) -> None
 
 def _write_csv(path: Path, parts: Iterator[pd.DataFrame]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
+        lines = _Lines(file)
         for number, part in enumerate(parts):
             counted = isinstance(part.index, pd.RangeIndex) and part.index.name is None
-            part.to_csv(file, header=number == 0, index=not counted)
+            part.to_csv(lines, header=number == 0, index=not counted, lineterminator="\r\n")
+
+
+class _Lines:
+    """A file of text whose lines end in a line feed, whatever a writer of CSV ends them in.
+
+    It is to end them in carriage return and line feed, because it quotes texts that hold characters
+    of the end of a line, and either alone ends one for those who read it.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, line: str) -> None:
+        self._file.write(line.removesuffix("\r\n") + "\n")
 
 
 def _write_parquet(path: Path, parts: Iterator[pd.DataFrame]) -> None:
@@ -100,11 +116,21 @@ def _write_parquet(path: Path, parts: Iterator[pd.DataFrame]) -> None:
             f"Parquet is written with pyarrow, and {error.name} is not here: install the "
             'extra "parquet", from the folder of v1tlearn with pip install -e ".[parquet]".'
         ) from error
-    first = pa.Table.from_pandas(next(parts))
+
+    def converted(part: pd.DataFrame, schema: Any = None) -> Any:
+        try:
+            return pa.Table.from_pandas(part, schema=schema)
+        except pa.ArrowException as error:  # its last argument names the column
+            raise ValueError(
+                f"{error.args[-1]} ({error.args[0]}): a column of Parquet holds values of one "
+                "type, such as numbers or text; convert it, or write CSV."
+            ) from error
+
+    first = converted(next(parts))
     with path.open("wb") as file, parquet.ParquetWriter(file, first.schema) as writer:
         writer.write_table(first)
         for part in parts:
-            writer.write_table(pa.Table.from_pandas(part, schema=first.schema))
+            writer.write_table(converted(part, first.schema))
 
 
 def _parts(responses: Responses) -> Iterator[pd.DataFrame]:
