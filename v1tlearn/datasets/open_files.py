@@ -10,7 +10,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import netCDF4
 from xarray.backends.locks import HDF5_LOCK, NETCDFC_LOCK, combine_locks
@@ -21,7 +21,7 @@ _OPEN_FILES = 64  # kept open at most; the others are opened again when they are
 _ROOM_BYTES = 2**23  # that the library takes to open a file, or to make one
 
 
-def opened(path: str, mode: str = "r") -> netCDF4.Dataset:
+def opened(path: str, mode: Literal["r", "w"] = "r") -> netCDF4.Dataset:
     """Open or make a file by the library; call it behind the lock.
 
     Where memory ends, the library crashes as it makes a file, and says of any that it is broken.
