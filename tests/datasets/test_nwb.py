@@ -352,6 +352,22 @@ def test_images_of_the_caller_stand_in_for_those_that_the_file_lacks(tmp_path):
         read(path)
 
 
+@pytest.mark.parametrize("reader", [v1.read_nwb, v1.read_nwb_movies])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_the_caller_whose_channels_come_last_are_refused(tmp_path, reader, channels):
+    path = with_table(tmp_path / "a.nwb", {"frame": [0.0, 1.0, 5.0]}, target=None)
+    images = make_images(shape=(8, 12, channels))
+    said = (
+        rf"^templates have shape \(6, 8, 12, {channels}\), 8 channels: expected 1 or 3, .*moveaxis"
+    )
+    with pytest.raises(ValueError, match=said):
+        reader(path, templates=images)
+    with pytest.raises(ValueError, match=r"^templates have shape \(6, 4, 8, 12\), 4 channels"):
+        reader(path, templates=make_images(shape=(4, 8, 12)))
+    moved = read(path, templates=np.moveaxis(images, -1, 1))["stimuli"]
+    np.testing.assert_array_equal(moved, images[[0, 1, 5]].transpose(0, 3, 1, 2))
+
+
 def test_columns_and_templates_are_listed_where_one_is_to_be_chosen(tmp_path):
     nwb = new()
     for name in ("a", "b"):

@@ -1,15 +1,18 @@
-"""What recordings of images and of movies have in common: their trials, and their attributes."""
+"""What recordings of images and of movies have in common: arguments, trials and attributes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from v1tlearn._values import plain
+from v1tlearn.datasets.nwb.images import given_images
 from v1tlearn.datasets.nwb.opening import refuse
 from v1tlearn.datasets.nwb.presentations import Presentations
+from v1tlearn.datasets.nwb.templates import Asked
 from v1tlearn.datasets.nwb.traces import Population
 
 _CHOICES: dict[str, tuple] = {
@@ -41,6 +44,42 @@ def check_seconds(argument: str, value: Any) -> float:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
         raise ValueError(f"{argument} is {value!r}: expected seconds, 0 or more.")
     return float(seconds)
+
+
+def as_asked(
+    stimulus: str | None,
+    templates: str | np.ndarray | None,
+    image_column: str | None,
+    first_index: int,
+    blanks: Sequence[Any],
+    where: Mapping[str, Any] | None,
+    image_axes: tuple[str, str],
+) -> Asked:
+    """Put together what the caller says of the presentations.
+
+    Parameters
+    ----------
+    stimulus, templates, image_column, first_index, blanks, where, image_axes
+        As the readers take them.
+
+    Returns
+    -------
+    Asked
+
+    Raises
+    ------
+    ValueError
+        If templates are an array that is none of images.
+    """
+    return Asked(
+        stimulus,
+        templates if templates is None or isinstance(templates, str) else given_images(templates),
+        image_column,
+        int(first_index),
+        tuple(blanks),
+        dict(where or {}),
+        image_axes == ("width", "height"),
+    )
 
 
 def behavior_attrs(units: dict[str, str]) -> dict[str, str]:

@@ -16,6 +16,7 @@ from v1tlearn._values import plain
 from v1tlearn.datasets.given_files import check_there
 from v1tlearn.datasets.movie_frames import MovieOfFrames, ShownMovies
 from v1tlearn.datasets.nwb.assembling import (
+    as_asked,
     attrs_of,
     behavior_attrs,
     check_choices,
@@ -30,7 +31,6 @@ from v1tlearn.datasets.nwb.neurons import Positions, neuron_coords
 from v1tlearn.datasets.nwb.opening import opened, refuse
 from v1tlearn.datasets.nwb.series import Windows
 from v1tlearn.datasets.nwb.showings import Shown, find_showings
-from v1tlearn.datasets.nwb.templates import Asked
 from v1tlearn.datasets.nwb.traces import populations
 from v1tlearn.datasets.schema import DIMS, STIMULI_ATTRS, check_read
 from v1tlearn.datasets.time_axis import time_coordinate, with_time
@@ -96,7 +96,8 @@ def read_nwb_movies(
         "drop" leaves these movies out, and those without behaviour, too.
     templates : str or ndarray, optional
         Name of the frames, where the presentations do not tell it and there are several; or the
-        frames themselves (frames, [channels,] height, width), where the file has none.
+        frames themselves (frames, [channels,] height, width), 1 or 3 channels, where the file
+        has none.
     image_column : str, optional
         Column of the table that says which frame was shown, or which movie. Where `trials` is a
         table, its column that names the movies, by which repeats are found.
@@ -184,15 +185,7 @@ def read_nwb_movies(
     rate = plain(frame_rate)
     if rate is not None and (isinstance(rate, bool) or not 0 < rate < np.inf):
         raise ValueError(f"frame_rate is {frame_rate!r}: expected frames per second, above 0.")
-    asked = Asked(
-        stimulus,
-        templates,
-        image_column,
-        int(first_index),
-        tuple(blanks),
-        dict(where or {}),
-        image_axes == ("width", "height"),
-    )
+    asked = as_asked(stimulus, templates, image_column, first_index, blanks, where, image_axes)
     with opened(path) as nwb:
         shown = find_showings(path, nwb, asked, trials, rate, tiers)
         edges = [one.edges for one in shown.showings]

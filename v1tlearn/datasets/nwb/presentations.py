@@ -11,7 +11,7 @@ import numpy as np
 
 from v1tlearn.datasets.movie_frames import Frames
 from v1tlearn.datasets.nwb.finding import choose, column_of, rows_where
-from v1tlearn.datasets.nwb.images import StoredImages, given_images
+from v1tlearn.datasets.nwb.images import StoredImages
 from v1tlearn.datasets.nwb.opening import numbers, refuse
 from v1tlearn.datasets.nwb.series import check_times, times_of
 from v1tlearn.datasets.nwb.templates import Asked, Templates, templates_of
@@ -136,7 +136,7 @@ def find(path: Path, nwb: Any, asked: Asked) -> Presentations:
     if asked.templates is None:
         images: Frames = StoredImages.of_series(path, name, found, turned=asked.turned)
     else:
-        images = given_images(asked.templates)
+        images = asked.templates
     onsets = times_of(path, name, found, n_samples=images.shape[0])
     rows = np.arange(len(onsets))
     return Presentations(name, onsets, rows, images, False, None, rows)

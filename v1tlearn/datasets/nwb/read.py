@@ -15,6 +15,7 @@ from v1tlearn._instead import path_of
 from v1tlearn._values import plain
 from v1tlearn.datasets.given_files import check_there
 from v1tlearn.datasets.nwb.assembling import (
+    as_asked,
     attrs_of,
     behavior_attrs,
     check_choices,
@@ -29,7 +30,6 @@ from v1tlearn.datasets.nwb.neurons import Positions, neuron_coords
 from v1tlearn.datasets.nwb.opening import opened, refuse
 from v1tlearn.datasets.nwb.presentations import Presentations, find
 from v1tlearn.datasets.nwb.series import Windows
-from v1tlearn.datasets.nwb.templates import Asked
 from v1tlearn.datasets.nwb.traces import populations
 from v1tlearn.datasets.schema import DIMS, STIMULI_ATTRS, check_read
 
@@ -93,7 +93,8 @@ def read_nwb(
         leaves these trials out, and those without behaviour, too.
     templates : str or ndarray, optional
         Name of the images, where the presentations do not tell it and there are several; or the
-        images themselves (images, [channels,] height, width), where the file has none.
+        images themselves (images, [channels,] height, width), 1 or 3 channels, where the file
+        has none.
     image_column : str, optional
         Column of the table that says which image was shown, by its place or name; by default the
         only one of "image_index", "template_index", "stimulus_index", "frame", "image_id" and
@@ -157,7 +158,8 @@ def read_nwb(
     ImportError
         Without the extra "nwb".
     ValueError
-        Naming the file: it is damaged, or links to others; a choice that is to be made, with the
+        If an argument cannot be meant, such as templates with colour behind height and width. Or
+        naming the file: it is damaged, or links to others; a choice that is to be made, with the
         names; timestamps that do not rise; presentations that overlap, or windows that do; images
         that templates do not have; windows that were not recorded; behaviour that is NaN, images
         in other files or of several sizes.
@@ -213,15 +215,7 @@ def read_nwb(
         first_index=first_index,
     )
     check_seconds("behavior_gaps", behavior_gaps)
-    asked = Asked(
-        stimulus,
-        templates,
-        image_column,
-        int(first_index),
-        tuple(blanks),
-        dict(where or {}),
-        image_axes == ("width", "height"),
-    )
+    asked = as_asked(stimulus, templates, image_column, first_index, blanks, where, image_axes)
     with opened(path) as nwb:
         shown = find(path, nwb, asked)
         if not overlapping:
