@@ -190,6 +190,28 @@ def test_planes_stand_one_behind_the_other_each_with_its_clock(tmp_path, asked):
     np.testing.assert_allclose(recording["position"][:, 2], [0, 0, 30, 30, 30])
 
 
+@pytest.mark.parametrize("told", [(0,), (1,), ()])
+def test_positions_on_planes_of_which_only_some_tell_where_they_lie_are_left_out(tmp_path, told):
+    nwb = new()
+    stack = templates(make_images())
+    nwb.add_stimulus_template(stack)
+    add_indices(nwb, [0, 1, 2, 0], stack)
+    for number in (0, 1):
+        origin = {"origin_coords": [1e-3, 2e-3, 0.0]} if number in told else {}
+        regions = add_plane(nwb, number, 2, **origin)
+        add_traces(nwb, regions, np.ones((80, 2)), name=f"plane_{number}")
+    path = write(nwb, tmp_path / "a.nwb")
+    if not told:  # both count from their own corner
+        found = v1.read_nwb(path, responses="DfOverF")["position"]
+        np.testing.assert_allclose(found, [[0, 12], [2, 12]] * 2)
+        return
+    said = rf"left out: the plane 'plane {1 - told[0]}' does not tell where it lies \(origin_coords"
+    with pytest.warns(UserWarning, match=said):
+        assert "position" not in v1.read_nwb(path, responses="DfOverF")
+    one = v1.read_nwb(path, responses=f"plane_{told[0]}")["position"]
+    np.testing.assert_allclose(one[:, :2], [[1000, 2012], [1002, 2012]])
+
+
 def test_masks_may_be_lists_of_pixels(tmp_path):
     nwb = new()
     stack = templates(make_images())

@@ -96,8 +96,8 @@ def _found(populations: list[Population]) -> np.ndarray | None:
     """Positions from masks of regions, or from electrodes; None, with a warning, without."""
     found = [_of_one(one) for one in populations]
     told = [place for place in found if not isinstance(place, str)]
-    if len(told) < len(found):
-        why = next(place for place in found if isinstance(place, str))
+    why = next((place for place in found if isinstance(place, str)), _of_two_systems(populations))
+    if why is not None:
         warn(
             f"positions of neurons are left out: {why}. Name columns in micrometres by "
             "positions=(...), or leave them out by positions='none'."
@@ -113,6 +113,17 @@ def _found(populations: list[Population]) -> np.ndarray | None:
         )
         return None
     return position
+
+
+def _of_two_systems(populations: list[Population]) -> str | None:
+    """Why positions on several planes cannot be held against each other; None where they can."""
+    if populations[0].name == "units":
+        return None
+    planes = [one.table.imaging_plane for one in populations]
+    lost = [plane.name for plane in planes if plane.origin_coords is None]
+    if len(lost) in (0, len(planes)):
+        return None
+    return f"the plane {lost[0]!r} does not tell where it lies (origin_coords), as others do"
 
 
 def _of_one(one: Population) -> np.ndarray | str:

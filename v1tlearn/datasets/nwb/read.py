@@ -130,7 +130,8 @@ def read_nwb(
     positions : "auto", "none" or sequence of str, default="auto"
         Positions of neurons in micrometres. "auto" takes the centres of masks, on planes that tell
         the size of a pixel, or the mean place of a unit's electrodes, and warns where these are
-        not told. Or columns of the table of regions or units with x, y and possibly z.
+        not told, or only some of several planes tell where they lie. Or columns of the table of
+        regions or units with x, y and possibly z.
     name : str, optional
         What the animal is called; by default the subject, or, without one, the identifier.
 
