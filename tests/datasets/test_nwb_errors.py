@@ -291,6 +291,41 @@ def test_arguments_that_cannot_be_meant_are_refused(path, params, said):
         v1.read_nwb(path, **params)
 
 
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"behavior_window": (0.0, 0.5)}, "^behavior_window came without behaviors: expected"),
+        (
+            {"behavior_gaps": 0.5, "behaviors": {}},
+            "^behavior_gaps came without behaviors: expected",
+        ),
+        (
+            {"templates": make_images(), "image_axes": ("width", "height")},
+            r"^image_axes=\('width', 'height'\) came with an array of templates.*np.swapaxes",
+        ),
+    ],
+)
+def test_arguments_without_an_effect_are_refused(path, params, said):
+    with pytest.raises(ValueError, match=said):
+        v1.read_nwb(path, **params)
+
+
+@pytest.mark.parametrize("reader", [v1.read_nwb, v1.read_nwb_movies])
+@pytest.mark.parametrize(
+    ("blanks", "said"),
+    [
+        ("3", "^blanks='3': expected a list of values"),
+        (3, "^blanks=3: expected a list of values"),
+        ([True], r"^blanks=\[True\] holds True: expected numbers or texts"),
+        ([np.False_], r"^blanks=.* holds False: expected numbers or texts"),
+        ([[1]], r"^blanks=\[\[1\]\] holds \[1\]: expected numbers or texts"),
+    ],
+)
+def test_blanks_are_a_list_of_numbers_or_texts(path, reader, blanks, said):
+    with pytest.raises(TypeError, match=said):
+        reader(path, blanks=blanks)
+
+
 def test_paths_that_lead_to_no_file_are_told(tmp_path):
     with pytest.raises(TypeError, match=r"The call is read_nwb\(path\)"):
         v1.read_nwb(3)

@@ -236,6 +236,16 @@ def test_a_table_names_movies_of_different_lengths(tmp_path):
     assert ids[0] == ids[2] != ids[1]
     with pytest.raises(ValueError, match=r"names \['none'\], which are no templates"):
         read(path, "trials", image_column="movie")
+    asked = {"stimulus": "trials", "image_column": "movie", "blanks": ["none"]}
+    for given in (movies["long"], "long"):
+        with pytest.raises(
+            ValueError, match=r"templates came for trials, whose movie names movies"
+        ):
+            read(path, **asked, templates=given)
+    with pytest.raises(ValueError, match=r"first_index came for trials, whose movie names movies"):
+        read(path, **asked, first_index=1)
+    with pytest.raises(ValueError, match=r"blanks names 'gray', which no row of movie of trials"):
+        read(path, **asked | {"blanks": ["none", "gray"]})
 
 
 def shown_once(path, times, *, numbers=None, trains=None):

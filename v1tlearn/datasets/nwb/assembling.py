@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -68,18 +69,59 @@ def as_asked(
 
     Raises
     ------
-    ValueError
-        If templates are an array that is none of images.
+    TypeError, ValueError
+        If templates are an array that is none of images, or come with `image_axes`; or blanks are
+        no numbers or texts.
     """
+    is_turned = image_axes == ("width", "height")
+    is_array = templates is not None and not isinstance(templates, str)
+    if is_turned and is_array:
+        raise ValueError(
+            f"image_axes={image_axes!r} came with an array of templates: expected it for stored "
+            "images alone. Give templates (images, [channels,] height, width), "
+            "np.swapaxes(templates, -1, -2)."
+        )
     return Asked(
         stimulus,
         templates if templates is None or isinstance(templates, str) else given_images(templates),
         image_column,
         int(first_index),
-        tuple(blanks),
+        _as_blanks(blanks),
         dict(where or {}),
-        image_axes == ("width", "height"),
+        is_turned,
     )
+
+
+def _as_blanks(blanks: Any) -> tuple[Any, ...]:
+    """Values in place of an image, as Python has them; a truth value would be image 0 or 1."""
+    if isinstance(blanks, str | bytes | Mapping) or not isinstance(blanks, Iterable):
+        raise TypeError(f"blanks={blanks!r}: expected a list of values, [-1] or ['omitted'].")
+    values = tuple(plain(blank, "blanks") for blank in blanks)
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, str | Real):
+            raise TypeError(f"blanks={blanks!r} holds {value!r}: expected numbers or texts.")
+    return values
+
+
+def check_for_behaviors(behaviors: Any, **given: bool) -> None:
+    """Refuse arguments on behaviour where no behaviour is asked for.
+
+    Parameters
+    ----------
+    behaviors : mapping or None
+    **given : bool
+        Whether each argument was given.
+
+    Raises
+    ------
+    ValueError
+        If one was, without behaviours.
+    """
+    names = [argument for argument, is_given in given.items() if is_given]
+    if names and not behaviors:
+        raise ValueError(
+            f"{names[0]} came without behaviors: expected it beside behaviors={{name: series}}."
+        )
 
 
 def behavior_attrs(units: dict[str, str]) -> dict[str, str]:

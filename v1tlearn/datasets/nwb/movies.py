@@ -20,6 +20,7 @@ from v1tlearn.datasets.nwb.assembling import (
     attrs_of,
     behavior_attrs,
     check_choices,
+    check_for_behaviors,
     check_seconds,
     kept_trials,
     response_attrs,
@@ -97,7 +98,7 @@ def read_nwb_movies(
     templates : str or ndarray, optional
         Name of the frames, where the presentations do not tell it and there are several; or the
         frames themselves (frames, [channels,] height, width), 1 or 3 channels, where the file
-        has none.
+        has none. Neither they nor `first_index` are for an `image_column` that names movies.
     image_column : str, optional
         Column of the table that says which frame was shown, or which movie. Where `trials` is a
         table, its column that names the movies, by which repeats are found.
@@ -106,9 +107,10 @@ def read_nwb_movies(
     first_index : int, default=0
         What the first frame is counted as.
     blanks : sequence, default=()
-        What stands in place of a frame where none was shown.
+        What stands in place of a frame, or of the name of a movie, where none was shown; each has
+        to be there.
     image_axes : {("height", "width"), ("width", "height")}, default=("height", "width")
-        Order in which the sides of frames are stored.
+        Order in which the sides of frames are stored, not of `templates` that are given.
     behaviors : mapping of str to (str or (str, int)), optional
         Columns of behaviour and their series, as in `read_nwb`; one value per frame, made as
         "auto" makes responses.
@@ -181,7 +183,8 @@ def read_nwb_movies(
         image_axes=image_axes,
         first_index=first_index,
     )
-    check_seconds("behavior_gaps", behavior_gaps)
+    gaps = check_seconds("behavior_gaps", behavior_gaps)
+    check_for_behaviors(behaviors, behavior_gaps=gaps > 0)
     rate = plain(frame_rate)
     if rate is not None and (isinstance(rate, bool) or not 0 < rate < np.inf):
         raise ValueError(f"frame_rate is {frame_rate!r}: expected frames per second, above 0.")

@@ -19,6 +19,7 @@ from v1tlearn.datasets.nwb.assembling import (
     attrs_of,
     behavior_attrs,
     check_choices,
+    check_for_behaviors,
     check_seconds,
     kept_trials,
     response_attrs,
@@ -106,16 +107,18 @@ def read_nwb(
         What the first image is counted as; NWB says 0.
     blanks : sequence, default=()
         What stands in place of an image where none was shown, such as -1, NaN or "omitted". These
-        presentations are left out. -1 is what unsigned integers make of it, too.
+        presentations are left out. -1 is what unsigned integers make of it, too. Each has to be
+        there, so that none is misspelt.
     image_axes : {("height", "width"), ("width", "height")}, default=("height", "width")
-        Order in which the sides of images are stored. Most files hold rows first, though the
-        format says x, then y.
+        Order in which the sides of images are stored, not of `templates` that are given. Most
+        files hold rows first, though the format says x, then y.
     behaviors : mapping of str to (str or (str, int)), optional
         Columns of behaviour, and the series that they are means of: ``{"running_speed":
         "behavior/speed", "pupil_x": ("EyeTracking/pupil", 0)}``, with the number of the column
         where a series has several.
     behavior_window : (float, float), optional
-        From when to when behaviour counts; by default as responses.
+        From when to when behaviour counts; by default as responses. Without `behaviors` it is
+        refused, as is `behavior_gaps`.
     behavior_gaps : float, default=0
         Seconds between two samples of behaviour that are numbers, up to which NaN between them,
         such as blinks, is replaced by what lies on a line.
@@ -215,7 +218,10 @@ def read_nwb(
         image_axes=image_axes,
         first_index=first_index,
     )
-    check_seconds("behavior_gaps", behavior_gaps)
+    gaps = check_seconds("behavior_gaps", behavior_gaps)
+    check_for_behaviors(
+        behaviors, behavior_window=behavior_window is not None, behavior_gaps=gaps > 0
+    )
     asked = as_asked(stimulus, templates, image_column, first_index, blanks, where, image_axes)
     with opened(path) as nwb:
         shown = find(path, nwb, asked)
