@@ -326,6 +326,45 @@ def test_blanks_are_a_list_of_numbers_or_texts(path, reader, blanks, said):
         reader(path, blanks=blanks)
 
 
+@pytest.mark.parametrize("reader", [v1.read_nwb, v1.read_nwb_movies])
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"behaviors": ["speed"]}, r"^behaviors=\['speed'\]: expected series by the names of"),
+        (
+            {"behaviors": {1: "speed"}},
+            r"^behaviors=\{1: 'speed'\}: expected series by the names of",
+        ),
+        ({"behaviors": {"x": ("place", 0, 1)}}, r"^behaviors\['x'\]=\('place', 0, 1\): expected"),
+        ({"behaviors": {"x": ("place", True)}}, r"^behaviors\['x'\]=\('place', True\): expected"),
+        ({"behaviors": {"x": ("place", "0")}}, r"^behaviors\['x'\]=\('place', '0'\): expected"),
+        ({"behaviors": {"x": 3}}, r"^behaviors\['x'\]=3: expected the name of a series"),
+        ({"positions": None}, "^positions=None: expected names"),
+        ({"positions": "xy"}, r"^positions='xy': expected one of \('auto', 'none'\), or columns"),
+        ({"responses": []}, r"^responses=\[\]: expected a name"),
+        ({"responses": 3}, "^responses=3: expected names"),
+        ({"where": {"a": np.array([1, 2])}}, r"^where\['a'\]=array.*array.tolist"),
+        ({"where": ["a"]}, r"^where=\['a'\]: expected labels by column"),
+        ({"neurons": {"a": np.array([1, 2])}}, r"^neurons\['a'\]=array.*array.tolist"),
+        ({"neurons": "good"}, "^neurons='good': expected labels by column"),
+        ({"neuron_labels": None}, "^neuron_labels=None: expected names"),
+        ({"templates": np.zeros((2, 8, 12), bool)}, r"^templates have shape .* and dtype bool"),
+        ({"stimulus": ["shown"]}, r"^stimulus=\['shown'\]: expected a name, as text"),
+        ({"image_column": ["frame"]}, r"^image_column=\['frame'\]: expected a name, as text"),
+        ({"tiers": ["split"]}, r"^tiers=\['split'\]: expected a name, as text"),
+    ],
+)
+def test_arguments_of_another_kind_are_told_by_their_name(path, reader, params, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        reader(path, **params)
+
+
+def test_labels_and_names_may_come_alone_or_in_lists(path):
+    alone = v1.read_nwb(path, responses="plane", behaviors={"x": ("place", np.int64(1))})
+    listed = v1.read_nwb(path, responses=("plane",), behaviors={"x": ["place", 1]})
+    assert alone.identical(listed)
+
+
 def test_paths_that_lead_to_no_file_are_told(tmp_path):
     with pytest.raises(TypeError, match=r"The call is read_nwb\(path\)"):
         v1.read_nwb(3)

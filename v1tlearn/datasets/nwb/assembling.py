@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from v1tlearn._values import plain
+from v1tlearn.datasets.nwb.finding import as_wanted
 from v1tlearn.datasets.nwb.images import given_images
 from v1tlearn.datasets.nwb.opening import refuse
 from v1tlearn.datasets.nwb.presentations import Presentations
@@ -37,6 +38,24 @@ def check_choices(known: dict[str, tuple], **given: Any) -> None:
         choices = (known | _CHOICES)[argument]
         if plain(value) not in choices or isinstance(value, bool):
             raise ValueError(f"{argument} is {value!r}: expected one of {choices}.")
+
+
+def check_names(**given: Any) -> None:
+    """Refuse what is neither a text nor None.
+
+    Parameters
+    ----------
+    **given : object
+        By argument.
+
+    Raises
+    ------
+    TypeError
+        If one is something else.
+    """
+    for argument, value in given.items():
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"{argument}={value!r}: expected a name, as text.")
 
 
 def check_seconds(argument: str, value: Any) -> float:
@@ -70,9 +89,10 @@ def as_asked(
     Raises
     ------
     TypeError, ValueError
-        If templates are an array that is none of images, or come with `image_axes`; or blanks are
-        no numbers or texts.
+        If templates are an array that is none of images, or come with `image_axes`; names are no
+        texts, blanks no numbers or texts, or `where` has no labels by column.
     """
+    check_names(stimulus=stimulus, image_column=image_column)
     is_turned = image_axes == ("width", "height")
     is_array = templates is not None and not isinstance(templates, str)
     if is_turned and is_array:
@@ -87,7 +107,7 @@ def as_asked(
         image_column,
         int(first_index),
         _as_blanks(blanks),
-        dict(where or {}),
+        as_wanted(where, "where"),
         is_turned,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import xarray as xr
 from xarray.core import indexing
 
 from v1tlearn._instead import path_of
+from v1tlearn._options import as_words
 from v1tlearn._values import plain
 from v1tlearn.datasets.given_files import check_there
 from v1tlearn.datasets.movie_frames import MovieOfFrames, ShownMovies
@@ -21,18 +23,20 @@ from v1tlearn.datasets.nwb.assembling import (
     behavior_attrs,
     check_choices,
     check_for_behaviors,
+    check_names,
     check_seconds,
     kept_trials,
     response_attrs,
 )
-from v1tlearn.datasets.nwb.behavior import Behaviors, behaviors_of
+from v1tlearn.datasets.nwb.behavior import Behaviors, as_behaviors, behaviors_of
 from v1tlearn.datasets.nwb.cutting import Showing
+from v1tlearn.datasets.nwb.finding import as_wanted
 from v1tlearn.datasets.nwb.images import check_finite
-from v1tlearn.datasets.nwb.neurons import Positions, neuron_coords
+from v1tlearn.datasets.nwb.neurons import Positions, as_positions, neuron_coords
 from v1tlearn.datasets.nwb.opening import opened, refuse
 from v1tlearn.datasets.nwb.series import Windows
 from v1tlearn.datasets.nwb.showings import Shown, find_showings
-from v1tlearn.datasets.nwb.traces import populations
+from v1tlearn.datasets.nwb.traces import as_series_names, populations
 from v1tlearn.datasets.schema import DIMS, STIMULI_ATTRS, check_read
 from v1tlearn.datasets.time_axis import time_coordinate, with_time
 
@@ -143,7 +147,7 @@ def read_nwb_movies(
         If there is no such file.
     ImportError
         Without the extra "nwb".
-    ValueError
+    TypeError, ValueError
         As `read_nwb`; or naming the row where a movie would have one frame, an interval has none,
         or frames are missing within it.
 
@@ -183,10 +187,15 @@ def read_nwb_movies(
         image_axes=image_axes,
         first_index=first_index,
     )
+    check_names(tiers=tiers, trials=trials)
+    wanted, names = as_behaviors(behaviors), as_series_names(responses)
+    cells, placed = as_wanted(neurons, "neurons"), as_positions(positions)
+    labels = as_words(neuron_labels, "neuron_labels", of="snr")
     gaps = check_seconds("behavior_gaps", behavior_gaps)
-    check_for_behaviors(behaviors, behavior_gaps=gaps > 0)
+    check_for_behaviors(wanted, behavior_gaps=gaps > 0)
     rate = plain(frame_rate)
-    if rate is not None and (isinstance(rate, bool) or not 0 < rate < np.inf):
+    is_number = isinstance(rate, Real) and not isinstance(rate, bool)
+    if rate is not None and not (is_number and 0 < rate < np.inf):
         raise ValueError(f"frame_rate is {frame_rate!r}: expected frames per second, above 0.")
     asked = as_asked(stimulus, templates, image_column, first_index, blanks, where, image_axes)
     with opened(path) as nwb:
@@ -196,16 +205,14 @@ def read_nwb_movies(
             np.concatenate([one[:-1] for one in edges]), np.concatenate([one[1:] for one in edges])
         )
         how = ("frame", "sum") if reduction == "auto" else (reduction, reduction)
-        found = populations(path, nwb, responses, frames, how, neurons or {})
+        found = populations(path, nwb, names, frames, how, cells)
         values = np.concatenate([one.values for one in found], axis=1)
         recorded = _all_of(np.all([one.whole for one in found], axis=0), shown.showings)
         measured = np.ones(len(recorded), bool)
-        if behaviors:
-            columns, units = behaviors_of(path, nwb, behaviors, frames, "frame", behavior_gaps)
+        if wanted:
+            columns, units = behaviors_of(path, nwb, wanted, frames, "frame", behavior_gaps)
             measured = _all_of(np.isfinite(columns).all(axis=1), shown.showings)
-        kept = kept_trials(
-            path, shown.presentations, recorded, measured, incomplete, list(behaviors or {})
-        )
+        kept = kept_trials(path, shown.presentations, recorded, measured, incomplete, list(wanted))
         movies = [shown.showings[trial] for trial in kept]
         counts = np.array([len(one.order) for one in movies])
         check_finite(path, shown.presentations.images)
@@ -221,12 +228,12 @@ def read_nwb_movies(
         coords["onset"] = ("trial", np.array([one.edges[0] for one in movies]), {"units": "s"})
         coords["n_frames"] = ("trial", counts)
         coords["time"] = time_coordinate(int(counts.max()), shown.frame_rate)
-        coords |= neuron_coords(path, nwb, found, positions, neuron_labels)
-        if behaviors:
+        coords |= neuron_coords(path, nwb, found, placed, labels)
+        if wanted:
             padded = _by_trial(columns, shown.showings, kept, 0.0)
             dims = with_time(DIMS["behaviors"])
             variables["behaviors"] = (dims, padded, behavior_attrs(units))
-            coords["behavior"] = ("behavior", list(behaviors))
+            coords["behavior"] = ("behavior", list(wanted))
         dataset = xr.Dataset(variables, coords, attrs_of(nwb, name))
     check_read(path, {dataset.attrs["mouse_id"]: dataset})
     if np.isinf(dataset["responses"].values).any():

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from v1tlearn._options import as_word, as_words
 from v1tlearn._warn import warn
 from v1tlearn.datasets.nwb.finding import column_of, name_of
 from v1tlearn.datasets.nwb.opening import numbers, refuse
@@ -18,14 +19,36 @@ _MICROMETRES = {"meters": 1e6, "metres": 1e6, "m": 1e6, "millimeters": 1e3, "mm"
 _MICROMETRES |= {"micrometers": 1.0, "microns": 1.0, "um": 1.0, "µm": 1.0}
 _PEAK = "peak_channel_id"  # column of units that points to an electrode by its id
 _TAKEN = ("neuron", "plane", "area", "position", "axis")
+_WORDS = ("auto", "none")
 Positions = Literal["auto", "none"] | Sequence[str]
+
+
+def as_positions(positions: Any) -> str | tuple[str, ...]:
+    """Refuse positions of neurons that are neither a word that is known nor names of columns.
+
+    Parameters
+    ----------
+    positions : object
+
+    Returns
+    -------
+    str or tuple of str
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are something else.
+    """
+    if isinstance(positions, str):
+        return as_word(positions, _WORDS, "positions", ", or columns in micrometres, ('x', 'y')")
+    return tuple(as_words(positions, "positions", of="x"))
 
 
 def neuron_coords(
     path: Path,
     nwb: Any,
     populations: list[Population],
-    positions: Positions,
+    positions: str | tuple[str, ...],
     labels: Sequence[str],
 ) -> dict[str, tuple]:
     """Coordinates of the neurons of all populations, one behind the other.
@@ -35,7 +58,7 @@ def neuron_coords(
     path : Path
     nwb : NWBFile
     populations : list of Population
-    positions : "auto", "none" or sequence of str
+    positions : "auto", "none" or tuple of str
         Columns of the table of regions or units, in micrometres.
     labels : sequence of str
         Columns of these tables that become coordinates.
@@ -68,7 +91,7 @@ def neuron_coords(
     if isinstance(positions, str):
         place = _found(populations)
     else:
-        place = _columns(path, populations, tuple(positions))
+        place = _columns(path, populations, positions)
     if place is not None:
         coords["position"] = (("neuron", "axis"), place, POSITION_ATTRS)
         coords["axis"] = ("axis", list(AXES[: place.shape[1]]))

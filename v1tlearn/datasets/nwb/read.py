@@ -12,6 +12,7 @@ import xarray as xr
 from xarray.core import indexing
 
 from v1tlearn._instead import path_of
+from v1tlearn._options import as_words
 from v1tlearn._values import plain
 from v1tlearn.datasets.given_files import check_there
 from v1tlearn.datasets.nwb.assembling import (
@@ -20,18 +21,19 @@ from v1tlearn.datasets.nwb.assembling import (
     behavior_attrs,
     check_choices,
     check_for_behaviors,
+    check_names,
     check_seconds,
     kept_trials,
     response_attrs,
 )
-from v1tlearn.datasets.nwb.behavior import Behaviors, behaviors_of
-from v1tlearn.datasets.nwb.finding import column_of
+from v1tlearn.datasets.nwb.behavior import Behaviors, as_behaviors, behaviors_of
+from v1tlearn.datasets.nwb.finding import as_wanted, column_of
 from v1tlearn.datasets.nwb.images import ShownImages, check_finite
-from v1tlearn.datasets.nwb.neurons import Positions, neuron_coords
+from v1tlearn.datasets.nwb.neurons import Positions, as_positions, neuron_coords
 from v1tlearn.datasets.nwb.opening import opened, refuse
 from v1tlearn.datasets.nwb.presentations import Presentations, find
 from v1tlearn.datasets.nwb.series import Windows
-from v1tlearn.datasets.nwb.traces import populations
+from v1tlearn.datasets.nwb.traces import as_series_names, populations
 from v1tlearn.datasets.schema import DIMS, STIMULI_ATTRS, check_read
 
 REDUCTIONS = ("auto", "mean", "sum", "rate")
@@ -161,9 +163,11 @@ def read_nwb(
         If there is no such file.
     ImportError
         Without the extra "nwb".
+    TypeError, ValueError
+        If an argument cannot be meant, such as templates with colour behind height and width, or
+        has no effect; before the file is opened where it takes no file to tell.
     ValueError
-        If an argument cannot be meant, such as templates with colour behind height and width. Or
-        naming the file: it is damaged, or links to others; a choice that is to be made, with the
+        Naming the file: it is damaged, or links to others; a choice that is to be made, with the
         names; timestamps that do not rise; presentations that overlap, or windows that do; images
         that templates do not have; windows that were not recorded; behaviour that is NaN, images
         in other files or of several sizes.
@@ -218,10 +222,12 @@ def read_nwb(
         image_axes=image_axes,
         first_index=first_index,
     )
+    check_names(tiers=tiers)
+    wanted, names = as_behaviors(behaviors), as_series_names(responses)
+    cells, placed = as_wanted(neurons, "neurons"), as_positions(positions)
+    labels = as_words(neuron_labels, "neuron_labels", of="snr")
     gaps = check_seconds("behavior_gaps", behavior_gaps)
-    check_for_behaviors(
-        behaviors, behavior_window=behavior_window is not None, behavior_gaps=gaps > 0
-    )
+    check_for_behaviors(wanted, behavior_window=behavior_window is not None, behavior_gaps=gaps > 0)
     asked = as_asked(stimulus, templates, image_column, first_index, blanks, where, image_axes)
     with opened(path) as nwb:
         shown = find(path, nwb, asked)
@@ -229,17 +235,17 @@ def read_nwb(
             _check_apart(path, shown, window)
         how = ("mean", "rate") if reduction == "auto" else (reduction, reduction)
         after = Windows.after(shown.onsets, window)
-        found = populations(path, nwb, responses, after, how, neurons or {})
+        found = populations(path, nwb, names, after, how, cells)
         recorded = np.all([one.whole for one in found], axis=0)
         variables: dict[str, Any] = {}
         values = np.concatenate([one.values for one in found], axis=1)
         measured = np.ones(len(values), bool)
-        if behaviors:
+        if wanted:
             after = Windows.after(shown.onsets, within)
-            columns, units = behaviors_of(path, nwb, behaviors, after, "mean", behavior_gaps)
+            columns, units = behaviors_of(path, nwb, wanted, after, "mean", behavior_gaps)
             measured = np.isfinite(columns).all(axis=1)
-        kept = kept_trials(path, shown, recorded, measured, incomplete, list(behaviors or {}))
-        if behaviors:
+        kept = kept_trials(path, shown, recorded, measured, incomplete, list(wanted))
+        if wanted:
             variables["behaviors"] = (DIMS["behaviors"], columns[kept], behavior_attrs(units))
         variables["responses"] = (
             DIMS["responses"],
@@ -250,10 +256,10 @@ def read_nwb(
         check_finite(path, shown.images)
         stimuli = indexing.LazilyIndexedArray(ShownImages(shown.images, shown.shown))
         variables["stimuli"] = xr.Variable(DIMS["stimuli"], stimuli, STIMULI_ATTRS)
-        neurons_told = neuron_coords(path, nwb, found, positions, neuron_labels)
+        neurons_told = neuron_coords(path, nwb, found, placed, labels)
         coords = _trial_coords(path, shown, tiers) | neurons_told
-        if behaviors:
-            coords["behavior"] = ("behavior", list(behaviors))
+        if wanted:
+            coords["behavior"] = ("behavior", list(wanted))
         dataset = xr.Dataset(variables, coords, attrs_of(nwb, name))
     check_read(path, {dataset.attrs["mouse_id"]: dataset})
     if np.isinf(values[kept]).any():

@@ -33,7 +33,7 @@ class Asked:
         What the first image is counted as.
     blanks : tuple
         Values in place of an image that say that none was shown.
-    where : mapping of str to label
+    where : mapping of str to list of labels
         Rows of a table: what columns hold.
     turned : bool
         Whether images are stored with columns before rows.
@@ -44,7 +44,7 @@ class Asked:
     image_column: str | None
     first_index: int
     blanks: tuple[Any, ...]
-    where: Mapping[str, Any]
+    where: Mapping[str, list[Any]]
     turned: bool
 
 
