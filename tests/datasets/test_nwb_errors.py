@@ -272,6 +272,13 @@ def test_a_plane_without_the_size_of_its_pixels_is_read_with_a_warning(tmp_path)
     [
         ({"window": (0.5, 0.1)}, r"window is \(0.5, 0.1\): expected two times"),
         ({"behavior_window": 3}, r"behavior_window is 3: expected two times"),
+        ({"window": ("0", "0.5")}, r"^window is \('0', '0.5'\): expected two times"),
+        ({"window": "05"}, r"^window is '05': expected two times"),
+        ({"window": (False, True)}, r"^window is \(False, True\): expected two times"),
+        ({"window": (0.0, np.nan)}, r"^window is \(0.0, nan\): expected two times"),
+        ({"window": [[0.0, 0.5]]}, r"^window is \[\[0.0, 0.5\]\]: expected two times"),
+        ({"window": (0.0, [0.5])}, r"^window is \(0.0, \[0.5\]\): expected two times"),
+        ({"behavior_window": (0, True)}, r"^behavior_window is \(0, True\): expected two times"),
         ({"reduction": "max"}, "reduction is 'max': expected one of"),
         ({"incomplete": True}, "incomplete is True: expected one of"),
         ({"first_index": 2}, "first_index is 2: expected one of"),
@@ -357,6 +364,18 @@ def test_blanks_are_a_list_of_numbers_or_texts(path, reader, blanks, said):
 def test_arguments_of_another_kind_are_told_by_their_name(path, reader, params, said):
     with pytest.raises((TypeError, ValueError), match=said):
         reader(path, **params)
+
+
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_a_flag_is_a_truth_value(path, value):
+    with pytest.raises(TypeError, match=rf"^overlapping is {value!r}, expected True or False"):
+        v1.read_nwb(path, overlapping=value)
+
+
+@pytest.mark.parametrize("window", [[0, 1], np.array([0, 1]), (np.float32(0), np.int64(1))])
+def test_windows_are_any_two_numbers(path, window):
+    responses = v1.read_nwb(path, window=window)["responses"]
+    assert responses.attrs["window"] == [0.0, 1.0]
 
 
 def test_labels_and_names_may_come_alone_or_in_lists(path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from xarray.core import indexing
 
 from v1tlearn._instead import path_of
 from v1tlearn._options import as_words
-from v1tlearn._values import plain
+from v1tlearn._values import as_flag, plain
 from v1tlearn.datasets.given_files import check_there
 from v1tlearn.datasets.nwb.assembling import (
     as_asked,
@@ -215,6 +216,7 @@ def read_nwb(
     check_there([path], "NWB")
     window = _seconds("window", window)
     within = window if behavior_window is None else _seconds("behavior_window", behavior_window)
+    may_overlap = as_flag(overlapping, "overlapping")
     check_choices(
         {"reduction": REDUCTIONS},
         reduction=reduction,
@@ -231,7 +233,7 @@ def read_nwb(
     asked = as_asked(stimulus, templates, image_column, first_index, blanks, where, image_axes)
     with opened(path) as nwb:
         shown = find(path, nwb, asked)
-        if not overlapping:
+        if not may_overlap:
             _check_apart(path, shown, window)
         how = ("mean", "rate") if reduction == "auto" else (reduction, reduction)
         after = Windows.after(shown.onsets, window)
@@ -268,17 +270,17 @@ def read_nwb(
 
 
 def _seconds(argument: str, window: Any) -> Window:
-    ends = plain(window)
     try:
-        start, stop = (float(end) for end in ends)
-    except (TypeError, ValueError):
-        start = stop = np.nan
-    if not (np.isfinite(start) and np.isfinite(stop) and start < stop):
+        ends = plain(list(window), argument)
+    except TypeError:  # one number
+        ends = []
+    are_numbers = all(isinstance(end, Real) and not isinstance(end, bool) for end in ends)
+    if not (len(ends) == 2 and are_numbers and -np.inf < ends[0] < ends[1] < np.inf):
         raise ValueError(
             f"{argument} is {window!r}: expected two times in seconds after the onset, the first "
             "before the second."
         )
-    return start, stop
+    return float(ends[0]), float(ends[1])
 
 
 def _check_apart(path: Path, shown: Presentations, window: Window) -> None:
