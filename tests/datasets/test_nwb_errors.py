@@ -366,6 +366,22 @@ def test_arguments_of_another_kind_are_told_by_their_name(path, reader, params, 
         reader(path, **params)
 
 
+@pytest.mark.parametrize(
+    ("templates", "said"),
+    [
+        ([np.zeros((8, 12)), np.zeros((4, 4))], "^templates is a ragged list"),
+        (np.array(["a", "b"]), "^templates has dtype <U1: expected numbers"),
+        (
+            np.ma.masked_equal(np.arange(192).reshape(2, 8, 12), 3),
+            "^templates: 1 of 192 values are",
+        ),
+    ],
+)
+def test_templates_are_numbers_in_one_array(path, templates, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        v1.read_nwb(path, templates=templates)
+
+
 @pytest.mark.parametrize("value", ["no", 1, None])
 def test_a_flag_is_a_truth_value(path, value):
     with pytest.raises(TypeError, match=rf"^overlapping is {value!r}, expected True or False"):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from v1tlearn._values import as_array
 from v1tlearn.datasets.lazy_rows import Key, LazyRows, take
 from v1tlearn.datasets.movie_frames import Frames, MovieInMemory
 from v1tlearn.datasets.nwb.opening import refuse
@@ -20,7 +21,7 @@ _CHANNELS = (1, 3)  # gray or red, green, blue; of files, the last axis
 
 def given_images(values: np.ndarray) -> MovieInMemory:
     """Images that the caller has, (images, height, width), or with channels behind the images."""
-    values = np.asarray(values)
+    values = as_array(values, "templates", of="image")
     if values.ndim not in (3, 4) or 0 in values.shape or values.dtype.kind not in "uif":
         raise ValueError(
             f"templates have shape {values.shape} and dtype {values.dtype}: expected grey "
