@@ -190,6 +190,28 @@ def test_planes_stand_one_behind_the_other_each_with_its_clock(tmp_path, asked):
     np.testing.assert_allclose(recording["position"][:, 2], [0, 0, 30, 30, 30])
 
 
+@pytest.mark.parametrize("told", [(0,), (1,), ()])
+def test_positions_on_planes_of_which_only_some_tell_where_they_lie_are_left_out(tmp_path, told):
+    nwb = new()
+    stack = templates(make_images())
+    nwb.add_stimulus_template(stack)
+    add_indices(nwb, [0, 1, 2, 0], stack)
+    for number in (0, 1):
+        origin = {"origin_coords": [1e-3, 2e-3, 0.0]} if number in told else {}
+        regions = add_plane(nwb, number, 2, **origin)
+        add_traces(nwb, regions, np.ones((80, 2)), name=f"plane_{number}")
+    path = write(nwb, tmp_path / "a.nwb")
+    if not told:  # both count from their own corner
+        found = v1.read_nwb(path, responses="DfOverF")["position"]
+        np.testing.assert_allclose(found, [[0, 12], [2, 12]] * 2)
+        return
+    said = rf"left out: the plane 'plane {1 - told[0]}' does not tell where it lies \(origin_coords"
+    with pytest.warns(UserWarning, match=said):
+        assert "position" not in v1.read_nwb(path, responses="DfOverF")
+    one = v1.read_nwb(path, responses=f"plane_{told[0]}")["position"]
+    np.testing.assert_allclose(one[:, :2], [[1000, 2012], [1002, 2012]])
+
+
 def test_masks_may_be_lists_of_pixels(tmp_path):
     nwb = new()
     stack = templates(make_images())
@@ -350,6 +372,49 @@ def test_images_of_the_caller_stand_in_for_those_that_the_file_lacks(tmp_path):
     np.testing.assert_array_equal(recording["stimuli"], images[[0, 1, 5]].astype("f4"))
     with pytest.raises(ValueError, match="there are no templates of images"):
         read(path)
+
+
+@pytest.mark.parametrize("reader", [v1.read_nwb, v1.read_nwb_movies])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_the_caller_whose_channels_come_last_are_refused(tmp_path, reader, channels):
+    path = with_table(tmp_path / "a.nwb", {"frame": [0.0, 1.0, 5.0]}, target=None)
+    images = make_images(shape=(8, 12, channels))
+    said = (
+        rf"^templates have shape \(6, 8, 12, {channels}\), 8 channels: expected 1 or 3, .*moveaxis"
+    )
+    with pytest.raises(ValueError, match=said):
+        reader(path, templates=images)
+    with pytest.raises(ValueError, match=r"^templates have shape \(6, 4, 8, 12\), 4 channels"):
+        reader(path, templates=make_images(shape=(4, 8, 12)))
+    moved = read(path, templates=np.moveaxis(images, -1, 1))["stimuli"]
+    np.testing.assert_array_equal(moved, images[[0, 1, 5]].transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("blanks", "said"),
+    [
+        (
+            [77],
+            r"blanks names 77, which no row of image_index of trials holds.*such as \[2, -1, 0\]",
+        ),
+        (["0"], r"blanks names '0', which no row"),
+        ([-1, np.nan], r"blanks names nan, which no row"),
+    ],
+)
+def test_blanks_that_are_nowhere_are_refused(tmp_path, blanks, said):
+    path = with_table(tmp_path / "a.nwb", {"image_index": [2, -1, 0, 2]})
+    with pytest.raises(ValueError, match=rf"a.nwb: {said}"):
+        read(path, blanks=blanks)
+    with pytest.raises(ValueError, match=rf"a.nwb: {said}"):
+        v1.read_nwb_movies(path, blanks=blanks)
+
+
+def test_blanks_are_looked_for_in_all_rows_and_may_come_as_an_array(tmp_path):
+    columns = {"image_index": [2, -1, 0, 2], "kind": ["a", "b", "a", "a"]}
+    path = with_table(tmp_path / "a.nwb", columns)
+    for params in ({}, {"where": {"kind": "a"}}):
+        kept = read(path, blanks=np.array([-1]), **params)["presentation"]
+        assert kept.values.tolist() == [0, 2, 3]
 
 
 def test_columns_and_templates_are_listed_where_one_is_to_be_chosen(tmp_path):

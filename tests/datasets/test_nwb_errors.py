@@ -272,6 +272,13 @@ def test_a_plane_without_the_size_of_its_pixels_is_read_with_a_warning(tmp_path)
     [
         ({"window": (0.5, 0.1)}, r"window is \(0.5, 0.1\): expected two times"),
         ({"behavior_window": 3}, r"behavior_window is 3: expected two times"),
+        ({"window": ("0", "0.5")}, r"^window is \('0', '0.5'\): expected two times"),
+        ({"window": "05"}, r"^window is '05': expected two times"),
+        ({"window": (False, True)}, r"^window is \(False, True\): expected two times"),
+        ({"window": (0.0, np.nan)}, r"^window is \(0.0, nan\): expected two times"),
+        ({"window": [[0.0, 0.5]]}, r"^window is \[\[0.0, 0.5\]\]: expected two times"),
+        ({"window": (0.0, [0.5])}, r"^window is \(0.0, \[0.5\]\): expected two times"),
+        ({"behavior_window": (0, True)}, r"^behavior_window is \(0, True\): expected two times"),
         ({"reduction": "max"}, "reduction is 'max': expected one of"),
         ({"incomplete": True}, "incomplete is True: expected one of"),
         ({"first_index": 2}, "first_index is 2: expected one of"),
@@ -289,6 +296,108 @@ def test_a_plane_without_the_size_of_its_pixels_is_read_with_a_warning(tmp_path)
 def test_arguments_that_cannot_be_meant_are_refused(path, params, said):
     with pytest.raises(ValueError, match=said):
         v1.read_nwb(path, **params)
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"behavior_window": (0.0, 0.5)}, "^behavior_window came without behaviors: expected"),
+        (
+            {"behavior_gaps": 0.5, "behaviors": {}},
+            "^behavior_gaps came without behaviors: expected",
+        ),
+        (
+            {"templates": make_images(), "image_axes": ("width", "height")},
+            r"^image_axes=\('width', 'height'\) came with an array of templates.*np.swapaxes",
+        ),
+    ],
+)
+def test_arguments_without_an_effect_are_refused(path, params, said):
+    with pytest.raises(ValueError, match=said):
+        v1.read_nwb(path, **params)
+
+
+@pytest.mark.parametrize("reader", [v1.read_nwb, v1.read_nwb_movies])
+@pytest.mark.parametrize(
+    ("blanks", "said"),
+    [
+        ("3", "^blanks='3': expected a list of values"),
+        (3, "^blanks=3: expected a list of values"),
+        ([True], r"^blanks=\[True\] holds True: expected numbers or texts"),
+        ([np.False_], r"^blanks=.* holds False: expected numbers or texts"),
+        ([[1]], r"^blanks=\[\[1\]\] holds \[1\]: expected numbers or texts"),
+    ],
+)
+def test_blanks_are_a_list_of_numbers_or_texts(path, reader, blanks, said):
+    with pytest.raises(TypeError, match=said):
+        reader(path, blanks=blanks)
+
+
+@pytest.mark.parametrize("reader", [v1.read_nwb, v1.read_nwb_movies])
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"behaviors": ["speed"]}, r"^behaviors=\['speed'\]: expected series by the names of"),
+        (
+            {"behaviors": {1: "speed"}},
+            r"^behaviors=\{1: 'speed'\}: expected series by the names of",
+        ),
+        ({"behaviors": {"x": ("place", 0, 1)}}, r"^behaviors\['x'\]=\('place', 0, 1\): expected"),
+        ({"behaviors": {"x": ("place", True)}}, r"^behaviors\['x'\]=\('place', True\): expected"),
+        ({"behaviors": {"x": ("place", "0")}}, r"^behaviors\['x'\]=\('place', '0'\): expected"),
+        ({"behaviors": {"x": 3}}, r"^behaviors\['x'\]=3: expected the name of a series"),
+        ({"positions": None}, "^positions=None: expected names"),
+        ({"positions": "xy"}, r"^positions='xy': expected one of \('auto', 'none'\), or columns"),
+        ({"responses": []}, r"^responses=\[\]: expected a name"),
+        ({"responses": 3}, "^responses=3: expected names"),
+        ({"where": {"a": np.array([1, 2])}}, r"^where\['a'\]=array.*array.tolist"),
+        ({"where": ["a"]}, r"^where=\['a'\]: expected labels by column"),
+        ({"neurons": {"a": np.array([1, 2])}}, r"^neurons\['a'\]=array.*array.tolist"),
+        ({"neurons": "good"}, "^neurons='good': expected labels by column"),
+        ({"neuron_labels": None}, "^neuron_labels=None: expected names"),
+        ({"templates": np.zeros((2, 8, 12), bool)}, r"^templates have shape .* and dtype bool"),
+        ({"stimulus": ["shown"]}, r"^stimulus=\['shown'\]: expected a name, as text"),
+        ({"image_column": ["frame"]}, r"^image_column=\['frame'\]: expected a name, as text"),
+        ({"tiers": ["split"]}, r"^tiers=\['split'\]: expected a name, as text"),
+    ],
+)
+def test_arguments_of_another_kind_are_told_by_their_name(path, reader, params, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        reader(path, **params)
+
+
+@pytest.mark.parametrize(
+    ("templates", "said"),
+    [
+        ([np.zeros((8, 12)), np.zeros((4, 4))], "^templates is a ragged list"),
+        (np.array(["a", "b"]), "^templates has dtype <U1: expected numbers"),
+        (
+            np.ma.masked_equal(np.arange(192).reshape(2, 8, 12), 3),
+            "^templates: 1 of 192 values are",
+        ),
+    ],
+)
+def test_templates_are_numbers_in_one_array(path, templates, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        v1.read_nwb(path, templates=templates)
+
+
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_a_flag_is_a_truth_value(path, value):
+    with pytest.raises(TypeError, match=rf"^overlapping is {value!r}, expected True or False"):
+        v1.read_nwb(path, overlapping=value)
+
+
+@pytest.mark.parametrize("window", [[0, 1], np.array([0, 1]), (np.float32(0), np.int64(1))])
+def test_windows_are_any_two_numbers(path, window):
+    responses = v1.read_nwb(path, window=window)["responses"]
+    assert responses.attrs["window"] == [0.0, 1.0]
+
+
+def test_labels_and_names_may_come_alone_or_in_lists(path):
+    alone = v1.read_nwb(path, responses="plane", behaviors={"x": ("place", np.int64(1))})
+    listed = v1.read_nwb(path, responses=("plane",), behaviors={"x": ["place", 1]})
+    assert alone.identical(listed)
 
 
 def test_paths_that_lead_to_no_file_are_told(tmp_path):

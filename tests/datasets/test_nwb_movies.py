@@ -236,6 +236,16 @@ def test_a_table_names_movies_of_different_lengths(tmp_path):
     assert ids[0] == ids[2] != ids[1]
     with pytest.raises(ValueError, match=r"names \['none'\], which are no templates"):
         read(path, "trials", image_column="movie")
+    asked = {"stimulus": "trials", "image_column": "movie", "blanks": ["none"]}
+    for given in (movies["long"], "long"):
+        with pytest.raises(
+            ValueError, match=r"templates came for trials, whose movie names movies"
+        ):
+            read(path, **asked, templates=given)
+    with pytest.raises(ValueError, match=r"first_index came for trials, whose movie names movies"):
+        read(path, **asked, first_index=1)
+    with pytest.raises(ValueError, match=r"blanks names 'gray', which no row of movie of trials"):
+        read(path, **asked | {"blanks": ["none", "gray"]})
 
 
 def shown_once(path, times, *, numbers=None, trains=None):
@@ -331,6 +341,8 @@ def test_frames_in_other_files_are_refused_and_may_be_passed(tmp_path):
     ("params", "said"),
     [
         ({"frame_rate": 0}, "frame_rate is 0: expected frames per second"),
+        ({"frame_rate": "10"}, "^frame_rate is '10': expected frames per second"),
+        ({"frame_rate": [10]}, r"^frame_rate is \[10\]: expected frames per second"),
         ({"reduction": "max"}, "reduction is 'max': expected one of"),
         ({"behavior_gaps": -1}, "behavior_gaps is -1: expected seconds"),
         ({"trials": "trial"}, "there are no tables of intervals"),
@@ -342,6 +354,8 @@ def test_arguments_that_cannot_be_meant_are_refused(tmp_path, params, said):
     path = shown_once(tmp_path / "a.nwb", 1.0 + np.arange(N_FRAMES) / 20)
     with pytest.raises(ValueError, match=said):
         read(path, **params)
+    with pytest.raises(TypeError, match=r"^trials=\['gaps'\]: expected a name, as text"):
+        read(path, trials=["gaps"])
 
 
 def test_models_of_movies_are_fitted_to_what_is_read(tmp_path):

@@ -3,20 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from v1tlearn._values import plain
 from v1tlearn.datasets.nwb.finding import choose, name_of
 from v1tlearn.datasets.nwb.opening import refuse
 from v1tlearn.datasets.nwb.series import Windows, reduced, shape_of, times_of, unit_of
 
 Behaviors = Mapping[str, str | tuple[str, int]]
+Wanted = dict[str, tuple[str, int | None]]  # name of a series, and of several columns the number
+
+
+def as_behaviors(behaviors: Behaviors | None) -> Wanted:
+    """Put the behaviour that the caller asks for into one form.
+
+    Parameters
+    ----------
+    behaviors : mapping of str to (str or (str, int)), or None
+
+    Returns
+    -------
+    dict of str to (str, int or None)
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+    """
+    if behaviors is None:
+        return {}
+    if not isinstance(behaviors, Mapping) or not all(isinstance(one, str) for one in behaviors):
+        raise TypeError(
+            f"behaviors={behaviors!r}: expected series by the names of behaviour, "
+            "{'speed': 'behavior/speed'}."
+        )
+    return {behavior: _as_series(behavior, told) for behavior, told in behaviors.items()}
+
+
+def _as_series(behavior: str, told: Any) -> tuple[str, int | None]:
+    if isinstance(told, str):
+        return told, None
+    parts = plain(told, "behaviors")
+    if isinstance(parts, list | tuple) and len(parts) == 2:
+        name, column = parts
+        is_whole = isinstance(column, Integral) and not isinstance(column, bool)
+        if isinstance(name, str) and (is_whole or column is None):
+            return name, column
+    raise TypeError(
+        f"behaviors[{behavior!r}]={told!r}: expected the name of a series, or "
+        "(name, number of its column from 0)."
+    )
 
 
 def behaviors_of(
-    path: Path, nwb: Any, wanted: Behaviors, windows: Windows, reduction: str, gaps: float
+    path: Path, nwb: Any, wanted: Wanted, windows: Windows, reduction: str, gaps: float
 ) -> tuple[np.ndarray, dict[str, str]]:
     """Reduce series to one value per window of time.
 
@@ -24,7 +68,7 @@ def behaviors_of(
     ----------
     path : Path
     nwb : NWBFile
-    wanted : mapping of str to (str or (str, int))
+    wanted : dict of str to (str, int or None)
         The series of each column of behaviour, and which of its own columns.
     windows : Windows
     reduction : {"mean", "frame"}
@@ -50,8 +94,7 @@ def behaviors_of(
         if isinstance(one, TimeSeries) and id(one) not in shown
     }
     columns, units = [], {}
-    for behavior, told in wanted.items():
-        wanted_name, column = (told, None) if isinstance(told, str) else told
+    for behavior, (wanted_name, column) in wanted.items():
         what = f"series for the behaviour {behavior!r}"
         name, series = choose(path, what, candidates, wanted_name, "behaviors")
         if isinstance(series, IntervalSeries):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from v1tlearn._values import as_text
+from v1tlearn._values import as_text, plain
 from v1tlearn.datasets.nwb.opening import refuse
 
 
@@ -97,8 +98,42 @@ def column_of(path: Path, name: str, table: Any, column: str) -> np.ndarray:
     return as_text(values, f"{path}: {column} of {name}")
 
 
+def as_wanted(wanted: Any, argument: str) -> dict[str, list[Any]]:
+    """Put what columns are to hold into one form.
+
+    Parameters
+    ----------
+    wanted : mapping of str to label or list of labels, or None
+    argument : str
+        By which it is asked for, in errors.
+
+    Returns
+    -------
+    dict of str to list of labels
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+    """
+    if wanted is None:
+        return {}
+    if not isinstance(wanted, Mapping):
+        raise TypeError(f"{argument}={wanted!r}: expected labels by column, {{'quality': 'good'}}.")
+    out = {}
+    for column, told in wanted.items():
+        labels = plain(told, f"{argument}[{column!r}]")
+        out[column] = list(labels) if isinstance(labels, list | tuple) else [labels]
+        if not all(isinstance(label, str | Real) for label in out[column]):
+            raise TypeError(
+                f"{argument}[{column!r}]={told!r}: expected a label, or a list of them; of an "
+                "array, array.tolist()."
+            )
+    return out
+
+
 def rows_where(
-    path: Path, name: str, table: Any, wanted: Mapping[str, Any], argument: str = "where"
+    path: Path, name: str, table: Any, wanted: Mapping[str, list[Any]], argument: str = "where"
 ) -> np.ndarray:
     """Find the rows of a table in which columns hold what is asked for.
 
@@ -108,8 +143,8 @@ def rows_where(
     name : str
         Of the table, for errors.
     table : table of pynwb
-    wanted : mapping of str to label or list of labels
-        For each column one label, or several of which one is there.
+    wanted : mapping of str to list of labels
+        For each column labels of which one is there.
     argument : str
         By which it is asked for, in errors.
 
@@ -123,7 +158,7 @@ def rows_where(
             refuse(path, f"{argument} names {column!r}", f"columns of {name}, {table.colnames}")
         values = column_of(path, name, table, column)
         fit = np.zeros(len(table), bool)
-        for label in told if isinstance(told, list | tuple) else [told]:
+        for label in told:
             found = np.array([value == label for value in values.tolist()], bool)
             if not found.any():
                 some = list(dict.fromkeys(values.tolist()))[:5]

@@ -9,22 +9,30 @@ from typing import Any
 
 import numpy as np
 
+from v1tlearn._values import as_array
 from v1tlearn.datasets.lazy_rows import Key, LazyRows, take
 from v1tlearn.datasets.movie_frames import Frames, MovieInMemory
 from v1tlearn.datasets.nwb.opening import refuse
 from v1tlearn.datasets.nwb.series import scaling_of
 from v1tlearn.datasets.open_files import FileState, file_state
 
-_CHANNELS = (1, 3)  # of the last axis, gray or red, green, blue
+_CHANNELS = (1, 3)  # gray or red, green, blue; of files, the last axis
 
 
 def given_images(values: np.ndarray) -> MovieInMemory:
     """Images that the caller has, (images, height, width), or with channels behind the images."""
-    values = np.asarray(values)
+    values = as_array(values, "templates", of="image")
     if values.ndim not in (3, 4) or 0 in values.shape or values.dtype.kind not in "uif":
         raise ValueError(
             f"templates have shape {values.shape} and dtype {values.dtype}: expected grey "
             "levels (images, height, width) or (images, channels, height, width)."
+        )
+    if values.ndim == 4 and values.shape[1] not in _CHANNELS:
+        is_last = values.shape[3] in _CHANNELS
+        raise ValueError(
+            f"templates have shape {values.shape}, {values.shape[1]} channels: expected 1 or 3, "
+            "ahead of the sides, (images, channels, height, width)"
+            + (": pass np.moveaxis(templates, -1, 1)." if is_last else ".")
         )
     kept = values if values.dtype in (np.uint8, np.float32) else values.astype(np.float32)
     return MovieInMemory(kept if kept.ndim == 4 else kept[:, None])

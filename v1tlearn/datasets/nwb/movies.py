@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,26 +13,30 @@ import xarray as xr
 from xarray.core import indexing
 
 from v1tlearn._instead import path_of
+from v1tlearn._options import as_words
 from v1tlearn._values import plain
 from v1tlearn.datasets.given_files import check_there
 from v1tlearn.datasets.movie_frames import MovieOfFrames, ShownMovies
 from v1tlearn.datasets.nwb.assembling import (
+    as_asked,
     attrs_of,
     behavior_attrs,
     check_choices,
+    check_for_behaviors,
+    check_names,
     check_seconds,
     kept_trials,
     response_attrs,
 )
-from v1tlearn.datasets.nwb.behavior import Behaviors, behaviors_of
+from v1tlearn.datasets.nwb.behavior import Behaviors, as_behaviors, behaviors_of
 from v1tlearn.datasets.nwb.cutting import Showing
+from v1tlearn.datasets.nwb.finding import as_wanted
 from v1tlearn.datasets.nwb.images import check_finite
-from v1tlearn.datasets.nwb.neurons import Positions, neuron_coords
+from v1tlearn.datasets.nwb.neurons import Positions, as_positions, neuron_coords
 from v1tlearn.datasets.nwb.opening import opened, refuse
 from v1tlearn.datasets.nwb.series import Windows
 from v1tlearn.datasets.nwb.showings import Shown, find_showings
-from v1tlearn.datasets.nwb.templates import Asked
-from v1tlearn.datasets.nwb.traces import populations
+from v1tlearn.datasets.nwb.traces import as_series_names, populations
 from v1tlearn.datasets.schema import DIMS, STIMULI_ATTRS, check_read
 from v1tlearn.datasets.time_axis import time_coordinate, with_time
 
@@ -96,7 +101,8 @@ def read_nwb_movies(
         "drop" leaves these movies out, and those without behaviour, too.
     templates : str or ndarray, optional
         Name of the frames, where the presentations do not tell it and there are several; or the
-        frames themselves (frames, [channels,] height, width), where the file has none.
+        frames themselves (frames, [channels,] height, width), 1 or 3 channels, where the file
+        has none. Neither they nor `first_index` are for an `image_column` that names movies.
     image_column : str, optional
         Column of the table that says which frame was shown, or which movie. Where `trials` is a
         table, its column that names the movies, by which repeats are found.
@@ -105,9 +111,10 @@ def read_nwb_movies(
     first_index : int, default=0
         What the first frame is counted as.
     blanks : sequence, default=()
-        What stands in place of a frame where none was shown.
+        What stands in place of a frame, or of the name of a movie, where none was shown; each has
+        to be there.
     image_axes : {("height", "width"), ("width", "height")}, default=("height", "width")
-        Order in which the sides of frames are stored.
+        Order in which the sides of frames are stored, not of `templates` that are given.
     behaviors : mapping of str to (str or (str, int)), optional
         Columns of behaviour and their series, as in `read_nwb`; one value per frame, made as
         "auto" makes responses.
@@ -140,7 +147,7 @@ def read_nwb_movies(
         If there is no such file.
     ImportError
         Without the extra "nwb".
-    ValueError
+    TypeError, ValueError
         As `read_nwb`; or naming the row where a movie would have one frame, an interval has none,
         or frames are missing within it.
 
@@ -180,19 +187,17 @@ def read_nwb_movies(
         image_axes=image_axes,
         first_index=first_index,
     )
-    check_seconds("behavior_gaps", behavior_gaps)
+    check_names(tiers=tiers, trials=trials)
+    wanted, names = as_behaviors(behaviors), as_series_names(responses)
+    cells, placed = as_wanted(neurons, "neurons"), as_positions(positions)
+    labels = as_words(neuron_labels, "neuron_labels", of="snr")
+    gaps = check_seconds("behavior_gaps", behavior_gaps)
+    check_for_behaviors(wanted, behavior_gaps=gaps > 0)
     rate = plain(frame_rate)
-    if rate is not None and (isinstance(rate, bool) or not 0 < rate < np.inf):
+    is_number = isinstance(rate, Real) and not isinstance(rate, bool)
+    if rate is not None and not (is_number and 0 < rate < np.inf):
         raise ValueError(f"frame_rate is {frame_rate!r}: expected frames per second, above 0.")
-    asked = Asked(
-        stimulus,
-        templates,
-        image_column,
-        int(first_index),
-        tuple(blanks),
-        dict(where or {}),
-        image_axes == ("width", "height"),
-    )
+    asked = as_asked(stimulus, templates, image_column, first_index, blanks, where, image_axes)
     with opened(path) as nwb:
         shown = find_showings(path, nwb, asked, trials, rate, tiers)
         edges = [one.edges for one in shown.showings]
@@ -200,16 +205,14 @@ def read_nwb_movies(
             np.concatenate([one[:-1] for one in edges]), np.concatenate([one[1:] for one in edges])
         )
         how = ("frame", "sum") if reduction == "auto" else (reduction, reduction)
-        found = populations(path, nwb, responses, frames, how, neurons or {})
+        found = populations(path, nwb, names, frames, how, cells)
         values = np.concatenate([one.values for one in found], axis=1)
         recorded = _all_of(np.all([one.whole for one in found], axis=0), shown.showings)
         measured = np.ones(len(recorded), bool)
-        if behaviors:
-            columns, units = behaviors_of(path, nwb, behaviors, frames, "frame", behavior_gaps)
+        if wanted:
+            columns, units = behaviors_of(path, nwb, wanted, frames, "frame", behavior_gaps)
             measured = _all_of(np.isfinite(columns).all(axis=1), shown.showings)
-        kept = kept_trials(
-            path, shown.presentations, recorded, measured, incomplete, list(behaviors or {})
-        )
+        kept = kept_trials(path, shown.presentations, recorded, measured, incomplete, list(wanted))
         movies = [shown.showings[trial] for trial in kept]
         counts = np.array([len(one.order) for one in movies])
         check_finite(path, shown.presentations.images)
@@ -225,12 +228,12 @@ def read_nwb_movies(
         coords["onset"] = ("trial", np.array([one.edges[0] for one in movies]), {"units": "s"})
         coords["n_frames"] = ("trial", counts)
         coords["time"] = time_coordinate(int(counts.max()), shown.frame_rate)
-        coords |= neuron_coords(path, nwb, found, positions, neuron_labels)
-        if behaviors:
+        coords |= neuron_coords(path, nwb, found, placed, labels)
+        if wanted:
             padded = _by_trial(columns, shown.showings, kept, 0.0)
             dims = with_time(DIMS["behaviors"])
             variables["behaviors"] = (dims, padded, behavior_attrs(units))
-            coords["behavior"] = ("behavior", list(behaviors))
+            coords["behavior"] = ("behavior", list(wanted))
         dataset = xr.Dataset(variables, coords, attrs_of(nwb, name))
     check_read(path, {dataset.attrs["mouse_id"]: dataset})
     if np.isinf(dataset["responses"].values).any():

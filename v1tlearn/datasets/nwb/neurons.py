@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from v1tlearn._options import as_word, as_words
 from v1tlearn._warn import warn
 from v1tlearn.datasets.nwb.finding import column_of, name_of
 from v1tlearn.datasets.nwb.opening import numbers, refuse
@@ -18,14 +19,36 @@ _MICROMETRES = {"meters": 1e6, "metres": 1e6, "m": 1e6, "millimeters": 1e3, "mm"
 _MICROMETRES |= {"micrometers": 1.0, "microns": 1.0, "um": 1.0, "µm": 1.0}
 _PEAK = "peak_channel_id"  # column of units that points to an electrode by its id
 _TAKEN = ("neuron", "plane", "area", "position", "axis")
+_WORDS = ("auto", "none")
 Positions = Literal["auto", "none"] | Sequence[str]
+
+
+def as_positions(positions: Any) -> str | tuple[str, ...]:
+    """Refuse positions of neurons that are neither a word that is known nor names of columns.
+
+    Parameters
+    ----------
+    positions : object
+
+    Returns
+    -------
+    str or tuple of str
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are something else.
+    """
+    if isinstance(positions, str):
+        return as_word(positions, _WORDS, "positions", ", or columns in micrometres, ('x', 'y')")
+    return tuple(as_words(positions, "positions", of="x"))
 
 
 def neuron_coords(
     path: Path,
     nwb: Any,
     populations: list[Population],
-    positions: Positions,
+    positions: str | tuple[str, ...],
     labels: Sequence[str],
 ) -> dict[str, tuple]:
     """Coordinates of the neurons of all populations, one behind the other.
@@ -35,7 +58,7 @@ def neuron_coords(
     path : Path
     nwb : NWBFile
     populations : list of Population
-    positions : "auto", "none" or sequence of str
+    positions : "auto", "none" or tuple of str
         Columns of the table of regions or units, in micrometres.
     labels : sequence of str
         Columns of these tables that become coordinates.
@@ -68,7 +91,7 @@ def neuron_coords(
     if isinstance(positions, str):
         place = _found(populations)
     else:
-        place = _columns(path, populations, tuple(positions))
+        place = _columns(path, populations, positions)
     if place is not None:
         coords["position"] = (("neuron", "axis"), place, POSITION_ATTRS)
         coords["axis"] = ("axis", list(AXES[: place.shape[1]]))
@@ -96,8 +119,8 @@ def _found(populations: list[Population]) -> np.ndarray | None:
     """Positions from masks of regions, or from electrodes; None, with a warning, without."""
     found = [_of_one(one) for one in populations]
     told = [place for place in found if not isinstance(place, str)]
-    if len(told) < len(found):
-        why = next(place for place in found if isinstance(place, str))
+    why = next((place for place in found if isinstance(place, str)), _of_two_systems(populations))
+    if why is not None:
         warn(
             f"positions of neurons are left out: {why}. Name columns in micrometres by "
             "positions=(...), or leave them out by positions='none'."
@@ -113,6 +136,17 @@ def _found(populations: list[Population]) -> np.ndarray | None:
         )
         return None
     return position
+
+
+def _of_two_systems(populations: list[Population]) -> str | None:
+    """Why positions on several planes cannot be held against each other; None where they can."""
+    if populations[0].name == "units":
+        return None
+    planes = [one.table.imaging_plane for one in populations]
+    lost = [plane.name for plane in planes if plane.origin_coords is None]
+    if len(lost) in (0, len(planes)):
+        return None
+    return f"the plane {lost[0]!r} does not tell where it lies (origin_coords), as others do"
 
 
 def _of_one(one: Population) -> np.ndarray | str:

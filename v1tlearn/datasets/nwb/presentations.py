@@ -11,7 +11,7 @@ import numpy as np
 
 from v1tlearn.datasets.movie_frames import Frames
 from v1tlearn.datasets.nwb.finding import choose, column_of, rows_where
-from v1tlearn.datasets.nwb.images import StoredImages, given_images
+from v1tlearn.datasets.nwb.images import StoredImages
 from v1tlearn.datasets.nwb.opening import numbers, refuse
 from v1tlearn.datasets.nwb.series import check_times, times_of
 from v1tlearn.datasets.nwb.templates import Asked, Templates, templates_of
@@ -125,7 +125,7 @@ def find(path: Path, nwb: Any, asked: Asked) -> Presentations:
         values = numbers(path, f"data of {name}", found.data)
         if values.ndim != 1:
             refuse(path, f"{name} has the shape {values.shape}", "one index per time")
-        rows = np.flatnonzero(~_are_blank(values, asked.blanks))
+        rows = np.flatnonzero(~are_blank(path, f"data of {name}", values, asked.blanks))
         return _pointing(path, name, values[rows], onsets[rows], rows, templates, asked)
     if asked.first_index or asked.blanks or isinstance(asked.templates, str):
         refuse(
@@ -136,7 +136,7 @@ def find(path: Path, nwb: Any, asked: Asked) -> Presentations:
     if asked.templates is None:
         images: Frames = StoredImages.of_series(path, name, found, turned=asked.turned)
     else:
-        images = given_images(asked.templates)
+        images = asked.templates
     onsets = times_of(path, name, found, n_samples=images.shape[0])
     rows = np.arange(len(onsets))
     return Presentations(name, onsets, rows, images, False, None, rows)
@@ -155,7 +155,7 @@ def _of_table(path: Path, nwb: Any, name: str, table: Any, asked: Asked) -> Pres
         )
     values = column_of(path, name, table, found[0])
     rows = rows_where(path, name, table, asked.where)
-    rows = rows[~_are_blank(values[rows], asked.blanks)]
+    rows = rows[~are_blank(path, f"{found[0]} of {name}", values, asked.blanks)[rows]]
     onsets, stops = intervals_of(path, name, table, rows)
     templates = templates_of(path, nwb, asked)
     return _pointing(path, name, values[rows], onsets, rows, templates, asked, table, stops)
@@ -229,15 +229,39 @@ def _pointing(
     return Presentations(name, onsets, places, *told)
 
 
-def _are_blank(values: np.ndarray, blanks: tuple[Any, ...]) -> np.ndarray:
+def are_blank(path: Path, called: str, values: np.ndarray, blanks: tuple[Any, ...]) -> np.ndarray:
+    """Tell where no image was shown; each value that says so has to be there.
+
+    Parameters
+    ----------
+    path : Path
+    called : str
+        The values, in errors.
+    values : ndarray (n,)
+        Numbers or names of images.
+    blanks : tuple
+        Values in place of an image.
+
+    Returns
+    -------
+    ndarray of bool (n,)
+    """
     found = np.zeros(len(values), bool)
     for blank in blanks:
         if isinstance(blank, float) and math.isnan(blank):
-            found |= np.isnan(values) if values.dtype.kind == "f" else False
+            here = np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)
         elif values.dtype.kind == "u" and isinstance(blank, int) and blank < 0:
-            found |= values == 2 ** (8 * values.dtype.itemsize) + blank  # as -1 is cast
+            here = values == 2 ** (8 * values.dtype.itemsize) + blank  # as -1 is cast
         else:
-            found |= np.array([value == blank for value in values.tolist()], bool)
+            here = np.array([value == blank for value in values.tolist()], bool)
+        if not here.any():
+            some = list(dict.fromkeys(values.tolist()))[:5]
+            refuse(
+                path,
+                f"blanks names {blank!r}, which no row of {called} holds",
+                f"what is there, such as {some}",
+            )
+        found |= here
     return found
 
 

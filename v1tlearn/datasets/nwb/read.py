@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,25 +13,28 @@ import xarray as xr
 from xarray.core import indexing
 
 from v1tlearn._instead import path_of
-from v1tlearn._values import plain
+from v1tlearn._options import as_words
+from v1tlearn._values import as_flag, plain
 from v1tlearn.datasets.given_files import check_there
 from v1tlearn.datasets.nwb.assembling import (
+    as_asked,
     attrs_of,
     behavior_attrs,
     check_choices,
+    check_for_behaviors,
+    check_names,
     check_seconds,
     kept_trials,
     response_attrs,
 )
-from v1tlearn.datasets.nwb.behavior import Behaviors, behaviors_of
-from v1tlearn.datasets.nwb.finding import column_of
+from v1tlearn.datasets.nwb.behavior import Behaviors, as_behaviors, behaviors_of
+from v1tlearn.datasets.nwb.finding import as_wanted, column_of
 from v1tlearn.datasets.nwb.images import ShownImages, check_finite
-from v1tlearn.datasets.nwb.neurons import Positions, neuron_coords
+from v1tlearn.datasets.nwb.neurons import Positions, as_positions, neuron_coords
 from v1tlearn.datasets.nwb.opening import opened, refuse
 from v1tlearn.datasets.nwb.presentations import Presentations, find
 from v1tlearn.datasets.nwb.series import Windows
-from v1tlearn.datasets.nwb.templates import Asked
-from v1tlearn.datasets.nwb.traces import populations
+from v1tlearn.datasets.nwb.traces import as_series_names, populations
 from v1tlearn.datasets.schema import DIMS, STIMULI_ATTRS, check_read
 
 REDUCTIONS = ("auto", "mean", "sum", "rate")
@@ -93,7 +97,8 @@ def read_nwb(
         leaves these trials out, and those without behaviour, too.
     templates : str or ndarray, optional
         Name of the images, where the presentations do not tell it and there are several; or the
-        images themselves (images, [channels,] height, width), where the file has none.
+        images themselves (images, [channels,] height, width), 1 or 3 channels, where the file
+        has none.
     image_column : str, optional
         Column of the table that says which image was shown, by its place or name; by default the
         only one of "image_index", "template_index", "stimulus_index", "frame", "image_id" and
@@ -105,16 +110,18 @@ def read_nwb(
         What the first image is counted as; NWB says 0.
     blanks : sequence, default=()
         What stands in place of an image where none was shown, such as -1, NaN or "omitted". These
-        presentations are left out. -1 is what unsigned integers make of it, too.
+        presentations are left out. -1 is what unsigned integers make of it, too. Each has to be
+        there, so that none is misspelt.
     image_axes : {("height", "width"), ("width", "height")}, default=("height", "width")
-        Order in which the sides of images are stored. Most files hold rows first, though the
-        format says x, then y.
+        Order in which the sides of images are stored, not of `templates` that are given. Most
+        files hold rows first, though the format says x, then y.
     behaviors : mapping of str to (str or (str, int)), optional
         Columns of behaviour, and the series that they are means of: ``{"running_speed":
         "behavior/speed", "pupil_x": ("EyeTracking/pupil", 0)}``, with the number of the column
         where a series has several.
     behavior_window : (float, float), optional
-        From when to when behaviour counts; by default as responses.
+        From when to when behaviour counts; by default as responses. Without `behaviors` it is
+        refused, as is `behavior_gaps`.
     behavior_gaps : float, default=0
         Seconds between two samples of behaviour that are numbers, up to which NaN between them,
         such as blinks, is replaced by what lies on a line.
@@ -129,7 +136,8 @@ def read_nwb(
     positions : "auto", "none" or sequence of str, default="auto"
         Positions of neurons in micrometres. "auto" takes the centres of masks, on planes that tell
         the size of a pixel, or the mean place of a unit's electrodes, and warns where these are
-        not told. Or columns of the table of regions or units with x, y and possibly z.
+        not told, or only some of several planes tell where they lie. Or columns of the table of
+        regions or units with x, y and possibly z.
     name : str, optional
         What the animal is called; by default the subject, or, without one, the identifier.
 
@@ -156,6 +164,9 @@ def read_nwb(
         If there is no such file.
     ImportError
         Without the extra "nwb".
+    TypeError, ValueError
+        If an argument cannot be meant, such as templates with colour behind height and width, or
+        has no effect; before the file is opened where it takes no file to tell.
     ValueError
         Naming the file: it is damaged, or links to others; a choice that is to be made, with the
         names; timestamps that do not rise; presentations that overlap, or windows that do; images
@@ -205,6 +216,7 @@ def read_nwb(
     check_there([path], "NWB")
     window = _seconds("window", window)
     within = window if behavior_window is None else _seconds("behavior_window", behavior_window)
+    may_overlap = as_flag(overlapping, "overlapping")
     check_choices(
         {"reduction": REDUCTIONS},
         reduction=reduction,
@@ -212,33 +224,30 @@ def read_nwb(
         image_axes=image_axes,
         first_index=first_index,
     )
-    check_seconds("behavior_gaps", behavior_gaps)
-    asked = Asked(
-        stimulus,
-        templates,
-        image_column,
-        int(first_index),
-        tuple(blanks),
-        dict(where or {}),
-        image_axes == ("width", "height"),
-    )
+    check_names(tiers=tiers)
+    wanted, names = as_behaviors(behaviors), as_series_names(responses)
+    cells, placed = as_wanted(neurons, "neurons"), as_positions(positions)
+    labels = as_words(neuron_labels, "neuron_labels", of="snr")
+    gaps = check_seconds("behavior_gaps", behavior_gaps)
+    check_for_behaviors(wanted, behavior_window=behavior_window is not None, behavior_gaps=gaps > 0)
+    asked = as_asked(stimulus, templates, image_column, first_index, blanks, where, image_axes)
     with opened(path) as nwb:
         shown = find(path, nwb, asked)
-        if not overlapping:
+        if not may_overlap:
             _check_apart(path, shown, window)
         how = ("mean", "rate") if reduction == "auto" else (reduction, reduction)
         after = Windows.after(shown.onsets, window)
-        found = populations(path, nwb, responses, after, how, neurons or {})
+        found = populations(path, nwb, names, after, how, cells)
         recorded = np.all([one.whole for one in found], axis=0)
         variables: dict[str, Any] = {}
         values = np.concatenate([one.values for one in found], axis=1)
         measured = np.ones(len(values), bool)
-        if behaviors:
+        if wanted:
             after = Windows.after(shown.onsets, within)
-            columns, units = behaviors_of(path, nwb, behaviors, after, "mean", behavior_gaps)
+            columns, units = behaviors_of(path, nwb, wanted, after, "mean", behavior_gaps)
             measured = np.isfinite(columns).all(axis=1)
-        kept = kept_trials(path, shown, recorded, measured, incomplete, list(behaviors or {}))
-        if behaviors:
+        kept = kept_trials(path, shown, recorded, measured, incomplete, list(wanted))
+        if wanted:
             variables["behaviors"] = (DIMS["behaviors"], columns[kept], behavior_attrs(units))
         variables["responses"] = (
             DIMS["responses"],
@@ -249,10 +258,10 @@ def read_nwb(
         check_finite(path, shown.images)
         stimuli = indexing.LazilyIndexedArray(ShownImages(shown.images, shown.shown))
         variables["stimuli"] = xr.Variable(DIMS["stimuli"], stimuli, STIMULI_ATTRS)
-        neurons_told = neuron_coords(path, nwb, found, positions, neuron_labels)
+        neurons_told = neuron_coords(path, nwb, found, placed, labels)
         coords = _trial_coords(path, shown, tiers) | neurons_told
-        if behaviors:
-            coords["behavior"] = ("behavior", list(behaviors))
+        if wanted:
+            coords["behavior"] = ("behavior", list(wanted))
         dataset = xr.Dataset(variables, coords, attrs_of(nwb, name))
     check_read(path, {dataset.attrs["mouse_id"]: dataset})
     if np.isinf(values[kept]).any():
@@ -261,17 +270,17 @@ def read_nwb(
 
 
 def _seconds(argument: str, window: Any) -> Window:
-    ends = plain(window)
     try:
-        start, stop = (float(end) for end in ends)
-    except (TypeError, ValueError):
-        start = stop = np.nan
-    if not (np.isfinite(start) and np.isfinite(stop) and start < stop):
+        ends = plain(list(window), argument)
+    except TypeError:  # one number
+        ends = []
+    are_numbers = all(isinstance(end, Real) and not isinstance(end, bool) for end in ends)
+    if not (len(ends) == 2 and are_numbers and -np.inf < ends[0] < ends[1] < np.inf):
         raise ValueError(
             f"{argument} is {window!r}: expected two times in seconds after the onset, the first "
             "before the second."
         )
-    return start, stop
+    return float(ends[0]), float(ends[1])
 
 
 def _check_apart(path: Path, shown: Presentations, window: Window) -> None:

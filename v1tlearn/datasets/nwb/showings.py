@@ -23,6 +23,7 @@ from v1tlearn.datasets.nwb.images import StoredImages
 from v1tlearn.datasets.nwb.opening import refuse
 from v1tlearn.datasets.nwb.presentations import (
     Presentations,
+    are_blank,
     find,
     intervals_of,
     tables_of,
@@ -163,9 +164,16 @@ def _by_name(
     path: Path, nwb: Any, table: Any, column: str, asked: Asked, frame_rate: float | None
 ) -> tuple[Presentations, list[slice], list[float]]:
     """Frames of movies that a table names, each shown from its start at the rate of its series."""
+    if asked.templates is not None or asked.first_index:
+        argument = "first_index" if asked.templates is None else "templates"
+        refuse(
+            path,
+            f"{argument} came for {table.name}, whose {column} names movies of the file",
+            "it for numbers of frames alone",
+        )
     rows = rows_where(path, table.name, table, asked.where)
     told = column_of(path, table.name, table, column)
-    rows = rows[[value not in asked.blanks for value in told[rows].tolist()]]
+    rows = rows[~are_blank(path, f"{column} of {table.name}", told, asked.blanks)[rows]]
     starts, stops = intervals_of(path, table.name, table, rows)
     order = np.argsort(starts, kind="stable")
     rows, starts, stops = rows[order], starts[order], stops[order]

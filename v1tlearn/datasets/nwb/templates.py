@@ -12,7 +12,7 @@ import numpy as np
 
 from v1tlearn.datasets.movie_frames import Frames
 from v1tlearn.datasets.nwb.finding import choose, name_of
-from v1tlearn.datasets.nwb.images import StoredImages, given_images
+from v1tlearn.datasets.nwb.images import StoredImages
 
 _NUMBER = re.compile(r"\d+$")
 
@@ -25,7 +25,7 @@ class Asked:
     ----------
     stimulus : str or None
         Name of a series or table.
-    templates : str, ndarray or None
+    templates : str, Frames or None
         Name of the images, or the images.
     image_column : str or None
         Of a table.
@@ -33,18 +33,18 @@ class Asked:
         What the first image is counted as.
     blanks : tuple
         Values in place of an image that say that none was shown.
-    where : mapping of str to label
+    where : mapping of str to list of labels
         Rows of a table: what columns hold.
     turned : bool
         Whether images are stored with columns before rows.
     """
 
     stimulus: str | None
-    templates: str | np.ndarray | None
+    templates: str | Frames | None
     image_column: str | None
     first_index: int
     blanks: tuple[Any, ...]
-    where: Mapping[str, Any]
+    where: Mapping[str, list[Any]]
     turned: bool
 
 
@@ -88,7 +88,7 @@ def templates_of(path: Path, nwb: Any, asked: Asked, target: Any = None) -> Temp
     from pynwb.image import ImageSeries
 
     if asked.templates is not None and not isinstance(asked.templates, str):
-        return Templates("templates", given_images(asked.templates))
+        return Templates("templates", asked.templates)
     if target is None or asked.templates is not None:
         kinds = ImagesOfFile | ImageSeries
         found = {n: one for n, one in nwb.stimulus_template.items() if isinstance(one, kinds)}

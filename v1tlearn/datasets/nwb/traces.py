@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from v1tlearn._options import as_words
 from v1tlearn._warn import warn
 from v1tlearn.datasets.nwb.finding import choose, column_of, name_of, rows_where
 from v1tlearn.datasets.nwb.opening import numbers, refuse
@@ -55,13 +56,37 @@ class Population:
         return np.asarray(self.table.id[:])[self.rows]
 
 
+def as_series_names(responses: str | Sequence[str] | None) -> list[str] | None:
+    """Put the names of responses that the caller asks for into a list.
+
+    Parameters
+    ----------
+    responses : str, sequence of str or None
+
+    Returns
+    -------
+    list of str, or None
+
+    Raises
+    ------
+    TypeError, ValueError
+        If they are something else, or none.
+    """
+    if responses is None:
+        return None
+    names = as_words(responses, "responses", of="DfOverF/plane_1")
+    if not names:
+        raise ValueError(f"responses={responses!r}: expected a name, or None for the only ones.")
+    return names
+
+
 def populations(
     path: Path,
     nwb: Any,
-    wanted: str | Sequence[str] | None,
+    wanted: list[str] | None,
     windows: Windows,
     reduction: tuple[str, str],
-    neurons: Mapping[str, Any],
+    neurons: Mapping[str, list[Any]],
 ) -> list[Population]:
     """Read the responses of all neurons in windows of time.
 
@@ -69,13 +94,13 @@ def populations(
     ----------
     path : Path
     nwb : NWBFile
-    wanted : str, sequence of str or None
+    wanted : list of str or None
         Names of series, of containers, for all in them, or "units"; None for the only one.
     windows : Windows
         One per trial.
     reduction : tuple of str
         Of series, as `reduced` knows them, and of units, "sum" or "rate".
-    neurons : mapping of str to label
+    neurons : mapping of str to list of labels
         What columns of the table of regions or units hold of those that are read.
 
     Returns
@@ -91,7 +116,7 @@ def populations(
     if nwb.units is not None:
         candidates["units"] = nwb.units
     several = {name.rpartition("/")[0] for name in found} - {""}
-    names = [wanted] if wanted is None or isinstance(wanted, str) else list(wanted)
+    names = [None] if wanted is None else wanted
     chosen: dict[str, Any] = {}
     for one in names:
         inside = [n for n in several if one is not None and (n == one or n.endswith(f"/{one}"))]
