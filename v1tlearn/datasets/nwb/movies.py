@@ -111,8 +111,8 @@ def read_nwb_movies(
     first_index : int, default=0
         What the first frame is counted as.
     blanks : sequence, default=()
-        What stands in place of a frame, or of the name of a movie, where none was shown; each has
-        to be there.
+        What stands in place of a frame, or of the name of a movie, where none was shown;
+        one that is nowhere is warned of.
     image_axes : {("height", "width"), ("width", "height")}, default=("height", "width")
         Order in which the sides of frames are stored, not of `templates` that are given.
     behaviors : mapping of str to (str or (str, int)), optional

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from v1tlearn._warn import warn
 from v1tlearn.datasets.movie_frames import Frames
 from v1tlearn.datasets.nwb.finding import choose, column_of, rows_where
 from v1tlearn.datasets.nwb.images import StoredImages
@@ -230,7 +231,7 @@ def _pointing(
 
 
 def are_blank(path: Path, called: str, values: np.ndarray, blanks: tuple[Any, ...]) -> np.ndarray:
-    """Tell where no image was shown; each value that says so has to be there.
+    """Tell where no image was shown; warn of a value that nothing holds, as in some sessions.
 
     Parameters
     ----------
@@ -256,10 +257,9 @@ def are_blank(path: Path, called: str, values: np.ndarray, blanks: tuple[Any, ..
             here = np.array([value == blank for value in values.tolist()], bool)
         if not here.any():
             some = list(dict.fromkeys(values.tolist()))[:5]
-            refuse(
-                path,
-                f"blanks names {blank!r}, which no row of {called} holds",
-                f"what is there, such as {some}",
+            warn(
+                f"{path}: blanks names {blank!r}, which no row of {called} holds, but values such "
+                f"as {some}."
             )
         found |= here
     return found

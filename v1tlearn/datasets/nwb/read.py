@@ -110,8 +110,8 @@ def read_nwb(
         What the first image is counted as; NWB says 0.
     blanks : sequence, default=()
         What stands in place of an image where none was shown, such as -1, NaN or "omitted". These
-        presentations are left out. -1 is what unsigned integers make of it, too. Each has to be
-        there, so that none is misspelt.
+        presentations are left out. -1 is what unsigned integers make of it, too. One that is
+        nowhere is warned of: it may be misspelt.
     image_axes : {("height", "width"), ("width", "height")}, default=("height", "width")
         Order in which the sides of images are stored, not of `templates` that are given. Most
         files hold rows first, though the format says x, then y.
