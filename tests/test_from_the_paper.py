@@ -326,6 +326,7 @@ def test_transfer_from_the_other_data_set(names):
     assert np.isfinite(moved.score(names["test"]))
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot follow their images")  # three neurons, one epoch
 def test_hyperband_search(names, monkeypatch):
     monkeypatch.chdir(names["folder"])
     # the whole space has models of minutes

@@ -5,6 +5,8 @@ import multiprocessing
 import pickle
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import v1tlearn as v1
 from tests.exact_csv import read_csv
@@ -143,6 +145,21 @@ def _write(path, candidate):
 @pytest.mark.skipif(
     "fork" not in multiprocessing.get_all_start_methods(), reason="needs locks of files"
 )
+@settings(max_examples=60)
+@given(order=st.permutations([0] * 4 + [1] * 4))
+def test_two_processes_that_train_the_same_note_each_epoch_once(order, tmp_path_factory):
+    path = tmp_path_factory.mktemp("log") / "log.csv"
+    logs, epochs = [CSVLog(path) for _ in range(2)], [0, 0]
+    for log in logs:
+        log.begin([])
+    for which in order:  # whichever comes next
+        epochs[which] += 1
+        logs[which]({"epoch": epochs[which], "loss": 1 / epochs[which], "seconds": 0.5 + which})
+    table = read_csv(path)
+    assert table["epoch"].tolist() == [1, 2, 3, 4]
+    assert table["loss"].tolist() == [1, 1 / 2, 1 / 3, 1 / 4]
+
+
 def test_processes_that_write_at_a_time_lose_no_line(tmp_path):
     path = tmp_path / "log.csv"
     context = multiprocessing.get_context("fork")

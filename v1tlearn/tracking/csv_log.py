@@ -74,7 +74,7 @@ class CSVLog:
         self.path = path_of("path", path, "CSVLog(path)").absolute()  # wherever a fit goes
         self.replace = as_flag(replace, "replace")
         self._columns: list[str] | None = None  # of the file, once it is known to be in order
-        self._size = 0  # of the file, as this process left it
+        self._size: int | None = 0  # of the file, as this process left it
 
     def __repr__(self) -> str:
         return f"CSVLog({str(self.path)!r})"
@@ -112,7 +112,7 @@ class CSVLog:
         FileExistsError
             If another process, whose training differs, writes into the file, too.
         """
-        row = _as_text(record)
+        row, is_behind = _as_text(record), False
         self._check_folder()
         with alone_in(self.path.parent):
             if self._columns is None or not self._ends_whole():  # nobody told that it begins
@@ -123,6 +123,7 @@ class CSVLog:
                 self._columns = self._write([*others, *kept, row])
             elif own := self._later(row):  # of a process that trains the same
                 same = [one for one in own if one["epoch"] == row["epoch"]]
+                is_behind = len(own) > len(same)
                 if any(_differ(one, row) for one in same):
                     raise FileExistsError(self._taken(own, "has other losses"))
                 if not same:
@@ -132,7 +133,7 @@ class CSVLog:
                 append(self.path, _lines([row], self._columns))
             else:
                 self._columns = self._write([*self._read(), row])
-            self._size = self._size_now()
+            self._size = None if is_behind else self._size_now()  # the next one may be there, too
 
     # ------------------------------------------------------------------------------------- the file
 
