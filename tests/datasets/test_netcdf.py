@@ -183,8 +183,8 @@ MANY = """
                     cached = read_sensorium(sources, cache=f"{folder}/cache{number}-{turn}")
                     assert (cached["A"].stimuli.values == expected).all()
                 else:
-                    shared.responses.to_netcdf(path)
-                    v1.Responses.open(path)
+                    shared.responses.to_netcdf(f"{folder}/y{number}.nc")
+                    v1.Responses.open(f"{folder}/y{number}.nc")
                     assert (foreign["A"].stimuli.values == expected).all()
                 assert (shared.get("stimuli", "A") == expected).all()
                 if turn % 5 == 0:

@@ -244,7 +244,7 @@ def test_a_table_names_movies_of_different_lengths(tmp_path):
             read(path, **asked, templates=given)
     with pytest.raises(ValueError, match=r"first_index came for trials, whose movie names movies"):
         read(path, **asked, first_index=1)
-    with pytest.raises(ValueError, match=r"blanks names 'gray', which no row of movie of trials"):
+    with pytest.warns(UserWarning, match=r"blanks names 'gray', which no row of movie of trials"):
         read(path, **asked | {"blanks": ["none", "gray"]})
 
 
