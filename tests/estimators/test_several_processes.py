@@ -194,7 +194,7 @@ def test_what_on_epoch_raises_ends_all_of_them(quick):
 def test_other_trials_in_one_of_them_are_refused(quick):
     told, _ = quick
     assert told[0]["refused"] == told[1]["refused"]
-    assert "given different trials" in told[0]["refused"]
+    assert "the hash of the labels of the training trials of mouse" in told[0]["refused"]
     assert told[0]["again"] == told[1]["again"]  # and they still find each other
 
 
