@@ -44,8 +44,8 @@ def fingerprint(trials: Trials, target: Responses) -> dict[str, dict[str, int | 
     for mouse in trials.mice:
         places, frames = trials.rows(mouse)[0], shown.rows(mouse)[0]
         digest = hashlib.blake2b(digest_size=8)
-        for name, values in _labels(trials, mouse, places):
-            digest.update(f"\0{name}\0".encode() + "\0".join(map(str, values)).encode())
+        for _, text in _labels(trials, mouse, places):
+            digest.update(text)
         for start in range(0, len(frames), BLOCK):
             block = recorded[frames[start : start + BLOCK]].get(mouse)
             digest.update(np.ascontiguousarray(block, dtype="<f4").tobytes())
@@ -77,9 +77,9 @@ def labels_in_short(trials: Trials) -> dict[str, str]:
     found = {}
     for mouse in trials.mice:
         digest = hashlib.blake2b(digest_size=8)
-        for name, values in _labels(trials, mouse, trials.rows(mouse)[0]):
+        for name, text in _labels(trials, mouse, trials.rows(mouse)[0]):
             if name != "position":
-                digest.update(f"\0{name}\0".encode() + "\0".join(map(str, values)).encode())
+                digest.update(text)
         found[mouse] = digest.hexdigest()
     return found
 
@@ -109,7 +109,13 @@ def describe_recording(
     }
 
 
-def _labels(trials: Trials, mouse: str, places: np.ndarray) -> Iterator[tuple[str, Any]]:
+def _labels(trials: Trials, mouse: str, places: np.ndarray) -> Iterator[tuple[str, bytes]]:
+    """Names of labels, and the labels as they enter a hash."""
+    for name, values in _values_of_labels(trials, mouse, places):
+        yield name, f"\0{name}\0".encode() + "\0".join(map(str, values)).encode()
+
+
+def _values_of_labels(trials: Trials, mouse: str, places: np.ndarray) -> Iterator[tuple[str, Any]]:
     if trials._names_images(mouse):
         yield "image_id", trials[places].image_ids
     yield "tier", trials.tiers[places]
